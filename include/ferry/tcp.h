@@ -59,6 +59,18 @@ struct ferry_tcp_queue {
 	uint8_t *bytes;
 };
 
+/*
+ * What taking a connection disturbs besides repair mode itself: enough to put a socket back. Plain data without
+ * pointers, so that it can be kept in shared memory for whoever outlives the caller.
+ */
+struct ferry_tcp_undo {
+	uint8_t reuseaddr; /* SO_REUSEADDR, which leaving repair mode clears */
+	uint8_t oobinline; /* SO_OOBINLINE, switched for an instant to find urgent data */
+	int32_t peek_off;  /* SO_PEEK_OFF (Linux 6.9), switched while peeking; -1 = not in use */
+};
+
+#define FERRY_TCP_UNDO_INIT {.peek_off = -1}
+
 /* One connection as plain data. Numbers are in host byte order, addresses in network byte order. */
 struct ferry_tcp {
 	uint32_t size;           /* sizeof(struct ferry_tcp) as the caller knows it: FERRY_TCP_INIT */
@@ -100,7 +112,7 @@ struct ferry_tcp {
 	uint8_t nodelay;
 	uint8_t cork;
 	uint8_t keepalive;       /* SO_KEEPALIVE */
-	uint8_t reuseaddr;       /* SO_REUSEADDR; repair mode loses it, ferry_tcp_resume() sets it again */
+	struct ferry_tcp_undo undo; /* for ferry_tcp_resume(), of the taken socket and of the rebuilt one */
 	uint32_t keepidle_s;     /* 0 = leave as the system has it; likewise below */
 	uint32_t keepintvl_s;
 	uint32_t keepcnt;
@@ -115,7 +127,7 @@ struct ferry_tcp {
 	uint8_t has_buf_lock;
 };
 
-#define FERRY_TCP_INIT {.size = sizeof(struct ferry_tcp)}
+#define FERRY_TCP_INIT {.size = sizeof(struct ferry_tcp), .undo = FERRY_TCP_UNDO_INIT}
 
 /* Flags of ferry_tcp_take(). */
 #define FERRY_TCP_PAUSE 1u /* leave the socket in repair mode; else it is resumed before the call returns */
@@ -127,9 +139,7 @@ struct ferry_tcp {
 #define FERRY_TCP_SET_TTL 0x800u      /* apply .ttl */
 #define FERRY_TCP_NONBLOCK 0x1000u    /* the new description is born with O_NONBLOCK */
 
-/* Flags of ferry_tcp_resume(); ferry_tcp_check() tells the ones a socket needs. */
-#define FERRY_TCP_REUSEADDR 0x10000u /* the socket had SO_REUSEADDR */
-#define FERRY_TCP_OOBINLINE 0x20000u /* the socket had SO_OOBINLINE */
+/* Flags of ferry_tcp_resume(). */
 #define FERRY_TCP_QUIET 0x40000u     /* send nothing on leaving repair mode (TCP_REPAIR_OFF_NO_WP, Linux 4.19) */
 
 struct ferry_tcp_options {
@@ -156,14 +166,14 @@ struct ferry_tcp_options {
 /*
  * Tell whether ferry_tcp_take() would accept this socket, changing nothing.
  *
- * fd: any socket descriptor. ret_flags: receives FERRY_TCP_REUSEADDR and FERRY_TCP_OOBINLINE as they apply: what
- * ferry_tcp_resume() must be given to leave the socket as it is now, should the caller die after pausing it; may be NULL.
+ * fd: any socket descriptor. ret_undo: receives what ferry_tcp_resume() must be given to leave the socket as it is
+ * now, should the caller die after pausing it; may be NULL.
  *
  * Errors: -ENOTSOCK; -EPROTONOSUPPORT not a TCP socket, or one under TLS, MPTCP or another upper protocol;
  * -ENOTCONN not connected, still connecting, listening or closed (the message names the state); -EBUSY in repair
  * mode already; -EOPNOTSUPP urgent data waits.
  */
-int ferry_tcp_check(int fd, uint32_t *ret_flags, struct ferry_error *err);
+int ferry_tcp_check(int fd, struct ferry_tcp_undo *ret_undo, struct ferry_error *err);
 
 /*
  * Read a whole connection. Nothing is consumed: the owner finds the same bytes afterwards.
@@ -182,14 +192,14 @@ int ferry_tcp_take(int fd, const struct ferry_tcp_options *options, struct ferry
 /*
  * End repair mode. The connection goes on: a window probe makes the peer answer at once, and unsent bytes leave.
  *
- * fd: a paused or rebuilt socket; one that is not in repair mode is left alone, so that calling twice is harmless. flags:
- * FERRY_TCP_REUSEADDR and FERRY_TCP_OOBINLINE as ferry_tcp_check() told or as ferry_tcp.reuseaddr says; FERRY_TCP_QUIET.
+ * fd: a paused or rebuilt socket; for one that is not in repair mode only undo is applied, so calling twice is harmless.
+ * undo: from ferry_tcp_check() or the state; NULL = nothing to put back. flags: 0 or FERRY_TCP_QUIET.
  * Call it after the network was unlocked, else the first packets are lost and a second or more passes
  * until they are repeated. Async-signal-safe when err is NULL.
  *
  * Errors: -EPERM no CAP_NET_ADMIN; -ENOTSOCK; -ENOPROTOOPT not TCP.
  */
-int ferry_tcp_resume(int fd, uint32_t flags, struct ferry_error *err);
+int ferry_tcp_resume(int fd, const struct ferry_tcp_undo *undo, uint32_t flags, struct ferry_error *err);
 
 /*
  * Forget the connection without telling the peer: no FIN, no RST, now or later, whoever else holds the description (they
@@ -201,7 +211,7 @@ int ferry_tcp_close_silently(int fd, struct ferry_error *err);
 
 /*
  * Make a new socket that continues the connection, in the network namespace of the calling thread. It stays in repair mode
- * until ferry_tcp_resume(), with FERRY_TCP_REUSEADDR if state->reuseaddr. The local address must exist there unless
+ * until ferry_tcp_resume(fd, &state->undo, ...). The local address must exist there unless
  * FERRY_TCP_TRANSPARENT. Restores addresses, sequence numbers, both queues, options, windows, timestamps,
  * half-closed states and buffer sizes. Not restored: round-trip time and congestion window (learned anew), out-of-order
  * segments (the peer sends them again), ECN.

@@ -30,6 +30,7 @@ struct inet_sock {
 	uint8_t shutdown;     /* bit 0 receive, bit 1 send */
 	bool has_shutdown;
 	bool v6only;
+	bool has_md5;         /* keyed with TCP_MD5SIG; told only to CAP_NET_ADMIN */
 };
 
 /* One unix socket. */
