@@ -16,8 +16,8 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,9 +41,9 @@
 enum { EXIT_TIMEOUT = 124, EXIT_WORLD = 125 };
 
 struct world {
-	const char *folder;  /* the test's own folder: gets a tmpfs; NULL = none */
-	double timeout_s;    /* 0 = none */
-	long monotonic_s;    /* offsets of the time namespace */
+	const char *folder; /* the test's own folder: gets a tmpfs; NULL = none */
+	double timeout_s;   /* 0 = none */
+	long monotonic_s;   /* offsets of the time namespace */
 	long boottime_s;
 	char **command;
 };
@@ -122,11 +122,9 @@ static void run_command(const struct world *w)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
-	int null = open("/dev/null", O_RDONLY);
-	if (null < 0 || dup2(null, STDIN_FILENO) < 0)
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || fcntl(STDIN_FILENO, F_SETFD, 0) < 0)
 		die("cannot open /dev/null");
-	if (null > STDIN_FILENO)
-		close(null);
 	execvp(w->command[0], w->command);
 	die("cannot run '%s'", w->command[0]);
 }
@@ -205,8 +203,9 @@ static int wait_for_init(pid_t init, double timeout_s)
 
 static void usage(void)
 {
-	fprintf(stderr, "usage: nsinit [--folder DIR] [--timeout SECONDS] [--monotonic SECONDS] [--boottime SECONDS]\n"
-			"              -- COMMAND...\n");
+	fprintf(stderr,
+		"usage: nsinit [--folder DIR] [--timeout SECONDS] [--monotonic SECONDS] [--boottime SECONDS]\n"
+		"              -- COMMAND...\n");
 	exit(2);
 }
 
@@ -237,7 +236,8 @@ static void parse(int argc, char **argv, struct world *w)
 int main(int argc, char **argv)
 {
 	struct world w = {0};
-	const int namespaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWTIME;
+	const int namespaces =
+		CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWTIME;
 
 	parse(argc, argv, &w);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);

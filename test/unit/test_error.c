@@ -89,7 +89,7 @@ static void identifiers_are_complete(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(first_error_is_kept),	   cmocka_unit_test(errno_text_is_appended),
+		cmocka_unit_test(first_error_is_kept),     cmocka_unit_test(errno_text_is_appended),
 		cmocka_unit_test(context_fills_only_gaps), cmocka_unit_test(long_message_is_cut),
 		cmocka_unit_test(null_error_is_accepted),  cmocka_unit_test(identifiers_are_complete),
 	};

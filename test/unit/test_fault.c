@@ -48,7 +48,8 @@ static void words_are_unique(void **state)
 	(void)state;
 	for (int i = 0; i < FAULT_COUNT; i++)
 		for (int j = 0; j < i; j++)
-			assert_string_not_equal(fault_info((enum fault_id)i)->word, fault_info((enum fault_id)j)->word);
+			assert_string_not_equal(fault_info((enum fault_id)i)->word,
+						fault_info((enum fault_id)j)->word);
 	assert_null(fault_info(FAULT_COUNT));
 }
 
