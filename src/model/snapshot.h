@@ -19,6 +19,7 @@
 #include "image/proto/mm.pb-c.h"
 #include "model/script.h"
 
+struct ferry_thread;
 struct kind_ops;
 
 /* A file description (what descriptors refer to). */
@@ -59,6 +60,7 @@ struct snap_thread {
 	FerryTaskEntry *extra;
 	struct script script;  /* calls to run inside the thread */
 	struct snap_ask *asks; /* by kind index */
+	struct ferry_thread *control; /* while the tree is frozen; not for dump */
 };
 
 /* A shared anonymous memory object, by the inode that its mappings show. */
@@ -83,7 +85,6 @@ struct snap_task {
 	struct script script;            /* calls to run once in the task, by its leader */
 	struct snap_ask *asks;
 	const struct snap_task *parent;  /* NULL for the root */
-	const void *control;             /* what freeze and collect need about it; not for dump */
 };
 
 struct snapshot {
