@@ -46,6 +46,10 @@ struct image_reader;
 must_check int image_create(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_writer **ret,
 			    struct ferry_error *err);
 
+/* Start a file outside of any directory on an open descriptor (taken over, also on failure); name is for messages. */
+must_check int image_create_fd(int fd, const char *name, enum image_kind kind, struct image_writer **ret,
+			       struct ferry_error *err);
+
 /* Append one message. -EINVAL: a required field is NULL. */
 must_check int image_put(struct image_writer *w, const ProtobufCMessage *message, struct ferry_error *err);
 
