@@ -17,8 +17,6 @@
 #include "base/macros.h"
 #include "kernel/uapi.h"
 
-struct stat;
-struct statx;
 struct file_handle;
 
 /* errno style to -errno style, for libc calls: sys_ret(ioctl(...)). */
@@ -268,6 +266,13 @@ must_check static inline ssize_t sys_listmount(uint64_t mnt_id, uint64_t ns_id, 
 	struct kern_mnt_id_req req = {.mnt_id = mnt_id, .param = last_id, .mnt_ns_id = ns_id};
 	req.size = ns_id ? sizeof(req) : offsetof(struct kern_mnt_id_req, mnt_ns_id);
 	return sys_call(SYS_listmount, &req, ids, n, 0);
+}
+
+/* mask: STATX_*; what was filled is in ret_statx->mask. */
+must_check static inline int sys_statx(int dir_fd, const char *path, int flags, unsigned mask,
+				       struct kern_statx *ret_statx)
+{
+	return (int)sys_call(SYS_statx, dir_fd, path, flags, mask, ret_statx);
 }
 
 must_check static inline int sys_name_to_handle_at(int dir_fd, const char *path, struct file_handle *handle,

@@ -330,6 +330,35 @@ struct kern_mnt_id_req {
 #define STATX_MNT_ID_UNIQUE 0x00004000U
 #endif
 
+/* 4.11; glibc's ends where stx_mnt_id begins. */
+struct kern_statx {
+	__u32 mask;
+	__u32 blksize;
+	__u64 attributes;
+	__u32 nlink;
+	__u32 uid;
+	__u32 gid;
+	__u16 mode;
+	__u16 spare0;
+	__u64 ino;
+	__u64 size;
+	__u64 blocks;
+	__u64 attributes_mask;
+	struct kern_statx_time {
+		__s64 sec;
+		__u32 nsec;
+		__s32 spare;
+	} atime, btime, ctime, mtime;
+	__u32 rdev_major;
+	__u32 rdev_minor;
+	__u32 dev_major;
+	__u32 dev_minor;
+	__u64 mnt_id; /* mask says of which kind: STATX_MNT_ID or STATX_MNT_ID_UNIQUE */
+	__u64 spare1[13];
+};
+
+_Static_assert(sizeof(struct kern_statx) == 256, "statx(2) fixes the size");
+
 /* linux/pidfd.h; included by no one here, because up to 6.1 it drags in a second struct flock */
 
 #ifndef PIDFD_NONBLOCK /* 5.10 */

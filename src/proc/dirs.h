@@ -46,7 +46,7 @@ static inline const char *proc_fd_link(const struct proc_fds *fds, const struct 
 /* The descriptors of the task behind dirfd (/proc/PID or /proc/PID/task/TID). */
 must_check int proc_read_fds(int dirfd, struct proc_fds *ret_fds, struct ferry_error *err);
 
-/* One of them; -ENOENT when it is closed. */
+/* One of them; its text goes into fds->names. -ENOENT when it is closed. */
 must_check int proc_read_fd(int dirfd, int fd, struct proc_fds *fds, struct proc_fd *ret_fd, struct ferry_error *err);
 
 /* The threads, ascending. */

@@ -44,7 +44,6 @@ enum proc_vma_kind {
 	PROC_VMA_VVAR,
 	PROC_VMA_VVAR_VCLOCK, /* since 6.13 split off from vvar */
 	PROC_VMA_UPROBES,
-	PROC_VMA_SHADOW_STACK, /* some kernels name it so; PROC_VM(SHADOW_STACK) is the sure sign */
 	PROC_VMA_SPECIAL,      /* any other [name] without a file */
 	PROC_VMA_FILE,         /* a path; also of devices */
 	PROC_VMA_SHMEM_ANON,   /* /dev/zero (deleted), [anon_shmem:...]: MAP_SHARED | MAP_ANONYMOUS */
@@ -98,7 +97,8 @@ const char *proc_vma_kind_word(enum proc_vma_kind kind);
 
 /*
  * Parse the whole text of maps or of smaps (told apart by what follows a mapping's line). *ret_maps is zeroed or
- * released; the caller releases it also after an error. -EBADMSG: not such a text.
+ * released; the caller releases it also after an error. -EBADMSG: not such a text. -EAGAIN: mappings overlap or
+ * go back, which happens when a running task maps memory while its maps are read; read them again.
  *
  * In this text a newline in a name stands as \012, and so does a name that really holds these four characters;
  * the ioctl knows better, and so does /proc/PID/map_files.
@@ -127,7 +127,7 @@ struct procmap_query;
 
 /*
  * Append what one PROCMAP_QUERY answered. name: bytes of vma_name_addr; may be NULL when vma_name_size is 0.
- * -EBADMSG when it does not follow the mappings before it.
+ * -EAGAIN when it does not follow the mappings before it.
  */
 must_check int proc_maps_add_query(struct proc_maps *maps, const struct procmap_query *query, const char *name,
 				   struct ferry_error *err);
