@@ -34,10 +34,10 @@ extern "C" {
 #define FERRY_TCP_OPT_TIMESTAMPS 1u
 #define FERRY_TCP_OPT_SACK 2u
 #define FERRY_TCP_OPT_WSCALE 4u
-#define FERRY_TCP_OPT_ECN 8u          /* cannot be rebuilt: the connection goes on without ECN */
+#define FERRY_TCP_OPT_ECN 8u /* cannot be rebuilt: the connection goes on without ECN */
 #define FERRY_TCP_OPT_ECN_SEEN 16u
 #define FERRY_TCP_OPT_SYN_DATA 32u
-#define FERRY_TCP_OPT_USEC_TS 64u     /* the timestamp counts microseconds (Linux 6.7) */
+#define FERRY_TCP_OPT_USEC_TS 64u /* the timestamp counts microseconds (Linux 6.7) */
 
 /* Connection states, numbered as the kernel does. Others are refused. */
 enum ferry_tcp_state {
@@ -69,35 +69,39 @@ struct ferry_tcp_undo {
 	int32_t peek_off;  /* SO_PEEK_OFF (Linux 6.9), switched while peeking; -1 = not in use */
 };
 
-#define FERRY_TCP_UNDO_INIT {.peek_off = -1}
+#define FERRY_TCP_UNDO_INIT    \
+	{                      \
+		.peek_off = -1 \
+	}
 
 /* One connection as plain data. Numbers are in host byte order, addresses in network byte order. */
 struct ferry_tcp {
-	uint32_t size;           /* sizeof(struct ferry_tcp) as the caller knows it: FERRY_TCP_INIT */
+	uint32_t size; /* sizeof(struct ferry_tcp) as the caller knows it: FERRY_TCP_INIT */
 
 	/* Who talks to whom. A v4-mapped connection is AF_INET6 with addresses ::ffff:a.b.c.d. */
-	uint16_t family;         /* AF_INET or AF_INET6, of the socket */
+	uint16_t family; /* AF_INET or AF_INET6, of the socket */
 	uint16_t local_port;
 	uint16_t remote_port;
-	uint8_t state;           /* enum ferry_tcp_state */
-	uint8_t v6only;          /* IPV6_V6ONLY */
-	uint8_t local_addr[16];  /* AF_INET uses the first 4 */
+	uint8_t state;          /* enum ferry_tcp_state */
+	uint8_t v6only;         /* IPV6_V6ONLY */
+	uint8_t local_addr[16]; /* AF_INET uses the first 4 */
 	uint8_t remote_addr[16];
-	uint32_t scope_id;       /* IPv6 link-local: interface index where the connection was taken; else 0 */
+	uint32_t scope_id; /* IPv6 link-local: interface index where the connection was taken; else 0 */
 
 	/* What waits. */
-	struct ferry_tcp_queue inq;  /* received, not yet read */
-	struct ferry_tcp_queue outq; /* written, not yet acknowledged: first the sent part, then the unsent one */
-	uint32_t unsent_len;         /* bytes at the end of outq that were never sent */
-	uint8_t fin_unsent;          /* our FIN is queued behind them and was not sent either */
-	uint8_t shutdown_read;       /* the owner called shutdown(SHUT_RD) */
+	struct ferry_tcp_queue inq; /* received, not yet read */
+	struct ferry_tcp_queue
+		outq;          /* written, not yet acknowledged: first the sent part, then the unsent one */
+	uint32_t unsent_len;   /* bytes at the end of outq that were never sent */
+	uint8_t fin_unsent;    /* our FIN is queued behind them and was not sent either */
+	uint8_t shutdown_read; /* the owner called shutdown(SHUT_RD) */
 
 	/* What was negotiated. */
-	uint8_t snd_wscale;      /* both 0 unless FERRY_TCP_OPT_WSCALE */
+	uint8_t snd_wscale; /* both 0 unless FERRY_TCP_OPT_WSCALE */
 	uint8_t rcv_wscale;
-	uint32_t tcp_options;    /* FERRY_TCP_OPT_* */
+	uint32_t tcp_options; /* FERRY_TCP_OPT_* */
 	uint32_t mss_clamp;
-	uint32_t timestamp;      /* TCP_TIMESTAMP: our timestamp clock; has_timestamp */
+	uint32_t timestamp; /* TCP_TIMESTAMP: our timestamp clock; has_timestamp */
 	uint8_t has_timestamp;
 
 	/* TCP_REPAIR_WINDOW (Linux 4.8); has_window */
@@ -111,36 +115,41 @@ struct ferry_tcp {
 	/* Options of the TCP level. */
 	uint8_t nodelay;
 	uint8_t cork;
-	uint8_t keepalive;       /* SO_KEEPALIVE */
+	uint8_t keepalive;          /* SO_KEEPALIVE */
 	struct ferry_tcp_undo undo; /* for ferry_tcp_resume(), of the taken socket and of the rebuilt one */
-	uint32_t keepidle_s;     /* 0 = leave as the system has it; likewise below */
+	uint32_t keepidle_s;        /* 0 = leave as the system has it; likewise below */
 	uint32_t keepintvl_s;
 	uint32_t keepcnt;
 	uint32_t user_timeout_ms;
 	uint32_t notsent_lowat;
-	char congestion[16];     /* name of the congestion control, "" = default; ignored where it is not available */
+	char congestion
+		[16]; /* name of the congestion control, "" = default; ignored where it is not available */
 
 	/* Buffer sizes as getsockopt(2) tells them, 0 = unknown; needed so that windows already promised still fit. */
 	uint32_t sndbuf_bytes;
 	uint32_t rcvbuf_bytes;
-	uint8_t buf_lock;        /* SO_BUF_LOCK (Linux 5.14): which of the two the owner fixed; bit 0 send, bit 1 receive */
+	uint8_t buf_lock; /* SO_BUF_LOCK (Linux 5.14): which of the two the owner fixed; bit 0 send, bit 1 receive */
 	uint8_t has_buf_lock;
 };
 
-#define FERRY_TCP_INIT {.size = sizeof(struct ferry_tcp), .undo = FERRY_TCP_UNDO_INIT}
+#define FERRY_TCP_INIT                                                        \
+	{                                                                     \
+		.size = sizeof(struct ferry_tcp), .undo = FERRY_TCP_UNDO_INIT \
+	}
 
 /* Flags of ferry_tcp_take(). */
 #define FERRY_TCP_PAUSE 1u /* leave the socket in repair mode; else it is resumed before the call returns */
 
 /* Flags of ferry_tcp_rebuild(). */
-#define FERRY_TCP_FREEBIND 0x100u     /* IP_FREEBIND or IPV6_FREEBIND on the new socket */
-#define FERRY_TCP_TRANSPARENT 0x200u  /* IP_TRANSPARENT: the local address need not exist yet; not for half-closed ones */
-#define FERRY_TCP_SET_TOS 0x400u      /* apply .tos */
-#define FERRY_TCP_SET_TTL 0x800u      /* apply .ttl */
-#define FERRY_TCP_NONBLOCK 0x1000u    /* the new description is born with O_NONBLOCK */
+#define FERRY_TCP_FREEBIND 0x100u /* IP_FREEBIND or IPV6_FREEBIND on the new socket */
+#define FERRY_TCP_TRANSPARENT \
+	0x200u /* IP_TRANSPARENT: the local address need not exist yet; not for half-closed ones */
+#define FERRY_TCP_SET_TOS 0x400u   /* apply .tos */
+#define FERRY_TCP_SET_TTL 0x800u   /* apply .ttl */
+#define FERRY_TCP_NONBLOCK 0x1000u /* the new description is born with O_NONBLOCK */
 
 /* Flags of ferry_tcp_resume(). */
-#define FERRY_TCP_QUIET 0x40000u     /* send nothing on leaving repair mode (TCP_REPAIR_OFF_NO_WP, Linux 4.19) */
+#define FERRY_TCP_QUIET 0x40000u /* send nothing on leaving repair mode (TCP_REPAIR_OFF_NO_WP, Linux 4.19) */
 
 struct ferry_tcp_options {
 	uint32_t size; /* FERRY_TCP_OPTIONS_INIT */
@@ -156,12 +165,16 @@ struct ferry_tcp_options {
 	/* ferry_tcp_rebuild() only; 0 and NULL mean: not set on the new socket. */
 	const char *bound_device; /* SO_BINDTODEVICE */
 	uint32_t mark;            /* SO_MARK */
-	uint32_t packet_mark;     /* mark of the packets that rebuild half-closed states, so that a lock lets them by */
-	uint8_t tos;              /* IP_TOS or IPV6_TCLASS; FERRY_TCP_SET_TOS */
-	uint8_t ttl;              /* IP_TTL or IPV6_UNICAST_HOPS; FERRY_TCP_SET_TTL */
+	uint32_t
+		packet_mark; /* mark of the packets that rebuild half-closed states, so that a lock lets them by */
+	uint8_t tos;         /* IP_TOS or IPV6_TCLASS; FERRY_TCP_SET_TOS */
+	uint8_t ttl;         /* IP_TTL or IPV6_UNICAST_HOPS; FERRY_TCP_SET_TTL */
 };
 
-#define FERRY_TCP_OPTIONS_INIT {.size = sizeof(struct ferry_tcp_options)}
+#define FERRY_TCP_OPTIONS_INIT                           \
+	{                                                \
+		.size = sizeof(struct ferry_tcp_options) \
+	}
 
 /*
  * Tell whether ferry_tcp_take() would accept this socket, changing nothing.
@@ -187,7 +200,8 @@ int ferry_tcp_check(int fd, struct ferry_tcp_undo *ret_undo, struct ferry_error 
  * Errors: those of ferry_tcp_check(); -EPERM no CAP_NET_ADMIN; -EAGAIN the queues kept changing under the reader;
  * -ENOMEM; -EOPNOTSUPP urgent data; -EINVAL .size unknown.
  */
-int ferry_tcp_take(int fd, const struct ferry_tcp_options *options, struct ferry_tcp *ret_state, struct ferry_error *err);
+int ferry_tcp_take(int fd, const struct ferry_tcp_options *options, struct ferry_tcp *ret_state,
+		   struct ferry_error *err);
 
 /*
  * End repair mode. The connection goes on: a window probe makes the peer answer at once, and unsent bytes leave.

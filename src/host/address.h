@@ -15,10 +15,10 @@
 struct ferry_error;
 
 struct address {
-	uint16_t family;   /* AF_INET, AF_INET6 */
+	uint16_t family; /* AF_INET, AF_INET6 */
 	uint8_t prefix_len;
-	uint8_t scope;     /* rtnetlink(7) RT_SCOPE_* */
-	uint32_t flags;    /* IFA_F_* */
+	uint8_t scope;  /* rtnetlink(7) RT_SCOPE_* */
+	uint32_t flags; /* IFA_F_* */
 	uint32_t if_index;
 	char device[IF_NAMESIZE];
 	uint8_t bytes[16]; /* network byte order; AF_INET uses the first 4 */
@@ -43,5 +43,5 @@ must_check int link_set_up(int netns_fd, const char *device, bool up, struct fer
  * neighbour advertisement, 'times' times (0 = 3), interval_ms apart (the call waits). Devices without
  * a neighbour protocol (loopback, tunnels) need none: returns 0 at once.
  */
-must_check int address_announce(int netns_fd, const struct address *address, unsigned times, unsigned interval_ms,
-				struct ferry_error *err);
+must_check int address_announce(int netns_fd, const struct address *address, unsigned times,
+				unsigned interval_ms, struct ferry_error *err);

@@ -21,13 +21,13 @@ struct netlock;
 #define NETLOCK_PREFIX "ferry-"
 
 enum netlock_mode {
-	NETLOCK_OWNED,   /* belongs to our netlink socket and vanishes with it, also when we are killed (Linux 5.12) */
+	NETLOCK_OWNED, /* belongs to our netlink socket and vanishes with it, also when we are killed (Linux 5.12) */
 	NETLOCK_PERSIST, /* stays until removed by name: the connection waits for a restore */
 };
 
 struct netlock_tcp {
-	uint16_t family;      /* AF_INET, AF_INET6; v4-mapped addresses are locked as IPv4 */
-	uint16_t local_port;  /* host byte order */
+	uint16_t family;     /* AF_INET, AF_INET6; v4-mapped addresses are locked as IPv4 */
+	uint16_t local_port; /* host byte order */
 	uint16_t remote_port;
 	uint8_t local_addr[16]; /* network byte order; AF_INET uses the first 4 */
 	uint8_t remote_addr[16];
@@ -38,8 +38,8 @@ struct netlock_tcp {
  * characters of [A-Za-z0-9._-]; the table is "ferry-<id>". mark: packets that pass, 0 = none.
  * -EEXIST: such a table is there already (PERSIST; remove it first). FERRY_ERROR_KERNEL_FEATURE: no nf_tables.
  */
-must_check int netlock_open(int netns_fd, enum netlock_mode mode, const char *id, uint32_t mark, struct netlock **ret_lock,
-			    struct ferry_error *err);
+must_check int netlock_open(int netns_fd, enum netlock_mode mode, const char *id, uint32_t mark,
+			    struct netlock **ret_lock, struct ferry_error *err);
 
 /* Block n more connections, all or none, in one transaction. One that is blocked already counts as done. */
 must_check int netlock_add_tcp(struct netlock *lock, const struct netlock_tcp *connections, size_t n,
