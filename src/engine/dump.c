@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "collect/collect.h"
+#include "engine/dump.h"
 #include "engine/dump_write.h"
 #include "engine/engine.h"
 #include "freeze/freeze.h"
@@ -22,6 +23,16 @@
 #include "mem/mem.h"
 
 enum { DUMP_SPARE_BYTES = 16 << 20 };
+
+struct dump_job {
+	struct engine *engine;
+	struct image_dir *dir;
+	struct freeze_options freeze;
+	struct frozen frozen;
+	bool is_frozen;
+	struct snapshot snap;
+	struct collect collect;
+};
 
 static int dump_check(struct engine *e, struct ferry_error *err)
 {
@@ -87,83 +98,109 @@ static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir
 	return r;
 }
 
-static void dump_report(struct engine *e, const struct frozen *f, const struct snapshot *snap)
+static void dump_report(struct engine *e, const struct snapshot *snap)
 {
 	e->report.pid = (pid_t)e->options->tree;
 	e->report.tasks = (uint32_t)snap->tasks.n;
 	for (size_t i = 0; i < snap->tasks.n; i++)
 		e->report.threads += (uint32_t)snap->tasks.v[i].threads.n;
-	e->report.freeze_ns = f->since_ns;
 }
 
-/* The image is safe: end the tree, or let it go on. */
-static int dump_end(struct engine *e, struct frozen *f, struct ferry_error *err)
+static int dump_open(struct dump_job *j, const char *images_dir, struct ferry_error *err)
 {
-	uint64_t since = f->since_ns;
-	int r = 0;
-	if (e->options->leave_running)
-		freeze_release(f);
-	else
-		r = freeze_kill(f, err);
-	e->report.freeze_ns = time_now_ns() - since;
+	struct engine *e = j->engine;
+	struct image_dir_create create = {
+		.overwrite = e->options->overwrite,
+		.read_back = IMAGE_READ_BACK_ALL,
+		.fault = &e->fault,
+		.log = e->log,
+	};
+	int r = image_dir_create(AT_FDCWD, images_dir, &create, &j->dir, err);
+	if (r >= 0)
+		r = dump_check_space(e, j->dir, err);
+	return r < 0 ? r : engine_warden(e, err);
+}
+
+static int dump_freeze(struct dump_job *j, struct ferry_error *err)
+{
+	struct engine *e = j->engine;
+	j->freeze = (struct freeze_options){
+		.timeout_ms = (int)e->options->timeout * 1000,
+		.fault = &e->fault,
+		.log = e->log,
+	};
+	int r = freeze_tree((pid_t)e->options->tree, &j->freeze, &j->frozen, err);
+	error_context(err, "seize", NULL, 0);
+	j->is_frozen = r >= 0;
 	return r;
 }
 
-static int dump_frozen(struct engine *e, struct frozen *f, struct image_dir *dir, struct ferry_error *err)
+int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_job, struct ferry_error *err)
 {
-	struct snapshot snap = {0};
-	struct collect c = {.snap = &snap};
-	int r = dump_collect(e, f, &c, err);
+	struct dump_job *j = calloc(1, sizeof(*j));
+	if (!j)
+		return error_memory(err);
+	j->engine = e;
+	j->collect.snap = &j->snap;
+	int r = dump_check(e, err);
 	if (r >= 0)
-		r = dump_write(e, &c, dir, err);
-	bool committed = r >= 0;
-	if (committed)
-		dump_report(e, f, &snap);
-	int after = dump_after(e, &c, dir, committed && !e->options->leave_running, committed ? err : NULL);
-	if (committed)
-		r = after;
-	snapshot_release(&snap);
-	if (!committed)
-		freeze_release(f);
-	else if (r >= 0)
-		r = dump_end(e, f, err);
+		r = dump_open(j, images_dir, err);
+	if (r >= 0)
+		r = dump_freeze(j, err);
+	if (r >= 0)
+		r = dump_collect(e, &j->frozen, &j->collect, err);
+	if (r >= 0)
+		r = dump_write(e, &j->collect, j->dir, err);
+	if (r < 0) {
+		dump_abort(j);
+		return r;
+	}
+	dump_report(e, &j->snap);
+	*ret_job = j;
+	return 0;
+}
+
+static void dump_free(struct dump_job *j)
+{
+	snapshot_release(&j->snap);
+	image_dir_free(j->dir);
+	free(j);
+}
+
+void dump_abort(struct dump_job *j)
+{
+	if (!j)
+		return;
+	if (j->is_frozen) {
+		if (dump_after(j->engine, &j->collect, j->dir, false, NULL) < 0)
+			log_write(j->engine->log, LOG_ERROR_LEVEL, "dump", NULL, 0, "putting the target's sockets back failed");
+		freeze_release(&j->frozen);
+	}
+	dump_free(j);
+}
+
+int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
+{
+	struct engine *e = j->engine;
+	uint64_t since = j->frozen.since_ns;
+	int r = dump_after(e, &j->collect, j->dir, kill, err);
+	if (r < 0 || !kill)
+		freeze_release(&j->frozen);
 	else
-		freeze_release(f);
+		r = freeze_kill(&j->frozen, err);
+	e->report.freeze_ns = time_now_ns() - since;
+	dump_free(j);
 	return r;
 }
 
 int engine_dump(struct engine *e, struct ferry_error *err)
 {
-	const struct options *o = e->options;
-	if (!o->images_dir)
+	struct dump_job *j;
+	if (!e->options->images_dir)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
-	int r = dump_check(e, err);
-	if (r < 0)
-		return r;
-	struct image_dir_create create = {
-		.overwrite = o->overwrite,
-		.read_back = IMAGE_READ_BACK_ALL,
-		.fault = &e->fault,
-		.log = e->log,
-	};
-	_cleanup_image_dir_ struct image_dir *dir = NULL;
-	r = image_dir_create(AT_FDCWD, o->images_dir, &create, &dir, err);
+	int r = dump_start(e, e->options->images_dir, &j, err);
 	if (r >= 0)
-		r = dump_check_space(e, dir, err);
-	if (r >= 0)
-		r = engine_warden(e, err);
-	if (r < 0)
-		return r;
-	struct freeze_options freeze = {
-		.timeout_ms = (int)o->timeout * 1000,
-		.fault = &e->fault,
-		.log = e->log,
-	};
-	struct frozen f;
-	r = freeze_tree((pid_t)o->tree, &freeze, &f, err);
-	error_context(err, "seize", NULL, 0);
-	if (r >= 0)
-		r = dump_frozen(e, &f, dir, err);
+		r = dump_finish(j, !e->options->leave_running, err);
 	e->report.total_ns = time_now_ns() - e->start_ns;
 	return r;
 }

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,7 +18,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
-#include "engine/engine.h"
+#include "engine/restore.h"
 #include "host/warden.h"
 #include "image/dir.h"
 #include "kind/kinds.h"
@@ -87,23 +88,21 @@ static int restore_clocks(struct restore_job *j, struct ferry_error *err)
 	return 0;
 }
 
-static int restore_open(struct restore_job *j, struct ferry_error *err)
+static int restore_open(struct restore_job *j, const char *images_dir, struct ferry_error *err)
 {
 	struct engine *e = j->e;
 	const struct options *o = e->options;
-	if (!o->images_dir)
-		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
 	struct image_dir_open open = {.check_pages = !o->no_verify_pages, .fault = &e->fault, .log = e->log};
-	int r = image_dir_open(AT_FDCWD, o->images_dir, &open, &j->dir, err);
+	int r = image_dir_open(AT_FDCWD, images_dir, &open, &j->dir, err);
 	if (r < 0)
 		return r;
 	r = image_dir_is_spent(j->dir);
 	if (r > 0 && !o->again) {
-		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "'%s' was restored before", o->images_dir);
+		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "'%s' was restored before", images_dir);
 		error_hint(err, "restoring it again runs the same work twice: use --again if that is what you want");
 		return -EEXIST;
 	}
-	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking for '%s' in '%s'", IMAGE_SPENT_NAME, o->images_dir) : 0;
+	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking for '%s' in '%s'", IMAGE_SPENT_NAME, images_dir) : 0;
 }
 
 static int restore_plan(struct restore_job *j, struct ferry_error *err)
@@ -218,26 +217,62 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 	return 0;
 }
 
+static void restore_free(struct restore_job *j)
+{
+	region_release(&j->restore);
+	plan_release(&j->plan);
+	image_dir_free(j->dir);
+	free(j);
+}
+
+int restore_prepare(struct engine *e, const char *images_dir, struct restore_job **ret_job, struct ferry_error *err)
+{
+	struct restore_job *j = calloc(1, sizeof(*j));
+	if (!j)
+		return error_memory(err);
+	j->e = e;
+	int r = restore_open(j, images_dir, err);
+	if (r >= 0)
+		r = restore_plan(j, err);
+	if (r >= 0)
+		r = restore_build(j, err);
+	if (r < 0) {
+		restore_abandon(j);
+		return r;
+	}
+	*ret_job = j;
+	return 0;
+}
+
+void restore_abandon(struct restore_job *j)
+{
+	if (!j)
+		return;
+	tasks_kill(&j->restore);
+	restore_free(j);
+}
+
+int restore_commit(struct restore_job *j, struct ferry_error *err)
+{
+	int r = restore_run(j, err);
+	if (r < 0)
+		restore_abandon(j);
+	else
+		restore_free(j);
+	return r;
+}
+
 int engine_restore(struct engine *e, struct ferry_error *err)
 {
-	struct restore_job j = {.e = e};
-	int r = restore_open(&j, err);
+	struct restore_job *j;
+	if (!e->options->images_dir)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
+	int r = restore_prepare(e, e->options->images_dir, &j, err);
 	if (r >= 0)
-		r = restore_plan(&j, err);
-	if (r >= 0) {
-		r = restore_build(&j, err);
-		if (r >= 0)
-			r = restore_run(&j, err);
-		if (r < 0)
-			tasks_kill(&j.restore);
-	}
+		r = restore_commit(j, err);
 	bool wait = r >= 0 && !e->options->restore_detached && !e->options->restore_sibling;
-	pid_t root = j.restore.root_pid;
-	region_release(&j.restore);
-	plan_release(&j.plan);
-	image_dir_free(j.dir);
-	/* Our copies of the tasks' descriptors are gone, so their peers see what they would see without us. */
-	while (wait && waitpid(root, &e->report.exit_status, 0) < 0 && errno == EINTR)
+	/* Our copies of the tasks' descriptors are gone by now, so their peers see what they would see without us. */
+	while (wait && waitpid(e->report.pid, &e->report.exit_status, 0) < 0 && errno == EINTR)
 		continue;
 	return r;
 }
