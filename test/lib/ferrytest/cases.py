@@ -77,6 +77,8 @@ CASES = [
         "signals-actions", "itimers", "posix-timers", "rseq", "robust-list", "credentials", "rlimits", "scheduling",
         "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "socketpair", "unix-socket",
         "tcp-listen", "udp", "epoll", "eventfd", "timerfd", "signalfd")),
+    Case("timerfd-alarm", "timerfd", ("alarm",)),
+    Case("scheduling-affinity", "scheduling", ("affinity",)),
     Case("tcp-established-v4", "tcp-established", ("4",), {"tcp_established": True},
          lambda: TcpClient(socket.AF_INET)),
     Case("tcp-established-v6", "tcp-established", ("6",), {"tcp_established": True},

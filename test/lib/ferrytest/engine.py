@@ -28,6 +28,7 @@ class Ferry:
     """The program under test ($FERRY)."""
 
     name = "ferry"
+    leaves = ()  # files that may stay
 
     def __init__(self, path=None):
         self.path = path or os.environ["FERRY"]
@@ -60,6 +61,7 @@ class Criu:
     """CRIU out of a folder that scripts/criu-sid.sh made, run through that folder's own loader."""
 
     name = "criu"
+    leaves = ("/run/criu.kdat",)  # its cache of kernel features
 
     def __init__(self, sid):
         self.sid = pathlib.Path(sid)
@@ -67,8 +69,8 @@ class Criu:
 
     def command(self, *words):
         """The command line for a program of that folder."""
-        libraries = f"{self.sid}/usr/lib/x86_64-linux-gnu:{self.sid}/lib/x86_64-linux-gnu"
-        return [str(self.sid / "lib64/ld-linux-x86-64.so.2"), "--library-path", libraries, str(self.path), *words]
+        libraries = str(self.sid / "usr/lib/x86_64-linux-gnu")
+        return [str(self.sid / "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"), "--library-path", libraries, str(self.path), *words]
 
     def run(self, *words, timeout=120, environment=None):
         """Any command line."""

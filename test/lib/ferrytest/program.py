@@ -7,8 +7,10 @@ import subprocess
 import tempfile
 
 from ferrytest.process import is_alive, tree, wait_until
+from ferrytest.register import skip
 
 ANSWER_SECONDS = 30
+SKIPPED = 77
 
 
 class Program:
@@ -20,6 +22,7 @@ class Program:
         # Roles may run as other users.
         self.folder.chmod(0o1777)
         self.asked = 0
+        self.ended = None  # exit status of the process that we started
         path = pathlib.Path(os.environ["FERRY_PROGRAMS"]) / name
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(  # pylint: disable=consider-using-with
@@ -29,6 +32,8 @@ class Program:
         if before_ready:
             before_ready(self)
         wait_until(lambda: self.answer_of("main") or not self.running(), f"{name} is not ready")
+        if self.ended == SKIPPED:
+            skip(self.log())
         assert self.running(), f"{name} ended before it was ready: {self.log()}"
         self.roles = sorted(p.name.partition(".")[2] for p in self.folder.glob("answer.*"))
 
@@ -39,6 +44,7 @@ class Program:
     def running(self):
         """Whether the first process lives; reaps it when it was ours and ended."""
         if self.process is not None and self.process.poll() is not None:
+            self.ended = self.process.returncode
             self.process = None
         return is_alive(self.pid)
 
