@@ -12,6 +12,7 @@ import subprocess
 
 from ferrytest import Criu, Ferry, main, round_trip, test
 from ferrytest.cases import CASES, start
+from ferrytest.register import Skip
 
 # Kinds where an exchange may fail, each with its cause: direction, case, cause.
 EXCEPTIONS = []
@@ -30,7 +31,7 @@ def attempt(case, dumper, restorer):
             partner.finish()
         program.quit()
         return None
-    except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
+    except (AssertionError, OSError, Skip, subprocess.TimeoutExpired) as error:
         if program:
             program.kill()
         return " ".join(str(error).split())[:300]
