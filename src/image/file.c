@@ -768,3 +768,50 @@ int image_payload_bytes(enum image_payload payload, const ProtobufCMessage *mess
 	*ret_bytes = n + *ret_pad;
 	return 0;
 }
+
+/* A deleted file's bytes go on to the end of the image file, unless they come in chunks. */
+bool image_has_payload(enum image_payload payload, const ProtobufCMessage *message)
+{
+	if (payload == IMAGE_PAYLOAD_GHOST && message->descriptor == &ghost_file_entry__descriptor)
+		return !((const GhostFileEntry *)message)->chunks;
+	return payload != IMAGE_PAYLOAD_NONE;
+}
+
+bool image_payload_is_tail(enum image_payload payload, const ProtobufCMessage *message)
+{
+	return payload == IMAGE_PAYLOAD_GHOST && message->descriptor == &ghost_file_entry__descriptor &&
+	       !((const GhostFileEntry *)message)->chunks;
+}
+
+static int skip_one(struct image_reader *r, enum image_payload payload, const ProtobufCMessage *message,
+		    struct ferry_error *err)
+{
+	uint64_t n = 0;
+	uint32_t pad;
+	if (image_payload_bytes(payload, message, &n, &pad) < 0)
+		return image_bad(r, err, "the length of what follows cannot be");
+	return image_skip_raw(r, n, err);
+}
+
+int image_skip_payload(struct image_reader *r, const struct image_file_info *info, const ProtobufCMessage *message,
+		       struct ferry_error *err)
+{
+	if (image_payload_is_tail(info->payload, message))
+		return image_skip_raw(r, image_reader_left(r), err);
+	if (info->payload != IMAGE_PAYLOAD_MSG)
+		return skip_one(r, info->payload, message, err);
+	for (uint32_t i = 0; i < ((const IpcMsgEntry *)message)->qnum; i++) {
+		_cleanup_message_ IpcMsg *msg = NULL;
+		int ret = image_need(r, &ipc_msg__descriptor, &msg, err);
+		if (ret == 0)
+			ret = skip_one(r, info->payload, &msg->base, err);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+const ProtobufCMessageDescriptor *image_type_at(const struct image_file_info *info, size_t index)
+{
+	return index && info->second && info->layout != IMAGE_LAYOUT_MANY ? info->second : info->first;
+}

@@ -121,6 +121,18 @@ int image_bad(const struct image_reader *r, struct ferry_error *err, const char 
 must_check int image_payload_bytes(enum image_payload payload, const ProtobufCMessage *message, uint64_t *ret_bytes,
 				   uint32_t *ret_pad);
 
+/*
+ * Whether anything follows a message (it may still be empty); whether that goes on to the end of the file; and
+ * stepping over it.
+ */
+bool image_has_payload(enum image_payload payload, const ProtobufCMessage *message);
+bool image_payload_is_tail(enum image_payload payload, const ProtobufCMessage *message);
+must_check int image_skip_payload(struct image_reader *r, const struct image_file_info *info,
+				  const ProtobufCMessage *message, struct ferry_error *err);
+
+/* The type of the index-th message of a file, from 0. */
+const ProtobufCMessageDescriptor *image_type_at(const struct image_file_info *info, size_t index);
+
 /* Check bytes against a schema and unpack them; offset and name are for messages. */
 must_check int image_unpack(const char *name, uint64_t offset, const ProtobufCMessageDescriptor *type,
 			    const uint8_t *bytes, size_t n, ProtobufCMessage **ret_message, struct ferry_error *err);
