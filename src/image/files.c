@@ -224,6 +224,14 @@ int image_file_by_magic(uint32_t magic, enum image_kind *ret_kind)
 	return -ENOENT;
 }
 
+const char *image_file_magic_word(enum image_kind kind)
+{
+	const struct image_file_info *info = image_file_info(kind);
+	if (info->header != IMAGE_HEADER_NONE && image_file_by_magic(info->magic, &kind) < 0)
+		return info->word;
+	return image_file_infos[kind].word;
+}
+
 int image_file_by_word(const char *word, enum image_kind *ret_kind)
 {
 	for (int kind = 0; kind < IMAGE_KIND_COUNT; kind++) {

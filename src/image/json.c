@@ -377,7 +377,7 @@ int image_decode(struct image_reader *r, enum image_kind kind, const struct imag
 				 image_reader_name(r));
 	json_open(&d.out, '{');
 	json_key(&d.out, "magic");
-	json_text(&d.out, d.info->word, strlen(d.info->word));
+	json_text(&d.out, image_file_magic_word(kind), strlen(image_file_magic_word(kind)));
 	json_key(&d.out, "entries");
 	json_open(&d.out, '[');
 	int ret = decode_entries(&d);

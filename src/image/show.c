@@ -89,7 +89,7 @@ int image_show_info(struct image_dir *dir, FILE *out, struct ferry_error *err)
 			r = count_entries(reader, files[i].kind, &entries, err);
 		if (r < 0)
 			return r;
-		fprintf(out, "%-28s %-18s %10" PRIu64 " %14" PRIu64 "\n", name, info->word, entries, files[i].size);
+		fprintf(out, "%-28s %-18s %10" PRIu64 " %14" PRIu64 "\n", name, image_file_magic_word(files[i].kind), entries, files[i].size);
 	}
 	return written(out, err);
 }
@@ -107,7 +107,7 @@ int image_show_file_info(int at_fd, const char *path, FILE *out, struct ferry_er
 	if (r < 0)
 		return r;
 	uint64_t bytes = image_reader_offset(reader) + image_reader_left(reader);
-	fprintf(out, "{\n    \"magic\": \"%s\",\n", image_file_info(kind)->word);
+	fprintf(out, "{\n    \"magic\": \"%s\",\n", image_file_magic_word(kind));
 	if (image_file_info(kind)->layout != IMAGE_LAYOUT_RAW) {
 		r = count_entries(reader, kind, &entries, err);
 		if (r < 0)

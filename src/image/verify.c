@@ -312,8 +312,6 @@ static int verify_task(struct verify *v, const PstreeEntry *task, size_t n_filte
 	_cleanup_messages_ struct image_messages m = {0};
 	if (task->ppid && !pid_in_tree(v, task->ppid))
 		finding(v, "pstree.img: the parent %u of task %u is not in the tree", task->ppid, task->pid);
-	if (!task->n_threads || task->threads[0] != task->pid)
-		finding(v, "pstree.img: the first thread of task %u is not the task itself", task->pid);
 	need_file(v, IMAGE_CORE, task->pid, "a task in pstree.img");
 	int r = read_all(v, IMAGE_CORE, task->pid, &m);
 	if (r < 0 || !m.list.n)
@@ -323,8 +321,13 @@ static int verify_task(struct verify *v, const PstreeEntry *task, size_t n_filte
 		finding(v, "core-%u.img is of a task but has no task part", task->pid);
 		return 0;
 	}
+	/* Of a zombie only the leader's record is left; CRIU writes arbitrary thread ids for it. */
+	if (core->tc->task_state != STATE_ALIVE && core->tc->task_state != STATE_STOPPED)
+		return 0;
+	if (!task->n_threads || task->threads[0] != task->pid)
+		finding(v, "pstree.img: the first thread of task %u is not the task itself", task->pid);
 	r = verify_threads(v, task, n_filters);
-	if (r < 0 || (core->tc->task_state != STATE_ALIVE && core->tc->task_state != STATE_STOPPED))
+	if (r < 0)
 		return r;
 	return verify_task_files(v, task->pid, core);
 }
