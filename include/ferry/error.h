@@ -31,7 +31,9 @@ struct ferry_error {
 	char hint[384];         /* what the user can do; "" = nothing known */
 };
 
+/* clang-format off */
 #define FERRY_ERROR_INIT {.size = sizeof(struct ferry_error)}
+/* clang-format on */
 
 /* The identifier as a word, for instance "pid-taken"; "none" for FERRY_ERROR_NONE. Never NULL. Thread-safe. */
 const char *ferry_error_word(enum ferry_error_id id);

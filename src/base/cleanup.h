@@ -52,9 +52,9 @@ static inline int take_fd_p(int *fd)
 
 #define take_fd(fd) take_fd_p(&(fd))
 
-#define take_ptr(p)               \
-	({                        \
+#define take_ptr(p)                 \
+	({                          \
 		typeof(p) p_ = (p); \
-		(p) = NULL;       \
-		p_;               \
+		(p) = NULL;         \
+		p_;                 \
 	})

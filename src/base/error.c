@@ -42,8 +42,8 @@ int ferry_error_exit_code(enum ferry_error_id id)
 	return error_info(id)->exit_class;
 }
 
-static void error_fill(struct ferry_error *err, enum ferry_error_id id, int code, int with_errno, const char *fmt,
-		       va_list args)
+static void error_fill(struct ferry_error *err, enum ferry_error_id id, int code, int with_errno,
+		       const char *fmt, va_list args)
 {
 	if (!err || err->id != FERRY_ERROR_NONE)
 		return;

@@ -13,10 +13,12 @@
  * Set the error and return -code, so that a failing function can `return error_set(...)`.
  * code: errno value, positive. Only the first error is kept; err may be NULL.
  */
-int error_set(struct ferry_error *err, enum ferry_error_id id, int code, const char *fmt, ...) printf_like(4, 5);
+int error_set(struct ferry_error *err, enum ferry_error_id id, int code, const char *fmt, ...)
+	printf_like(4, 5);
 
 /* As error_set(), and appends ": " and the text of code. */
-int error_errno(struct ferry_error *err, enum ferry_error_id id, int code, const char *fmt, ...) printf_like(4, 5);
+int error_errno(struct ferry_error *err, enum ferry_error_id id, int code, const char *fmt, ...)
+	printf_like(4, 5);
 
 /* Out of memory; returns -ENOMEM. */
 int error_memory(struct ferry_error *err);

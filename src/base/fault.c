@@ -47,7 +47,8 @@ int fault_init(struct fault *f)
 		close(fd);
 	}
 	if (f->kill_at || f->log_fd >= 0) {
-		f->counter = mmap(NULL, sizeof(*f->counter), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		f->counter = mmap(NULL, sizeof(*f->counter), PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 		if (f->counter == MAP_FAILED) {
 			f->counter = NULL;
 			return -errno;
@@ -77,7 +78,8 @@ void fault_effect(const struct fault *f, const char *stage, const char *what)
 	uint64_t number = __atomic_add_fetch(f->counter, 1, __ATOMIC_SEQ_CST);
 	if (f->log_fd >= 0) {
 		char line[160];
-		int n = snprintf(line, sizeof(line), "%d %llu %s %s\n", getpid(), (unsigned long long)number, stage, what);
+		int n = snprintf(line, sizeof(line), "%d %llu %s %s\n", getpid(), (unsigned long long)number,
+				 stage, what);
 		if (n > 0 && fd_write_all(f->log_fd, line, (size_t)MIN(n, (int)sizeof(line) - 1)) < 0)
 			return;
 	}

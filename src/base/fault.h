@@ -27,11 +27,11 @@ struct fault_info {
 };
 
 struct fault {
-	int wanted;           /* enum fault_id that must fail, -1 none */
-	uint64_t kill_at;     /* 0 = never */
+	int wanted;       /* enum fault_id that must fail, -1 none */
+	uint64_t kill_at; /* 0 = never */
 	bool kill_group;
-	int log_fd;           /* -1 = none */
-	uint64_t *counter;    /* effects so far, in memory shared by all processes of a job; NULL when nothing counts */
+	int log_fd;        /* -1 = none */
+	uint64_t *counter; /* effects so far, shared by all processes of a job; NULL when nothing counts */
 };
 
 /* Read the environment. Returns 0 or -errno (-EINVAL: FERRY_FAULT names no fault). */

@@ -13,8 +13,8 @@ uint64_t time_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-void log_write(const struct log_sink *sink, enum log_level level, const char *stage, const char *kind, pid_t pid,
-	       const char *fmt, ...)
+void log_write(const struct log_sink *sink, enum log_level level, const char *stage, const char *kind,
+	       pid_t pid, const char *fmt, ...)
 {
 	if (!sink || !sink->write || level > sink->level)
 		return;

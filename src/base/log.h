@@ -29,8 +29,8 @@ struct log_sink {
 };
 
 /* Log one line; sink may be NULL. */
-void log_write(const struct log_sink *sink, enum log_level level, const char *stage, const char *kind, pid_t pid,
-	       const char *fmt, ...) printf_like(6, 7);
+void log_write(const struct log_sink *sink, enum log_level level, const char *stage, const char *kind,
+	       pid_t pid, const char *fmt, ...) printf_like(6, 7);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t time_now_ns(void);

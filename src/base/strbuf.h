@@ -8,8 +8,8 @@
 #include "base/macros.h"
 
 struct strbuf {
-	char *s;      /* always NUL-terminated once something was added; NULL before */
-	size_t n;     /* length without the NUL */
+	char *s;  /* always NUL-terminated once something was added; NULL before */
+	size_t n; /* length without the NUL */
 	size_t cap;
 	bool failed;
 };

@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VEC(type)         \
-	struct {          \
-		type *v;  \
-		size_t n; \
+#define VEC(type)           \
+	struct {            \
+		type *v;    \
+		size_t n;   \
 		size_t cap; \
 	}
 
@@ -29,17 +29,17 @@ static inline int vec_grow(void **v, size_t n, size_t *cap, size_t size)
 	return 0;
 }
 
-#define vec_push(vec)                                                                                    \
-	(vec_grow((void **)&(vec)->v, (vec)->n, &(vec)->cap, sizeof(*(vec)->v)) < 0                      \
-		 ? NULL                                                                                  \
+#define vec_push(vec)                                                               \
+	(vec_grow((void **)&(vec)->v, (vec)->n, &(vec)->cap, sizeof(*(vec)->v)) < 0 \
+		 ? NULL                                                             \
 		 : (typeof((vec)->v))memset(&(vec)->v[(vec)->n++], 0, sizeof(*(vec)->v)))
 
-#define vec_release(vec)          \
-	do {                      \
-		free((vec)->v);   \
-		(vec)->v = NULL;  \
-		(vec)->n = 0;     \
-		(vec)->cap = 0;   \
+#define vec_release(vec)         \
+	do {                     \
+		free((vec)->v);  \
+		(vec)->v = NULL; \
+		(vec)->n = 0;    \
+		(vec)->cap = 0;  \
 	} while (0)
 
 #define vec_foreach(item, vec) \

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs tests: several at a time, each in a world of its own, with a time limit."""
+
+import concurrent.futures
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+
+from driver.model import Result
+
+SKIPPED = 77
+TIMED_OUT = 124
+KEEP_OUTPUT_BYTES = 200_000
+
+
+def last_line(output):
+    """The last line with something in it: by convention it says what went wrong."""
+    for line in reversed(output.splitlines()):
+        if line.strip():
+            return " ".join(line.split())[:300]
+    return ""
+
+
+def skip_reason(output):
+    """What follows SKIP: in the output."""
+    for line in reversed(output.splitlines()):
+        if line.startswith("SKIP:"):
+            return " ".join(line[5:].split())
+    return last_line(output)
+
+
+class World:
+    """The folder and the command line around one isolated test."""
+
+    def __init__(self, nsinit, test):
+        self.folder = tempfile.mkdtemp(prefix="ferry-test-", dir="/tmp")
+        self.command = [nsinit, "--folder", self.folder, "--timeout", str(test.timeout), "--", *test.command]
+
+    def left_behind(self):
+        """Empty unless the test wrote past the file system that nsinit put over its folder."""
+        try:
+            os.rmdir(self.folder)
+            return ""
+        except OSError:
+            names = ", ".join(sorted(os.listdir(self.folder))[:5])
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return f"left files behind: {names}"
+
+
+def execute(command, environment, timeout):
+    """Returns the exit code (TIMED_OUT when the time was over) and the output."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=environment, start_new_session=True) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            code = TIMED_OUT
+    return code, output[-KEEP_OUTPUT_BYTES:].decode("utf-8", "replace")
+
+
+def judge(test, code, output, left, skips):
+    """Outcome and reason of one finished test."""
+    if code == 0 and left:
+        return "failed", left
+    if code == 0:
+        return "passed", ""
+    if code == SKIPPED:
+        return skips.judge(test.name, skip_reason(output))
+    if code == TIMED_OUT:
+        return "failed", f"no end after {test.timeout:.0f} s"
+    return "failed", f"exit {code}: {last_line(output)}"
+
+
+def run_one(test, nsinit, skips):
+    """Run one test and say what became of it."""
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", **test.environment}
+    for name in ("NO_INSTALL", "T", "JOBS", "MAKEFLAGS", "MAKELEVEL"):
+        environment.pop(name, None)
+    began = time.monotonic()
+    left = ""
+    if test.isolated:
+        world = World(nsinit, test)
+        code, output = execute(world.command, environment, test.timeout + 30)
+        left = world.left_behind()
+    else:
+        code, output = execute(test.command, environment, test.timeout)
+    outcome, reason = judge(test, code, output, left, skips)
+    return Result(test.name, outcome, time.monotonic() - began, reason, output)
+
+
+def run_all(tests, options, skips):
+    """Parallel ones first, then those that want the machine for themselves."""
+    nsinit = str(options.build / "test" / "lib" / "nsinit")
+    lock = threading.Lock()
+    results = []
+
+    def task(test):
+        result = run_one(test, nsinit, skips)
+        with lock:
+            results.append(result)
+            note = f": {result.reason}" if result.reason else ""
+            print(f"{result.outcome:8}{result.seconds:7.1f} s  {result.name}{note}", flush=True)
+
+    # The long ones first: otherwise the last of them runs alone at the end.
+    parallel = sorted((t for t in tests if not t.exclusive), key=lambda t: -t.timeout)
+    with concurrent.futures.ThreadPoolExecutor(max(options.jobs, 1)) as pool:
+        for future in [pool.submit(task, test) for test in parallel]:
+            future.result()
+    for test in tests:
+        if test.exclusive:
+            task(test)
+    return sorted(results, key=lambda r: r.name)
