@@ -36,24 +36,20 @@ static size_t value_bytes(ProtobufCType type)
 	case PROTOBUF_C_TYPE_SFIXED64:
 	case PROTOBUF_C_TYPE_UINT64:
 	case PROTOBUF_C_TYPE_FIXED64:
-	case PROTOBUF_C_TYPE_DOUBLE:
-		return 8;
-	case PROTOBUF_C_TYPE_BOOL:
-		return sizeof(protobuf_c_boolean);
+	case PROTOBUF_C_TYPE_DOUBLE: return 8;
+	case PROTOBUF_C_TYPE_BOOL: return sizeof(protobuf_c_boolean);
 	case PROTOBUF_C_TYPE_STRING:
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return sizeof(void *);
-	case PROTOBUF_C_TYPE_BYTES:
-		return sizeof(ProtobufCBinaryData);
-	default:
-		return 4;
+	case PROTOBUF_C_TYPE_MESSAGE: return sizeof(void *);
+	case PROTOBUF_C_TYPE_BYTES: return sizeof(ProtobufCBinaryData);
+	default: return 4;
 	}
 }
 
 static bool is_signed(ProtobufCType type)
 {
-	return type == PROTOBUF_C_TYPE_INT32 || type == PROTOBUF_C_TYPE_SINT32 || type == PROTOBUF_C_TYPE_SFIXED32 ||
-	       type == PROTOBUF_C_TYPE_INT64 || type == PROTOBUF_C_TYPE_SINT64 || type == PROTOBUF_C_TYPE_SFIXED64;
+	return type == PROTOBUF_C_TYPE_INT32 || type == PROTOBUF_C_TYPE_SINT32 ||
+	       type == PROTOBUF_C_TYPE_SFIXED32 || type == PROTOBUF_C_TYPE_INT64 ||
+	       type == PROTOBUF_C_TYPE_SINT64 || type == PROTOBUF_C_TYPE_SFIXED64;
 }
 
 static void out_message(struct json_out *o, const ProtobufCMessage *message, bool hex);
@@ -91,7 +87,8 @@ static void out_enum(struct json_out *o, const ProtobufCEnumDescriptor *type, in
 		json_wordf(o, "%d", value);
 }
 
-static void out_value(struct json_out *o, const ProtobufCFieldDescriptor *field, enum json_form form, const void *value)
+static void out_value(struct json_out *o, const ProtobufCFieldDescriptor *field, enum json_form form,
+		      const void *value)
 {
 	uint32_t u32;
 	uint64_t u64;
@@ -99,12 +96,8 @@ static void out_value(struct json_out *o, const ProtobufCFieldDescriptor *field,
 	case PROTOBUF_C_TYPE_MESSAGE:
 		out_message(o, *(const ProtobufCMessage *const *)value, form == JSON_FORM_HEX);
 		return;
-	case PROTOBUF_C_TYPE_STRING:
-		out_string(o, *(const char *const *)value);
-		return;
-	case PROTOBUF_C_TYPE_BYTES:
-		out_bytes(o, form, value);
-		return;
+	case PROTOBUF_C_TYPE_STRING: out_string(o, *(const char *const *)value); return;
+	case PROTOBUF_C_TYPE_BYTES: out_bytes(o, form, value); return;
 	case PROTOBUF_C_TYPE_BOOL:
 		json_word(o, *(const protobuf_c_boolean *)value ? "true" : "false");
 		return;
@@ -112,8 +105,7 @@ static void out_value(struct json_out *o, const ProtobufCFieldDescriptor *field,
 		memcpy(&u32, value, sizeof(u32));
 		out_enum(o, field->descriptor, (int)u32);
 		return;
-	default:
-		break;
+	default: break;
 	}
 	if (value_bytes(field->type) == 8) {
 		memcpy(&u64, value, sizeof(u64));
@@ -230,8 +222,8 @@ struct decoder {
 static int out_raw(struct decoder *d, uint64_t n)
 {
 	if (n > image_reader_left(d->r))
-		return image_bad(d->r, d->err, "truncated: %" PRIu64 " bytes should follow, %" PRIu64 " do", n,
-				 image_reader_left(d->r));
+		return image_bad(d->r, d->err, "truncated: %" PRIu64 " bytes should follow, %" PRIu64 " do",
+				 n, image_reader_left(d->r));
 	_cleanup_free_ uint8_t *bytes = malloc((size_t)n + 1);
 	if (!bytes)
 		return error_memory(d->err);
@@ -257,8 +249,8 @@ static int out_pad(struct decoder *d, uint32_t n)
 static int out_sem_values(struct decoder *d, uint64_t n)
 {
 	if (n > image_reader_left(d->r))
-		return image_bad(d->r, d->err, "truncated: %" PRIu64 " bytes should follow, %" PRIu64 " do", n,
-				 image_reader_left(d->r));
+		return image_bad(d->r, d->err, "truncated: %" PRIu64 " bytes should follow, %" PRIu64 " do",
+				 n, image_reader_left(d->r));
 	json_open(&d->out, '[');
 	for (uint64_t i = 0; i < n / 2; i++) {
 		uint16_t value;
@@ -355,15 +347,16 @@ static int decode_entries(struct decoder *d)
 			return r;
 		json_open(&d->out, '{');
 		out_fields(&d->out, message, false);
-		r = d->no_payloads ? image_skip_payload(d->r, d->info, message, d->err) : out_payload(d, message);
+		r = d->no_payloads ? image_skip_payload(d->r, d->info, message, d->err)
+				   : out_payload(d, message);
 		if (r < 0)
 			return r;
 		json_close(&d->out, '}');
 	}
 }
 
-int image_decode(struct image_reader *r, enum image_kind kind, const struct image_json_options *options, FILE *out,
-		 struct ferry_error *err)
+int image_decode(struct image_reader *r, enum image_kind kind, const struct image_json_options *options,
+		 FILE *out, struct ferry_error *err)
 {
 	struct decoder d = {
 		.out = {.f = out, .pretty = options->pretty},
@@ -373,8 +366,8 @@ int image_decode(struct image_reader *r, enum image_kind kind, const struct imag
 		.err = err,
 	};
 	if (d.info->layout == IMAGE_LAYOUT_RAW)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, EOPNOTSUPP, "%s holds raw bytes, no messages",
-				 image_reader_name(r));
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, EOPNOTSUPP,
+				 "%s holds raw bytes, no messages", image_reader_name(r));
 	json_open(&d.out, '{');
 	json_key(&d.out, "magic");
 	json_text(&d.out, image_file_magic_word(kind), strlen(image_file_magic_word(kind)));
@@ -389,7 +382,8 @@ int image_decode(struct image_reader *r, enum image_kind kind, const struct imag
 	if (d.out.failed)
 		return error_memory(err);
 	if (fflush(out) != 0 || ferror(out))
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno ? errno : EIO, "cannot write the JSON text");
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno ? errno : EIO,
+				   "cannot write the JSON text");
 	return 0;
 }
 
@@ -400,10 +394,11 @@ struct encoder {
 	struct ferry_error *err;
 };
 
-static int no_good(const struct encoder *e, const ProtobufCMessageDescriptor *type, const char *field, const char *text)
+static int no_good(const struct encoder *e, const ProtobufCMessageDescriptor *type, const char *field,
+		   const char *text)
 {
-	return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s: field '%s' of %s %s", e->name, field, type->name,
-			 text);
+	return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s: field '%s' of %s %s", e->name, field,
+			 type->name, text);
 }
 
 /* An integer that JSON gives as a number or as text. */
@@ -512,27 +507,24 @@ static int in_bool(struct json_object *json, void *value)
 	return 0;
 }
 
-static int in_message(const struct encoder *e, struct json_object *json, const ProtobufCMessageDescriptor *type,
-		      unsigned depth, bool hex, ProtobufCMessage **ret);
+static int in_message(const struct encoder *e, struct json_object *json,
+		      const ProtobufCMessageDescriptor *type, unsigned depth, bool hex,
+		      ProtobufCMessage **ret);
 
-static int in_value(const struct encoder *e, const ProtobufCFieldDescriptor *field, enum json_form form, unsigned depth,
-		    struct json_object *json, void *value)
+static int in_value(const struct encoder *e, const ProtobufCFieldDescriptor *field, enum json_form form,
+		    unsigned depth, struct json_object *json, void *value)
 {
 	switch (field->type) {
 	case PROTOBUF_C_TYPE_MESSAGE:
 		return in_message(e, json, field->descriptor, depth + 1, form == JSON_FORM_HEX, value);
-	case PROTOBUF_C_TYPE_STRING:
-		return in_string(json, value);
+	case PROTOBUF_C_TYPE_STRING: return in_string(json, value);
 	case PROTOBUF_C_TYPE_BYTES: {
 		ProtobufCBinaryData *bytes = value;
 		return in_text(form, true, json, (char **)&bytes->data, &bytes->len);
 	}
-	case PROTOBUF_C_TYPE_BOOL:
-		return in_bool(json, value);
-	case PROTOBUF_C_TYPE_ENUM:
-		return in_enum(field->descriptor, json, value);
-	default:
-		return in_integer(field->type, form, json, value);
+	case PROTOBUF_C_TYPE_BOOL: return in_bool(json, value);
+	case PROTOBUF_C_TYPE_ENUM: return in_enum(field->descriptor, json, value);
+	default: return in_integer(field->type, form, json, value);
 	}
 }
 
@@ -563,7 +555,8 @@ static int in_repeated(const struct encoder *e, const ProtobufCFieldDescriptor *
 	for (size_t i = 0; i < length; i++) {
 		/* Counted first: what is half filled is freed with the message. */
 		*n = i + 1;
-		int r = in_value(e, field, form, depth, json_object_array_get_idx(json, i), (char *)*values + i * each);
+		int r = in_value(e, field, form, depth, json_object_array_get_idx(json, i),
+				 (char *)*values + i * each);
 		if (r < 0)
 			return r;
 	}
@@ -574,7 +567,8 @@ static int in_unknown_field(struct json_object *json, ProtobufCMessageUnknownFie
 {
 	struct json_object *tag, *wire_type, *data;
 	if (!json_object_object_get_ex(json, "tag", &tag) ||
-	    !json_object_object_get_ex(json, "wire_type", &wire_type) || !json_object_object_get_ex(json, "data", &data))
+	    !json_object_object_get_ex(json, "wire_type", &wire_type) ||
+	    !json_object_object_get_ex(json, "data", &data))
 		return -EBADMSG;
 	uint32_t number, type;
 	int r = in_integer(PROTOBUF_C_TYPE_UINT32, JSON_FORM_PLAIN, tag, &number);
@@ -609,7 +603,8 @@ static int in_unknown(struct json_object *json, ProtobufCMessage *message)
 static int in_field(const struct encoder *e, ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
 		    unsigned depth, bool hex, struct json_object *json)
 {
-	char *member = (char *)message + field->offset, *quantifier = (char *)message + field->quantifier_offset;
+	char *member = (char *)message + field->offset,
+	     *quantifier = (char *)message + field->quantifier_offset;
 	enum json_form form = json_form_of(message->descriptor, field);
 	if (hex && form == JSON_FORM_PLAIN)
 		form = JSON_FORM_HEX;
@@ -630,13 +625,14 @@ static bool is_own_key(const char *key)
 	return !strcmp(key, extra_key) || !strcmp(key, pad_key);
 }
 
-static int in_fields(const struct encoder *e, struct json_object *json, ProtobufCMessage *message, unsigned depth,
-		     bool hex, uint64_t *ret_seen)
+static int in_fields(const struct encoder *e, struct json_object *json, ProtobufCMessage *message,
+		     unsigned depth, bool hex, uint64_t *ret_seen)
 {
 	const ProtobufCMessageDescriptor *type = message->descriptor;
 	json_object_object_foreach(json, key, value)
 	{
-		const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field_by_name(type, key);
+		const ProtobufCFieldDescriptor *field =
+			protobuf_c_message_descriptor_get_field_by_name(type, key);
 		if (!field && depth == 1 && is_own_key(key))
 			continue;
 		int r = -EBADMSG;
@@ -656,8 +652,9 @@ static int in_fields(const struct encoder *e, struct json_object *json, Protobuf
 	return 0;
 }
 
-static int in_message(const struct encoder *e, struct json_object *json, const ProtobufCMessageDescriptor *type,
-		      unsigned depth, bool hex, ProtobufCMessage **ret)
+static int in_message(const struct encoder *e, struct json_object *json,
+		      const ProtobufCMessageDescriptor *type, unsigned depth, bool hex,
+		      ProtobufCMessage **ret)
 {
 	uint64_t seen[4] = {0};
 	if (!json_object_is_type(json, json_type_object) || depth > IMAGE_DEPTH_MAX || type->n_fields > 256)
@@ -676,14 +673,15 @@ static int in_message(const struct encoder *e, struct json_object *json, const P
 	return 0;
 }
 
-static int top_message(const struct encoder *e, struct json_object *json, const ProtobufCMessageDescriptor *type,
-		       ProtobufCMessage **ret)
+static int top_message(const struct encoder *e, struct json_object *json,
+		       const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret)
 {
 	int r = in_message(e, json, type, 1, false, ret);
 	if (r == -ENOMEM)
 		return error_memory(e->err);
 	if (r < 0)
-		return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s: no valid %s", e->name, type->name);
+		return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s: no valid %s", e->name,
+				 type->name);
 	return 0;
 }
 
@@ -702,7 +700,8 @@ static int bad_extra(const struct encoder *e, const char *text)
 }
 
 /* Base64 text whose bytes have to be want many (UINT64_MAX: any). */
-static int put_base64(const struct encoder *e, struct image_writer *w, struct json_object *json, uint64_t want)
+static int put_base64(const struct encoder *e, struct image_writer *w, struct json_object *json,
+		      uint64_t want)
 {
 	_cleanup_free_ char *bytes = NULL;
 	size_t n;
@@ -725,13 +724,15 @@ static int put_pad(const struct encoder *e, struct image_writer *w, struct json_
 	return image_put_raw(w, zeros, n, e->err);
 }
 
-static int put_sem_values(const struct encoder *e, struct image_writer *w, struct json_object *json, uint32_t n)
+static int put_sem_values(const struct encoder *e, struct image_writer *w, struct json_object *json,
+			  uint32_t n)
 {
 	if (!json_object_is_type(json, json_type_array) || json_object_array_length(json) != n)
 		return bad_extra(e, "has not as many values as its message says");
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t value;
-		if (in_integer(PROTOBUF_C_TYPE_UINT32, JSON_FORM_PLAIN, json_object_array_get_idx(json, i), &value) < 0 ||
+		if (in_integer(PROTOBUF_C_TYPE_UINT32, JSON_FORM_PLAIN, json_object_array_get_idx(json, i),
+			       &value) < 0 ||
 		    value > UINT16_MAX)
 			return bad_extra(e, "holds what is no 16-bit number");
 		uint16_t word = htole16((uint16_t)value);
@@ -742,7 +743,8 @@ static int put_sem_values(const struct encoder *e, struct image_writer *w, struc
 	return 0;
 }
 
-static int put_msg(const struct encoder *e, struct image_writer *w, struct json_object *head, struct json_object *text)
+static int put_msg(const struct encoder *e, struct image_writer *w, struct json_object *head,
+		   struct json_object *text)
 {
 	_cleanup_message_ IpcMsg *msg = NULL;
 	ProtobufCMessage *message;
@@ -761,19 +763,22 @@ static int put_msg(const struct encoder *e, struct image_writer *w, struct json_
 	return r < 0 ? r : put_pad(e, w, head, pad);
 }
 
-static int put_msg_queue(const struct encoder *e, struct image_writer *w, struct json_object *json, uint32_t qnum)
+static int put_msg_queue(const struct encoder *e, struct image_writer *w, struct json_object *json,
+			 uint32_t qnum)
 {
 	if (!json_object_is_type(json, json_type_array) || json_object_array_length(json) != (size_t)qnum * 2)
 		return bad_extra(e, "has not as many messages as the queue says");
 	for (uint32_t i = 0; i < qnum; i++) {
-		int r = put_msg(e, w, json_object_array_get_idx(json, i * 2), json_object_array_get_idx(json, i * 2 + 1));
+		int r = put_msg(e, w, json_object_array_get_idx(json, i * 2),
+				json_object_array_get_idx(json, i * 2 + 1));
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-static int put_tcp(const struct encoder *e, struct image_writer *w, struct json_object *json, const TcpStreamEntry *tcp)
+static int put_tcp(const struct encoder *e, struct image_writer *w, struct json_object *json,
+		   const TcpStreamEntry *tcp)
 {
 	struct json_object *in, *out;
 	if (!json_object_is_type(json, json_type_object) || !json_object_object_get_ex(json, "inq", &in) ||
@@ -791,7 +796,8 @@ static int put_payload(const struct encoder *e, struct image_writer *w, enum ima
 	uint32_t pad;
 	if (!image_has_payload(payload, message))
 		return 0;
-	if (image_payload_bytes(payload, message, &n, &pad) < 0 || !json_object_object_get_ex(json, extra_key, &extra))
+	if (image_payload_bytes(payload, message, &n, &pad) < 0 ||
+	    !json_object_object_get_ex(json, extra_key, &extra))
 		return bad_extra(e, "is missing or too large");
 	if (payload == IMAGE_PAYLOAD_MSG)
 		return put_msg_queue(e, w, extra, ((const IpcMsgEntry *)message)->qnum);
@@ -799,8 +805,9 @@ static int put_payload(const struct encoder *e, struct image_writer *w, enum ima
 		return put_tcp(e, w, extra, (const TcpStreamEntry *)message);
 	if (image_payload_is_tail(payload, message))
 		return put_base64(e, w, extra, UINT64_MAX);
-	int r = payload == IMAGE_PAYLOAD_SEM ? put_sem_values(e, w, extra, ((const IpcSemEntry *)message)->nsems)
-					     : put_base64(e, w, extra, n - pad);
+	int r = payload == IMAGE_PAYLOAD_SEM
+			? put_sem_values(e, w, extra, ((const IpcSemEntry *)message)->nsems)
+			: put_base64(e, w, extra, n - pad);
 	return r < 0 ? r : put_pad(e, w, json, pad);
 }
 
@@ -826,15 +833,17 @@ static int find_parts(const struct encoder *e, struct json_object *root, enum im
 		      struct json_object **ret_entries)
 {
 	struct json_object *magic;
-	if (!json_object_is_type(root, json_type_object) || !json_object_object_get_ex(root, "magic", &magic) ||
-	    !json_object_is_type(magic, json_type_string) || !json_object_object_get_ex(root, "entries", ret_entries) ||
+	if (!json_object_is_type(root, json_type_object) ||
+	    !json_object_object_get_ex(root, "magic", &magic) ||
+	    !json_object_is_type(magic, json_type_string) ||
+	    !json_object_object_get_ex(root, "entries", ret_entries) ||
 	    !json_object_is_type(*ret_entries, json_type_array))
 		return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "%s: no object with a 'magic' and a list of 'entries'", e->name);
 	const char *word = json_object_get_string(magic);
 	if (image_file_by_word(word, ret_kind) < 0 || image_file_info(*ret_kind)->layout == IMAGE_LAYOUT_RAW)
-		return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s: '%s' is no magic that is known", e->name,
-				 word);
+		return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s: '%s' is no magic that is known",
+				 e->name, word);
 	return 0;
 }
 
@@ -856,7 +865,8 @@ static int parse(const struct encoder *e, const char *text, size_t n, struct jso
 		return 0;
 	}
 	json_object_put(root);
-	return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s, offset %zu: no valid JSON: %s", e->name, end,
+	return error_set(e->err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s, offset %zu: no valid JSON: %s", e->name,
+			 end,
 			 code == json_tokener_success    ? "something follows its end"
 			 : code == json_tokener_continue ? "its end is missing"
 							 : json_tokener_error_desc(code));

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,10 +48,11 @@ WORDS(mmap_prot, {1, "PROT_READ"}, {2, "PROT_WRITE"}, {4, "PROT_EXEC"});
 WORDS(mmap_flags, {1, "MAP_SHARED"}, {2, "MAP_PRIVATE"}, {8, "MAP_DROPPABLE"}, {0x20, "MAP_ANON"},
       {0x100, "MAP_GROWSDOWN"});
 WORDS(mmap_status, {1 << 0, "VMA_AREA_REGULAR"}, {1 << 1, "VMA_AREA_STACK"}, {1 << 2, "VMA_AREA_VSYSCALL"},
-      {1 << 3, "VMA_AREA_VDSO"}, {1 << 5, "VMA_AREA_HEAP"}, {1 << 6, "VMA_FILE_PRIVATE"}, {1 << 7, "VMA_FILE_SHARED"},
-      {1 << 8, "VMA_ANON_SHARED"}, {1 << 9, "VMA_ANON_PRIVATE"}, {1 << 10, "VMA_AREA_SYSVIPC"},
-      {1 << 11, "VMA_AREA_SOCKET"}, {1 << 12, "VMA_AREA_VVAR"}, {1 << 13, "VMA_AREA_AIORING"},
-      {1 << 14, "VMA_AREA_MEMFD"}, {1 << 15, "VMA_AREA_SHSTK"}, {1 << 17, "VMA_AREA_UPROBES"}, {1u << 31, "VMA_UNSUPP"});
+      {1 << 3, "VMA_AREA_VDSO"}, {1 << 5, "VMA_AREA_HEAP"}, {1 << 6, "VMA_FILE_PRIVATE"},
+      {1 << 7, "VMA_FILE_SHARED"}, {1 << 8, "VMA_ANON_SHARED"}, {1 << 9, "VMA_ANON_PRIVATE"},
+      {1 << 10, "VMA_AREA_SYSVIPC"}, {1 << 11, "VMA_AREA_SOCKET"}, {1 << 12, "VMA_AREA_VVAR"},
+      {1 << 13, "VMA_AREA_AIORING"}, {1 << 14, "VMA_AREA_MEMFD"}, {1 << 15, "VMA_AREA_SHSTK"},
+      {1 << 17, "VMA_AREA_UPROBES"}, {1u << 31, "VMA_UNSUPP"});
 WORDS(pagemap_flags, {1, "PE_PARENT"}, {2, "PE_LAZY"}, {4, "PE_PRESENT"});
 /* The order is part of the text. */
 WORDS(open_flags, {01, "O_WRONLY"}, {02, "O_RDWR"}, {0100, "O_CREAT"}, {0200, "O_EXCL"}, {0400, "O_NOCTTY"},
@@ -66,11 +68,16 @@ struct form_info {
 };
 
 static const struct form_info form_infos[] = {
-	[JSON_FORM_TASK_STATE] = {task_states, false},	   [JSON_FORM_SK_FAMILY] = {sk_families, false},
-	[JSON_FORM_SK_TYPE] = {sk_types, false},	   [JSON_FORM_SK_PROTO] = {sk_protos, false},
-	[JSON_FORM_SK_STATE] = {sk_states, false},	   [JSON_FORM_MMAP_PROT] = {mmap_prot, true},
-	[JSON_FORM_MMAP_FLAGS] = {mmap_flags, true},	   [JSON_FORM_MMAP_STATUS] = {mmap_status, true},
-	[JSON_FORM_PAGEMAP_FLAGS] = {pagemap_flags, true}, [JSON_FORM_OPEN_FLAGS] = {open_flags, true},
+	[JSON_FORM_TASK_STATE] = {task_states, false},
+	[JSON_FORM_SK_FAMILY] = {sk_families, false},
+	[JSON_FORM_SK_TYPE] = {sk_types, false},
+	[JSON_FORM_SK_PROTO] = {sk_protos, false},
+	[JSON_FORM_SK_STATE] = {sk_states, false},
+	[JSON_FORM_MMAP_PROT] = {mmap_prot, true},
+	[JSON_FORM_MMAP_FLAGS] = {mmap_flags, true},
+	[JSON_FORM_MMAP_STATUS] = {mmap_status, true},
+	[JSON_FORM_PAGEMAP_FLAGS] = {pagemap_flags, true},
+	[JSON_FORM_OPEN_FLAGS] = {open_flags, true},
 	[JSON_FORM_SEALS] = {seals, true},
 };
 
@@ -97,10 +104,14 @@ static void number_as_set(struct json_out *o, const struct word *words, uint64_t
 	json_text(o, strbuf_str(&b), b.n);
 }
 
-static void text_f(struct json_out *o, const char *fmt, uint64_t a, uint64_t b)
+static void text_f(struct json_out *o, const char *fmt, ...) printf_like(2, 3);
+static void text_f(struct json_out *o, const char *fmt, ...)
 {
 	char text[64];
-	int n = snprintf(text, sizeof(text), fmt, a, b);
+	va_list args;
+	va_start(args, fmt);
+	int n = vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
 	json_text(o, text, (size_t)n);
 }
 
@@ -118,13 +129,14 @@ void json_number(struct json_out *o, enum json_form form, bool is_signed, uint64
 		}
 	}
 	if (form == JSON_FORM_HEX && is_signed && (int64_t)value < 0)
-		text_f(o, "-0x%" PRIx64, -value, 0);
+		text_f(o, "-0x%" PRIx64, -value);
 	else if (form == JSON_FORM_HEX)
-		text_f(o, "0x%" PRIx64, value, 0);
+		text_f(o, "0x%" PRIx64, value);
 	else if (form == JSON_FORM_KERNEL_DEV)
 		text_f(o, "%" PRIu64 ":%" PRIu64, value >> 20, value & 0xfffff);
 	else if (form == JSON_FORM_STAT_DEV)
-		text_f(o, "%" PRIu64 ":%" PRIu64, value >> 8 & 0xfff, (value & 0xff) | (value >> 12 & 0xfff00));
+		text_f(o, "%" PRIu64 ":%" PRIu64, value >> 8 & 0xfff,
+		       (value & 0xff) | (value >> 12 & 0xfff00));
 	else if (is_signed)
 		json_wordf(o, "%" PRId64, (int64_t)value);
 	else

@@ -71,7 +71,8 @@ static void put_char(FILE *f, uint32_t code)
 	else if (code < 0x10000)
 		fprintf(f, "\\u%04x", code);
 	else
-		fprintf(f, "\\u%04x\\u%04x", 0xd800 + ((code - 0x10000) >> 10), 0xdc00 + ((code - 0x10000) & 0x3ff));
+		fprintf(f, "\\u%04x\\u%04x", 0xd800 + ((code - 0x10000) >> 10),
+			0xdc00 + ((code - 0x10000) & 0x3ff));
 }
 
 static void put_quoted(FILE *f, const char *s, size_t n)
@@ -128,15 +129,20 @@ bool utf8_valid(const char *s, size_t n)
 {
 	const uint8_t *p = (const uint8_t *)s, *end = p + n;
 	while (p < end) {
-		size_t more = *p < 0x80 ? 0 : *p < 0xc2 ? 9 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : *p < 0xf5 ? 3 : 9;
+		size_t more = *p < 0x80   ? 0
+			      : *p < 0xc2 ? 9
+			      : *p < 0xe0 ? 1
+			      : *p < 0xf0 ? 2
+			      : *p < 0xf5 ? 3
+					  : 9;
 		if (more > (size_t)(end - p - 1))
 			return false;
 		for (size_t i = 1; i <= more; i++)
 			if ((p[i] & 0xc0) != 0x80)
 				return false;
 		/* overlong forms, surrogates, beyond the last plane */
-		if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90) ||
-		    (*p == 0xf4 && p[1] > 0x8f))
+		if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
+		    (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
 			return false;
 		p += more + 1;
 	}

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "image/file.h"
+#include "image/proto/fdinfo.pb-c.h"
 
 void image_messages_release(struct image_messages *m)
 {

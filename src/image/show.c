@@ -15,8 +15,7 @@
 #include "image/objects.h"
 #include "image/pages.h"
 #include "image/proto/core.pb-c.h"
-#include "image/proto/ferry.pb-c.h"
-#include "image/proto/fs.pb-c.h"
+#include "image/proto/fdinfo.pb-c.h"
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/mm.pb-c.h"
 #include "image/proto/pstree.pb-c.h"
@@ -79,7 +78,8 @@ int image_show_info(struct image_dir *dir, FILE *out, struct ferry_error *err)
 		char name[IMAGE_NAME_MAX];
 		image_file_name(files[i].kind, files[i].id, name);
 		if (info->layout == IMAGE_LAYOUT_RAW) {
-			fprintf(out, "%-28s %-18s %10s %14" PRIu64 "\n", name, info->word, "-", files[i].size);
+			fprintf(out, "%-28s %-18s %10s %14" PRIu64 "\n", name, info->word, "-",
+				files[i].size);
 			continue;
 		}
 		_cleanup_reader_ struct image_reader *reader = NULL;
@@ -89,7 +89,8 @@ int image_show_info(struct image_dir *dir, FILE *out, struct ferry_error *err)
 			r = count_entries(reader, files[i].kind, &entries, err);
 		if (r < 0)
 			return r;
-		fprintf(out, "%-28s %-18s %10" PRIu64 " %14" PRIu64 "\n", name, image_file_magic_word(files[i].kind), entries, files[i].size);
+		fprintf(out, "%-28s %-18s %10" PRIu64 " %14" PRIu64 "\n", name,
+			image_file_magic_word(files[i].kind), entries, files[i].size);
 	}
 	return written(out, err);
 }
@@ -130,7 +131,8 @@ struct overview {
 
 static const char *type_word(FdTypes type)
 {
-	const ProtobufCEnumValue *value = protobuf_c_enum_descriptor_get_value(&fd_types__descriptor, (int)type);
+	const ProtobufCEnumValue *value =
+		protobuf_c_enum_descriptor_get_value(&fd_types__descriptor, (int)type);
 	return value ? value->name : "?";
 }
 
@@ -182,7 +184,8 @@ static void show_file(FILE *out, const FileEntry *file)
 	else if (file->usk)
 		fprintf(out, "unnamed, inode %u, peer %u", file->usk->ino, file->usk->peer);
 	else if (file->pipe)
-		fprintf(out, "pipe %u, %s end", file->pipe->pipe_id, file->pipe->flags & O_WRONLY ? "write" : "read");
+		fprintf(out, "pipe %u, %s end", file->pipe->pipe_id,
+			file->pipe->flags & O_WRONLY ? "write" : "read");
 	else if (file->efd)
 		fprintf(out, "counter %" PRIu64, file->efd->counter);
 	else if (file->epfd)
@@ -233,8 +236,8 @@ static int show_pages(struct overview *o, enum image_kind kind, uint64_t id, uin
 		fprintf(o->out, "  memory: %s mapped, ", size_text(mapped, a));
 	else
 		fprintf(o->out, "shared object %" PRIu64 ": ", id);
-	fprintf(o->out, "%s stored in %" PRIu64 " runs (pages-%u.img)", size_text(stored * IMAGE_PAGE_BYTES, b), runs,
-		image_pages_id(reader));
+	fprintf(o->out, "%s stored in %" PRIu64 " runs (pages-%u.img)",
+		size_text(stored * IMAGE_PAGE_BYTES, b), runs, image_pages_id(reader));
 	if (elsewhere)
 		fprintf(o->out, ", %s elsewhere", size_text(elsewhere * IMAGE_PAGE_BYTES, c));
 	fputc('\n', o->out);
@@ -259,7 +262,7 @@ static int show_memory(struct overview *o, uint32_t pid)
 
 static const char *state_word(uint32_t state)
 {
-	return state == 1 ? "alive" : state == 3 ? "zombie" : state == 6 ? "stopped" : "?";
+	return state == 1 ? "alive" : state == 2 || state == 3 ? "zombie" : state == 6 ? "stopped" : "?";
 }
 
 static int show_task(struct overview *o, const PstreeEntry *task)
@@ -336,8 +339,8 @@ static int show_all(struct overview *o)
 	if (r < 0)
 		return r;
 	char text[32];
-	fprintf(o->out, "tasks: %zu, file descriptions: %zu, memory stored: %s\n", tree.list.n, o->files.list.n,
-		size_text(o->stored_pages * IMAGE_PAGE_BYTES, text));
+	fprintf(o->out, "tasks: %zu, file descriptions: %zu, memory stored: %s\n", tree.list.n,
+		o->files.list.n, size_text(o->stored_pages * IMAGE_PAGE_BYTES, text));
 	return written(o->out, o->err);
 }
 

@@ -48,7 +48,8 @@ static int parse_words(int argc, char **argv, struct words *ret, struct ferry_er
 		}
 		if (known)
 			continue;
-		bool in = !strcmp(word, "-i") || !strcmp(word, "--in"), out = !strcmp(word, "-o") || !strcmp(word, "--out");
+		bool in = !strcmp(word, "-i") || !strcmp(word, "--in"),
+		     out = !strcmp(word, "-o") || !strcmp(word, "--out");
 		if ((in || out) && ++i == argc)
 			return usage(err, "a file name has to follow", word);
 		if (!in && !out && word[0] == '-' && word[1])
@@ -91,9 +92,11 @@ static int open_input(const struct words *w, struct ferry_error *err)
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return error_errno(err, fd == -ENOENT ? FERRY_ERROR_IMAGE_MISSING : FERRY_ERROR_SYSTEM,
-				   fd < 0 ? -fd : errno, "cannot open '%s'", standard ? "standard input" : w->in);
+				   fd < 0 ? -fd : errno, "cannot open '%s'",
+				   standard ? "standard input" : w->in);
 	if (S_ISDIR(st.st_mode))
-		return error_set(err, FERRY_ERROR_USAGE, EISDIR, "'%s' is a directory; name one of its files", w->in);
+		return error_set(err, FERRY_ERROR_USAGE, EISDIR, "'%s' is a directory; name one of its files",
+				 w->in);
 	return S_ISREG(st.st_mode) && !standard ? take_fd(fd) : copy_to_memory(fd, err);
 }
 
@@ -213,7 +216,8 @@ int image_verb(int argc, char **argv, FILE *out, struct ferry_error *err)
 {
 	struct words words = {0};
 	if (argc < 1)
-		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "a verb is missing: show, decode, encode, info or verify");
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "a verb is missing: show, decode, encode, info or verify");
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
 		if (strcmp(verbs[i].word, argv[0]))
 			continue;

@@ -14,6 +14,7 @@
 #include "image/objects.h"
 #include "image/pages.h"
 #include "image/proto/core.pb-c.h"
+#include "image/proto/fdinfo.pb-c.h"
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/memfd.pb-c.h"
 #include "image/proto/mm.pb-c.h"
@@ -105,13 +106,13 @@ static void need_file(struct verify *v, enum image_kind kind, uint64_t id, const
 	finding(v, "%s is missing (%s)", name, why);
 }
 
-static void need_id(struct verify *v, uint32_t id, const char *fmt, uint64_t whose)
+static void need_id(struct verify *v, uint32_t id, const char *what, enum image_kind kind, uint64_t whose)
 {
 	if (image_files_find(&v->files, id))
 		return;
-	char text[128];
-	snprintf(text, sizeof(text), fmt, whose);
-	finding(v, "%s names file id %u, which is not in files.img", text, id);
+	char name[IMAGE_NAME_MAX];
+	image_file_name(kind, whose, name);
+	finding(v, "%s: %s names file id %u, which is not in files.img", name, what, id);
 }
 
 /* ---- every file alone ---- */
@@ -198,11 +199,14 @@ static int verify_pagemap(struct verify *v, enum image_kind kind, uint64_t id, c
 static void verify_vma(struct verify *v, const VmaEntry *vma, uint32_t pid)
 {
 	if (vma->start % IMAGE_PAGE_BYTES || vma->end % IMAGE_PAGE_BYTES || vma->start >= vma->end)
-		finding(v, "mm-%u.img: mapping 0x%" PRIx64 "-0x%" PRIx64 " cannot be", pid, vma->start, vma->end);
+		finding(v, "mm-%u.img: mapping 0x%" PRIx64 "-0x%" PRIx64 " cannot be", pid, vma->start,
+			vma->end);
 	if (vma->status & (VMA_FILE | VMA_MEMFD) && !(vma->status & (VMA_SYSVIPC | VMA_AIORING)) &&
 	    !image_files_find(&v->files, (uint32_t)vma->shmid))
-		finding(v, "mm-%u.img: mapping 0x%" PRIx64 " names file id %" PRIu64 ", which is not in files.img", pid,
-			vma->start, vma->shmid);
+		finding(v,
+			"mm-%u.img: mapping 0x%" PRIx64 " names file id %" PRIu64
+			", which is not in files.img",
+			pid, vma->start, vma->shmid);
 	if (vma->status & VMA_ANON_SHARED && !(vma->status & (VMA_SYSVIPC | VMA_MEMFD)))
 		need_file(v, IMAGE_SHMEM_PAGEMAP, vma->shmid, "a shared mapping needs it");
 }
@@ -214,12 +218,13 @@ static int verify_mm(struct verify *v, uint32_t pid)
 	if (r < 0 || !m.list.n)
 		return r;
 	const MmEntry *mm = (const MmEntry *)m.list.v[0];
-	need_id(v, mm->exe_file_id, "the program in mm-%" PRIu64 ".img", pid);
+	need_id(v, mm->exe_file_id, "the program", IMAGE_MM, pid);
 	for (size_t i = 0; i < mm->n_vmas; i++) {
 		verify_vma(v, mm->vmas[i], pid);
 		if (i && mm->vmas[i]->start < mm->vmas[i - 1]->end)
-			finding(v, "mm-%u.img: mapping 0x%" PRIx64 " overlaps the one before or is out of order", pid,
-				mm->vmas[i]->start);
+			finding(v,
+				"mm-%u.img: mapping 0x%" PRIx64 " overlaps the one before or is out of order",
+				pid, mm->vmas[i]->start);
 	}
 	return has(v, IMAGE_PAGEMAP, pid) ? verify_pagemap(v, IMAGE_PAGEMAP, pid, mm) : 0;
 }
@@ -251,11 +256,12 @@ static int verify_fdinfo(struct verify *v, uint32_t files_id)
 		const FdinfoEntry *fd = (const FdinfoEntry *)*message;
 		const FileEntry *file = image_files_find(&v->files, fd->id);
 		if (!file)
-			finding(v, "fdinfo-%u.img: descriptor %u names file id %u, which is not in files.img", files_id,
-				fd->fd, fd->id);
+			finding(v, "fdinfo-%u.img: descriptor %u names file id %u, which is not in files.img",
+				files_id, fd->fd, fd->id);
 		else if (file->type != fd->type && fd->type < FD_TYPES__CTL_TTY)
-			finding(v, "fdinfo-%u.img: descriptor %u and files.img give file id %u different types", files_id,
-				fd->fd, fd->id);
+			finding(v,
+				"fdinfo-%u.img: descriptor %u and files.img give file id %u different types",
+				files_id, fd->fd, fd->id);
 	}
 	return r;
 }
@@ -277,8 +283,8 @@ static int verify_task_files(struct verify *v, uint32_t pid, const CoreEntry *co
 	else
 		need_file(v, IMAGE_FDINFO, kobj->files_id, "the task has descriptors");
 	if (fs.list.n) {
-		need_id(v, ((const FsEntry *)fs.list.v[0])->cwd_id, "the working directory in fs-%" PRIu64 ".img", pid);
-		need_id(v, ((const FsEntry *)fs.list.v[0])->root_id, "the root directory in fs-%" PRIu64 ".img", pid);
+		need_id(v, ((const FsEntry *)fs.list.v[0])->cwd_id, "the working directory", IMAGE_FS, pid);
+		need_id(v, ((const FsEntry *)fs.list.v[0])->root_id, "the root directory", IMAGE_FS, pid);
 	}
 	return verify_mm(v, pid);
 }
@@ -293,8 +299,8 @@ static int verify_threads(struct verify *v, const PstreeEntry *task, size_t n_fi
 			return r;
 		const ThreadCoreEntry *core = m.list.n ? ((const CoreEntry *)m.list.v[0])->thread_core : NULL;
 		if (core && core->has_seccomp_filter && core->seccomp_filter >= n_filters)
-			finding(v, "core-%u.img names seccomp filter %u; seccomp.img has %zu", task->threads[i],
-				core->seccomp_filter, n_filters);
+			finding(v, "core-%u.img names seccomp filter %u; seccomp.img has %zu",
+				task->threads[i], core->seccomp_filter, n_filters);
 	}
 	return 0;
 }
@@ -364,7 +370,8 @@ static int verify_memfds(struct verify *v)
 		const FileEntry *file = (const FileEntry *)*message;
 		bool found = !file->memfd;
 		for (size_t i = 0; i < inodes.list.n && !found; i++)
-			found = ((const MemfdInodeEntry *)inodes.list.v[i])->inode_id == file->memfd->inode_id;
+			found = ((const MemfdInodeEntry *)inodes.list.v[i])->inode_id ==
+				file->memfd->inode_id;
 		if (!found)
 			finding(v, "file id %u names memfd inode %u, which is not in memfd.img", file->id,
 				file->memfd->inode_id);
@@ -379,8 +386,7 @@ static int verify_queues(struct verify *v)
 	if (r == 0)
 		r = read_all(v, IMAGE_PIPES_DATA, 0, &pipes);
 	vec_foreach(message, &packets.list)
-		need_id(v, ((const SkPacketEntry *)*message)->id_for, "a packet in sk-queues.img (%" PRIu64 ")",
-			(uint64_t)(message - packets.list.v));
+		need_id(v, ((const SkPacketEntry *)*message)->id_for, "a packet", IMAGE_SK_QUEUES, 0);
 	vec_foreach(message, &pipes.list) {
 		uint32_t pipe_id = ((const PipeDataEntry *)*message)->pipe_id;
 		bool found = false;
@@ -440,8 +446,8 @@ int image_verify(struct image_dir *dir, FILE *out, struct ferry_error *err)
 	struct verify v = {.dir = dir, .out = out, .err = err ? err : &own};
 	int r = verify_all(&v);
 	if (r == 0 && !v.findings)
-		fprintf(out, "%zu files, %zu tasks, %zu file descriptions: no contradiction\n", v.n_list, v.tree.list.n,
-			v.files.list.n);
+		fprintf(out, "%zu files, %zu tasks, %zu file descriptions: no contradiction\n", v.n_list,
+			v.tree.list.n, v.files.list.n);
 	image_messages_release(&v.files);
 	image_messages_release(&v.tree);
 	free(v.list);
