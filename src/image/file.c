@@ -720,7 +720,7 @@ int image_need(struct image_reader *r, const ProtobufCMessageDescriptor *type, v
 	int ret = image_get(r, type, ret_message, err);
 	if (ret != 0)
 		return ret < 0 ? ret : 0;
-	return image_bad(r, err, "truncated: a %s should follow", type->name);
+	return image_bad(r, err, "truncated: %s should follow", type->name);
 }
 
 int image_get_one(struct image_dir *dir, enum image_kind kind, uint64_t id, void *ret_message,
