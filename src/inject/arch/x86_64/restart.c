@@ -154,8 +154,8 @@ static int peek_words(struct ferry_thread *t, uint64_t address, uint64_t *words,
 int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint64_t *ret_area, struct ferry_error *err)
 {
 	struct rseq_configuration rseq;
-	uint64_t section, signature;
-	struct rseq_cs cs;
+	uint64_t section = 0, signature = 0;
+	struct rseq_cs cs = {0};
 
 	static_assert(sizeof(cs) == 32);
 	long r = thread_ptrace(t, PTRACE_GET_RSEQ_CONFIGURATION, sizeof(rseq), (uintptr_t)&rseq);
