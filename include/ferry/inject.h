@@ -86,7 +86,9 @@ int ferry_thread_seize(pid_t tid, const struct ferry_inject_options *opts, struc
 int ferry_thread_interrupt(struct ferry_thread *thread, struct ferry_error *err);
 
 /*
- * Wait until the thread is stopped or gone. timeout_ms: 0 only looks, negative waits without limit.
+ * Wait until the thread is stopped or gone. A system call that the stop made fail with EINTR, although no handler is due
+ * (epoll_wait, sigtimedwait, semop...), is set to be made again at once; ferry_thread_release() lets it return EINTR after
+ * all if a handler has become due. timeout_ms: 0 only looks, negative waits without limit.
  * Returns enum ferry_stop (FERRY_STOP_NONE only with timeout_ms 0), or -ETIMEDOUT (TIMEOUT).
  * A thread that is stopped returns the same stop again.
  */
@@ -158,7 +160,7 @@ enum ferry_resume_use {
 /*
  * Rewrite registers, got from a stopped thread, to what a thread must start with to go on without noticing:
  * - an interrupted system call is made again (-512, -513, -514, -516 in rax);
- * - so is one that returns EINTR only because of the stop (epoll_wait, sigtimedwait, semop...; no handler is due);
+ * - so is one that returned EINTR only because of the stop (ferry_thread_wait() has set it so already);
  * - a thread inside a restartable sequence (rseq) starts at its abort handler.
  * user.orig_rax becomes -1. Nothing in the target changes. Returns a mask of what was done.
  */

@@ -271,16 +271,13 @@ static int slot_choose_regs(struct inject_slot *slot, struct ferry_thread *t, co
 	enum restart restart = regs_restart(regs);
 	uint64_t rseq = 0;
 
-	int spurious = regs_spurious_eintr(t, regs, err);
-	if (spurious < 0)
-		return spurious;
-	if (restart != RESTART_NONE || spurious) {
+	if (restart != RESTART_NONE) {
 		regs_fold(&folded, FERRY_RESUME_IN_PLACE, regs_compat_call(t, regs) > 0);
 		eintr.rax = (uint64_t)-EINTR;
 		if (restart == RESTART_AGAIN)
 			eintr = folded;
-		if (spurious)
-			own = folded;
+	} else if (t->mended) {
+		regs_set_eintr(&eintr);
 	} else {
 		int r = regs_leave_rseq(t, &own, &rseq, err);
 		if (r < 0)

@@ -86,6 +86,12 @@ void status_word(pid_t tid, const char *key, char word[static 32])
 		fclose(f);
 }
 
+/* A thread that lives: the leader may be a zombie. */
+static pid_t living(const struct target *t)
+{
+	return t->n ? t->shared->thread[0].tid : t->pid;
+}
+
 unsigned count_maps(pid_t pid)
 {
 	char path[64];
@@ -171,7 +177,7 @@ void target_start(struct target *t, const char *mode)
 	t->n = t->shared->n_threads;
 	if (strcmp(mode, "sleep-long") != 0)
 		target_check_beats(t, "start");
-	t->maps = count_maps(t->pid);
+	t->maps = count_maps(living(t));
 	for (int i = 0; i < t->n; i++)
 		t->blocked[i] = blocked_signals(t->shared->thread[i].tid);
 }
@@ -195,9 +201,9 @@ static void check_text(struct target *t, const char *when)
 	unsigned long start, end, offset;
 	static char in_memory[1 << 20], in_file[1 << 20];
 
-	snprintf(path, sizeof(path), "/proc/%d/mem", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/mem", living(t));
 	int mem = open(path, O_RDONLY | O_CLOEXEC);
-	snprintf(path, sizeof(path), "/proc/%d/maps", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/maps", living(t));
 	FILE *maps = fopen(path, "re");
 	check(mem >= 0 && maps, "%s: %s", path, strerror(errno));
 	while (fgets(line, sizeof(line), maps)) {
@@ -243,6 +249,11 @@ static void check_thread(struct target *t, int i, const char *when)
 
 void target_check(struct target *t, const char *when)
 {
+	target_check_eintr(t, when, false);
+}
+
+void target_check_eintr(struct target *t, const char *when, bool eintr_ok)
+{
 	uint64_t end = clock_ns() + PATIENCE_NS;
 
 	for (int i = 0; i < t->n; i++)
@@ -250,8 +261,13 @@ void target_check(struct target *t, const char *when)
 	target_check_beats(t, when);
 	check(!t->shared->bad, "%s, %s: %llu wrong results: %s", t->mode, when, (unsigned long long)t->shared->bad,
 	      t->shared->bad_text);
-	while (count_maps(t->pid) != t->maps) {
-		check(clock_ns() < end, "%s, %s: %u mappings, not %u", t->mode, when, count_maps(t->pid), t->maps);
+	for (int i = 0; i < t->n; i++)
+		check(eintr_ok || !t->shared->thread[i].eintr, "%s, %s: %s returned EINTR", t->mode, when,
+		      t->shared->thread[i].name);
+	for (int i = 0; i < t->n; i++)
+		t->shared->thread[i].eintr = 0;
+	while (count_maps(living(t)) != t->maps) {
+		check(clock_ns() < end, "%s, %s: %u mappings, not %u", t->mode, when, count_maps(living(t)), t->maps);
 		sleep_us(500);
 	}
 	check_text(t, when);

@@ -40,6 +40,9 @@ void harness_disown(void);
 /* The target has gone back to normal: nobody traces it, it runs, its threads beat, nothing is left, nothing went wrong. */
 void target_check(struct target *t, const char *when);
 
+/* The same; eintr_ok: calls may have returned EINTR that do so after any stop, see signal(7). Forgets that they did. */
+void target_check_eintr(struct target *t, const char *when, bool eintr_ok);
+
 /* Every thread beats again, within a few seconds. */
 void target_check_beats(struct target *t, const char *when);
 

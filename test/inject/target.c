@@ -529,9 +529,11 @@ static void *sleeper_thread(void *argument)
 		long r = sleeper->sleep(ms);
 		uint64_t took = (now_ns() - start) / 1000000;
 		bool timed = sleeper->sleep != by_read && sleeper->sleep != by_futex_forever;
-		if (r < 0)
+		if (r == -EINTR && sleeper->anew)
+			me->eintr++;
+		else if (r < 0)
 			bad("%s: %s", sleeper->name, strerror((int)-r));
-		if (timed && took + 1 < (uint64_t)ms)
+		else if (timed && took + 1 < (uint64_t)ms)
 			bad("%s of %ld ms took %llu ms", sleeper->name, ms, (long long)took);
 		me->beat++;
 		if (once && timed) {
