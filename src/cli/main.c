@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/macros.h"
 #include "cli/cli.h"
-#include "version.h"
+#include "cli/version.h"
 
 static const struct cli_verb cli_verbs[] = {
 	{"dump", V_DUMP, "--tree PID --images-dir DIR [OPTION...]", "write the state of a process tree as an image", cli_dump},
