@@ -36,13 +36,15 @@ bool proc_exists(int dirfd)
 	return !proc_gone(dirfd);
 }
 
-/* "/proc/41" for messages. */
+/* "/proc/41" for messages, also when it is gone. */
 static void dir_path(int dirfd, char *path, size_t n)
 {
 	char link[32];
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", dirfd);
 	ssize_t got = dirfd < 0 ? -1 : readlink(link, path, n - 1);
-	path[got < 0 ? 0 : got] = '\0';
+	struct lex l = lex_new(path, got < 0 ? 0 : (size_t)got);
+	lex_cut_deleted(&l);
+	path[lex_left(&l)] = '\0';
 }
 
 int proc_read_error(int dirfd, const char *name, int code, struct ferry_error *err)
