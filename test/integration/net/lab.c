@@ -307,6 +307,15 @@ size_t end_receive_all(struct end *e)
 	}
 }
 
+size_t end_step(struct end *e, uint64_t send_goal)
+{
+	size_t moved = e->sent < send_goal ? send_some(e, (size_t)(send_goal - e->sent)) : 0;
+	ssize_t r = receive_some(e, BLOCK_BYTES);
+	if (r < 0)
+		fail_msg("the stream ended early");
+	return moved + (size_t)r;
+}
+
 void end_catch_up(struct end *e, const struct end *from)
 {
 	end_receive(e, (size_t)(from->sent - e->received));

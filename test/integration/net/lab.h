@@ -74,6 +74,9 @@ size_t end_receive_all(struct end *e);
 /* Send n bytes from each end to the other at once, checked. What was already under way is received as well. */
 void pair_exchange(struct end *a, struct end *b, size_t n);
 
+/* Send and receive one block each if possible, without waiting. Returns the number of bytes moved. */
+size_t end_step(struct end *e, uint64_t send_goal);
+
 /* Receive what the other has sent already. */
 void end_catch_up(struct end *e, const struct end *from);
 
