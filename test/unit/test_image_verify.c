@@ -366,7 +366,7 @@ static void verbs_on_files(void **state)
 	assert_memory_equal(text, want, n);
 
 	const char *encode[] = {"encode", json, "-o", image};
-	_cleanup_free_ char *none = run(4, encode, &r, &err);
+	unused _cleanup_free_ char *none = run(4, encode, &r, &err);
 	assert_int_equal(r, 0);
 	_cleanup_free_ uint8_t *a = slurp(file, &n), *b = slurp(image, &m);
 	assert_int_equal(n, m);
@@ -403,7 +403,7 @@ static void verbs_that_are_refused(void **state)
 		struct ferry_error err = FERRY_ERROR_INIT;
 		while (argc < 4 && cases[i].argv[argc])
 			argc++;
-		_cleanup_free_ char *text = run(argc, (const char **)cases[i].argv, &r, &err);
+		unused _cleanup_free_ char *text = run(argc, (const char **)cases[i].argv, &r, &err);
 		assert_int_equal(r, cases[i].code);
 		assert_int_equal(err.id, cases[i].id);
 	}
