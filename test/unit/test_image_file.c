@@ -463,6 +463,34 @@ static void raw_bytes_and_large_messages(void **state)
 	assert_non_null(strstr(err.message, "truncated: 1 bytes should follow, 0 do"));
 }
 
+/* Pieces of every mix of sizes around the writer's buffer keep their order. */
+static void raw_pieces_keep_their_order(void **state unused)
+{
+	static const size_t sizes[] = {1, 7, 4096, 8192, 12288, 20480, 32768, 40000, 65536, 70000};
+	enum { PIECES = 400 };
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_writer *w = NULL;
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	assert_int_equal(image_create_fd(fcntl(fd, F_DUPFD_CLOEXEC, 3), "test", IMAGE_PAGES, &w, &err), 0);
+	_cleanup_free_ uint8_t *piece = malloc(70000);
+	uint64_t at = 0;
+	unsigned pick = 1;
+	for (int i = 0; i < PIECES; i++) {
+		pick = pick * 1103515245 + 12345;
+		size_t n = sizes[(pick >> 16) % ARRAY_SIZE(sizes)];
+		for (size_t k = 0; k < n; k++)
+			piece[k] = (uint8_t)((at + k) * 131 + ((at + k) >> 8));
+		assert_int_equal(image_put_raw(w, piece, n, &err), 0);
+		at += n;
+	}
+	assert_int_equal(image_close(w, &err), 0);
+	_cleanup_free_ uint8_t *got = malloc(at);
+	assert_int_equal(pread(fd, got, at, 0), at);
+	for (uint64_t k = 0; k < at; k++)
+		assert_int_equal(got[k], (uint8_t)(k * 131 + (k >> 8)));
+	close(fd);
+}
+
 static void find_kind_by_magic_and_name(void **state)
 {
 	(void)state;
@@ -515,6 +543,7 @@ int main(void)
 		cmocka_unit_test(nesting_and_nul),
 		cmocka_unit_test(missing_required_field_is_not_written),
 		cmocka_unit_test(raw_bytes_and_large_messages),
+		cmocka_unit_test(raw_pieces_keep_their_order),
 		cmocka_unit_test(find_kind_by_magic_and_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
