@@ -212,7 +212,7 @@ static int add_escaped(struct proc_maps *maps, const struct proc_vma *vma, struc
 {
 	if (!memmem(name.p, lex_left(&name), "\\012", 4))
 		return maps_add(maps, vma, name, err);
-	char *copy = malloc(lex_left(&name));
+	char *copy = malloc(lex_left(&name) + 1);
 	if (!copy)
 		return error_memory(err);
 	memcpy(copy, name.p, lex_left(&name));

@@ -288,12 +288,12 @@ static void spec_madvise(int i, const char *what, int advice, uint64_t flags)
 static void setup_maps(unused void *arg)
 {
 	const int rw = PROT_READ | PROT_WRITE, anon = MAP_PRIVATE | MAP_ANONYMOUS;
-	int file = open("live\nmap", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	int file = open("live\nmap", O_RDWR | O_CLOEXEC | O_CREAT | O_TRUNC, 0600);
 	need(file >= 0 && !ftruncate(file, 1 << 20));
 	spec_add(0, "file", map_one(rw, MAP_SHARED, file), true, PROC_VM(SHARED) | PROC_VM(MAYSHARE),
 		 PROC_VMA_FILE);
 	need(!unlink("live\nmap"));
-	int memfd = memfd_create("m\n d", 0);
+	int memfd = memfd_create("m\n d", MFD_CLOEXEC);
 	need(!ftruncate(memfd, 1 << 20));
 	spec_add(1, "memfd", map_one(rw, MAP_SHARED, memfd), true, PROC_VM(SHARED), PROC_VMA_MEMFD);
 	spec_add(2, "shared", map_one(rw, MAP_SHARED | MAP_ANONYMOUS, -1), true, PROC_VM(SHARED),
@@ -550,17 +550,17 @@ static void test_long_path(unused void **state)
 static void test_fds(unused void **state)
 {
 	int pipes[2], pair[2], fds[10];
-	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	fds[0] = open(".", O_RDONLY | O_DIRECTORY);
-	fds[1] = open("/dev/null", O_RDWR);
-	fds[2] = open("live (deleted)", O_RDWR | O_CREAT, 0600);
-	fds[3] = open("gone", O_RDWR | O_CREAT, 0600);
+	fds[0] = open(".", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+	fds[1] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	fds[2] = open("live (deleted)", O_RDWR | O_CLOEXEC | O_CREAT, 0600);
+	fds[3] = open("gone", O_RDWR | O_CLOEXEC | O_CREAT, 0600);
 	fds[4] = pipes[0];
 	fds[5] = pair[1];
 	fds[6] = eventfd(0, 0);
-	fds[7] = memfd_create("m", 0);
-	fds[8] = open("/proc/self/ns/uts", O_RDONLY);
+	fds[7] = memfd_create("m", MFD_CLOEXEC);
+	fds[8] = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
 	fds[9] = dup2(fds[1], 900);
 	assert_int_equal(unlink("gone"), 0);
 	struct child c = child_start(nothing, NULL);
@@ -627,7 +627,7 @@ static struct proc_fdinfo child_fdinfo(int fd, enum proc_fdinfo_kind kind)
 
 static void test_fdinfo_plain(unused void **state)
 {
-	int fd = open("live", O_RDWR | O_CREAT | O_APPEND | O_NOATIME, 0600);
+	int fd = open("live", O_RDWR | O_CLOEXEC | O_CREAT | O_APPEND | O_NOATIME, 0600);
 	struct stat st;
 	struct kern_statx stx;
 	assert_int_equal(pwrite(fd, "12345", 5, 0), 5);
@@ -635,7 +635,7 @@ static void test_fdinfo_plain(unused void **state)
 	assert_int_equal(fstat(fd, &st), 0);
 	struct proc_fdinfo info = child_fdinfo(fd, PROC_FDINFO_PLAIN);
 	assert_int_equal(info.pos, 3);
-	assert_int_equal(info.flags & ~(uint32_t)(O_LARGEFILE | 0100000), O_RDWR | O_APPEND | O_NOATIME);
+	assert_int_equal(info.flags & ~(uint32_t)(O_CLOEXEC | 0100000), O_RDWR | O_APPEND | O_NOATIME);
 	if (info.has_ino)
 		assert_int_equal(info.ino, st.st_ino);
 	assert_int_equal(sys_statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx), 0);
@@ -707,8 +707,8 @@ static void test_fdinfo_timerfd(unused void **state)
 
 static void test_fdinfo_epoll(unused void **state)
 {
-	int pipes[2], epoll = epoll_create1(0);
-	assert_int_equal(pipe(pipes), 0);
+	int pipes[2], epoll = epoll_create1(EPOLL_CLOEXEC);
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	int moved = dup2(pipes[0], 700);
 	struct epoll_event read_end = {.events = EPOLLIN | EPOLLET | EPOLLONESHOT, .data.u64 = UINT64_MAX};
 	struct epoll_event write_end = {.events = EPOLLOUT, .data.u64 = 0x123456789abcdef0};
@@ -733,7 +733,7 @@ static void test_fdinfo_epoll(unused void **state)
 		}
 	}
 	proc_fdinfo_release(&info);
-	int empty = epoll_create1(0);
+	int empty = epoll_create1(EPOLL_CLOEXEC);
 	info = child_fdinfo(empty, PROC_FDINFO_PLAIN);
 	close(empty);
 	close(epoll);
@@ -744,12 +744,12 @@ static void test_fdinfo_epoll(unused void **state)
 static void test_fdinfo_inotify(unused void **state)
 {
 	struct stat st[20];
-	int fd = inotify_init1(0);
+	int fd = inotify_init1(IN_CLOEXEC);
 	char path[64];
 	/* more than ten, to tell hexadecimal from decimal */
 	for (int i = 0; i < 20; i++) {
 		snprintf(path, sizeof(path), "live-%d", i);
-		int file = open(path, O_RDWR | O_CREAT, 0600);
+		int file = open(path, O_RDWR | O_CLOEXEC | O_CREAT, 0600);
 		assert_int_equal(fstat(file, &st[i]), 0);
 		close(file);
 		assert_int_equal(inotify_add_watch(fd, path,
@@ -873,7 +873,7 @@ static void test_fdinfo_io_uring(unused void **state)
 static void test_fdinfo_tun(unused void **state)
 {
 	struct ifreq request = {.ifr_name = "ferrylive0"};
-	int fd = open("/dev/net/tun", O_RDWR);
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
 	if (fd < 0) {
 		print_message("no tun here: %s\n", strerror(errno));
 		skip();
@@ -987,7 +987,7 @@ static void test_timers(unused void **state)
 
 static void write_file(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	need(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
 	close(fd);
 }
@@ -998,7 +998,7 @@ static void enter_user_namespace(void)
 	int ready[2];
 	char path[64], byte;
 	snprintf(path, sizeof(path), "/proc/%d/uid_map", getpid());
-	need(!pipe(ready));
+	need(!pipe2(ready, O_CLOEXEC));
 	pid_t helper = fork();
 	if (!helper) {
 		need(read(ready[0], &byte, 1) == 1);

@@ -160,15 +160,16 @@ static void test_status_depth(unused void **state)
 {
 	char line[512] = "NSpid:";
 	struct proc_status st;
+	size_t n = strlen(line);
 	for (int i = 0; i < PROC_PID_DEPTH; i++)
-		sprintf(line + strlen(line), "\t%d", i + 1);
+		n += (size_t)snprintf(line + n, sizeof(line) - n, "\t%d", i + 1);
 	char *text = replaced(sample_status, "NSpid:\t23495\t43\t3", line);
 	assert_int_equal(proc_status_parse(text, strlen(text), &st, NULL), 0);
 	assert_int_equal(st.ns_pid.n, PROC_PID_DEPTH);
 	assert_int_equal(st.ns_pid.v[PROC_PID_DEPTH - 1], PROC_PID_DEPTH);
 	proc_status_release(&st);
 	free(text);
-	strcat(line, "\t34");
+	snprintf(line + n, sizeof(line) - n, "\t34");
 	text = replaced(sample_status, "NSpid:\t23495\t43\t3", line);
 	assert_int_equal(proc_status_parse(text, strlen(text), &st, NULL), -EBADMSG);
 	free(text);
@@ -608,12 +609,6 @@ static void test_fdinfo_refused(unused void **state)
 		"pos:\t0\nflags:\t02\ntfd: 1 events: 2\n",
 		"pos:\t0\nflags:\t02\ntfd: 1 events: 2 data: 3 pos:0 ino:1\n",
 		"pos:\t0\nflags:\t02\ninotify wd:80000000 ino:1 sdev:1 mask:1 ignored_mask:0\n",
-		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:2 "
-		"fhandle-type:1 f_handle:01\n",
-		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:81 "
-		"fhandle-type:1 f_handle:01\n",
-		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:1 "
-		"fhandle-type:1 f_handle:0x\n",
 		"pos:\t0\nflags:\t02\nlock:\t1: POSIX\n",
 		"pos:\t0\nflags:\t02\niff:\tabcdefghijklmnop\n",
 		"pos:\t0\nflags:\t02\nsigmask:\t0",
@@ -622,6 +617,20 @@ static void test_fdinfo_refused(unused void **state)
 		struct proc_fdinfo info = {0};
 		assert_int_equal(proc_fdinfo_parse(bad[i], strlen(bad[i]), &info, NULL), -EBADMSG);
 		proc_fdinfo_release(&info);
+	}
+	static const char *const handles[] = {
+		"fhandle-bytes:2 fhandle-type:1 f_handle:01",
+		"fhandle-bytes:81 fhandle-type:1 f_handle:01",
+		"fhandle-bytes:1 fhandle-type:1 f_handle:0x",
+		"fhandle-bytes:1 fhandle-type:1 f_handle:0100",
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(handles); i++) {
+		struct proc_fdinfo info = {0};
+		char *text = replaced(sample_inotify,
+				      "fhandle-bytes:8 fhandle-type:1 f_handle:68a7a70057b9d6c7", handles[i]);
+		assert_int_equal(proc_fdinfo_parse(text, strlen(text), &info, NULL), -EBADMSG);
+		proc_fdinfo_release(&info);
+		free(text);
 	}
 	/* lines of another kind do not overwrite what is there */
 	struct proc_fdinfo info =
