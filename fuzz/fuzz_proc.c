@@ -179,7 +179,9 @@ static int fuzz_auxv(const char *text, size_t n, struct ferry_error *err)
 static int fuzz_auxv32(const char *text, size_t n, struct ferry_error *err)
 {
 	struct proc_auxv auxv;
-	return proc_auxv_parse(text, n, 4, &auxv, err);
+	int four = proc_auxv_parse(text, n, 4, &auxv, NULL), r = proc_auxv_parse(text, n, 0, &auxv, err);
+	promise(r || auxv.word_bytes == 8 || !four, "the size that was found fits");
+	return r;
 }
 
 static int fuzz_limits(const char *text, size_t n, struct ferry_error *err)

@@ -187,7 +187,8 @@ static int query_maps(int dirfd, const char *file, struct proc_maps *maps, struc
 	for (;;) {
 		struct procmap_query query;
 		int r = query_vma(fd, addr, PROCMAP_QUERY_COVERING_OR_NEXT_VMA, name, &query);
-		if (r == -ENOENT)
+		/* a zombie and a kernel thread have no memory; the text is empty then */
+		if (r == -ENOENT || (r == -ESRCH && !proc_gone(dirfd)))
 			return 0;
 		if (r == -ENAMETOOLONG)
 			return r;
@@ -257,7 +258,7 @@ static int query_one(int dirfd, uint64_t addr, struct proc_maps *maps, struct pr
 	if (fd < 0)
 		return fd;
 	int r = query_vma(fd, addr, 0, name, &query);
-	if (r == -ENOENT)
+	if (r == -ENOENT || (r == -ESRCH && !proc_gone(dirfd)))
 		return no_vma(addr, err);
 	if (r == -ENAMETOOLONG)
 		return r;

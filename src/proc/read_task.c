@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns reading the small files of /proc/PID. */
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -21,19 +20,6 @@ enum {
 	ARGUMENTS_MAX = 64 << 20, /* more than execve(2) takes */
 };
 
-/*
- * Word size of the task: of the ELF class of its program, which is what decided it. A program that cannot be read
- * counts as one of our own size.
- */
-static unsigned auxv_word_bytes(int dirfd)
-{
-	unsigned char ident[EI_NIDENT];
-	_cleanup_close_ int exe = fd_open(dirfd, "exe", O_RDONLY, 0);
-	if (exe < 0 || fd_pread_all(exe, ident, sizeof(ident), 0) < 0)
-		return sizeof(long);
-	return ident[EI_CLASS] == ELFCLASS32 ? 4 : 8;
-}
-
 int proc_read_auxv(int dirfd, struct proc_auxv *ret_auxv, struct ferry_error *err)
 {
 	_cleanup_free_ char *bytes = NULL;
@@ -41,7 +27,7 @@ int proc_read_auxv(int dirfd, struct proc_auxv *ret_auxv, struct ferry_error *er
 	int r = proc_read_file(dirfd, "auxv", SMALL_FILE_MAX, &bytes, &n, err);
 	if (r < 0)
 		return r;
-	return proc_auxv_parse(bytes, n, auxv_word_bytes(dirfd), ret_auxv, err);
+	return proc_auxv_parse(bytes, n, 0, ret_auxv, err);
 }
 
 int proc_read_limits(int dirfd, struct proc_limits *ret_limits, struct ferry_error *err)

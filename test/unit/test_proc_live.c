@@ -1190,6 +1190,14 @@ static void test_gone(unused void **state)
 	proc_fds_release(&fds);
 	assert_int_equal(proc_read_namespaces(c.dirfd, &ns, NULL), 0);
 	assert_int_equal(ns.ino[PROC_NS_NET], 0);
+	const struct kern_caps *ways[] = {NULL, &caps};
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		struct proc_vma vma;
+		assert_int_equal(proc_read_maps(c.dirfd, ways[i], &maps, NULL), 0);
+		assert_int_equal(maps.vmas.n, 0);
+		assert_int_equal(proc_read_vma(c.dirfd, ways[i], 4096, &maps, &vma, NULL), -ENOENT);
+		proc_maps_release(&maps);
+	}
 
 	assert_int_equal(waitpid(c.pid, NULL, 0), c.pid);
 	assert_false(proc_exists(c.dirfd));

@@ -734,6 +734,14 @@ static void test_auxv(unused void **state)
 	uint32_t small[] = {AT_PAGESZ, 4096, AT_BASE, 0xf7fd0000, AT_NULL, 0};
 	assert_int_equal(proc_auxv_parse(small, sizeof(small), 4, &auxv, NULL), 0);
 	assert_int_equal(auxv.word_bytes, 4);
+	assert_int_equal(proc_auxv_parse(small, sizeof(small), 0, &auxv, NULL), 0);
+	assert_int_equal(auxv.word_bytes, 4);
+	assert_int_equal(auxv.n, 2);
+	uint64_t large[] = {AT_SYSINFO_EHDR, 0x7ffff0000000, AT_NULL, 0, UINT64_MAX, 5};
+	assert_int_equal(proc_auxv_parse(large, sizeof(large), 0, &auxv, NULL), 0);
+	assert_int_equal(auxv.word_bytes, 8);
+	assert_int_equal(auxv.n, 1);
+	assert_int_equal(proc_auxv_parse(small, sizeof(small), 4, &auxv, NULL), 0);
 	assert_true(proc_auxv_get(&auxv, AT_BASE, &value));
 	assert_int_equal(value, 0xf7fd0000);
 }
