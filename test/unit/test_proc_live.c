@@ -263,7 +263,7 @@ struct map_spec {
 	bool made;
 };
 
-enum { MAP_PAGES = 4, N_SPECS = 16, MANY_MAPS = 3000 };
+enum { DEEP_FOLDERS = 25, MAP_PAGES = 4, N_SPECS = 16, MANY_MAPS = 3000 };
 
 static struct map_spec *specs; /* shared with the child */
 
@@ -480,30 +480,42 @@ static void test_maps_restless(unused void **state)
 	munmap(rounds, 4096);
 }
 
-/* A path of more than PATH_MAX bytes; returns a descriptor of the file at its end and how deep it went. */
-static int deep_file(void)
+/* A file whose path has more than PATH_MAX bytes, and the folders on the way. */
+struct deep {
+	int folders[DEEP_FOLDERS + 1];
+	int file;
+};
+
+static const char *deep_name(void)
 {
-	char name[201];
-	memset(name, 'n', 200);
-	name[200] = '\0';
-	int dir = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	for (int i = 0; i < 25; i++) {
-		assert_true(!mkdirat(dir, name, 0700) || errno == EEXIST);
-		int next = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		assert_true(next >= 0);
-		close(dir);
-		dir = next;
-	}
-	int fd = openat(dir, "file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, 65536), 0);
-	close(dir);
-	return fd;
+	static char name[201];
+	memset(name, 'n', sizeof(name) - 1);
+	return name;
 }
 
-static void remove_deep_file(void)
+static void deep_make(struct deep *deep)
 {
-	assert_int_equal(system("rm -rf nnnn*"), 0);
+	deep->folders[0] = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < DEEP_FOLDERS; i++) {
+		assert_int_equal(mkdirat(deep->folders[i], deep_name(), 0700), 0);
+		deep->folders[i + 1] =
+			openat(deep->folders[i], deep_name(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(deep->folders[i + 1] >= 0);
+	}
+	deep->file = openat(deep->folders[DEEP_FOLDERS], "file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(deep->file >= 0);
+	assert_int_equal(ftruncate(deep->file, 65536), 0);
+}
+
+static void deep_remove(struct deep *deep)
+{
+	assert_int_equal(unlinkat(deep->folders[DEEP_FOLDERS], "file", 0), 0);
+	for (int i = DEEP_FOLDERS; i >= 0; i--) {
+		close(deep->folders[i]);
+		if (i)
+			assert_int_equal(unlinkat(deep->folders[i - 1], deep_name(), AT_REMOVEDIR), 0);
+	}
+	close(deep->file);
 }
 
 static void setup_map_fd(void *arg)
@@ -522,7 +534,9 @@ static void test_long_path(unused void **state)
 		int fd;
 	} *share = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(share != MAP_FAILED);
-	share->fd = deep_file();
+	struct deep deep;
+	deep_make(&deep);
+	share->fd = deep.file;
 	struct child c = child_start(setup_map_fd, share);
 	assert_int_equal(proc_read_maps(c.dirfd, &caps, &maps, NULL), 0);
 	const struct proc_vma *vma = proc_maps_find(&maps, (uintptr_t)share->addr);
@@ -541,9 +555,8 @@ static void test_long_path(unused void **state)
 	assert_true(found);
 	proc_fds_release(&fds);
 	child_end(&c);
-	close(share->fd);
 	munmap(share, 4096);
-	remove_deep_file();
+	deep_remove(&deep);
 }
 
 /* Every descriptor of the child is one of ours too, so that fstat(2) here tells the truth. */
@@ -1117,7 +1130,15 @@ static void test_small_files(unused void **state)
 	assert_true(proc_auxv_get(&auxv, AT_PAGESZ, &value));
 	assert_int_equal(value, 4096);
 	assert_int_equal(proc_read_cgroups(c.dirfd, &cgroups, NULL), 0);
-	assert_true(cgroups.v.n > 0);
+	/* none where no cgroup file system was ever mounted */
+	_cleanup_free_ char *lines = NULL;
+	size_t n_lines = 0;
+	assert_int_equal(proc_read_file(c.dirfd, "cgroup", 1 << 20, &lines, &n, NULL), 0);
+	for (const char *p = lines; (p = strchr(p, '\n')); p++)
+		n_lines++;
+	assert_int_equal(cgroups.v.n, n_lines);
+	vec_foreach(cgroup, &cgroups.v)
+		assert_non_null(strstr(lines, cgroup->path));
 	proc_cgroups_release(&cgroups);
 	assert_int_equal(proc_read_cmdline(c.dirfd, &bytes, &n, NULL), 0);
 	assert_non_null(strstr(bytes, "test_proc_live"));
