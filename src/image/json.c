@@ -748,12 +748,10 @@ static int put_sem_values(const struct encoder *e, struct image_writer *w, struc
 static int put_msg(const struct encoder *e, struct image_writer *w, struct json_object *head,
 		   struct json_object *text)
 {
-	_cleanup_message_ IpcMsg *msg = NULL;
-	ProtobufCMessage *message;
+	_cleanup_message_ ProtobufCMessage *message = NULL;
 	int r = top_message(e, head, &ipc_msg__descriptor, &message);
 	if (r < 0)
 		return r;
-	msg = (IpcMsg *)message;
 	uint64_t n;
 	uint32_t pad;
 	r = image_payload_bytes(IMAGE_PAYLOAD_MSG, message, &n, &pad);
