@@ -35,6 +35,7 @@ enum {
 	WRITE_BUFFER = 32 << 10, /* bytes; larger pieces go straight to the file */
 	READ_BUFFER = 32 << 10,
 	COPY_BUFFER = 256 << 10,
+	WIRE_FIELD_MAX = (1 << 29) - 1, /* field numbers of protocol buffers */
 };
 
 int image_io_error(struct ferry_error *err, int code, const char *what, const char *name)
@@ -639,6 +640,8 @@ static const char *wire_check(struct wire w, const ProtobufCMessageDescriptor *t
 		uint64_t tag, n = 0;
 		if (!wire_varint(&w, &tag))
 			return "a field's tag is cut off";
+		if (!(tag >> 3) || tag >> 3 > WIRE_FIELD_MAX)
+			return "a field's number cannot be";
 		bool ok = true;
 		switch (tag & 7) {
 		case 0: ok = wire_varint(&w, &n); break;
@@ -649,7 +652,7 @@ static const char *wire_check(struct wire w, const ProtobufCMessageDescriptor *t
 		}
 		if (!ok)
 			return "a field is longer than its message";
-		if ((tag & 7) != 2 || tag >> 3 > UINT32_MAX)
+		if ((tag & 7) != 2)
 			continue;
 		const ProtobufCFieldDescriptor *field =
 			protobuf_c_message_descriptor_get_field(type, (unsigned)(tag >> 3));

@@ -364,10 +364,13 @@ static void impossible_sizes(void **state)
 {
 	(void)state;
 	static const uint8_t huge[] = {0x16, 0x31, 0x31, 0x58, 0xff, 0xff, 0xff, 0xff, 0x08, 0x02};
+	static const uint8_t large[] = {0x16, 0x31, 0x31, 0x58, 0, 0, 0x40, 6, 0x08, 0x02};
 	static const uint8_t cut_size[] = {0x16, 0x31, 0x31, 0x58, 2, 0};
 	static const uint8_t nothing[] = {0x16, 0x31, 0x31, 0x58, 0, 0, 0, 0};
 	expect_bad(huge, sizeof(huge), IMAGE_INVENTORY,
 		   "offset 4: truncated: 4294967295 bytes of inventory_entry");
+	expect_bad(large, sizeof(large), IMAGE_INVENTORY,
+		   "offset 4: truncated: 104857600 bytes of inventory_entry should follow, 2 do");
 	expect_bad(cut_size, sizeof(cut_size), IMAGE_INVENTORY, "truncated");
 	expect_bad(nothing, sizeof(nothing), IMAGE_INVENTORY, "required field");
 }
