@@ -178,8 +178,12 @@ void target_start(struct target *t, const char *mode)
 	if (strcmp(mode, "sleep-long") != 0)
 		target_check_beats(t, "start");
 	t->maps = count_maps(living(t));
-	for (int i = 0; i < t->n; i++)
-		t->blocked[i] = blocked_signals(t->shared->thread[i].tid);
+	/* Handlers that run just now block their signal: what is blocked always is the mask. */
+	for (int i = 0; i < t->n; i++) {
+		t->blocked[i] = ~0ull;
+		for (int j = 0; j < 20; j++)
+			t->blocked[i] &= blocked_signals(t->shared->thread[i].tid);
+	}
 }
 
 void target_stop(struct target *t)
