@@ -17,6 +17,7 @@
  */
 #include <ferry/inject.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/rseq.h>
@@ -265,7 +266,7 @@ int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint6
 	uint64_t section = 0, signature = 0;
 	struct rseq_cs cs = {0};
 
-	static_assert(sizeof(cs) == 32);
+	static_assert(sizeof(cs) == 32, "four words");
 	long r = thread_ptrace(t, PTRACE_GET_RSEQ_CONFIGURATION, sizeof(rseq), (uintptr_t)&rseq);
 	if (r == -ESRCH)
 		return thread_failed(t, r, "reading the rseq configuration", err);
