@@ -33,6 +33,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <ucontext.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -76,6 +77,28 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* A crash says where. */
+static void crashed(int signal, siginfo_t *info, void *context)
+{
+	const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	S->bad++;
+	snprintf(S->bad_text, sizeof(S->bad_text),
+		 "signal %d (code %d, address %p) in thread %d: rip %llx rsp %llx rax %llx rcx %llx rbx %llx rdx %llx r11 %llx", signal,
+		 info->si_code, info->si_addr, (int)syscall(SYS_gettid), regs[REG_RIP], regs[REG_RSP], regs[REG_RAX],
+		 regs[REG_RCX], regs[REG_RBX], regs[REG_RDX], regs[REG_R11]);
+	_exit(100);
+}
+
+static void tell_crashes(void)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS};
+	struct sigaction action = {.sa_sigaction = crashed, .sa_flags = SA_SIGINFO | SA_RESETHAND};
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i], &action, NULL);
 }
 
 /* ---------------------------------------------------------------- computing */
@@ -929,6 +952,7 @@ int main(int argc, char **argv)
 	close(TARGET_FD);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	mode_argument = argv[1];
+	tell_crashes();
 	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
 		if (strcmp(modes[i].name, mode_argument) != 0)
 			continue;

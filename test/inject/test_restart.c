@@ -192,9 +192,11 @@ static void world_make(void)
 	outcome[2] = w.queue;
 	syscall(SYS_io_setup, 4, &w.aio);
 	w.ring = (int)syscall(SYS_io_uring_setup, 4, &parameters);
-	if (!fork())
+	if (!fork()) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (;;)
 			pause();
+	}
 }
 
 /* Stop the child inside its call, inject, release; 1 = the kernel failed the call with EINTR, 0 = not. */
@@ -287,7 +289,9 @@ static bool test_sleep(size_t i)
 	}
 	check(outcome[0] == 1, "%s: returned %s", sleeps[i].name, strerror((int)-outcome[0]));
 	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	/* Its child follows it, and is ours then. */
+	while (waitpid(-1, NULL, 0) > 0)
+		;
 	semctl((int)outcome[1], 0, IPC_RMID);
 	msgctl((int)outcome[2], IPC_RMID, NULL);
 	return eintr;
@@ -299,7 +303,6 @@ int main(void)
 
 	outcome = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	check(outcome != MAP_FAILED, "mmap: %s", strerror(errno));
-	/* The child's child is ours when the child is gone. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	for (size_t i = 0; i < sizeof(sleeps) / sizeof(sleeps[0]); i++) {
 		if (test_sleep(i)) {
