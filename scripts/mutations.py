@@ -49,14 +49,20 @@ def of_kinds():
 
 
 def copy_tree(target):
-    """The files that git knows or would know."""
-    shutil.rmtree(target, ignore_errors=True)
+    """The files that git knows or would know. Only what differs is written: an old time on a file whose object came
+    from a mutation would keep that object."""
     names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=SOURCE,
                            check=True, stdout=subprocess.PIPE, text=True).stdout.split("\0")
     for name in filter(None, names):
-        if (SOURCE / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(SOURCE / name, target / name)
+        path = target / name
+        if not (SOURCE / name).is_file() or (path.exists() and path.read_bytes() == (SOURCE / name).read_bytes()):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(SOURCE / name, path)
+        shutil.copymode(SOURCE / name, path)
+    for path in [p for p in target.rglob("*") if p.is_file()]:
+        if str(path.relative_to(target)) not in names:
+            path.unlink()
 
 
 def run_tests(tree, build, tests, jobs):

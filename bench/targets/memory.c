@@ -133,7 +133,7 @@ static void fill(struct state *s)
 		pattern_fill(s->memory + page * PAGE, PAGE, page);
 	if (!s->writes_each_second)
 		return;
-	s->rewritten_pages = n / PAGE;
+	s->rewritten_pages = MAX(n / PAGE, 1);
 	s->numbers = calloc(s->rewritten_pages, sizeof(*s->numbers));
 	if (!s->numbers)
 		program_die("calloc");

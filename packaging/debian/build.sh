@@ -23,7 +23,8 @@ rm -rf "$tree"
 	--localstatedir=/var --buildtype=debugoptimized -Dtests=false -Dcriu_compat=true
 ninja -C "$build" -j"${JOBS:-$(nproc)}"
 DESTDIR=$tree meson install -C "$build" --no-rebuild --quiet
-version=$(meson introspect --projectinfo "$build" | python3 -c 'import json, sys; print(json.load(sys.stdin)["version"])')
+version=$(meson introspect --projectinfo "$build" |
+	python3 -c 'import json, sys; print(json.load(sys.stdin)["version"])')
 find "$tree" -path '*/man/man*/*' -type f ! -name '*.gz' -exec gzip -9n {} +
 find "$tree" -path '*/man/man*/*' -type l | while read -r page; do
 	ln -s "$(readlink "$page").gz" "$page.gz" && rm "$page"
@@ -80,7 +81,8 @@ pack() {
 	if find "$root/usr/lib" -name 'lib*.so.*' 2>/dev/null | grep -q .; then
 		printf 'activate-noawait ldconfig\n' >"$root/DEBIAN/triggers"
 	fi
-	(cd "$root" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | LC_ALL=C sort | xargs -r md5sum) >"$root/DEBIAN/md5sums"
+	(cd "$root" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | LC_ALL=C sort | xargs -r md5sum) \
+		>"$root/DEBIAN/md5sums"
 	find "$root" -newermt "@$SOURCE_DATE_EPOCH" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 	dpkg-deb --root-owner-group --build "$root" "$out/${package}_${version}_${arch}.deb" >/dev/null
 	rm -rf "$root"

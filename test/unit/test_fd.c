@@ -15,7 +15,7 @@
 #include "unit.h"
 
 struct folder {
-	char path[32];
+	char path[128];
 	int fd;
 };
 
@@ -23,7 +23,7 @@ static int folder_make(void **state)
 {
 	struct folder *f = calloc(1, sizeof(*f));
 
-	strcpy(f->path, "/tmp/ferry-fd-XXXXXX");
+	unit_temporary(f->path, sizeof(f->path), "ferry-fd");
 	if (!mkdtemp(f->path))
 		return -1;
 	f->fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
