@@ -66,12 +66,19 @@ policy_forbid() {
 
 # Units that came with the packages named by us would start at the next boot.
 disable_new_units() {
-	command -v systemctl >/dev/null 2>&1 || return 0
+	if command -v systemctl >/dev/null 2>&1; then
+		disabler=systemctl
+	elif command -v deb-systemd-helper >/dev/null 2>&1; then
+		# No systemd here yet; its links are made all the same.
+		disabler=deb-systemd-helper
+	else
+		return 0
+	fi
 	for package in "$@"; do
 		dpkg -L "$package" 2>/dev/null |
 			sed -n 's,^\(/usr\)\{0,1\}/lib/systemd/system/\([^@/]*\.\(service\|socket\|timer\)\)$,\2,p'
 	done | while read -r unit; do
-		systemctl disable "$unit" >/dev/null 2>&1 || true
+		"$disabler" disable "$unit" >/dev/null 2>&1 || true
 	done
 }
 
