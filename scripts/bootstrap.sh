@@ -76,9 +76,11 @@ disable_new_units() {
 	fi
 	for package in "$@"; do
 		dpkg -L "$package" 2>/dev/null |
-			sed -n 's#^\(/usr\)\{0,1\}/lib/systemd/system/\([^@/]*\.\(service\|socket\|timer\)\)$#\2#p'
-	done | while read -r unit; do
-		"$disabler" disable "$unit" >/dev/null 2>&1 || true
+			sed -n 's#^\(/usr\)\{0,1\}/lib/systemd/system/\([^@/]*\.\(service\|socket\|timer\)\)$#\2#p' |
+			while read -r unit; do
+				# The helper only works for a package's own scripts, or what says so.
+				DPKG_MAINTSCRIPT_PACKAGE=$package "$disabler" disable "$unit" >/dev/null 2>&1 || true
+			done
 	done
 }
 
