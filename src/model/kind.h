@@ -34,6 +34,7 @@ struct proc_fdinfo;
 struct proc_status;
 struct warden;
 struct netlock;
+struct peers;
 
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
@@ -53,6 +54,7 @@ struct fd_view {
 	const struct proc_fdinfo *info;
 	int copy;      /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
 	int pidfd;     /* of the task; for fd_view_copy() */
+	struct peers *peers; /* who holds it outside of the tree; NULL = nobody asks */
 };
 
 /* What collect works with. */
