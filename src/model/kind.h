@@ -141,5 +141,11 @@ struct kind_ops {
 
 	/* both */
 	int (*read)(struct reader *r, struct ferry_error *err);
-	int (*dump_end)(struct dump *d, struct ferry_error *err);
+	/*
+	 * The image is complete (or the dump failed): take back what was changed outside; kill: the tasks are about to
+	 * be killed for good, so what ends with them has to end silently. Called once a job, also after a failure.
+	 */
+	int (*after)(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
+	/* Restore: everything stands at the barrier; what has to happen to our own copies before it opens. Cannot fail. */
+	void (*before_run)(struct opener *o);
 };

@@ -21,6 +21,12 @@ void program_die(const char *what)
 	_exit(1);
 }
 
+void program_lacks(const char *what)
+{
+	fprintf(stderr, "%s: %s\n", what, strerror(errno));
+	_exit(77);
+}
+
 void sleep_ms(long ms)
 {
 	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};

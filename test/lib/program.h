@@ -69,6 +69,9 @@ void program_bad(struct program *p, const char *fmt, ...) printf_like(2, 3);
 				    want_);                                                                 \
 	} while (0)
 
+/* End the process, to be counted as skipped: the machine lacks something. */
+void program_lacks(const char *what) __attribute__((noreturn));
+
 /* End the process with a message when a call that sets the state up fails. */
 void program_die(const char *what) __attribute__((noreturn));
 
