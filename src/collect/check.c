@@ -13,6 +13,7 @@
 #include "collect/collect.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
 #include "proc/read.h"
 
 enum { CHECK_DEPTH_TASKS = 1 << 20 };
@@ -21,6 +22,7 @@ struct check {
 	const struct kern_caps *caps;
 	const struct kind_options *options;
 	struct obstacles *obstacles;
+	struct peers *peers;
 	VEC(pid_t) pids;
 };
 
@@ -153,6 +155,7 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.info = &info,
 			.copy = -1,
 			.pidfd = pidfd,
+			.peers = k->peers,
 		};
 		char name[32];
 		snprintf(name, sizeof(name), "fd/%d", fd->fd);
@@ -218,14 +221,15 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct obstacles *ret,
 	       struct ferry_error *err)
 {
-	struct check k = {.caps = caps, .options = options, .obstacles = ret};
-	pid_t *first = vec_push(&k.pids);
+	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers_new(root)};
+	pid_t *first = k.peers ? vec_push(&k.pids) : NULL;
 	int r = first ? 0 : error_memory(err);
 	if (first)
 		*first = root;
 	for (size_t i = 0; i < k.pids.n && r >= 0; i++)
 		r = check_one(&k, i, err);
 	vec_release(&k.pids);
+	peers_free(k.peers);
 	if (r >= 0 && ret->failed)
 		r = error_memory(err);
 	return r < 0 ? r : (int)ret->v.n;

@@ -54,7 +54,7 @@ struct fd_view {
 	const struct proc_fdinfo *info;
 	int copy;      /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
 	int pidfd;     /* of the task; for fd_view_copy() */
-	struct peers *peers; /* who holds it outside of the tree; NULL = nobody asks */
+	struct peers *peers; /* see struct collect */
 };
 
 /* What collect works with. */
@@ -66,6 +66,7 @@ struct collect {
 	const struct log_sink *log;
 	struct warden *warden; /* changes outside ferry are entered here before they are made */
 	struct netlock *netlock;
+	struct peers *peers; /* who holds pipes outside of the tree; NULL = nobody asks */
 	void *fd_order;      /* how collect finds descriptions again */
 	void *kind_data[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
 };
