@@ -62,8 +62,7 @@ static void trip_find_children(struct trip *t)
 		assert_true(dir >= 0);
 		assert_int_equal(proc_read_children(dir, &children, &t->err), 0);
 		close(dir);
-		vec_foreach(pid, &children.v)
-		{
+		vec_foreach(pid, &children.v) {
 			assert_true(t->n < TRIP_TASKS);
 			t->pids[t->n++] = *pid;
 		}
@@ -87,7 +86,8 @@ void trip_start(struct trip *t, void (*setup)(void), unsigned processes)
 		setup();
 		trip_ready();
 	}
-	for (int i = 0; i < TRIP_WAIT_MS && __atomic_load_n(&t->shared->ready, __ATOMIC_SEQ_CST) < processes; i++)
+	for (int i = 0; i < TRIP_WAIT_MS && __atomic_load_n(&t->shared->ready, __ATOMIC_SEQ_CST) < processes;
+	     i++)
 		wait_ms();
 	assert_int_equal(t->shared->ready, processes);
 	trip_find_children(t);
@@ -113,6 +113,7 @@ static int trip_collect(struct trip *t)
 	t->snap.boottime_ns = clock_ns(CLOCK_BOOTTIME);
 	t->snap.realtime_ns = clock_ns(CLOCK_REALTIME);
 	t->snap.uptime_us = t->snap.boottime_ns / 1000;
+	usleep(t->pause_ms * 1000);
 	for (size_t i = 0; i < t->n; i++)
 		assert_non_null(vec_push(&t->snap.tasks));
 	for (size_t i = 0; i < t->n && r >= 0; i++) {
@@ -197,8 +198,7 @@ static void trip_plan_tasks(struct trip *t)
 		task->pid = t->pids[i];
 		task->first_temp = TRIP_TEMPS_FROM;
 		task->index = i;
-		vec_foreach(fd, &t->snap.tasks.v[i].fds)
-		{
+		vec_foreach(fd, &t->snap.tasks.v[i].fds) {
 			struct plan_file *file = plan_file(&t->plan, t->snap.files.v[fd->file].entry->id);
 			assert_non_null(file);
 			*(struct plan_fd *)vec_push(&task->fds) =
@@ -265,9 +265,9 @@ static int trip_settle(struct trip *t, struct plan_task *task)
 	vec_foreach(temp, &task->temps)
 		if (dup3(temp->file->fd, temp->number, O_CLOEXEC) < 0)
 			return -errno;
-	vec_foreach(fd, &task->fds)
-	{
-		int r = fd->file->kind->settle ? fd->file->kind->settle(&s, fd->file, fd->fd, &t->shared->err) : 0;
+	vec_foreach(fd, &task->fds) {
+		int r = fd->file->kind->settle ? fd->file->kind->settle(&s, fd->file, fd->fd, &t->shared->err)
+					       : 0;
 		if (r < 0)
 			return r;
 	}
@@ -302,7 +302,8 @@ int trip_restore(struct trip *t)
 		assert_true(t->restored[i] >= 0);
 		if (!t->restored[i])
 			trip_serve(t, i);
-		for (int ms = 0; ms < TRIP_WAIT_MS && !__atomic_load_n(&t->shared->settled[i], __ATOMIC_SEQ_CST); ms++)
+		for (int ms = 0;
+		     ms < TRIP_WAIT_MS && !__atomic_load_n(&t->shared->settled[i], __ATOMIC_SEQ_CST); ms++)
 			wait_ms();
 		assert_true(t->shared->settled[i]);
 		r = t->shared->result[i];
@@ -453,9 +454,11 @@ void trip_compare(struct trip_picture *before, const pid_t *pids, size_t n)
 	struct trip_picture *after = trip_look(pids, n);
 	for (size_t i = 0; i < MIN(before->n, after->n); i++) {
 		if (before->v[i].task != after->v[i].task || before->v[i].fd != after->v[i].fd ||
-		    strcmp(before->v[i].link, after->v[i].link) != 0 || strcmp(before->v[i].info, after->v[i].info) != 0)
-			fail_msg("task %zu fd %d (%s) was\n%s\nand is fd %d (%s)\n%s", before->v[i].task, before->v[i].fd,
-				 before->v[i].link, before->v[i].info, after->v[i].fd, after->v[i].link, after->v[i].info);
+		    strcmp(before->v[i].link, after->v[i].link) != 0 ||
+		    strcmp(before->v[i].info, after->v[i].info) != 0)
+			fail_msg("task %zu fd %d (%s) was\n%s\nand is fd %d (%s)\n%s", before->v[i].task,
+				 before->v[i].fd, before->v[i].link, before->v[i].info, after->v[i].fd,
+				 after->v[i].link, after->v[i].info);
 	}
 	assert_int_equal(after->n, before->n);
 	free(before);

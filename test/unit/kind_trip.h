@@ -35,6 +35,7 @@ struct trip {
 	struct kind_options options;
 	struct peers *peers;
 	bool continue_clocks;
+	unsigned pause_ms; /* between reading the clocks and collecting */
 	FerryClocksEntry clocks;
 	VEC(FileEntry *) entries;
 	struct ferry_error err;

@@ -22,14 +22,14 @@
 #include "image/proto/pipe-data.pb-c.h"
 #include "kernel/syscalls.h"
 
-#define must(call)                          \
-	({                                  \
+#define must(call)                           \
+	({                                   \
 		typeof(call) must_ = (call); \
-		if (must_ < 0) {            \
-			perror(#call);      \
-			_exit(1);           \
-		}                           \
-		must_;                      \
+		if (must_ < 0) {             \
+			perror(#call);       \
+			_exit(1);            \
+		}                            \
+		must_;                       \
 	})
 
 /* In a restored process: the line that failed, 0 when none did. */
@@ -71,6 +71,7 @@ static void pipes_setup(void)
 	must(fcntl(11, F_SETPIPE_SZ, 1 << 18));
 	must(write(11, big, 200000));
 	/* Further descriptions of both ends, one that reads and writes, and a further descriptor of one. */
+	trip_place(open_again(11, O_WRONLY), 9);
 	trip_place(open_again(11, O_WRONLY | O_NONBLOCK), 12);
 	trip_place(open_again(10, O_RDWR | O_CLOEXEC), 13);
 	trip_place(open_again(10, O_RDONLY | O_NONBLOCK), 14);
@@ -421,12 +422,16 @@ static int64_t now_ns(clockid_t clock)
 	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
 }
 
-/* Written before the processes part: when timers expire on their clocks. */
+/* Shared with the processes: when timers expire on their clocks. */
 static struct {
 	int64_t monotonic, realtime, boottime, periodic;
-} *due;
+	bool continued; /* the clocks go on after the restore */
+} * due;
 
-static void timerfd_set(int number, clockid_t clock, int flags, int set_flags, int64_t value, int64_t interval)
+enum { TIMER_PERIOD_NS = 10000000 };
+
+static void timerfd_set(int number, clockid_t clock, int flags, int set_flags, int64_t value,
+			int64_t interval)
 {
 	struct itimerspec spec = {
 		.it_value = {value / 1000000000, value % 1000000000},
@@ -441,12 +446,10 @@ static void timerfds_setup(void)
 	due->monotonic = now_ns(CLOCK_MONOTONIC) + 5000000000000;
 	due->realtime = now_ns(CLOCK_REALTIME) + 6000000000000;
 	due->boottime = now_ns(CLOCK_BOOTTIME) + 7000000000000;
-	due->periodic = now_ns(CLOCK_MONOTONIC) + 1000000;
 	timerfd_set(40, CLOCK_MONOTONIC, 0, 0, 5000000000000, 1000005000);
 	timerfd_set(41, CLOCK_REALTIME, TFD_NONBLOCK, TFD_TIMER_ABSTIME | 2, due->realtime, 0);
 	timerfd_set(42, CLOCK_BOOTTIME, TFD_CLOEXEC, TFD_TIMER_ABSTIME, due->boottime, 77);
 	timerfd_set(43, CLOCK_BOOTTIME, TFD_NONBLOCK, 0, 1, 0);
-	timerfd_set(44, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 1000000, 400000000000);
 	timerfd_set(45, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 0, 5);
 	timerfd_set(46, CLOCK_REALTIME, 0, 0, 6000000000000, 0);
 	usleep(20000);
@@ -472,9 +475,6 @@ static int timerfds_verify(void)
 	check(near(now_ns(CLOCK_BOOTTIME) + left_ns(42), due->boottime));
 	check(near(now_ns(CLOCK_REALTIME) + left_ns(46), due->realtime));
 	check(read(43, &ticks, 8) == 8 && ticks == 1 && !left_ns(43));
-	/* It expired before the dump and was not read; its next expiration comes all the same. */
-	check(read(44, &ticks, 8) == 8 && ticks == 1);
-	check(near(now_ns(CLOCK_MONOTONIC) + left_ns(44), due->periodic + 400000000000));
 	check(!left_ns(45) && read(45, &ticks, 8) < 0 && errno == EAGAIN);
 	return 0;
 }
@@ -483,23 +483,56 @@ static void timerfds_come_back(void **state)
 {
 	struct trip t;
 	(void)state;
-	due = mmap(NULL, sizeof(*due), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	assert_ptr_not_equal(due, MAP_FAILED);
 	for (int continued = 0; continued < 2; continued++) {
 		trip_start(&t, timerfds_setup, 1);
 		t.continue_clocks = continued;
+		/* Time that passes in the freeze is no time of the tree's. */
+		t.pause_ms = continued ? 2 * TIMER_LATE_NS / 1000000 : 0;
 		trip_whole(&t);
 		assert_int_equal(trip_ask(&t, 0, timerfds_verify), 0);
 		trip_end(&t);
 	}
-	munmap(due, sizeof(*due));
+}
+
+static void timerfd_unread_setup(void)
+{
+	due->periodic = now_ns(CLOCK_MONOTONIC) + 1000000;
+	timerfd_set(44, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 1000000, TIMER_PERIOD_NS);
+	usleep(80000);
+}
+
+static int timerfd_unread_verify(void)
+{
+	uint64_t ticks;
+	/* Nobody read its expirations; each counts, those before the dump at least. */
+	int64_t periods = 1 + (now_ns(CLOCK_MONOTONIC) - due->periodic) / TIMER_PERIOD_NS;
+	check(read(44, &ticks, 8) == 8 && ticks >= 8 && (int64_t)ticks <= periods + 1);
+	check(!due->continued || llabs((int64_t)ticks - periods) <= 1);
+	check(left_ns(44) > 0 && left_ns(44) <= TIMER_PERIOD_NS);
+	return 0;
+}
+
+static void timerfd_nobody_reads(void **state)
+{
+	struct trip t;
+	(void)state;
+	for (int continued = 0; continued < 2; continued++) {
+		trip_start(&t, timerfd_unread_setup, 1);
+		t.continue_clocks = due->continued = continued;
+		assert_int_equal(trip_save(&t), 0);
+		assert_int_equal(trip_load(&t), 0);
+		assert_int_equal(trip_restore(&t), 0);
+		assert_int_equal(trip_ask(&t, 0, timerfd_unread_verify), 0);
+		trip_end(&t);
+	}
 }
 
 static void timerfds_short_setup(void)
 {
 	timerfd_set(40, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 100000000, 0);
 	timerfd_set(41, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 100000000, 200000000);
-	timerfd_set(42, CLOCK_MONOTONIC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, now_ns(CLOCK_MONOTONIC) + 100000000, 200000000);
+	timerfd_set(42, CLOCK_MONOTONIC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, now_ns(CLOCK_MONOTONIC) + 100000000,
+		    200000000);
 }
 
 static int timerfds_short_verify(void)
@@ -527,6 +560,37 @@ static void timerfds_expire_meanwhile(void **state)
 	/* An expired timer is counted by an interrupt. */
 	usleep(20000);
 	assert_int_equal(trip_ask(&t, 0, timerfds_short_verify), 0);
+	trip_end(&t);
+}
+
+static void timerfd_periodic_setup(void)
+{
+	timerfd_set(40, CLOCK_MONOTONIC, TFD_NONBLOCK, 0, 1000, 3000000000000);
+}
+
+static int timerfd_periodic_verify(void)
+{
+	uint64_t ticks;
+	check(near(left_ns(40), 3000000000000));
+	check(read(40, &ticks, 8) == 8 && ticks == 3);
+	return 0;
+}
+
+/* As CRIU writes a periodic timer that was not read: nothing is left. */
+static void timerfd_that_stood_still_goes_on(void **state)
+{
+	struct trip t;
+	(void)state;
+	trip_start(&t, timerfd_periodic_setup, 1);
+	assert_int_equal(trip_save(&t), 0);
+	assert_int_equal(trip_load(&t), 0);
+	TimerfdEntry *tfd = t.plan.files[0].entry->tfd;
+	assert_int_equal(tfd->ticks, 1);
+	assert_true(tfd->vsec > 2990);
+	tfd->vsec = tfd->vnsec = 0;
+	tfd->ticks = 3;
+	assert_int_equal(trip_restore(&t), 0);
+	assert_int_equal(trip_ask(&t, 0, timerfd_periodic_verify), 0);
 	trip_end(&t);
 }
 
@@ -744,12 +808,15 @@ int main(void)
 		cmocka_unit_test(eventfds_come_back),
 		cmocka_unit_test(signalfds_come_back),
 		cmocka_unit_test(timerfds_come_back),
+		cmocka_unit_test(timerfd_nobody_reads),
 		cmocka_unit_test(timerfds_expire_meanwhile),
+		cmocka_unit_test(timerfd_that_stood_still_goes_on),
 		cmocka_unit_test(timerfd_times_are_checked),
 		cmocka_unit_test(epoll_comes_back),
 		cmocka_unit_test(epoll_entries_outlive_numbers),
 		cmocka_unit_test(epoll_on_outside_is_refused),
 		cmocka_unit_test(epoll_number_is_checked),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	due = mmap(NULL, sizeof(*due), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return due == MAP_FAILED ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }
