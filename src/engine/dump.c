@@ -34,6 +34,12 @@ struct dump_job {
 	struct collect collect;
 };
 
+static void dump_log(struct engine *e, const char *stage, const char *what)
+{
+	log_write(e->log, LOG_INFO, stage, NULL, 0, "%s after %llu us", what,
+		  (unsigned long long)(time_now_ns() - e->start_ns) / 1000);
+}
+
 static int dump_check(struct engine *e, struct ferry_error *err)
 {
 	struct obstacles obstacles = {0};
@@ -75,6 +81,7 @@ static int dump_collect(struct engine *e, struct frozen *f, struct collect *c, s
 	c->warden = e->warden;
 	int r = collect_tree(c, f, err);
 	error_context(err, "collect", NULL, 0);
+	dump_log(e, "collect", "collected");
 	return r;
 }
 
@@ -90,10 +97,13 @@ static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir
 		munmap(mem.buffer, MEM_BUFFER_BYTES);
 	e->report.pages_scanned = mem.stats.pages_scanned + mem.stats.shmem_scanned;
 	e->report.pages_written = mem.stats.pages_written + mem.stats.shmem_written;
+	dump_log(e, "dump", "memory stored");
 	if (r >= 0)
 		r = dump_write_records(e, c, dir, err);
+	dump_log(e, "dump", "records stored");
 	if (r >= 0)
 		r = image_dir_finish(dir, err);
+	dump_log(e, "dump", "image synced and read back");
 	error_context(err, "dump", NULL, 0);
 	return r;
 }
@@ -132,6 +142,7 @@ static int dump_freeze(struct dump_job *j, struct ferry_error *err)
 	int r = freeze_tree((pid_t)e->options->tree, &j->freeze, &j->frozen, err);
 	error_context(err, "seize", NULL, 0);
 	j->is_frozen = r >= 0;
+	dump_log(e, "seize", "every thread stands");
 	return r;
 }
 
@@ -143,6 +154,7 @@ int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_j
 	j->engine = e;
 	j->collect.snap = &j->snap;
 	int r = dump_check(e, err);
+	dump_log(e, "check", "checked");
 	if (r >= 0)
 		r = dump_open(j, images_dir, err);
 	if (r >= 0)
@@ -189,6 +201,7 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 	else
 		r = freeze_kill(&j->frozen, err);
 	e->report.freeze_ns = time_now_ns() - since;
+	dump_log(e, "dump", kill ? "the tree is ended" : "the tree runs");
 	dump_free(j);
 	return r;
 }

@@ -299,7 +299,7 @@ uint64_t image_writer_offset(const struct image_writer *w)
 
 int image_close(struct image_writer *w, struct ferry_error *err)
 {
-	_cleanup_(cleanup_writer_p) struct image_writer *owned = w;
+	unused _cleanup_(cleanup_writer_p) struct image_writer *owned = w;
 	if (!w)
 		return 0;
 	int r = writer_flush(w, err);
@@ -695,8 +695,8 @@ int image_get(struct image_reader *r, const ProtobufCMessageDescriptor *type, vo
 	if (n > IMAGE_MESSAGE_MAX || n > image_reader_left(r)) {
 		uint64_t left = image_reader_left(r);
 		r->offset = at;
-		return image_bad(r, err, "truncated: a %s of %u bytes should follow, %" PRIu64 " do",
-				 type->name, n, left);
+		return image_bad(r, err, "truncated: %u bytes of %s should follow, %" PRIu64 " do", n,
+				 type->name, left);
 	}
 	uint8_t small[4096];
 	_cleanup_free_ uint8_t *large = n > sizeof(small) ? malloc(n) : NULL;

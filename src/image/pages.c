@@ -157,7 +157,7 @@ uint64_t image_pages_written(const struct image_pages_writer *w)
 
 int image_pages_close(struct image_pages_writer *w, struct ferry_error *err)
 {
-	_cleanup_free_ struct image_pages_writer *owned = w;
+	unused _cleanup_free_ struct image_pages_writer *owned = w;
 	if (!w)
 		return 0;
 	int r = put_run(w, err);

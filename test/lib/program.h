@@ -24,6 +24,7 @@
 struct program {
 	char folder[160];
 	char role[24];
+	bool more;         /* the word "more" was given: also state that CRIU does not keep */
 	unsigned answered; /* number of the last question answered */
 	bool bad;          /* an expectation of the current question failed */
 	char reason[320];  /* the first one that did */
@@ -36,8 +37,11 @@ struct program_ops {
 	void (*step)(void *state);                      /* NULL, or work between questions */
 };
 
-/* argv[1] is the mailbox. Ends the process when it is missing. */
+/* argv[1] is the mailbox, words may follow. Ends the process when it is missing. */
 void program_start(struct program *p, int argc, char **argv);
+
+/* Whether a word stands among the arguments. */
+bool program_told(int argc, char **argv, const char *word);
 
 /* A mailbox in the same folder for another process or thread. */
 struct program program_role(const struct program *p, const char *role);

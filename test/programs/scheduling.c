@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Threads with different scheduling: policy, priority, nice value, reset on fork; with the argument "affinity" also
+ * Threads with different scheduling: policy, priority, nice value, reset on fork; with "more" also
  * affinity and input/output priority.
  * Proof: sched_getattr(2), sched_getaffinity(2) and ioprio_get(2) give each thread's values back.
  */
@@ -121,7 +121,7 @@ int main(int argc, char **argv)
 	struct program p;
 
 	program_start(&p, argc, argv);
-	self.affinity = argc > 2 && !strcmp(argv[2], "affinity");
+	self.affinity = p.more;
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++) {
 		pthread_t handle;
 		threads[i].program = &p;

@@ -44,6 +44,7 @@ static char folder[] = "/tmp/ferry-proc-XXXXXX";
 
 static int folder_make(unused void **state)
 {
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	return mkdtemp(folder) && !chdir(folder) ? 0 : -1;
 }
 
@@ -57,15 +58,26 @@ struct child {
 	int dirfd;
 };
 
+/* fork(2) for a child that ends with its parent, however early that is. */
+static pid_t fork_with_parent(void)
+{
+	pid_t parent = getpid(), pid = fork();
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	return 0;
+}
+
 /* Start a child that runs setup and then waits for its end; setup has run when this returns. */
 static struct child child_start(void (*setup)(void *arg), void *arg)
 {
 	int ready[2];
 	char byte = 0;
 	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
-	pid_t pid = fork();
+	pid_t pid = fork_with_parent();
 	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		setup(arg);
 		if (write(ready[1], "x", 1) != 1)
 			_exit(1);
@@ -85,6 +97,9 @@ static void child_end(struct child *c)
 {
 	kill(c->pid, SIGKILL);
 	assert_int_equal(waitpid(c->pid, NULL, 0), c->pid);
+	/* its children come to us and end too */
+	while (waitpid(-1, NULL, 0) > 0)
+		;
 	close(c->dirfd);
 }
 
@@ -195,11 +210,9 @@ static void setup_family(unused void *arg)
 	for (int i = 0; i < 3; i++)
 		need(!pthread_create(&thread, NULL, thread_main, NULL));
 	for (int i = 0; i < 4; i++)
-		if (!fork()) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (!fork_with_parent())
 			for (;;)
 				pause();
-		}
 }
 
 static void test_family(unused void **state)
@@ -415,12 +428,12 @@ static void test_maps(unused void **state)
 }
 
 /* A task that maps and unmaps all the time: what is read is in order, and complete where nothing changes. */
-static void setup_restless(unused void *arg)
+static void setup_restless(void *arg)
 {
-	if (fork())
+	uint64_t *rounds = arg;
+	if (fork_with_parent())
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	for (unsigned i = 0;; i++) {
+	for (;; __atomic_add_fetch(rounds, 1, __ATOMIC_SEQ_CST)) {
 		char *at = mmap(NULL, 64 * 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		for (int page = 1; page < 64; page += 2)
 			mprotect(at + page * 4096, 4096, PROT_READ | PROT_WRITE);
@@ -435,11 +448,16 @@ static void test_maps_restless(unused void **state)
 	if (probe(KERN_CAP_PROC_CHILDREN) != KERN_PRESENT)
 		skip();
 	kern_caps_probe(&caps, KERN_CAP_PROCMAP_QUERY);
-	struct child c = child_start(setup_restless, NULL);
+	uint64_t *rounds = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(rounds != MAP_FAILED);
+	struct child c = child_start(setup_restless, rounds);
 	assert_int_equal(proc_read_children(c.dirfd, &children, NULL), 0);
 	assert_int_equal(children.v.n, 1);
 	_cleanup_close_ int dirfd = proc_open(children.v.v[0], NULL);
 	assert_true(dirfd >= 0);
+	while (!__atomic_load_n(rounds, __ATOMIC_SEQ_CST))
+		sched_yield();
+	uint64_t before = *rounds;
 	for (int i = 0; i < 300; i++) {
 		struct proc_maps maps;
 		int r = proc_read_maps(dirfd, i % 2 ? &caps : NULL, &maps, NULL);
@@ -456,8 +474,10 @@ static void test_maps_restless(unused void **state)
 		assert_true(stack);
 		proc_maps_release(&maps);
 	}
+	assert_true(__atomic_load_n(rounds, __ATOMIC_SEQ_CST) > before);
 	proc_pid_list_release(&children);
 	child_end(&c);
+	munmap(rounds, 4096);
 }
 
 /* A path of more than PATH_MAX bytes; returns a descriptor of the file at its end and how deep it went. */

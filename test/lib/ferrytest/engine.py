@@ -92,7 +92,7 @@ class Criu:
         """criu dump."""
         words = ["dump", "-t", pid, "-D", images, "-v4", "-o", "dump.log"]
         words += ["--leave-running"] * leave_running + ["--shell-job"] * shell_job
-        words += ["--tcp-established"] * tcp_established
+        words += ["--tcp-established", "--network-lock", "nftables"] * tcp_established
         done = self.run(*words, *more)
         if done.returncode:
             raise EngineError("criu dump", done, self.log_tail(pathlib.Path(images) / "dump.log"))
@@ -102,7 +102,7 @@ class Criu:
         """criu restore -d. It restores as often as it is asked to."""
         del again
         words = ["restore", "-D", images, "-d", "-v4", "-o", "restore.log"]
-        words += ["--shell-job"] * shell_job + ["--tcp-established"] * tcp_established
+        words += ["--shell-job"] * shell_job + ["--tcp-established", "--network-lock", "nftables"] * tcp_established
         done = self.run(*words, *more)
         if done.returncode:
             raise EngineError("criu restore", done, self.log_tail(pathlib.Path(images) / "restore.log"))

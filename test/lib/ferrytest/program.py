@@ -66,8 +66,9 @@ class Program:
         fresh.rename(self.folder / f"ask.{role}")
 
         def answered():
+            ended = role == "main" and not self.running()
             answer = self.answer_of(role)
-            return answer if answer and answer[0] == number else not self.running() and role == "main"
+            return answer if answer and answer[0] == number else ended
 
         answer = wait_until(answered, f"{self.name}: {role} does not answer '{word}' {self.log()}", ANSWER_SECONDS)
         assert answer is not True, f"{self.name} ended: {self.log()}"

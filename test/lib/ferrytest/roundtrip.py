@@ -21,7 +21,7 @@ def once(program, dumper, restorer, compare, options):
 
     dumper.dump(program.pid, images, **options)
     program.wait_gone(pids)
-    watch.check(expected=[images, *allowed])
+    watch.check(expected=[images, *allowed], locked=options.get("tcp_established", False))
     restorer.restore(images, **options)
     assert program.running(), "the restored process is not there"
     after = snapshot(program.pid, volatile) if compare else {}
