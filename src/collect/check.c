@@ -13,7 +13,6 @@
 #include "collect/collect.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
-#include "kind/peers.h"
 #include "proc/read.h"
 
 enum { CHECK_DEPTH_TASKS = 1 << 20 };
@@ -218,18 +217,17 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	return check_children(k, dir) < 0 ? error_memory(err) : 0;
 }
 
-int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct obstacles *ret,
-	       struct ferry_error *err)
+int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct peers *peers,
+	       struct obstacles *ret, struct ferry_error *err)
 {
-	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers_new(root)};
-	pid_t *first = k.peers ? vec_push(&k.pids) : NULL;
+	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
+	pid_t *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)
 		*first = root;
 	for (size_t i = 0; i < k.pids.n && r >= 0; i++)
 		r = check_one(&k, i, err);
 	vec_release(&k.pids);
-	peers_free(k.peers);
 	if (r >= 0 && ret->failed)
 		r = error_memory(err);
 	return r < 0 ? r : (int)ret->v.n;

@@ -185,9 +185,10 @@ static struct timerfd_next timerfd_clock(const struct plan *p, const TimerfdEntr
 	of_day = of_day && tfd->settime_flags & TFD_TIMER_ABSTIME;
 	int64_t now = timerfd_now(of_day ? CLOCK_REALTIME : asleep_too ? CLOCK_BOOTTIME : CLOCK_MONOTONIC);
 	struct timerfd_next next = {.then_ns = now, .now_ns = now, .ticks = tfd->ticks};
-	if (p->clocks && of_day)
+	/* An image of CRIU knows no time of day. */
+	if (of_day && p->clocks && p->clocks->realtime_ns)
 		next.then_ns = timerfd_time(p->clocks->realtime_ns);
-	else if (p->clocks && p->clocks_continue)
+	else if (!of_day && p->clocks && p->clocks_continue)
 		next.then_ns = timerfd_time(asleep_too ? p->clocks->boottime_ns : p->clocks->monotonic_ns);
 	return next;
 }
