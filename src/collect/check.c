@@ -21,6 +21,7 @@ struct check {
 	const struct kern_caps *caps;
 	const struct kind_options *options;
 	struct obstacles *obstacles;
+	struct peers *peers;
 	VEC(pid_t) pids;
 };
 
@@ -153,6 +154,7 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.info = &info,
 			.copy = -1,
 			.pidfd = pidfd,
+			.peers = k->peers,
 		};
 		char name[32];
 		snprintf(name, sizeof(name), "fd/%d", fd->fd);
@@ -215,10 +217,10 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	return check_children(k, dir) < 0 ? error_memory(err) : 0;
 }
 
-int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct obstacles *ret,
-	       struct ferry_error *err)
+int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct peers *peers,
+	       struct obstacles *ret, struct ferry_error *err)
 {
-	struct check k = {.caps = caps, .options = options, .obstacles = ret};
+	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
 	pid_t *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)

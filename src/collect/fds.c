@@ -146,6 +146,7 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 		.info = &info,
 		.copy = -1,
 		.pidfd = pidfd,
+		.peers = c->peers,
 	};
 	char name[32];
 	snprintf(name, sizeof(name), "fd/%d", fd->fd);

@@ -85,6 +85,7 @@ static int restore_clocks(struct restore_job *j, struct ferry_error *err)
 	r = fd < 0 ? fd : fd_write_all(fd, text, strlen(text));
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "setting the clocks of the time namespace");
+	j->plan.clocks_continue = true;
 	return 0;
 }
 

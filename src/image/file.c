@@ -35,7 +35,6 @@ enum {
 	WRITE_BUFFER = 32 << 10, /* bytes; larger pieces go straight to the file */
 	READ_BUFFER = 32 << 10,
 	COPY_BUFFER = 256 << 10,
-	WIRE_FIELD_MAX = (1 << 29) - 1, /* field numbers of protocol buffers */
 };
 
 int image_io_error(struct ferry_error *err, int code, const char *what, const char *name)
@@ -132,15 +131,15 @@ static int writer_flush(struct image_writer *w, struct ferry_error *err)
 
 int image_put_raw(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
 {
-	/* What is written past the buffer must not overtake what still stands in it. */
-	bool direct = n > sizeof(w->buffer) / 2;
+	bool large = n > sizeof(w->buffer) / 2;
 	w->offset += n;
-	if (direct || n > sizeof(w->buffer) - w->used) {
+	/* What goes straight to the file goes there after everything before it. */
+	if (large || n > sizeof(w->buffer) - w->used) {
 		int r = writer_flush(w, err);
 		if (r < 0)
 			return r;
 	}
-	if (direct)
+	if (large)
 		return writer_write(w, bytes, n, err);
 	if (n)
 		memcpy(w->buffer + w->used, bytes, n);
@@ -640,8 +639,6 @@ static const char *wire_check(struct wire w, const ProtobufCMessageDescriptor *t
 		uint64_t tag, n = 0;
 		if (!wire_varint(&w, &tag))
 			return "a field's tag is cut off";
-		if (!(tag >> 3) || tag >> 3 > WIRE_FIELD_MAX)
-			return "a field's number cannot be";
 		bool ok = true;
 		switch (tag & 7) {
 		case 0: ok = wire_varint(&w, &n); break;
@@ -652,7 +649,7 @@ static const char *wire_check(struct wire w, const ProtobufCMessageDescriptor *t
 		}
 		if (!ok)
 			return "a field is longer than its message";
-		if ((tag & 7) != 2)
+		if ((tag & 7) != 2 || tag >> 3 > UINT32_MAX)
 			continue;
 		const ProtobufCFieldDescriptor *field =
 			protobuf_c_message_descriptor_get_field(type, (unsigned)(tag >> 3));

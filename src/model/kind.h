@@ -34,6 +34,7 @@ struct proc_fdinfo;
 struct proc_status;
 struct warden;
 struct netlock;
+struct peers;
 
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
@@ -53,6 +54,7 @@ struct fd_view {
 	const struct proc_fdinfo *info;
 	int copy;      /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
 	int pidfd;     /* of the task; for fd_view_copy() */
+	struct peers *peers; /* see struct collect */
 };
 
 /* What collect works with. */
@@ -64,6 +66,7 @@ struct collect {
 	const struct log_sink *log;
 	struct warden *warden; /* changes outside ferry are entered here before they are made */
 	struct netlock *netlock;
+	struct peers *peers; /* who holds pipes outside of the tree; NULL = nobody asks */
 	void *fd_order;      /* how collect finds descriptions again */
 	void *kind_data[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
 };

@@ -28,6 +28,7 @@ struct plan_file {
 	const struct kind_ops *kind;
 	void *data;                     /* the kind's own, in the arena */
 	int fd;                         /* in the process that opened it; -1 = not opened yet */
+	bool settled;                   /* in a task: what is set once for the description is set */
 	bool opening;                   /* guards against records that refer to each other in a circle */
 	const struct plan_task *owner;  /* first task that holds it; whose credentials it is opened with. NULL = none */
 };
@@ -98,6 +99,7 @@ struct plan {
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
 	FerryClocksEntry *clocks; /* NULL: the image has none */
+	bool clocks_continue;     /* tasks see CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from clocks */
 	void **kind_data;         /* by kind index: what a kind's read function found */
 };
 
