@@ -13,6 +13,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 /*
  * libferry-inject: seize threads of a running process, run system calls and small functions inside it, and put
  * every thread back exactly where it was. See ferry-inject(7) for the whole picture.
@@ -36,16 +38,26 @@ struct ferry_blob;   /* a function loaded into the process */
 struct ferry_inject_options {
 	uint32_t size;      /* sizeof(struct ferry_inject_options) */
 	int32_t timeout_ms; /* longest time for one step inside the target; 0 = 10000, negative = no limit */
+	uint32_t flags;     /* FERRY_INJECT_DEADLY_CALLS */
+	uint32_t reserved;  /* 0 */
 	void *context;      /* handed to the two functions below */
 
 	/* Called right before every call that changes the target; may be NULL. For tests that kill here. */
 	void (*on_effect)(void *context, const char *what);
 
-	/* Nonzero makes the step 'point' fail with FERRY_ERROR_FAULT; may be NULL. Points: seize, inject-map, inject-call. */
+	/* Nonzero makes the step 'point' fail with FERRY_ERROR_FAULT; may be NULL. Points: seize, inject-map,
+	 * inject-call, inject-place (the vdso counts as full). */
 	int (*fault)(void *context, const char *point);
 };
 
 #define FERRY_INJECT_OPTIONS_INIT {.size = sizeof(struct ferry_inject_options)}
+
+/*
+ * Also run calls that a seccomp filter of the target answers by killing it. The filter is suspended meanwhile, but it comes
+ * back at the moment of the caller's death: between two instructions of such a call that kills the target. Without the flag
+ * they are refused (SECCOMP).
+ */
+#define FERRY_INJECT_DEADLY_CALLS 1u
 
 /* ------------------------------------------------------------------ threads */
 
@@ -247,6 +259,8 @@ int ferry_inject_blob_unload(struct ferry_blob *blob, struct ferry_error *err);
  * Hold copies only while the target is frozen: a peer sees no end of file otherwise.
  */
 int ferry_inject_get_fd(pid_t pid, int fd, struct ferry_error *err);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

@@ -118,6 +118,7 @@ static int vma_shmem(struct collect *c, const struct snap_task *t, const struct 
 			.pid = t->pid,
 			.address = vma->start,
 			.offset = vma->offset,
+			.map_bytes = vma->end - vma->start,
 		};
 	}
 	shmem->bytes = MAX(shmem->bytes, vma->offset + (vma->end - vma->start));

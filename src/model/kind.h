@@ -64,6 +64,7 @@ struct collect {
 	const struct log_sink *log;
 	struct warden *warden; /* changes outside ferry are entered here before they are made */
 	struct netlock *netlock;
+	void *fd_order;      /* how collect finds descriptions again */
 	void *kind_data[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
 };
 

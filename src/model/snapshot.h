@@ -69,7 +69,7 @@ struct snap_shmem {
 	uint64_t shmid; /* id in the image */
 	uint64_t bytes;
 	pid_t pid; /* a task that maps it, and where */
-	uint64_t address, offset;
+	uint64_t address, offset, map_bytes;
 };
 
 struct snap_task {
@@ -82,6 +82,7 @@ struct snap_task {
 	FsEntry *fs;
 	TaskKobjIdsEntry *ids;
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
+	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct script script;            /* calls to run once in the task, by its leader */
 	struct snap_ask *asks;
 	const struct snap_task *parent;  /* NULL for the root */
