@@ -29,6 +29,9 @@ void plan_release(struct plan *p)
 	vec_foreach(source, &p->sources)
 		close(*source);
 	vec_release(&p->sources);
+	vec_foreach(message, &p->messages)
+		protobuf_c_message_free_unpacked(*message, NULL);
+	vec_release(&p->messages);
 	arena_release(&p->arena);
 }
 

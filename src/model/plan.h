@@ -28,6 +28,7 @@ struct plan_file {
 	const struct kind_ops *kind;
 	void *data;                     /* the kind's own, in the arena */
 	int fd;                         /* in the process that opened it; -1 = not opened yet */
+	bool settled;                   /* in a task: what is set once for the description is set */
 	bool opening;                   /* guards against records that refer to each other in a circle */
 	const struct plan_task *owner;  /* first task that holds it; whose credentials it is opened with. NULL = none */
 };
@@ -92,6 +93,7 @@ struct plan {
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
 	VEC(struct plan_shmem) shmems;
+	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
 	FerryClocksEntry *clocks; /* NULL: the image has none */
 	void **kind_data;         /* by kind index: what a kind's read function found */
