@@ -43,6 +43,31 @@ def wanted_builds(options):
     return [builds.PLAIN, builds.ASAN, builds.CLANG, builds.FUZZ]
 
 
+def wanted(build, options):
+    """With a filter, a build that has no test of that name need not be made. The plain one has the tools of all."""
+    if build is builds.PLAIN or not options.filter or options.mode not in TIERS:
+        return True
+    if build is builds.FUZZ:
+        return discover.matches("fuzz/", options.filter.split("/")[0])
+    return any(discover.matches(test.name, options.filter) for test in discover.meson_tests(build, options.build))
+
+
+def build_all(options):
+    """(results, builds that are ready)."""
+    results, ready = [], []
+    for build in wanted_builds(options):
+        result = builds.configure(build, SOURCE, options.build)
+        if result.outcome == "passed":
+            if not wanted(build, options):
+                continue
+            if not options.list:
+                result = builds.make(build, SOURCE, options.build, options.jobs)
+        results.append(result)
+        if result.outcome == "passed":
+            ready.append(build)
+    return results, ready
+
+
 def find_tests(options, ready):
     """Every test of this mode whose build succeeded."""
     tests = []
@@ -65,8 +90,7 @@ def main():
     results_path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
-    results = [builds.make(build, SOURCE, options.build, options.jobs) for build in wanted_builds(options)]
-    ready = [build for build, result in zip(wanted_builds(options), results) if result.outcome == "passed"]
+    results, ready = build_all(options)
     tests = find_tests(options, ready)
     if options.list:
         for test in tests:

@@ -86,7 +86,9 @@ int ferry_thread_seize(pid_t tid, const struct ferry_inject_options *opts, struc
 int ferry_thread_interrupt(struct ferry_thread *thread, struct ferry_error *err);
 
 /*
- * Wait until the thread is stopped or gone. timeout_ms: 0 only looks, negative waits without limit.
+ * Wait until the thread is stopped or gone. A system call that the stop made fail with EINTR, although no handler is due
+ * (epoll_wait, sigtimedwait, semop...), is set to be made again at once; ferry_thread_release() lets it return EINTR after
+ * all if a handler has become due. timeout_ms: 0 only looks, negative waits without limit.
  * Returns enum ferry_stop (FERRY_STOP_NONE only with timeout_ms 0), or -ETIMEDOUT (TIMEOUT).
  * A thread that is stopped returns the same stop again.
  */
@@ -158,7 +160,7 @@ enum ferry_resume_use {
 /*
  * Rewrite registers, got from a stopped thread, to what a thread must start with to go on without noticing:
  * - an interrupted system call is made again (-512, -513, -514, -516 in rax);
- * - so is one that returns EINTR only because of the stop (epoll_wait, sigtimedwait, semop...; no handler is due);
+ * - so is one that returned EINTR only because of the stop (ferry_thread_wait() has set it so already);
  * - a thread inside a restartable sequence (rseq) starts at its abort handler.
  * user.orig_rax becomes -1. Nothing in the target changes. Returns a mask of what was done.
  */
@@ -182,10 +184,13 @@ int ferry_inject_open(struct ferry_thread *thread, const struct ferry_inject_opt
 void ferry_inject_close(struct ferry_inject *inject);
 
 /*
- * Make sure that a stopped thread stands in code of its own: a thread found in the landing pad of a ferry that died runs
+ * Make sure that stopped threads stand in code of their own: a thread found in the landing pad of a ferry that died runs
  * out of it, a signal about to be delivered is delivered (the thread then stands at the first instruction of its handler).
- * The other calls do it by themselves; call it before the registers of a thread are read for an image.
+ * Call it for all seized threads of a process together, before the registers of any are read for an image: threads in old
+ * pads may wait for each other. The other calls settle their one thread by themselves.
  */
+int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *const *threads, size_t n,
+			    struct ferry_error *err);
 int ferry_inject_settle(struct ferry_inject *inject, struct ferry_thread *thread, struct ferry_error *err);
 
 /*
@@ -254,7 +259,8 @@ int ferry_inject_blob_unload(struct ferry_blob *blob, struct ferry_error *err);
 /* -------------------------------------------------------------- descriptors */
 
 /*
- * A copy of descriptor fd of process pid (pidfd_getfd), close-on-exec; nothing stops. Returns it, or -EBADF (the process
+ * A copy of descriptor fd of process pid (pidfd_getfd), close-on-exec; nothing stops. pid may be any thread where the
+ * kernel can do that (6.9), which is what a process with a zombie leader needs. Returns it, or -EBADF (the process
  * has no such descriptor), -ESRCH (NO_SUCH_TASK), -EPERM (PERMISSION), -EMFILE, -ENOSYS (KERNEL_FEATURE).
  * Hold copies only while the target is frozen: a peer sees no end of file otherwise.
  */

@@ -111,8 +111,8 @@ static int fd_collect_new(struct collect *c, struct fd_view *view, uint32_t *ret
 static int fd_collect(struct collect *c, struct fd_order *order, struct snap_task *t, struct fd_view *view, bool cloexec,
 		      struct ferry_error *err)
 {
-	size_t at;
-	bool found;
+	size_t at = 0;
+	bool found = false;
 	int r = fd_order_find(c->snap, order, t->pid, view->fd, &at, &found, err);
 	if (r < 0)
 		return r;

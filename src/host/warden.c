@@ -122,7 +122,8 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		warden_thaw(e->data);
 		break;
 	case WARDEN_UNLINK:
-		unlink(e->data);
+		if (!w->log->committed)
+			unlink(e->data);
 		break;
 	case WARDEN_ADDRESS_ADD:
 		if (w->actions->address_add)

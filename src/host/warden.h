@@ -31,7 +31,7 @@ enum warden_op {
 	WARDEN_WAKE,            /* value: address of a futex word in shared memory: set to 1 and woken once committed */
 	WARDEN_NET_UNLOCK,      /* value: when; data: id of a network lock */
 	WARDEN_THAW,            /* data: path of a frozen cgroup */
-	WARDEN_UNLINK,          /* data: path of a file to remove */
+	WARDEN_UNLINK,          /* data: path of a file to remove unless the job was committed */
 	WARDEN_ADDRESS_ADD,     /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
 };
 

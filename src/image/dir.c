@@ -111,7 +111,8 @@ static bool is_service(const char *name)
 {
 	enum image_kind kind;
 	uint64_t id;
-	return image_file_parse_name(name, &kind, &id) == 0 && image_file_info(kind)->header == IMAGE_HEADER_SERVICE;
+	return image_file_parse_name(name, &kind, &id) == 0 &&
+	       image_file_info(kind)->header == IMAGE_HEADER_SERVICE;
 }
 
 static bool is_pages(const char *name)
@@ -176,8 +177,9 @@ void image_dir_id(const struct image_dir *dir, uint64_t *ret_hi, uint64_t *ret_l
 void image_dir_id_text(const struct image_dir *dir, char ret_text[37])
 {
 	uint64_t hi = dir->id_hi, lo = dir->id_lo;
-	snprintf(ret_text, 37, "%08x-%04x-%04x-%04x-%012" PRIx64, (uint32_t)(hi >> 32), (uint32_t)(hi >> 16) & 0xffff,
-		 (uint32_t)hi & 0xffff, (uint32_t)(lo >> 48), lo & 0xffffffffffff);
+	snprintf(ret_text, 37, "%08x-%04x-%04x-%04x-%012" PRIx64, (uint32_t)(hi >> 32),
+		 (uint32_t)(hi >> 16) & 0xffff, (uint32_t)hi & 0xffff, (uint32_t)(lo >> 48),
+		 lo & 0xffffffffffff);
 }
 
 uint32_t image_dir_next_pages_id(struct image_dir *dir)
@@ -303,7 +305,8 @@ static int lock_marker(struct image_dir *dir, bool *ret_left, struct ferry_error
 		*ret_left = left;
 		return 0;
 	}
-	return error_set(err, FERRY_ERROR_IMAGE_EXISTS, EEXIST, "others keep writing images into '%s'", dir->path);
+	return error_set(err, FERRY_ERROR_IMAGE_EXISTS, EEXIST, "others keep writing images into '%s'",
+			 dir->path);
 }
 
 static int begin(struct image_dir *dir, struct ferry_error *err)
@@ -324,8 +327,8 @@ static int begin(struct image_dir *dir, struct ferry_error *err)
 	}
 	if (there || left) {
 		if (left && !there)
-			log_write(dir->log, LOG_INFO, "dump", "image", 0, "removing an unfinished image from '%s'",
-				  dir->path);
+			log_write(dir->log, LOG_INFO, "dump", "image", 0,
+				  "removing an unfinished image from '%s'", dir->path);
 		r = remove_old_image(dir, err);
 		if (r < 0) {
 			/* Half removed: the marker stays, so that the next writer goes on. */
@@ -338,8 +341,8 @@ static int begin(struct image_dir *dir, struct ferry_error *err)
 	return r;
 }
 
-int image_dir_create(int at_fd, const char *path, const struct image_dir_create *options, struct image_dir **ret,
-		     struct ferry_error *err)
+int image_dir_create(int at_fd, const char *path, const struct image_dir_create *options,
+		     struct image_dir **ret, struct ferry_error *err)
 {
 	_cleanup_image_dir_ struct image_dir *dir = dir_new(path);
 	if (!dir)
@@ -379,7 +382,8 @@ int image_dir_adopt(struct image_dir *dir, const char *name, struct ferry_error 
 	uint64_t id, size;
 	struct image_checksum checksum;
 	if (image_file_parse_name(name, &kind, &id) < 0 || image_dir__find(dir, name))
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' cannot be entered into the image", name);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' cannot be entered into the image",
+				 name);
 	_cleanup_close_ int fd = fd_open(dir->fd, name, O_RDONLY | O_NOFOLLOW, 0);
 	int r = fd < 0 ? fd : hash_file(fd, UINT64_MAX, &size, &checksum);
 	if (r < 0)
@@ -411,7 +415,8 @@ int image_dir_link_parent(struct image_dir *dir, const char *target, struct ferr
 
 static bool in_manifest(const struct image_dir_entry *entry)
 {
-	return !is_service(entry->name) && strcmp(entry->name, IMAGE_PARENT_NAME) && strcmp(entry->name, manifest_name);
+	return !is_service(entry->name) && strcmp(entry->name, IMAGE_PARENT_NAME) &&
+	       strcmp(entry->name, manifest_name);
 }
 
 static uint64_t realtime_ns(void)
@@ -473,7 +478,8 @@ static int sync_file(struct image_dir *dir, const struct image_dir_entry *entry,
 {
 	if (fault_hit(dir->fault, FAULT_IMAGE_SYNC))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "syncing '%s' failed on purpose", entry->name);
-	_cleanup_close_ int fd = fd_open(dir->fd, image_dir__written_name(entry->name), O_RDONLY | O_NOFOLLOW, 0);
+	_cleanup_close_ int fd =
+		fd_open(dir->fd, image_dir__written_name(entry->name), O_RDONLY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return image_io_error(err, -fd, "cannot open", entry->name);
 	return fsync(fd) < 0 ? image_io_error(err, errno, "cannot sync", entry->name) : 0;
@@ -494,8 +500,10 @@ static int sync_all(struct image_dir *dir, struct ferry_error *err)
 static int read_back_file(struct image_dir *dir, const struct image_dir_entry *entry, struct ferry_error *err)
 {
 	if (fault_hit(dir->fault, FAULT_READ_BACK))
-		return error_set(err, FERRY_ERROR_FAULT, EIO, "reading '%s' back failed on purpose", entry->name);
-	_cleanup_close_ int fd = fd_open(dir->fd, image_dir__written_name(entry->name), O_RDONLY | O_NOFOLLOW, 0);
+		return error_set(err, FERRY_ERROR_FAULT, EIO, "reading '%s' back failed on purpose",
+				 entry->name);
+	_cleanup_close_ int fd =
+		fd_open(dir->fd, image_dir__written_name(entry->name), O_RDONLY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return image_io_error(err, -fd, "cannot read back", entry->name);
 	if (dir->create.read_back_cold)
@@ -506,8 +514,8 @@ static int read_back_file(struct image_dir *dir, const struct image_dir_entry *e
 	if (r < 0)
 		return image_io_error(err, -r, "cannot read back", entry->name);
 	if (size != entry->size || memcmp(&checksum, &entry->checksum, sizeof(checksum)))
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EIO, "'%s' in '%s' does not read back as it was written",
-				 entry->name, dir->path);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EIO,
+				 "'%s' in '%s' does not read back as it was written", entry->name, dir->path);
 	return 0;
 }
 
@@ -543,7 +551,8 @@ static int sync_parent(const struct image_dir *dir, struct ferry_error *err)
 		return 0;
 	_cleanup_close_ int fd = fd_open(dir->fd, "..", O_RDONLY | O_DIRECTORY, 0);
 	if (fd < 0 || fsync(fd) < 0)
-		return image_io_error(err, fd < 0 ? -fd : errno, "cannot sync the directory above", dir->path);
+		return image_io_error(err, fd < 0 ? -fd : errno, "cannot sync the directory above",
+				      dir->path);
 	return 0;
 }
 
@@ -563,12 +572,15 @@ static int publish(struct image_dir *dir, struct ferry_error *err)
 static int finish(struct image_dir *dir, struct ferry_error *err)
 {
 	if (dir->writers)
-		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY, "a file of the image in '%s' is still open", dir->path);
+		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY,
+				 "a file of the image in '%s' is still open", dir->path);
 	if (!image_dir__find(dir, inventory_name))
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' has no inventory", dir->path);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' has no inventory",
+				 dir->path);
 	vec_foreach(entry, &dir->entries)
 		if (!entry->closed)
-			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' was not written to its end", entry->name);
+			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' was not written to its end",
+					 entry->name);
 	int r = dir->create.no_manifest ? 0 : write_manifest(dir, err);
 	if (r == 0)
 		r = sync_all(dir, err);
@@ -580,7 +592,8 @@ static int finish(struct image_dir *dir, struct ferry_error *err)
 int image_dir_finish(struct image_dir *dir, struct ferry_error *err)
 {
 	if (!dir->writing || dir->over)
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' is not being written", dir->path);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' is not being written",
+				 dir->path);
 	int r = finish(dir, err);
 	if (r < 0) {
 		image_dir_abort(dir);
@@ -629,13 +642,15 @@ static int check_version(struct image_dir *dir, struct ferry_error *err)
 	_cleanup_reader_ struct image_reader *r = NULL;
 	int fd = fd_open(dir->fd, inventory_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 	if (fd == -ENOENT) {
-		error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "'%s' holds no image (no %s)", dir->path, inventory_name);
+		error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "'%s' holds no image (no %s)", dir->path,
+			  inventory_name);
 		if (faccessat(dir->fd, IMAGE_UNFINISHED_NAME, F_OK, 0) == 0)
 			error_hint(err, "a dump into this directory did not end; dump again");
 		return -ENOENT;
 	}
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "cannot open '%s' in '%s'", inventory_name, dir->path);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "cannot open '%s' in '%s'", inventory_name,
+				   dir->path);
 	int ret = image_open_fd(fd, inventory_name, IMAGE_INVENTORY, &r, err);
 	if (ret == 0)
 		ret = image_need(r, &inventory_entry__descriptor, &inventory, err);
@@ -657,9 +672,11 @@ static int take_manifest(struct image_dir *dir, const FerryManifestEntry *manife
 		const FerryManifestFile *file = manifest->files[i];
 		enum image_kind kind;
 		uint64_t id;
-		if (strlen(file->name) >= IMAGE_NAME_MAX || image_file_parse_name(file->name, &kind, &id) < 0 ||
+		if (strlen(file->name) >= IMAGE_NAME_MAX ||
+		    image_file_parse_name(file->name, &kind, &id) < 0 ||
 		    file->xxh3_128.len != sizeof(struct image_checksum) || image_dir__find(dir, file->name))
-			return bad(dir, err, manifest_name, "lists a file that cannot be, or lists one twice");
+			return bad(dir, err, manifest_name,
+				   "lists a file that cannot be, or lists one twice");
 		struct image_dir_entry *entry = image_dir__add(dir, file->name);
 		if (!entry)
 			return error_memory(err);
@@ -711,10 +728,11 @@ static int check_file(struct image_dir *dir, const struct image_dir_entry *entry
 	struct stat st;
 	_cleanup_close_ int fd = fd_open(dir->fd, entry->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 	if (fd == -ENOENT)
-		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "'%s' is missing in '%s'", entry->name, dir->path);
+		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "'%s' is missing in '%s'",
+				 entry->name, dir->path);
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno, "cannot open '%s' in '%s'", entry->name,
-				   dir->path);
+		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno, "cannot open '%s' in '%s'",
+				   entry->name, dir->path);
 	if (!S_ISREG(st.st_mode))
 		return bad(dir, err, entry->name, "is no regular file");
 	if ((uint64_t)st.st_size != entry->size)
@@ -728,7 +746,8 @@ static int check_file(struct image_dir *dir, const struct image_dir_entry *entry
 	struct image_checksum checksum;
 	int r = hash_file(fd, UINT64_MAX, &size, &checksum);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot read '%s' in '%s'", entry->name, dir->path);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot read '%s' in '%s'", entry->name,
+				   dir->path);
 	if (memcmp(checksum.bytes, entry->checksum.bytes, sizeof(checksum)))
 		return bad(dir, err, entry->name, "is not what was written: damaged, or from another dump");
 	return 0;
@@ -752,13 +771,15 @@ static int check_strangers(struct image_dir *dir, struct ferry_error *err)
 	return errno ? error_errno(err, FERRY_ERROR_SYSTEM, errno, "cannot list '%s'", dir->path) : 0;
 }
 
-static int check_manifest(struct image_dir *dir, const struct image_dir_open *options, struct ferry_error *err)
+static int check_manifest(struct image_dir *dir, const struct image_dir_open *options,
+			  struct ferry_error *err)
 {
 	int r = read_manifest(dir, err);
 	if (r < 0 || !dir->has_manifest)
 		return r;
 	vec_foreach(entry, &dir->entries) {
-		bool with_checksum = !options->no_checksums && (options->check_pages || !is_pages(entry->name));
+		bool with_checksum =
+			!options->no_checksums && (options->check_pages || !is_pages(entry->name));
 		r = check_file(dir, entry, with_checksum, err);
 		if (r < 0)
 			return r;
@@ -776,9 +797,11 @@ int image_dir_open(int at_fd, const char *path, const struct image_dir_open *opt
 	dir->log = options->log;
 	dir->fd = fd_open(at_fd, path, O_RDONLY | O_DIRECTORY, 0);
 	if (dir->fd == -ENOENT || dir->fd == -ENOTDIR)
-		return error_errno(err, FERRY_ERROR_IMAGE_MISSING, -dir->fd, "cannot open the images directory '%s'", path);
+		return error_errno(err, FERRY_ERROR_IMAGE_MISSING, -dir->fd,
+				   "cannot open the images directory '%s'", path);
 	if (dir->fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -dir->fd, "cannot open the images directory '%s'", path);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -dir->fd, "cannot open the images directory '%s'",
+				   path);
 	int r = check_version(dir, err);
 	if (r == 0)
 		r = check_manifest(dir, options, err);
@@ -793,7 +816,9 @@ int image_dir_open_parent(struct image_dir *dir, const struct image_dir_open *op
 {
 	if (faccessat(dir->fd, IMAGE_PARENT_NAME, F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
 		*ret = NULL;
-		return errno == ENOENT ? 0 : error_errno(err, FERRY_ERROR_SYSTEM, errno, "cannot find the parent image");
+		return errno == ENOENT
+			       ? 0
+			       : error_errno(err, FERRY_ERROR_SYSTEM, errno, "cannot find the parent image");
 	}
 	return image_dir_open(dir->fd, IMAGE_PARENT_NAME, options, ret, err);
 }
@@ -806,7 +831,8 @@ static int compare_files(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
-int image_dir_list(struct image_dir *dir, struct image_dir_file **ret_files, size_t *ret_n, struct ferry_error *err)
+int image_dir_list(struct image_dir *dir, struct image_dir_file **ret_files, size_t *ret_n,
+		   struct ferry_error *err)
 {
 	VEC(struct image_dir_file) files = {0};
 	_cleanup_closedir_ DIR *listing = NULL;
@@ -838,9 +864,11 @@ int image_dir_list(struct image_dir *dir, struct image_dir_file **ret_files, siz
 
 int image_dir_mark_spent(struct image_dir *dir, struct ferry_error *err)
 {
-	_cleanup_close_ int fd = fd_open(dir->fd, IMAGE_SPENT_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+	_cleanup_close_ int fd =
+		fd_open(dir->fd, IMAGE_SPENT_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
 	if (fd == -EEXIST) {
-		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "the image in '%s' was restored before", dir->path);
+		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "the image in '%s' was restored before",
+			  dir->path);
 		error_hint(err, "restoring it again runs the same work a second time");
 		return -EEXIST;
 	}

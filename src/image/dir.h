@@ -37,9 +37,9 @@ struct image_dir_create {
 	bool no_manifest;               /* plain CRIU image: ferry-manifest.img is left out */
 	bool no_sync;                   /* for tests and for images that only pass through memory */
 	enum image_read_back read_back; /* after the sync */
-	bool read_back_cold;            /* ask the kernel to drop its cache first, so that the medium answers */
-	const struct fault *fault;      /* may be NULL; has to outlive the directory */
-	const struct log_sink *log;     /* may be NULL; has to outlive the directory */
+	bool read_back_cold;        /* ask the kernel to drop its cache first, so that the medium answers */
+	const struct fault *fault;  /* may be NULL; has to outlive the directory */
+	const struct log_sink *log; /* may be NULL; has to outlive the directory */
 };
 
 /*
@@ -87,8 +87,8 @@ struct image_dir_open {
  * that we know. IMAGE_BAD: with a manifest, a file is missing, is of another size or content, or is not in
  * the list. An image without a manifest (CRIU's) is opened without these checks.
  */
-must_check int image_dir_open(int at_fd, const char *path, const struct image_dir_open *options, struct image_dir **ret,
-			      struct ferry_error *err);
+must_check int image_dir_open(int at_fd, const char *path, const struct image_dir_open *options,
+			      struct image_dir **ret, struct ferry_error *err);
 
 /* The directory's descriptor, its path for messages, whether it has a manifest, its id (0, 0 without one). */
 int image_dir_fd(const struct image_dir *dir);
@@ -103,8 +103,8 @@ void image_dir_id_text(const struct image_dir *dir, char ret_text[37]);
 bool image_dir_has(const struct image_dir *dir, enum image_kind kind, uint64_t id);
 
 /* The image that this one builds on; *ret is NULL (and 0 returned) when there is none. */
-must_check int image_dir_open_parent(struct image_dir *dir, const struct image_dir_open *options, struct image_dir **ret,
-				     struct ferry_error *err);
+must_check int image_dir_open_parent(struct image_dir *dir, const struct image_dir_open *options,
+				     struct image_dir **ret, struct ferry_error *err);
 
 /* All image files of the directory, sorted by kind and id. */
 struct image_dir_file {

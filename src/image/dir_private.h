@@ -28,8 +28,8 @@ struct image_dir {
 	const struct log_sink *log;
 
 	bool writing;
-	bool made;     /* mkdir was ours */
-	bool over;     /* finished or aborted */
+	bool made; /* mkdir was ours */
+	bool over; /* finished or aborted */
 	struct image_dir_create create;
 	int marker_fd; /* IMAGE_UNFINISHED_NAME, locked while we write */
 	struct image_writer *writers;
@@ -43,8 +43,8 @@ struct image_dir {
 };
 
 /* Names in the directory that are no image files. */
-#define IMAGE_UNFINISHED_NAME "ferry-unfinished"     /* there while a write goes on, and after it was killed */
-#define IMAGE_INVENTORY_NEW "ferry-inventory.new"    /* the inventory before the image is complete */
+#define IMAGE_UNFINISHED_NAME "ferry-unfinished"  /* there while a write goes on, and after it was killed */
+#define IMAGE_INVENTORY_NEW "ferry-inventory.new" /* the inventory before the image is complete */
 #define IMAGE_PARENT_NAME "parent"
 
 /* The name under which a file is written: all but the inventory have their final one. */

@@ -108,7 +108,8 @@ static int writer_fail(struct image_writer *w, int r, const char *what, struct f
 static int writer_write(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
 {
 	if (w->failed)
-		return error_set(err, FERRY_ERROR_SYSTEM, -w->failed, "'%s' could not be written before", w->name);
+		return error_set(err, FERRY_ERROR_SYSTEM, -w->failed, "'%s' could not be written before",
+				 w->name);
 	if (fault_hit(w->fault, FAULT_IMAGE_WRITE)) {
 		w->failed = -EIO;
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "writing '%s' failed on purpose", w->name);
@@ -163,7 +164,8 @@ int image_put_from(struct image_writer *w, int fd, uint64_t n, struct ferry_erro
 		size_t piece = (size_t)MIN(n, (uint64_t)COPY_BUFFER);
 		int r = fd_read_all(fd, bytes, piece);
 		if (r < 0)
-			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot read what goes into '%s'", w->name);
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot read what goes into '%s'",
+					   w->name);
 		r = image_put_raw(w, bytes, piece, err);
 		if (r < 0)
 			return r;
@@ -181,11 +183,13 @@ static int put_u32(struct image_writer *w, uint32_t value, struct ferry_error *e
 int image_put(struct image_writer *w, const ProtobufCMessage *message, struct ferry_error *err)
 {
 	if (!protobuf_c_message_check(message))
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "a required field of a %s for '%s' is not set",
-				 message->descriptor->name, w->name);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
+				 "a required field of a %s for '%s' is not set", message->descriptor->name,
+				 w->name);
 	size_t n = protobuf_c_message_get_packed_size(message);
 	if (n > IMAGE_MESSAGE_MAX)
-		return error_set(err, FERRY_ERROR_LIMIT, E2BIG, "a %s for '%s' has %zu bytes; at most %u are possible",
+		return error_set(err, FERRY_ERROR_LIMIT, E2BIG,
+				 "a %s for '%s' has %zu bytes; at most %u are possible",
 				 message->descriptor->name, w->name, n, IMAGE_MESSAGE_MAX);
 	int r = put_u32(w, (uint32_t)n, err);
 	if (r < 0)
@@ -215,9 +219,26 @@ static int put_header(struct image_writer *w, enum image_kind kind, struct ferry
 	return r;
 }
 
+/* Make a writer one of the directory's; what it writes is hashed if anybody will ask. */
+static int writer_join(struct image_writer *w, struct image_dir *dir)
+{
+	w->dir = dir;
+	w->index = dir->entries.n - 1; /* just added */
+	w->fault = dir->fault;
+	w->next = dir->writers;
+	dir->writers = w;
+	if (dir->create.no_manifest && dir->create.read_back == IMAGE_READ_BACK_NONE)
+		return 0;
+	w->hash = XXH3_createState();
+	if (!w->hash)
+		return -ENOMEM;
+	XXH3_128bits_reset(w->hash);
+	return 0;
+}
+
 /* fd is taken over, also on failure. */
-static int writer_new(struct image_dir *dir, int fd, const char *name, enum image_kind kind, struct image_writer **ret,
-		      struct ferry_error *err)
+static int writer_new(struct image_dir *dir, int fd, const char *name, enum image_kind kind,
+		      struct image_writer **ret, struct ferry_error *err)
 {
 	_cleanup_close_ int owned = fd;
 	_cleanup_(cleanup_writer_p) struct image_writer *w = malloc(sizeof(*w));
@@ -226,20 +247,7 @@ static int writer_new(struct image_dir *dir, int fd, const char *name, enum imag
 	memset(w, 0, offsetof(struct image_writer, buffer));
 	w->fd = take_fd(owned);
 	w->name = strdup(name);
-	if (dir) {
-		w->dir = dir;
-		w->index = dir->entries.n - 1; /* just added */
-		w->fault = dir->fault;
-		w->next = dir->writers;
-		dir->writers = w;
-		if (!dir->create.no_manifest || dir->create.read_back != IMAGE_READ_BACK_NONE) {
-			w->hash = XXH3_createState();
-			if (!w->hash)
-				return error_memory(err);
-			XXH3_128bits_reset(w->hash);
-		}
-	}
-	if (!w->name)
+	if (!w->name || (dir && writer_join(w, dir) < 0))
 		return error_memory(err);
 	int r = put_header(w, kind, err);
 	if (r < 0)
@@ -248,7 +256,8 @@ static int writer_new(struct image_dir *dir, int fd, const char *name, enum imag
 	return 0;
 }
 
-int image_create_fd(int fd, const char *name, enum image_kind kind, struct image_writer **ret, struct ferry_error *err)
+int image_create_fd(int fd, const char *name, enum image_kind kind, struct image_writer **ret,
+		    struct ferry_error *err)
 {
 	return writer_new(NULL, fd, name, kind, ret, err);
 }
@@ -257,7 +266,8 @@ int image_create(struct image_dir *dir, enum image_kind kind, uint64_t id, struc
 		 struct ferry_error *err)
 {
 	if (!dir->writing || dir->over)
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' is not being written", dir->path);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' is not being written",
+				 dir->path);
 	char name[IMAGE_NAME_MAX];
 	image_file_name(kind, id, name);
 	if (image_dir__find(dir, name))
@@ -289,20 +299,22 @@ uint64_t image_writer_offset(const struct image_writer *w)
 
 int image_close(struct image_writer *w, struct ferry_error *err)
 {
-	_cleanup_(cleanup_writer_p) struct image_writer *owned = w;
+	unused _cleanup_(cleanup_writer_p) struct image_writer *owned = w;
 	if (!w)
 		return 0;
 	int r = writer_flush(w, err);
 	if (r < 0)
 		return r;
 	if (w->failed)
-		return error_set(err, FERRY_ERROR_SYSTEM, -w->failed, "'%s' could not be written before", w->name);
+		return error_set(err, FERRY_ERROR_SYSTEM, -w->failed, "'%s' could not be written before",
+				 w->name);
 	if (w->dir) {
 		/* Start the disk now, so that the sync at the end finds little left to do. Best effort. */
 		if (!w->dir->create.no_sync)
 			sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 		XXH128_hash_t none = {0};
-		image_dir__set_closed(w->dir, w->index, w->offset, w->hash ? XXH3_128bits_digest(w->hash) : none);
+		image_dir__set_closed(w->dir, w->index, w->offset,
+				      w->hash ? XXH3_128bits_digest(w->hash) : none);
 	}
 	int fd = take_fd(w->fd);
 	if (close(fd) < 0 && errno != EINTR)
@@ -342,7 +354,8 @@ int image_bad(const struct image_reader *r, struct ferry_error *err, const char 
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s, offset %" PRIu64 ": %s", r->name, r->offset, text);
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s, offset %" PRIu64 ": %s", r->name,
+			 r->offset, text);
 }
 
 void image_reader_free(struct image_reader *r)
@@ -376,7 +389,8 @@ const char *image_reader_name(const struct image_reader *r)
 }
 
 /* Bytes from the file, past the buffer. */
-static int reader_pread(struct image_reader *r, void *bytes, size_t n, uint64_t offset, struct ferry_error *err)
+static int reader_pread(struct image_reader *r, void *bytes, size_t n, uint64_t offset,
+			struct ferry_error *err)
 {
 	if (fault_hit(r->fault, FAULT_IMAGE_READ))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "reading '%s' failed on purpose", r->name);
@@ -384,14 +398,16 @@ static int reader_pread(struct image_reader *r, void *bytes, size_t n, uint64_t 
 	if (ret == -ENODATA)
 		return image_bad(r, err, "the file became shorter while it was read");
 	if (ret < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -ret, "cannot read '%s' at offset %" PRIu64, r->name, offset);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -ret, "cannot read '%s' at offset %" PRIu64,
+				   r->name, offset);
 	return 0;
 }
 
 int image_get_raw(struct image_reader *r, void *bytes, size_t n, struct ferry_error *err)
 {
 	if (n > image_reader_left(r))
-		return image_bad(r, err, "truncated: %zu bytes should follow, %" PRIu64 " do", n, image_reader_left(r));
+		return image_bad(r, err, "truncated: %zu bytes should follow, %" PRIu64 " do", n,
+				 image_reader_left(r));
 	uint8_t *out = bytes;
 	while (n) {
 		uint64_t into = r->offset - r->buffer_offset;
@@ -403,7 +419,8 @@ int image_get_raw(struct image_reader *r, void *bytes, size_t n, struct ferry_er
 			r->offset += piece;
 			continue;
 		}
-		size_t want = n >= sizeof(r->buffer) ? n : (size_t)MIN(image_reader_left(r), sizeof(r->buffer));
+		size_t want =
+			n >= sizeof(r->buffer) ? n : (size_t)MIN(image_reader_left(r), sizeof(r->buffer));
 		int ret = reader_pread(r, n >= sizeof(r->buffer) ? out : r->buffer, want, r->offset, err);
 		if (ret < 0)
 			return ret;
@@ -455,8 +472,8 @@ static int expect_magic(struct image_reader *r, uint32_t want, struct ferry_erro
 	if (ret < 0 || found == want)
 		return ret;
 	r->offset = at;
-	return image_bad(r, err, "wrong magic: expected 0x%08x (%s), found 0x%08x (%s)", want, magic_word(want), found,
-			 magic_word(found));
+	return image_bad(r, err, "wrong magic: expected 0x%08x (%s), found 0x%08x (%s)", want,
+			 magic_word(want), found, magic_word(found));
 }
 
 static int check_header(struct image_reader *r, enum image_kind kind, struct ferry_error *err)
@@ -497,7 +514,8 @@ static int reader_new(int fd, const char *name, const struct fault *fault, struc
 	return 0;
 }
 
-int image_open_fd(int fd, const char *name, enum image_kind kind, struct image_reader **ret, struct ferry_error *err)
+int image_open_fd(int fd, const char *name, enum image_kind kind, struct image_reader **ret,
+		  struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *r = NULL;
 	int ret_code = reader_new(fd, name, NULL, &r, err);
@@ -528,7 +546,8 @@ int image_open_any(int fd, const char *name, enum image_kind *ret_kind, struct i
 	/* The name decides between kinds that share a magic, and for those without one. */
 	const char *base = strrchr(name, '/');
 	bool named = image_file_parse_name(base ? base + 1 : name, &kind, &id) == 0;
-	if (!named || (known && image_file_info(kind)->magic != word && image_file_info(kind)->header != IMAGE_HEADER_NONE))
+	if (!named || (known && image_file_info(kind)->magic != word &&
+		       image_file_info(kind)->header != IMAGE_HEADER_NONE))
 		kind = by_magic;
 	if (!known && !named)
 		return image_bad(r, err, "no image file: 0x%08x is no magic that is known", word);
@@ -547,8 +566,8 @@ int image_open_optional(struct image_dir *dir, enum image_kind kind, uint64_t id
 	image_file_name(kind, id, name);
 	*ret = NULL;
 	/* What the manifest does not list is no part of this image, whoever put it there. */
-	if (dir->has_manifest && kind != IMAGE_FERRY_MANIFEST && image_file_info(kind)->header != IMAGE_HEADER_SERVICE &&
-	    !image_dir__find(dir, name))
+	if (dir->has_manifest && kind != IMAGE_FERRY_MANIFEST &&
+	    image_file_info(kind)->header != IMAGE_HEADER_SERVICE && !image_dir__find(dir, name))
 		return 0;
 	int fd = fd_open(dir->fd, dir->writing && !dir->over ? image_dir__written_name(name) : name,
 			 O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
@@ -620,20 +639,11 @@ static const char *wire_check(struct wire w, const ProtobufCMessageDescriptor *t
 			return "a field's tag is cut off";
 		bool ok = true;
 		switch (tag & 7) {
-		case 0:
-			ok = wire_varint(&w, &n);
-			break;
-		case 1:
-			ok = wire_skip(&w, 8);
-			break;
-		case 2:
-			ok = wire_varint(&w, &n) && wire_skip(&w, n);
-			break;
-		case 5:
-			ok = wire_skip(&w, 4);
-			break;
-		default:
-			return "a field has an unknown wire type";
+		case 0: ok = wire_varint(&w, &n); break;
+		case 1: ok = wire_skip(&w, 8); break;
+		case 2: ok = wire_varint(&w, &n) && wire_skip(&w, n); break;
+		case 5: ok = wire_skip(&w, 4); break;
+		default: return "a field has an unknown wire type";
 		}
 		if (!ok)
 			return "a field is longer than its message";
@@ -652,8 +662,8 @@ static const char *wire_check(struct wire w, const ProtobufCMessageDescriptor *t
 	return NULL;
 }
 
-int image_unpack(const char *name, uint64_t offset, const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
-		 size_t n, ProtobufCMessage **ret_message, struct ferry_error *err)
+int image_unpack(const char *name, uint64_t offset, const ProtobufCMessageDescriptor *type,
+		 const uint8_t *bytes, size_t n, ProtobufCMessage **ret_message, struct ferry_error *err)
 {
 	/* An empty message has no bytes to point to. */
 	const uint8_t *from = bytes ? bytes : (const uint8_t *)"";
@@ -665,13 +675,15 @@ int image_unpack(const char *name, uint64_t offset, const ProtobufCMessageDescri
 			wrong = "a required field is missing or a field is damaged";
 	}
 	if (wrong)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s, offset %" PRIu64 ": no valid %s (%zu bytes): %s",
-				 name, offset, type->name, n, wrong);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "%s, offset %" PRIu64 ": no valid %s (%zu bytes): %s", name, offset,
+				 type->name, n, wrong);
 	*ret_message = message;
 	return 0;
 }
 
-int image_get(struct image_reader *r, const ProtobufCMessageDescriptor *type, void *ret_message, struct ferry_error *err)
+int image_get(struct image_reader *r, const ProtobufCMessageDescriptor *type, void *ret_message,
+	      struct ferry_error *err)
 {
 	if (!image_reader_left(r))
 		return 0;
@@ -683,7 +695,8 @@ int image_get(struct image_reader *r, const ProtobufCMessageDescriptor *type, vo
 	if (n > IMAGE_MESSAGE_MAX || n > image_reader_left(r)) {
 		uint64_t left = image_reader_left(r);
 		r->offset = at;
-		return image_bad(r, err, "truncated: a %s of %u bytes should follow, %" PRIu64 " do", type->name, n, left);
+		return image_bad(r, err, "truncated: %u bytes of %s should follow, %" PRIu64 " do", n,
+				 type->name, left);
 	}
 	uint8_t small[4096];
 	_cleanup_free_ uint8_t *large = n > sizeof(small) ? malloc(n) : NULL;
@@ -701,15 +714,17 @@ int image_get(struct image_reader *r, const ProtobufCMessageDescriptor *type, vo
 	return 1;
 }
 
-int image_need(struct image_reader *r, const ProtobufCMessageDescriptor *type, void *ret_message, struct ferry_error *err)
+int image_need(struct image_reader *r, const ProtobufCMessageDescriptor *type, void *ret_message,
+	       struct ferry_error *err)
 {
 	int ret = image_get(r, type, ret_message, err);
 	if (ret != 0)
 		return ret < 0 ? ret : 0;
-	return image_bad(r, err, "truncated: a %s should follow", type->name);
+	return image_bad(r, err, "truncated: %s should follow", type->name);
 }
 
-int image_get_one(struct image_dir *dir, enum image_kind kind, uint64_t id, void *ret_message, struct ferry_error *err)
+int image_get_one(struct image_dir *dir, enum image_kind kind, uint64_t id, void *ret_message,
+		  struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *r = NULL;
 	_cleanup_message_ ProtobufCMessage *message = NULL;
@@ -729,12 +744,8 @@ int image_payload_bytes(enum image_payload payload, const ProtobufCMessage *mess
 {
 	uint64_t n = 0, grain = 1;
 	switch (payload) {
-	case IMAGE_PAYLOAD_PIPE:
-		n = ((const PipeDataEntry *)message)->bytes;
-		break;
-	case IMAGE_PAYLOAD_PACKET:
-		n = ((const SkPacketEntry *)message)->length;
-		break;
+	case IMAGE_PAYLOAD_PIPE: n = ((const PipeDataEntry *)message)->bytes; break;
+	case IMAGE_PAYLOAD_PACKET: n = ((const SkPacketEntry *)message)->length; break;
 	case IMAGE_PAYLOAD_SHM:
 		n = ((const IpcShmEntry *)message)->in_pagemaps ? 0 : ((const IpcShmEntry *)message)->size;
 		grain = 4;
@@ -750,21 +761,70 @@ int image_payload_bytes(enum image_payload payload, const ProtobufCMessage *mess
 		break;
 	case IMAGE_PAYLOAD_GHOST:
 		/* Of a chunk; without chunks the file itself says where its bytes end. */
-		n = message->descriptor == &ghost_chunk_entry__descriptor ? ((const GhostChunkEntry *)message)->len : 0;
+		n = message->descriptor == &ghost_chunk_entry__descriptor
+			    ? ((const GhostChunkEntry *)message)->len
+			    : 0;
 		break;
 	case IMAGE_PAYLOAD_TCP:
-		n = (uint64_t)((const TcpStreamEntry *)message)->inq_len + ((const TcpStreamEntry *)message)->outq_len;
+		n = (uint64_t)((const TcpStreamEntry *)message)->inq_len +
+		    ((const TcpStreamEntry *)message)->outq_len;
 		break;
 	case IMAGE_PAYLOAD_BPF:
 		n = (uint64_t)((const BpfmapDataEntry *)message)->keys_bytes +
 		    ((const BpfmapDataEntry *)message)->values_bytes;
 		break;
-	case IMAGE_PAYLOAD_NONE:
-		break;
+	case IMAGE_PAYLOAD_NONE: break;
 	}
 	if (n > INT64_MAX)
 		return -EBADMSG;
 	*ret_pad = (uint32_t)(align_up(n, grain) - n);
 	*ret_bytes = n + *ret_pad;
 	return 0;
+}
+
+/* A deleted file's bytes go on to the end of the image file, unless they come in chunks. */
+bool image_has_payload(enum image_payload payload, const ProtobufCMessage *message)
+{
+	if (payload == IMAGE_PAYLOAD_GHOST && message->descriptor == &ghost_file_entry__descriptor)
+		return !((const GhostFileEntry *)message)->chunks;
+	return payload != IMAGE_PAYLOAD_NONE;
+}
+
+bool image_payload_is_tail(enum image_payload payload, const ProtobufCMessage *message)
+{
+	return payload == IMAGE_PAYLOAD_GHOST && message->descriptor == &ghost_file_entry__descriptor &&
+	       !((const GhostFileEntry *)message)->chunks;
+}
+
+static int skip_one(struct image_reader *r, enum image_payload payload, const ProtobufCMessage *message,
+		    struct ferry_error *err)
+{
+	uint64_t n = 0;
+	uint32_t pad;
+	if (image_payload_bytes(payload, message, &n, &pad) < 0)
+		return image_bad(r, err, "the length of what follows cannot be");
+	return image_skip_raw(r, n, err);
+}
+
+int image_skip_payload(struct image_reader *r, const struct image_file_info *info,
+		       const ProtobufCMessage *message, struct ferry_error *err)
+{
+	if (image_payload_is_tail(info->payload, message))
+		return image_skip_raw(r, image_reader_left(r), err);
+	if (info->payload != IMAGE_PAYLOAD_MSG)
+		return skip_one(r, info->payload, message, err);
+	for (uint32_t i = 0; i < ((const IpcMsgEntry *)message)->qnum; i++) {
+		_cleanup_message_ IpcMsg *msg = NULL;
+		int ret = image_need(r, &ipc_msg__descriptor, &msg, err);
+		if (ret == 0)
+			ret = skip_one(r, info->payload, &msg->base, err);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+const ProtobufCMessageDescriptor *image_type_at(const struct image_file_info *info, size_t index)
+{
+	return index && info->second && info->layout != IMAGE_LAYOUT_MANY ? info->second : info->first;
 }

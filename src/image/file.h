@@ -43,8 +43,8 @@ struct image_reader;
  * open when the directory is aborted is discarded and freed, so that an error path needs no clean-up of its own.
  * -EEXIST: this write of the directory has made that file already.
  */
-must_check int image_create(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_writer **ret,
-			    struct ferry_error *err);
+must_check int image_create(struct image_dir *dir, enum image_kind kind, uint64_t id,
+			    struct image_writer **ret, struct ferry_error *err);
 
 /* Start a file outside of any directory on an open descriptor (taken over, also on failure); name is for messages. */
 must_check int image_create_fd(int fd, const char *name, enum image_kind kind, struct image_writer **ret,
@@ -55,7 +55,8 @@ must_check int image_put(struct image_writer *w, const ProtobufCMessage *message
 
 /* Append raw bytes; iov may have any number of elements. */
 must_check int image_put_raw(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err);
-must_check int image_put_iov(struct image_writer *w, const struct iovec *iov, size_t n_iov, struct ferry_error *err);
+must_check int image_put_iov(struct image_writer *w, const struct iovec *iov, size_t n_iov,
+			     struct ferry_error *err);
 
 /* Append n bytes of another file (or pipe or socket) from its position; -ENODATA when it ends early. */
 must_check int image_put_from(struct image_writer *w, int fd, uint64_t n, struct ferry_error *err);
@@ -67,8 +68,8 @@ uint64_t image_writer_offset(const struct image_writer *w);
 must_check int image_close(struct image_writer *w, struct ferry_error *err);
 
 /* image_create, image_put, image_close in one, for kinds with one message. */
-must_check int image_put_one(struct image_dir *dir, enum image_kind kind, uint64_t id, const ProtobufCMessage *message,
-			     struct ferry_error *err);
+must_check int image_put_one(struct image_dir *dir, enum image_kind kind, uint64_t id,
+			     const ProtobufCMessage *message, struct ferry_error *err);
 
 /*
  * Open a file and check its header. A file that is missing is -ENOENT and IMAGE_MISSING; image_open_optional
@@ -76,8 +77,8 @@ must_check int image_put_one(struct image_dir *dir, enum image_kind kind, uint64
  */
 must_check int image_open(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_reader **ret,
 			  struct ferry_error *err);
-must_check int image_open_optional(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_reader **ret,
-				   struct ferry_error *err);
+must_check int image_open_optional(struct image_dir *dir, enum image_kind kind, uint64_t id,
+				   struct image_reader **ret, struct ferry_error *err);
 
 /* Open a file outside of any directory, by descriptor (taken over, also on failure); name is for messages. */
 must_check int image_open_fd(int fd, const char *name, enum image_kind kind, struct image_reader **ret,
@@ -118,12 +119,25 @@ const char *image_reader_name(const struct image_reader *r);
 int image_bad(const struct image_reader *r, struct ferry_error *err, const char *fmt, ...) printf_like(3, 4);
 
 /* Bytes that follow a message of this kind (before the next message); *ret_pad of them are padding. */
-must_check int image_payload_bytes(enum image_payload payload, const ProtobufCMessage *message, uint64_t *ret_bytes,
-				   uint32_t *ret_pad);
+must_check int image_payload_bytes(enum image_payload payload, const ProtobufCMessage *message,
+				   uint64_t *ret_bytes, uint32_t *ret_pad);
+
+/*
+ * Whether anything follows a message (it may still be empty); whether that goes on to the end of the file; and
+ * stepping over it.
+ */
+bool image_has_payload(enum image_payload payload, const ProtobufCMessage *message);
+bool image_payload_is_tail(enum image_payload payload, const ProtobufCMessage *message);
+must_check int image_skip_payload(struct image_reader *r, const struct image_file_info *info,
+				  const ProtobufCMessage *message, struct ferry_error *err);
+
+/* The type of the index-th message of a file, from 0. */
+const ProtobufCMessageDescriptor *image_type_at(const struct image_file_info *info, size_t index);
 
 /* Check bytes against a schema and unpack them; offset and name are for messages. */
 must_check int image_unpack(const char *name, uint64_t offset, const ProtobufCMessageDescriptor *type,
-			    const uint8_t *bytes, size_t n, ProtobufCMessage **ret_message, struct ferry_error *err);
+			    const uint8_t *bytes, size_t n, ProtobufCMessage **ret_message,
+			    struct ferry_error *err);
 
 static inline void image_message_free(void *message)
 {

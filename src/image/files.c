@@ -4,8 +4,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +15,6 @@
 #include "image/proto/bpfmap-data.pb-c.h"
 #include "image/proto/bpfmap-file.pb-c.h"
 #include "image/proto/cgroup.pb-c.h"
-#include "image/proto/core.pb-c.h"
 #include "image/proto/core-aarch64.pb-c.h"
 #include "image/proto/core-arm.pb-c.h"
 #include "image/proto/core-loongarch64.pb-c.h"
@@ -24,6 +23,7 @@
 #include "image/proto/core-riscv64.pb-c.h"
 #include "image/proto/core-s390.pb-c.h"
 #include "image/proto/core-x86.pb-c.h"
+#include "image/proto/core.pb-c.h"
 #include "image/proto/cpuinfo.pb-c.h"
 #include "image/proto/creds.pb-c.h"
 #include "image/proto/eventfd.pb-c.h"
@@ -55,8 +55,8 @@
 #include "image/proto/pagemap.pb-c.h"
 #include "image/proto/pidfd.pb-c.h"
 #include "image/proto/pidns.pb-c.h"
-#include "image/proto/pipe.pb-c.h"
 #include "image/proto/pipe-data.pb-c.h"
+#include "image/proto/pipe.pb-c.h"
 #include "image/proto/pstree.pb-c.h"
 #include "image/proto/regfile.pb-c.h"
 #include "image/proto/remap-file-path.pb-c.h"
@@ -91,16 +91,16 @@
 
 static const struct image_file_info image_file_infos[IMAGE_KIND_COUNT] = {
 #define IMAGE_FILE(kind, name_, magic_, header_, layout_, payload_, first_, second_, status_) \
-	[IMAGE_##kind] = {                                                                   \
-		.word = #kind,                                                               \
-		.name = name_,                                                               \
-		.magic = magic_,                                                             \
-		.header = IMAGE_HEADER_##header_,                                            \
-		.layout = IMAGE_LAYOUT_##layout_,                                            \
-		.payload = IMAGE_PAYLOAD_##payload_,                                         \
-		.first = &first_##__descriptor,                                              \
-		.second = &second_##__descriptor,                                            \
-		.status = IMAGE_STATUS_##status_,                                            \
+	[IMAGE_##kind] = {                                                                    \
+		.word = #kind,                                                                \
+		.name = name_,                                                                \
+		.magic = magic_,                                                              \
+		.header = IMAGE_HEADER_##header_,                                             \
+		.layout = IMAGE_LAYOUT_##layout_,                                             \
+		.payload = IMAGE_PAYLOAD_##payload_,                                          \
+		.first = &first_##__descriptor,                                               \
+		.second = &second_##__descriptor,                                             \
+		.status = IMAGE_STATUS_##status_,                                             \
 	},
 #include "image/files.def"
 #undef IMAGE_FILE
@@ -140,7 +140,8 @@ void image_file_name(enum image_kind kind, uint64_t id, char ret_name[IMAGE_NAME
 		uint64_t value = two ? id >> 32 : id;
 		p++;
 		if (*p == 's')
-			out += snprintf(out, (size_t)(end - out), "%s", stats_words[id == IMAGE_STATS_RESTORE]);
+			out += snprintf(out, (size_t)(end - out), "%s",
+					stats_words[id == IMAGE_STATS_RESTORE]);
 		else if (*p == '0')
 			out += snprintf(out, (size_t)(end - out), "%04" PRIx64, value), p += 2;
 		else
@@ -183,7 +184,7 @@ static int parse_id(const char **p, char conversion, uint64_t *ret)
 static int match_name(const char *template, const char *name, uint64_t *ret_id)
 {
 	uint64_t id = 0;
-	for (; *template; template++) {
+	for (; *template; template ++) {
 		if (*template != '%') {
 			if (*template != *name++)
 				return -ENOENT;
@@ -216,12 +217,21 @@ int image_file_parse_name(const char *name, enum image_kind *ret_kind, uint64_t 
 int image_file_by_magic(uint32_t magic, enum image_kind *ret_kind)
 {
 	for (int kind = 0; kind < IMAGE_KIND_COUNT; kind++) {
-		if (image_file_infos[kind].header != IMAGE_HEADER_NONE && image_file_infos[kind].magic == magic) {
+		if (image_file_infos[kind].header != IMAGE_HEADER_NONE &&
+		    image_file_infos[kind].magic == magic) {
 			*ret_kind = (enum image_kind)kind;
 			return 0;
 		}
 	}
 	return -ENOENT;
+}
+
+const char *image_file_magic_word(enum image_kind kind)
+{
+	const struct image_file_info *info = &image_file_infos[kind];
+	if (info->header == IMAGE_HEADER_NONE || image_file_by_magic(info->magic, &kind) < 0)
+		return info->word;
+	return image_file_infos[kind].word;
 }
 
 int image_file_by_word(const char *word, enum image_kind *ret_kind)

@@ -70,6 +70,9 @@ void image_file_name(enum image_kind kind, uint64_t id, char ret_name[IMAGE_NAME
 /* The kind and id that a name stands for; -ENOENT when it is no image file. */
 must_check int image_file_parse_name(const char *name, enum image_kind *ret_kind, uint64_t *ret_id);
 
+/* The name of a kind's magic in JSON: kinds that share one share it. */
+const char *image_file_magic_word(enum image_kind kind);
+
 /* The first kind of a magic; of a word; -ENOENT. */
 must_check int image_file_by_magic(uint32_t magic, enum image_kind *ret_kind);
 must_check int image_file_by_word(const char *word, enum image_kind *ret_kind);

@@ -30,14 +30,14 @@ struct image_json_options {
 };
 
 /* Write the rest of the file that r reads (freshly opened) as JSON. */
-must_check int image_decode(struct image_reader *r, enum image_kind kind, const struct image_json_options *options,
-			    FILE *out, struct ferry_error *err);
+must_check int image_decode(struct image_reader *r, enum image_kind kind,
+			    const struct image_json_options *options, FILE *out, struct ferry_error *err);
 
 /* The bytes of the image file that the JSON text describes are written to fd; name is for messages. */
 must_check int image_encode(const char *text, size_t n, const char *name, int fd, struct ferry_error *err);
 
 /* One message alone. */
-must_check int image_json_from_message(const ProtobufCMessage *message, const struct image_json_options *options,
-				       struct strbuf *out);
+must_check int image_json_from_message(const ProtobufCMessage *message,
+				       const struct image_json_options *options, struct strbuf *out);
 must_check int image_json_to_message(struct json_object *json, const ProtobufCMessageDescriptor *type,
 				     ProtobufCMessage **ret_message, struct ferry_error *err);

@@ -28,8 +28,8 @@ struct image_pages_writer {
 	uint64_t written;     /* pages */
 };
 
-int image_pages_create(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_pages_writer **ret,
-		       struct ferry_error *err)
+int image_pages_create(struct image_dir *dir, enum image_kind kind, uint64_t id,
+		       struct image_pages_writer **ret, struct ferry_error *err)
 {
 	_cleanup_free_ struct image_pages_writer *w = calloc(1, sizeof(*w));
 	if (!w)
@@ -74,7 +74,8 @@ static int add_run(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pag
 	    __builtin_mul_overflow(nr_pages, (uint64_t)IMAGE_PAGE_BYTES, &bytes) ||
 	    __builtin_add_overflow(vaddr, bytes, &end))
 		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
-				 "pages at 0x%" PRIx64 " (%" PRIu64 ") are out of order or not aligned", vaddr, nr_pages);
+				 "pages at 0x%" PRIx64 " (%" PRIu64 ") are out of order or not aligned",
+				 vaddr, nr_pages);
 	bool joins = w->run.nr_pages && w->run.flags == flags && w->next == vaddr;
 	int r = 0;
 	if (!joins) {
@@ -93,8 +94,8 @@ int image_pages_add(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pa
 	for (size_t i = 0; i < n_iov; i++)
 		bytes += iov[i].iov_len;
 	if (bytes != nr_pages * IMAGE_PAGE_BYTES)
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "%" PRIu64 " bytes are not %" PRIu64 " pages", bytes,
-				 nr_pages);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
+				 "%" PRIu64 " bytes are not %" PRIu64 " pages", bytes, nr_pages);
 	int r = add_run(w, vaddr, nr_pages, flags | IMAGE_PE_PRESENT, err);
 	if (r < 0)
 		return r;
@@ -122,7 +123,8 @@ int image_pages_add_sparse(struct image_pages_writer *w, uint64_t vaddr, uint64_
 			i++;
 		if (i == from)
 			continue;
-		struct iovec iov = {(void *)(p + from * IMAGE_PAGE_BYTES), (size_t)((i - from) * IMAGE_PAGE_BYTES)};
+		struct iovec iov = {(void *)(p + from * IMAGE_PAGE_BYTES),
+				    (size_t)((i - from) * IMAGE_PAGE_BYTES)};
 		int r = image_pages_add(w, vaddr + from * IMAGE_PAGE_BYTES, i - from, flags, &iov, 1, err);
 		if (r < 0)
 			return r;
@@ -130,8 +132,8 @@ int image_pages_add_sparse(struct image_pages_writer *w, uint64_t vaddr, uint64_
 	return 0;
 }
 
-int image_pages_add_from(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags, int fd,
-			 struct ferry_error *err)
+int image_pages_add_from(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags,
+			 int fd, struct ferry_error *err)
 {
 	int r = add_run(w, vaddr, nr_pages, flags | IMAGE_PE_PRESENT, err);
 	if (r < 0)
@@ -155,7 +157,7 @@ uint64_t image_pages_written(const struct image_pages_writer *w)
 
 int image_pages_close(struct image_pages_writer *w, struct ferry_error *err)
 {
-	_cleanup_free_ struct image_pages_writer *owned = w;
+	unused _cleanup_free_ struct image_pages_writer *owned = w;
 	if (!w)
 		return 0;
 	int r = put_run(w, err);
@@ -183,8 +185,8 @@ void image_pages_reader_free(struct image_pages_reader *r)
 	free(r);
 }
 
-int image_pages_open(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_pages_reader **ret,
-		     struct ferry_error *err)
+int image_pages_open(struct image_dir *dir, enum image_kind kind, uint64_t id,
+		     struct image_pages_reader **ret, struct ferry_error *err)
 {
 	_cleanup_pages_reader_ struct image_pages_reader *r = calloc(1, sizeof(*r));
 	_cleanup_message_ PagemapHead *head = NULL;
@@ -215,24 +217,28 @@ static int check_run(struct image_pages_reader *r, const struct image_run *run, 
 {
 	uint64_t bytes, end;
 	if (run->vaddr % IMAGE_PAGE_BYTES)
-		return image_bad(r->map, err, "the entry before: address 0x%" PRIx64 " is not aligned", run->vaddr);
+		return image_bad(r->map, err, "the entry before: address 0x%" PRIx64 " is not aligned",
+				 run->vaddr);
 	if (!run->nr_pages || __builtin_mul_overflow(run->nr_pages, (uint64_t)IMAGE_PAGE_BYTES, &bytes) ||
 	    __builtin_add_overflow(run->vaddr, bytes, &end))
-		return image_bad(r->map, err, "the entry before: %" PRIu64 " pages at 0x%" PRIx64 " cannot be",
+		return image_bad(r->map, err,
+				 "the entry before: %" PRIu64 " pages at 0x%" PRIx64 " cannot be",
 				 run->nr_pages, run->vaddr);
 	if (run->vaddr < r->next)
 		return image_bad(r->map, err,
-				 "the entry before: address 0x%" PRIx64 " overlaps or precedes the end of the one before it, 0x%" PRIx64,
+				 "the entry before: address 0x%" PRIx64
+				 " overlaps or precedes the end of the one before it, 0x%" PRIx64,
 				 run->vaddr, r->next);
 	if ((run->flags & IMAGE_PE_PARENT) && (run->flags & IMAGE_PE_PRESENT))
-		return image_bad(r->map, err, "the entry before: pages at 0x%" PRIx64 " are both here and in the parent",
+		return image_bad(r->map, err,
+				 "the entry before: pages at 0x%" PRIx64 " are both here and in the parent",
 				 run->vaddr);
 	if (run->flags & IMAGE_PE_PRESENT) {
 		uint64_t have = image_reader_offset(r->pages) + image_reader_left(r->pages);
 		if (bytes > have - r->offset)
 			return image_bad(r->pages, err,
-					 "truncated: pages at 0x%" PRIx64 " need %" PRIu64 " bytes from %" PRIu64
-					 " on, the file has %" PRIu64,
+					 "truncated: pages at 0x%" PRIx64 " need %" PRIu64
+					 " bytes from %" PRIu64 " on, the file has %" PRIu64,
 					 run->vaddr, bytes, r->offset, have);
 	}
 	*ret_end = end;
@@ -292,17 +298,20 @@ int image_pages_read_all(struct image_pages_reader *r, struct image_run **ret_ru
 	return 0;
 }
 
-int image_pages_read(struct image_pages_reader *r, const struct image_run *run, uint64_t first_page, uint64_t nr_pages,
-		     void *bytes, struct ferry_error *err)
+int image_pages_read(struct image_pages_reader *r, const struct image_run *run, uint64_t first_page,
+		     uint64_t nr_pages, void *bytes, struct ferry_error *err)
 {
-	if (!(run->flags & IMAGE_PE_PRESENT) || first_page > run->nr_pages || nr_pages > run->nr_pages - first_page)
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "pages outside of the run at 0x%" PRIx64, run->vaddr);
+	if (!(run->flags & IMAGE_PE_PRESENT) || first_page > run->nr_pages ||
+	    nr_pages > run->nr_pages - first_page)
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "pages outside of the run at 0x%" PRIx64,
+				 run->vaddr);
 	int ret = fd_pread_all(image_reader_fd(r->pages), bytes, (size_t)(nr_pages * IMAGE_PAGE_BYTES),
 			       run->offset + first_page * IMAGE_PAGE_BYTES);
 	if (ret == -ENODATA)
 		return image_bad(r->pages, err, "the file became shorter while it was read");
 	if (ret < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -ret, "cannot read '%s'", image_reader_name(r->pages));
+		return error_errno(err, FERRY_ERROR_SYSTEM, -ret, "cannot read '%s'",
+				   image_reader_name(r->pages));
 	return 0;
 }
 

@@ -177,34 +177,59 @@ static int leave_old_pad(struct ferry_thread *t, struct user_regs_struct *regs, 
 	return run_for(t, round < 10 ? 20000 : 1000000, err);
 }
 
-int ferry_inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
+/* One attempt: 1 = it stands in code of its own, 0 = not yet. */
+static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round, struct ferry_error *err)
 {
-	uint64_t end = time_now_ns() + (uint64_t)MAX(inject_timeout(&t->opts), 0) * 1000000;
 	struct user_regs_struct regs;
 	int r = thread_check_stopped(t, "settling", err);
 
-	if (r < 0 || t->home)
+	if (r < 0)
 		return r;
-	for (int round = 0;; round++) {
-		if (t->stop == FERRY_STOP_EXEC)
-			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program",
-					 t->tid);
-		if (t->stop == FERRY_STOP_SIGNAL) {
-			r = continue_to_stop(t, t->signal, err);
+	if (t->home)
+		return 1;
+	if (t->stop == FERRY_STOP_EXEC)
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program", t->tid);
+	if (t->stop == FERRY_STOP_SIGNAL) {
+		r = continue_to_stop(t, t->signal, err);
+		return MIN(r, 0);
+	}
+	r = regs_get(t, &regs, err);
+	if (r < 0)
+		return r;
+	if (!in_place(inject, regs.rip))
+		return 1;
+	r = leave_old_pad(t, &regs, round, err);
+	return MIN(r, 0);
+}
+
+int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *const *threads, size_t n,
+			    struct ferry_error *err)
+{
+	uint64_t end = time_now_ns() + (uint64_t)MAX(inject_timeout(&inject->opts), 0) * 1000000;
+	bool all = false;
+
+	/* In turn: a thread in an old pad may wait for another one to leave memory that it is about to unmap. */
+	for (int round = 0; !all; round++) {
+		all = true;
+		for (size_t i = 0; i < n; i++) {
+			int r = settle_once(inject, threads[i], round, err);
 			if (r < 0)
 				return r;
-			continue;
+			all = all && r;
 		}
-		r = regs_get(t, &regs, err);
-		if (r < 0 || !in_place(inject, regs.rip))
-			return r;
-		if (inject_timeout(&t->opts) >= 0 && time_now_ns() > end)
-			return error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
-					 "task %d does not come out of the landing pad of a ferry that died", t->tid);
-		r = leave_old_pad(t, &regs, round, err);
-		if (r < 0)
-			return r;
+		if (all || inject_timeout(&inject->opts) < 0 || time_now_ns() < end)
+			continue;
+		error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
+			  "task %d does not come out of the landing pad of a ferry that died", inject->tid);
+		error_hint(err, "settle all threads of the process together");
+		return -ETIMEDOUT;
 	}
+	return 0;
+}
+
+int ferry_inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
+{
+	return ferry_inject_settle_all(inject, &t, 1, err);
 }
 
 /* ---------------------------------------------------------------- away, step */
@@ -246,16 +271,13 @@ static int slot_choose_regs(struct inject_slot *slot, struct ferry_thread *t, co
 	enum restart restart = regs_restart(regs);
 	uint64_t rseq = 0;
 
-	int spurious = regs_spurious_eintr(t, regs, err);
-	if (spurious < 0)
-		return spurious;
-	if (restart != RESTART_NONE || spurious) {
+	if (restart != RESTART_NONE) {
 		regs_fold(&folded, FERRY_RESUME_IN_PLACE, regs_compat_call(t, regs) > 0);
 		eintr.rax = (uint64_t)-EINTR;
 		if (restart == RESTART_AGAIN)
 			eintr = folded;
-		if (spurious)
-			own = folded;
+	} else if (t->mended) {
+		regs_set_eintr(&eintr);
 	} else {
 		int r = regs_leave_rseq(t, &own, &rseq, err);
 		if (r < 0)

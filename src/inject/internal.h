@@ -48,6 +48,7 @@ struct ferry_thread {
 	int exit_status;       /* wait(2) format */
 	bool in_syscall_stop;  /* of our own PTRACE_SYSCALL; .stop is then older */
 	bool at_entry;         /* namely before the call */
+	bool mended;           /* the call it stands before returned a spurious EINTR */
 	bool trap_pending;     /* PTRACE_INTERRUPT was sent and its stop not taken yet */
 	bool listening;        /* group stop with PTRACE_LISTEN */
 
@@ -145,8 +146,15 @@ enum restart { RESTART_NONE, RESTART_AGAIN, RESTART_BLOCK, RESTART_NO_HANDLER };
 /* How the kernel would restart the call that these registers stand in. */
 enum restart regs_restart(const struct user_regs_struct *regs);
 
-/* Whether the call failed with EINTR for no reason but a stop; must_check: -errno. */
-must_check int regs_spurious_eintr(struct ferry_thread *t, const struct user_regs_struct *regs, struct ferry_error *err);
+/*
+ * If a stop made the call fail with EINTR for no reason, have it made again. Done as soon as the stop is seen: a tracer
+ * that dies later changes nothing any more. regs_unmend() takes it back when a handler has become due meanwhile.
+ */
+must_check int regs_mend(struct ferry_thread *t, struct ferry_error *err);
+must_check int regs_unmend(struct ferry_thread *t, struct ferry_error *err);
+
+/* As if a mended call had returned EINTR. */
+void regs_set_eintr(struct user_regs_struct *regs);
 
 /* Make the call again: with its own number, or with that of restart_syscall. */
 void regs_fold(struct user_regs_struct *regs, enum ferry_resume_use use, bool compat_call);

@@ -13,13 +13,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "inject/internal.h"
 
 #define STACK_SCAN_BYTES (256u << 10)
+
+/* A thread leaves a dead ferry's pad within microseconds, once it gets a CPU. */
+#define PATIENCE_NS 1000000000u
 
 static void slot_image(const struct inject_slot *slot, unsigned char image[static PAD_BYTES])
 {
@@ -67,8 +72,8 @@ int slot_erase(struct ferry_inject *inject, int slot, struct ferry_error *err)
 	return slots_pwrite(inject, slot, 1, "erase-pad", err);
 }
 
-/* Stack pointer of a thread that does not run; -EAGAIN when it runs. */
-static int thread_stack_pointer(pid_t tid, uint64_t *ret)
+/* Stack and program pointer of a thread that does not run; -EAGAIN when it runs. */
+static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program)
 {
 	char text[256];
 	unsigned long long stack, program;
@@ -87,7 +92,8 @@ static int thread_stack_pointer(pid_t tid, uint64_t *ret)
 		space--;
 	if (sscanf(space, "%llx %llx", &stack, &program) != 2)
 		return -EAGAIN;
-	*ret = stack;
+	*ret_stack = stack;
+	*ret_program = program;
 	return 0;
 }
 
@@ -110,7 +116,7 @@ static bool slot_in_use(struct ferry_inject *inject, int slot)
 {
 	unsigned char bytes[PAD_BYTES];
 	struct pad_head head;
-	uint64_t from = slot_address(inject, slot), to = from + PAD_BYTES, stack = 0;
+	uint64_t from = slot_address(inject, slot), to = from + PAD_BYTES, stack = 0, program = 0;
 	bool empty = true;
 
 	if (fd_pread_all(inject->mem_fd, bytes, sizeof(bytes), from) < 0)
@@ -123,26 +129,33 @@ static bool slot_in_use(struct ferry_inject *inject, int slot)
 	/* Left by another version, with its slots elsewhere: whose it is cannot be known. Its pads end within microseconds. */
 	if (head.magic != PAD_MAGIC)
 		return false;
-	int r = thread_stack_pointer((pid_t)head.tid, &stack);
+	int r = thread_pointers((pid_t)head.tid, &stack, &program);
 	if (r == -ENOENT || r == -ESRCH)
 		return false;
-	return r < 0 || stack_refers(inject, stack, from, to);
+	return r < 0 || (program >= from && program < to) || stack_refers(inject, stack, from, to);
 }
 
 int slot_find_free(struct ferry_inject *inject, struct ferry_error *err)
 {
-	bool away = false;
+	uint64_t end = time_now_ns() + PATIENCE_NS;
 
-	for (int i = 0; i < INJECT_SLOTS; i++) {
-		if (!inject->slots[i].thread && !slot_in_use(inject, i))
-			return i;
-		away = away || inject->slots[i].thread;
+	for (;;) {
+		bool all_away = true;
+		for (int i = 0; i < INJECT_SLOTS; i++) {
+			if (!inject->slots[i].thread && !slot_in_use(inject, i))
+				return i;
+			all_away = all_away && inject->slots[i].thread;
+		}
+		if (all_away)
+			return error_set(err, FERRY_ERROR_INJECT, EBUSY,
+					 "task %d has no landing pad left: %d threads at most can be injected into at a time",
+					 inject->tid, INJECT_SLOTS);
+		if (time_now_ns() > end)
+			break;
+		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 	}
-	if (away)
-		return error_set(err, FERRY_ERROR_INJECT, EBUSY, "%d threads of task %d are injected into already",
-				 INJECT_SLOTS, inject->tid);
-	error_set(err, FERRY_ERROR_INJECT, EBUSY,
-		  "signal handlers of task %d still return to landing pads of a ferry that died", inject->tid);
-	error_hint(err, "try again when these handlers have returned");
+	error_set(err, FERRY_ERROR_INJECT, EBUSY, "threads of task %d are still in landing pads of a ferry that died",
+		  inject->tid);
+	error_hint(err, "settle all its threads first, or try again when their signal handlers have returned");
 	return -EBUSY;
 }

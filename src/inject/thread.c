@@ -213,12 +213,13 @@ int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct f
 }
 
 /* What the status of a stop means to a caller. */
-static int thread_classify(struct ferry_thread *t, int code)
+static int thread_name_stop(struct ferry_thread *t, int code)
 {
 	int signal = code & 0x7f, event = code >> 8;
 
 	t->signal = 0;
 	t->in_syscall_stop = false;
+	t->mended = false;
 	if (event == PTRACE_EVENT_EXEC)
 		return t->stop = FERRY_STOP_EXEC;
 	if (event == PTRACE_EVENT_STOP && signal != SIGTRAP) {
@@ -233,6 +234,15 @@ static int thread_classify(struct ferry_thread *t, int code)
 	if (thread_ptrace(t, PTRACE_GETSIGINFO, 0, (uintptr_t)&t->signal_info) < 0)
 		t->signal_info = (siginfo_t){.si_signo = signal};
 	return t->stop = FERRY_STOP_SIGNAL;
+}
+
+static int thread_classify(struct ferry_thread *t, int code, struct ferry_error *err)
+{
+	int stop = thread_name_stop(t, code), r = 0;
+
+	if (!t->home && (stop == FERRY_STOP_EVENT || stop == FERRY_STOP_GROUP || stop == FERRY_STOP_SIGNAL))
+		r = regs_mend(t, err);
+	return r < 0 && r != -EOPNOTSUPP ? r : stop;
 }
 
 int ferry_thread_wait(struct ferry_thread *t, int timeout_ms, struct ferry_error *err)
@@ -256,7 +266,7 @@ int ferry_thread_wait(struct ferry_thread *t, int timeout_ms, struct ferry_error
 	}
 	if (!timeout_ms && !r)
 		return FERRY_STOP_NONE;
-	return thread_classify(t, code);
+	return thread_classify(t, code, err);
 }
 
 int thread_check_stopped(const struct ferry_thread *t, const char *what, struct ferry_error *err)
@@ -360,8 +370,8 @@ static int thread_take_trap(struct ferry_thread *t, struct ferry_error *err)
 	r = thread_await(t, inject_timeout(&t->opts), &code, err);
 	if (r < 0)
 		return (int)r;
-	thread_classify(t, code);
-	return 0;
+	r = thread_classify(t, code, err);
+	return (int)MIN(r, 0);
 }
 
 int ferry_thread_resume(struct ferry_thread *t, struct ferry_error *err)
@@ -373,6 +383,8 @@ int ferry_thread_resume(struct ferry_thread *t, struct ferry_error *err)
 	if (t->home)
 		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY, "task %d must be cured before it is resumed", t->tid);
 	r = thread_take_trap(t, err);
+	if (r >= 0)
+		r = regs_unmend(t, err);
 	if (r < 0)
 		return r;
 	bool group = t->stop == FERRY_STOP_GROUP;
@@ -400,8 +412,11 @@ static int thread_detach(struct ferry_thread *t, struct ferry_error *err)
 {
 	if (t->stop == FERRY_STOP_EXITED)
 		return 0;
+	long r = regs_unmend(t, err);
+	if (r < 0)
+		return r == -ESRCH ? 0 : (int)r;
 	inject_effect(&t->opts, "detach");
-	long r = thread_ptrace(t, PTRACE_DETACH, 0, t->stop == FERRY_STOP_SIGNAL ? (uintptr_t)t->signal : 0);
+	r = thread_ptrace(t, PTRACE_DETACH, 0, t->stop == FERRY_STOP_SIGNAL ? (uintptr_t)t->signal : 0);
 	if (r == -ESRCH) {
 		int code = 0;
 		if (thread_await(t, 1000, &code, NULL) == -ESRCH)

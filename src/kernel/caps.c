@@ -125,12 +125,14 @@ int kern_need(const struct kern_caps *caps, enum kern_cap_id id, const char *wha
 	const struct kern_cap_info *info = &cap_infos[id];
 	if (caps && caps->state[id] == KERN_DENIED)
 		return error_errno(err, FERRY_ERROR_PERMISSION, caps->reason[id] ? caps->reason[id] : EPERM,
-				   "%s needs '%s' (%s), which is forbidden here", what, info->word, info->text);
+				   "%s needs '%s' (%s), which is forbidden here", what, info->word,
+				   info->text);
 	struct utsname uts;
 	if (uname(&uts) < 0)
 		snprintf(uts.release, sizeof(uts.release), "unknown");
-	error_set(err, FERRY_ERROR_KERNEL_FEATURE, EOPNOTSUPP, "%s needs '%s' (%s); the running kernel %s lacks it",
-		  what, info->word, info->text, uts.release);
+	error_set(err, FERRY_ERROR_KERNEL_FEATURE, EOPNOTSUPP,
+		  "%s needs '%s' (%s); the running kernel %s lacks it", what, info->word, info->text,
+		  uts.release);
 	error_hint(err, "Linux %s or later has it, if it was built with that option.", info->version);
 	return -EOPNOTSUPP;
 }

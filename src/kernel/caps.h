@@ -26,18 +26,18 @@ enum kern_cap_id {
 enum kern_cap_state {
 	KERN_UNKNOWN = 0, /* not probed */
 	KERN_ABSENT,      /* this kernel lacks it, or was built without it */
-	KERN_DENIED,      /* it is there, but not for the caller: a capability, a sysctl or seccomp forbids it */
+	KERN_DENIED, /* it is there, but not for the caller: a capability, a sysctl or seccomp forbids it */
 	KERN_PRESENT,
 };
 
 struct kern_caps {
-	uint8_t state[KERN_CAP_COUNT];   /* enum kern_cap_state */
-	int16_t reason[KERN_CAP_COUNT];  /* errno value behind ABSENT and DENIED; 0 = none */
-	uint64_t uffd_features;          /* UFFD_FEATURE_*; filled with any of the uffd probes */
-	uint64_t uffd_ioctls;            /* 1 << _UFFDIO_* */
-	bool uffd_user_mode_only;        /* only UFFD_USER_MODE_ONLY descriptors are allowed */
-	struct kern_limits {             /* filled by kern_caps_read_limits() */
-		uint64_t capabilities;   /* effective, 1 << CAP_*; in the caller's user namespace */
+	uint8_t state[KERN_CAP_COUNT];  /* enum kern_cap_state */
+	int16_t reason[KERN_CAP_COUNT]; /* errno value behind ABSENT and DENIED; 0 = none */
+	uint64_t uffd_features;         /* UFFD_FEATURE_*; filled with any of the uffd probes */
+	uint64_t uffd_ioctls;           /* 1 << _UFFDIO_* */
+	bool uffd_user_mode_only;       /* only UFFD_USER_MODE_ONLY descriptors are allowed */
+	struct kern_limits {            /* filled by kern_caps_read_limits() */
+		uint64_t capabilities;  /* effective, 1 << CAP_*; in the caller's user namespace */
 		uint64_t capability_bounding;
 		uint32_t pid_max;
 		uint32_t threads_max;
@@ -45,9 +45,9 @@ struct kern_caps {
 		uint32_t nr_open;
 		uint64_t file_max;
 		uint32_t pipe_max_bytes;
-		uint32_t cap_last;       /* highest CAP_* that this kernel knows */
-		uint32_t overcommit;     /* vm.overcommit_memory */
-		char release[65];        /* uname -r */
+		uint32_t cap_last;   /* highest CAP_* that this kernel knows */
+		uint32_t overcommit; /* vm.overcommit_memory */
+		char release[65];    /* uname -r */
 	} limits;
 };
 
@@ -94,4 +94,5 @@ static inline bool kern_capable(const struct kern_caps *caps, unsigned number)
  * Fail with KERNEL_FEATURE unless kern_has(): the message names the interface, the kernel that brought it, and
  * the running one. what: what the caller wanted it for.
  */
-must_check int kern_need(const struct kern_caps *caps, enum kern_cap_id id, const char *what, struct ferry_error *err);
+must_check int kern_need(const struct kern_caps *caps, enum kern_cap_id id, const char *what,
+			 struct ferry_error *err);

@@ -30,4 +30,5 @@ static inline enum kern_cap_state probe_expect(long r, int present_errno, int *r
 }
 
 /* KERN_PRESENT turned to KERN_DENIED unless the caller holds one of two capabilities. */
-enum kern_cap_state probe_privilege(enum kern_cap_state state, unsigned cap, unsigned or_cap, int *ret_reason);
+enum kern_cap_state probe_privilege(enum kern_cap_state state, unsigned cap, unsigned or_cap,
+				    int *ret_reason);

@@ -71,7 +71,8 @@ enum kern_cap_state kern_probe_statmount(unused struct kern_caps *caps, int *ret
 		r = -ENOSYS;
 	if (r < 0)
 		return probe_verdict(r, ret_reason);
-	return probe_verdict(sys_statmount(st.mnt_id, 0, STATMOUNT_MNT_BASIC, &mount, sizeof(mount)), ret_reason);
+	return probe_verdict(sys_statmount(st.mnt_id, 0, STATMOUNT_MNT_BASIC, &mount, sizeof(mount)),
+			     ret_reason);
 }
 
 /* A TCP socket in repair mode, or -errno. */
@@ -97,7 +98,8 @@ enum kern_cap_state kern_probe_tcp_repair_window(unused struct kern_caps *caps, 
 	_cleanup_close_ int fd = repair_socket();
 	if (fd < 0)
 		return probe_verdict(fd, ret_reason);
-	return probe_verdict(sys_ret(getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, &n)), ret_reason);
+	return probe_verdict(sys_ret(getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, &n)),
+			     ret_reason);
 }
 
 enum kern_cap_state kern_probe_tcp_repair_no_probe(unused struct kern_caps *caps, int *ret_reason)
@@ -115,7 +117,8 @@ enum kern_cap_state kern_probe_so_peek_off(unused struct kern_caps *caps, int *r
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return probe_verdict(-errno, ret_reason);
-	return probe_verdict(sys_ret(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset))), ret_reason);
+	return probe_verdict(sys_ret(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset))),
+			     ret_reason);
 }
 
 enum kern_cap_state kern_probe_sock_diag(unused struct kern_caps *caps, int *ret_reason)

@@ -86,7 +86,8 @@ enum kern_cap_state kern_probe_kcmp_epoll(unused struct kern_caps *caps, int *re
 	if (epoll < 0 || event < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, event, &entry) < 0)
 		return probe_verdict(-errno, ret_reason);
 	struct kern_kcmp_epoll_slot slot = {.efd = (uint32_t)epoll, .tfd = (uint32_t)event};
-	long r = sys_kcmp(getpid(), getpid(), KERN_KCMP_EPOLL_TFD, (unsigned long)event, (unsigned long)&slot);
+	long r =
+		sys_kcmp(getpid(), getpid(), KERN_KCMP_EPOLL_TFD, (unsigned long)event, (unsigned long)&slot);
 	return probe_verdict(r, ret_reason);
 }
 
@@ -226,5 +227,6 @@ enum kern_cap_state kern_probe_rseq_config(unused struct kern_caps *caps, int *r
 enum kern_cap_state kern_probe_syscall_dispatch(unused struct kern_caps *caps, int *ret_reason)
 {
 	struct kern_sud_config config;
-	return probe_ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, sizeof(config), &config, false, ret_reason);
+	return probe_ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, sizeof(config), &config, false,
+			    ret_reason);
 }

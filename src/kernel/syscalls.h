@@ -51,7 +51,8 @@ must_check static inline int sys_pidfd_get_info(int pidfd, struct kern_pidfd_inf
 }
 
 /* 0 equal, 1 less, 2 greater, 3 unordered. */
-must_check static inline int sys_kcmp(pid_t a, pid_t b, enum kern_kcmp_type type, unsigned long ia, unsigned long ib)
+must_check static inline int sys_kcmp(pid_t a, pid_t b, enum kern_kcmp_type type, unsigned long ia,
+				      unsigned long ib)
 {
 	return (int)sys_call(SYS_kcmp, a, b, (int)type, ia, ib);
 }
@@ -220,7 +221,8 @@ must_check static inline int sys_open_tree(int dir_fd, const char *path, unsigne
 	return (int)sys_call(SYS_open_tree, dir_fd, path, flags);
 }
 
-must_check static inline int sys_move_mount(int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
+must_check static inline int sys_move_mount(int from_fd, const char *from, int to_fd, const char *to,
+					    unsigned flags)
 {
 	return (int)sys_call(SYS_move_mount, from_fd, from, to_fd, to, flags);
 }
@@ -250,8 +252,8 @@ must_check static inline int sys_mount_setattr(int dir_fd, const char *path, uns
  * buf takes the header and the strings, n bytes in all; -EOVERFLOW when they do not fit. mnt_id is the unique id
  * (statx with STATX_MNT_ID_UNIQUE), ns_id 0 the caller's mount namespace.
  */
-must_check static inline int sys_statmount(uint64_t mnt_id, uint64_t ns_id, uint64_t mask, struct kern_statmount *buf,
-					   size_t n)
+must_check static inline int sys_statmount(uint64_t mnt_id, uint64_t ns_id, uint64_t mask,
+					   struct kern_statmount *buf, size_t n)
 {
 	struct kern_mnt_id_req req = {.mnt_id = mnt_id, .param = mask, .mnt_ns_id = ns_id};
 	/* the first published size, which 6.8 knows, unless the namespace is asked for */
@@ -260,8 +262,8 @@ must_check static inline int sys_statmount(uint64_t mnt_id, uint64_t ns_id, uint
 }
 
 /* Ids of the mounts below mnt_id (LSMT_ROOT: all), after last_id; the number written. */
-must_check static inline ssize_t sys_listmount(uint64_t mnt_id, uint64_t ns_id, uint64_t last_id, uint64_t *ids,
-					       size_t n)
+must_check static inline ssize_t sys_listmount(uint64_t mnt_id, uint64_t ns_id, uint64_t last_id,
+					       uint64_t *ids, size_t n)
 {
 	struct kern_mnt_id_req req = {.mnt_id = mnt_id, .param = last_id, .mnt_ns_id = ns_id};
 	req.size = ns_id ? sizeof(req) : offsetof(struct kern_mnt_id_req, mnt_ns_id);
@@ -320,7 +322,8 @@ must_check static inline int sys_timer_delete(int id)
 
 /* futex(2), the operations that a barrier needs; -EAGAIN when the word differs, -ETIMEDOUT, -EINTR */
 
-must_check static inline int sys_futex_wait_shared(uint32_t *word, uint32_t expected, const struct timespec *timeout)
+must_check static inline int sys_futex_wait_shared(uint32_t *word, uint32_t expected,
+						   const struct timespec *timeout)
 {
 	return (int)sys_call(SYS_futex, word, FUTEX_WAIT, expected, timeout, NULL, 0);
 }

@@ -72,7 +72,7 @@ static int inet_look_up(const struct fd_view *view, const struct inet_sock **ret
 {
 	struct inet_scan *scan = NULL;
 	int r = inet_scan_get(view, &scan, err);
-	if (r >= 0)
+	if (r >= 0 && scan)
 		*ret = inet_socks_find(scan->socks, scan->n, sock_inode(view));
 	return r;
 }

@@ -248,25 +248,17 @@ static int regs_plan_xstate(struct reader *r, struct plan_thread *th, struct fer
 	int ret = regs_check_features(th, needed, features, err);
 	if (ret < 0)
 		return ret;
-	if (!th->extra) {
-		th->extra = record_new(a, FerryTaskEntry, ferry_task_entry);
-		if (!th->extra)
-			return error_memory(err);
-	}
-	if (!raw) {
-		th->extra->xstate.data = regs_rebuild(a, fp, features, size);
-		th->extra->xstate.len = size;
-		th->extra->has_xstate = 1;
-		if (!th->extra->xstate.data)
-			return error_memory(err);
-	}
+	th->xstate = raw ? arena_copy(a, th->extra->xstate.data, size) : regs_rebuild(a, fp, features, size);
+	th->xstate_bytes = size;
+	if (!th->xstate)
+		return error_memory(err);
 	/* The image decides what is loaded, never how: a compacted or reserved header would fault in the task. */
-	memset(th->extra->xstate.data + REGS_LEGACY_BYTES + 8, 0, REGS_HEADER_BYTES - 8);
+	memset(th->xstate + REGS_LEGACY_BYTES + 8, 0, REGS_HEADER_BYTES - 8);
 	uint32_t mask, mxcsr;
-	memcpy(&mask, th->extra->xstate.data + 28, 4);
-	memcpy(&mxcsr, th->extra->xstate.data + 24, 4);
+	memcpy(&mask, th->xstate + 28, 4);
+	memcpy(&mxcsr, th->xstate + 24, 4);
 	mxcsr &= 0xffff & (mask ? mask : 0xffbf);
-	memcpy(th->extra->xstate.data + 24, &mxcsr, 4);
+	memcpy(th->xstate + 24, &mxcsr, 4);
 	th->xstate_mask = features & (needed & REGS_AMX_FEATURES ? ~0ull : ~REGS_AMX_FEATURES);
 	return 0;
 }

@@ -175,9 +175,9 @@ static int unix_look_up(const struct fd_view *view, struct unix_scan **ret_scan,
 {
 	char who[64];
 	fd_view_name(view, who, sizeof(who));
-	struct unix_scan *scan;
+	struct unix_scan *scan = NULL;
 	int r = unix_scan_get(view, &scan, err);
-	if (r < 0)
+	if (r < 0 || !scan)
 		return r;
 	const struct unix_sock *sock = unix_socks_find(scan->socks, scan->n, sock_inode(view));
 	if (!sock) {

@@ -165,7 +165,6 @@ struct kind_ops {
 
 	/* both */
 	int (*read)(struct reader *r, struct ferry_error *err);
-	int (*dump_end)(struct dump *d, struct ferry_error *err);
 	/*
 	 * The image is complete (or the dump failed): take back what was changed outside; kill: the tasks are about to
 	 * be killed for good, so what ends with them has to end silently. Called once a job, also after a failure.

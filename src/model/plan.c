@@ -32,6 +32,7 @@ void plan_release(struct plan *p)
 	vec_foreach(message, &p->messages)
 		protobuf_c_message_free_unpacked(*message, NULL);
 	vec_release(&p->messages);
+	vec_release(&p->guards);
 	arena_release(&p->arena);
 }
 

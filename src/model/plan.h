@@ -52,7 +52,9 @@ struct plan_thread {
 	CoreEntry *core;
 	FerryTaskEntry *extra; /* NULL when the image has none */
 	struct script script;
-	uint64_t xstate_mask; /* features that XRSTOR loads from extra->xstate */
+	uint8_t *xstate;      /* XSAVE area in this machine's layout */
+	uint32_t xstate_bytes;
+	uint64_t xstate_mask; /* features that XRSTOR loads from it */
 };
 
 struct plan_task {
@@ -93,6 +95,7 @@ struct plan {
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
 	VEC(struct plan_shmem) shmems;
+	VEC(FerryFileGuardEntry *) guards;
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
 	FerryClocksEntry *clocks; /* NULL: the image has none */

@@ -154,12 +154,13 @@ int proc_read_fd(int dirfd, int fd, struct proc_fds *fds, struct proc_fd *ret_fd
 	return r < 0 ? proc_read_error(dirfd, name, -r, err) : 0;
 }
 
-static int read_fds(int dirfd, struct proc_fds *fds, const struct proc_pid_list *numbers, struct ferry_error *err)
+static int read_fds(int dirfd, struct proc_fds *fds, const struct proc_pid_list *numbers,
+		    struct ferry_error *err)
 {
 	_cleanup_close_ int fd_dir = fd_open(dirfd, "fd", O_RDONLY | O_DIRECTORY, 0);
 	if (fd_dir < 0)
 		return proc_read_error(dirfd, "fd", -fd_dir, err);
-	vec_foreach (number, &numbers->v) {
+	vec_foreach(number, &numbers->v) {
 		struct proc_fd fd;
 		int r = fd_entry(fd_dir, *number, &fds->names, &fd);
 		if (r == -ENOENT && !proc_gone(dirfd))

@@ -18,10 +18,10 @@
 
 struct proc_fd {
 	int32_t fd;
-	uint32_t link;    /* proc_names_get(&fds->names, link); 0 = could not be read, see link_too_long */
-	uint32_t mode;    /* st_mode of what it refers to */
+	uint32_t link;      /* proc_names_get(&fds->names, link); 0 = could not be read, see link_too_long */
+	uint32_t mode;      /* st_mode of what it refers to */
 	bool link_too_long; /* the path has more than PATH_MAX bytes */
-	bool deleted;     /* the text ends in " (deleted)" (which stays) and st_nlink is 0 */
+	bool deleted;       /* the text ends in " (deleted)" (which stays) and st_nlink is 0 */
 	uint64_t dev;
 	uint64_t ino;
 	uint64_t rdev;
@@ -47,7 +47,8 @@ static inline const char *proc_fd_link(const struct proc_fds *fds, const struct 
 must_check int proc_read_fds(int dirfd, struct proc_fds *ret_fds, struct ferry_error *err);
 
 /* One of them; its text goes into fds->names. -ENOENT when it is closed. */
-must_check int proc_read_fd(int dirfd, int fd, struct proc_fds *fds, struct proc_fd *ret_fd, struct ferry_error *err);
+must_check int proc_read_fd(int dirfd, int fd, struct proc_fds *fds, struct proc_fd *ret_fd,
+			    struct ferry_error *err);
 
 /* The threads, ascending. */
 must_check int proc_read_tasks(int dirfd, struct proc_pid_list *ret_tids, struct ferry_error *err);

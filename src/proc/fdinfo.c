@@ -118,8 +118,8 @@ static enum line_result line_timespec(struct lex *l, struct proc_fdinfo *info, s
 {
 	struct timespec *ts = line_at(info, at);
 	uint64_t sec, nsec;
-	if (!lex_char(l, '(') || !lex_u64(l, &sec) || !lex_str(l, ", ") || !lex_u64(l, &nsec) || !lex_char(l, ')') ||
-	    sec > INT64_MAX || nsec >= 1000000000)
+	if (!lex_char(l, '(') || !lex_u64(l, &sec) || !lex_str(l, ", ") || !lex_u64(l, &nsec) ||
+	    !lex_char(l, ')') || sec > INT64_MAX || nsec >= 1000000000)
 		return LINE_BAD;
 	*ts = (struct timespec){.tv_sec = (time_t)sec, .tv_nsec = (long)nsec};
 	return LINE_OK;
@@ -172,8 +172,8 @@ static bool handle(struct lex *l, struct proc_handle *h)
 	uint32_t n, type;
 	if (lex_rest_blank(l))
 		return true;
-	if (!named_u32(l, "fhandle-bytes:", &n) || !named_u32(l, "fhandle-type:", &type) || !named(l, "f_handle:") ||
-	    n > PROC_HANDLE_BYTES || lex_left(l) < (size_t)n * 2)
+	if (!named_u32(l, "fhandle-bytes:", &n) || !named_u32(l, "fhandle-type:", &type) ||
+	    !named(l, "f_handle:") || n > PROC_HANDLE_BYTES || lex_left(l) < (size_t)n * 2)
 		return false;
 	for (uint32_t i = 0; i < n; i++) {
 		struct lex byte = lex_new(l->p, 2);
@@ -196,8 +196,9 @@ static enum line_result line_inotify(struct lex *l, struct proc_fdinfo *info, un
 	uint64_t ignored;
 	if (!w)
 		return LINE_MEMORY;
-	if (!named_u32(l, "wd:", &wd) || wd > INT32_MAX || !named_u64(l, "ino:", &w->ino) || !named_dev(l, &w->dev) ||
-	    !named_u32(l, "mask:", &w->mask) || !named_u64(l, "ignored_mask:", &ignored))
+	if (!named_u32(l, "wd:", &wd) || wd > INT32_MAX || !named_u64(l, "ino:", &w->ino) ||
+	    !named_dev(l, &w->dev) || !named_u32(l, "mask:", &w->mask) ||
+	    !named_u64(l, "ignored_mask:", &ignored))
 		return LINE_BAD;
 	w->wd = (int32_t)wd;
 	return line_result(handle(l, &w->handle));
@@ -228,8 +229,8 @@ static enum line_result line_fanotify(struct lex *l, struct proc_fdinfo *info, u
 	struct proc_fanotify_mark *m = vec_push(&info->fanotify_marks);
 	if (!m)
 		return LINE_MEMORY;
-	if (!fanotify_target(l, m) || !named_u32(l, "mflags:", &m->mflags) || !named_u64(l, "mask:", &m->mask) ||
-	    !named_u64(l, "ignored_mask:", &m->ignored_mask))
+	if (!fanotify_target(l, m) || !named_u32(l, "mflags:", &m->mflags) ||
+	    !named_u64(l, "mask:", &m->mask) || !named_u64(l, "ignored_mask:", &m->ignored_mask))
 		return LINE_BAD;
 	return line_result(handle(l, &m->handle));
 }
@@ -259,13 +260,19 @@ static enum line_result line_tun(struct lex *l, struct proc_fdinfo *info, unused
 static enum line_result line_uffd_api(struct lex *l, struct proc_fdinfo *info, unused size_t at)
 {
 	uint64_t ioctls;
-	return line_result(lex_hex(l, &info->uffd.api) && lex_char(l, ':') && lex_hex(l, &info->uffd.features) &&
-			   lex_char(l, ':') && lex_hex(l, &ioctls));
+	return line_result(lex_hex(l, &info->uffd.api) && lex_char(l, ':') &&
+			   lex_hex(l, &info->uffd.features) && lex_char(l, ':') && lex_hex(l, &ioctls));
 }
 
-#define LINE(key_, how, kind_) {.key = key_, .parse = line_##how, .kind = PROC_FDINFO_##kind_}
-#define NUMBER(key_, how, kind_, member) \
-	{.key = key_, .parse = line_##how, .kind = PROC_FDINFO_##kind_, .at = offsetof(struct proc_fdinfo, member)}
+#define LINE(key_, how, kind_)                                                \
+	{                                                                     \
+		.key = key_, .parse = line_##how, .kind = PROC_FDINFO_##kind_ \
+	}
+#define NUMBER(key_, how, kind_, member)                                       \
+	{                                                                      \
+		.key = key_, .parse = line_##how, .kind = PROC_FDINFO_##kind_, \
+		.at = offsetof(struct proc_fdinfo, member)                     \
+	}
 
 static const struct fdinfo_line fdinfo_lines[] = {
 	LINE("pos:", pos, PLAIN),
@@ -328,7 +335,8 @@ static void fdinfo_set_kind(struct proc_fdinfo *info, enum proc_fdinfo_kind kind
 	}
 }
 
-static enum line_result fdinfo_line(struct lex *line, struct proc_fdinfo *info, bool *ret_pos, bool *ret_flags)
+static enum line_result fdinfo_line(struct lex *line, struct proc_fdinfo *info, bool *ret_pos,
+				    bool *ret_flags)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(fdinfo_lines); i++) {
 		const struct fdinfo_line *f = &fdinfo_lines[i];

@@ -87,7 +87,7 @@ struct proc_fdinfo {
 	union {
 		struct {
 			uint64_t count;
-			int32_t id;     /* -1 = not shown (before 5.2) */
+			int32_t id;       /* -1 = not shown (before 5.2) */
 			int8_t semaphore; /* -1 = not shown (before 6.5) */
 		} eventfd;
 		struct {
@@ -96,7 +96,7 @@ struct proc_fdinfo {
 		struct {
 			int32_t clockid;
 			uint64_t ticks;
-			uint32_t settime_flags; /* TFD_TIMER_* */
+			uint32_t settime_flags;  /* TFD_TIMER_* */
 			struct itimerspec value; /* it_value: what is left, 0 = disarmed */
 		} timerfd;
 		struct {
@@ -140,4 +140,5 @@ void proc_fdinfo_release(struct proc_fdinfo *info);
 #define _cleanup_proc_fdinfo_ __attribute__((cleanup(proc_fdinfo_release)))
 
 /* -EBADMSG unless pos and flags are there and every known line is sound. Release *ret_info also after an error. */
-must_check int proc_fdinfo_parse(const char *text, size_t n, struct proc_fdinfo *ret_info, struct ferry_error *err);
+must_check int proc_fdinfo_parse(const char *text, size_t n, struct proc_fdinfo *ret_info,
+				 struct ferry_error *err);

@@ -31,8 +31,8 @@ int lex_bad(struct ferry_error *err, const char *file, const struct lex *line)
 	for (size_t i = 0; i < n; i++)
 		shown[i] = isprint((unsigned char)line->p[i]) ? line->p[i] : '?';
 	shown[n] = '\0';
-	return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "the kernel's '%s' has a line that ferry cannot read: '%s'",
-			 file, shown);
+	return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG,
+			 "the kernel's '%s' has a line that ferry cannot read: '%s'", file, shown);
 }
 
 int lex_short(struct ferry_error *err, const char *file, const char *what)

@@ -12,7 +12,7 @@ static const struct {
 	const char *word;
 	enum proc_lock_type type;
 } lock_types[] = {
-	{"POSIX", PROC_LOCK_POSIX},   {"OFDLCK", PROC_LOCK_OFD},	{"FLOCK", PROC_LOCK_FLOCK},
+	{"POSIX", PROC_LOCK_POSIX},   {"OFDLCK", PROC_LOCK_OFD},       {"FLOCK", PROC_LOCK_FLOCK},
 	{"LEASE", PROC_LOCK_LEASE},   {"DELEG", PROC_LOCK_DELEGATION}, {"LAYOUT", PROC_LOCK_LAYOUT},
 	{"ACCESS", PROC_LOCK_ACCESS},
 };
@@ -23,8 +23,8 @@ static const struct {
 	enum proc_lease_state lease;
 	bool mandatory;
 } lock_modes[] = {
-	{"ADVISORY"}, {"MANDATORY", .mandatory = true},	    {"*NOINODE*"},
-	{"MSNFS"},    {"ACTIVE", PROC_LEASE_ACTIVE},	    {"BREAKING", PROC_LEASE_BREAKING},
+	{"ADVISORY"}, {"MANDATORY", .mandatory = true}, {"*NOINODE*"},
+	{"MSNFS"},    {"ACTIVE", PROC_LEASE_ACTIVE},    {"BREAKING", PROC_LEASE_BREAKING},
 	{"UNKNOWN"},  {"BREAKER", PROC_LEASE_BREAKER},
 };
 
@@ -68,7 +68,8 @@ static bool lock_kind(const struct lex *word, struct proc_lock *lock)
 static bool lock_inode(struct lex *l, struct proc_lock *lock)
 {
 	lex_blanks(l);
-	return lex_str(l, "<none>:0") || (lex_dev_pair(l, &lock->dev) && lex_char(l, ':') && lex_u64(l, &lock->ino));
+	return lex_str(l, "<none>:0") ||
+	       (lex_dev_pair(l, &lock->dev) && lex_char(l, ':') && lex_u64(l, &lock->ino));
 }
 
 static bool lock_range(struct lex *l, struct proc_lock *lock)

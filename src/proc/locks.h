@@ -53,4 +53,5 @@ void proc_locks_release(struct proc_locks *locks);
 must_check int proc_lock_parse_line(const char *line, size_t n, struct proc_lock *ret_lock);
 
 /* All of /proc/locks; release *ret_locks also after an error. */
-must_check int proc_locks_parse(const char *text, size_t n, struct proc_locks *ret_locks, struct ferry_error *err);
+must_check int proc_locks_parse(const char *text, size_t n, struct proc_locks *ret_locks,
+				struct ferry_error *err);

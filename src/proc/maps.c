@@ -112,7 +112,8 @@ static enum proc_vma_kind classify(struct lex *name, bool *ret_deleted)
 }
 
 /* Append one mapping; name is raw, as the kernel knows it. */
-static int maps_add(struct proc_maps *maps, const struct proc_vma *new, struct lex name, struct ferry_error *err)
+static int maps_add(struct proc_maps *maps, const struct proc_vma *new, struct lex name,
+		    struct ferry_error *err)
 {
 	bool deleted = false;
 	uint32_t id;
@@ -148,8 +149,8 @@ static bool perm(struct lex *l, char on, uint8_t bit, uint8_t *prot)
 /* "start-end perms offset dev ino" */
 static bool head_line(struct lex *l, struct proc_vma *vma)
 {
-	if (!lex_hex(l, &vma->start) || !lex_char(l, '-') || !lex_hex(l, &vma->end) || vma->start >= vma->end ||
-	    !lex_char(l, ' '))
+	if (!lex_hex(l, &vma->start) || !lex_char(l, '-') || !lex_hex(l, &vma->end) ||
+	    vma->start >= vma->end || !lex_char(l, ' '))
 		return false;
 	if (!perm(l, 'r', PROT_READ, &vma->prot) || !perm(l, 'w', PROT_WRITE, &vma->prot) ||
 	    !perm(l, 'x', PROT_EXEC, &vma->prot))
@@ -158,8 +159,8 @@ static bool head_line(struct lex *l, struct proc_vma *vma)
 		vma->shared = 1;
 	else if (!lex_char(l, 'p'))
 		return false;
-	return lex_char(l, ' ') && lex_hex(l, &vma->offset) && lex_char(l, ' ') && lex_dev_pair(l, &vma->dev) &&
-	       lex_char(l, ' ') && lex_u64(l, &vma->ino);
+	return lex_char(l, ' ') && lex_hex(l, &vma->offset) && lex_char(l, ' ') &&
+	       lex_dev_pair(l, &vma->dev) && lex_char(l, ' ') && lex_u64(l, &vma->ino);
 }
 
 /* In maps only a newline is escaped. */
@@ -177,7 +178,8 @@ static size_t unescape_newline(char *s, size_t n)
 	return out;
 }
 
-static int add_escaped(struct proc_maps *maps, const struct proc_vma *vma, struct lex name, struct ferry_error *err)
+static int add_escaped(struct proc_maps *maps, const struct proc_vma *vma, struct lex name,
+		       struct ferry_error *err)
 {
 	if (!memmem(name.p, lex_left(&name), "\\012", 4))
 		return maps_add(maps, vma, name, err);

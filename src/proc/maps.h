@@ -62,16 +62,16 @@ struct proc_vma {
 	uint64_t end;
 	uint64_t offset; /* bytes */
 	uint64_t ino;
-	uint64_t dev;       /* st_dev as the superblock has it; stat may differ (btrfs, overlayfs) */
-	uint64_t vm_flags;  /* PROC_VM(...); 0 unless read from smaps */
-	uint64_t rss_bytes; /* from smaps */
-	uint32_t name;      /* proc_names_get(&maps->names, name); 0 = none */
-	uint8_t prot;       /* PROT_READ | PROT_WRITE | PROT_EXEC */
-	uint8_t page_shift; /* 12, 21, 30: grain of the mapping; 0 = not known (maps without smaps) */
-	uint8_t pkey;       /* from smaps */
-	uint8_t kind : 5;   /* enum proc_vma_kind */
-	uint8_t shared : 1; /* MAP_SHARED */
-	uint8_t deleted : 1; /* the name ended in " (deleted)", which is cut off */
+	uint64_t dev;          /* st_dev as the superblock has it; stat may differ (btrfs, overlayfs) */
+	uint64_t vm_flags;     /* PROC_VM(...); 0 unless read from smaps */
+	uint64_t rss_bytes;    /* from smaps */
+	uint32_t name;         /* proc_names_get(&maps->names, name); 0 = none */
+	uint8_t prot;          /* PROT_READ | PROT_WRITE | PROT_EXEC */
+	uint8_t page_shift;    /* 12, 21, 30: grain of the mapping; 0 = not known (maps without smaps) */
+	uint8_t pkey;          /* from smaps */
+	uint8_t kind : 5;      /* enum proc_vma_kind */
+	uint8_t shared : 1;    /* MAP_SHARED */
+	uint8_t deleted : 1;   /* the name ended in " (deleted)", which is cut off */
 	uint8_t has_flags : 1; /* vm_flags is valid */
 };
 
@@ -103,7 +103,8 @@ const char *proc_vma_kind_word(enum proc_vma_kind kind);
  * In this text a newline in a name stands as \012, and so does a name that really holds these four characters;
  * the ioctl knows better, and so does /proc/PID/map_files.
  */
-must_check int proc_maps_parse(const char *text, size_t n, struct proc_maps *ret_maps, struct ferry_error *err);
+must_check int proc_maps_parse(const char *text, size_t n, struct proc_maps *ret_maps,
+			       struct ferry_error *err);
 
 /*
  * The same in pieces: any number of bytes at a time, a line may be cut anywhere. proc_maps_end() says whether the
@@ -119,7 +120,8 @@ struct proc_maps_parser {
 };
 
 void proc_maps_begin(struct proc_maps_parser *parser, struct proc_maps *maps);
-must_check int proc_maps_feed(struct proc_maps_parser *parser, const char *bytes, size_t n, struct ferry_error *err);
+must_check int proc_maps_feed(struct proc_maps_parser *parser, const char *bytes, size_t n,
+			      struct ferry_error *err);
 must_check int proc_maps_end(struct proc_maps_parser *parser, struct ferry_error *err);
 void proc_maps_parser_release(struct proc_maps_parser *parser);
 
@@ -129,5 +131,5 @@ struct procmap_query;
  * Append what one PROCMAP_QUERY answered. name: bytes of vma_name_addr; may be NULL when vma_name_size is 0.
  * -EAGAIN when it does not follow the mappings before it.
  */
-must_check int proc_maps_add_query(struct proc_maps *maps, const struct procmap_query *query, const char *name,
-				   struct ferry_error *err);
+must_check int proc_maps_add_query(struct proc_maps *maps, const struct procmap_query *query,
+				   const char *name, struct ferry_error *err);

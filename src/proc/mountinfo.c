@@ -107,7 +107,7 @@ int proc_mounts_parse(const char *text, size_t n, struct proc_mounts *ret_mounts
 
 const struct proc_mount *proc_mounts_find(const struct proc_mounts *mounts, int32_t id)
 {
-	vec_foreach (m, &mounts->v)
+	vec_foreach(m, &mounts->v)
 		if (m->id == id)
 			return m;
 	return NULL;

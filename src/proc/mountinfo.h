@@ -35,7 +35,8 @@ struct proc_mounts {
 void proc_mounts_release(struct proc_mounts *mounts);
 
 /* Release *ret_mounts also after an error. */
-must_check int proc_mounts_parse(const char *text, size_t n, struct proc_mounts *ret_mounts, struct ferry_error *err);
+must_check int proc_mounts_parse(const char *text, size_t n, struct proc_mounts *ret_mounts,
+				 struct ferry_error *err);
 
 /* The mount with this id, or NULL. */
 const struct proc_mount *proc_mounts_find(const struct proc_mounts *mounts, int32_t id);

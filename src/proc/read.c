@@ -36,13 +36,15 @@ bool proc_exists(int dirfd)
 	return !proc_gone(dirfd);
 }
 
-/* "/proc/41" for messages. */
+/* "/proc/41" for messages, also when it is gone. */
 static void dir_path(int dirfd, char *path, size_t n)
 {
 	char link[32];
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", dirfd);
 	ssize_t got = dirfd < 0 ? -1 : readlink(link, path, n - 1);
-	path[got < 0 ? 0 : got] = '\0';
+	struct lex l = lex_new(path, got < 0 ? 0 : (size_t)got);
+	lex_cut_deleted(&l);
+	path[lex_left(&l)] = '\0';
 }
 
 int proc_read_error(int dirfd, const char *name, int code, struct ferry_error *err)
@@ -52,9 +54,12 @@ int proc_read_error(int dirfd, const char *name, int code, struct ferry_error *e
 	const char *slash = *path ? "/" : "";
 	if (code == ENOMEM)
 		return error_memory(err);
-	if (code == ESRCH || ((code == ENOENT || code == EBADF || code == EINVAL) && dirfd >= 0 && proc_gone(dirfd)))
-		return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "%s%s%s: the task is gone", path, slash, name);
-	enum ferry_error_id id = code == EACCES || code == EPERM ? FERRY_ERROR_PERMISSION : FERRY_ERROR_SYSTEM;
+	if (code == ESRCH ||
+	    ((code == ENOENT || code == EBADF || code == EINVAL) && dirfd >= 0 && proc_gone(dirfd)))
+		return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "%s%s%s: the task is gone", path,
+				 slash, name);
+	enum ferry_error_id id =
+		code == EACCES || code == EPERM ? FERRY_ERROR_PERMISSION : FERRY_ERROR_SYSTEM;
 	return error_errno(err, id, code, "%s%s%s: cannot read", path, slash, name);
 }
 
@@ -219,7 +224,8 @@ static int read_maps(maps_reader *reader, int dirfd, const char *file, struct pr
 	return r;
 }
 
-int proc_read_maps(int dirfd, const struct kern_caps *caps, struct proc_maps *ret_maps, struct ferry_error *err)
+int proc_read_maps(int dirfd, const struct kern_caps *caps, struct proc_maps *ret_maps,
+		   struct ferry_error *err)
 {
 	if (kern_has(caps, KERN_CAP_PROCMAP_QUERY)) {
 		int r = read_maps(query_maps, dirfd, "maps", ret_maps, err);
@@ -236,7 +242,8 @@ int proc_read_smaps(int dirfd, struct proc_maps *ret_maps, struct ferry_error *e
 
 static int no_vma(uint64_t addr, struct ferry_error *err)
 {
-	return error_set(err, FERRY_ERROR_SYSTEM, ENOENT, "nothing is mapped at %#llx", (unsigned long long)addr);
+	return error_set(err, FERRY_ERROR_SYSTEM, ENOENT, "nothing is mapped at %#llx",
+			 (unsigned long long)addr);
 }
 
 /* One mapping by PROCMAP_QUERY; -ENAMETOOLONG as in query_maps(). */

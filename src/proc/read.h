@@ -75,11 +75,13 @@ must_check int proc_read_children(int dirfd, struct proc_pid_list *ret_children,
 must_check int proc_read_timers(int dirfd, struct proc_timers *ret_timers, struct ferry_error *err);
 
 /* -ENOENT without time namespaces. */
-must_check int proc_read_timens_offsets(int dirfd, struct proc_timens_offsets *ret_offsets, struct ferry_error *err);
+must_check int proc_read_timens_offsets(int dirfd, struct proc_timens_offsets *ret_offsets,
+					struct ferry_error *err);
 must_check int proc_read_uid_map(int dirfd, struct proc_id_map *ret_map, struct ferry_error *err);
 must_check int proc_read_gid_map(int dirfd, struct proc_id_map *ret_map, struct ferry_error *err);
 must_check int proc_read_setgroups(int dirfd, bool *ret_allowed, struct ferry_error *err);
-must_check int proc_read_namespaces(int dirfd, struct proc_namespaces *ret_namespaces, struct ferry_error *err);
+must_check int proc_read_namespaces(int dirfd, struct proc_namespaces *ret_namespaces,
+				    struct ferry_error *err);
 
 /* Open /proc/PID/ns/...; -ENOENT when the kernel or the task has none. */
 must_check int proc_open_namespace(int dirfd, enum proc_ns ns, struct ferry_error *err);

@@ -80,7 +80,8 @@ static int add_children(int dirfd, pid_t tid, struct proc_pid_list *list, struct
 		return 0;
 	if (r == -ENOENT) {
 		snprintf(name, sizeof(name), "task/%d", tid);
-		return faccessat(dirfd, name, F_OK, 0) < 0 ? 0 : proc_read_error(dirfd, "children", ENOENT, err);
+		return faccessat(dirfd, name, F_OK, 0) < 0 ? 0
+							   : proc_read_error(dirfd, "children", ENOENT, err);
 	}
 	if (r < 0)
 		return proc_read_error(dirfd, name, -r, err);
@@ -184,7 +185,8 @@ int proc_read_namespaces(int dirfd, struct proc_namespaces *ret_namespaces, stru
 			return proc_read_error(dirfd, name, errno, err);
 		link[n] = '\0';
 		if (proc_link_number(link, info->word, &found.ino[i]) < 0)
-			return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "%s: ferry cannot read '%s'", name, link);
+			return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "%s: ferry cannot read '%s'", name,
+					 link);
 	}
 	*ret_namespaces = found;
 	return 0;
@@ -224,7 +226,8 @@ int proc_read_environ(int dirfd, char **ret_bytes, size_t *ret_n, struct ferry_e
 	return proc_read_file(dirfd, "environ", ARGUMENTS_MAX, ret_bytes, ret_n, err);
 }
 
-static int read_number(int dirfd, const char *name, unsigned base, uint64_t *ret_value, struct ferry_error *err)
+static int read_number(int dirfd, const char *name, unsigned base, uint64_t *ret_value,
+		       struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n;
@@ -234,7 +237,8 @@ static int read_number(int dirfd, const char *name, unsigned base, uint64_t *ret
 	return proc_u64_parse(text, n, base, name, ret_value, err);
 }
 
-static int read_number32(int dirfd, const char *name, unsigned base, uint32_t *ret_value, struct ferry_error *err)
+static int read_number32(int dirfd, const char *name, unsigned base, uint32_t *ret_value,
+			 struct ferry_error *err)
 {
 	uint64_t value;
 	int r = read_number(dirfd, name, base, &value, err);
@@ -262,7 +266,8 @@ int proc_read_oom_score_adj(int dirfd, int *ret_adj, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (value < -1000 || value > 1000)
-		return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "oom_score_adj: the number is out of range");
+		return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG,
+				 "oom_score_adj: the number is out of range");
 	*ret_adj = (int)value;
 	return 0;
 }

@@ -75,7 +75,8 @@ static bool field_ids(struct lex *l, void *at)
 		if (!lex_u32(l, &v[i]))
 			return false;
 	}
-	*(struct proc_ids *)at = (struct proc_ids){.real = v[0], .effective = v[1], .saved = v[2], .fs = v[3]};
+	*(struct proc_ids *)at =
+		(struct proc_ids){.real = v[0], .effective = v[1], .saved = v[2], .fs = v[3]};
 	return true;
 }
 
@@ -171,9 +172,14 @@ static bool field_thread_features(struct lex *l, void *at)
 	return true;
 }
 
-#define FIELD(key_, kind, member, ...) \
-	{.key = key_, .parse = field_##kind, .at = offsetof(struct proc_status, member), __VA_ARGS__}
-#define WHOLE(key_, kind, ...) {.key = key_, .parse = field_##kind, __VA_ARGS__}
+#define FIELD(key_, kind, member, ...)                                                                      \
+	{                                                                                                   \
+		.key = key_, .parse = field_##kind, .at = offsetof(struct proc_status, member), __VA_ARGS__ \
+	}
+#define WHOLE(key_, kind, ...)                                  \
+	{                                                       \
+		.key = key_, .parse = field_##kind, __VA_ARGS__ \
+	}
 
 /* In the kernel's order, which makes every search end at the first look. */
 static const struct status_field status_fields[] = {
@@ -293,8 +299,10 @@ struct stat_field {
 };
 
 #define STAT(member, is_signed_)                                                                            \
-	{.at = offsetof(struct proc_stat, member), .bytes = sizeof(((struct proc_stat *)0)->member), \
-	 .is_signed = is_signed_}
+	{                                                                                                   \
+		.at = offsetof(struct proc_stat, member), .bytes = sizeof(((struct proc_stat *)0)->member), \
+		.is_signed = is_signed_                                                                     \
+	}
 #define SIGNED(member) STAT(member, true)
 #define UNSIGNED(member) STAT(member, false)
 
@@ -372,7 +380,8 @@ static bool stat_head(struct lex *l, struct proc_stat *st)
 	if (!lex_i32(l, &st->pid) || !lex_str(l, " (") || lex_done(l))
 		return false;
 	const char *close = memrchr(l->p, ')', lex_left(l));
-	if (!close || (size_t)(close - l->p) >= sizeof(st->comm) || memchr(l->p, '\0', (size_t)(close - l->p)))
+	if (!close || (size_t)(close - l->p) >= sizeof(st->comm) ||
+	    memchr(l->p, '\0', (size_t)(close - l->p)))
 		return false;
 	memcpy(st->comm, l->p, (size_t)(close - l->p));
 	l->p = close + 1;

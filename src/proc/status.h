@@ -15,9 +15,9 @@
 #include "base/macros.h"
 
 enum {
-	PROC_PID_DEPTH = 33,   /* MAX_PID_NS_LEVEL + 1 */
-	PROC_CPU_WORDS = 128,  /* 8192 processors */
-	PROC_NAME_BYTES = 72,  /* a thread's name has 15 bytes, a kernel worker's up to 63 */
+	PROC_PID_DEPTH = 33,  /* MAX_PID_NS_LEVEL + 1 */
+	PROC_CPU_WORDS = 128, /* 8192 processors */
+	PROC_NAME_BYTES = 72, /* a thread's name has 15 bytes, a kernel worker's up to 63 */
 };
 
 struct proc_ids {
@@ -101,7 +101,8 @@ void proc_status_release(struct proc_status *status);
 #define _cleanup_proc_status_ __attribute__((cleanup(proc_status_release)))
 
 /* -EBADMSG unless Name, State, Tgid, Pid, PPid, Uid, Gid and SigBlk are there and every known line is sound. */
-must_check int proc_status_parse(const char *text, size_t n, struct proc_status *ret_status, struct ferry_error *err);
+must_check int proc_status_parse(const char *text, size_t n, struct proc_status *ret_status,
+				 struct ferry_error *err);
 
 /* The 52 fields of /proc/PID/stat (proc(5)), in order. Addresses are 0 for a reader without ptrace access. */
 struct proc_stat {
@@ -161,4 +162,5 @@ struct proc_stat {
 };
 
 /* The name may hold anything, parentheses and newlines too. */
-must_check int proc_stat_parse(const char *text, size_t n, struct proc_stat *ret_stat, struct ferry_error *err);
+must_check int proc_stat_parse(const char *text, size_t n, struct proc_stat *ret_stat,
+			       struct ferry_error *err);

@@ -167,10 +167,16 @@ void proc_timers_release(struct proc_timers *timers)
 	vec_release(&timers->v);
 }
 
+/* The value was printed with %p until 4.15: no 0x in front, and NULL as a padded "(null)". */
 static bool timer_signal(struct lex *l, struct proc_timer *t)
 {
-	return lex_i32(l, &t->signo) && lex_char(l, '/') && (lex_str(l, "0x") || true) &&
-	       (lex_str(l, "(null)") || lex_hex(l, &t->sigval));
+	if (!lex_i32(l, &t->signo) || !lex_char(l, '/'))
+		return false;
+	lex_blanks(l);
+	if (lex_str(l, "(null)"))
+		return true;
+	lex_str(l, "0x");
+	return lex_hex(l, &t->sigval);
 }
 
 static bool timer_notify(struct lex *l, struct proc_timer *t)
@@ -239,7 +245,8 @@ int proc_timens_offsets_parse(const char *text, size_t n, struct proc_timens_off
 		struct lex rest = line;
 		bool good = true;
 		if (lex_str(&rest, "monotonic"))
-			good = monotonic = timens_value(&rest, &offsets.monotonic.sec, &offsets.monotonic.nsec);
+			good = monotonic =
+				timens_value(&rest, &offsets.monotonic.sec, &offsets.monotonic.nsec);
 		else if (lex_str(&rest, "boottime"))
 			good = boottime = timens_value(&rest, &offsets.boottime.sec, &offsets.boottime.nsec);
 		if (!good)
@@ -318,7 +325,8 @@ int proc_link_number(const char *link, const char *word, uint64_t *ret_number)
 {
 	struct lex l = lex_new(link, strlen(link));
 	uint64_t number;
-	if (!lex_str(&l, word) || !lex_str(&l, ":[") || !lex_u64(&l, &number) || !lex_char(&l, ']') || !lex_done(&l))
+	if (!lex_str(&l, word) || !lex_str(&l, ":[") || !lex_u64(&l, &number) || !lex_char(&l, ']') ||
+	    !lex_done(&l))
 		return -EINVAL;
 	*ret_number = number;
 	return 0;

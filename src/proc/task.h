@@ -41,7 +41,8 @@ struct proc_limits {
 	} v[RLIM_NLIMITS];
 };
 
-must_check int proc_limits_parse(const char *text, size_t n, struct proc_limits *ret_limits, struct ferry_error *err);
+must_check int proc_limits_parse(const char *text, size_t n, struct proc_limits *ret_limits,
+				 struct ferry_error *err);
 
 /* cgroup: one entry a hierarchy; strings lie in one copy of the text */
 
@@ -77,9 +78,9 @@ struct proc_timer {
 	int32_t id;
 	int32_t signo;
 	uint64_t sigval;
-	uint8_t notify;  /* SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD */
-	bool thread_id;  /* SIGEV_THREAD_ID: pid is a thread's */
-	pid_t pid;       /* in the reader's PID namespace */
+	uint8_t notify; /* SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD */
+	bool thread_id; /* SIGEV_THREAD_ID: pid is a thread's */
+	pid_t pid;      /* in the reader's PID namespace */
 	int32_t clockid;
 };
 
@@ -88,7 +89,8 @@ struct proc_timers {
 };
 
 void proc_timers_release(struct proc_timers *timers);
-must_check int proc_timers_parse(const char *text, size_t n, struct proc_timers *ret_timers, struct ferry_error *err);
+must_check int proc_timers_parse(const char *text, size_t n, struct proc_timers *ret_timers,
+				 struct ferry_error *err);
 
 /* timens_offsets, of the namespace that the task's children will be in */
 
@@ -115,14 +117,15 @@ struct proc_id_map {
 };
 
 void proc_id_map_release(struct proc_id_map *map);
-must_check int proc_id_map_parse(const char *text, size_t n, struct proc_id_map *ret_map, struct ferry_error *err);
+must_check int proc_id_map_parse(const char *text, size_t n, struct proc_id_map *ret_map,
+				 struct ferry_error *err);
 
 /* setgroups: "allow" or "deny" */
 must_check int proc_setgroups_parse(const char *text, size_t n, bool *ret_allowed, struct ferry_error *err);
 
 /* Files of one number and a newline. base: 10, 16; what: for the message. */
-must_check int proc_u64_parse(const char *text, size_t n, unsigned base, const char *what, uint64_t *ret_value,
-			      struct ferry_error *err);
+must_check int proc_u64_parse(const char *text, size_t n, unsigned base, const char *what,
+			      uint64_t *ret_value, struct ferry_error *err);
 must_check int proc_i64_parse(const char *text, size_t n, const char *what, int64_t *ret_value,
 			      struct ferry_error *err);
 

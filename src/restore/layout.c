@@ -14,6 +14,9 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "image/dir.h"
+#include "image/pages.h"
+#include "model/vma-status.h"
 #include "restore/restore.h"
 
 enum {
@@ -102,6 +105,66 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 	return 0;
 }
 
+/* Where the task had its vdso block: vvar, then code. */
+static bool layout_find_vdso(const struct plan_task *t, struct vdso_part *ret_vvar, struct vdso_part *ret_code)
+{
+	*ret_vvar = *ret_code = (struct vdso_part){0};
+	for (size_t i = 0; i < t->mm->n_vmas; i++) {
+		const VmaEntry *vma = t->mm->vmas[i];
+		if (vma->status & VMA_STATUS_VVAR)
+			*ret_vvar = (struct vdso_part){vma->start, vma->end - vma->start};
+		if (vma->status & VMA_STATUS_VDSO)
+			*ret_code = (struct vdso_part){vma->start, vma->end - vma->start};
+	}
+	return ret_code->bytes;
+}
+
+/* The task's code holds addresses inside its vdso, so only the same vdso can take that place. */
+static int layout_same_vdso(struct restore *r, const struct plan_task *t, const struct vdso_part *code, struct ferry_error *err)
+{
+	_cleanup_pages_reader_ struct image_pages_reader *pages = NULL;
+	struct image_run run;
+	int ret = image_pages_open(r->reader->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &pages, err);
+	while (ret >= 0 && (ret = image_pages_next(pages, &run, err)) > 0) {
+		uint64_t end = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES;
+		if (run.vaddr > code->start || end < code->start + code->bytes)
+			continue;
+		_cleanup_free_ unsigned char *bytes = malloc(code->bytes);
+		if (!bytes)
+			return error_memory(err);
+		uint64_t first = (code->start - run.vaddr) / IMAGE_PAGE_BYTES;
+		ret = image_pages_read(pages, &run, first, code->bytes / IMAGE_PAGE_BYTES, bytes, err);
+		if (ret < 0)
+			return ret;
+		size_t used = vdso_elf_bytes(bytes, code->bytes);
+		return used && !memcmp(bytes, (const void *)r->vdso.code, used);
+	}
+	/* An image without the pages: the layout has to be proof enough. */
+	return ret < 0 ? ret : 1;
+}
+
+static int layout_vdso(struct restore *r, struct plan_task *t, struct ferry_error *err)
+{
+	struct vdso_part vvar, code;
+	uint64_t offset = r->vdso.code - r->vdso.start;
+	t->vdso_final = t->vdso_parked;
+	if (layout_find_vdso(t, &vvar, &code)) {
+		int same = code.bytes == r->vdso.code_bytes && vvar.bytes == offset && vvar.start + vvar.bytes == code.start;
+		if (same)
+			same = layout_same_vdso(r, t, &code, err);
+		if (same < 0)
+			return same;
+		if (!same) {
+			error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "pid %d was dumped under a kernel with another vdso", t->pid);
+			error_hint(err, "restore on a machine that runs the same kernel");
+			return -ENOTSUP;
+		}
+		t->vdso_final = code.start - offset;
+	}
+	t->gadget = t->vdso_final + r->gadget_offset;
+	return 0;
+}
+
 int layout_plan(struct restore *r, struct ferry_error *err)
 {
 	layout_ranges own = {0};
@@ -110,6 +173,8 @@ int layout_plan(struct restore *r, struct ferry_error *err)
 		error_errno(err, FERRY_ERROR_SYSTEM, -ret, "reading /proc/self/maps");
 	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
 		ret = layout_task(r, &r->plan->tasks[i], &own, err);
+	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
+		ret = layout_vdso(r, &r->plan->tasks[i], err);
 	vec_release(&own);
 	return ret;
 }

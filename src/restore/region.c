@@ -34,7 +34,7 @@ static uint64_t region_code_bytes(void)
 
 static uint64_t region_xstate_bytes(const struct plan_thread *th)
 {
-	return th->extra && th->extra->has_xstate ? align_up(th->extra->xstate.len, 64) : 0;
+	return align_up(th->xstate_bytes, 64);
 }
 
 /* struct clone_args and the tid that it points to. */
@@ -171,7 +171,7 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 		script_at += script_bytes(&th->script);
 		uint64_t xstate = region_xstate_bytes(th);
 		if (xstate) {
-			memcpy(slice + xstate_at, th->extra->xstate.data, th->extra->xstate.len);
+			memcpy(slice + xstate_at, th->xstate, th->xstate_bytes);
 			thread->xstate = base + xstate_at;
 			thread->xstate_mask = th->xstate_mask;
 		}

@@ -21,6 +21,12 @@ void program_die(const char *what)
 	_exit(1);
 }
 
+void program_lacks(const char *what)
+{
+	fprintf(stderr, "%s: %s\n", what, strerror(errno));
+	_exit(77);
+}
+
 void sleep_ms(long ms)
 {
 	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
@@ -106,6 +112,15 @@ void program_start(struct program *p, int argc, char **argv)
 		exit(2);
 	}
 	strcpy(p->folder, argv[1]);
+	p->more = program_told(argc, argv, "more");
+}
+
+bool program_told(int argc, char **argv, const char *word)
+{
+	for (int i = 2; i < argc; i++)
+		if (!strcmp(argv[i], word))
+			return true;
+	return false;
 }
 
 struct program program_role(const struct program *p, const char *role)

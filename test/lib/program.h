@@ -24,6 +24,7 @@
 struct program {
 	char folder[160];
 	char role[24];
+	bool more;         /* the word "more" was given: also state that CRIU does not keep */
 	unsigned answered; /* number of the last question answered */
 	bool bad;          /* an expectation of the current question failed */
 	char reason[320];  /* the first one that did */
@@ -36,8 +37,11 @@ struct program_ops {
 	void (*step)(void *state);                      /* NULL, or work between questions */
 };
 
-/* argv[1] is the mailbox. Ends the process when it is missing. */
+/* argv[1] is the mailbox, words may follow. Ends the process when it is missing. */
 void program_start(struct program *p, int argc, char **argv);
+
+/* Whether a word stands among the arguments. */
+bool program_told(int argc, char **argv, const char *word);
 
 /* A mailbox in the same folder for another process or thread. */
 struct program program_role(const struct program *p, const char *role);
@@ -68,6 +72,9 @@ void program_bad(struct program *p, const char *fmt, ...) printf_like(2, 3);
 			program_bad((p), "%s is %lld (%#llx), not %lld (%#llx)", (what), got_, got_, want_, \
 				    want_);                                                                 \
 	} while (0)
+
+/* End the process, to be counted as skipped: the machine lacks something. */
+void program_lacks(const char *what) __attribute__((noreturn));
 
 /* End the process with a message when a call that sets the state up fails. */
 void program_die(const char *what) __attribute__((noreturn));

@@ -15,13 +15,14 @@ static struct event {
 	const char *name;
 	uint64_t count;
 	int flags;
+	bool more; /* only with "more" */
 	int fd;
 } events[] = {
-	{"plain", 7, EFD_NONBLOCK, -1},
-	{"semaphore", 3, EFD_SEMAPHORE | EFD_NONBLOCK, -1},
-	{"empty", 0, EFD_NONBLOCK | EFD_CLOEXEC, -1},
-	{"blocking", 1, 0, -1},
-	{"large", UINT64_MAX - 1, EFD_NONBLOCK, -1},
+	{"plain", 7, EFD_NONBLOCK, false, -1},
+	{"semaphore", 3, EFD_SEMAPHORE | EFD_NONBLOCK, true, -1},
+	{"empty", 0, EFD_NONBLOCK | EFD_CLOEXEC, false, -1},
+	{"blocking", 1, 0, false, -1},
+	{"large", UINT64_MAX - 1, EFD_NONBLOCK, true, -1},
 };
 
 static long long fdinfo_number(int fd, const char *format)
@@ -45,6 +46,9 @@ static void verify(struct program *p, void *state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
 		const struct event *e = &events[i];
+
+		if (e->fd < 0)
+			continue;
 		long long semaphore = fdinfo_number(e->fd, "eventfd-semaphore: %llu");
 
 		expect_same(p, e->name, fdinfo_number(e->fd, "eventfd-count: %llx"), e->count);
@@ -64,6 +68,9 @@ static void finish(struct program *p, void *state)
 	verify(p, state);
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
 		const struct event *e = &events[i];
+
+		if (e->fd < 0)
+			continue;
 		ssize_t n = e->count || e->flags & EFD_NONBLOCK ? read(e->fd, &value, sizeof(value)) : -1;
 		if (!e->count) {
 			expect(p, n < 0 && errno == EAGAIN, "%s: reading gives something", e->name);
@@ -77,7 +84,7 @@ static void finish(struct program *p, void *state)
 static void spoil(void *state)
 {
 	(void)state;
-	must(write(events[1].fd, &(const uint64_t){1}, 8));
+	must(write(events[0].fd, &(const uint64_t){1}, 8));
 }
 
 int main(int argc, char **argv)
@@ -88,6 +95,8 @@ int main(int argc, char **argv)
 
 	program_start(&p, argc, argv);
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
+		if (events[i].more && !p.more)
+			continue;
 		events[i].fd = must(eventfd(0, events[i].flags));
 		if (events[i].count)
 			must(write(events[i].fd, &events[i].count, 8));

@@ -33,6 +33,9 @@ static const char *const value_names[VALUES] = {
 	"personality",       "oom_score_adj",      "coredump_filter",        "PR_GET_TSC",
 };
 
+/* What CRIU does not keep. */
+static const bool needs_more[VALUES] = {[4] = true, [7] = true, [8] = true, [10] = true};
+
 static long read_number(const char *path, int base)
 {
 	char text[32] = "";
@@ -84,13 +87,14 @@ static void verify(struct program *p, void *state)
 	values_read(&now);
 	expect(p, !strcmp(now.name, s->values.name), "name is '%s', not '%s'", now.name, s->values.name);
 	for (int i = 0; i < VALUES; i++)
-		expect_same(p, value_names[i], now.numbers[i], s->values.numbers[i]);
+		if (p->more || !needs_more[i])
+			expect_same(p, value_names[i], now.numbers[i], s->values.numbers[i]);
 }
 
 static void spoil(void *state)
 {
 	(void)state;
-	prctl(PR_SET_TIMERSLACK, 999999);
+	prctl(PR_SET_NAME, "spoiled");
 }
 
 static void change_main(void)

@@ -87,9 +87,11 @@ int main(int argc, char **argv)
 	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
 	for (int i = 0; i < MUTEXES; i++)
 		pthread_mutex_init(&s->mutexes[i], &attributes);
-	s->child = must(fork());
-	if (!s->child)
+	/* Only the parent may write it: the memory is shared. */
+	pid_t child = must(fork());
+	if (!child)
 		return child_main(&p, s);
+	s->child = child;
 	program_await(&p, "child");
 	return program_serve(&p, &ops, s);
 }

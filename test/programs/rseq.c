@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -89,6 +90,7 @@ static bool is_registered(void)
 }
 
 struct start {
+	const struct program *program;
 	struct state *state;
 	struct worker *worker;
 };
@@ -98,7 +100,11 @@ static void *worker_main(void *argument)
 	const struct start *start = argument;
 	struct worker *w = start->worker;
 	struct rseq *r = own_rseq();
+	char role[16];
 
+	snprintf(role, sizeof(role), "worker-%d", (int)(w - start->state->workers));
+	const struct program p = program_role(start->program, role);
+	program_note_volatile(&p);
 	for (;;) {
 		while (start->state->rest) {
 			w->registered = is_registered();
@@ -164,7 +170,7 @@ int main(int argc, char **argv)
 	program_start(&p, argc, argv);
 	for (int i = 0; i < THREADS; i++) {
 		pthread_t handle;
-		starts[i] = (struct start){.state = &s, .worker = &s.workers[i]};
+		starts[i] = (struct start){.program = &p, .state = &s, .worker = &s.workers[i]};
 		if (pthread_create(&handle, NULL, worker_main, &starts[i]) != 0)
 			program_die("pthread_create");
 	}

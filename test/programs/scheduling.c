@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Threads with different scheduling: policy, priority, nice value, affinity, input/output priority, reset on fork.
+ * Threads with different scheduling: policy, priority, nice value, reset on fork; with "more" also
+ * affinity and input/output priority.
  * Proof: sched_getattr(2), sched_getaffinity(2) and ioprio_get(2) give each thread's values back.
  */
 #include "program.h"
@@ -31,6 +32,7 @@ struct thread {
 	int ioprio;
 	bool last_cpu_only;
 	const struct program *program;
+	bool affinity;
 	cpu_set_t cpus;
 };
 
@@ -40,16 +42,18 @@ static struct thread threads[] = {
 	 IOPRIO_BEST_EFFORT << IOPRIO_CLASS_SHIFT | 6,
 	 false,
 	 NULL,
+	 false,
 	 {{0}}},
-	{"idle", {.policy = SCHED_IDLE}, IOPRIO_IDLE << IOPRIO_CLASS_SHIFT, true, NULL, {{0}}},
-	{"fifo", {.policy = SCHED_FIFO, .priority = 3}, 0, false, NULL, {{0}}},
+	{"idle", {.policy = SCHED_IDLE}, IOPRIO_IDLE << IOPRIO_CLASS_SHIFT, true, NULL, false, {{0}}},
+	{"fifo", {.policy = SCHED_FIFO, .priority = 3}, 0, false, NULL, false, {{0}}},
 	{"round-robin",
 	 {.policy = SCHED_RR, .priority = 7, .flags = FLAG_RESET_ON_FORK},
 	 IOPRIO_BEST_EFFORT << IOPRIO_CLASS_SHIFT | 1,
 	 true,
 	 NULL,
+	 false,
 	 {{0}}},
-	{"nice", {.policy = SCHED_OTHER, .nice = -7}, 0, false, NULL, {{0}}},
+	{"nice", {.policy = SCHED_OTHER, .nice = -7}, 0, false, NULL, false, {{0}}},
 };
 
 static void get_attributes(struct attributes *ret)
@@ -86,13 +90,13 @@ static void spoil(void *state)
 static void apply(struct thread *t)
 {
 	t->set.size = sizeof(t->set);
-	if (t->last_cpu_only) {
+	if (t->affinity && t->last_cpu_only) {
 		CPU_ZERO(&t->cpus);
 		CPU_SET((size_t)sysconf(_SC_NPROCESSORS_ONLN) - 1, &t->cpus);
 		must(sched_setaffinity(0, sizeof(t->cpus), &t->cpus));
 	}
 	sched_getaffinity(0, sizeof(t->cpus), &t->cpus);
-	if (t->ioprio)
+	if (t->affinity && t->ioprio)
 		must(syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, t->ioprio));
 	must(syscall(SYS_sched_setattr, 0, &t->set, 0));
 	/* What the kernel derives from nice when nothing was set. */
@@ -117,9 +121,11 @@ int main(int argc, char **argv)
 	struct program p;
 
 	program_start(&p, argc, argv);
+	self.affinity = p.more;
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++) {
 		pthread_t handle;
 		threads[i].program = &p;
+		threads[i].affinity = self.affinity;
 		if (pthread_create(&handle, NULL, thread_main, &threads[i]) != 0)
 			program_die("pthread_create");
 		program_await(&p, threads[i].role);

@@ -70,6 +70,8 @@ static void listener_make(struct listener *l)
 	must(getsockname(l->fd, (struct sockaddr *)&l->address, &l->length));
 	for (int i = 0; i < OPTIONS; i++)
 		l->values[i] = option_get(l->fd, options[i].level, options[i].option);
+	/* Binding to one IPv6 address switches it on as well. */
+	l->v6only = option_get(l->fd, IPPROTO_IPV6, IPV6_V6ONLY);
 }
 
 static void listener_verify(struct program *p, const struct listener *l)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Timerfds on all clocks: long one-shot, periodic and ticking, expired and unread, disarmed, absolute with
- * cancel-on-set. Proof: interval, what is left against the time that passed, unread expirations and flags from
- * fdinfo; the ticking one goes on; at the end the expired one gives its count.
+ * Timerfds on all clocks (with "alarm" on those, too, that wake the machine): long one-shot, periodic and ticking,
+ * expired and unread, disarmed, absolute with cancel-on-set. Proof: interval, what is left against the time that
+ * passed, unread expirations and flags from fdinfo; the ticking one goes on; at the end the expired one gives its
+ * count.
  */
 #include "program.h"
 
@@ -29,21 +30,22 @@ static struct timer {
 	int flags;
 	long value_s;
 	long interval_ns;
-	bool optional; /* the alarm clocks need a clock that can wake the machine */
+	bool alarm; /* only with "alarm": needs a clock that can wake the machine */
+	bool more;  /* only with "more" */
 	int fd;
 	int64_t left_ns;
 } timers[] = {
-	{"monotonic", CLOCK_MONOTONIC, LONG, 0, TFD_NONBLOCK, 5000, 0, false, -1, 0},
-	{"realtime", CLOCK_REALTIME, LONG, 0, TFD_CLOEXEC, 6000, 250000000, false, -1, 0},
-	{"boottime", CLOCK_BOOTTIME, LONG, 0, 0, 7000, 0, false, -1, 0},
-	{"realtime alarm", CLOCK_REALTIME_ALARM, LONG, 0, 0, 8000, 0, true, -1, 0},
-	{"boottime alarm", CLOCK_BOOTTIME_ALARM, LONG, 0, 0, 9000, 0, true, -1, 0},
-	{"absolute", CLOCK_MONOTONIC, LONG, TFD_TIMER_ABSTIME, 0, 3000, 0, false, -1, 0},
+	{"monotonic", CLOCK_MONOTONIC, LONG, 0, TFD_NONBLOCK, 5000, 0, false, false, -1, 0},
+	{"realtime", CLOCK_REALTIME, LONG, 0, TFD_CLOEXEC, 6000, 250000000, false, false, -1, 0},
+	{"boottime", CLOCK_BOOTTIME, LONG, 0, 0, 7000, 0, false, false, -1, 0},
+	{"realtime alarm", CLOCK_REALTIME_ALARM, LONG, 0, 0, 8000, 0, true, false, -1, 0},
+	{"boottime alarm", CLOCK_BOOTTIME_ALARM, LONG, 0, 0, 9000, 0, true, false, -1, 0},
+	{"absolute", CLOCK_MONOTONIC, LONG, TFD_TIMER_ABSTIME, 0, 3000, 0, false, true, -1, 0},
 	{"cancel on set", CLOCK_REALTIME, LONG, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, 0, 4000, 0,
-	 false, -1, 0},
-	{"ticking", CLOCK_MONOTONIC, TICKING, 0, TFD_NONBLOCK, 0, TICK_NS, false, -1, 0},
-	{"expired", CLOCK_BOOTTIME, EXPIRED, 0, TFD_NONBLOCK, 0, 0, false, -1, 0},
-	{"disarmed", CLOCK_MONOTONIC, DISARMED, 0, TFD_NONBLOCK, 0, 0, false, -1, 0},
+	 false, true, -1, 0},
+	{"ticking", CLOCK_MONOTONIC, TICKING, 0, TFD_NONBLOCK, 0, TICK_NS, false, true, -1, 0},
+	{"expired", CLOCK_BOOTTIME, EXPIRED, 0, TFD_NONBLOCK, 0, 0, false, false, -1, 0},
+	{"disarmed", CLOCK_MONOTONIC, DISARMED, 0, TFD_NONBLOCK, 0, 0, false, false, -1, 0},
 };
 
 struct state {
@@ -85,8 +87,8 @@ static void timer_make(struct timer *t)
 				  .it_interval = {0, t->interval_ns}};
 
 	t->fd = timerfd_create(t->clock, t->flags);
-	if (t->fd < 0 && t->optional)
-		return;
+	if (t->fd < 0 && t->alarm)
+		program_lacks("timerfds that wake the machine");
 	must(t->fd);
 	if (t->use == EXPIRED)
 		spec.it_value.tv_nsec = 1;
@@ -94,10 +96,7 @@ static void timer_make(struct timer *t)
 		clock_gettime(t->clock, &spec.it_value);
 		spec.it_value.tv_sec += t->value_s;
 	}
-	if (timerfd_settime(t->fd, t->set_flags, &spec, NULL) < 0 && t->optional) {
-		close(t->fd);
-		t->fd = -1;
-	}
+	must(timerfd_settime(t->fd, t->set_flags, &spec, NULL));
 }
 
 static void look(struct state *s)
@@ -192,8 +191,10 @@ int main(int argc, char **argv)
 	struct state s;
 
 	program_start(&p, argc, argv);
+	bool alarms = program_told(argc, argv, "alarm");
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++)
-		timer_make(&timers[i]);
+		if ((alarms || !timers[i].alarm) && (p.more || !timers[i].more))
+			timer_make(&timers[i]);
 	sleep_ms(5);
 	look(&s);
 	return program_serve(&p, &ops, &s);

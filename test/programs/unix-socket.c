@@ -71,7 +71,8 @@ static void check_peer(struct program *p, int fd, pid_t pid)
 	struct ucred peer = {0};
 
 	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof(peer)});
-	expect_same(p, "pid of the peer", peer.pid, pid);
+	if (p->more)
+		expect_same(p, "pid of the peer", peer.pid, pid);
 	expect_same(p, "uid of the peer", peer.uid, getuid());
 }
 
@@ -84,7 +85,8 @@ static void parent_check(struct program *p, const struct state *st, int flags)
 		check_name(p, s, s->listener, false);
 		getsockopt(s->listener, SOL_SOCKET, SO_ACCEPTCONN, &listening, &(socklen_t){sizeof(int)});
 		expect_same(p, "listening", listening, 1);
-		check_name(p, s, s->accepted, false);
+		if (p->more)
+			check_name(p, s, s->accepted, false);
 		check_peer(p, s->accepted, st->child);
 		check_data(p, s, s->accepted, i, flags);
 	}
@@ -94,7 +96,8 @@ static void child_check(struct program *p, const struct state *st, int flags)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(st->servers); i++) {
 		const struct server *s = &st->servers[i];
-		check_name(p, s, s->client, true);
+		if (p->more)
+			check_name(p, s, s->client, true);
 		check_peer(p, s->client, st->pid);
 		check_data(p, s, s->client, 10 + i, flags);
 	}

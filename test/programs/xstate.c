@@ -29,6 +29,7 @@ struct worker {
 	volatile unsigned rounds;
 	volatile bool differs;
 	const char *name;
+	const struct program *program;
 	bool (*present)(void);
 	void (*hold)(struct worker *w);
 	size_t bytes; /* how much of want and got it uses */
@@ -215,7 +216,9 @@ static struct worker workers[] = {
 static void *worker_main(void *argument)
 {
 	struct worker *w = argument;
+	const struct program p = program_role(w->program, w->name);
 
+	program_note_volatile(&p);
 	for (;;) {
 		memset(w->got, 0, sizeof(w->got));
 		w->hold(w);
@@ -263,6 +266,7 @@ int main(int argc, char **argv)
 			w->hold = NULL;
 			continue;
 		}
+		w->program = &p;
 		pattern_fill(w->want, sizeof(w->want), i);
 		if (pthread_create(&handle, NULL, worker_main, w) != 0)
 			program_die("pthread_create");

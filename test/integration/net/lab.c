@@ -307,6 +307,15 @@ size_t end_receive_all(struct end *e)
 	}
 }
 
+size_t end_step(struct end *e, uint64_t send_goal)
+{
+	size_t moved = e->sent < send_goal ? send_some(e, (size_t)(send_goal - e->sent)) : 0;
+	ssize_t r = receive_some(e, BLOCK_BYTES);
+	if (r < 0)
+		fail_msg("the stream ended early");
+	return moved + (size_t)r;
+}
+
 void end_catch_up(struct end *e, const struct end *from)
 {
 	end_receive(e, (size_t)(from->sent - e->received));
@@ -363,7 +372,7 @@ void end_wait_state(const struct end *e, unsigned state)
 	assert_string_equal(ferry_tcp_state_name(end_state(e)), ferry_tcp_state_name(state));
 }
 
-static void lock_end(const struct end *e, struct netlock **ret_lock)
+void end_lock(const struct end *e, struct netlock **ret_lock)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct sockaddr_storage local;
@@ -387,6 +396,47 @@ static void lock_end(const struct end *e, struct netlock **ret_lock)
 	assert_ferry(netlock_add_tcp(*ret_lock, &c, 1, &err), &err);
 }
 
+void end_lose_input(const struct end *e)
+{
+	struct sockaddr_storage local;
+	socklen_t n = sizeof(local);
+	assert_int_equal(getsockname(e->fd, (struct sockaddr *)&local, &n), 0);
+	lab_run("nft 'add table inet lossy; add chain inet lossy in { type filter hook input priority 0; }; "
+		"add rule inet lossy in tcp dport %u drop'",
+		ntohs(*address_port(&local)));
+}
+
+void end_lose_nothing(void)
+{
+	lab_run("nft delete table inet lossy");
+}
+
+/* What the kernel says of an end, to compare the old socket with the new one. */
+struct figures {
+	unsigned state;
+	int inq;
+	int outq;
+	int unsent;
+};
+
+static struct figures end_figures(const struct end *e)
+{
+	return (struct figures){
+		.state = end_state(e),
+		.inq = end_queue(e, SIOCINQ),
+		.outq = end_queue(e, SIOCOUTQ),
+		.unsent = end_queue(e, SIOCOUTQNSD),
+	};
+}
+
+static void figures_compare(const struct figures *old, const struct figures *new)
+{
+	assert_string_equal(ferry_tcp_state_name(new->state), ferry_tcp_state_name(old->state));
+	assert_int_equal(new->inq, old->inq);
+	assert_int_equal(new->outq, old->outq);
+	assert_int_equal(new->unsent, old->unsent);
+}
+
 void end_move(struct end *e, struct ferry_tcp *ret_state)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -395,12 +445,15 @@ void end_move(struct end *e, struct ferry_tcp *ret_state)
 	struct netlock *lock = NULL;
 	options.flags = FERRY_TCP_PAUSE;
 	options.packet_mark = NETLOCK_MARK;
-	lock_end(e, &lock);
+	end_lock(e, &lock);
 	assert_ferry(ferry_tcp_take(e->fd, &options, &t, &err), &err);
+	struct figures before = end_figures(e);
 	assert_ferry(ferry_tcp_close_silently(e->fd, &err), &err);
 	options.flags = 0;
 	e->fd = -1;
 	assert_ferry(ferry_tcp_rebuild(&t, &options, &e->fd, &err), &err);
+	struct figures after = end_figures(e);
+	figures_compare(&before, &after);
 	assert_ferry(netlock_remove(lock, &err), &err);
 	assert_ferry(ferry_tcp_resume(e->fd, &t.undo, 0, &err), &err);
 	if (ret_state)

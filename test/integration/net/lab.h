@@ -74,6 +74,9 @@ size_t end_receive_all(struct end *e);
 /* Send n bytes from each end to the other at once, checked. What was already under way is received as well. */
 void pair_exchange(struct end *a, struct end *b, size_t n);
 
+/* Send and receive one block each if possible, without waiting. Returns the number of bytes moved. */
+size_t end_step(struct end *e, uint64_t send_goal);
+
 /* Receive what the other has sent already. */
 void end_catch_up(struct end *e, const struct end *from);
 
@@ -83,9 +86,20 @@ int end_queue(const struct end *e, unsigned long request); /* SIOCINQ, SIOCOUTQ,
 /* Wait up to 5 s until the end is in this state. */
 void end_wait_state(const struct end *e, unsigned state);
 
+/* Lock the connection of this end. */
+struct netlock;
+void end_lock(const struct end *e, struct netlock **ret_lock);
+
 /*
- * Lock the connection, take it, close it silently, rebuild it, unlock, resume. ret_state: what was taken, NULL =
- * not wanted, else to be released.
+ * Packets to this end are lost on the wire from now on, the sender not knowing; end_lose_nothing() ends that. The rule is the
+ * test's own, not ferry's.
+ */
+void end_lose_input(const struct end *e);
+void end_lose_nothing(void);
+
+/*
+ * Lock the connection, take it, close it silently, rebuild it, compare the kernel's figures with the old socket's, unlock,
+ * resume. ret_state: what was taken, NULL = not wanted, else to be released.
  */
 void end_move(struct end *e, struct ferry_tcp *ret_state);
 

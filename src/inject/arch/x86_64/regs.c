@@ -168,6 +168,7 @@ int ferry_thread_set_regs(struct ferry_thread *t, const struct ferry_regs *regs,
 		if (set < 0)
 			return thread_failed(t, set, "setting floating point state", err);
 	}
+	t->mended = false;
 	return regs_set(t, &regs->user, "set-regs", err);
 }
 

@@ -91,12 +91,11 @@ static int queue_mask(struct ferry_thread *t, int shared, uint64_t *ret, struct 
 	return 0;
 }
 
-int regs_spurious_eintr(struct ferry_thread *t, const struct user_regs_struct *regs, struct ferry_error *err)
+/* Whether a signal handler will run as soon as the thread goes on. */
+static int handler_is_due(struct ferry_thread *t, struct ferry_error *err)
 {
 	uint64_t own, shared, blocked, caught;
 
-	if (!eintr_listed(regs))
-		return 0;
 	int r = queue_mask(t, 0, &own, err);
 	if (r >= 0)
 		r = queue_mask(t, 1, &shared, err);
@@ -108,12 +107,51 @@ int regs_spurious_eintr(struct ferry_thread *t, const struct user_regs_struct *r
 	if (t->stop == FERRY_STOP_SIGNAL)
 		due |= 1ull << (t->signal - 1);
 	if (!due)
-		return 1;
-	/* A traced task also queues signals that it ignores. Only a handler makes EINTR right. */
+		return 0;
+	/* A traced task also queues signals that it ignores. */
 	r = thread_status_number(t->tid, "SigCgt:", 16, &caught);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the status of task %d", t->tid);
-	return !(due & caught);
+	return (due & caught) != 0;
+}
+
+int regs_mend(struct ferry_thread *t, struct ferry_error *err)
+{
+	struct user_regs_struct regs;
+
+	int r = regs_get(t, &regs, err);
+	if (r < 0 || !eintr_listed(&regs))
+		return r;
+	r = handler_is_due(t, err);
+	if (r)
+		return MIN(r, 0);
+	regs_fold(&regs, FERRY_RESUME_IN_PLACE, false);
+	r = regs_set(t, &regs, "mend", err);
+	t->mended = r >= 0;
+	return r;
+}
+
+void regs_set_eintr(struct user_regs_struct *regs)
+{
+	regs->rip += SYSCALL_INSN_BYTES;
+	regs->rax = (uint64_t)-EINTR;
+}
+
+int regs_unmend(struct ferry_thread *t, struct ferry_error *err)
+{
+	struct user_regs_struct regs;
+
+	if (!t->mended)
+		return 0;
+	t->mended = false;
+	int r = handler_is_due(t, err);
+	if (r <= 0)
+		return r;
+	r = regs_get(t, &regs, err);
+	if (r < 0)
+		return r;
+	regs_set_eintr(&regs);
+	return regs_set(t, &regs, "unmend", err);
 }
 
 void regs_fold(struct user_regs_struct *regs, enum ferry_resume_use use, bool compat_call)
@@ -154,8 +192,8 @@ static int peek_words(struct ferry_thread *t, uint64_t address, uint64_t *words,
 int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint64_t *ret_area, struct ferry_error *err)
 {
 	struct rseq_configuration rseq;
-	uint64_t section, signature;
-	struct rseq_cs cs;
+	uint64_t section = 0, signature = 0;
+	struct rseq_cs cs = {0};
 
 	static_assert(sizeof(cs) == 32);
 	long r = thread_ptrace(t, PTRACE_GET_RSEQ_CONFIGURATION, sizeof(rseq), (uintptr_t)&rseq);
@@ -187,14 +225,10 @@ int ferry_thread_normalize(struct ferry_thread *t, enum ferry_resume_use use, st
 
 	if (r < 0)
 		return r;
-	if (regs_restart(&user) != RESTART_NONE)
-		done |= FERRY_RESUMED_CALL;
-	r = regs_spurious_eintr(t, &user, err);
-	if (r < 0)
-		return r;
-	if (r)
+	if (t->mended)
 		done |= FERRY_RESUMED_EINTR;
-	if (done) {
+	if (regs_restart(&user) != RESTART_NONE) {
+		done |= FERRY_RESUMED_CALL;
 		compat = regs_compat_call(t, &user);
 		regs_fold(&user, use, compat > 0);
 	}
