@@ -22,6 +22,8 @@ struct check {
 	const struct kind_options *options;
 	struct obstacles *obstacles;
 	VEC(pid_t) pids;
+	struct arena arena;         /* of what kinds keep */
+	void *kind_data[KIND_COUNT];
 };
 
 static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
@@ -153,6 +155,8 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.info = &info,
 			.copy = -1,
 			.pidfd = pidfd,
+			.arena = &k->arena,
+			.kind_data = k->kind_data,
 		};
 		char name[32];
 		snprintf(name, sizeof(name), "fd/%d", fd->fd);
@@ -215,6 +219,22 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	return check_children(k, dir) < 0 ? error_memory(err) : 0;
 }
 
+/* What shows only when every descriptor of the tree is known. */
+static void check_ends(struct check *k)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		struct ferry_error err = FERRY_ERROR_INIT;
+		size_t at = 0;
+		while (kind_table[i]->check_end && kind_table[i]->check_end(k->kind_data, &at, &err) < 0) {
+			error_context(&err, NULL, kind_table[i]->name, 0);
+			check_add(k, &err, 0);
+			if (err.code == ENOMEM)
+				break;
+			error_clear(&err);
+		}
+	}
+}
+
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct obstacles *ret,
 	       struct ferry_error *err)
 {
@@ -225,7 +245,10 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 		*first = root;
 	for (size_t i = 0; i < k.pids.n && r >= 0; i++)
 		r = check_one(&k, i, err);
+	if (r >= 0)
+		check_ends(&k);
 	vec_release(&k.pids);
+	arena_release(&k.arena);
 	if (r >= 0 && ret->failed)
 		r = error_memory(err);
 	return r < 0 ? r : (int)ret->v.n;

@@ -392,6 +392,8 @@ const struct kind_ops kind_inetsk = {
 	.what = "TCP and UDP sockets over IPv4 and IPv6, with established connections",
 	.fd_type = FD_TYPES__INETSK,
 	.image_file = -1,
+	/* Connections go on before the barrier opens, also when the undo log does both. */
+	.late = true,
 	.owns = inet_owns,
 	.check = inet_check,
 	.collect = inet_collect,

@@ -591,6 +591,7 @@ const struct kind_ops kind_unixsk = {
 	.what = "unix stream sockets: pairs, listeners, connections, with what waits in them",
 	.fd_type = FD_TYPES__UNIXSK,
 	.image_file = IMAGE_SK_QUEUES,
+	.late = true,
 	.owns = unix_owns,
 	.check = unix_check,
 	.check_end = unix_check_end,

@@ -136,6 +136,7 @@ struct kind_ops {
 	const char *what; /* one line for the table of kinds */
 	int fd_type;      /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
 	int image_file;   /* enum image_file that .dump shares between records; -1 none */
+	bool late;        /* restore() runs when the tasks exist, so it may use opener.in_task */
 
 	/* descriptors */
 	bool (*owns)(const struct fd_view *view);
