@@ -180,8 +180,8 @@ static int inet_collect_names(struct arena *a, int fd, InetSkEntry *isk, struct 
 	char device[IF_NAMESIZE];
 	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the name of a socket");
-	/* Also of a connection that is over, which getpeername(2) no longer tells. */
-	n = sizeof(remote);
+	/* Also of a connection that is over, which getpeername(2) no longer tells. It wants the exact size. */
+	n = isk->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERNAME, &remote, &n) < 0)
 		remote = (struct sockaddr_storage){0};
 	int r = inet_collect_address(a, &local, (int)isk->family, &isk->src_port, &isk->src_addr, &isk->n_src_addr);
@@ -317,18 +317,13 @@ static int inet_tcp_state(int fd, uint32_t *ret_state)
 	return r;
 }
 
-static int inet_collect_record(struct collect *c, struct fd_view *view, const struct sock_type *type, InetSkEntry *isk,
-			       struct ferry_error *err)
+static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEntry *isk, struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
 	const struct inet_sock *sock;
 	int r = inet_look_up(view, &sock, err);
 	if (r < 0)
 		return r;
-	isk->ino = sock_inode(view);
-	isk->family = (uint32_t)type->domain;
-	isk->type = (uint32_t)type->type;
-	isk->proto = (uint32_t)type->protocol;
 	isk->flags = fdcommon_flags(view);
 	if (sock)
 		record_set(isk, ns_id, INET_NS_OWN);
@@ -360,6 +355,10 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	if (!isk || !data)
 		return error_memory(err);
 	isk->id = file->entry->id;
+	isk->ino = sock_inode(view);
+	isk->family = (uint32_t)type.domain;
+	isk->type = (uint32_t)type.type;
+	isk->proto = (uint32_t)type.protocol;
 	file->data = data;
 	if (type.protocol == IPPROTO_TCP) {
 		r = inet_tcp_state(view->copy, &isk->state);
@@ -370,7 +369,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	/* Before a connection is paused, which changes some options. */
 	r = sockextra_collect(a, view->copy, &type, isk->id, &data->extra, err);
 	if (r >= 0)
-		r = inet_collect_record(c, view, &type, isk, err);
+		r = inet_collect_record(c, view, isk, err);
 	if (r >= 0 && type.protocol == IPPROTO_TCP)
 		r = inet_collect_tcp(c, view, file, isk, who, err);
 	else if (r >= 0)
