@@ -371,10 +371,14 @@ int tasks_wait_ready(struct restore *r, struct ferry_error *err)
 	return tasks_wait(r, &control->ready, &control->event, (uint32_t)r->plan->n_tasks, err);
 }
 
-void tasks_go(struct restore *r)
+void tasks_commit(struct restore *r)
 {
 	fault_effect(r->fault, "restore", "commit");
 	warden_commit(r->warden);
+}
+
+void tasks_go(struct restore *r)
+{
 	fault_effect(r->fault, "restore", "open-barrier");
 	__atomic_store_n(&r->shared->control.go, 1, __ATOMIC_SEQ_CST);
 	fault_effect(r->fault, "restore", "wake-barrier");
