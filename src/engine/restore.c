@@ -216,7 +216,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 		if (kind_table[i]->before_run)
 			kind_table[i]->before_run(&j->opener);
 	tasks_go(&j->restore);
-	tasks_wait_gone_out(&j->restore);
+	tasks_wait_left(&j->restore);
 	e->report.pid = j->restore.root_pid;
 	e->report.tasks = (uint32_t)j->plan.n_tasks;
 	for (size_t i = 0; i < j->plan.n_tasks; i++)
