@@ -49,7 +49,8 @@ static struct timer {
 };
 
 struct state {
-	int64_t seen_at_ns;
+	int64_t seen_at_ns; /* CLOCK_MONOTONIC */
+	int64_t seen_real_ns; /* CLOCK_REALTIME */
 };
 
 static int64_t to_ns(const struct timespec *t)
@@ -57,11 +58,11 @@ static int64_t to_ns(const struct timespec *t)
 	return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
 }
 
-static int64_t now_ns(void)
+static int64_t now_ns(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return to_ns(&t);
 }
 
@@ -107,7 +108,8 @@ static void look(struct state *s)
 			timerfd_gettime(timers[i].fd, &now);
 		timers[i].left_ns = to_ns(&now.it_value);
 	}
-	s->seen_at_ns = now_ns();
+	s->seen_at_ns = now_ns(CLOCK_MONOTONIC);
+	s->seen_real_ns = now_ns(CLOCK_REALTIME);
 }
 
 static void verify_long(struct program *p, const struct timer *t, int64_t left, int64_t passed)
@@ -131,7 +133,15 @@ static void verify_ticking(struct program *p, const struct timer *t)
 	expect(p, sum >= 4, "%s: no more ticks", t->name);
 }
 
-static void timer_verify(struct program *p, const struct timer *t, int64_t seen_at_ns)
+/* An absolute timer of the wall clock goes on while its owner does not; for all others time stands still with it. */
+static int64_t time_passed(const struct state *s, const struct timer *t)
+{
+	if (t->clock == CLOCK_REALTIME && t->set_flags & TFD_TIMER_ABSTIME)
+		return now_ns(CLOCK_REALTIME) - s->seen_real_ns;
+	return now_ns(CLOCK_MONOTONIC) - s->seen_at_ns;
+}
+
+static void timer_verify(struct program *p, const struct timer *t, const struct state *s)
 {
 	struct itimerspec now = {0};
 
@@ -142,7 +152,7 @@ static void timer_verify(struct program *p, const struct timer *t, int64_t seen_
 	expect_same(p, "O_NONBLOCK", fcntl(t->fd, F_GETFL) & O_NONBLOCK, t->flags & TFD_NONBLOCK);
 	expect_same(p, "close-on-exec", fcntl(t->fd, F_GETFD), t->flags & TFD_CLOEXEC ? FD_CLOEXEC : 0);
 	if (t->use == LONG)
-		verify_long(p, t, to_ns(&now.it_value), now_ns() - seen_at_ns);
+		verify_long(p, t, to_ns(&now.it_value), time_passed(s, t));
 	if (t->use == TICKING)
 		verify_ticking(p, t);
 	if (t->use == EXPIRED)
@@ -157,7 +167,7 @@ static void verify(struct program *p, void *state)
 
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++)
 		if (timers[i].fd >= 0)
-			timer_verify(p, &timers[i], s->seen_at_ns);
+			timer_verify(p, &timers[i], s);
 	look(s);
 }
 
