@@ -175,16 +175,19 @@ static struct sock_filter chance(uint32_t *seed, unsigned left)
 	uint32_t k = r >> 4 & 0xff;
 	uint16_t source = r & 1u << 31 ? BPF_X : BPF_K;
 
-	switch (r >> 24 & 7) {
+	unsigned kind = r >> 24 & 7;
+
+	/* A jump needs somewhere to go. */
+	if (kind == 4 && left <= 2)
+		kind = 5;
+	switch (kind) {
 	case 0: return (struct sock_filter)LOAD(k % 16 * 4);
 	case 1: return (struct sock_filter)BPF_STMT(BPF_LDX | BPF_IMM, k);
 	case 2: return (struct sock_filter)BPF_STMT(BPF_MISC | (source == BPF_X ? BPF_TAX : BPF_TXA), 0);
 	case 3: return (struct sock_filter)BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, k % 32);
 	case 4:
-		if (left > 2)
-			return (struct sock_filter)BPF_JUMP(BPF_JMP | jumps[k % 4] | source, k, (uint8_t)(k % (left - 1)),
-							    (uint8_t)(k / 3 % (left - 1)));
-		/* fall through */
+		return (struct sock_filter)BPF_JUMP(BPF_JMP | jumps[k % 4] | source, k, (uint8_t)(k % (left - 1)),
+						    (uint8_t)(k / 3 % (left - 1)));
 	default: return (struct sock_filter)BPF_STMT(BPF_ALU | ops[k % 6] | source, k);
 	}
 }
