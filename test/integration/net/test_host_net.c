@@ -541,7 +541,7 @@ static void test_diag_many(void **state)
 		assert_int_equal(bind(fds[i], (struct sockaddr *)&a, sizeof(a)), 0);
 		assert_int_equal(listen(fds[i], 1), 0);
 	}
-	assert_ferry(sockdiag_inet(-1, AF_INET, IPPROTO_TCP, 0, &socks, &n, &err), &err);
+	assert_ferry(sockdiag_inet(-1, AF_INET, IPPROTO_TCP, 1u << TCP_LISTEN, &socks, &n, &err), &err);
 	assert_int_equal(n, N);
 	for (int i = 0; i < N; i++) {
 		assert_non_null(inet_socks_find(socks, n, inode_of(fds[i])));
