@@ -29,6 +29,7 @@ def parse():
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--filter", default="", help="a name, a part of one, or a glob pattern")
     parser.add_argument("--fuzz-seconds", type=int, default=2, help="how long each fuzz target runs")
+    parser.add_argument("--plain-only", action="store_true", help="leave the builds with sanitizers and clang out")
     parser.add_argument("--list", action="store_true", help="print the names and run nothing")
     parser.add_argument("--results", type=pathlib.Path, help="where results.tsv goes (default BUILD/check/)")
     return parser.parse_args()
@@ -36,11 +37,38 @@ def parse():
 
 def wanted_builds(options):
     """The build directories this mode needs, the plain one first."""
+    if options.plain_only:
+        return [builds.PLAIN]
     if options.mode == "lint":
         return [builds.PLAIN, builds.CLANG, builds.WERROR]
     if options.mode == "fuzz":
         return [builds.PLAIN, builds.FUZZ]
     return [builds.PLAIN, builds.ASAN, builds.CLANG, builds.FUZZ]
+
+
+def wanted(build, options):
+    """With a filter, a build that has no test of that name need not be made. The plain one has the tools of all."""
+    if build is builds.PLAIN or not options.filter or options.mode not in TIERS:
+        return True
+    if build is builds.FUZZ:
+        return discover.matches("fuzz/", options.filter.split("/")[0])
+    return any(discover.matches(test.name, options.filter) for test in discover.meson_tests(build, options.build))
+
+
+def build_all(options):
+    """(results, builds that are ready)."""
+    results, ready = [], []
+    for build in wanted_builds(options):
+        result = builds.configure(build, SOURCE, options.build)
+        if result.outcome == "passed":
+            if not wanted(build, options):
+                continue
+            if not options.list:
+                result = builds.make(build, SOURCE, options.build, options.jobs)
+        results.append(result)
+        if result.outcome == "passed":
+            ready.append(build)
+    return results, ready
 
 
 def find_tests(options, ready):
@@ -65,8 +93,7 @@ def main():
     results_path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
-    results = [builds.make(build, SOURCE, options.build, options.jobs) for build in wanted_builds(options)]
-    ready = [build for build, result in zip(wanted_builds(options), results) if result.outcome == "passed"]
+    results, ready = build_all(options)
     tests = find_tests(options, ready)
     if options.list:
         for test in tests:

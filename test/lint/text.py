@@ -12,6 +12,8 @@ BY_NAME = ("meson.build", "meson_options.txt", "Makefile", "run")
 LEFTOVERS = re.compile(r"\b(" + "TO" + "DO|FIX" + "ME|XX" + "X)\\b")
 MACHINE_PATHS = re.compile(r"(?<![\w./-])/(" + "wo" + r"rk/|tmp/(wt|build-)|ro" + r"ot/|ho" + r"me/\w)")
 MIRRORS = re.compile(r"https?://(deb|ftp|snapshot|security)[\w.]*\.debian\.org|https?://[\w.]*(mirror|registry)[\w.]*")
+# Columns; tables in Markdown and lists with one entry a line may be wider.
+WIDEST = {".c": 120, ".h": 120, ".py": 120, ".sh": 120}
 BINARY = (".img", ".png", ".gz", ".bin")
 
 
@@ -22,6 +24,9 @@ def check_line(path, number, line, problems):
         problems.append(f"{path}:{number}: a path of one machine: {line.strip()}")
     if MIRRORS.search(line):
         problems.append(f"{path}:{number}: names a mirror or registry: {line.strip()}")
+    width = len(line.expandtabs(8))
+    if width > WIDEST.get(path.suffix, width):
+        problems.append(f"{path}:{number}: {width} columns")
     if line != line.rstrip():
         problems.append(f"{path}:{number}: white space at the end of the line")
 

@@ -46,23 +46,37 @@ FUZZ = Build(
 WERROR = Build("werror", "werror/", "werror", "gcc", ("-Dwerror=true", "-Dman=disabled"))
 
 
-def make(build, source, top, jobs):
-    """Configure and build; the Result is named build/NAME and carries the compiler's output."""
-    folder = top / build.folder
+def run(command, build, source):
+    """Run a step of a build; (exit status, output)."""
     environment = dict(os.environ)
-    commands = [["ninja", "-C", str(folder), f"-j{jobs}"]]
     if build.compiler:
         environment["CC"] = build.compiler
-        commands.insert(0, [str(source / "scripts" / "configure.sh"), str(folder), *build.arguments])
-    elif not (folder / "build.ninja").exists():
-        commands.insert(0, [str(source / "scripts" / "configure.sh"), str(folder)])
+    done = subprocess.run(command, cwd=source, env=environment, stdin=subprocess.DEVNULL, text=True, errors="replace",
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.returncode, done.stdout
+
+
+def result(build, began, code, output):
+    """The Result of a build is named build/NAME; a failed one carries the compiler's output."""
+    if not code:
+        return Result(f"build/{build.name}", "passed", time.monotonic() - began)
+    lines = [line for line in output.splitlines() if "error" in line.lower() or "FAILED" in line]
+    reason = " ".join(lines[0].split()) if lines else f"exit {code}"
+    return Result(f"build/{build.name}", "failed", time.monotonic() - began, reason, output)
+
+
+def configure(build, source, top):
+    """Set the build directory up; only a failed Result matters. The plain one is whoever called make's."""
     began = time.monotonic()
-    print(f"building {folder}", flush=True)
-    for command in commands:
-        done = subprocess.run(command, cwd=source, env=environment, stdin=subprocess.DEVNULL, text=True,
-                              errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            lines = [line for line in done.stdout.splitlines() if "error" in line.lower() or "FAILED" in line]
-            reason = lines[0].strip() if lines else f"{command[0]} exited with {done.returncode}"
-            return Result(f"build/{build.name}", "failed", time.monotonic() - began, reason, done.stdout)
-    return Result(f"build/{build.name}", "passed", time.monotonic() - began)
+    folder = top / build.folder
+    if not build.compiler and (folder / "build.ninja").exists():
+        return result(build, began, 0, "")
+    return result(build, began, *run([str(source / "scripts" / "configure.sh"), str(folder), *build.arguments], build,
+                                     source))
+
+
+def make(build, source, top, jobs):
+    """Compile a configured build directory."""
+    began = time.monotonic()
+    print(f"building {top / build.folder}", flush=True)
+    return result(build, began, *run(["ninja", "-C", str(top / build.folder), f"-j{jobs}"], build, source))

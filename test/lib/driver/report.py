@@ -94,6 +94,11 @@ def summary(results, seconds):
         for r in results:
             if r.outcome == "failed":
                 print(f"  {r.name}: {r.reason}")
-    print(f"\nin {seconds:.0f} s")
+    print()
+    for r in results:
+        for line in r.output.splitlines():
+            if line.startswith("interop: "):
+                print(line)
+    print(f"in {seconds:.0f} s")
     print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped", flush=True)
     return 1 if count["failed"] or not count["passed"] else 0

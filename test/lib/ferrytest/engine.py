@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What dumps and restores: ferry, and CRIU for comparison, behind the same two calls."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+
+class EngineError(AssertionError):
+    """A dump or a restore failed."""
+
+    def __init__(self, what, done, log=""):
+        text = (done.stderr or "").strip() or (done.stdout or "").strip()
+        super().__init__(f"{what} exits with {done.returncode}: {text}{log}")
+        self.status = done.returncode
+        self.output = (done.stdout or "") + (done.stderr or "")
+
+
+def run(command, timeout, environment=None):
+    """Run to the end; output as text."""
+    return subprocess.run([str(word) for word in command], check=False, text=True, errors="replace", timeout=timeout,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env={**os.environ, **(environment or {})})
+
+
+class Ferry:
+    """The program under test ($FERRY)."""
+
+    name = "ferry"
+    leaves = ()  # files that may stay
+
+    def __init__(self, path=None):
+        self.path = path or os.environ["FERRY"]
+
+    def run(self, *words, timeout=120, environment=None):
+        """Any command line."""
+        return run([self.path, *words], timeout, environment)
+
+    def report(self, what, done):
+        """The JSON object on standard output; raises when the command failed."""
+        if done.returncode:
+            raise EngineError(what, done)
+        return json.loads(done.stdout)
+
+    def dump(self, pid, images, *, leave_running=False, shell_job=False, tcp_established=False, more=()):
+        """ferry dump; its JSON report."""
+        words = ["dump", "-t", pid, "-D", images, "--json"]
+        words += ["--leave-running"] * leave_running + ["--shell-job"] * shell_job
+        words += ["--tcp-established"] * tcp_established
+        return self.report("ferry dump", self.run(*words, *more))
+
+    def restore(self, images, *, again=False, shell_job=False, tcp_established=False, more=()):
+        """ferry restore -d; its JSON report."""
+        words = ["restore", "-D", images, "-d", "--json"]
+        words += ["--again"] * again + ["--shell-job"] * shell_job + ["--tcp-established"] * tcp_established
+        return self.report("ferry restore", self.run(*words, *more))
+
+
+class Criu:
+    """CRIU out of a folder that scripts/criu-sid.sh made, run through that folder's own loader."""
+
+    name = "criu"
+    leaves = ("/run/criu.kdat",)  # its cache of kernel features
+    LOCK = ("--network-lock", "nftables")
+
+    def __init__(self, sid):
+        self.sid = pathlib.Path(sid)
+        self.path = self.sid / "usr/sbin/criu"
+
+    def command(self, *words):
+        """The command line for a program of that folder."""
+        libraries = self.sid / "usr/lib/x86_64-linux-gnu"
+        loader = libraries / "ld-linux-x86-64.so.2"
+        return [str(loader), "--library-path", str(libraries), str(self.path), *words]
+
+    def run(self, *words, timeout=120, environment=None):
+        """Any command line."""
+        return run(self.command(*map(str, words)), timeout, environment)
+
+    def version(self):
+        """As it says itself."""
+        return self.run("--version").stdout.split("\n")[0].partition(": ")[2]
+
+    def log_tail(self, path):
+        """The errors of a log."""
+        try:
+            lines = pathlib.Path(path).read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join([""] + [line for line in lines if "Error" in line or "Warn" in line][-8:])
+
+    def dump(self, pid, images, *, leave_running=False, shell_job=False, tcp_established=False, more=()):
+        """criu dump."""
+        words = ["dump", "-t", pid, "-D", images, "-v4", "-o", "dump.log"]
+        words += ["--leave-running"] * leave_running + ["--shell-job"] * shell_job
+        words += ["--tcp-established", *self.LOCK] * tcp_established
+        done = self.run(*words, *more)
+        if done.returncode:
+            raise EngineError("criu dump", done, self.log_tail(pathlib.Path(images) / "dump.log"))
+        return {}
+
+    def restore(self, images, *, again=False, shell_job=False, tcp_established=False, more=()):
+        """criu restore -d. It restores as often as it is asked to."""
+        del again
+        words = ["restore", "-D", images, "-d", "-v4", "-o", "restore.log"]
+        words += ["--shell-job"] * shell_job + ["--tcp-established", "--network-lock", "nftables"] * tcp_established
+        done = self.run(*words, *more)
+        if done.returncode:
+            raise EngineError("criu restore", done, self.log_tail(pathlib.Path(images) / "restore.log"))
+        return {}

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must not be left behind: tracers, stopped or frozen tasks, processes, nft tables, files, code in the target."""
+
+import os
+import pathlib
+import re
+import struct
+import subprocess
+import tempfile
+
+from ferrytest.process import PROC, all_pids, read_bytes, read_text, status, threads, tree
+from ferrytest.snapshot import PAGE
+
+WATCHED_FOLDERS = ["/run", "/dev/shm"]
+
+
+def nft_tables():
+    """Names of the nftables tables of this network namespace."""
+    done = subprocess.run(["nft", "list", "tables"], check=False, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    return {line.strip() for line in done.stdout.splitlines() if line.startswith("table")}
+
+
+def files_below(folder):
+    """Every path below a folder, links not followed."""
+    found = set()
+    for top, folders, names in os.walk(folder):
+        found.update(os.path.join(top, name) for name in folders + names)
+    return found
+
+
+def executable_mappings(pid):
+    """(start, end, file offset, path) of mappings that can be executed."""
+    for line in (read_text(PROC / str(pid) / "maps") or "").splitlines():
+        match = re.match(r"([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) \S+ \d+\s*(.*)$", line)
+        if match:
+            yield int(match[1], 16), int(match[2], 16), int(match[3], 16), match[4]
+
+
+def own_vdso():
+    """The vdso of this process: the kernel gives every process of one architecture the same."""
+    for start, end, _, path in executable_mappings("self"):
+        if path == "[vdso]":
+            with open("/proc/self/mem", "rb", 0) as memory:
+                memory.seek(start)
+                return memory.read(end - start)
+    return b""
+
+
+def vdso_bytes_used(image):
+    """What of the vdso belongs to its ELF image. Nothing executes what follows in the last page; ferry's landing pads and its
+    exit gadget lie there."""
+    offset, = struct.unpack_from("<Q", image, 0x28)
+    size, count = struct.unpack_from("<HH", image, 0x3a)
+    return offset + size * count
+
+
+def changed_text(pid):
+    """Executable pages of a process that differ from their file, or from the kernel's vdso."""
+    problems = []
+    try:
+        memory = open(PROC / str(pid) / "mem", "rb", 0)  # pylint: disable=consider-using-with
+    except OSError:
+        return problems
+    with memory:
+        for start, end, offset, path in executable_mappings(pid):
+            if path == "[vdso]":
+                wanted = own_vdso()
+            elif path.startswith("/") and not path.endswith("(deleted)"):
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    wanted = file.read(end - start).ljust(end - start, b"\0")
+            else:
+                continue
+            memory.seek(start)
+            found = memory.read(end - start)
+            if path == "[vdso]":
+                found, wanted = (image[:vdso_bytes_used(wanted)] for image in (found, wanted))
+            for at in range(0, len(found), PAGE):
+                if found[at:at + PAGE] != wanted[at:at + PAGE]:
+                    problems.append(f"pid {pid}: page {start + at:x} of {path} differs from what it maps")
+    return problems
+
+
+def freezer_state(pid):
+    """Problems with the freezers of the groups a process is in."""
+    problems = []
+    for line in (read_text(PROC / str(pid) / "cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "freezer":
+            state = read_text(f"/sys/fs/cgroup/freezer{path}/freezer.state")
+            if state and state.strip() != "THAWED":
+                problems.append(f"pid {pid}: its freezer is {state.strip()}")
+        elif not controllers:
+            for base in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+                events = read_text(f"{base}{path}/cgroup.events")
+                if events and "frozen 1" in events:
+                    problems.append(f"pid {pid}: its group {path} is frozen")
+    return problems
+
+
+def task_problems(pid, may_stop):
+    """Tracers and stops of every thread of one process."""
+    problems = []
+    for tid in threads(pid):
+        fields = status(pid, tid)
+        state = fields.get("State", "?")[:1]
+        if fields.get("TracerPid", "0") != "0":
+            problems.append(f"thread {tid} of {pid} is traced by {fields['TracerPid']}")
+        if state in "Tt" and pid not in may_stop:
+            problems.append(f"thread {tid} of {pid} is in state {state}")
+    return problems
+
+
+class Leftovers:
+    """Remembers what is there; check() says what came in addition and what is not as it should be."""
+
+    def __init__(self, pid=None):
+        self.tables = nft_tables()
+        self.pids = all_pids()
+        self.folders = [*WATCHED_FOLDERS, tempfile.gettempdir()]
+        self.files = set().union(*(files_below(folder) for folder in self.folders))
+        self.stopped = {p for p in (tree(pid) if pid else []) if status(p).get("State", "?")[:1] == "T"}
+
+    def problems(self, pid=None, expected=(), locked=False):
+        """pid: the tree that must be well. expected: folders whose files may be new (images, logs). locked: the network
+        stays locked between a dump and its restore, so that nobody answers for a connection that is away."""
+        found = []
+        for table in sorted(nft_tables() - self.tables if not locked else ()):
+            found.append(f"an nft table is left: {table}")
+        members = set(tree(pid)) if pid else set()
+        for member in sorted(members):
+            found += task_problems(member, self.stopped) + freezer_state(member) + changed_text(member)
+        for stray in sorted(all_pids() - self.pids - members):
+            command = (read_bytes(PROC / str(stray) / "cmdline") or b"").replace(b"\0", b" ").decode(errors="replace")
+            if command and status(stray).get("State", "Z")[:1] != "Z":
+                found.append(f"a process is left: {stray} {command}")
+        known = [pathlib.Path(path) for path in expected]
+        for name in sorted(set().union(*(files_below(folder) for folder in self.folders)) - self.files):
+            path = pathlib.Path(name)
+            if not any(path == k or k in path.parents for k in known):
+                found.append(f"a file is left: {name}")
+        return found
+
+    def check(self, pid=None, expected=(), locked=False):
+        """Raise with the list when anything is left."""
+        found = self.problems(pid, expected, locked)
+        assert not found, "left behind: " + "; ".join(found)

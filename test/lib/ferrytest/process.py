@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes as /proc shows them."""
+
+import os
+import pathlib
+import time
+
+PROC = pathlib.Path("/proc")
+
+
+def wait_until(condition, what, seconds=20):
+    """Poll until the condition gives something true; that is the result."""
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise AssertionError(f"after {seconds} s: {what}")
+        time.sleep(0.005)
+
+
+def read_bytes(path):
+    """Contents of a /proc file; None when the process is gone or the kernel refuses."""
+    try:
+        return pathlib.Path(path).read_bytes()
+    except (OSError, ProcessLookupError):
+        return None
+
+
+def read_text(path):
+    """As read_bytes(), as text."""
+    raw = read_bytes(path)
+    return None if raw is None else raw.decode("utf-8", "replace")
+
+
+def status(pid, tid=None):
+    """/proc/PID/status (or that of one thread) as a dictionary."""
+    path = PROC / str(pid) / "status" if tid is None else PROC / str(pid) / "task" / str(tid) / "status"
+    fields = {}
+    for line in (read_text(path) or "").splitlines():
+        key, _, value = line.partition(":")
+        fields[key] = value.strip()
+    return fields
+
+
+def stat_fields(path):
+    """The fields of a stat file from the third (state) on, so that field N of proc(5) is at N - 3."""
+    text = read_text(path)
+    return text.rpartition(")")[2].split() if text else []
+
+
+def start_time(pid):
+    """Field 22 of stat: tells one process from a later one with the same number."""
+    fields = stat_fields(PROC / str(pid) / "stat")
+    return fields[19] if fields else None
+
+
+def is_alive(pid):
+    """Whether there is such a process and it is no zombie."""
+    fields = stat_fields(PROC / str(pid) / "stat")
+    return bool(fields) and fields[0] not in "ZX"
+
+
+def threads(pid):
+    """Thread ids, ascending."""
+    try:
+        return sorted(int(name) for name in os.listdir(PROC / str(pid) / "task"))
+    except OSError:
+        return []
+
+
+def children(pid):
+    """Pids of the children of all threads."""
+    found = []
+    for tid in threads(pid):
+        found += [int(p) for p in (read_text(PROC / str(pid) / "task" / str(tid) / "children") or "").split()]
+    return sorted(found)
+
+
+def tree(pid):
+    """The process and its descendants, parents first."""
+    found = [pid]
+    for child in children(pid):
+        found += tree(child)
+    return found
+
+
+def all_pids():
+    """Every process of this pid namespace."""
+    return {int(name) for name in os.listdir(PROC) if name.isdigit()}

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program of test/programs (test/lib/program.h): start it, ask it, end it."""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+
+from ferrytest.process import is_alive, tree, wait_until
+from ferrytest.register import skip
+
+ANSWER_SECONDS = 30
+SKIPPED = 77
+
+
+class Program:
+    """A running test program. Its pid stays the same over dump and restore."""
+
+    def __init__(self, name, *arguments, before_ready=None, environment=None):
+        self.name = name
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=name + "-"))
+        # Roles may run as other users.
+        self.folder.chmod(0o1777)
+        self.asked = 0
+        self.ended = None  # exit status of the process that we started
+        path = pathlib.Path(os.environ["FERRY_PROGRAMS"]) / name
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+                [str(path), str(self.folder), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, env=environment)
+        self.pid = self.process.pid
+        if before_ready:
+            before_ready(self)
+        wait_until(lambda: self.answer_of("main") or not self.running(), f"{name} is not ready")
+        if self.ended == SKIPPED:
+            skip(self.log())
+        assert self.running(), f"{name} ended before it was ready: {self.log()}"
+        self.roles = sorted(p.name.partition(".")[2] for p in self.folder.glob("answer.*"))
+
+    def log(self):
+        """What the program wrote."""
+        return (self.folder / "log").read_text(errors="replace").strip()
+
+    def running(self):
+        """Whether the first process lives; reaps it when it was ours and ended."""
+        if self.process is not None and self.process.poll() is not None:
+            self.ended = self.process.returncode
+            self.process = None
+        return is_alive(self.pid)
+
+    def answer_of(self, role):
+        """(number, good, reason) of the last answer, or None."""
+        try:
+            words = (self.folder / f"answer.{role}").read_text().split(None, 2)
+        except OSError:
+            return None
+        return int(words[0]), words[1] == "ok", words[2].strip() if len(words) > 2 else ""
+
+    def ask(self, word, role):
+        """One question to one role: (good, reason)."""
+        self.asked += 1
+        number = self.asked
+        fresh = self.folder / f".ask.{role}"
+        fresh.write_text(f"{number} {word}\n")
+        fresh.chmod(0o644)
+        fresh.rename(self.folder / f"ask.{role}")
+
+        def answered():
+            ended = role == "main" and not self.running()
+            answer = self.answer_of(role)
+            return answer if answer and answer[0] == number else ended
+
+        answer = wait_until(answered, f"{self.name}: {role} does not answer '{word}' {self.log()}", ANSWER_SECONDS)
+        assert answer is not True, f"{self.name} ended: {self.log()}"
+        return answer[1], answer[2]
+
+    def ask_all(self, word):
+        """All roles, the first process last: some of its final proofs end the others. [(role, good, reason)]"""
+        order = [role for role in self.roles if role != "main"] + ["main"]
+        return [(role, *self.ask(word, role)) for role in order]
+
+    def expect_good(self, word):
+        """Every role must answer ok."""
+        bad = [f"{role}: {reason}" for role, good, reason in self.ask_all(word) if not good]
+        assert not bad, f"{self.name}: {word}: {'; '.join(bad)}"
+
+    def verify(self):
+        """Every role proves its state and leaves it as it is."""
+        self.expect_good("verify")
+
+    def finish(self):
+        """Every role gives the proofs that use its state up."""
+        self.expect_good("finish")
+
+    def spoil(self):
+        """Roles change their state; those that can. Returns their names."""
+        return [role for role, good, _ in self.ask_all("spoil") if good]
+
+    def volatile(self):
+        """Addresses that change although the program does nothing: {pid: [(start, end)]}."""
+        ranges = {}
+        for path in self.folder.glob("volatile.*"):
+            for line in path.read_text().splitlines():
+                pid, start, end = line.split()
+                ranges.setdefault(int(pid), []).append((int(start, 16), int(end, 16)))
+        return ranges
+
+    def tree(self):
+        """Pids, parents first."""
+        return tree(self.pid)
+
+    def reap(self):
+        """Take the exit status of the process that we started; a restored one is not ours."""
+        if self.process is not None:
+            self.process.wait(timeout=ANSWER_SECONDS)
+            self.process = None
+
+    def wait_gone(self, pids):
+        """Until none of these processes exists."""
+        self.reap()
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), f"{self.name} is still there")
+
+    def quit(self):
+        """Let it end in order, and take down what is left of its tree."""
+        pids = self.tree()
+        if self.running():
+            self.ask("quit", "main")
+            wait_until(lambda: not self.running(), f"{self.name} does not end")
+        self.kill(pids)
+
+    def kill(self, pids=None):
+        """End the whole tree."""
+        for pid in pids or self.tree():
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                pass
+        self.reap()

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dump and restore a program and compare what came back with what was there."""
+
+import pathlib
+import tempfile
+
+from ferrytest.leftovers import Leftovers
+from ferrytest.snapshot import differences, snapshot
+
+
+def once(program, dumper, restorer, compare, options):
+    """One dump and one restore. The state is compared before the program is asked anything, so that nothing it does
+    to prove itself hides a difference."""
+    program.verify()
+    watch = Leftovers(program.pid)
+    pids = program.tree()
+    volatile = program.volatile()
+    before = snapshot(program.pid, volatile) if compare else {}
+    allowed = [*dumper.leaves, *restorer.leaves]
+    images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+
+    dumper.dump(program.pid, images, **options)
+    program.wait_gone(pids)
+    watch.check(expected=[images, *allowed], locked=options.get("tcp_established", False))
+    restorer.restore(images, **options)
+    assert program.running(), "the restored process is not there"
+    after = snapshot(program.pid, volatile) if compare else {}
+    found = differences(before, after)
+    assert not found, f"{len(found)} differences: " + "; ".join(found[:12])
+    watch.check(program.pid, expected=[images, program.folder, *allowed])
+    program.verify()
+
+
+def round_trip(program, dumper, restorer=None, times=2, finish=True, compare=True, **options):
+    """Twice in a row by default: what was restored must be as good a source as the original. Without compare only the
+    program's own proofs count; CRIU for one ends a sleeping call with EINTR, and loses what only /proc shows."""
+    for _ in range(times):
+        once(program, dumper, restorer or dumper, compare, options)
+    if finish:
+        program.finish()

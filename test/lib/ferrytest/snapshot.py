@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a process tree as seen from outside: /proc and kcmp(2), nothing of ferry's.
+
+A snapshot is plain nested dictionaries; differences() compares two. What differs between a process and its restored
+self by design (inode numbers of sockets and pipes, addresses of the vdso, time that passed) is left out or replaced
+by who shares it with whom.
+"""
+
+import ctypes
+import hashlib
+import os
+import re
+import struct
+import time
+
+from ferrytest.process import PROC, read_bytes, read_text, stat_fields, status, threads, tree
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+SYS_KCMP = 312
+KCMP_FILE = 0
+AT_SYSINFO_EHDR = 33
+
+STATUS_OF_PROCESS = [
+    "Umask", "Tgid", "Uid", "Gid", "Groups", "NStgid", "NSpgid", "NSsid", "Threads", "ShdPnd", "SigIgn", "SigCgt",
+    "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "THP_enabled",
+]
+STATUS_OF_THREAD = ["Name", "NSpid", "SigPnd", "SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp"]
+# Fields of stat, numbered as in proc(5).
+STAT_OF_PROCESS = {
+    "pgrp": 5, "session": 6, "tty": 7, "exit_signal": 38, "start_code": 26, "end_code": 27, "start_stack": 28,
+    "start_data": 45, "end_data": 46, "start_brk": 47, "arg_start": 48, "arg_end": 49, "env_start": 50, "env_end": 51,
+}
+STAT_OF_THREAD = {"nice": 19, "rt_priority": 40, "policy": 41}
+FDINFO_LEFT_OUT = {"mnt_id", "ino", "eventfd-id", "it_value", "ticks", "scm_fds"}
+VMFLAGS_LEFT_OUT = {"sd", "ac", "um", "uw", "nr", "mw", "me"}
+NAMESPACES = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"]
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def same_description(pid_a, fd_a, pid_b, fd_b):
+    """Whether two descriptors refer to one open file description."""
+    return libc.syscall(SYS_KCMP, pid_a, pid_b, KCMP_FILE, ctypes.c_ulong(fd_a), ctypes.c_ulong(fd_b)) == 0
+
+
+class Names:
+    """Gives stable names to things that are known by a number of the moment, in the order in which they are met."""
+
+    def __init__(self):
+        self.inodes = {}
+        self.descriptions = []
+
+    def inode(self, kind, number):
+        """socket:[4711] -> socket#1"""
+        key = (kind, number)
+        return f"{kind}#{self.inodes.setdefault(key, len(self.inodes))}"
+
+    def description(self, pid, fd, link):
+        """The first descriptor met that shares this one's description."""
+        for known_link, known_pid, known_fd in self.descriptions:
+            if known_link == link and same_description(pid, fd, known_pid, known_fd):
+                return f"{known_pid}/{known_fd}"
+        self.descriptions.append((link, pid, fd))
+        return f"{pid}/{fd}"
+
+
+def fdinfo(pid, fd):
+    """The lines of fdinfo that must survive, as a list. The kernel lists what an epoll set watches by its addresses."""
+    kept, watched = [], []
+    for line in (read_text(PROC / str(pid) / "fdinfo" / str(fd)) or "").splitlines():
+        key = line.split(":")[0].strip()
+        if key in FDINFO_LEFT_OUT:
+            continue
+        line = " ".join(re.sub(r"\s+pos:.*$", "", line).split()) if key == "tfd" else " ".join(line.split())
+        (watched if key == "tfd" else kept).append(line)
+    return kept + sorted(watched)
+
+
+def socket_lines(pid):
+    """inode -> what /proc/net knows of it, as seen by the process."""
+    found = {}
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        for line in (read_text(PROC / str(pid) / "net" / name) or "").splitlines()[1:]:
+            words = line.split()
+            receive_queue = words[4].split(":")[1] if words[3] != "0A" else "listening"
+            found[words[9]] = f"{name} {words[1]} {words[2]} state {words[3]} waiting {receive_queue}"
+    for line in (read_text(PROC / str(pid) / "net" / "unix") or "").splitlines()[1:]:
+        words = line.split()
+        found[words[6]] = f"unix type {words[4]} state {words[5]} flags {words[3]} {' '.join(words[7:])}"
+    return found
+
+
+def descriptors(pid, names):
+    """fd -> link, who shares it, fdinfo, socket."""
+    found = {}
+    sockets = socket_lines(pid)
+    folder = PROC / str(pid) / "fd"
+    try:
+        numbers = sorted(int(n) for n in os.listdir(folder))
+    except OSError:
+        return found
+    for fd in numbers:
+        link = os.readlink(folder / str(fd))
+        shared = names.description(pid, fd, link)
+        match = re.fullmatch(r"(socket|pipe):\[(\d+)\]", link)
+        found[fd] = {
+            "link": names.inode(*match.groups()) if match else link,
+            "description": shared,
+            "fdinfo": fdinfo(pid, fd),
+        }
+        if match and match.group(1) == "socket":
+            found[fd]["socket"] = sockets.get(match.group(2), "")
+    return found
+
+
+def mappings(pid):
+    """Mappings from smaps: dictionaries with start, end, perms, offset, name, flags."""
+    found = []
+    for line in (read_text(PROC / str(pid) / "smaps") or "").splitlines():
+        match = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ \d+\s*(.*)$", line)
+        if match:
+            found.append({"start": int(match[1], 16), "end": int(match[2], 16), "perms": match[3],
+                          "offset": int(match[4], 16), "name": match[5], "flags": ""})
+        elif line.startswith("VmFlags:"):
+            found[-1]["flags"] = " ".join(sorted(set(line.split()[1:]) - VMFLAGS_LEFT_OUT))
+    return [m for m in found if m["name"] not in ("[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]")]
+
+
+def layout(maps):
+    """Mappings without what the kernel may split or merge: neighbours with equal properties become one. A stack grows
+    as it likes, so only its end counts."""
+    merged = []
+    for m in maps:
+        offset = m["offset"] if m["name"] and not m["name"].startswith("[") else 0
+        entry = {"start": m["start"], "end": m["end"], "perms": m["perms"], "name": m["name"], "flags": m["flags"],
+                 "offset": offset}
+        if m["name"] == "[stack]":
+            entry["start"] = 0
+        last = merged[-1] if merged else None
+        if last and last["end"] == entry["start"] and all(last[k] == entry[k] for k in ("perms", "name", "flags")) \
+                and (not offset or last["offset"] + entry["start"] - last["start"] == offset):
+            last["end"] = entry["end"]
+            continue
+        merged.append(entry)
+    return {f"{m['start']:x}-{m['end']:x}": f"{m['perms']} {m['offset']:x} {m['name']} [{m['flags']}]" for m in merged}
+
+
+def stack_pointer(pid, tid):
+    """Of one thread; None when it does not sleep in the kernel within some tries."""
+    for _ in range(20):
+        words = (read_text(PROC / str(pid) / "task" / str(tid) / "syscall") or "").split()
+        if len(words) >= 3:
+            return int(words[-2], 16)
+        time.sleep(0.002)
+    return None
+
+
+def stacks_of(pid, maps):
+    """(start, end) of the mappings that hold the threads' stacks: their contents depend on the instant. A thread that
+    never sleeps is missing; its stack does not change either while it stays in its loop."""
+    pointers = [stack_pointer(pid, tid) for tid in threads(pid)]
+    return [(m["start"], m["end"]) for m in maps
+            if m["name"] == "[stack]" or any(sp and m["start"] <= sp < m["end"] for sp in pointers)]
+
+
+def pages_of(memory, pagemap, m):
+    """Page address -> digest, for one mapping. Pages of zeros do not count: absent and zero are the same."""
+    found = {}
+    count = (m["end"] - m["start"]) // PAGE
+    pagemap.seek(m["start"] // PAGE * 8)
+    entries = struct.unpack(f"{count}Q", pagemap.read(count * 8))
+    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon"))
+    for i, entry in enumerate(entries):
+        # Bit 63 present, bit 62 swapped: a page of anonymous memory that is neither was never written.
+        if anonymous and not entry >> 62:
+            continue
+        address = m["start"] + i * PAGE
+        try:
+            memory.seek(address)
+            page = memory.read(PAGE)
+        except (OSError, ValueError):
+            continue
+        if page.count(0) != len(page):
+            found[address] = hashlib.blake2b(page, digest_size=8).hexdigest()
+    return found
+
+
+def memory_once(pid, maps, stacks):
+    """Page address -> digest over all mappings that are not stacks."""
+    found = {}
+    with open(PROC / str(pid) / "mem", "rb", 0) as memory, open(PROC / str(pid) / "pagemap", "rb", 0) as pagemap:
+        for m in maps:
+            if (m["start"], m["end"]) not in stacks:
+                found.update(pages_of(memory, pagemap, m))
+    return found
+
+
+def memory(pid, maps, volatile, samples):
+    """Digests of the pages that stay the same over some samples; None for those that do not."""
+    stacks = stacks_of(pid, maps)
+    found = memory_once(pid, maps, stacks)
+    for _ in range(samples - 1):
+        time.sleep(0.03)
+        again = memory_once(pid, maps, stacks)
+        for address in set(found) | set(again):
+            if found.get(address) != again.get(address):
+                found[address] = None
+    for start, end in volatile:
+        for address in range(start // PAGE * PAGE, end, PAGE):
+            found[address] = None
+    return {"pages": {f"{address:x}": digest for address, digest in found.items()}, "stacks": stacks}
+
+
+def auxv(pid):
+    """The auxiliary vector without the vdso's address."""
+    raw = read_bytes(PROC / str(pid) / "auxv") or b""
+    pairs = [struct.unpack_from("QQ", raw, at) for at in range(0, len(raw) - 15, 16)]
+    return {str(key): value for key, value in pairs if key != AT_SYSINFO_EHDR}
+
+
+def link(pid, name):
+    """readlink in /proc/PID."""
+    try:
+        return os.readlink(PROC / str(pid) / name)
+    except OSError as error:
+        return f"errno {error.errno}"
+
+
+def thread_state(pid, tid):
+    """What counts of one thread."""
+    fields = status(pid, tid)
+    numbers = stat_fields(PROC / str(pid) / "task" / str(tid) / "stat")
+    found = {key: fields.get(key) for key in STATUS_OF_THREAD}
+    found.update({key: numbers[n - 3] for key, n in STAT_OF_THREAD.items()})
+    found["timerslack"] = (read_text(PROC / str(tid) / "timerslack_ns") or "").strip()
+    return found
+
+
+def process_state(pid, names, volatile, samples, is_root):
+    """Everything about one process."""
+    fields = status(pid)
+    numbers = stat_fields(PROC / str(pid) / "stat")
+    state = numbers[0] if numbers[0] in "ZTt" else "runs"
+    found = {"state": state, "stat": {key: numbers[n - 3] for key, n in STAT_OF_PROCESS.items()},
+             "status": {key: fields.get(key) for key in STATUS_OF_PROCESS}}
+    if not is_root:
+        found["status"]["PPid"] = fields.get("PPid")
+    if state == "Z":
+        found["exit_code"] = numbers[52 - 3]
+        return found
+    folder = PROC / str(pid)
+    maps = mappings(pid)
+    found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}
+    found["links"] = {name: link(pid, name) for name in ("exe", "cwd", "root")}
+    found["namespaces"] = {name: link(pid, "ns/" + name) for name in NAMESPACES}
+    found["texts"] = {name: read_text(folder / name) for name in
+                      ("cmdline", "environ", "limits", "oom_score_adj", "coredump_filter", "personality", "timers")}
+    found["auxv"] = auxv(pid)
+    found["fds"] = descriptors(pid, names)
+    found["layout"] = layout(maps)
+    found["memory"] = memory(pid, maps, volatile, samples)
+    return found
+
+
+def snapshot(pid, volatile=None, samples=3):
+    """The state of the tree below pid. volatile: {pid: [(start, end)]} that may differ."""
+    names = Names()
+    volatile = volatile or {}
+    return {member: process_state(member, names, volatile.get(member, []), samples, member == pid)
+            for member in tree(pid)}
+
+
+def memory_differences(before, after, path):
+    """Pages that differ, without stacks and those that changed by themselves in either snapshot."""
+    stacks = before["stacks"] + after["stacks"]
+    found = []
+    for key in sorted(set(before["pages"]) | set(after["pages"])):
+        a, b = before["pages"].get(key, "zero"), after["pages"].get(key, "zero")
+        if a is None or b is None or a == b or any(start <= int(key, 16) < end for start, end in stacks):
+            continue
+        found.append(f"{path}/{key}: {a} became {b}")
+    return found
+
+
+def differences(before, after, path=""):
+    """Where two snapshots differ, one line each."""
+    found = []
+    for key in sorted(set(before) | set(after), key=str):
+        here = f"{path}/{key}"
+        a, b = before.get(key), after.get(key)
+        if key == "memory" and a and b:
+            found += memory_differences(a, b, here)
+        elif isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, here)
+        elif a != b:
+            found.append(f"{here}: {str(a)[:200]!r} became {str(b)[:200]!r}")
+    return found
