@@ -45,7 +45,8 @@ WRONG = [
     ("text", "no newline", "README.md", "end", "no newline"),
     ("man_pages", "not scdoc", "doc/man/x.1.scd", "x(1)\n\n# NAME\n\nx - is\n\n*bold\n\n", "scdoc"),
     ("man_pages", "another name", "doc/man/x.1.scd", "y(1)\n\n# NAME\n\nx - is\n", "first line"),
-    ("man_pages", "dangling", "doc/man/x.1.scd", "x(1)\n\n# NAME\n\nx - is\n\nSee *ferry-none*(1).\n", "does not exist"),
+    ("man_pages", "dangling", "doc/man/x.1.scd", "x(1)\n\n# NAME\n\nx - is\n\nSee *ferry-none*(1).\n",
+     "does not exist"),
     ("packages", "fields", "packaging/packages.tsv", SPDX_PY + "build\tgcc\n", "2 fields"),
     ("packages", "undocumented", "doc/building.md", "nothing\n", "does not name gcc"),
 ]
