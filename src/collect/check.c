@@ -23,6 +23,8 @@ struct check {
 	struct obstacles *obstacles;
 	struct peers *peers;
 	VEC(pid_t) pids;
+	struct arena arena;         /* of what kinds keep */
+	void *kind_data[KIND_COUNT];
 };
 
 static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
@@ -155,6 +157,8 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.copy = -1,
 			.pidfd = pidfd,
 			.peers = k->peers,
+			.arena = &k->arena,
+			.kind_data = k->kind_data,
 		};
 		char name[32];
 		snprintf(name, sizeof(name), "fd/%d", fd->fd);
@@ -217,6 +221,22 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	return check_children(k, dir) < 0 ? error_memory(err) : 0;
 }
 
+/* What shows only when every descriptor of the tree is known. */
+static void check_ends(struct check *k)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		struct ferry_error err = FERRY_ERROR_INIT;
+		size_t at = 0;
+		while (kind_table[i]->check_end && kind_table[i]->check_end(k->kind_data, &at, &err) < 0) {
+			error_context(&err, NULL, kind_table[i]->name, 0);
+			check_add(k, &err, 0);
+			if (err.code == ENOMEM)
+				break;
+			error_clear(&err);
+		}
+	}
+}
+
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct peers *peers,
 	       struct obstacles *ret, struct ferry_error *err)
 {
@@ -227,7 +247,10 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 		*first = root;
 	for (size_t i = 0; i < k.pids.n && r >= 0; i++)
 		r = check_one(&k, i, err);
+	if (r >= 0)
+		check_ends(&k);
 	vec_release(&k.pids);
+	arena_release(&k.arena);
 	if (r >= 0 && ret->failed)
 		r = error_memory(err);
 	return r < 0 ? r : (int)ret->v.n;

@@ -184,5 +184,7 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
 		r = collect_task(c, f, i, err);
 	collect_fds_release(c);
+	if (r >= 0)
+		r = collect_fds_end(c, err);
 	return r < 0 ? r : collect_check_sessions(c, err);
 }

@@ -156,6 +156,8 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 		.copy = -1,
 		.pidfd = pidfd,
 		.peers = c->peers,
+		.arena = &c->snap->arena,
+		.kind_data = c->kind_data,
 	};
 	char name[32];
 	snprintf(name, sizeof(name), "fd/%d", fd->fd);
@@ -185,6 +187,19 @@ int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct fer
 		r = fd_collect_one(c, order, t, proc_dir, pidfd, &fds, &fds.v.v[i], err);
 	proc_fds_release(&fds);
 	return r;
+}
+
+int collect_fds_end(struct collect *c, struct ferry_error *err)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		size_t at = 0;
+		int r = kind_table[i]->check_end ? kind_table[i]->check_end(c->kind_data, &at, err) : 0;
+		if (r < 0) {
+			error_context(err, "collect", kind_table[i]->name, 0);
+			return r;
+		}
+	}
+	return 0;
 }
 
 void collect_fds_release(struct collect *c)

@@ -197,10 +197,13 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 	struct engine *e = j->engine;
 	uint64_t since = j->frozen.since_ns;
 	int r = dump_after(e, &j->collect, j->dir, kill, err);
-	if (r < 0 || !kill)
+	if (r < 0 || !kill) {
 		freeze_release(&j->frozen);
-	else
+	} else {
+		/* Paused connections do not go on any more, whatever happens to us. */
+		warden_commit(e->warden);
 		r = freeze_kill(&j->frozen, err);
+	}
 	e->report.freeze_ns = time_now_ns() - since;
 	dump_log(e, "dump", kill ? "the tree is ended" : "the tree runs");
 	dump_free(j);

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "engine/restore.h"
+#include "host/netlock.h"
 #include "host/warden.h"
 #include "image/dir.h"
 #include "kind/kinds.h"
@@ -97,6 +98,9 @@ static int restore_open(struct restore_job *j, const char *images_dir, struct fe
 	int r = image_dir_open(AT_FDCWD, images_dir, &open, &j->dir, err);
 	if (r < 0)
 		return r;
+	if (image_dir_has(j->dir, IMAGE_FERRY_CLOCKS, 0) && !image_dir_has_manifest(j->dir))
+		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "'%s' was written by ferry and has lost its ferry-manifest.img",
+				 images_dir);
 	r = image_dir_is_spent(j->dir);
 	if (r > 0 && !o->again) {
 		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "'%s' was restored before", images_dir);
@@ -149,13 +153,17 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 {
 	struct restore *r = &j->restore;
 	int ret = engine_warden(j->e, err);
-	r->warden = j->e->warden;
+	r->warden = j->opener.warden = j->e->warden;
+	j->opener.in_task = files_call;
+	j->opener.in_task_context = r;
 	if (ret >= 0)
 		ret = restore_clocks(j, err);
 	if (ret >= 0)
-		ret = files_open(r, err);
+		ret = files_open(r, false, err);
 	if (ret >= 0)
 		ret = tasks_create(r, err);
+	if (ret >= 0)
+		ret = files_open(r, true, err);
 	if (ret >= 0)
 		ret = files_send(r, err);
 	if (ret >= 0)
@@ -206,10 +214,12 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 			log_write(e->log, LOG_WARN, "restore", NULL, 0, "the image stays marked as restored, use --again");
 		return r;
 	}
+	tasks_commit(&j->restore);
 	for (size_t i = 0; i < KIND_COUNT; i++)
 		if (kind_table[i]->before_run)
 			kind_table[i]->before_run(&j->opener);
 	tasks_go(&j->restore);
+	tasks_wait_left(&j->restore);
 	e->report.pid = j->restore.root_pid;
 	e->report.tasks = (uint32_t)j->plan.n_tasks;
 	for (size_t i = 0; i < j->plan.n_tasks; i++)
@@ -222,6 +232,8 @@ static void restore_free(struct restore_job *j)
 {
 	region_release(&j->restore);
 	plan_release(&j->plan);
+	/* Connections that were rebuilt in vain are closed by now, silently, and what is blocked cannot answer for them. */
+	netlock_close(j->opener.netlock);
 	image_dir_free(j->dir);
 	free(j);
 }

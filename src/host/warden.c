@@ -91,6 +91,14 @@ static void warden_wake(uint64_t address)
 	syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }
 
+static bool warden_counts(const struct warden *w, const struct warden_entry *e)
+{
+	bool depends = e->op == WARDEN_TCP_RESUME || e->op == WARDEN_NET_UNLOCK;
+	if (!depends || e->value == WARDEN_ALWAYS)
+		return true;
+	return (e->value == WARDEN_ONCE_COMMITTED) == (w->log->committed != 0);
+}
+
 static void warden_carry_out(const struct warden *w, const struct warden_entry *e, int worker_pidfd)
 {
 	switch ((enum warden_op)e->op) {
@@ -131,7 +139,8 @@ static void warden_replay(struct warden *w, int worker_pidfd)
 		struct warden_entry *e = &w->log->entries[i];
 		if (!__atomic_load_n(&e->op, __ATOMIC_SEQ_CST))
 			continue;
-		warden_carry_out(w, e, worker_pidfd);
+		if (warden_counts(w, e))
+			warden_carry_out(w, e, worker_pidfd);
 		__atomic_store_n(&e->op, 0, __ATOMIC_SEQ_CST);
 	}
 }

@@ -24,16 +24,19 @@
 #include "base/macros.h"
 
 enum warden_op {
-	WARDEN_TCP_RESUME = 1,  /* object: socket in the worker: leave repair mode; data: what resuming needs */
+	WARDEN_TCP_RESUME = 1,  /* object: socket in the worker: leave repair mode; value: when; data: what resuming needs */
 	WARDEN_PEEK_OFF,        /* object: socket in the worker; value: SO_PEEK_OFF as it was */
 	WARDEN_KILL,            /* object: PID of a task that must not run, value: address of a word in shared memory that is
 				   not 0 once the task exists; killed unless the job was committed */
 	WARDEN_WAKE,            /* value: address of a futex word in shared memory: set to 1 and woken once committed */
-	WARDEN_NET_UNLOCK,      /* data: id of a network lock */
+	WARDEN_NET_UNLOCK,      /* value: when; data: id of a network lock */
 	WARDEN_THAW,            /* data: path of a frozen cgroup */
 	WARDEN_UNLINK,          /* data: path of a file to remove unless the job was committed */
 	WARDEN_ADDRESS_ADD,     /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
 };
+
+/* Value of WARDEN_TCP_RESUME and WARDEN_NET_UNLOCK: when the entry counts. */
+enum warden_when { WARDEN_ALWAYS, WARDEN_ONCE_COMMITTED, WARDEN_UNLESS_COMMITTED };
 
 struct warden;
 
@@ -61,7 +64,7 @@ void warden_disarm(struct warden *w, int entry);
 /* Do what an armed entry says now, in the worker itself, and strike it out. */
 void warden_undo_all(struct warden *w);
 
-/* From now on what the job made stays: WARDEN_KILL entries are void, WARDEN_WAKE and WARDEN_TCP_RESUME are carried out. */
+/* From now on what the job made stays: WARDEN_KILL entries are void, WARDEN_WAKE is carried out. */
 void warden_commit(struct warden *w);
 
 /* PID of the warden process, for tests that pick victims. */

@@ -7,13 +7,17 @@
  * loginuid, personality.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
 #include "model/record.h"
@@ -24,7 +28,7 @@
 #endif
 
 enum { PRCTL_ASK_DUMPABLE, PRCTL_ASK_SUBREAPER, PRCTL_ASK_THP, PRCTL_ASK_BRK, PRCTL_ASK_MEMBARRIER, PRCTL_ASK_IO_FLUSHER };
-enum { PRCTL_ASK_PDEATHSIG, PRCTL_ASK_TIMERSLACK };
+enum { PRCTL_ASK_PDEATHSIG, PRCTL_ASK_TIMERSLACK, PRCTL_ASK_MCE_KILL };
 
 static void prctl_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
 {
@@ -42,6 +46,7 @@ static void prctl_ask_thread(const struct snap_task *t unused, const struct snap
 	script_call(s, "reading the parent death signal", SYS_prctl, PR_GET_PDEATHSIG, script_put(s, NULL, 4), 0, 0, 0)->data_mask =
 		1 << 1;
 	script_call(s, "reading timer slack", SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
+	script_call(s, "reading the memory error policy", SYS_prctl, PR_MCE_KILL_GET, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
 }
 
 static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir, const struct answers *a,
@@ -66,7 +71,9 @@ static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int
 	if (r < 0)
 		return r;
 	record_set(tc, oom_score_adj, adj);
-	uint32_t loginuid;
+	uint32_t filter, loginuid;
+	if (proc_read_coredump_filter(proc_dir, &filter, NULL) >= 0)
+		record_set(t->threads.v[0].extra, coredump_filter, filter);
 	if (proc_read_loginuid(proc_dir, &loginuid, NULL) >= 0)
 		record_set(tc, loginuid, loginuid);
 	return 0;
@@ -84,6 +91,8 @@ static int prctl_collect_thread(struct collect *c unused, struct snap_task *t un
 		record_set(th->core->thread_core, pdeath_sig, (uint32_t)pdeath);
 	if (a->calls[PRCTL_ASK_TIMERSLACK].ret > 0)
 		record_set(th->extra, timerslack_ns, (uint64_t)a->calls[PRCTL_ASK_TIMERSLACK].ret);
+	if (a->calls[PRCTL_ASK_MCE_KILL].ret >= 0 && a->calls[PRCTL_ASK_MCE_KILL].ret != PR_MCE_KILL_DEFAULT)
+		record_set(th->extra, mce_kill, (uint32_t)a->calls[PRCTL_ASK_MCE_KILL].ret);
 	return 0;
 }
 
@@ -111,6 +120,8 @@ static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, st
 	const ThreadCoreEntry *core = th->core->thread_core;
 	if (th->extra && th->extra->has_timerslack_ns)
 		script_call(s, "setting timer slack", SYS_prctl, PR_SET_TIMERSLACK, th->extra->timerslack_ns, 0, 0, 0);
+	if (th->extra && th->extra->has_mce_kill)
+		script_call(s, "setting the memory error policy", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, th->extra->mce_kill, 0, 0);
 	script_call(s, "setting the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
 		    core && core->has_pdeath_sig ? core->pdeath_sig : 0, 0, 0, 0);
 	if (core && core->creds && core->creds->has_no_new_privs && core->creds->no_new_privs)
@@ -119,6 +130,34 @@ static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, st
 	if (th == t->threads.v && t->mm->has_dumpable && t->mm->dumpable != 2)
 		script_call(s, "setting dumpable", SYS_prctl, PR_SET_DUMPABLE, (uint64_t)t->mm->dumpable, 0, 0, 0);
 	return 0;
+}
+
+static int prctl_write(const char *path, const char *text, struct ferry_error *err)
+{
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, O_WRONLY, 0);
+	int r = fd < 0 ? fd : fd_write_all(fd, text, strlen(text));
+	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "writing %s to %s", text, path) : 0;
+}
+
+static int prctl_settle_task(struct settle *s, struct ferry_error *err)
+{
+	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
+	const FerryTaskEntry *extra = s->task->threads.v[0].extra;
+	char text[32];
+	int now, r = 0, dir = proc_open(getpid(), err);
+	if (dir < 0)
+		return dir;
+	/* Lowering it takes CAP_SYS_RESOURCE, which may be missing where nothing has to change. */
+	if (tc->has_oom_score_adj && proc_read_oom_score_adj(dir, &now, NULL) >= 0 && now != tc->oom_score_adj) {
+		snprintf(text, sizeof(text), "%d", tc->oom_score_adj);
+		r = prctl_write("/proc/self/oom_score_adj", text, err);
+	}
+	if (r >= 0 && extra && extra->has_coredump_filter) {
+		snprintf(text, sizeof(text), "0x%x", extra->coredump_filter);
+		r = prctl_write("/proc/self/coredump_filter", text, err);
+	}
+	close(dir);
+	return r;
 }
 
 const struct kind_ops kind_prctl = {
@@ -131,5 +170,6 @@ const struct kind_ops kind_prctl = {
 	.collect_task = prctl_collect_task,
 	.collect_thread = prctl_collect_thread,
 	.restore_task = prctl_restore_task,
+	.settle_task = prctl_settle_task,
 	.restore_thread = prctl_restore_thread,
 };

@@ -55,6 +55,8 @@ struct fd_view {
 	int copy;      /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
 	int pidfd;     /* of the task; for fd_view_copy() */
 	struct peers *peers; /* see struct collect */
+	struct arena *arena; /* lives as long as the check or collect */
+	void **kind_data;    /* by kind index: what a kind keeps during one check or collect, in the arena */
 };
 
 /* What collect works with. */
@@ -97,13 +99,32 @@ struct reader {
 };
 
 /* What restore functions of descriptor kinds work with; runs in the process that opens. */
+struct opener;
+
+/* A function that runs in a task that exists already; a fork of ours, so it finds itself at the same address. */
+typedef int opener_function(void *arguments, int *fds, size_t *n_fds);
+
+struct opener_call {
+	opener_function *run; /* returns 0 or -errno; may change the arguments, and replace the descriptors */
+	void *arguments;
+	size_t bytes;  /* of the arguments; at most OPENER_CALL_BYTES */
+	int fds[4];    /* in: ours, lent; out: new ones, owned by the caller */
+	size_t n_fds;
+};
+
+enum { OPENER_CALL_BYTES = 8192 };
+
 struct opener {
 	struct plan *plan;
 	struct image_dir *dir;
 	const struct kind_options *options;
 	const struct fault *fault;
 	const struct log_sink *log;
-	struct netlock *netlock;
+	struct warden *warden;
+	struct netlock *netlock; /* opened by the first connection */
+	/* Run a function in a task; what is stamped with the caller's PID has to be made there. */
+	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call, struct ferry_error *err);
+	void *in_task_context;
 };
 
 /* In a task, after its descriptors have their numbers. */
@@ -118,10 +139,16 @@ struct kind_ops {
 	const char *what; /* one line for the table of kinds */
 	int fd_type;      /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
 	int image_file;   /* enum image_file that .dump shares between records; -1 none */
+	bool late;        /* restore() runs when the tasks exist, so it may use opener.in_task */
 
 	/* descriptors */
 	bool (*owns)(const struct fd_view *view);
 	int (*check)(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err);
+	/*
+	 * All descriptors are known: what only shows then. Negative: an obstacle; called again with *at as it was left until
+	 * it returns 0.
+	 */
+	int (*check_end)(void *const *kind_data, size_t *at, struct ferry_error *err);
 	int (*collect)(struct collect *c, struct fd_view *view, struct snap_file *file, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
 	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
@@ -139,6 +166,9 @@ struct kind_ops {
 	int (*restore_task)(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err);
 	int (*restore_thread)(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
 			      struct ferry_error *err);
+
+	/* in the task, before its memory is replaced: what is set through its files in /proc */
+	int (*settle_task)(struct settle *s, struct ferry_error *err);
 
 	/* both */
 	int (*read)(struct reader *r, struct ferry_error *err);

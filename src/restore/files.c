@@ -36,9 +36,12 @@ static int files_open_one(struct restore *r, struct plan_file *file, struct ferr
 	return 0;
 }
 
-int files_open(struct restore *r, struct ferry_error *err)
+int files_open(struct restore *r, bool late, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_files; i++) {
+		const struct kind_ops *kind = r->plan->files[i].kind;
+		if (kind && kind->late != late)
+			continue;
 		int ret = files_open_one(r, &r->plan->files[i], err);
 		if (ret < 0)
 			return ret;
@@ -93,7 +96,7 @@ static int files_add(struct restore *r, const struct plan_task *t, struct files_
 
 static int files_send_task(struct restore *r, const struct plan_task *t, struct ferry_error *err)
 {
-	struct files_message m = {0};
+	struct files_message m = {.type = FILES_DESCRIPTORS};
 	int fds[FILES_BATCH], ret = 0;
 	vec_foreach(fd, &t->fds)
 	{
@@ -138,19 +141,59 @@ static int files_place(const struct files_message *m, const int *fds)
 	return 0;
 }
 
+union files_any {
+	uint32_t type;
+	struct files_message message;
+	struct files_call call;
+};
+
+int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call, struct ferry_error *err)
+{
+	struct restore *r = o->in_task_context;
+	struct files_call m = {.type = FILES_CALL, .run = call->run};
+	int channel = r->channels[t->index][0];
+	memcpy(m.arguments, call->arguments, call->bytes);
+	int ret = fd_send(channel, &m, sizeof(m), call->fds, call->n_fds);
+	ssize_t got = ret < 0 ? ret : fd_recv(channel, &m, sizeof(m), call->fds, ARRAY_SIZE(call->fds), &call->n_fds);
+	if (got != (ssize_t)sizeof(m))
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : ECHILD, "asking pid %d to make a socket", t->pid);
+	memcpy(call->arguments, m.arguments, call->bytes);
+	return m.result;
+}
+
+static int files_serve(int channel, struct files_call *m, int *fds, size_t n)
+{
+	int given[FILES_BATCH], lent = (int)n;
+	memcpy(given, fds, n * sizeof(*fds));
+	m->result = m->run(m->arguments, fds, &n);
+	int ret = fd_send(channel, m, sizeof(*m), fds, n);
+	for (size_t i = 0; i < n; i++)
+		close(fds[i]);
+	for (int i = 0; i < lent; i++)
+		close(given[i]);
+	return ret;
+}
+
 int files_receive(struct plan_task *t, int channel, struct ferry_error *err)
 {
-	struct files_message m = {0};
-	while (!m.last) {
-		int fds[FILES_BATCH];
+	union files_any any = {0};
+	for (;;) {
+		int fds[FILES_BATCH], ret;
 		size_t n = 0;
-		ssize_t got = fd_recv(channel, &m, sizeof(m), fds, FILES_BATCH, &n);
-		if (got != (ssize_t)sizeof(m) || n != m.n)
+		ssize_t got = fd_recv(channel, &any, sizeof(any), fds, FILES_BATCH, &n);
+		if (got == (ssize_t)sizeof(any.call) && any.type == FILES_CALL) {
+			ret = files_serve(channel, &any.call, fds, n);
+			if (ret < 0)
+				return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "answering from pid %d", t->pid);
+			continue;
+		}
+		if (got != (ssize_t)sizeof(any.message) || any.type != FILES_DESCRIPTORS || n != any.message.n)
 			return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : EPROTO,
 					   "receiving the descriptors of pid %d", t->pid);
-		int ret = files_place(&m, fds);
+		ret = files_place(&any.message, fds);
 		if (ret < 0)
 			return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "placing the descriptors of pid %d", t->pid);
+		if (any.message.last)
+			return 0;
 	}
-	return 0;
 }

@@ -73,15 +73,27 @@ struct blob_thread *region_thread(const struct restore *r, const struct plan_tas
 /* Create the root task, wait until all tasks exist and are grouped. On failure everything created is killed. */
 must_check int tasks_create(struct restore *r, struct ferry_error *err);
 
-/* Open files, hand descriptors out. */
-must_check int files_open(struct restore *r, struct ferry_error *err);
+/* Open files, those of late kinds when the tasks exist, and hand descriptors out. */
+must_check int files_open(struct restore *r, bool late, struct ferry_error *err);
 must_check int files_send(struct restore *r, struct ferry_error *err);
 
 /* Wait until all tasks stand at the barrier. */
 must_check int tasks_wait_ready(struct restore *r, struct ferry_error *err);
 
+/* opener.in_task: run a function in a task that waits for its descriptors. */
+must_check int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call, struct ferry_error *err);
+
+/* From here on the restored tasks are what runs, whatever happens to us. Cannot fail. */
+void tasks_commit(struct restore *r);
+
 /* Open the barrier. Cannot fail. */
 void tasks_go(struct restore *r);
+
+/*
+ * After the barrier opened: look until no task has anything of ours mapped any more, so that whoever looks at the tasks next
+ * sees only what is theirs. Changes nothing and does not last; the tasks are on their own.
+ */
+void tasks_wait_left(struct restore *r);
 
 /* Kill and reap everything that was created. */
 void tasks_kill(struct restore *r);
@@ -92,7 +104,10 @@ __attribute__((noreturn)) void task_main(struct restore *r, struct plan_task *t)
 /* One message on a channel: so many descriptors ride along, in this order. */
 enum { FILES_BATCH = 200 };
 
+enum files_type { FILES_DESCRIPTORS = 1, FILES_CALL };
+
 struct files_message {
+	uint32_t type; /* enum files_type, first in both messages */
 	uint32_t n;
 	uint32_t last; /* 1: no more follow */
 	struct {
@@ -101,5 +116,13 @@ struct files_message {
 	} fds[FILES_BATCH];
 };
 
-/* In a task: take all descriptors from the channel and give them their numbers. */
+/* Run a function and send its arguments, result and descriptors back. */
+struct files_call {
+	uint32_t type;
+	int32_t result;
+	opener_function *run;
+	char arguments[OPENER_CALL_BYTES] __attribute__((aligned(16)));
+};
+
+/* In a task: run what it is asked to run, then take all descriptors from the channel and give them their numbers. */
 must_check int files_receive(struct plan_task *t, int channel, struct ferry_error *err);

@@ -6,6 +6,7 @@
  * Kernel interface: clone3(2) with set_tid (5.5), setsid(2), setpgid(2), futex(2), rseq(2) (4.18).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <signal.h>
@@ -25,13 +26,22 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "host/warden.h"
+#include "kernel/syscalls.h"
+#include "kind/kinds.h"
+#include "proc/read.h"
 #include "restore/restore.h"
 
 enum {
 	TASKS_POLL_NS = 20000000,
+	TASKS_LEAVE_NS = 500000000,
+	TASKS_LEAVE_POLL_NS = 50000,
+	TASKS_LEAVE_THREADS = 64, /* threads of larger tasks are not looked at one by one */
 	TASKS_STACK_BYTES = 8192,
 	TASKS_RSEQ_UNREGISTER = 1,
 };
+
+/* Every signal that can be blocked; libc keeps two for itself unless asked by the system call. */
+#define TASKS_BLOCKED (~(1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1) | 1ull << 31 | 1ull << 32))
 
 static void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout)
 {
@@ -145,6 +155,11 @@ static void task_take_files(struct restore *r, struct plan_task *t)
 		task_fail(r, t, &err);
 	close(channel);
 	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->settle_task && kind_table[i]->settle_task(&s, &err) < 0) {
+			error_context(&err, "restore", kind_table[i]->name, t->pid);
+			task_fail(r, t, &err);
+		}
 	vec_foreach(fd, &t->fds)
 	{
 		const struct kind_ops *kind = fd->file->kind;
@@ -362,14 +377,54 @@ int tasks_wait_ready(struct restore *r, struct ferry_error *err)
 	return tasks_wait(r, &control->ready, &control->event, (uint32_t)r->plan->n_tasks, err);
 }
 
-void tasks_go(struct restore *r)
+void tasks_commit(struct restore *r)
 {
 	fault_effect(r->fault, "restore", "commit");
 	warden_commit(r->warden);
+}
+
+void tasks_go(struct restore *r)
+{
 	fault_effect(r->fault, "restore", "open-barrier");
 	__atomic_store_n(&r->shared->control.go, 1, __ATOMIC_SEQ_CST);
 	fault_effect(r->fault, "restore", "wake-barrier");
 	futex_wake(&r->shared->control.go);
+}
+
+/* Whether the mask that a thread has from its first moment on was replaced by its own. */
+static bool tasks_thread_left(const struct plan_task *t, const struct plan_thread *th)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/task/%d", t->pid, th->tid);
+	_cleanup_close_ int dir = fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+	_cleanup_proc_status_ struct proc_status status = {0};
+	return dir < 0 || proc_read_status(dir, &status, NULL) < 0 || status.sig_blocked != TASKS_BLOCKED;
+}
+
+static bool tasks_leader_left(const struct plan_task *t)
+{
+	char byte;
+	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
+	return sys_process_vm_readv(t->pid, &ours, 1, &theirs, 1) != 1;
+}
+
+static void tasks_pause(void)
+{
+	struct timespec pause = {.tv_nsec = TASKS_LEAVE_POLL_NS};
+	nanosleep(&pause, NULL);
+}
+
+void tasks_wait_left(struct restore *r)
+{
+	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		const struct plan_task *t = &r->plan->tasks[i];
+		while (!tasks_leader_left(t) && time_now_ns() < until)
+			tasks_pause();
+		for (size_t n = 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++)
+			while (!tasks_thread_left(t, &t->threads.v[n]) && time_now_ns() < until)
+				tasks_pause();
+	}
 }
 
 void tasks_kill(struct restore *r)
