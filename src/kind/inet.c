@@ -325,7 +325,8 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 	if (r < 0)
 		return r;
 	isk->flags = fdcommon_flags(view);
-	if (sock)
+	/* Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer kernel tells it. */
+	if (sock && (isk->proto != IPPROTO_TCP || isk->state != INET_CLOSED))
 		record_set(isk, ns_id, INET_NS_OWN);
 	if (sock && sock->shutdown)
 		record_set(isk, shutdown, (SkShutdown)sock->shutdown);
