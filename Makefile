@@ -42,8 +42,8 @@ configure: packages-build
 check: packages-build-check
 	@$(driver) check
 
-soak: packages-build-check
-	@$(driver) soak
+soak: packages-build-check-bench
+	@$(PYTHON) scripts/soak.py --build=$(BUILD) --jobs=$(JOBS) $(if $(T),--filter='$(T)')
 
 demo: packages-build-demo all
 	@scripts/demo.sh $(BUILD)

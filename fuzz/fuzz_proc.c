@@ -75,9 +75,9 @@ static bool same_maps(const struct proc_maps *a, const struct proc_maps *b)
 {
 	if (a->vmas.n != b->vmas.n || a->names.n != b->names.n)
 		return false;
-	if (a->names.n && memcmp(a->names.text, b->names.text, a->names.n))
+	if (a->names.n && memcmp(a->names.text, b->names.text, a->names.n) != 0)
 		return false;
-	return !a->vmas.n || !memcmp(a->vmas.v, b->vmas.v, a->vmas.n * sizeof(*a->vmas.v));
+	return !a->vmas.n || memcmp(a->vmas.v, b->vmas.v, a->vmas.n * sizeof(*a->vmas.v)) == 0;
 }
 
 static int feed_pieces(const char *text, size_t n, size_t piece, struct proc_maps *maps,
@@ -179,7 +179,9 @@ static int fuzz_auxv(const char *text, size_t n, struct ferry_error *err)
 static int fuzz_auxv32(const char *text, size_t n, struct ferry_error *err)
 {
 	struct proc_auxv auxv;
-	return proc_auxv_parse(text, n, 4, &auxv, err);
+	int four = proc_auxv_parse(text, n, 4, &auxv, NULL), r = proc_auxv_parse(text, n, 0, &auxv, err);
+	promise(r || auxv.word_bytes == 8 || !four, "the size that was found fits");
+	return r;
 }
 
 static int fuzz_limits(const char *text, size_t n, struct ferry_error *err)

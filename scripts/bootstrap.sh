@@ -66,12 +66,21 @@ policy_forbid() {
 
 # Units that came with the packages named by us would start at the next boot.
 disable_new_units() {
-	command -v systemctl >/dev/null 2>&1 || return 0
+	if command -v systemctl >/dev/null 2>&1; then
+		disabler=systemctl
+	elif command -v deb-systemd-helper >/dev/null 2>&1; then
+		# No systemd here yet; its links are made all the same.
+		disabler=deb-systemd-helper
+	else
+		return 0
+	fi
 	for package in "$@"; do
 		dpkg -L "$package" 2>/dev/null |
-			sed -n 's,^\(/usr\)\{0,1\}/lib/systemd/system/\([^@/]*\.\(service\|socket\|timer\)\)$,\2,p'
-	done | while read -r unit; do
-		systemctl disable "$unit" >/dev/null 2>&1 || true
+			sed -n 's#^\(/usr\)\{0,1\}/lib/systemd/system/\([^@/]*\.\(service\|socket\|timer\)\)$#\2#p' |
+			while read -r unit; do
+				# The helper only works for a package's own scripts, or what says so.
+				DPKG_MAINTSCRIPT_PACKAGE=$package "$disabler" disable "$unit" >/dev/null 2>&1 || true
+			done
 	done
 }
 
@@ -86,26 +95,30 @@ announce() {
 	say "ferry: $count packages with what they depend on, ${size:-0 MB} to fetch, ${disk:-0 MB} on disk"
 }
 
+apt_install() {
+	apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@" </dev/null
+}
+
 install_debian() {
 	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C
 	policy_restore
 	log=$(mktemp)
-	if ! announce "$@" 2>"$log"; then
-		say "ferry: reading the package lists"
-		apt-get update >"$log" 2>&1 || say "ferry: apt-get update reported errors, going on with the lists it got"
-		announce "$@" || { cat "$log" >&2; rm -f "$log"; say "ferry: apt cannot install $*"; return 1; }
-	else
+	trap 'rm -f "$log"' EXIT
+	if announce "$@" 2>"$log"; then
 		cat "$log" >&2
+	else
+		say "ferry: reading the package lists"
+		apt-get update >"$log" 2>&1 || say "ferry: apt-get update reported errors, going on with what it got"
+		announce "$@" || { cat "$log" >&2; say "ferry: apt cannot install $*"; return 1; }
 	fi
-	trap policy_restore EXIT
+	trap 'rm -f "$log"; policy_restore' EXIT
 	trap 'exit 130' HUP INT TERM
 	policy_forbid
-	if ! apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@" >"$log" 2>&1 </dev/null; then
+	if ! apt_install "$@" >"$log" 2>&1; then
 		# Lists that are too old name files that the mirror no longer has.
 		apt-get update >>"$log" 2>&1 || true
-		if ! apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@" >>"$log" 2>&1 </dev/null; then
+		if ! apt_install "$@" >>"$log" 2>&1; then
 			tail -n 40 "$log" >&2
-			rm -f "$log"
 			say "ferry: apt-get install failed"
 			return 1
 		fi
@@ -119,7 +132,9 @@ install_debian() {
 main() {
 	wanted=$*
 	for purpose in "$@"; do
-		grep -q "^$purpose	" "$table" || { say "ferry: no purpose '$purpose' in packaging/packages.tsv"; exit 2; }
+		grep -q "^$purpose	" "$table" && continue
+		say "ferry: no purpose '$purpose' in packaging/packages.tsv"
+		exit 2
 	done
 	family=$(distribution)
 	packages=$(missing_packages "$family" | tr '\n' ' ')

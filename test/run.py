@@ -29,6 +29,7 @@ def parse():
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--filter", default="", help="a name, a part of one, or a glob pattern")
     parser.add_argument("--fuzz-seconds", type=int, default=2, help="how long each fuzz target runs")
+    parser.add_argument("--plain-only", action="store_true", help="leave the builds with sanitizers and clang out")
     parser.add_argument("--list", action="store_true", help="print the names and run nothing")
     parser.add_argument("--results", type=pathlib.Path, help="where results.tsv goes (default BUILD/check/)")
     return parser.parse_args()
@@ -36,6 +37,8 @@ def parse():
 
 def wanted_builds(options):
     """The build directories this mode needs, the plain one first."""
+    if options.plain_only:
+        return [builds.PLAIN]
     if options.mode == "lint":
         return [builds.PLAIN, builds.CLANG, builds.WERROR]
     if options.mode == "fuzz":

@@ -109,7 +109,10 @@ int ferry_thread_exit_status(const struct ferry_thread *thread);
 
 pid_t ferry_thread_tid(const struct ferry_thread *thread);
 
-/* Let a stopped thread run on, still seized: a signal is delivered, a group stop stays a group stop. */
+/*
+ * Let a stopped thread run on, still seized: a signal is delivered, a group stop stays a group stop. It may stop once more
+ * with FERRY_STOP_EVENT although nobody has asked for it: resume it again.
+ */
 int ferry_thread_resume(struct ferry_thread *thread, struct ferry_error *err);
 
 /*

@@ -21,6 +21,7 @@ struct check {
 	const struct kern_caps *caps;
 	const struct kind_options *options;
 	struct obstacles *obstacles;
+	struct peers *peers;
 	VEC(pid_t) pids;
 	struct arena arena;         /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
@@ -157,6 +158,7 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.pidfd = pidfd,
 			.arena = &k->arena,
 			.kind_data = k->kind_data,
+			.peers = k->peers,
 		};
 		char name[32];
 		snprintf(name, sizeof(name), "fd/%d", fd->fd);
@@ -235,10 +237,10 @@ static void check_ends(struct check *k)
 	}
 }
 
-int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct obstacles *ret,
-	       struct ferry_error *err)
+int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct peers *peers,
+	       struct obstacles *ret, struct ferry_error *err)
 {
-	struct check k = {.caps = caps, .options = options, .obstacles = ret};
+	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
 	pid_t *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)

@@ -148,6 +148,7 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 		.pidfd = pidfd,
 		.arena = &c->snap->arena,
 		.kind_data = c->kind_data,
+		.peers = c->peers,
 	};
 	char name[32];
 	snprintf(name, sizeof(name), "fd/%d", fd->fd);

@@ -79,6 +79,7 @@ static int dump_collect(struct engine *e, struct frozen *f, struct collect *c, s
 	c->fault = &e->fault;
 	c->log = e->log;
 	c->warden = e->warden;
+	c->peers = e->peers;
 	int r = collect_tree(c, f, err);
 	error_context(err, "collect", NULL, 0);
 	dump_log(e, "collect", "collected");

@@ -13,6 +13,7 @@
 #include "collect/collect.h"
 #include "host/netlock.h"
 #include "host/warden.h"
+#include "kind/peers.h"
 
 static int engine_tcp_resume(int socket, const void *data)
 {
@@ -66,6 +67,8 @@ void engine_release(struct engine *e)
 {
 	warden_stop(e->warden);
 	e->warden = NULL;
+	peers_free(e->peers);
+	e->peers = NULL;
 	fault_release(&e->fault);
 }
 
@@ -78,5 +81,9 @@ int engine_check(struct engine *e, struct obstacles *ret, struct ferry_error *er
 {
 	if (e->options->tree <= 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--tree PID is missing");
-	return check_tree((pid_t)e->options->tree, &e->caps, &e->kinds, ret, err);
+	if (!e->peers)
+		e->peers = peers_new((pid_t)e->options->tree);
+	if (!e->peers)
+		return error_memory(err);
+	return check_tree((pid_t)e->options->tree, &e->caps, &e->kinds, e->peers, ret, err);
 }

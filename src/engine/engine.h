@@ -15,6 +15,7 @@
 
 struct obstacles;
 struct frozen;
+struct peers;
 struct warden;
 
 struct engine_report {
@@ -36,6 +37,7 @@ struct engine {
 	struct kern_caps caps;
 	struct kind_options kinds;
 	struct warden *warden;
+	struct peers *peers; /* who holds what outside of the tree: read once, by the check */
 	uint64_t start_ns;
 	struct engine_report report;
 };

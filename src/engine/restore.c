@@ -86,6 +86,7 @@ static int restore_clocks(struct restore_job *j, struct ferry_error *err)
 	r = fd < 0 ? fd : fd_write_all(fd, text, strlen(text));
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "setting the clocks of the time namespace");
+	j->plan.clocks_continue = true;
 	return 0;
 }
 
@@ -215,6 +216,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 		if (kind_table[i]->before_run)
 			kind_table[i]->before_run(&j->opener);
 	tasks_go(&j->restore);
+	tasks_wait_gone_out(&j->restore);
 	e->report.pid = j->restore.root_pid;
 	e->report.tasks = (uint32_t)j->plan.n_tasks;
 	for (size_t i = 0; i < j->plan.n_tasks; i++)

@@ -36,7 +36,8 @@
 enum {
 	IMG_VERSION_1_1 = 2,
 	HASH_BUFFER = 1 << 20, /* bytes */
-	LOCK_TRIES = 100,
+	LOCK_TRIES = 50,
+	LOCK_PAUSE_NS = 20000000,
 };
 
 static const char inventory_name[] = "inventory.img";
@@ -292,8 +293,9 @@ static int lock_marker(struct image_dir *dir, bool *ret_left, struct ferry_error
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 			if (errno != EWOULDBLOCK)
 				return image_io_error(err, errno, "cannot lock", IMAGE_UNFINISHED_NAME);
-			return error_set(err, FERRY_ERROR_IMAGE_EXISTS, EEXIST,
-					 "another process is writing an image into '%s'", dir->path);
+			/* A child that a killed writer had forked may hold the lock for a moment longer. */
+			nanosleep(&(struct timespec){.tv_nsec = LOCK_PAUSE_NS}, NULL);
+			continue;
 		}
 		/* The one who had it may have removed it between our open and our lock. */
 		struct stat st;
@@ -305,8 +307,8 @@ static int lock_marker(struct image_dir *dir, bool *ret_left, struct ferry_error
 		*ret_left = left;
 		return 0;
 	}
-	return error_set(err, FERRY_ERROR_IMAGE_EXISTS, EEXIST, "others keep writing images into '%s'",
-			 dir->path);
+	return error_set(err, FERRY_ERROR_IMAGE_EXISTS, EEXIST,
+			 "another process is writing an image into '%s'", dir->path);
 }
 
 static int begin(struct image_dir *dir, struct ferry_error *err)

@@ -131,15 +131,15 @@ static int writer_flush(struct image_writer *w, struct ferry_error *err)
 
 int image_put_raw(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
 {
-	bool direct = n > sizeof(w->buffer) / 2;
+	bool large = n > sizeof(w->buffer) / 2;
 	w->offset += n;
-	/* What was put before comes before. */
-	if (direct || n > sizeof(w->buffer) - w->used) {
+	/* What goes straight to the file goes there after everything before it. */
+	if (large || n > sizeof(w->buffer) - w->used) {
 		int r = writer_flush(w, err);
 		if (r < 0)
 			return r;
 	}
-	if (direct)
+	if (large)
 		return writer_write(w, bytes, n, err);
 	if (n)
 		memcpy(w->buffer + w->used, bytes, n);

@@ -160,10 +160,11 @@ static void out_unknown(struct json_out *o, const ProtobufCMessage *message)
 static void out_fields(struct json_out *o, const ProtobufCMessage *message, bool hex)
 {
 	const ProtobufCMessageDescriptor *type = message->descriptor;
+	const struct json_forms forms = json_forms_of(type);
 	for (unsigned i = 0; i < type->n_fields; i++) {
 		const ProtobufCFieldDescriptor *field = &type->fields[i];
 		const char *member = (const char *)message + field->offset;
-		enum json_form form = json_form_of(type, field);
+		enum json_form form = json_form_of(&forms, field);
 		if (hex && form == JSON_FORM_PLAIN)
 			form = JSON_FORM_HEX;
 		if (!o->pretty && form != JSON_FORM_UNIX_NAME)
@@ -601,13 +602,10 @@ static int in_unknown(struct json_object *json, ProtobufCMessage *message)
 }
 
 static int in_field(const struct encoder *e, ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
-		    unsigned depth, bool hex, struct json_object *json)
+		    enum json_form form, unsigned depth, struct json_object *json)
 {
 	char *member = (char *)message + field->offset,
 	     *quantifier = (char *)message + field->quantifier_offset;
-	enum json_form form = json_form_of(message->descriptor, field);
-	if (hex && form == JSON_FORM_PLAIN)
-		form = JSON_FORM_HEX;
 	if (field->label == PROTOBUF_C_LABEL_REPEATED)
 		return in_repeated(e, field, form, depth, json, (void **)member, (size_t *)quantifier);
 	int r = in_value(e, field, form, depth, json, member);
@@ -629,15 +627,19 @@ static int in_fields(const struct encoder *e, struct json_object *json, Protobuf
 		     unsigned depth, bool hex, uint64_t *ret_seen)
 {
 	const ProtobufCMessageDescriptor *type = message->descriptor;
+	const struct json_forms forms = json_forms_of(type);
 	json_object_object_foreach(json, key, value)
 	{
 		const ProtobufCFieldDescriptor *field =
 			protobuf_c_message_descriptor_get_field_by_name(type, key);
 		if (!field && depth == 1 && is_own_key(key))
 			continue;
+		enum json_form form = field ? json_form_of(&forms, field) : JSON_FORM_PLAIN;
+		if (hex && form == JSON_FORM_PLAIN)
+			form = JSON_FORM_HEX;
 		int r = -EBADMSG;
 		if (field)
-			r = in_field(e, message, field, depth, hex, value);
+			r = in_field(e, message, field, form, depth, value);
 		else if (!strcmp(key, unknown_key))
 			r = in_unknown(value, message);
 		else
@@ -746,12 +748,10 @@ static int put_sem_values(const struct encoder *e, struct image_writer *w, struc
 static int put_msg(const struct encoder *e, struct image_writer *w, struct json_object *head,
 		   struct json_object *text)
 {
-	_cleanup_message_ IpcMsg *msg = NULL;
-	ProtobufCMessage *message;
+	_cleanup_message_ ProtobufCMessage *message = NULL;
 	int r = top_message(e, head, &ipc_msg__descriptor, &message);
 	if (r < 0)
 		return r;
-	msg = (IpcMsg *)message;
 	uint64_t n;
 	uint32_t pad;
 	r = image_payload_bytes(IMAGE_PAYLOAD_MSG, message, &n, &pad);

@@ -81,11 +81,24 @@ static const struct form_info form_infos[] = {
 	[JSON_FORM_SEALS] = {seals, true},
 };
 
-enum json_form json_form_of(const ProtobufCMessageDescriptor *message, const ProtobufCFieldDescriptor *field)
+struct json_forms json_forms_of(const ProtobufCMessageDescriptor *message)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(field_forms); i++)
-		if (field_forms[i].message == message && !strcmp(field_forms[i].field, field->name))
-			return field_forms[i].form;
+	struct json_forms forms = {0};
+	/* Those of one message stand together. */
+	for (size_t i = 0; i < ARRAY_SIZE(field_forms); i++) {
+		if (field_forms[i].message != message)
+			continue;
+		if (!forms.n++)
+			forms.first = &field_forms[i];
+	}
+	return forms;
+}
+
+enum json_form json_form_of(const struct json_forms *forms, const ProtobufCFieldDescriptor *field)
+{
+	for (size_t i = 0; i < forms->n; i++)
+		if (!strcmp(forms->first[i].field, field->name))
+			return forms->first[i].form;
 	return JSON_FORM_PLAIN;
 }
 

@@ -125,19 +125,24 @@ void json_base64(struct json_out *o, const void *bytes, size_t n)
 		json_text(o, strbuf_str(&b), b.n);
 }
 
+/* Bytes that follow a first byte of UTF-8, -1 = cannot be a first byte. */
+static int utf8_more(uint8_t first)
+{
+	if (first < 0x80)
+		return 0;
+	if (first < 0xc2 || first > 0xf4)
+		return -1;
+	return first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
+}
+
 bool utf8_valid(const char *s, size_t n)
 {
 	const uint8_t *p = (const uint8_t *)s, *end = p + n;
 	while (p < end) {
-		size_t more = *p < 0x80   ? 0
-			      : *p < 0xc2 ? 9
-			      : *p < 0xe0 ? 1
-			      : *p < 0xf0 ? 2
-			      : *p < 0xf5 ? 3
-					  : 9;
-		if (more > (size_t)(end - p - 1))
+		int more = utf8_more(*p);
+		if (more < 0 || more > end - p - 1)
 			return false;
-		for (size_t i = 1; i <= more; i++)
+		for (int i = 1; i <= more; i++)
 			if ((p[i] & 0xc0) != 0x80)
 				return false;
 		/* overlong forms, surrogates, beyond the last plane */

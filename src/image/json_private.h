@@ -72,7 +72,14 @@ enum json_form {
 	JSON_FORM_SEALS,
 };
 
-enum json_form json_form_of(const ProtobufCMessageDescriptor *message, const ProtobufCFieldDescriptor *field);
+/* The fields of one message that have a form. */
+struct json_forms {
+	const struct field_form *first;
+	size_t n;
+};
+
+struct json_forms json_forms_of(const ProtobufCMessageDescriptor *message);
+enum json_form json_form_of(const struct json_forms *forms, const ProtobufCFieldDescriptor *field);
 
 /* Emit a number in a form. */
 void json_number(struct json_out *o, enum json_form form, bool is_signed, uint64_t value);

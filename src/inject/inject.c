@@ -143,41 +143,28 @@ static int continue_to_stop(struct ferry_thread *t, int signal, struct ferry_err
 	return thread_check_stopped(t, "injection", err);
 }
 
-/* Let it run for a moment, then stop it again. Also a thread in a group stop: that stays in force. */
-static int run_for(struct ferry_thread *t, long ns, struct ferry_error *err)
+/*
+ * A dead ferry's pad ends by itself, unless the call in it blocks. Then the stop has interrupted the call; as it does not
+ * count for the application, it is not made again. A thread in a group stop is pushed through: the stop stays in force.
+ */
+static int leave_old_pad(struct ferry_inject *inject, struct ferry_thread *t, struct user_regs_struct *regs, int round,
+			 struct ferry_error *err)
 {
-	struct timespec moment = {.tv_nsec = ns};
-
+	if (round > 8 && regs_restart(regs) != RESTART_NONE && slot_behind_call(inject, regs->rip)) {
+		regs->orig_rax = ~0ull;
+		int r = regs_set(t, regs, "leave-old-call", err);
+		if (r < 0)
+			return r;
+	}
 	inject_effect(&t->opts, "continue");
 	long r = thread_ptrace(t, PTRACE_CONT, 0, 0);
 	if (r < 0)
 		return thread_failed(t, r, "continuing", err);
 	t->stop = FERRY_STOP_NONE;
-	nanosleep(&moment, NULL);
-	r = ferry_thread_interrupt(t, err);
-	if (r >= 0)
-		r = ferry_thread_wait(t, inject_timeout(&t->opts), err);
-	return r < 0 ? (int)r : thread_check_stopped(t, "injection", err);
+	return 0;
 }
 
-/*
- * A dead ferry's pad ends by itself, unless the call in it blocks. Then the stop has interrupted the call; as it does not
- * count for the application, it is not made again.
- */
-static int leave_old_pad(struct ferry_thread *t, struct user_regs_struct *regs, int round, struct ferry_error *err)
-{
-	int r;
-
-	if (round > 20 && regs_restart(regs) != RESTART_NONE) {
-		regs->orig_rax = ~0ull;
-		r = regs_set(t, regs, "leave-old-call", err);
-		if (r < 0)
-			return r;
-	}
-	return run_for(t, round < 10 ? 20000 : 1000000, err);
-}
-
-/* One attempt: 1 = it stands in code of its own, 0 = not yet. */
+/* One attempt: 1 = it stands in code of its own, 0 = not yet; it may run now. */
 static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round, struct ferry_error *err)
 {
 	struct user_regs_struct regs;
@@ -196,9 +183,19 @@ static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int 
 	r = regs_get(t, &regs, err);
 	if (r < 0)
 		return r;
-	if (!in_place(inject, regs.rip))
-		return 1;
-	r = leave_old_pad(t, &regs, round, err);
+	return in_place(inject, regs.rip) ? leave_old_pad(inject, t, &regs, round, err) : 1;
+}
+
+static int stop_again(struct ferry_thread *const *threads, size_t n, struct ferry_error *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && r >= 0; i++)
+		if (threads[i]->stop == FERRY_STOP_NONE)
+			r = ferry_thread_interrupt(threads[i], err);
+	for (size_t i = 0; i < n && r >= 0; i++)
+		if (threads[i]->stop == FERRY_STOP_NONE)
+			r = ferry_thread_wait(threads[i], inject_timeout(&threads[i]->opts), err);
 	return MIN(r, 0);
 }
 
@@ -206,25 +203,31 @@ int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *co
 			    struct ferry_error *err)
 {
 	uint64_t end = time_now_ns() + (uint64_t)MAX(inject_timeout(&inject->opts), 0) * 1000000;
-	bool all = false;
+	struct timespec moment = {.tv_nsec = 20000};
 
-	/* In turn: a thread in an old pad may wait for another one to leave memory that it is about to unmap. */
-	for (int round = 0; !all; round++) {
-		all = true;
+	/* Together: a thread in an old pad may wait for another one to leave memory that it is about to unmap. */
+	for (int round = 0;; round++) {
+		bool all = true;
 		for (size_t i = 0; i < n; i++) {
 			int r = settle_once(inject, threads[i], round, err);
 			if (r < 0)
 				return r;
 			all = all && r;
 		}
-		if (all || inject_timeout(&inject->opts) < 0 || time_now_ns() < end)
-			continue;
-		error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
-			  "task %d does not come out of the landing pad of a ferry that died", inject->tid);
-		error_hint(err, "settle all threads of the process together");
-		return -ETIMEDOUT;
+		if (all)
+			return 0;
+		nanosleep(&moment, NULL);
+		moment.tv_nsec = MIN(moment.tv_nsec * 2, 20000000);
+		int r = stop_again(threads, n, err);
+		if (r < 0)
+			return r;
+		if (inject_timeout(&inject->opts) >= 0 && time_now_ns() > end)
+			break;
 	}
-	return 0;
+	error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "task %d does not come out of the landing pad of a ferry that died",
+		  inject->tid);
+	error_hint(err, "settle all threads of the process together");
+	return -ETIMEDOUT;
 }
 
 int ferry_inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)

@@ -214,6 +214,9 @@ must_check int slots_write(struct ferry_inject *inject, const char *effect, stru
 /* Zero a free slot. */
 must_check int slot_erase(struct ferry_inject *inject, int slot, struct ferry_error *err);
 
+/* Whether an address is behind the call of a slot, ours by its code, that a dead ferry left. */
+bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip);
+
 /* A slot that no thread is in, nor will come back to: its number, or -EBUSY. */
 must_check int slot_find_free(struct ferry_inject *inject, struct ferry_error *err);
 

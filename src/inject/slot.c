@@ -135,6 +135,21 @@ static bool slot_in_use(struct ferry_inject *inject, int slot)
 	return r < 0 || (program >= from && program < to) || stack_refers(inject, stack, from, to);
 }
 
+bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip)
+{
+	unsigned char code[PAD_CODE_BYTES];
+
+	for (int i = 0; i < INJECT_SLOTS; i++) {
+		if (rip != slot_label(inject, i, ferry__pad_call) + PAD_SYSCALL_BYTES &&
+		    rip != slot_label(inject, i, ferry__pad_call_undo) + PAD_SYSCALL_BYTES)
+			continue;
+		size_t head = sizeof(struct pad_head);
+		return fd_pread_all(inject->mem_fd, code, sizeof(code), slot_address(inject, i)) >= 0 &&
+		       !memcmp(code + head, ferry__pad + head, sizeof(code) - head);
+	}
+	return false;
+}
+
 int slot_find_free(struct ferry_inject *inject, struct ferry_error *err)
 {
 	uint64_t end = time_now_ns() + PATIENCE_NS;

@@ -294,8 +294,15 @@ int thread_failed(struct ferry_thread *t, long r, const char *what, struct ferry
 
 int ferry_thread_interrupt(struct ferry_thread *t, struct ferry_error *err)
 {
+	int code;
+
 	if (t->stop != FERRY_STOP_NONE || t->trap_pending)
 		return t->stop == FERRY_STOP_EXITED ? thread_check_stopped(t, "interrupt", err) : 0;
+	/* An interrupt that comes after the stop outlasts it and would stop the thread once more. */
+	if (thread_look(t, &code) == 1)
+		return 0;
+	if (t->stop == FERRY_STOP_EXITED)
+		return thread_check_stopped(t, "interrupt", err);
 	inject_effect(&t->opts, "interrupt");
 	long r = thread_ptrace(t, PTRACE_INTERRUPT, 0, 0);
 	if (r < 0)

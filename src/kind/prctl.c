@@ -7,13 +7,17 @@
  * loginuid, personality.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
 #include "model/record.h"
@@ -66,7 +70,9 @@ static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int
 	if (r < 0)
 		return r;
 	record_set(tc, oom_score_adj, adj);
-	uint32_t loginuid;
+	uint32_t filter, loginuid;
+	if (proc_read_coredump_filter(proc_dir, &filter, NULL) >= 0)
+		record_set(t->threads.v[0].extra, coredump_filter, filter);
 	if (proc_read_loginuid(proc_dir, &loginuid, NULL) >= 0)
 		record_set(tc, loginuid, loginuid);
 	return 0;
@@ -121,6 +127,34 @@ static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, st
 	return 0;
 }
 
+static int prctl_write(const char *path, const char *text, struct ferry_error *err)
+{
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, O_WRONLY, 0);
+	int r = fd < 0 ? fd : fd_write_all(fd, text, strlen(text));
+	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "writing %s to %s", text, path) : 0;
+}
+
+static int prctl_settle_task(struct settle *s, struct ferry_error *err)
+{
+	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
+	const FerryTaskEntry *extra = s->task->threads.v[0].extra;
+	char text[32];
+	int now, r = 0, dir = proc_open(getpid(), err);
+	if (dir < 0)
+		return dir;
+	/* Lowering it takes CAP_SYS_RESOURCE, which may be missing where nothing has to change. */
+	if (tc->has_oom_score_adj && proc_read_oom_score_adj(dir, &now, NULL) >= 0 && now != tc->oom_score_adj) {
+		snprintf(text, sizeof(text), "%d", tc->oom_score_adj);
+		r = prctl_write("/proc/self/oom_score_adj", text, err);
+	}
+	if (r >= 0 && extra && extra->has_coredump_filter) {
+		snprintf(text, sizeof(text), "0x%x", extra->coredump_filter);
+		r = prctl_write("/proc/self/coredump_filter", text, err);
+	}
+	close(dir);
+	return r;
+}
+
 const struct kind_ops kind_prctl = {
 	.name = "prctl",
 	.what = "dumpable, subreaper, death signal, no_new_privs, timer slack, THP, membarrier, personality",
@@ -131,5 +165,6 @@ const struct kind_ops kind_prctl = {
 	.collect_task = prctl_collect_task,
 	.collect_thread = prctl_collect_thread,
 	.restore_task = prctl_restore_task,
+	.settle_task = prctl_settle_task,
 	.restore_thread = prctl_restore_thread,
 };

@@ -231,8 +231,6 @@ static int regfile_restore(struct opener *o unused, struct plan_file *file, int 
 	if (!reg)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u has no record of its own", file->entry->id);
 	int flags = (int)(reg->flags & ~(uint32_t)REGFILE_FLAGS_DROP);
-	if (reg->has_mode && S_ISDIR(reg->mode))
-		flags |= O_DIRECTORY;
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, reg->name, flags | O_NOCTTY, 0);
 	if (fd < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, -fd, "opening '%s'", reg->name);

@@ -34,6 +34,7 @@ struct proc_fdinfo;
 struct proc_status;
 struct warden;
 struct netlock;
+struct peers;
 
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
@@ -55,6 +56,7 @@ struct fd_view {
 	int pidfd;     /* of the task; for fd_view_copy() */
 	struct arena *arena; /* lives as long as the check or collect */
 	void **kind_data;    /* by kind index: what a kind keeps during one check or collect, in the arena */
+	struct peers *peers; /* see struct collect */
 };
 
 /* What collect works with. */
@@ -66,6 +68,7 @@ struct collect {
 	const struct log_sink *log;
 	struct warden *warden; /* changes outside ferry are entered here before they are made */
 	struct netlock *netlock;
+	struct peers *peers; /* who holds pipes outside of the tree; NULL = nobody asks */
 	void *fd_order;      /* how collect finds descriptions again */
 	void *kind_data[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
 };
@@ -163,6 +166,9 @@ struct kind_ops {
 	int (*restore_task)(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err);
 	int (*restore_thread)(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
 			      struct ferry_error *err);
+
+	/* in the task, before its memory is replaced: what is set through its files in /proc */
+	int (*settle_task)(struct settle *s, struct ferry_error *err);
 
 	/* both */
 	int (*read)(struct reader *r, struct ferry_error *err);

@@ -99,6 +99,7 @@ struct plan {
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
 	FerryClocksEntry *clocks; /* NULL: the image has none */
+	bool clocks_continue;     /* tasks see CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from clocks */
 	void **kind_data;         /* by kind index: what a kind's read function found */
 };
 

@@ -47,7 +47,7 @@ static inline bool lex_char(struct lex *l, char c)
 static inline bool lex_str(struct lex *l, const char *s)
 {
 	size_t n = strlen(s);
-	if (lex_left(l) < n || memcmp(l->p, s, n))
+	if (lex_left(l) < n || memcmp(l->p, s, n) != 0)
 		return false;
 	l->p += n;
 	return true;
@@ -200,7 +200,7 @@ static inline bool lex_cut_deleted(struct lex *l)
 {
 	static const char mark[] = " (deleted)";
 	size_t n = sizeof(mark) - 1;
-	if (lex_left(l) < n || memcmp(l->end - n, mark, n))
+	if (lex_left(l) < n || memcmp(l->end - n, mark, n) != 0)
 		return false;
 	l->end -= n;
 	return true;

@@ -35,18 +35,16 @@ static uint32_t *names_slot(const struct proc_names *names, const char *s, size_
 
 static int names_more_slots(struct proc_names *names)
 {
-	struct proc_names bigger = *names;
-	bigger.n_slots = names->n_slots ? names->n_slots * 2 : NAMES_FIRST_SLOTS;
-	bigger.slots = calloc(bigger.n_slots, sizeof(*bigger.slots));
-	if (!bigger.slots)
+	size_t n_old = names->n_slots, n_slots = n_old ? n_old * 2 : NAMES_FIRST_SLOTS;
+	uint32_t *old = names->slots, *slots = calloc(n_slots, sizeof(*slots));
+	if (!slots)
 		return -ENOMEM;
-	for (size_t i = 0; i < names->n_slots; i++) {
-		uint32_t id = names->slots[i];
-		if (id)
-			*names_slot(&bigger, names->text + id, strlen(names->text + id)) = id;
-	}
-	free(names->slots);
-	*names = bigger;
+	names->slots = slots;
+	names->n_slots = n_slots;
+	for (size_t i = 0; i < n_old; i++)
+		if (old[i])
+			*names_slot(names, names->text + old[i], strlen(names->text + old[i])) = old[i];
+	free(old);
 	return 0;
 }
 

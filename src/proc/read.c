@@ -100,7 +100,7 @@ int proc_read_file(int dirfd, const char *name, size_t max_bytes, char **ret_byt
 static int read_text(int dirfd, const char *name, char **ret_text, size_t *ret_n, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, name, SMALL_FILE_MAX, &text, &n, err);
 	if (r < 0)
 		return r;
@@ -114,7 +114,7 @@ static int read_text(int dirfd, const char *name, char **ret_text, size_t *ret_n
 int proc_read_status(int dirfd, struct proc_status *ret_status, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = read_text(dirfd, "status", &text, &n, err);
 	return r < 0 ? r : proc_status_parse(text, n, ret_status, err);
 }
@@ -122,7 +122,7 @@ int proc_read_status(int dirfd, struct proc_status *ret_status, struct ferry_err
 int proc_read_stat(int dirfd, struct proc_stat *ret_stat, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = read_text(dirfd, "stat", &text, &n, err);
 	return r < 0 ? r : proc_stat_parse(text, n, ret_stat, err);
 }
@@ -187,7 +187,8 @@ static int query_maps(int dirfd, const char *file, struct proc_maps *maps, struc
 	for (;;) {
 		struct procmap_query query;
 		int r = query_vma(fd, addr, PROCMAP_QUERY_COVERING_OR_NEXT_VMA, name, &query);
-		if (r == -ENOENT)
+		/* a zombie and a kernel thread have no memory; the text is empty then */
+		if (r == -ENOENT || (r == -ESRCH && !proc_gone(dirfd)))
 			return 0;
 		if (r == -ENAMETOOLONG)
 			return r;
@@ -257,7 +258,7 @@ static int query_one(int dirfd, uint64_t addr, struct proc_maps *maps, struct pr
 	if (fd < 0)
 		return fd;
 	int r = query_vma(fd, addr, 0, name, &query);
-	if (r == -ENOENT)
+	if (r == -ENOENT || (r == -ESRCH && !proc_gone(dirfd)))
 		return no_vma(addr, err);
 	if (r == -ENAMETOOLONG)
 		return r;
@@ -312,7 +313,7 @@ int proc_read_fdinfo(int dirfd, int fd, struct proc_fdinfo *ret_info, struct fer
 	char name[32];
 	_cleanup_free_ char *text = NULL;
 	_cleanup_proc_fdinfo_ struct proc_fdinfo info = {0};
-	size_t n;
+	size_t n = 0;
 	snprintf(name, sizeof(name), "fdinfo/%d", fd);
 	int r = proc_read_file(dirfd, name, BIG_FILE_MAX, &text, &n, err);
 	if (r < 0)
@@ -329,7 +330,7 @@ int proc_read_mounts(int dirfd, struct proc_mounts *ret_mounts, struct ferry_err
 {
 	_cleanup_free_ char *text = NULL;
 	struct proc_mounts mounts = {0};
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "mountinfo", BIG_FILE_MAX, &text, &n, err);
 	if (r < 0)
 		return r;
@@ -345,7 +346,7 @@ int proc_read_locks(struct proc_locks *ret_locks, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
 	struct proc_locks locks = {0};
-	size_t n;
+	size_t n = 0;
 	int r = fd_read_path(AT_FDCWD, "/proc/locks", BIG_FILE_MAX, &text, &n);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "/proc/locks: cannot read");

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns reading the small files of /proc/PID. */
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -21,33 +20,20 @@ enum {
 	ARGUMENTS_MAX = 64 << 20, /* more than execve(2) takes */
 };
 
-/*
- * Word size of the task: of the ELF class of its program, which is what decided it. A program that cannot be read
- * counts as one of our own size.
- */
-static unsigned auxv_word_bytes(int dirfd)
-{
-	unsigned char ident[EI_NIDENT];
-	_cleanup_close_ int exe = fd_open(dirfd, "exe", O_RDONLY, 0);
-	if (exe < 0 || fd_pread_all(exe, ident, sizeof(ident), 0) < 0)
-		return sizeof(long);
-	return ident[EI_CLASS] == ELFCLASS32 ? 4 : 8;
-}
-
 int proc_read_auxv(int dirfd, struct proc_auxv *ret_auxv, struct ferry_error *err)
 {
 	_cleanup_free_ char *bytes = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "auxv", SMALL_FILE_MAX, &bytes, &n, err);
 	if (r < 0)
 		return r;
-	return proc_auxv_parse(bytes, n, auxv_word_bytes(dirfd), ret_auxv, err);
+	return proc_auxv_parse(bytes, n, 0, ret_auxv, err);
 }
 
 int proc_read_limits(int dirfd, struct proc_limits *ret_limits, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "limits", SMALL_FILE_MAX, &text, &n, err);
 	return r < 0 ? r : proc_limits_parse(text, n, ret_limits, err);
 }
@@ -56,7 +42,7 @@ int proc_read_cgroups(int dirfd, struct proc_cgroups *ret_cgroups, struct ferry_
 {
 	_cleanup_free_ char *text = NULL;
 	struct proc_cgroups cgroups = {0};
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "cgroup", SMALL_FILE_MAX, &text, &n, err);
 	if (r < 0)
 		return r;
@@ -73,7 +59,7 @@ static int add_children(int dirfd, pid_t tid, struct proc_pid_list *list, struct
 {
 	char name[48];
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	snprintf(name, sizeof(name), "task/%d/children", tid);
 	int r = fd_read_path(dirfd, name, SMALL_FILE_MAX, &text, &n);
 	if (r == -ESRCH)
@@ -117,7 +103,7 @@ int proc_read_timers(int dirfd, struct proc_timers *ret_timers, struct ferry_err
 {
 	_cleanup_free_ char *text = NULL;
 	struct proc_timers timers = {0};
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "timers", SMALL_FILE_MAX, &text, &n, err);
 	if (r < 0)
 		return r;
@@ -132,7 +118,7 @@ int proc_read_timers(int dirfd, struct proc_timers *ret_timers, struct ferry_err
 int proc_read_timens_offsets(int dirfd, struct proc_timens_offsets *ret_offsets, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "timens_offsets", SMALL_FILE_MAX, &text, &n, err);
 	return r < 0 ? r : proc_timens_offsets_parse(text, n, ret_offsets, err);
 }
@@ -141,7 +127,7 @@ static int read_id_map(int dirfd, const char *name, struct proc_id_map *ret_map,
 {
 	_cleanup_free_ char *text = NULL;
 	struct proc_id_map map = {0};
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, name, SMALL_FILE_MAX, &text, &n, err);
 	if (r < 0)
 		return r;
@@ -166,7 +152,7 @@ int proc_read_gid_map(int dirfd, struct proc_id_map *ret_map, struct ferry_error
 int proc_read_setgroups(int dirfd, bool *ret_allowed, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "setgroups", SMALL_FILE_MAX, &text, &n, err);
 	return r < 0 ? r : proc_setgroups_parse(text, n, ret_allowed, err);
 }
@@ -202,7 +188,7 @@ int proc_open_namespace(int dirfd, enum proc_ns ns, struct ferry_error *err)
 int proc_read_comm(int dirfd, char ret_comm[PROC_NAME_BYTES], struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "comm", SMALL_FILE_MAX, &text, &n, err);
 	if (r < 0)
 		return r;
@@ -230,7 +216,7 @@ static int read_number(int dirfd, const char *name, unsigned base, uint64_t *ret
 		       struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t n;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, name, SMALL_FILE_MAX, &text, &n, err);
 	if (r < 0)
 		return r;
@@ -240,7 +226,7 @@ static int read_number(int dirfd, const char *name, unsigned base, uint64_t *ret
 static int read_number32(int dirfd, const char *name, unsigned base, uint32_t *ret_value,
 			 struct ferry_error *err)
 {
-	uint64_t value;
+	uint64_t value = 0;
 	int r = read_number(dirfd, name, base, &value, err);
 	if (r < 0)
 		return r;
@@ -258,8 +244,8 @@ int proc_read_timerslack_ns(int dirfd, uint64_t *ret_ns, struct ferry_error *err
 int proc_read_oom_score_adj(int dirfd, int *ret_adj, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
-	int64_t value;
-	size_t n;
+	int64_t value = 0;
+	size_t n = 0;
 	int r = proc_read_file(dirfd, "oom_score_adj", SMALL_FILE_MAX, &text, &n, err);
 	if (!r)
 		r = proc_i64_parse(text, n, "oom_score_adj", &value, err);

@@ -11,9 +11,22 @@
 #include "kernel/uapi.h"
 #include "proc/lex.h"
 
+static unsigned auxv_word_bytes(const char *bytes, size_t n)
+{
+	uint64_t type = 1;
+	for (size_t at = 0; at + 8 <= n && type; at += 16) {
+		memcpy(&type, bytes + at, 8);
+		if (type > UINT32_MAX)
+			return 4;
+	}
+	return 8;
+}
+
 int proc_auxv_parse(const void *bytes, size_t n, unsigned word_bytes, struct proc_auxv *ret_auxv,
 		    struct ferry_error *err)
 {
+	if (!word_bytes)
+		word_bytes = auxv_word_bytes(bytes, n);
 	struct proc_auxv auxv = {.word_bytes = (uint8_t)word_bytes};
 	if ((word_bytes != 4 && word_bytes != 8) || n % (2 * word_bytes))
 		return lex_short(err, "auxv", "whole entries");

@@ -25,7 +25,10 @@ struct proc_auxv {
 	} v[PROC_AUXV_MAX];
 };
 
-/* word_bytes: 8, or 4 for a 32-bit task. */
+/*
+ * word_bytes: 8, or 4 for a 32-bit task, or 0 to find out. A type has never more than 32 bits, whereas two 32-bit
+ * words read as one do.
+ */
 must_check int proc_auxv_parse(const void *bytes, size_t n, unsigned word_bytes, struct proc_auxv *ret_auxv,
 			       struct ferry_error *err);
 

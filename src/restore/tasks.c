@@ -25,10 +25,14 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "host/warden.h"
+#include "kernel/syscalls.h"
+#include "kind/kinds.h"
 #include "restore/restore.h"
 
 enum {
 	TASKS_POLL_NS = 20000000,
+	TASKS_LEAVE_NS = 500000000,
+	TASKS_LEAVE_POLL_NS = 50000,
 	TASKS_STACK_BYTES = 8192,
 	TASKS_RSEQ_UNREGISTER = 1,
 };
@@ -145,6 +149,11 @@ static void task_take_files(struct restore *r, struct plan_task *t)
 		task_fail(r, t, &err);
 	close(channel);
 	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->settle_task && kind_table[i]->settle_task(&s, &err) < 0) {
+			error_context(&err, "restore", kind_table[i]->name, t->pid);
+			task_fail(r, t, &err);
+		}
 	vec_foreach(fd, &t->fds)
 	{
 		const struct kind_ops *kind = fd->file->kind;
@@ -374,6 +383,20 @@ void tasks_go(struct restore *r)
 	__atomic_store_n(&r->shared->control.go, 1, __ATOMIC_SEQ_CST);
 	fault_effect(r->fault, "restore", "wake-barrier");
 	futex_wake(&r->shared->control.go);
+}
+
+void tasks_wait_gone_out(struct restore *r)
+{
+	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		const struct plan_task *t = &r->plan->tasks[i];
+		char byte;
+		struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
+		while (sys_process_vm_readv(t->pid, &ours, 1, &theirs, 1) == 1 && time_now_ns() < until) {
+			struct timespec pause = {.tv_nsec = TASKS_LEAVE_POLL_NS};
+			nanosleep(&pause, NULL);
+		}
+	}
 }
 
 void tasks_kill(struct restore *r)

@@ -126,7 +126,7 @@ static bool target_alive(const struct target *t, const char *when)
 		exit(77);
 	}
 	current = NULL;
-	fail("%s, %s: the target died, wait status %#x", t->mode, when, status);
+	fail("%s, %s: the target died, wait status %#x: %s", t->mode, when, status, t->shared->bad_text);
 }
 
 void target_check_beats(struct target *t, const char *when)
@@ -178,8 +178,14 @@ void target_start(struct target *t, const char *mode)
 	if (strcmp(mode, "sleep-long") != 0)
 		target_check_beats(t, "start");
 	t->maps = count_maps(living(t));
-	for (int i = 0; i < t->n; i++)
-		t->blocked[i] = blocked_signals(t->shared->thread[i].tid);
+	/* Handlers that run just now block their signal: what is blocked always is the mask. */
+	for (int i = 0; i < t->n; i++) {
+		t->blocked[i] = ~0ull;
+		for (int j = 0; j < 20 && t->blocked[i]; j++) {
+			t->blocked[i] &= blocked_signals(t->shared->thread[i].tid);
+			sleep_us(t->blocked[i] ? 2000 : 0);
+		}
+	}
 }
 
 void target_stop(struct target *t)
@@ -256,6 +262,7 @@ void target_check_eintr(struct target *t, const char *when, bool eintr_ok)
 {
 	uint64_t end = clock_ns() + PATIENCE_NS;
 
+	target_alive(t, when);
 	for (int i = 0; i < t->n; i++)
 		check_thread(t, i, when);
 	target_check_beats(t, when);

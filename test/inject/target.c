@@ -33,6 +33,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <ucontext.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -76,6 +77,28 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* A crash says where. */
+static void crashed(int signal, siginfo_t *info, void *context)
+{
+	const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	S->bad++;
+	snprintf(S->bad_text, sizeof(S->bad_text),
+		 "signal %d (code %d, address %p) in thread %d: rip %llx rsp %llx rax %llx rcx %llx rbx %llx rdx %llx r11 %llx", signal,
+		 info->si_code, info->si_addr, (int)syscall(SYS_gettid), regs[REG_RIP], regs[REG_RSP], regs[REG_RAX],
+		 regs[REG_RCX], regs[REG_RBX], regs[REG_RDX], regs[REG_R11]);
+	_exit(100);
+}
+
+static void tell_crashes(void)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS};
+	struct sigaction action = {.sa_sigaction = crashed, .sa_flags = SA_SIGINFO | SA_RESETHAND};
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i], &action, NULL);
 }
 
 /* ---------------------------------------------------------------- computing */
@@ -175,9 +198,8 @@ static void hold_check(const struct hold *h)
 		bad("flags are %llx: carry or direction is lost", (long long)h->flags);
 }
 
-static void *compute(void *name)
+static void *compute_as(struct target_thread *me)
 {
-	struct target_thread *me = enlist(name);
 	static __thread struct hold h;
 	static __thread struct amx tiles;
 	bool amx = has_amx(), pku = has_pku();
@@ -205,6 +227,11 @@ static void *compute(void *name)
 		me->beat++;
 	}
 	return NULL;
+}
+
+static void *compute(void *name)
+{
+	return compute_as(enlist(name));
 }
 
 /* A stack of 2 KiB of which 16 bytes are used; all around it, and the unused part, must stay as it is. */
@@ -276,6 +303,7 @@ aborted:
 /* ----------------------------------------------------------------- sleepers */
 
 #define SLEEP_MS 40
+#define LONG_SLEEP_MS 3000
 
 struct sleeper {
 	const char *name;
@@ -519,16 +547,17 @@ static void *sleeper_thread(void *argument)
 {
 	const struct sleeper *sleeper = argument;
 	struct target_thread *me = enlist(sleeper->name);
-	/* "sleep-long": one sleep of 1 s; aux[0] is what it really took in ms, aux[1] whether it counts anew. */
+	/* "sleep-long": one sleep; aux[] is what it took in ms, whether it counts anew, its start and its end in ms. */
 	bool once = !strcmp(mode_argument, "sleep-long");
-	long ms = once ? 1000 : SLEEP_MS;
+	long ms = once ? LONG_SLEEP_MS : SLEEP_MS;
 
 	me->aux[1] = sleeper->anew;
 	for (;;) {
-		uint64_t start = now_ns();
-		long r = sleeper->sleep(ms);
-		uint64_t took = (now_ns() - start) / 1000000;
 		bool timed = sleeper->sleep != by_read && sleeper->sleep != by_futex_forever;
+		uint64_t start = now_ns();
+		me->aux[2] = timed && once ? start / 1000000 : 0;
+		long r = sleeper->sleep(ms);
+		uint64_t end = now_ns(), took = (end - start) / 1000000;
 		if (r == -EINTR && sleeper->anew)
 			me->eintr++;
 		else if (r < 0)
@@ -538,6 +567,7 @@ static void *sleeper_thread(void *argument)
 		me->beat++;
 		if (once && timed) {
 			me->aux[0] = took;
+			me->aux[3] = end / 1000000;
 			break;
 		}
 	}
@@ -700,8 +730,10 @@ static void seccomp_enter(void)
 
 static void *compute_confined(void *name)
 {
+	struct target_thread *me = enlist(name);
+
 	seccomp_enter();
-	return compute(name);
+	return compute_as(me);
 }
 
 static void *read_confined(void *name)
@@ -784,9 +816,9 @@ static void start_confined(void)
 {
 	if (pipe(handoffs[0].fds) < 0)
 		abort();
-	start(write_pulse, "write-pulse");
 	start(compute_confined, "compute-confined");
 	start(read_confined, "read-confined");
+	start(write_pulse, "write-pulse");
 }
 
 /* Interrupting a call is what this one waits for: an alarm that ends pause(), once. */
@@ -838,27 +870,30 @@ static void main_flooded(void)
 	sigaction(SIGRTMIN + 3, &action, NULL);
 	start_flood();
 	S->ready = 1;
-	compute("flooded");
+	compute((void *)(uintptr_t)"flooded");
 }
 
 static void main_alarmed(void)
 {
 	S->ready = 1;
-	alarmed("alarmed");
+	alarmed((void *)(uintptr_t)"alarmed");
 }
 
 static void main_rseq(void)
 {
 	S->ready = 1;
-	rseq_loop("rseq-main");
+	rseq_loop((void *)(uintptr_t)"rseq-main");
 }
 
 /* Many threads that only sleep, for speed. */
 static void *idle(void *name)
 {
-	enlist(name);
-	for (;;)
-		pause();
+	struct target_thread *me = enlist(name);
+
+	for (;;) {
+		by_nanosleep(2);
+		me->beat++;
+	}
 	return NULL;
 }
 
@@ -917,6 +952,7 @@ int main(int argc, char **argv)
 	close(TARGET_FD);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	mode_argument = argv[1];
+	tell_crashes();
 	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
 		if (strcmp(modes[i].name, mode_argument) != 0)
 			continue;

@@ -74,10 +74,32 @@ static void mount_fresh(const char *type, const char *target, unsigned long flag
 		die("cannot mount %s on %s", type, target);
 }
 
+/* Nothing that is mounted here may reach the host. In a chroot "/" is no mount; then every mount below it is told. */
+static void make_private(void)
+{
+	_cleanup_fclose_ FILE *list = NULL;
+	char line[4096], *path;
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)
+		return;
+	list = errno == EINVAL ? fopen("/proc/self/mountinfo", "re") : NULL;
+	if (!list)
+		die("cannot make the mounts private");
+	while (fgets(line, sizeof(line), list)) {
+		/* The fifth field is the mount point (proc(5)). */
+		char *save = NULL;
+		path = strtok_r(line, " ", &save);
+		for (int field = 1; path && field < 5; field++)
+			path = strtok_r(NULL, " ", &save);
+		if (path && mount(NULL, path, NULL, MS_PRIVATE, NULL) < 0 && errno != ENOENT &&
+		    errno != EINVAL)
+			die("cannot make %s private", path);
+	}
+}
+
 static void make_mounts(const struct world *w)
 {
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		die("cannot make the mounts private");
+	make_private();
 	mount_fresh("proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	mount_fresh("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
 	mount_fresh("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");

@@ -20,9 +20,9 @@ SUPPRESSED = [
 def main():
     build = tree.BUILD / "check" / "cppcheck"
     build.mkdir(parents=True, exist_ok=True)
-    command = ["cppcheck", "--quiet", "--enable=warning,portability", "--inline-suppr", "--std=c11", "--error-exitcode=1",
-               f"-j{os.cpu_count()}", f"--cppcheck-build-dir={build}", "-Iinclude", "-Isrc", "-D_GNU_SOURCE",
-               "-D__x86_64__", "--template={file}:{line}: {id}: {message}",
+    command = ["cppcheck", "--quiet", "--enable=warning,portability", "--inline-suppr", "--std=c11",
+               "--error-exitcode=1", f"-j{os.cpu_count()}", f"--cppcheck-build-dir={build}",
+               "-Iinclude", "-Isrc", "-D_GNU_SOURCE", "-D__x86_64__", "--template={file}:{line}: {id}: {message}",
                *[f"--suppress={name}" for name in SUPPRESSED], "src"]
     done = subprocess.run(command, cwd=tree.SOURCE, check=False, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)

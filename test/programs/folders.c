@@ -31,7 +31,7 @@ static void verify(struct program *p, void *state)
 {
 	const struct state *want = state;
 	struct state now;
-	struct stat made;
+	struct stat made = {0};
 
 	state_read(&now);
 	expect(p, !strcmp(now.cwd, want->cwd), "the working folder is '%s', not '%s'", now.cwd, want->cwd);

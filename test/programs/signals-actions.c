@@ -34,10 +34,8 @@ static volatile uintptr_t handled_at;
 
 static void on_signal(int number)
 {
-	unsigned char here;
-
 	handled_number = number;
-	handled_at = (uintptr_t)&here;
+	handled_at = (uintptr_t)__builtin_frame_address(0);
 }
 
 static void on_info(int number, siginfo_t *info, void *context)

@@ -69,7 +69,8 @@ static int three_effects(void)
 static void kill_comes_at_the_counted_effect(void **state)
 {
 	(void)state;
-	char name[] = "/tmp/ferry-fault-XXXXXX", line[3][64] = {"", "", ""};
+	char name[128], line[3][64] = {"", "", ""};
+	unit_temporary(name, sizeof(name), "ferry-fault");
 	int fd = mkstemp(name), status = 0;
 
 	assert_true(fd >= 0);

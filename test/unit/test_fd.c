@@ -15,7 +15,7 @@
 #include "unit.h"
 
 struct folder {
-	char path[32];
+	char path[128];
 	int fd;
 };
 
@@ -23,7 +23,7 @@ static int folder_make(void **state)
 {
 	struct folder *f = calloc(1, sizeof(*f));
 
-	strcpy(f->path, "/tmp/ferry-fd-XXXXXX");
+	unit_temporary(f->path, sizeof(f->path), "ferry-fd");
 	if (!mkdtemp(f->path))
 		return -1;
 	f->fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -127,6 +127,16 @@ static void descriptors_travel_and_close_on_exec(void **state)
 	close(pair[1]);
 }
 
+static void copies_close_on_exec(void **state)
+{
+	(void)state;
+	_cleanup_close_ int copy = fd_dup(0, 300);
+
+	assert_true(copy >= 300);
+	assert_int_equal(fcntl(copy, F_GETFD), FD_CLOEXEC);
+	assert_int_equal(fd_dup(-1, 300), -EBADF);
+}
+
 static void close_others_keeps_the_kept(void **state)
 {
 	(void)state;
@@ -147,6 +157,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(reading_stops_at_the_limit, folder_make, folder_remove),
 		cmocka_unit_test_setup_teardown(early_end_is_no_data, folder_make, folder_remove),
 		cmocka_unit_test(descriptors_travel_and_close_on_exec),
+		cmocka_unit_test(copies_close_on_exec),
 		cmocka_unit_test(close_others_keeps_the_kept),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

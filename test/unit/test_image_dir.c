@@ -238,6 +238,39 @@ static void two_writers_exclude_each_other(void **state)
 	assert_int_equal(try_open(path, &plain, &err), 0);
 }
 
+/* A process that the writer had forked (and that will end soon) is no second writer. */
+static void a_lingering_child_is_waited_for(void **state)
+{
+	char path[256];
+	struct ferry_error err = FERRY_ERROR_INIT;
+	scratch_path(*state, "a", path);
+	int ends[2];
+	char ready;
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	pid_t writer = fork();
+	if (!writer) {
+		struct image_dir *dir = create(path, &quick);
+		if (fill(dir, 9, &err) < 0)
+			_exit(1);
+		if (!fork()) {
+			usleep(300000);
+			_exit(0);
+		}
+		if (write(ends[1], "x", 1) == 1)
+			raise(SIGKILL);
+		_exit(1);
+	}
+	assert_int_equal(read(ends[0], &ready, 1), 1);
+	int status;
+	assert_int_equal(waitpid(writer, &status, 0), writer);
+	assert_true(WIFSIGNALED(status));
+	close(ends[0]);
+	close(ends[1]);
+	make_image(path, 4, &quick);
+	assert_int_equal(try_open(path, &plain, &err), 0);
+	assert_int_equal(count_names(path), 5);
+}
+
 static void a_link_is_not_followed(void **state)
 {
 	char path[256], victim[256], link[512];
@@ -533,6 +566,7 @@ int main(void)
 		TEST(an_image_is_not_overwritten_unasked),
 		TEST(what_a_killed_writer_left_is_cleaned),
 		TEST(two_writers_exclude_each_other),
+		TEST(a_lingering_child_is_waited_for),
 		TEST(a_link_is_not_followed),
 		TEST(every_single_bit_counts),
 		TEST(pages_are_checked_when_asked),

@@ -463,6 +463,34 @@ static void raw_bytes_and_large_messages(void **state)
 	assert_non_null(strstr(err.message, "truncated: 1 bytes should follow, 0 do"));
 }
 
+/* A large piece overtakes no small one that still waits in the buffer. */
+static void order_holds_for_every_size(void **state)
+{
+	enum { STEP = 1000, LARGEST = 140000, SMALL = 5 };
+	struct ferry_error err = FERRY_ERROR_INIT;
+	_cleanup_free_ uint8_t *piece = malloc(LARGEST), *back = malloc(LARGEST);
+	(void)state;
+	for (size_t n = STEP; n <= LARGEST; n += STEP) {
+		struct image_writer *w = NULL;
+		int fd = memfd_create("test", MFD_CLOEXEC);
+		memset(piece, (int)(n / STEP), n);
+		assert_int_equal(
+			image_create_fd(fcntl(fd, F_DUPFD_CLOEXEC, 3), "test", IMAGE_SK_QUEUES, &w, &err), 0);
+		uint64_t head = image_writer_offset(w);
+		assert_int_equal(image_put_raw(w, "small", SMALL, &err), 0);
+		assert_int_equal(image_put_raw(w, piece, n, &err), 0);
+		assert_int_equal(image_put_raw(w, "after", SMALL, &err), 0);
+		assert_int_equal(image_close(w, &err), 0);
+		assert_int_equal(pread(fd, back, SMALL, (off_t)head), SMALL);
+		assert_memory_equal(back, "small", SMALL);
+		assert_int_equal(pread(fd, back, n, (off_t)head + SMALL), n);
+		assert_memory_equal(back, piece, n);
+		assert_int_equal(pread(fd, back, LARGEST, (off_t)(head + SMALL + n)), SMALL);
+		assert_memory_equal(back, "after", SMALL);
+		close(fd);
+	}
+}
+
 static void find_kind_by_magic_and_name(void **state)
 {
 	(void)state;
@@ -515,6 +543,7 @@ int main(void)
 		cmocka_unit_test(nesting_and_nul),
 		cmocka_unit_test(missing_required_field_is_not_written),
 		cmocka_unit_test(raw_bytes_and_large_messages),
+		cmocka_unit_test(order_holds_for_every_size),
 		cmocka_unit_test(find_kind_by_magic_and_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -299,6 +299,19 @@ static void names_of_unix_sockets(void **state)
 			fail_msg("%s lacks %s", text, cases[i].text);
 		expect_round_trip(&image, IMAGE_UNIXSK);
 	}
+	/* Lines of at most 76 characters, the "=" at their end included. */
+	char name_of_a[109] = {0}, want[200];
+	memset(name_of_a + 1, 'a', 107);
+	_cleanup_bytes_ struct bytes abstract = unix_socket(name_of_a, 108);
+	_cleanup_free_ char *text = decode(&abstract, IMAGE_UNIXSK, &compact);
+	snprintf(want, sizeof(want), "\"=00%.72s=\\n%.35s\"", name_of_a + 1, name_of_a + 1);
+	if (!strstr(text, want))
+		fail_msg("%s lacks %s", text, want);
+	static const char zeros[] =
+		"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\0\0\0";
+	_cleanup_bytes_ struct bytes encoded = unix_socket(zeros, 73);
+	_cleanup_free_ char *broken = decode(&encoded, IMAGE_UNIXSK, &compact);
+	assert_non_null(strstr(broken, "xx=00=\\n=00=00\""));
 	/* Every length, so that lines break at every place; all bytes. */
 	uint8_t name[400];
 	for (unsigned seed = 0; seed < 6; seed++) {
@@ -322,7 +335,8 @@ static void strings_of_any_bytes(void **state)
 		{"\xff", "{\"base64\": \"/w==\\n\"}"},
 		{"\xed\xa0\x80", "{\"base64\": \"7aCA\\n\"}"}, /* a surrogate */
 		{"\xc0\x80", "{\"base64\": \"wIA=\\n\"}"},     /* overlong */
-		{"x\xc3", "{\"base64\": \"eMM=\\n\"}"},        /* cut off */
+		{"q\x88\x88\x88\x88\x88\x88\x88\x88\x88\x88", "{\"base64\": \"cYiIiIiIiIiIiIg=\\n\"}"},
+		{"x\xc3", "{\"base64\": \"eMM=\\n\"}"}, /* cut off */
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		FownEntry fown = FOWN_ENTRY__INIT;
@@ -384,6 +398,15 @@ static void payload_of_messages(void **state)
 		      "\"YWJjZGVmZ2g=\\n\"]}"));
 	assert_non_null(strstr(text, "\"qnum\": 0, \"extra\": []}"));
 	expect_round_trip(&image, IMAGE_IPCNS_MSG);
+	const struct part dirty[] = {{.message = &queue.base},
+				     {.message = &first.base},
+				     {.raw = "abc\0\0\0\0\1", .n = 8},
+				     {.message = &second.base},
+				     {.raw = "abcdefgh", .n = 8}};
+	_cleanup_bytes_ struct bytes other = image_of(IMAGE_IPCNS_MSG, dirty, ARRAY_SIZE(dirty));
+	_cleanup_free_ char *padded = decode(&other, IMAGE_IPCNS_MSG, &compact);
+	assert_non_null(strstr(padded, "\"msize\": 3, \"pad\": \"AAAAAAE=\\n\"}"));
+	expect_round_trip(&other, IMAGE_IPCNS_MSG);
 }
 
 static void payload_of_semaphores(void **state)
@@ -568,6 +591,15 @@ static void texts_that_are_refused(void **state)
 		{"{\"magic\": \"UTSNS\", \"entries\": [{\"nodename\": \"a\\u0000b\", \"domainname\": \"\"}]}",
 		 "malformed"},
 		{"{\"magic\": \"SEEN\", \"entries\": []}", "no magic"},
+		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": 2147483648, \"fd\": 1, "
+		 "\"start\": 0, \"len\": 0}]}",
+		 "'pid' of file_lock_entry is out of range"},
+		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": 1, \"fd\": 1, \"start\": "
+		 "9223372036854775808, \"len\": 0}]}",
+		 "'start' of file_lock_entry is out of range"},
+		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": -2147483649, \"fd\": 1, "
+		 "\"start\": 0, \"len\": 0}]}",
+		 "'pid' of file_lock_entry is out of range"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct ferry_error err = FERRY_ERROR_INIT;

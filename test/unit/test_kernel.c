@@ -23,9 +23,10 @@
 
 static unsigned version_number(const char *text)
 {
-	unsigned major = 0, minor = 0;
-	assert_int_equal(sscanf(text, "%u.%u", &major, &minor), 2);
-	return major * 1000 + minor;
+	char *end;
+	unsigned long major = strtoul(text, &end, 10);
+	assert_int_equal(*end, '.');
+	return (unsigned)(major * 1000 + strtoul(end + 1, NULL, 10));
 }
 
 static void test_table(unused void **state)
@@ -191,11 +192,11 @@ static void test_follows_what_is_taken_away(unused void **state)
 
 static uint64_t file_number(const char *path)
 {
-	unsigned long long value = 0;
+	char text[32] = "";
 	_cleanup_fclose_ FILE *f = fopen(path, "re");
 	assert_non_null(f);
-	assert_int_equal(fscanf(f, "%llu", &value), 1);
-	return value;
+	assert_non_null(fgets(text, sizeof(text), f));
+	return strtoull(text, NULL, 10);
 }
 
 static void test_limits(unused void **state)
@@ -226,7 +227,7 @@ static void test_calls_on_files(unused void **state)
 {
 	char seen[4] = "";
 	int pipes[2], other;
-	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	other = dup(pipes[0]);
 	assert_int_equal(sys_kcmp(getpid(), getpid(), KERN_KCMP_FILE, (unsigned long)pipes[0],
 				  (unsigned long)other),
@@ -261,7 +262,7 @@ static void test_calls_on_files(unused void **state)
 static void test_calls_on_tasks(unused void **state)
 {
 	struct kern_sched_attr attr = {.size = 1};
-	uint64_t head, len;
+	uint64_t head = 0, len = 0;
 	assert_int_equal(sys_sched_getattr(0, &attr), 0);
 	assert_int_equal(attr.sched_policy, sched_getscheduler(0));
 	assert_int_equal(sys_get_robust_list(0, &head, &len), 0);

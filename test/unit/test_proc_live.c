@@ -263,7 +263,7 @@ struct map_spec {
 	bool made;
 };
 
-enum { MAP_PAGES = 4, N_SPECS = 16, MANY_MAPS = 3000 };
+enum { DEEP_FOLDERS = 25, MAP_PAGES = 4, N_SPECS = 16, MANY_MAPS = 3000 };
 
 static struct map_spec *specs; /* shared with the child */
 
@@ -288,12 +288,12 @@ static void spec_madvise(int i, const char *what, int advice, uint64_t flags)
 static void setup_maps(unused void *arg)
 {
 	const int rw = PROT_READ | PROT_WRITE, anon = MAP_PRIVATE | MAP_ANONYMOUS;
-	int file = open("live\nmap", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	int file = open("live\nmap", O_RDWR | O_CLOEXEC | O_CREAT | O_TRUNC, 0600);
 	need(file >= 0 && !ftruncate(file, 1 << 20));
 	spec_add(0, "file", map_one(rw, MAP_SHARED, file), true, PROC_VM(SHARED) | PROC_VM(MAYSHARE),
 		 PROC_VMA_FILE);
 	need(!unlink("live\nmap"));
-	int memfd = memfd_create("m\n d", 0);
+	int memfd = memfd_create("m\n d", MFD_CLOEXEC);
 	need(!ftruncate(memfd, 1 << 20));
 	spec_add(1, "memfd", map_one(rw, MAP_SHARED, memfd), true, PROC_VM(SHARED), PROC_VMA_MEMFD);
 	spec_add(2, "shared", map_one(rw, MAP_SHARED | MAP_ANONYMOUS, -1), true, PROC_VM(SHARED),
@@ -480,30 +480,42 @@ static void test_maps_restless(unused void **state)
 	munmap(rounds, 4096);
 }
 
-/* A path of more than PATH_MAX bytes; returns a descriptor of the file at its end and how deep it went. */
-static int deep_file(void)
+/* A file whose path has more than PATH_MAX bytes, and the folders on the way. */
+struct deep {
+	int folders[DEEP_FOLDERS + 1];
+	int file;
+};
+
+static const char *deep_name(void)
 {
-	char name[201];
-	memset(name, 'n', 200);
-	name[200] = '\0';
-	int dir = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	for (int i = 0; i < 25; i++) {
-		assert_true(!mkdirat(dir, name, 0700) || errno == EEXIST);
-		int next = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		assert_true(next >= 0);
-		close(dir);
-		dir = next;
-	}
-	int fd = openat(dir, "file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, 65536), 0);
-	close(dir);
-	return fd;
+	static char name[201];
+	memset(name, 'n', sizeof(name) - 1);
+	return name;
 }
 
-static void remove_deep_file(void)
+static void deep_make(struct deep *deep)
 {
-	assert_int_equal(system("rm -rf nnnn*"), 0);
+	deep->folders[0] = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < DEEP_FOLDERS; i++) {
+		assert_int_equal(mkdirat(deep->folders[i], deep_name(), 0700), 0);
+		deep->folders[i + 1] =
+			openat(deep->folders[i], deep_name(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(deep->folders[i + 1] >= 0);
+	}
+	deep->file = openat(deep->folders[DEEP_FOLDERS], "file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(deep->file >= 0);
+	assert_int_equal(ftruncate(deep->file, 65536), 0);
+}
+
+static void deep_remove(struct deep *deep)
+{
+	assert_int_equal(unlinkat(deep->folders[DEEP_FOLDERS], "file", 0), 0);
+	for (int i = DEEP_FOLDERS; i >= 0; i--) {
+		close(deep->folders[i]);
+		if (i)
+			assert_int_equal(unlinkat(deep->folders[i - 1], deep_name(), AT_REMOVEDIR), 0);
+	}
+	close(deep->file);
 }
 
 static void setup_map_fd(void *arg)
@@ -522,7 +534,9 @@ static void test_long_path(unused void **state)
 		int fd;
 	} *share = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(share != MAP_FAILED);
-	share->fd = deep_file();
+	struct deep deep;
+	deep_make(&deep);
+	share->fd = deep.file;
 	struct child c = child_start(setup_map_fd, share);
 	assert_int_equal(proc_read_maps(c.dirfd, &caps, &maps, NULL), 0);
 	const struct proc_vma *vma = proc_maps_find(&maps, (uintptr_t)share->addr);
@@ -541,26 +555,25 @@ static void test_long_path(unused void **state)
 	assert_true(found);
 	proc_fds_release(&fds);
 	child_end(&c);
-	close(share->fd);
 	munmap(share, 4096);
-	remove_deep_file();
+	deep_remove(&deep);
 }
 
 /* Every descriptor of the child is one of ours too, so that fstat(2) here tells the truth. */
 static void test_fds(unused void **state)
 {
 	int pipes[2], pair[2], fds[10];
-	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	fds[0] = open(".", O_RDONLY | O_DIRECTORY);
-	fds[1] = open("/dev/null", O_RDWR);
-	fds[2] = open("live (deleted)", O_RDWR | O_CREAT, 0600);
-	fds[3] = open("gone", O_RDWR | O_CREAT, 0600);
+	fds[0] = open(".", O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+	fds[1] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	fds[2] = open("live (deleted)", O_RDWR | O_CLOEXEC | O_CREAT, 0600);
+	fds[3] = open("gone", O_RDWR | O_CLOEXEC | O_CREAT, 0600);
 	fds[4] = pipes[0];
 	fds[5] = pair[1];
 	fds[6] = eventfd(0, 0);
-	fds[7] = memfd_create("m", 0);
-	fds[8] = open("/proc/self/ns/uts", O_RDONLY);
+	fds[7] = memfd_create("m", MFD_CLOEXEC);
+	fds[8] = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
 	fds[9] = dup2(fds[1], 900);
 	assert_int_equal(unlink("gone"), 0);
 	struct child c = child_start(nothing, NULL);
@@ -627,7 +640,7 @@ static struct proc_fdinfo child_fdinfo(int fd, enum proc_fdinfo_kind kind)
 
 static void test_fdinfo_plain(unused void **state)
 {
-	int fd = open("live", O_RDWR | O_CREAT | O_APPEND | O_NOATIME, 0600);
+	int fd = open("live", O_RDWR | O_CLOEXEC | O_CREAT | O_APPEND | O_NOATIME, 0600);
 	struct stat st;
 	struct kern_statx stx;
 	assert_int_equal(pwrite(fd, "12345", 5, 0), 5);
@@ -635,7 +648,7 @@ static void test_fdinfo_plain(unused void **state)
 	assert_int_equal(fstat(fd, &st), 0);
 	struct proc_fdinfo info = child_fdinfo(fd, PROC_FDINFO_PLAIN);
 	assert_int_equal(info.pos, 3);
-	assert_int_equal(info.flags & ~(uint32_t)(O_LARGEFILE | 0100000), O_RDWR | O_APPEND | O_NOATIME);
+	assert_int_equal(info.flags & ~(uint32_t)(O_CLOEXEC | 0100000), O_RDWR | O_APPEND | O_NOATIME);
 	if (info.has_ino)
 		assert_int_equal(info.ino, st.st_ino);
 	assert_int_equal(sys_statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx), 0);
@@ -707,8 +720,8 @@ static void test_fdinfo_timerfd(unused void **state)
 
 static void test_fdinfo_epoll(unused void **state)
 {
-	int pipes[2], epoll = epoll_create1(0);
-	assert_int_equal(pipe(pipes), 0);
+	int pipes[2], epoll = epoll_create1(EPOLL_CLOEXEC);
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
 	int moved = dup2(pipes[0], 700);
 	struct epoll_event read_end = {.events = EPOLLIN | EPOLLET | EPOLLONESHOT, .data.u64 = UINT64_MAX};
 	struct epoll_event write_end = {.events = EPOLLOUT, .data.u64 = 0x123456789abcdef0};
@@ -733,7 +746,7 @@ static void test_fdinfo_epoll(unused void **state)
 		}
 	}
 	proc_fdinfo_release(&info);
-	int empty = epoll_create1(0);
+	int empty = epoll_create1(EPOLL_CLOEXEC);
 	info = child_fdinfo(empty, PROC_FDINFO_PLAIN);
 	close(empty);
 	close(epoll);
@@ -744,12 +757,12 @@ static void test_fdinfo_epoll(unused void **state)
 static void test_fdinfo_inotify(unused void **state)
 {
 	struct stat st[20];
-	int fd = inotify_init1(0);
+	int fd = inotify_init1(IN_CLOEXEC);
 	char path[64];
 	/* more than ten, to tell hexadecimal from decimal */
 	for (int i = 0; i < 20; i++) {
 		snprintf(path, sizeof(path), "live-%d", i);
-		int file = open(path, O_RDWR | O_CREAT, 0600);
+		int file = open(path, O_RDWR | O_CLOEXEC | O_CREAT, 0600);
 		assert_int_equal(fstat(file, &st[i]), 0);
 		close(file);
 		assert_int_equal(inotify_add_watch(fd, path,
@@ -873,7 +886,7 @@ static void test_fdinfo_io_uring(unused void **state)
 static void test_fdinfo_tun(unused void **state)
 {
 	struct ifreq request = {.ifr_name = "ferrylive0"};
-	int fd = open("/dev/net/tun", O_RDWR);
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
 	if (fd < 0) {
 		print_message("no tun here: %s\n", strerror(errno));
 		skip();
@@ -987,7 +1000,7 @@ static void test_timers(unused void **state)
 
 static void write_file(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	need(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
 	close(fd);
 }
@@ -998,7 +1011,7 @@ static void enter_user_namespace(void)
 	int ready[2];
 	char path[64], byte;
 	snprintf(path, sizeof(path), "/proc/%d/uid_map", getpid());
-	need(!pipe(ready));
+	need(!pipe2(ready, O_CLOEXEC));
 	pid_t helper = fork();
 	if (!helper) {
 		need(read(ready[0], &byte, 1) == 1);
@@ -1117,7 +1130,15 @@ static void test_small_files(unused void **state)
 	assert_true(proc_auxv_get(&auxv, AT_PAGESZ, &value));
 	assert_int_equal(value, 4096);
 	assert_int_equal(proc_read_cgroups(c.dirfd, &cgroups, NULL), 0);
-	assert_true(cgroups.v.n > 0);
+	/* none where no cgroup file system was ever mounted */
+	_cleanup_free_ char *lines = NULL;
+	size_t n_lines = 0;
+	assert_int_equal(proc_read_file(c.dirfd, "cgroup", 1 << 20, &lines, &n, NULL), 0);
+	for (const char *p = lines; (p = strchr(p, '\n')); p++)
+		n_lines++;
+	assert_int_equal(cgroups.v.n, n_lines);
+	vec_foreach(cgroup, &cgroups.v)
+		assert_non_null(strstr(lines, cgroup->path));
 	proc_cgroups_release(&cgroups);
 	assert_int_equal(proc_read_cmdline(c.dirfd, &bytes, &n, NULL), 0);
 	assert_non_null(strstr(bytes, "test_proc_live"));
@@ -1190,6 +1211,14 @@ static void test_gone(unused void **state)
 	proc_fds_release(&fds);
 	assert_int_equal(proc_read_namespaces(c.dirfd, &ns, NULL), 0);
 	assert_int_equal(ns.ino[PROC_NS_NET], 0);
+	const struct kern_caps *ways[] = {NULL, &caps};
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		struct proc_vma vma;
+		assert_int_equal(proc_read_maps(c.dirfd, ways[i], &maps, NULL), 0);
+		assert_int_equal(maps.vmas.n, 0);
+		assert_int_equal(proc_read_vma(c.dirfd, ways[i], 4096, &maps, &vma, NULL), -ENOENT);
+		proc_maps_release(&maps);
+	}
 
 	assert_int_equal(waitpid(c.pid, NULL, 0), c.pid);
 	assert_false(proc_exists(c.dirfd));

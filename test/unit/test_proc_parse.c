@@ -160,15 +160,16 @@ static void test_status_depth(unused void **state)
 {
 	char line[512] = "NSpid:";
 	struct proc_status st;
+	size_t n = strlen(line);
 	for (int i = 0; i < PROC_PID_DEPTH; i++)
-		sprintf(line + strlen(line), "\t%d", i + 1);
+		n += (size_t)snprintf(line + n, sizeof(line) - n, "\t%d", i + 1);
 	char *text = replaced(sample_status, "NSpid:\t23495\t43\t3", line);
 	assert_int_equal(proc_status_parse(text, strlen(text), &st, NULL), 0);
 	assert_int_equal(st.ns_pid.n, PROC_PID_DEPTH);
 	assert_int_equal(st.ns_pid.v[PROC_PID_DEPTH - 1], PROC_PID_DEPTH);
 	proc_status_release(&st);
 	free(text);
-	strcat(line, "\t34");
+	snprintf(line + n, sizeof(line) - n, "\t34");
 	text = replaced(sample_status, "NSpid:\t23495\t43\t3", line);
 	assert_int_equal(proc_status_parse(text, strlen(text), &st, NULL), -EBADMSG);
 	free(text);
@@ -352,6 +353,28 @@ static void test_smaps(unused void **state)
 	assert_false(maps.vmas.v[0].has_flags);
 	assert_int_equal(maps.vmas.v[0].rss_bytes, 24 * 1024);
 	proc_maps_release(&maps);
+}
+
+static void test_take_flags(unused void **state)
+{
+	struct proc_maps smaps = {0}, maps = {0}, none = {0};
+	static const char now[] =
+		"00400000-0040b000 r-xp 00000000 fd:01 531                                /usr/bin/x\n"
+		"00500000-0050b000 r-xp 00000000 fd:01 531                                /usr/bin/x\n"
+		"7f0000000000-7f0000400000 r--p 00000000 00:0f 12                         /anon_hugepage (deleted)\n"
+		"7f0000400000-7f0000401000 rw-p 00000000 00:00 0 \n";
+	assert_int_equal(proc_maps_parse(TEXT(sample_smaps), &smaps, NULL), 0);
+	assert_int_equal(proc_maps_parse(TEXT(now), &maps, NULL), 0);
+	assert_int_equal(proc_maps_take_flags(&maps, &none), 4);
+	/* the second is new, the third was protected since */
+	assert_int_equal(proc_maps_take_flags(&maps, &smaps), 2);
+	assert_int_equal(maps.vmas.v[0].vm_flags, smaps.vmas.v[0].vm_flags);
+	assert_true(maps.vmas.v[0].has_flags);
+	assert_false(maps.vmas.v[1].has_flags || maps.vmas.v[2].has_flags);
+	assert_int_equal(maps.vmas.v[3].vm_flags, smaps.vmas.v[2].vm_flags);
+	assert_int_equal(maps.vmas.v[3].page_shift, 12);
+	proc_maps_release(&maps);
+	proc_maps_release(&smaps);
 }
 
 static void test_maps_refused(unused void **state)
@@ -586,12 +609,6 @@ static void test_fdinfo_refused(unused void **state)
 		"pos:\t0\nflags:\t02\ntfd: 1 events: 2\n",
 		"pos:\t0\nflags:\t02\ntfd: 1 events: 2 data: 3 pos:0 ino:1\n",
 		"pos:\t0\nflags:\t02\ninotify wd:80000000 ino:1 sdev:1 mask:1 ignored_mask:0\n",
-		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:2 "
-		"fhandle-type:1 f_handle:01\n",
-		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:81 "
-		"fhandle-type:1 f_handle:01\n",
-		"pos:\t0\nflags:\t02\ninotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:1 "
-		"fhandle-type:1 f_handle:0x\n",
 		"pos:\t0\nflags:\t02\nlock:\t1: POSIX\n",
 		"pos:\t0\nflags:\t02\niff:\tabcdefghijklmnop\n",
 		"pos:\t0\nflags:\t02\nsigmask:\t0",
@@ -600,6 +617,20 @@ static void test_fdinfo_refused(unused void **state)
 		struct proc_fdinfo info = {0};
 		assert_int_equal(proc_fdinfo_parse(bad[i], strlen(bad[i]), &info, NULL), -EBADMSG);
 		proc_fdinfo_release(&info);
+	}
+	static const char *const handles[] = {
+		"fhandle-bytes:2 fhandle-type:1 f_handle:01",
+		"fhandle-bytes:81 fhandle-type:1 f_handle:01",
+		"fhandle-bytes:1 fhandle-type:1 f_handle:0x",
+		"fhandle-bytes:1 fhandle-type:1 f_handle:0100",
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(handles); i++) {
+		struct proc_fdinfo info = {0};
+		char *text = replaced(sample_inotify,
+				      "fhandle-bytes:8 fhandle-type:1 f_handle:68a7a70057b9d6c7", handles[i]);
+		assert_int_equal(proc_fdinfo_parse(text, strlen(text), &info, NULL), -EBADMSG);
+		proc_fdinfo_release(&info);
+		free(text);
 	}
 	/* lines of another kind do not overwrite what is there */
 	struct proc_fdinfo info =
@@ -703,6 +734,14 @@ static void test_auxv(unused void **state)
 	uint32_t small[] = {AT_PAGESZ, 4096, AT_BASE, 0xf7fd0000, AT_NULL, 0};
 	assert_int_equal(proc_auxv_parse(small, sizeof(small), 4, &auxv, NULL), 0);
 	assert_int_equal(auxv.word_bytes, 4);
+	assert_int_equal(proc_auxv_parse(small, sizeof(small), 0, &auxv, NULL), 0);
+	assert_int_equal(auxv.word_bytes, 4);
+	assert_int_equal(auxv.n, 2);
+	uint64_t large[] = {AT_SYSINFO_EHDR, 0x7ffff0000000, AT_NULL, 0, UINT64_MAX, 5};
+	assert_int_equal(proc_auxv_parse(large, sizeof(large), 0, &auxv, NULL), 0);
+	assert_int_equal(auxv.word_bytes, 8);
+	assert_int_equal(auxv.n, 1);
+	assert_int_equal(proc_auxv_parse(small, sizeof(small), 4, &auxv, NULL), 0);
 	assert_true(proc_auxv_get(&auxv, AT_BASE, &value));
 	assert_int_equal(value, 0xf7fd0000);
 }
@@ -867,17 +906,29 @@ static void test_names(unused void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_status),         cmocka_unit_test(test_status_older),
-		cmocka_unit_test(test_status_refused), cmocka_unit_test(test_status_depth),
-		cmocka_unit_test(test_stat),           cmocka_unit_test(test_stat_refused),
-		cmocka_unit_test(test_maps),           cmocka_unit_test(test_smaps),
-		cmocka_unit_test(test_maps_refused),   cmocka_unit_test(test_maps_query),
-		cmocka_unit_test(test_fdinfo_inline),  cmocka_unit_test(test_fdinfo_io_uring),
-		cmocka_unit_test(test_fdinfo_lists),   cmocka_unit_test(test_fdinfo_refused),
-		cmocka_unit_test(test_locks),          cmocka_unit_test(test_mountinfo),
-		cmocka_unit_test(test_auxv),           cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_small_files),    cmocka_unit_test(test_timers),
-		cmocka_unit_test(test_numbers),        cmocka_unit_test(test_names),
+		cmocka_unit_test(test_status),
+		cmocka_unit_test(test_status_older),
+		cmocka_unit_test(test_status_refused),
+		cmocka_unit_test(test_status_depth),
+		cmocka_unit_test(test_stat),
+		cmocka_unit_test(test_stat_refused),
+		cmocka_unit_test(test_maps),
+		cmocka_unit_test(test_smaps),
+		cmocka_unit_test(test_take_flags),
+		cmocka_unit_test(test_maps_refused),
+		cmocka_unit_test(test_maps_query),
+		cmocka_unit_test(test_fdinfo_inline),
+		cmocka_unit_test(test_fdinfo_io_uring),
+		cmocka_unit_test(test_fdinfo_lists),
+		cmocka_unit_test(test_fdinfo_refused),
+		cmocka_unit_test(test_locks),
+		cmocka_unit_test(test_mountinfo),
+		cmocka_unit_test(test_auxv),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_small_files),
+		cmocka_unit_test(test_timers),
+		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

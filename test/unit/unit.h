@@ -8,3 +8,13 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A name for mkstemp(3) or mkdtemp(3), in the folder that the driver gives each test. */
+static inline void unit_temporary(char *ret, size_t n, const char *stem)
+{
+	const char *folder = getenv("TMPDIR");
+
+	snprintf(ret, n, "%s/%s-XXXXXX", folder ? folder : "/tmp", stem);
+}

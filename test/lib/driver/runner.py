@@ -86,8 +86,10 @@ def run_one(test, nsinit, skips):
     left = ""
     if test.isolated:
         world = World(nsinit, test)
-        code, output = execute(world.command, environment, test.timeout + 30)
-        left = world.left_behind()
+        try:
+            code, output = execute(world.command, environment, test.timeout + 30)
+        finally:
+            left = world.left_behind()
     else:
         code, output = execute(test.command, environment, test.timeout)
     outcome, reason = judge(test, code, output, left, skips)

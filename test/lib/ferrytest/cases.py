@@ -75,8 +75,9 @@ CASES = [
     *(Case(name) for name in (
         "vma-anon", "vma-file", "vma-shared", "memfd", "heap-stack", "vdso", "threads", "xstate", "signals-pending",
         "signals-actions", "itimers", "posix-timers", "rseq", "robust-list", "credentials", "rlimits", "scheduling",
-        "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "socketpair", "unix-socket",
-        "tcp-listen", "udp", "epoll", "eventfd", "timerfd", "signalfd")),
+        "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "pipe-descriptions", "socketpair",
+        "unix-socket", "tcp-listen", "udp", "epoll", "epoll-numbers", "eventfd", "timerfd", "timerfd-unread",
+        "signalfd")),
     Case("timerfd-alarm", "timerfd", ("alarm",)),
     Case("tcp-established-v4", "tcp-established", ("4",), {"tcp_established": True},
          lambda: TcpClient(socket.AF_INET)),

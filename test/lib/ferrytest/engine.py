@@ -62,6 +62,7 @@ class Criu:
 
     name = "criu"
     leaves = ("/run/criu.kdat",)  # its cache of kernel features
+    LOCK = ("--network-lock", "nftables")
 
     def __init__(self, sid):
         self.sid = pathlib.Path(sid)
@@ -69,8 +70,9 @@ class Criu:
 
     def command(self, *words):
         """The command line for a program of that folder."""
-        libraries = str(self.sid / "usr/lib/x86_64-linux-gnu")
-        return [str(self.sid / "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"), "--library-path", libraries, str(self.path), *words]
+        libraries = self.sid / "usr/lib/x86_64-linux-gnu"
+        loader = libraries / "ld-linux-x86-64.so.2"
+        return [str(loader), "--library-path", str(libraries), str(self.path), *words]
 
     def run(self, *words, timeout=120, environment=None):
         """Any command line."""
@@ -92,7 +94,7 @@ class Criu:
         """criu dump."""
         words = ["dump", "-t", pid, "-D", images, "-v4", "-o", "dump.log"]
         words += ["--leave-running"] * leave_running + ["--shell-job"] * shell_job
-        words += ["--tcp-established", "--network-lock", "nftables"] * tcp_established
+        words += ["--tcp-established", *self.LOCK] * tcp_established
         done = self.run(*words, *more)
         if done.returncode:
             raise EngineError("criu dump", done, self.log_tail(pathlib.Path(images) / "dump.log"))

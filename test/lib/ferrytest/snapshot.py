@@ -65,16 +65,15 @@ class Names:
 
 
 def fdinfo(pid, fd):
-    """The lines of fdinfo that must survive, as a list."""
-    kept = []
+    """The lines of fdinfo that must survive, as a list. The kernel lists what an epoll set watches by its addresses."""
+    kept, watched = [], []
     for line in (read_text(PROC / str(pid) / "fdinfo" / str(fd)) or "").splitlines():
         key = line.split(":")[0].strip()
         if key in FDINFO_LEFT_OUT:
             continue
-        if key == "tfd":
-            line = re.sub(r"\s+pos:.*$", "", line)
-        kept.append(" ".join(line.split()))
-    return kept
+        line = " ".join(re.sub(r"\s+pos:.*$", "", line).split()) if key == "tfd" else " ".join(line.split())
+        (watched if key == "tfd" else kept).append(line)
+    return kept + sorted(watched)
 
 
 def socket_lines(pid):

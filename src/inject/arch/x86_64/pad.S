@@ -81,6 +81,8 @@ ferry__pad_run:
 	mov	%rax, %r9
 	push	%r12
 	popfq
+	/* Off the function's stack before it is unmapped or a signal handler needs one. */
+	mov	DATA(D_RSP), %rsp
 
 /* A call without effect, in whose entry the tracer finds the function's result (sixth argument). */
 ferry__pad_catch:
@@ -150,7 +152,6 @@ ferry__pad_tail:
 	mov	DATA(D_RDX), %rdx
 	mov	DATA(D_RSI), %rsi
 	mov	DATA(D_RDI), %rdi
-	mov	DATA(D_RSP), %rsp
 	jrcxz	8f
 	mov	DATA(D_RCX), %rcx
 	mov	DATA(D_EINTR_RAX), %rax

@@ -40,14 +40,17 @@ struct pad_data {
 	uint64_t rcx, r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rdx, rsi, rdi, rsp;
 };
 
-static_assert(sizeof(struct pad_head) == 16);
-static_assert(offsetof(struct pad_data, unmap) == 40);
-static_assert(offsetof(struct pad_data, wait) == 112);
-static_assert(offsetof(struct pad_data, catch_nr) == 128);
-static_assert(offsetof(struct pad_data, rip) == 160);
-static_assert(offsetof(struct pad_data, rcx) == 192);
-static_assert(offsetof(struct pad_data, rsp) == 304);
-static_assert(sizeof(struct pad_data) == 312);
+#define PAD_DATA_AT(field, offset) \
+	static_assert(offsetof(struct pad_data, field) == (offset), "pad.S reads " #field " elsewhere")
+
+PAD_DATA_AT(unmap, 40);
+PAD_DATA_AT(wait, 112);
+PAD_DATA_AT(catch_nr, 128);
+PAD_DATA_AT(rip, 160);
+PAD_DATA_AT(rcx, 192);
+PAD_DATA_AT(rsp, 304);
+static_assert(sizeof(struct pad_head) == 16, "pad.S has a head of 16 bytes");
+static_assert(sizeof(struct pad_data) == 312, "pad.S has 312 bytes of data");
 
 extern const unsigned char ferry__pad[], ferry__pad_call[], ferry__pad_call_undo[], ferry__pad_run[];
 extern const unsigned char ferry__pad_catch[], ferry__pad_tail[], ferry__pad_data[], ferry__pad_end[];

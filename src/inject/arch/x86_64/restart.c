@@ -9,15 +9,22 @@
  * Such a call is made again from its beginning: a relative time limit that is not kept by the kernel (epoll_wait,
  * sigtimedwait, semtimedop, io_getevents, SO_RCVTIMEO) counts anew.
  *
+ * A call that the kernel has made again by restart_syscall has lost its number. For an image, where restart_syscall means
+ * nothing, it is found in the code before the system call instruction, or told from the arguments.
+ *
  * rseq: a thread that is sent elsewhere inside a critical section is no longer seen in it by the kernel, so it has to go
  * on at the abort handler. Kernel interface: PTRACE_GET_RSEQ_CONFIGURATION (Linux 5.13), rseq(2), kernel/rseq.c.
  */
 #include <ferry/inject.h>
 
+#include <assert.h>
 #include <errno.h>
+#include <linux/futex.h>
 #include <linux/rseq.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "inject/internal.h"
 
@@ -175,7 +182,7 @@ int regs_compat_call(struct ferry_thread *t, const struct user_regs_struct *regs
 	return (word & 0xffff) == INT80_INSN;
 }
 
-/* --------------------------------------------------------------------- rseq */
+/* --------------------------------------------------------------------- peek */
 
 static int peek_words(struct ferry_thread *t, uint64_t address, uint64_t *words, size_t n)
 {
@@ -189,13 +196,77 @@ static int peek_words(struct ferry_thread *t, uint64_t address, uint64_t *words,
 	return 0;
 }
 
+/* ------------------------------------------------- what restart_syscall stands for */
+
+/* The calls that leave -516. Once made again by the kernel, their number is gone from the registers. */
+static bool is_restartable(uint32_t nr)
+{
+	return nr == SYS_poll || nr == SYS_nanosleep || nr == SYS_futex || nr == SYS_clock_nanosleep;
+}
+
+#define CODE_WORDS 4
+#define MOV_EAX_IMM32 0xb8
+
+/* From the code before the system call instruction: mov $number, %eax. -ENOENT when there is none near. */
+static long number_from_code(struct ferry_thread *t, const struct user_regs_struct *regs)
+{
+	uint64_t words[CODE_WORDS];
+	unsigned char code[sizeof(words)];
+	uint32_t nr;
+
+	if (peek_words(t, regs->rip - SYSCALL_INSN_BYTES - sizeof(words), words, CODE_WORDS) < 0)
+		return -ENOENT;
+	memcpy(code, words, sizeof(code));
+	for (size_t i = sizeof(code) - 5; i > 0; i--) {
+		memcpy(&nr, code + i + 1, sizeof(nr));
+		if (code[i] == MOV_EAX_IMM32 && is_restartable(nr))
+			return (long)nr;
+	}
+	return -ENOENT;
+}
+
+static bool is_pointer(uint64_t value)
+{
+	return value >= 4096;
+}
+
+static bool is_timespec(struct ferry_thread *t, uint64_t address)
+{
+	uint64_t words[2];
+
+	return is_pointer(address) && !peek_words(t, address, words, 2) && (int64_t)words[0] >= 0 && words[1] < 1000000000;
+}
+
+/* From the arguments, which a restart leaves alone. */
+static long number_from_arguments(struct ferry_thread *t, const struct user_regs_struct *regs)
+{
+	uint64_t futex_op = regs->rsi & ~(uint64_t)(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
+
+	if (!is_pointer(regs->rdi))
+		return regs->rsi <= TIMER_ABSTIME && is_timespec(t, regs->rdx) ? SYS_clock_nanosleep : SYS_poll;
+	if ((futex_op == FUTEX_WAIT || futex_op == FUTEX_WAIT_BITSET) && is_timespec(t, regs->r10))
+		return SYS_futex;
+	if ((!regs->rsi || is_pointer(regs->rsi)) && is_timespec(t, regs->rdi))
+		return SYS_nanosleep;
+	return SYS_poll;
+}
+
+static void find_number(struct ferry_thread *t, struct user_regs_struct *regs)
+{
+	long nr = number_from_code(t, regs);
+
+	regs->orig_rax = (uint64_t)(nr >= 0 ? nr : number_from_arguments(t, regs));
+}
+
+/* --------------------------------------------------------------------- rseq */
+
 int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint64_t *ret_area, struct ferry_error *err)
 {
 	struct rseq_configuration rseq;
 	uint64_t section = 0, signature = 0;
 	struct rseq_cs cs = {0};
 
-	static_assert(sizeof(cs) == 32);
+	static_assert(sizeof(cs) == 32, "four words");
 	long r = thread_ptrace(t, PTRACE_GET_RSEQ_CONFIGURATION, sizeof(rseq), (uintptr_t)&rseq);
 	if (r == -ESRCH)
 		return thread_failed(t, r, "reading the rseq configuration", err);
@@ -230,6 +301,8 @@ int ferry_thread_normalize(struct ferry_thread *t, enum ferry_resume_use use, st
 	if (regs_restart(&user) != RESTART_NONE) {
 		done |= FERRY_RESUMED_CALL;
 		compat = regs_compat_call(t, &user);
+		if (use == FERRY_RESUME_IMAGE && user.orig_rax == SYS_restart_syscall && compat <= 0)
+			find_number(t, &user);
 		regs_fold(&user, use, compat > 0);
 	}
 	/* A system call ends a sequence, so only a thread that was not in one can be inside. */

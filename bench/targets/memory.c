@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the benchmarks dump: MIB mebibytes of memory that do not compress, and a thread that does nothing but read
+ * CLOCK_MONOTONIC and remember the largest step. argv: MAILBOX MIB [WRITES], WRITES pages being written a second.
+ * "verify" proves the memory, writes the largest step since the last question to the file "gap" in the mailbox, in
+ * nanoseconds, and starts anew.
+ */
+#include "program.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, BLOCK = 1 << 20 };
+
+struct state {
+	unsigned char *memory;
+	size_t blocks;
+	atomic_llong gap_ns;
+	atomic_ulong looks; /* of the watching thread */
+	unsigned long writes_each_second;
+	unsigned long counter; /* pages written so far; each carries its number */
+	size_t rewritten_pages;
+	uint64_t *numbers; /* what the first word of each rewritten page must be */
+};
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void *watch(void *argument)
+{
+	struct state *s = argument;
+	int64_t last = now_ns();
+
+	for (;;) {
+		int64_t now = now_ns();
+		if (now - last > atomic_load_explicit(&s->gap_ns, memory_order_relaxed))
+			atomic_store_explicit(&s->gap_ns, now - last, memory_order_relaxed);
+		last = now;
+		atomic_fetch_add_explicit(&s->looks, 1, memory_order_release);
+	}
+	return NULL;
+}
+
+static void write_gap(const struct program *p, long long gap_ns)
+{
+	char path[256], text[32];
+
+	snprintf(path, sizeof(path), "%s/gap", p->folder);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	int n = snprintf(text, sizeof(text), "%lld\n", gap_ns);
+	if (fd < 0 || write(fd, text, (size_t)n) != n)
+		program_bad((struct program *)(uintptr_t)p, "cannot write %s", path);
+	close(fd);
+}
+
+static void verify_block(struct program *p, const struct state *s, size_t block)
+{
+	const unsigned char *at = s->memory + block * BLOCK;
+
+	for (size_t page = 0; page < BLOCK / PAGE; page++) {
+		size_t number = block * (BLOCK / PAGE) + page;
+		size_t skip = 0;
+		if (number < s->rewritten_pages && s->numbers[number]) {
+			uint64_t word;
+			memcpy(&word, at + page * PAGE, sizeof(word));
+			expect(p, word == s->numbers[number], "page %zu carries %llu", number,
+			       (unsigned long long)word);
+			skip = sizeof(word);
+		}
+		/* The pattern of a page goes by its number; only its first word is ever rewritten. */
+		unsigned char wanted[PAGE];
+		pattern_fill(wanted, PAGE, number);
+		expect(p, !memcmp(wanted + skip, at + page * PAGE + skip, PAGE - skip), "page %zu differs",
+		       number);
+	}
+}
+
+/* After a freeze this thread may run before the watching one has seen that time passed. */
+static long long gap_now(struct state *s)
+{
+	unsigned long looks = atomic_load_explicit(&s->looks, memory_order_acquire);
+
+	while (atomic_load_explicit(&s->looks, memory_order_acquire) < looks + 2)
+		sleep_ms(1);
+	return atomic_load(&s->gap_ns);
+}
+
+static void verify(struct program *p, void *state)
+{
+	struct state *s = state;
+	long long gap = gap_now(s);
+
+	for (size_t block = 0; block < s->blocks; block++)
+		verify_block(p, s, block);
+	write_gap(p, gap);
+	atomic_store(&s->gap_ns, 0);
+}
+
+/* Called every few milliseconds. */
+static void step(void *state)
+{
+	struct state *s = state;
+	unsigned long pages = s->writes_each_second / 200;
+
+	for (unsigned long i = 0; i < pages && s->rewritten_pages; i++) {
+		uint64_t number = ++s->counter;
+		size_t page = (number * 2654435761U) % s->rewritten_pages;
+		memcpy(s->memory + page * PAGE, &number, sizeof(number));
+		s->numbers[page] = number;
+	}
+}
+
+static void fill(struct state *s)
+{
+	size_t n = s->blocks * BLOCK;
+
+	if (!n)
+		return;
+	s->memory = must(mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	for (size_t page = 0; page < n / PAGE; page++)
+		pattern_fill(s->memory + page * PAGE, PAGE, page);
+	if (!s->writes_each_second)
+		return;
+	s->rewritten_pages = MAX(n / PAGE, 1);
+	s->numbers = calloc(s->rewritten_pages, sizeof(*s->numbers));
+	if (!s->numbers)
+		program_die("calloc");
+}
+
+int main(int argc, char **argv)
+{
+	static const struct program_ops ops = {.verify = verify, .step = step};
+	static struct state s;
+	struct program p;
+	pthread_t handle;
+
+	program_start(&p, argc, argv);
+	s.blocks = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
+	s.writes_each_second = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+	fill(&s);
+	if (pthread_create(&handle, NULL, watch, &s) != 0)
+		program_die("pthread_create");
+	return program_serve(&p, &ops, &s);
+}
