@@ -51,7 +51,8 @@ static int table_name(const char *id, char table[static NETLOCK_TABLE_MAX], stru
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
 				 "network lock '%.*s': the name must be 1 to %d characters of [A-Za-z0-9._-]",
 				 ID_MAX, id, ID_MAX);
-	snprintf(table, NETLOCK_TABLE_MAX, NETLOCK_PREFIX "%s", id);
+	bool whole = !strncmp(id, NETLOCK_IMAGE_PREFIX, strlen(NETLOCK_IMAGE_PREFIX));
+	snprintf(table, NETLOCK_TABLE_MAX, "%s%s", whole ? "" : NETLOCK_PREFIX, id);
 	return 0;
 }
 
