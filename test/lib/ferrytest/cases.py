@@ -77,6 +77,7 @@ CASES = [
         "signals-actions", "itimers", "posix-timers", "rseq", "robust-list", "credentials", "rlimits", "scheduling",
         "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "socketpair", "unix-socket",
         "tcp-listen", "udp", "epoll", "eventfd", "timerfd", "signalfd")),
+    Case("tree-zombies", "tree", ("zombies",)),
     Case("timerfd-alarm", "timerfd", ("alarm",)),
     Case("tcp-established-v4", "tcp-established", ("4",), {"tcp_established": True},
          lambda: TcpClient(socket.AF_INET)),

@@ -227,9 +227,19 @@ def link(pid, name):
         return f"errno {error.errno}"
 
 
+def steady(pid, tid, key):
+    """The signals of a status line that are there each time one looks: a timer's may wait for an instant."""
+    bits = ~0
+    for _ in range(4):
+        bits &= int(status(pid, tid).get(key, "0"), 16)
+        time.sleep(0.002)
+    return f"{bits:016x}"
+
+
 def thread_state(pid, tid):
     """What counts of one thread."""
     fields = status(pid, tid)
+    fields["SigPnd"] = steady(pid, tid, "SigPnd")
     numbers = stat_fields(PROC / str(pid) / "task" / str(tid) / "stat")
     found = {key: fields.get(key) for key in STATUS_OF_THREAD}
     found.update({key: numbers[n - 3] for key, n in STAT_OF_THREAD.items()})
@@ -240,6 +250,7 @@ def thread_state(pid, tid):
 def process_state(pid, names, volatile, samples, is_root):
     """Everything about one process."""
     fields = status(pid)
+    fields["ShdPnd"] = steady(pid, None, "ShdPnd")
     numbers = stat_fields(PROC / str(pid) / "stat")
     state = numbers[0] if numbers[0] in "ZTt" else "runs"
     found = {"state": state, "stat": {key: numbers[n - 3] for key, n in STAT_OF_PROCESS.items()},
