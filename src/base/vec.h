@@ -43,4 +43,4 @@ static inline int vec_grow(void **v, size_t n, size_t *cap, size_t size)
 	} while (0)
 
 #define vec_foreach(item, vec) \
-	for (typeof((vec)->v) item = (vec)->v; item && item < (vec)->v + (vec)->n; item++)
+	for (typeof(*(vec)->v) *item = (vec)->v; item && item < (vec)->v + (vec)->n; item++)

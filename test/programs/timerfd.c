@@ -33,8 +33,8 @@ static struct timer {
 	bool alarm; /* only with "alarm": needs a clock that can wake the machine */
 	bool more;  /* only with "more" */
 	int fd;
-	int64_t left_ns;    /* as last seen */
-	int64_t seen_at_ns; /* then, on its own clock */
+	int64_t left_ns;
+	int64_t seen_at_ns; /* when that much was left, on the clock that the timer follows */
 } timers[] = {
 	{"monotonic", CLOCK_MONOTONIC, LONG, 0, TFD_NONBLOCK, 5000, 0, false, false, -1, 0, 0},
 	{"realtime", CLOCK_REALTIME, LONG, 0, TFD_CLOEXEC, 6000, 250000000, false, false, -1, 0, 0},
@@ -54,12 +54,13 @@ static int64_t to_ns(const struct timespec *t)
 	return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
 }
 
-/* Between dump and restore some clocks may stand still and others not. */
-static int64_t now_ns(clockid_t clock)
+/* Only an absolute timer follows the time of day, which goes on while the program does not. */
+static int64_t now_ns(const struct timer *timer)
 {
+	bool of_day = timer->clock == CLOCK_REALTIME && timer->set_flags & TFD_TIMER_ABSTIME;
 	struct timespec t;
 
-	clock_gettime(clock, &t);
+	clock_gettime(of_day ? CLOCK_REALTIME : CLOCK_MONOTONIC, &t);
 	return to_ns(&t);
 }
 
@@ -104,7 +105,7 @@ static void look(void)
 		if (timers[i].fd >= 0)
 			timerfd_gettime(timers[i].fd, &now);
 		timers[i].left_ns = to_ns(&now.it_value);
-		timers[i].seen_at_ns = now_ns(timers[i].clock);
+		timers[i].seen_at_ns = now_ns(&timers[i]);
 	}
 }
 
@@ -114,6 +115,10 @@ static void verify_long(struct program *p, const struct timer *t, int64_t left, 
 	       (long long)t->left_ns);
 	expect(p, t->left_ns - left <= passed + 50000000, "%s: %lld ns went by in %lld", t->name,
 	       (long long)(t->left_ns - left), (long long)passed);
+	/* An absolute timer keeps its date. */
+	expect(p, !(t->set_flags & TFD_TIMER_ABSTIME) || t->left_ns - left >= passed - 50000000,
+	       "%s: only %lld ns went by in %lld", t->name, (long long)(t->left_ns - left),
+	       (long long)passed);
 	expect_same(p, "unread expirations", fdinfo_number(t->fd, "ticks: %llu"), 0);
 }
 
@@ -140,7 +145,7 @@ static void timer_verify(struct program *p, const struct timer *t)
 	expect_same(p, "O_NONBLOCK", fcntl(t->fd, F_GETFL) & O_NONBLOCK, t->flags & TFD_NONBLOCK);
 	expect_same(p, "close-on-exec", fcntl(t->fd, F_GETFD), t->flags & TFD_CLOEXEC ? FD_CLOEXEC : 0);
 	if (t->use == LONG)
-		verify_long(p, t, to_ns(&now.it_value), now_ns(t->clock) - t->seen_at_ns);
+		verify_long(p, t, to_ns(&now.it_value), now_ns(t) - t->seen_at_ns);
 	if (t->use == TICKING)
 		verify_ticking(p, t);
 	if (t->use == EXPIRED)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tree of four generations with sessions and process groups of its own; with the word "zombies" also two zombies and
- * a stopped process. Proof: each process knows its parent, group and session; the zombies give the exit status they
- * had.
+ * A tree of four generations with sessions and process groups of its own; told "dead" also two zombies and a stopped
+ * process. Proof: each process knows its parent, group and session; the zombies give the exit status they had.
  */
 #include "program.h"
 
@@ -148,7 +147,7 @@ int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = main_verify, .finish = main_finish};
 	struct program p;
-	struct state s = {.exited = 0};
+	struct state s = {0};
 
 	program_start(&p, argc, argv);
 	if (!must(fork()))
@@ -157,7 +156,7 @@ int main(int argc, char **argv)
 	if (!must(fork()))
 		return serve(&p, "sibling");
 	program_await(&p, "sibling");
-	if (program_told(argc, argv, "zombies")) {
+	if (program_told(argc, argv, "dead")) {
 		s.exited = child_that_ends(0);
 		s.killed = child_that_ends(SIGTERM);
 		s.stopped = child_that_stops();

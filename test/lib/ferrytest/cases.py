@@ -73,12 +73,13 @@ class Case:
 
 CASES = [
     *(Case(name) for name in (
-        "vma-anon", "vma-file", "vma-shared", "memfd", "heap-stack", "vdso", "threads", "xstate", "signals-pending",
+        "vma-anon", "vma-file", "vma-shared", "heap-stack", "vdso", "threads", "xstate", "signals-pending",
         "signals-actions", "itimers", "posix-timers", "rseq", "robust-list", "credentials", "rlimits", "scheduling",
-        "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "socketpair", "unix-socket",
-        "tcp-listen", "udp", "epoll", "eventfd", "timerfd", "signalfd")),
-    Case("tree-zombies", "tree", ("zombies",)),
+        "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "pipe-descriptions", "socketpair",
+        "unix-socket", "unix-names", "unix-queues", "socket-options", "tcp-listen", "tcp-ended", "udp", "epoll",
+        "epoll-numbers", "eventfd", "timerfd", "timerfd-unread", "signalfd")),
     Case("timerfd-alarm", "timerfd", ("alarm",)),
+    Case("tcp-pairs", options={"tcp_established": True}),
     Case("tcp-established-v4", "tcp-established", ("4",), {"tcp_established": True},
          lambda: TcpClient(socket.AF_INET)),
     Case("tcp-established-v6", "tcp-established", ("6",), {"tcp_established": True},

@@ -65,16 +65,15 @@ class Names:
 
 
 def fdinfo(pid, fd):
-    """The lines of fdinfo that must survive, as a list."""
-    kept = []
+    """The lines of fdinfo that must survive, as a list. The kernel lists what an epoll set watches by its addresses."""
+    kept, watched = [], []
     for line in (read_text(PROC / str(pid) / "fdinfo" / str(fd)) or "").splitlines():
         key = line.split(":")[0].strip()
         if key in FDINFO_LEFT_OUT:
             continue
-        if key == "tfd":
-            line = re.sub(r"\s+pos:.*$", "", line)
-        kept.append(" ".join(line.split()))
-    return kept
+        line = " ".join(re.sub(r"\s+pos:.*$", "", line).split()) if key == "tfd" else " ".join(line.split())
+        (watched if key == "tfd" else kept).append(line)
+    return kept + sorted(watched)
 
 
 def socket_lines(pid):
@@ -227,19 +226,9 @@ def link(pid, name):
         return f"errno {error.errno}"
 
 
-def steady(pid, tid, key):
-    """The signals of a status line that are there each time one looks: a timer's may wait for an instant."""
-    bits = ~0
-    for _ in range(4):
-        bits &= int(status(pid, tid).get(key, "0"), 16)
-        time.sleep(0.002)
-    return f"{bits:016x}"
-
-
 def thread_state(pid, tid):
     """What counts of one thread."""
     fields = status(pid, tid)
-    fields["SigPnd"] = steady(pid, tid, "SigPnd")
     numbers = stat_fields(PROC / str(pid) / "task" / str(tid) / "stat")
     found = {key: fields.get(key) for key in STATUS_OF_THREAD}
     found.update({key: numbers[n - 3] for key, n in STAT_OF_THREAD.items()})
@@ -247,10 +236,18 @@ def thread_state(pid, tid):
     return found
 
 
+def lasting(fields, again, key):
+    """A set of pending signals without those that came and went between two looks: a timer's, for instance."""
+    if key in fields and key in again:
+        fields[key] = f"{int(fields[key], 16) & int(again[key], 16):016x}"
+
+
 def process_state(pid, names, volatile, samples, is_root):
     """Everything about one process."""
     fields = status(pid)
-    fields["ShdPnd"] = steady(pid, None, "ShdPnd")
+    for _ in range(samples):
+        time.sleep(0.01)
+        lasting(fields, status(pid), "ShdPnd")
     numbers = stat_fields(PROC / str(pid) / "stat")
     state = numbers[0] if numbers[0] in "ZTt" else "runs"
     found = {"state": state, "stat": {key: numbers[n - 3] for key, n in STAT_OF_PROCESS.items()},

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the code that runs inside a task: the script interpreter, thread creation and the way to the barrier.
+ * Freestanding, position-independent, no globals, no recursion, general registers only (the FPU state of the
+ * thread must not change), fixed stack use below 1 KiB.
+ *
+ * Kernel interface: whatever the script calls; clone3(2) with set_tid (5.5), futex(2) FUTEX_CMP_REQUEUE, XRSTOR.
+ */
+#include <linux/futex.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+
+#include "blob/blob.h"
+
+static inline int64_t blob_syscall(uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+{
+	register uint64_t r10 __asm__("r10") = d;
+	register uint64_t r8 __asm__("r8") = e;
+	register uint64_t r9 __asm__("r9") = f;
+	int64_t ret;
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+static inline void blob_copy(uint64_t to, uint64_t from, uint64_t n)
+{
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+
+static int64_t blob_call_full(const struct blob_call *call, const uint64_t arg[6])
+{
+	uint64_t at = 0;
+	while (at < arg[2]) {
+		int64_t n = blob_syscall(call->nr, arg[0], arg[1] + at, arg[2] - at, arg[3] + at, 0, 0);
+		if (n <= 0)
+			return n ? n : -61 /* ENODATA */;
+		at += (uint64_t)n;
+	}
+	return (int64_t)at;
+}
+
+static int64_t blob_call_run(struct blob_call *call, uint64_t data)
+{
+	uint64_t arg[6];
+	for (int i = 0; i < 6; i++)
+		arg[i] = call->arg[i] + (call->data_mask & (1u << i) ? data : 0);
+	if (call->nr == BLOB_OP_COPY) {
+		blob_copy(arg[0], arg[1], arg[2]);
+		return 0;
+	}
+	if (call->nr == BLOB_OP_STORE) {
+		*(volatile uint64_t *)arg[0] = arg[1];
+		return 0;
+	}
+	if (call->check == BLOB_CHECK_FULL)
+		return blob_call_full(call, arg);
+	return blob_syscall(call->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+}
+
+static int blob_call_went_well(const struct blob_call *call)
+{
+	switch (call->check) {
+	case BLOB_CHECK_NONE:
+		return 1;
+	case BLOB_CHECK_EQUAL:
+		return call->ret == call->expect;
+	default:
+		return call->ret >= 0;
+	}
+}
+
+static int64_t blob_script_run(struct blob_script *script)
+{
+	struct blob_call *calls = (struct blob_call *)script->calls;
+	for (uint32_t i = 0; i < script->n; i++) {
+		struct blob_call *call = &calls[i];
+		call->ret = blob_call_run(call, script->data);
+		if (!blob_call_went_well(call)) {
+			script->done = i;
+			return call->ret < 0 ? call->ret : -71 /* EPROTO */;
+		}
+	}
+	script->done = script->n;
+	return 0;
+}
+
+static void blob_wake(uint32_t *word, uint64_t how_many)
+{
+	blob_syscall(SYS_futex, (uint64_t)word, FUTEX_WAKE, how_many, 0, 0, 0);
+}
+
+static void blob_announce(struct blob_control *control, uint32_t *counter)
+{
+	__atomic_add_fetch(counter, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&control->event, 1, __ATOMIC_SEQ_CST);
+	blob_wake(&control->event, 1 << 30);
+}
+
+static __attribute__((noreturn)) void blob_give_up(struct blob_task *task, uint32_t thread, int64_t ret)
+{
+	uint32_t runs = BLOB_STATE_RUNS;
+	struct blob_control *control = (struct blob_control *)task->control;
+	if (__atomic_compare_exchange_n(&task->state, &runs, BLOB_STATE_FAILED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+		task->failed_thread = thread;
+		task->failed_ret = ret;
+		blob_announce(control, &control->failed);
+	}
+	for (;;)
+		blob_syscall(SYS_exit_group, 1, 0, 0, 0, 0, 0);
+}
+
+/* Load the thread's floating point and vector state, put its frame where it belongs, wait at the word in the gadget. */
+static __attribute__((noreturn)) void blob_leave(struct blob_task *task, struct blob_thread *thread, uint32_t *word)
+{
+	blob_copy(thread->frame_to, (uint64_t)thread->frame, sizeof(thread->frame));
+	if (thread->xstate)
+		__asm__ volatile("xrstor64 (%0)"
+				 :
+				 : "r"(thread->xstate), "a"((uint32_t)thread->xstate_mask),
+				   "d"((uint32_t)(thread->xstate_mask >> 32))
+				 : "memory");
+	register uint64_t r10 __asm__("r10") = 0;
+	__asm__ volatile("mov %[frame], %%rsp\n\tjmp *%[gadget]"
+			 :
+			 : [frame] "r"(thread->frame_to), [gadget] "r"(task->gadget), "D"(word), "S"((uint64_t)FUTEX_WAIT),
+			   "d"(0ul), "r"(r10)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+static __attribute__((noreturn, used)) void blob_thread_main(struct blob_thread *thread)
+{
+	struct blob_task *task = (struct blob_task *)thread->task;
+	int64_t ret = blob_script_run(&thread->script);
+	if (ret < 0)
+		blob_give_up(task, (uint32_t)(thread - (struct blob_thread *)task->threads), ret);
+	blob_leave(task, thread, &task->park);
+}
+
+static int64_t blob_thread_create(struct blob_thread *thread)
+{
+	int64_t ret;
+	register struct blob_thread *r12 __asm__("r12") = thread;
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov %%r12, %%rdi\n\t"
+			 "call blob_thread_main\n"
+			 "1:"
+			 : "=a"(ret)
+			 : "a"((uint64_t)SYS_clone3), "D"(thread->clone_args), "S"(88ul), "r"(r12)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+/*
+ * Wait until every other thread sleeps in the gadget: FUTEX_CMP_REQUEUE moves sleepers from the park word to the barrier
+ * word and says how many it moved, which proves that they have left the blob for good.
+ */
+static void blob_gather(struct blob_task *task)
+{
+	struct blob_control *control = (struct blob_control *)task->control;
+	uint32_t moved = 0;
+	while (moved + 1 < task->n_threads) {
+		int64_t n = blob_syscall(SYS_futex, (uint64_t)&task->park, FUTEX_CMP_REQUEUE, 0, 1 << 30,
+					 (uint64_t)&control->go, 0);
+		if (n > 0)
+			moved += (uint32_t)n;
+		else
+			blob_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+	}
+}
+
+static __attribute__((noreturn)) void blob_enter(struct blob_task *task)
+{
+	struct blob_control *control = (struct blob_control *)task->control;
+	struct blob_thread *threads = (struct blob_thread *)task->threads;
+	int64_t ret = blob_script_run(&task->memory);
+	if (ret < 0)
+		blob_give_up(task, task->n_threads, ret);
+	for (uint32_t i = 1; i < task->n_threads; i++) {
+		ret = blob_thread_create(&threads[i]);
+		if (ret < 0) {
+			threads[i].script.done = ~0u;
+			blob_give_up(task, i, ret);
+		}
+	}
+	blob_gather(task);
+	/* The leader's own calls come last: they drop the rights that the others still needed. */
+	ret = blob_script_run(&threads[0].script);
+	if (ret < 0)
+		blob_give_up(task, 0, ret);
+	task->state = BLOB_STATE_READY;
+	blob_announce(control, &control->ready);
+	blob_leave(task, &threads[0], &control->go);
+}
+
+/* First in the binary: see blob.lds. */
+__attribute__((section(".text.entry"), used)) long blob_main(struct blob_args *args)
+{
+	if (args->command == BLOB_COMMAND_SCRIPT)
+		return blob_script_run((struct blob_script *)args->object);
+	blob_enter((struct blob_task *)args->object);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ferry restore */
+#include <json-c/json.h>
+#include <sys/wait.h>
+
+#include "cli/cli.h"
+#include "engine/job.h"
+
+int cli_restore(struct cli *c, struct ferry_error *err)
+{
+	struct engine_report report;
+	int r = job_run(&c->options, engine_restore, &c->log, &report, err);
+	if (r < 0)
+		return r;
+	if (c->options.json) {
+		struct json_object *o = json_object_new_object();
+		json_object_object_add(o, "pid", json_object_new_int(report.pid));
+		json_object_object_add(o, "tasks", json_object_new_int((int)report.tasks));
+		json_object_object_add(o, "threads", json_object_new_int((int)report.threads));
+		json_object_object_add(o, "total_ns", json_object_new_int64((int64_t)report.total_ns));
+		cli_print_json(o);
+	}
+	if (c->options.restore_detached || c->options.restore_sibling)
+		return 0;
+	return WIFEXITED(report.exit_status) ? WEXITSTATUS(report.exit_status) : 128 + WTERMSIG(report.exit_status);
+}

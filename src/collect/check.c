@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns looking at a tree from outside, before anything stops: every obstacle to a dump, each with its object. A live
+ * tree changes, so collect asks the same predicates again once it is frozen.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "collect/collect.h"
+#include "kernel/syscalls.h"
+#include "kind/kinds.h"
+#include "proc/read.h"
+
+enum { CHECK_DEPTH_TASKS = 1 << 20 };
+
+struct check {
+	const struct kern_caps *caps;
+	const struct kind_options *options;
+	struct obstacles *obstacles;
+	struct peers *peers;
+	VEC(pid_t) pids;
+	struct arena arena;         /* of what kinds keep */
+	void *kind_data[KIND_COUNT];
+};
+
+static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
+{
+	error_context(e, "check", NULL, pid);
+	struct ferry_error *slot = vec_push(&k->obstacles->v);
+	if (slot)
+		*slot = *e;
+	else
+		k->obstacles->failed = true;
+}
+
+static int check_state(pid_t pid, const struct proc_status *st, struct ferry_error *err)
+{
+	switch (st->state) {
+	case 'Z':
+	case 'X':
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a zombie", pid, st->name);
+	case 'T':
+		error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is stopped", pid, st->name);
+		error_hint(err, "continue it first: kill -CONT %d", pid);
+		return -ENOTSUP;
+	default:
+		break;
+	}
+	if (st->kthread)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a kernel thread", pid, st->name);
+	if (st->tracer_pid && st->tracer_pid != getpid())
+		return error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY, "pid %d (%s) is traced by pid %d", pid, st->name,
+				 st->tracer_pid);
+	if (st->seccomp)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) runs under seccomp", pid, st->name);
+	return 0;
+}
+
+/* Every namespace but the time namespace has to be ferry's own. */
+static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
+{
+	struct proc_namespaces theirs, ours;
+	int self = proc_open(getpid(), err);
+	if (self < 0)
+		return self;
+	int r = proc_read_namespaces(self, &ours, err);
+	close(self);
+	if (r >= 0)
+		r = proc_read_namespaces(proc_dir, &theirs, err);
+	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++) {
+		if (ns == PROC_NS_TIME || ns == PROC_NS_TIME_FOR_CHILDREN || ns == PROC_NS_PID_FOR_CHILDREN)
+			continue;
+		if (theirs.ino[ns] != ours.ino[ns]) {
+			error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d lives in a %s namespace other than ferry's",
+				  pid, proc_ns_info((enum proc_ns)ns)->word);
+			error_hint(err, "start ferry inside that namespace: nsenter -t %d -a ferry ...", pid);
+			r = -ENOTSUP;
+		}
+	}
+	if (r >= 0 && theirs.ino[PROC_NS_TIME] != theirs.ino[PROC_NS_TIME_FOR_CHILDREN])
+		r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d will put its children into another time namespace",
+			      pid);
+	return r;
+}
+
+/* Processes that share what only threads share as a rule. */
+static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
+{
+	static const struct {
+		enum kern_kcmp_type type;
+		const char *what;
+	} shared[] = {
+		{KERN_KCMP_VM, "its memory"},
+		{KERN_KCMP_FILES, "its descriptor table"},
+		{KERN_KCMP_FS, "its working directory"},
+		{KERN_KCMP_SIGHAND, "its signal actions"},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(shared); i++)
+		if (sys_kcmp(pid, ppid, shared[i].type, 0, 0) == 0)
+			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d shares %s with its parent (clone flags or vfork)", pid,
+					 shared[i].what);
+	return 0;
+}
+
+int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options, struct ferry_error *err)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	struct proc_stat st;
+	int r = proc_read_status(proc_dir, &status, err);
+	if (r >= 0)
+		r = proc_read_stat(proc_dir, &st, err);
+	if (r >= 0)
+		r = check_state(pid, &status, err);
+	if (r >= 0)
+		r = check_namespaces(pid, proc_dir, err);
+	if (r >= 0 && !is_root)
+		r = check_sharing(pid, status.ppid, err);
+	if (r < 0)
+		return r;
+	if (is_root && st.session != pid && !options->shell_job) {
+		error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP, "pid %d (%s) is not a session leader: session %d is outside the tree",
+			  pid, status.name, st.session);
+		error_hint(err, "start it with setsid, dump from the session leader on, or use --shell-job");
+		return -ENOTSUP;
+	}
+	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++)
+		if (kind_table[i]->check_task)
+			r = kind_table[i]->check_task(pid, proc_dir, &status, options, err);
+	return r;
+}
+
+static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct proc_fds fds = {0};
+	_cleanup_close_ int pidfd = sys_pidfd_open(pid, 0);
+	if (proc_read_fds(proc_dir, &fds, &err) < 0) {
+		check_add(k, &err, pid);
+		return;
+	}
+	vec_foreach(fd, &fds.v)
+	{
+		_cleanup_proc_fdinfo_ struct proc_fdinfo info = {0};
+		error_clear(&err);
+		if (proc_read_fdinfo(proc_dir, fd->fd, &info, &err) < 0)
+			continue; /* closed meanwhile */
+		struct fd_view view = {
+			.pid = pid,
+			.fd = fd->fd,
+			.comm = comm,
+			.link = proc_fd_link(&fds, fd),
+			.info = &info,
+			.copy = -1,
+			.pidfd = pidfd,
+			.peers = k->peers,
+			.arena = &k->arena,
+			.kind_data = k->kind_data,
+		};
+		char name[32];
+		snprintf(name, sizeof(name), "fd/%d", fd->fd);
+		const struct kind_ops *kind;
+		if (fstatat(proc_dir, name, &view.stat, 0) == 0 && collect_check_fd(&view, k->options, &kind, &err) < 0)
+			check_add(k, &err, pid);
+		if (view.copy >= 0)
+			close(view.copy);
+	}
+	proc_fds_release(&fds);
+}
+
+static void check_vmas(struct check *k, pid_t pid, int proc_dir)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct proc_maps maps = {0};
+	if (proc_read_maps(proc_dir, k->caps, &maps, &err) < 0)
+		check_add(k, &err, pid);
+	vec_foreach(vma, &maps.vmas)
+	{
+		error_clear(&err);
+		if (collect_check_vma(pid, vma, proc_vma_name(&maps, vma), &err) < 0)
+			check_add(k, &err, pid);
+	}
+	proc_maps_release(&maps);
+}
+
+static int check_children(struct check *k, int proc_dir)
+{
+	struct proc_pid_list children = {0};
+	int r = proc_read_children(proc_dir, &children, NULL);
+	if (r < 0)
+		return 0;
+	vec_foreach(pid, &children.v)
+	{
+		pid_t *slot = k->pids.n < CHECK_DEPTH_TASKS ? vec_push(&k->pids) : NULL;
+		if (slot)
+			*slot = *pid;
+		else
+			r = -ENOMEM;
+	}
+	proc_pid_list_release(&children);
+	return r;
+}
+
+static int check_one(struct check *k, size_t index, struct ferry_error *err)
+{
+	pid_t pid = k->pids.v[index];
+	struct ferry_error obstacle = FERRY_ERROR_INIT;
+	_cleanup_close_ int dir = proc_open(pid, index ? NULL : err);
+	if (dir < 0)
+		return index ? 0 : dir; /* a child that ended meanwhile is no obstacle */
+	char comm[PROC_NAME_BYTES] = "";
+	if (proc_read_comm(dir, comm, NULL) < 0)
+		return 0;
+	if (collect_check_task(pid, dir, index == 0, k->options, &obstacle) < 0)
+		check_add(k, &obstacle, pid);
+	check_fds(k, pid, dir, comm);
+	check_vmas(k, pid, dir);
+	return check_children(k, dir) < 0 ? error_memory(err) : 0;
+}
+
+/* What shows only when every descriptor of the tree is known. */
+static void check_ends(struct check *k)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		struct ferry_error err = FERRY_ERROR_INIT;
+		size_t at = 0;
+		while (kind_table[i]->check_end && kind_table[i]->check_end(k->kind_data, &at, &err) < 0) {
+			error_context(&err, NULL, kind_table[i]->name, 0);
+			check_add(k, &err, 0);
+			if (err.code == ENOMEM)
+				break;
+			error_clear(&err);
+		}
+	}
+}
+
+int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct peers *peers,
+	       struct obstacles *ret, struct ferry_error *err)
+{
+	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
+	pid_t *first = vec_push(&k.pids);
+	int r = first ? 0 : error_memory(err);
+	if (first)
+		*first = root;
+	for (size_t i = 0; i < k.pids.n && r >= 0; i++)
+		r = check_one(&k, i, err);
+	if (r >= 0)
+		check_ends(&k);
+	vec_release(&k.pids);
+	arena_release(&k.arena);
+	if (r >= 0 && ret->failed)
+		r = error_memory(err);
+	return r < 0 ? r : (int)ret->v.n;
+}
+
+int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err)
+{
+	struct check k = {0};
+	pid_t *first = vec_push(&k.pids);
+	if (!first)
+		return error_memory(err);
+	*first = root;
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < k.pids.n; i++) {
+		_cleanup_close_ int dir = proc_open(k.pids.v[i], NULL);
+		_cleanup_proc_status_ struct proc_status status = {0};
+		if (dir < 0 || proc_read_status(dir, &status, NULL) < 0)
+			continue;
+		bytes += status.vm_rss_bytes + status.vm_swap_bytes;
+		if (check_children(&k, dir) < 0)
+			break;
+	}
+	vec_release(&k.pids);
+	*ret_bytes = bytes;
+	return 0;
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns collecting a frozen tree: tasks and threads, then mappings and descriptors of each, then what only the tasks
+ * themselves can tell.
+ *
+ * Kernel interface: /proc/PID/stat, status; clock_gettime(2) and /proc/PID/timens_offsets for the tree's clocks.
+ */
+#include "collect/collect.h"
+
+#include <errno.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "model/record.h"
+#include "proc/read.h"
+
+enum {
+	COLLECT_STATE_ALIVE = 1, /* task_core_entry.task_state */
+	COLLECT_IDS_FIRST = 2,   /* 1 is what an image calls the dumper's own */
+	COLLECT_CG_SET = 1,
+};
+
+/* Namespace ids as an image numbers those of the dumper itself. */
+static void collect_namespace_ids(TaskKobjIdsEntry *ids)
+{
+	record_set(ids, pid_ns_id, 1);
+	record_set(ids, net_ns_id, 2);
+	record_set(ids, ipc_ns_id, 3);
+	record_set(ids, uts_ns_id, 4);
+	record_set(ids, time_ns_id, 5);
+	record_set(ids, mnt_ns_id, 6);
+	record_set(ids, user_ns_id, 7);
+	record_set(ids, cgroup_ns_id, 8);
+}
+
+static int collect_core(struct arena *a, struct snap_thread *th, bool leader, pid_t pid)
+{
+	CoreEntry *core = record_new(a, CoreEntry, core_entry);
+	FerryTaskEntry *extra = record_new(a, FerryTaskEntry, ferry_task_entry);
+	if (!core || !extra)
+		return -ENOMEM;
+	core->mtype = CORE_ENTRY__MARCH__X86_64;
+	core->thread_info = record_new(a, ThreadInfoX86, thread_info_x86);
+	core->thread_core = record_new(a, ThreadCoreEntry, thread_core_entry);
+	core->tc = leader ? record_new(a, TaskCoreEntry, task_core_entry) : NULL;
+	if (!core->thread_info || !core->thread_core || (leader && !core->tc))
+		return -ENOMEM;
+	record_set(core->thread_core, cg_set, COLLECT_CG_SET);
+	extra->pid = (uint32_t)pid;
+	extra->tid = (uint32_t)th->tid;
+	th->core = core;
+	th->extra = extra;
+	return 0;
+}
+
+static int collect_threads(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
+			   struct ferry_error *err)
+{
+	for (size_t i = 0; i < ft->threads.n; i++) {
+		struct ferry_inject *inject;
+		struct ferry_thread *control = ft->threads.v[i];
+		int r = freeze_inject(f, ft, &inject, err);
+		if (r >= 0)
+			r = ferry_inject_settle(inject, control, err);
+		if (r < 0)
+			return r;
+		struct snap_thread *th = vec_push(&t->threads);
+		if (!th)
+			return error_memory(err);
+		th->tid = ferry_thread_tid(control);
+		th->control = control;
+		if (collect_core(&c->snap->arena, th, i == 0, t->pid) < 0)
+			return error_memory(err);
+	}
+	return 0;
+}
+
+static int collect_task_head(struct collect *c, struct frozen_task *ft, struct snap_task *t, struct ferry_error *err)
+{
+	struct proc_stat st;
+	int r = proc_read_stat(ft->proc_dir, &st, err);
+	if (r < 0)
+		return r;
+	TaskCoreEntry *tc = t->threads.v[0].core->tc;
+	t->ppid = ft->ppid;
+	t->pgid = st.pgrp;
+	t->sid = st.session;
+	tc->task_state = COLLECT_STATE_ALIVE;
+	tc->exit_code = 0;
+	tc->flags = st.flags;
+	tc->comm = arena_string(&c->snap->arena, st.comm);
+	uint32_t id = COLLECT_IDS_FIRST + (uint32_t)(t - c->snap->tasks.v);
+	t->ids = record_new(&c->snap->arena, TaskKobjIdsEntry, task_kobj_ids_entry);
+	if (!t->ids || !tc->comm)
+		return error_memory(err);
+	t->ids->vm_id = t->ids->files_id = t->ids->fs_id = t->ids->sighand_id = id;
+	collect_namespace_ids(t->ids);
+	return 0;
+}
+
+static uint64_t collect_clock_ns(clockid_t id)
+{
+	struct timespec ts;
+	clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* The tree's clocks: ours, shifted by the difference of the two time namespaces. */
+static int collect_clocks(struct collect *c, int proc_dir, struct ferry_error *err)
+{
+	struct proc_timens_offsets tree = {0}, ours = {0};
+	int self = proc_open(getpid(), err);
+	if (self < 0)
+		return self;
+	int r = proc_read_timens_offsets(proc_dir, &tree, err);
+	if (r >= 0)
+		r = proc_read_timens_offsets(self, &ours, err);
+	close(self);
+	if (r == -ENOENT) {
+		error_clear(err);
+		r = 0;
+	}
+	if (r < 0)
+		return r;
+	int64_t monotonic = (tree.monotonic.sec - ours.monotonic.sec) * 1000000000ll + tree.monotonic.nsec - ours.monotonic.nsec;
+	int64_t boottime = (tree.boottime.sec - ours.boottime.sec) * 1000000000ll + tree.boottime.nsec - ours.boottime.nsec;
+	uint64_t now = collect_clock_ns(CLOCK_BOOTTIME);
+	c->snap->monotonic_ns = collect_clock_ns(CLOCK_MONOTONIC) + (uint64_t)monotonic;
+	c->snap->boottime_ns = now + (uint64_t)boottime;
+	c->snap->realtime_ns = collect_clock_ns(CLOCK_REALTIME);
+	c->snap->uptime_us = now / 1000;
+	return 0;
+}
+
+static int collect_task(struct collect *c, struct frozen *f, size_t index, struct ferry_error *err)
+{
+	struct frozen_task *ft = &f->tasks.v[index];
+	struct snap_task *t = &c->snap->tasks.v[index];
+	int r = collect_check_task(t->pid, ft->proc_dir, t->is_root, c->options, err);
+	if (r >= 0)
+		r = collect_threads(c, f, ft, t, err);
+	if (r >= 0)
+		r = collect_task_head(c, ft, t, err);
+	if (r >= 0)
+		r = collect_vmas(c, t, ft->proc_dir, err);
+	if (r >= 0)
+		r = collect_fds(c, t, ft->proc_dir, err);
+	if (r >= 0)
+		r = collect_inside(c, f, ft, t, err);
+	if (r < 0)
+		error_context(err, "collect", NULL, t->pid);
+	return r;
+}
+
+/* A child's session is its own, its parent's, or the one its parent had before it made a session of its own. */
+static int collect_check_sessions(struct collect *c, struct ferry_error *err)
+{
+	vec_foreach(t, &c->snap->tasks)
+	{
+		const struct snap_task *root = c->snap->tasks.v;
+		bool own = t->sid == t->pid, inherited = t->parent && (t->sid == t->parent->sid || t->sid == root->sid);
+		if (own || inherited || t->is_root)
+			continue;
+		return error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
+				 "pid %d belongs to session %d, whose leader is not its ancestor or is gone", t->pid, t->sid);
+	}
+	return 0;
+}
+
+int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
+{
+	/* The array must not move: tasks point to their parents. */
+	for (size_t i = 0; i < f->tasks.n; i++)
+		if (!vec_push(&c->snap->tasks))
+			return error_memory(err);
+	for (size_t i = 0; i < f->tasks.n; i++) {
+		struct snap_task *t = &c->snap->tasks.v[i];
+		t->pid = f->tasks.v[i].pid;
+		t->is_root = i == 0;
+		t->parent = i ? snapshot_task(c->snap, f->tasks.v[i].ppid) : NULL;
+	}
+	int r = collect_clocks(c, f->tasks.v[0].proc_dir, err);
+	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
+		r = collect_task(c, f, i, err);
+	collect_fds_release(c);
+	if (r >= 0)
+		r = collect_fds_end(c, err);
+	return r < 0 ? r : collect_check_sessions(c, err);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a tree to plain data. check looks from outside and stops nothing; collect works on a frozen tree and finds
+ * every object, so that nothing new is discovered after it.
+ */
+#pragma once
+
+#include <ferry/error.h>
+
+#include "base/vec.h"
+#include "freeze/freeze.h"
+#include "model/kind.h"
+
+struct proc_vma;
+
+/* Everything that stands in the way of a dump. */
+struct obstacles {
+	VEC(struct ferry_error) v;
+	bool failed; /* memory was short: the list is not complete */
+};
+
+/*
+ * List what cannot be dumped in the tree of root, without stopping it. Returns the number of obstacles, or -errno when
+ * the tree itself could not be looked at.
+ */
+must_check int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
+			  struct peers *peers, struct obstacles *ret, struct ferry_error *err);
+
+/* Bytes of memory that an image of the tree needs at most. */
+must_check int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err);
+
+/* Fill c->snap from the frozen tree. */
+must_check int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err);
+
+/* Predicates that check and collect share. */
+must_check int collect_check_vma(pid_t pid, const struct proc_vma *vma, const char *name, struct ferry_error *err);
+must_check int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
+				  struct ferry_error *err);
+must_check int collect_check_fd(const struct fd_view *view, const struct kind_options *options,
+				const struct kind_ops **ret_kind, struct ferry_error *err);
+
+/* Parts of collect_tree(), one file each. */
+must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
+must_check int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
+must_check int collect_fds_end(struct collect *c, struct ferry_error *err);
+void collect_fds_release(struct collect *c);
+must_check int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
+			      struct ferry_error *err);

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what only the task itself can tell: every kind says which system calls it needs, they are put into one
+ * script for the task and one for each thread, and the blob runs each script in one go.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <ferry/inject.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "blob/blob.h"
+#include "collect/collect.h"
+#include "kind/kinds.h"
+#include "proc/read.h"
+
+enum { INSIDE_HEAD_BYTES = 128 };
+
+/* What lies at the start of the blob's data, before the script. */
+struct inside_head {
+	struct blob_args args;
+	struct blob_script script;
+};
+_Static_assert(sizeof(struct inside_head) <= INSIDE_HEAD_BYTES, "head fits");
+
+static void inside_mark(const struct script *s, struct snap_ask *ask)
+{
+	ask->call = (uint32_t)s->calls.n;
+	ask->data = align_up(s->data.n, 64);
+}
+
+static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct ferry_error *err)
+{
+	t->asks = arena_array(a, struct snap_ask, KIND_COUNT);
+	if (!t->asks)
+		return error_memory(err);
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		inside_mark(&t->script, &t->asks[i]);
+		if (kind_table[i]->ask_task)
+			kind_table[i]->ask_task(t, proc_dir, &t->script);
+	}
+	vec_foreach(th, &t->threads)
+	{
+		th->asks = arena_array(a, struct snap_ask, KIND_COUNT);
+		if (!th->asks)
+			return error_memory(err);
+		for (size_t i = 0; i < KIND_COUNT; i++) {
+			inside_mark(&th->script, &th->asks[i]);
+			if (kind_table[i]->ask_thread)
+				kind_table[i]->ask_thread(t, th, &th->script);
+		}
+		if (th->script.failed)
+			return error_memory(err);
+	}
+	return t->script.failed ? error_memory(err) : 0;
+}
+
+/* Run a script in a thread; results replace what was in it. */
+static int inside_run(struct ferry_inject *inject, struct ferry_blob *blob, struct ferry_thread *thread, struct script *s,
+		      pid_t tid, struct ferry_error *err)
+{
+	size_t bytes = INSIDE_HEAD_BYTES + script_bytes(s);
+	uint64_t base = ferry_inject_blob_data(blob);
+	_cleanup_free_ char *buffer = calloc(1, bytes);
+	if (!buffer)
+		return error_memory(err);
+	struct inside_head *head = (struct inside_head *)buffer;
+	head->args = (struct blob_args){
+		.command = BLOB_COMMAND_SCRIPT,
+		.object = base + offsetof(struct inside_head, script),
+	};
+	script_place(s, buffer + INSIDE_HEAD_BYTES, base + INSIDE_HEAD_BYTES, &head->script);
+	int r = ferry_inject_write(inject, base, buffer, bytes, err);
+	int64_t result = 0;
+	if (r >= 0)
+		r = ferry_inject_blob_run(blob, thread, 0, &result, err);
+	if (r >= 0)
+		r = ferry_inject_read(inject, base, buffer, bytes, err);
+	if (r < 0)
+		return r;
+	if (result < 0) {
+		uint32_t failed = head->script.done;
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-result, "thread %d: %s", tid,
+				   failed < s->notes.n ? s->notes.v[failed].what : "running the script");
+	}
+	memcpy(s->calls.v, buffer + INSIDE_HEAD_BYTES, s->calls.n * sizeof(*s->calls.v));
+	if (s->data.n)
+		memcpy(s->data.s, buffer + INSIDE_HEAD_BYTES + script_calls_bytes(s), s->data.n);
+	return 0;
+}
+
+static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_task *t, struct ferry_error *err)
+{
+	struct ferry_inject *inject;
+	int r = freeze_inject(f, ft, &inject, err);
+	if (r < 0)
+		return r;
+	size_t bytes = script_bytes(&t->script);
+	vec_foreach(th, &t->threads)
+		bytes = MAX(bytes, script_bytes(&th->script));
+	struct ferry_blob *blob = NULL;
+	struct ferry_thread *leader = t->threads.v[0].control;
+	r = ferry_inject_blob_load(inject, leader, ferry_blob_start, (size_t)(ferry_blob_end - ferry_blob_start),
+				   INSIDE_HEAD_BYTES + bytes, &blob, err);
+	if (r < 0)
+		return r;
+	r = inside_run(inject, blob, leader, &t->script, t->pid, err);
+	for (size_t i = 0; i < t->threads.n && r >= 0; i++) {
+		struct snap_thread *th = &t->threads.v[i];
+		r = inside_run(inject, blob, th->control, &th->script, th->tid, err);
+		if (i && r >= 0)
+			r = ferry_inject_cure(inject, th->control, err);
+	}
+	int unload = ferry_inject_blob_unload(blob, r < 0 ? NULL : err);
+	int cure = ferry_inject_cure(inject, leader, r < 0 || unload < 0 ? NULL : err);
+	return r < 0 ? r : unload < 0 ? unload : cure;
+}
+
+static struct answers inside_answers(const struct script *s, const struct snap_ask *ask)
+{
+	return (struct answers){.calls = s->calls.v + ask->call, .data = s->data.s + ask->data};
+}
+
+static int inside_collect(struct collect *c, struct frozen_task *ft, struct snap_task *t, struct ferry_error *err)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		const struct kind_ops *kind = kind_table[i];
+		struct answers a = inside_answers(&t->script, &t->asks[i]);
+		int r = kind->collect_task ? kind->collect_task(c, t, ft->proc_dir, &a, err) : 0;
+		if (r < 0) {
+			error_context(err, "collect", kind->name, t->pid);
+			return r;
+		}
+	}
+	vec_foreach(th, &t->threads)
+	{
+		_cleanup_close_ int dir = proc_open_task(ft->proc_dir, th->tid, err);
+		if (dir < 0)
+			return dir;
+		for (size_t i = 0; i < KIND_COUNT; i++) {
+			const struct kind_ops *kind = kind_table[i];
+			struct answers a = inside_answers(&th->script, &th->asks[i]);
+			int r = kind->collect_thread ? kind->collect_thread(c, t, th, dir, &a, err) : 0;
+			if (r < 0) {
+				error_context(err, "collect", kind->name, th->tid);
+				return r;
+			}
+		}
+	}
+	return 0;
+}
+
+int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t, struct ferry_error *err)
+{
+	int r = inside_ask(&c->snap->arena, t, ft->proc_dir, err);
+	if (r >= 0)
+		r = inside_run_all(f, ft, t, err);
+	if (r >= 0)
+		r = inside_collect(c, ft, t, err);
+	return r;
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the mappings of a task: which kinds can be dumped, and their records.
+ *
+ * Kernel interface: /proc/PID/smaps (VmFlags), /proc/PID/map_files, /proc/PID/stat, /proc/PID/auxv.
+ * Does not handle yet: hugetlb, SysV and memfd memory, AIO rings, io_uring, packet rings, deleted files; they
+ * are refused by name.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "collect/collect.h"
+#include "kind/regfile.h"
+#include "model/record.h"
+#include "model/vma-status.h"
+#include "proc/read.h"
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+/* VmFlags that madvise(2) sets, and the advice that sets them again. */
+static const struct vma_advice {
+	uint64_t flag;
+	int advice;
+} vma_advices[] = {
+	{PROC_VM(SEQ_READ), MADV_SEQUENTIAL}, {PROC_VM(RAND_READ), MADV_RANDOM},     {PROC_VM(DONTCOPY), MADV_DONTFORK},
+	{PROC_VM(DONTDUMP), MADV_DONTDUMP},   {PROC_VM(MERGEABLE), MADV_MERGEABLE},  {PROC_VM(HUGEPAGE), MADV_HUGEPAGE},
+	{PROC_VM(NOHUGEPAGE), MADV_NOHUGEPAGE}, {PROC_VM(WIPEONFORK), MADV_WIPEONFORK},
+};
+
+/* VmFlags of mappings that need more than memory to bring back. */
+static const struct vma_refusal {
+	uint64_t flag;
+	const char *what;
+} vma_refusals[] = {
+	{PROC_VM(HUGETLB), "huge pages of hugetlbfs"},
+	{PROC_VM(IO), "device memory"},
+	{PROC_VM(PFNMAP), "device memory"},
+	{PROC_VM(MIXEDMAP), "device memory"},
+	{PROC_VM(UFFD_MISSING), "memory watched by a userfaultfd"},
+	{PROC_VM(UFFD_WP), "memory watched by a userfaultfd"},
+	{PROC_VM(UFFD_MINOR), "memory watched by a userfaultfd"},
+	{PROC_VM(SHADOW_STACK), "a shadow stack"},
+	{PROC_VM(SEALED), "a sealed mapping"},
+	{PROC_VM(DROPPABLE), "droppable memory"},
+};
+
+static bool vma_is_kernel(const struct proc_vma *vma)
+{
+	return vma->kind == PROC_VMA_VDSO || vma->kind == PROC_VMA_VVAR || vma->kind == PROC_VMA_VVAR_VCLOCK;
+}
+
+static bool vma_kind_is_known(const struct proc_vma *vma)
+{
+	switch ((enum proc_vma_kind)vma->kind) {
+	case PROC_VMA_ANON:
+	case PROC_VMA_ANON_NAMED:
+	case PROC_VMA_HEAP:
+	case PROC_VMA_STACK:
+	case PROC_VMA_FILE:
+	case PROC_VMA_SHMEM_ANON:
+		return true;
+	default:
+		return vma_is_kernel(vma);
+	}
+}
+
+int collect_check_vma(pid_t pid, const struct proc_vma *vma, const char *name, struct ferry_error *err)
+{
+	const char *what = vma_kind_is_known(vma) ? NULL : proc_vma_kind_word(vma->kind);
+	for (size_t i = 0; i < ARRAY_SIZE(vma_refusals) && !what && !vma_is_kernel(vma); i++)
+		if (vma->has_flags && vma->vm_flags & vma_refusals[i].flag)
+			what = vma_refusals[i].what;
+	if (what)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps %s at %llx%s%s", pid, what,
+				 (unsigned long long)vma->start, *name ? ": " : "", name);
+	if (vma->kind == PROC_VMA_FILE && vma->deleted) {
+		error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "pid %d maps '%s' at %llx, which was deleted", pid, name,
+			  (unsigned long long)vma->start);
+		error_hint(err, "restart the program so that it maps the file of that name");
+		return -ENOTSUP;
+	}
+	return 0;
+}
+
+static uint64_t vma_madv(const struct proc_vma *vma)
+{
+	uint64_t mask = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(vma_advices); i++)
+		if (vma->vm_flags & vma_advices[i].flag)
+			mask |= 1ull << vma_advices[i].advice;
+	return mask;
+}
+
+static int vma_shmem(struct collect *c, const struct snap_task *t, const struct proc_vma *vma, VmaEntry *entry,
+		     struct ferry_error *err)
+{
+	struct snap_shmem *shmem = NULL;
+	vec_foreach(known, &c->snap->shmems)
+	{
+		if (known->inode == vma->ino)
+			shmem = known;
+	}
+	if (!shmem) {
+		shmem = vec_push(&c->snap->shmems);
+		if (!shmem)
+			return error_memory(err);
+		*shmem = (struct snap_shmem){
+			.inode = vma->ino,
+			.shmid = ++c->snap->next_object_id,
+			.pid = t->pid,
+			.address = vma->start,
+			.offset = vma->offset,
+			.map_bytes = vma->end - vma->start,
+		};
+	}
+	shmem->bytes = MAX(shmem->bytes, vma->offset + (vma->end - vma->start));
+	entry->shmid = shmem->shmid;
+	entry->status |= VMA_STATUS_ANON_SHARED;
+	entry->flags = MAP_SHARED | MAP_ANONYMOUS;
+	return 0;
+}
+
+static int vma_file(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_vma *vma, const char *name,
+		    struct snap_vma *snap, struct ferry_error *err)
+{
+	VmaEntry *entry = snap->entry;
+	_cleanup_close_ int fd = proc_open_vma_file(proc_dir, vma, O_PATH, err);
+	if (fd < 0)
+		return fd;
+	/* A shared mapping that may become writable was made from a description that was open for writing. */
+	uint32_t flags = vma->shared && vma->vm_flags & PROC_VM(MAYWRITE) ? O_RDWR : O_RDONLY;
+	int r = regfile_collect_mapped(c, t->pid, name, fd, flags, &snap->file, err);
+	if (r < 0)
+		return r;
+	entry->shmid = c->snap->files.v[snap->file].entry->id;
+	entry->status |= vma->shared ? VMA_STATUS_FILE_SHARED : VMA_STATUS_FILE_PRIVATE;
+	entry->flags = vma->shared ? MAP_SHARED : MAP_PRIVATE;
+	record_set(entry, fdflags, flags);
+	return 0;
+}
+
+static void vma_anonymous(const struct proc_vma *vma, VmaEntry *entry)
+{
+	entry->status |= VMA_STATUS_ANON_PRIVATE;
+	entry->flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	entry->pgoff = 0;
+	if (vma->kind == PROC_VMA_VDSO)
+		entry->status |= VMA_STATUS_VDSO;
+	if (vma->kind == PROC_VMA_VVAR || vma->kind == PROC_VMA_VVAR_VCLOCK)
+		entry->status |= VMA_STATUS_VVAR;
+}
+
+static int vma_collect(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_vma *vma, const char *name,
+		       struct ferry_error *err)
+{
+	int r = collect_check_vma(t->pid, vma, name, err);
+	if (r < 0)
+		return r;
+	struct snap_vma *last = t->vmas.n ? &t->vmas.v[t->vmas.n - 1] : NULL;
+	if (vma->kind == PROC_VMA_VVAR_VCLOCK && last && last->entry->status & VMA_STATUS_VVAR && last->entry->end == vma->start) {
+		last->entry->end = vma->end; /* one block, as kernels before 6.13 show it */
+		return 0;
+	}
+	VmaEntry *entry = record_new(&c->snap->arena, VmaEntry, vma_entry);
+	struct snap_vma *snap = entry ? vec_push(&t->vmas) : NULL;
+	if (!snap)
+		return error_memory(err);
+	*snap = (struct snap_vma){.entry = entry, .file = SNAP_NO_FILE, .inode = vma->ino, .dev = vma->dev, .private_ = !vma->shared};
+	entry->start = vma->start;
+	entry->end = vma->end;
+	entry->pgoff = vma->offset;
+	entry->prot = vma->prot;
+	entry->status = VMA_STATUS_REGULAR;
+	entry->fd = -1;
+	if (vma->kind == PROC_VMA_SHMEM_ANON)
+		r = vma_shmem(c, t, vma, entry, err);
+	else if (vma->kind == PROC_VMA_FILE)
+		r = vma_file(c, t, proc_dir, vma, name, snap, err);
+	else
+		vma_anonymous(vma, entry);
+	if (r < 0)
+		return r;
+	if (vma->vm_flags & PROC_VM(GROWSDOWN))
+		entry->flags |= MAP_GROWSDOWN;
+	if (vma->vm_flags & PROC_VM(NORESERVE))
+		entry->flags |= MAP_NORESERVE;
+	if (vma->vm_flags & PROC_VM(LOCKED))
+		entry->flags |= MAP_LOCKED;
+	uint64_t madv = vma_madv(vma);
+	if (madv)
+		record_set(entry, madv, madv);
+	/* What a fork must not see, a restore must not bring back either: two copies would draw the same secrets. */
+	snap->dump_pages = snap->private_ && !(entry->status & VMA_STATUS_VVAR) && !(vma->vm_flags & PROC_VM(WIPEONFORK));
+	if (vma->kind == PROC_VMA_VDSO) {
+		t->vdso_start = vma->start;
+		t->vdso_bytes = vma->end - vma->start;
+	}
+	return 0;
+}
+
+static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+{
+	struct proc_stat st;
+	struct proc_auxv auxv;
+	MmEntry *mm = record_new(&c->snap->arena, MmEntry, mm_entry);
+	if (!mm)
+		return error_memory(err);
+	int r = proc_read_stat(proc_dir, &st, err);
+	if (r >= 0)
+		r = proc_read_auxv(proc_dir, &auxv, err);
+	if (r >= 0)
+		r = regfile_collect_link(c, t->pid, proc_dir, "exe", &mm->exe_file_id, err);
+	if (r < 0)
+		return r;
+	mm->mm_start_code = st.startcode;
+	mm->mm_end_code = st.endcode;
+	mm->mm_start_data = st.start_data;
+	mm->mm_end_data = st.end_data;
+	mm->mm_start_stack = st.startstack;
+	mm->mm_start_brk = st.start_brk;
+	mm->mm_arg_start = st.arg_start;
+	mm->mm_arg_end = st.arg_end;
+	mm->mm_env_start = st.env_start;
+	mm->mm_env_end = st.env_end;
+	mm->mm_saved_auxv = arena_array(&c->snap->arena, uint64_t, auxv.n * 2 + 1);
+	if (!mm->mm_saved_auxv)
+		return error_memory(err);
+	for (uint32_t i = 0; i < auxv.n; i++) {
+		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = auxv.v[i].type;
+		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = auxv.v[i].value;
+	}
+	t->mm = mm;
+	return 0;
+}
+
+int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+{
+	struct proc_maps maps = {0};
+	if (fault_hit(c->fault, FAULT_COLLECT_VMA))
+		return error_set(err, FERRY_ERROR_FAULT, EIO, "reading the mappings of pid %d: fault injected", t->pid);
+	int r = vma_collect_mm(c, t, proc_dir, err);
+	if (r < 0)
+		return r;
+	r = proc_read_smaps(proc_dir, &maps, err);
+	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++)
+		r = vma_collect(c, t, proc_dir, &maps.vmas.v[i], proc_vma_name(&maps, &maps.vmas.v[i]), err);
+	proc_maps_release(&maps);
+	if (r < 0)
+		return r;
+	t->mm->vmas = arena_array(&c->snap->arena, VmaEntry *, t->vmas.n + 1);
+	if (!t->mm->vmas)
+		return error_memory(err);
+	vec_foreach(vma, &t->vmas)
+		t->mm->vmas[t->mm->n_vmas++] = vma->entry;
+	return 0;
+}

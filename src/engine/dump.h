@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A dump in two halves, so that a migration can decide in between what becomes of the source. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "engine/engine.h"
+
+struct dump_job;
+
+/*
+ * Check, freeze, collect, write the image and read it back. The tree stays frozen (volatile hold: it runs on when the worker
+ * dies). On failure it runs and there is no image.
+ */
+must_check int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_job, struct ferry_error *err);
+
+/* The tree runs on, or is killed, silently for its network peers. Frees the job, also on failure (then the tree runs). */
+must_check int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err);
+
+/* The tree runs on; an image that is not complete is removed. Frees the job; NULL is fine. */
+void dump_abort(struct dump_job *j);

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns which image files a snapshot becomes. */
+#include "engine/dump_write.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "image/dir.h"
+#include "image/proto/inventory.pb-c.h"
+#include "image/proto/pstree.pb-c.h"
+#include "image/proto/seccomp.pb-c.h"
+#include "image/proto/stats.pb-c.h"
+#include "image/proto/timens.pb-c.h"
+#include "kind/kinds.h"
+#include "model/record.h"
+
+enum { WRITE_IMG_VERSION = 2, WRITE_ROOT_IDS = 1, WRITE_ROOT_CG_SET = 1, WRITE_TIMENS_ID = 0 };
+
+/* inventory_entry.network_lock_method */
+enum { WRITE_LOCK_NFTABLES = 1, WRITE_LOCK_NONE = 2 };
+
+static int write_task(struct image_dir *dir, const struct snap_task *t, struct ferry_error *err)
+{
+	struct image_writer *extra;
+	int r = image_create(dir, IMAGE_FERRY_TASK, (uint64_t)t->pid, &extra, err);
+	vec_foreach(th, &t->threads)
+	{
+		if (r >= 0)
+			r = image_put_one(dir, IMAGE_CORE, (uint64_t)th->tid, &th->core->base, err);
+		if (r >= 0)
+			r = image_put(extra, &th->extra->base, err);
+	}
+	if (r >= 0)
+		r = image_close(extra, err);
+	if (r >= 0)
+		r = image_put_one(dir, IMAGE_MM, (uint64_t)t->pid, &t->mm->base, err);
+	if (r >= 0)
+		r = image_put_one(dir, IMAGE_IDS, (uint64_t)t->pid, &t->ids->base, err);
+	return r < 0 ? r : image_put_one(dir, IMAGE_FS, (uint64_t)t->pid, &t->fs->base, err);
+}
+
+static int write_fdinfo(struct image_dir *dir, const struct snapshot *snap, const struct snap_task *t, struct ferry_error *err)
+{
+	struct image_writer *w;
+	int r = image_create(dir, IMAGE_FDINFO, t->ids->files_id, &w, err);
+	for (size_t i = 0; i < t->fds.n && r >= 0; i++) {
+		const FileEntry *file = snap->files.v[t->fds.v[i].file].entry;
+		FdinfoEntry entry = FDINFO_ENTRY__INIT;
+		entry.id = file->id;
+		entry.flags = t->fds.v[i].cloexec ? FD_CLOEXEC : 0;
+		entry.type = file->type;
+		entry.fd = (uint32_t)t->fds.v[i].fd;
+		r = image_put(w, &entry.base, err);
+	}
+	return r < 0 ? r : image_close(w, err);
+}
+
+static int write_files(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+{
+	struct image_writer *w;
+	int r = image_create(dir, IMAGE_FILES, 0, &w, err);
+	for (size_t i = 0; i < snap->files.n && r >= 0; i++)
+		r = image_put(w, &snap->files.v[i].entry->base, err);
+	return r < 0 ? r : image_close(w, err);
+}
+
+static int write_pstree(struct image_dir *dir, struct snapshot *snap, struct ferry_error *err)
+{
+	struct image_writer *w;
+	int r = image_create(dir, IMAGE_PSTREE, 0, &w, err);
+	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
+		const struct snap_task *t = &snap->tasks.v[i];
+		PstreeEntry entry = PSTREE_ENTRY__INIT;
+		entry.pid = (uint32_t)t->pid;
+		entry.ppid = t->is_root ? 0 : (uint32_t)t->ppid;
+		entry.pgid = (uint32_t)t->pgid;
+		entry.sid = (uint32_t)t->sid;
+		entry.threads = arena_array(&snap->arena, uint32_t, t->threads.n);
+		if (!entry.threads)
+			return error_memory(err);
+		vec_foreach(th, &t->threads)
+			entry.threads[entry.n_threads++] = (uint32_t)th->tid;
+		r = image_put(w, &entry.base, err);
+	}
+	return r < 0 ? r : image_close(w, err);
+}
+
+static int write_clocks(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+{
+	FerryClocksEntry clocks = FERRY_CLOCKS_ENTRY__INIT;
+	clocks.monotonic_ns = snap->monotonic_ns;
+	clocks.boottime_ns = snap->boottime_ns;
+	clocks.realtime_ns = snap->realtime_ns;
+	Timespec monotonic = TIMESPEC__INIT, boottime = TIMESPEC__INIT;
+	monotonic.tv_sec = snap->monotonic_ns / 1000000000u;
+	monotonic.tv_nsec = snap->monotonic_ns % 1000000000u;
+	boottime.tv_sec = snap->boottime_ns / 1000000000u;
+	boottime.tv_nsec = snap->boottime_ns % 1000000000u;
+	TimensEntry timens = TIMENS_ENTRY__INIT;
+	timens.monotonic = &monotonic;
+	timens.boottime = &boottime;
+	int r = image_put_one(dir, IMAGE_TIMENS, WRITE_TIMENS_ID, &timens.base, err);
+	return r < 0 ? r : image_put_one(dir, IMAGE_FERRY_CLOCKS, 0, &clocks.base, err);
+}
+
+static int write_guards(struct engine *e, struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+{
+	struct image_writer *w;
+	int r = image_create(dir, IMAGE_FERRY_FILE_GUARD, 0, &w, err);
+	for (size_t i = 0; i < snap->guards.n && r >= 0; i++)
+		r = image_put(w, &snap->guards.v[i]->base, err);
+	for (size_t i = 0; i < e->options->guard.v.n && r >= 0; i++) {
+		struct stat st;
+		FerryFileGuardEntry guard = FERRY_FILE_GUARD_ENTRY__INIT;
+		guard.path = e->options->guard.v.v[i];
+		if (stat(guard.path, &st) < 0)
+			return error_errno(err, FERRY_ERROR_USAGE, errno, "--guard '%s'", guard.path);
+		guard.size = (uint64_t)st.st_size;
+		guard.mtime_ns = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
+		guard.ctime_ns = st.st_ctim.tv_sec * 1000000000ll + st.st_ctim.tv_nsec;
+		guard.dev = st.st_dev;
+		guard.ino = st.st_ino;
+		r = image_put(w, &guard.base, err);
+	}
+	return r < 0 ? r : image_close(w, err);
+}
+
+/* Payloads of descriptor kinds: queues and contents. */
+static int write_payloads(struct engine *e, struct collect *c, struct image_dir *dir, struct ferry_error *err)
+{
+	struct image_writer *writers[IMAGE_KIND_COUNT] = {0};
+	struct dump d = {
+		.snap = c->snap,
+		.dir = dir,
+		.options = &e->kinds,
+		.fault = &e->fault,
+		.log = e->log,
+		.warden = e->warden,
+		.writers = writers,
+	};
+	int r = 0;
+	for (size_t i = 0; i < c->snap->files.n && r >= 0; i++) {
+		struct snap_file *file = &c->snap->files.v[i];
+		r = file->kind->dump ? file->kind->dump(&d, file, err) : 0;
+		if (r < 0)
+			error_context(err, "dump", file->kind->name, file->pid);
+	}
+	for (size_t i = 0; i < IMAGE_KIND_COUNT && r >= 0; i++)
+		if (writers[i])
+			r = image_close(writers[i], err);
+	return r;
+}
+
+static int write_stats(struct engine *e, struct image_dir *dir, struct ferry_error *err)
+{
+	DumpStatsEntry dump = DUMP_STATS_ENTRY__INIT;
+	StatsEntry stats = STATS_ENTRY__INIT;
+	dump.pages_scanned = e->report.pages_scanned;
+	dump.pages_written = e->report.pages_written;
+	stats.dump = &dump;
+	return image_put_one(dir, IMAGE_STATS, IMAGE_STATS_DUMP, &stats.base, err);
+}
+
+/* Whether a lock waits for the restore, so that whoever restores removes it. */
+static uint32_t write_lock_method(const struct engine *e, const struct snapshot *snap)
+{
+	for (size_t i = 0; i < snap->files.n && !e->options->leave_running; i++)
+		if (snap->files.v[i].copy >= 0 && snap->files.v[i].entry->isk)
+			return WRITE_LOCK_NFTABLES;
+	return WRITE_LOCK_NONE;
+}
+
+static int write_inventory(struct engine *e, struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+{
+	char run_id[37];
+	image_dir_id_text(dir, run_id);
+	TaskKobjIdsEntry ids = *snap->tasks.v[0].ids;
+	ids.vm_id = ids.files_id = ids.fs_id = ids.sighand_id = WRITE_ROOT_IDS;
+	InventoryEntry inventory = INVENTORY_ENTRY__INIT;
+	inventory.img_version = WRITE_IMG_VERSION;
+	record_set(&inventory, fdinfo_per_id, 1);
+	record_set(&inventory, ns_per_id, 1);
+	inventory.root_ids = &ids;
+	record_set(&inventory, root_cg_set, WRITE_ROOT_CG_SET);
+	record_set(&inventory, lsmtype, LSMTYPE__NO_LSM);
+	record_set(&inventory, dump_uptime, snap->uptime_us);
+	record_set(&inventory, network_lock_method, write_lock_method(e, snap));
+	inventory.dump_criu_run_id = run_id;
+	return image_put_one(dir, IMAGE_INVENTORY, 0, &inventory.base, err);
+}
+
+int dump_write_records(struct engine *e, struct collect *c, struct image_dir *dir, struct ferry_error *err)
+{
+	struct snapshot *snap = c->snap;
+	SeccompEntry seccomp = SECCOMP_ENTRY__INIT;
+	int r = 0;
+	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
+		r = write_task(dir, &snap->tasks.v[i], err);
+		if (r >= 0)
+			r = write_fdinfo(dir, snap, &snap->tasks.v[i], err);
+	}
+	if (r >= 0)
+		r = write_payloads(e, c, dir, err);
+	if (r >= 0)
+		r = write_files(dir, snap, err);
+	if (r >= 0)
+		r = write_pstree(dir, snap, err);
+	if (r >= 0)
+		r = write_clocks(dir, snap, err);
+	if (r >= 0)
+		r = write_guards(e, dir, snap, err);
+	if (r >= 0)
+		r = image_put_one(dir, IMAGE_SECCOMP, 0, &seccomp.base, err);
+	if (r >= 0)
+		r = write_stats(e, dir, err);
+	return r < 0 ? r : write_inventory(e, dir, snap, err);
+}
+
+int dump_after(struct engine *e, struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err)
+{
+	int ret = 0;
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		int r = kind_table[i]->after ? kind_table[i]->after(c, dir, kill, ret < 0 ? NULL : err) : 0;
+		if (r < 0 && !ret)
+			ret = r;
+	}
+	(void)e;
+	return ret;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns what every job needs first: faults, what the kernel offers, limits, the warden. */
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include <ferry/tcp.h>
+
+#include "base/error.h"
+#include "collect/collect.h"
+#include "host/netlock.h"
+#include "host/warden.h"
+#include "kind/peers.h"
+
+static int engine_tcp_resume(int socket, const void *data)
+{
+	struct ferry_tcp_undo undo;
+	memcpy(&undo, data, sizeof(undo));
+	return ferry_tcp_resume(socket, &undo, 0, NULL);
+}
+_Static_assert(sizeof(struct ferry_tcp_undo) <= WARDEN_DATA_BYTES, "the undo of a connection fits into a log entry");
+
+static int engine_net_unlock(const char *id)
+{
+	return netlock_find_and_remove(-1, id, NULL);
+}
+
+static const struct warden_actions engine_actions = {
+	.tcp_resume = engine_tcp_resume,
+	.net_unlock = engine_net_unlock,
+};
+
+static void engine_raise_nofile(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+			return; /* larger trees will say so */
+	}
+}
+
+int engine_init(struct engine *e, const struct options *options, const struct log_sink *log, struct ferry_error *err)
+{
+	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS};
+	*e = (struct engine){.options = options, .log = log, .start_ns = time_now_ns()};
+	int r = fault_init(&e->fault);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_USAGE, -r, "reading FERRY_FAULT and its kin");
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	engine_raise_nofile();
+	kern_caps_probe_some(&e->caps, needed, ARRAY_SIZE(needed));
+	e->kinds = (struct kind_options){
+		.tcp_established = options->tcp_established,
+		.leave_running = options->leave_running,
+		.shell_job = options->shell_job,
+	};
+	return kern_caps_read_limits(&e->caps, err);
+}
+
+void engine_release(struct engine *e)
+{
+	warden_stop(e->warden);
+	e->warden = NULL;
+	peers_free(e->peers);
+	e->peers = NULL;
+	fault_release(&e->fault);
+}
+
+int engine_warden(struct engine *e, struct ferry_error *err)
+{
+	return e->warden ? 0 : warden_start(&engine_actions, &e->fault, &e->warden, err);
+}
+
+int engine_check(struct engine *e, struct obstacles *ret, struct ferry_error *err)
+{
+	if (e->options->tree <= 0)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--tree PID is missing");
+	if (!e->peers)
+		e->peers = peers_new((pid_t)e->options->tree);
+	if (!e->peers)
+		return error_memory(err);
+	return check_tree((pid_t)e->options->tree, &e->caps, &e->kinds, e->peers, ret, err);
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the worker process of a job and what travels between it and the caller: log lines, then one reply, over a socketpair
+ * of packets.
+ */
+#include "engine/job.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "host/warden.h"
+#include "kernel/syscalls.h"
+
+enum { JOB_WARDEN_MS = 2000 };
+
+enum job_message_type { JOB_LOG, JOB_REPLY };
+
+struct job_message {
+	enum job_message_type type;
+	int result;
+	union {
+		struct {
+			enum log_level level;
+			uint64_t time_ns;
+			pid_t pid;
+			char stage[16], kind[24], text[1024];
+		} log;
+		struct {
+			struct engine_report report;
+			struct ferry_error error;
+			pid_t warden;
+		} reply;
+	};
+};
+
+static void job_forward_log(void *context, const struct log_line *line)
+{
+	struct job_message m = {.type = JOB_LOG};
+	m.log.level = line->level;
+	m.log.time_ns = line->time_ns;
+	m.log.pid = line->pid;
+	snprintf(m.log.stage, sizeof(m.log.stage), "%s", line->stage);
+	snprintf(m.log.kind, sizeof(m.log.kind), "%s", line->kind);
+	snprintf(m.log.text, sizeof(m.log.text), "%s", line->text);
+	if (fd_send(*(int *)context, &m, sizeof(m), NULL, 0) < 0)
+		return; /* the caller is gone; the job goes on */
+}
+
+static __attribute__((noreturn)) void job_worker(int channel, const struct options *options, job_function function,
+						 enum log_level level)
+{
+	struct log_sink sink = {.write = job_forward_log, .context = &channel, .level = level};
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct engine e;
+	prctl(PR_SET_NAME, "ferry-worker");
+	int r = engine_init(&e, options, &sink, &err);
+	if (r >= 0)
+		r = function(&e, &err);
+	struct job_message m = {.type = JOB_REPLY, .result = r};
+	m.reply.report = e.report;
+	m.reply.error = err;
+	m.reply.warden = warden_pid(e.warden);
+	engine_release(&e);
+	_exit(fd_send(channel, &m, sizeof(m), NULL, 0) < 0 ? 1 : 0);
+}
+
+static void job_take_log(const struct log_sink *log, const struct job_message *m)
+{
+	if (!log || !log->write || m->log.level > log->level)
+		return;
+	struct log_line line = {
+		.level = m->log.level,
+		.time_ns = m->log.time_ns,
+		.stage = m->log.stage,
+		.kind = m->log.kind,
+		.pid = m->log.pid,
+		.text = m->log.text,
+	};
+	log->write(log->context, &line);
+}
+
+static int job_listen(int channel, const struct log_sink *log, struct engine_report *ret_report, int *ret_warden,
+		      struct ferry_error *err)
+{
+	for (;;) {
+		struct job_message m;
+		ssize_t n = fd_recv(channel, &m, sizeof(m), NULL, 0, NULL);
+		if (n != (ssize_t)sizeof(m)) {
+			error_set(err, FERRY_ERROR_INTERRUPTED, EINTR, "the worker process of the job was killed");
+			error_hint(err, "the target was put back as it was; try again");
+			return -EINTR;
+		}
+		if (m.type == JOB_LOG) {
+			job_take_log(log, &m);
+			continue;
+		}
+		*ret_report = m.reply.report;
+		*ret_warden = m.reply.warden ? sys_pidfd_open(m.reply.warden, 0) : -1;
+		if (m.result < 0 && err)
+			*err = m.reply.error;
+		return m.result;
+	}
+}
+
+int job_run(const struct options *options, job_function function, const struct log_sink *log,
+	    struct engine_report *ret_report, struct ferry_error *err)
+{
+	int channel[2];
+	*ret_report = (struct engine_report){0};
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a channel to the worker");
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid < 0) {
+		int code = errno;
+		close(channel[0]);
+		close(channel[1]);
+		return error_errno(err, FERRY_ERROR_SYSTEM, code, "starting the worker");
+	}
+	if (!pid) {
+		close(channel[0]);
+		job_worker(channel[1], options, function, log ? log->level : LOG_ERROR_LEVEL);
+	}
+	close(channel[1]);
+	int warden = -1, r = job_listen(channel[0], log, ret_report, &warden, err);
+	close(channel[0]);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		continue;
+	/* The warden ends when it has seen the worker end: nothing of the job is left when we return. */
+	struct pollfd gone = {.fd = warden, .events = POLLIN};
+	if (warden >= 0 && poll(&gone, 1, JOB_WARDEN_MS) <= 0)
+		log_write(log, LOG_WARN, "end", NULL, 0, "the warden process does not end, ignoring");
+	if (warden >= 0)
+		close(warden);
+	return r;
+}

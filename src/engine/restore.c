@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns a restore from the image to running tasks: read, plan, compare with the machine, build, and open the barrier
+ * only when everything stands at it. A failure before that removes everything that was created.
+ *
+ * Kernel interface: time_namespaces(7) (5.6).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "engine/restore.h"
+#include "host/netlock.h"
+#include "host/warden.h"
+#include "image/dir.h"
+#include "kind/kinds.h"
+#include "proc/read.h"
+#include "restore/read.h"
+#include "restore/restore.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+struct restore_job {
+	struct engine *e;
+	struct image_dir *dir;
+	struct plan plan;
+	struct reader reader;
+	struct opener opener;
+	struct restore restore;
+	bool marked; /* we made the mark of a restored image */
+};
+
+static int64_t restore_clock_ns(clockid_t id)
+{
+	struct timespec ts;
+	clock_gettime(id, &ts);
+	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
+
+static void restore_add_offset(char *text, size_t n, const char *clock, int64_t offset_ns)
+{
+	int64_t sec = offset_ns / 1000000000, nsec = offset_ns % 1000000000;
+	if (nsec < 0) {
+		nsec += 1000000000;
+		sec--;
+	}
+	size_t used = strlen(text);
+	snprintf(text + used, n - used, "%s %lld %lld\n", clock, (long long)sec, (long long)nsec);
+}
+
+/* A time namespace for the tasks in which the clocks go on where the dump stopped them. */
+static int restore_clocks(struct restore_job *j, struct ferry_error *err)
+{
+	const FerryClocksEntry *clocks = j->plan.clocks;
+	if (!clocks || !strcmp(j->e->options->clock, "host"))
+		return 0;
+	struct proc_timens_offsets own = {0};
+	int self = proc_open(getpid(), err);
+	int r = self < 0 ? self : proc_read_timens_offsets(self, &own, err);
+	if (self >= 0)
+		close(self);
+	if (r < 0 || unshare(CLONE_NEWTIME) < 0) {
+		error_clear(err);
+		error_errno(err, FERRY_ERROR_KERNEL_FEATURE, r < 0 ? -r : errno, "creating a time namespace");
+		error_hint(err, "restore with --clock=host if the programs bear a jump of CLOCK_MONOTONIC");
+		return -ENOTSUP;
+	}
+	/* Offsets count from the first namespace's clock; ours may be shifted itself. */
+	int64_t monotonic = restore_clock_ns(CLOCK_MONOTONIC) - (own.monotonic.sec * 1000000000ll + own.monotonic.nsec);
+	int64_t boottime = restore_clock_ns(CLOCK_BOOTTIME) - (own.boottime.sec * 1000000000ll + own.boottime.nsec);
+	char text[160] = "";
+	restore_add_offset(text, sizeof(text), "monotonic", (int64_t)clocks->monotonic_ns - monotonic);
+	restore_add_offset(text, sizeof(text), "boottime", (int64_t)clocks->boottime_ns - boottime);
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, "/proc/self/timens_offsets", O_WRONLY, 0);
+	r = fd < 0 ? fd : fd_write_all(fd, text, strlen(text));
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "setting the clocks of the time namespace");
+	j->plan.clocks_continue = true;
+	return 0;
+}
+
+static int restore_open(struct restore_job *j, const char *images_dir, struct ferry_error *err)
+{
+	struct engine *e = j->e;
+	const struct options *o = e->options;
+	struct image_dir_open open = {.check_pages = !o->no_verify_pages, .fault = &e->fault, .log = e->log};
+	int r = image_dir_open(AT_FDCWD, images_dir, &open, &j->dir, err);
+	if (r < 0)
+		return r;
+	if (image_dir_has(j->dir, IMAGE_FERRY_CLOCKS, 0) && !image_dir_has_manifest(j->dir))
+		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "'%s' was written by ferry and has lost its ferry-manifest.img",
+				 images_dir);
+	r = image_dir_is_spent(j->dir);
+	if (r > 0 && !o->again) {
+		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "'%s' was restored before", images_dir);
+		error_hint(err, "restoring it again runs the same work twice: use --again if that is what you want");
+		return -EEXIST;
+	}
+	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking for '%s' in '%s'", IMAGE_SPENT_NAME, images_dir) : 0;
+}
+
+static int restore_plan(struct restore_job *j, struct ferry_error *err)
+{
+	struct engine *e = j->e;
+	struct restore *r = &j->restore;
+	j->reader = (struct reader){
+		.plan = &j->plan, .dir = j->dir, .caps = &e->caps, .options = &e->kinds, .fault = &e->fault, .log = e->log};
+	j->opener = (struct opener){
+		.plan = &j->plan, .dir = j->dir, .options = &e->kinds, .fault = &e->fault, .log = e->log};
+	*r = (struct restore){
+		.plan = &j->plan,
+		.reader = &j->reader,
+		.opener = &j->opener,
+		.fault = &e->fault,
+		.log = e->log,
+		.sibling = e->options->restore_sibling,
+	};
+	bool as_found = !strcmp(e->options->files, "as-found");
+	int ret = plan_read(&j->reader, err);
+	if (ret >= 0)
+		ret = plan_check(&j->reader, as_found, err);
+	if (ret >= 0)
+		ret = vdso_find(&r->vdso, err);
+	if (ret >= 0)
+		ret = vdso_write_slack(&r->vdso, ferry_gadget_start, (size_t)(ferry_gadget_end - ferry_gadget_start),
+				       &r->gadget_offset, err);
+	if (ret >= 0)
+		ret = layout_plan(r, err);
+	if (ret >= 0)
+		ret = plan_shmems(&j->reader, err);
+	for (size_t i = 0; i < j->plan.n_tasks && ret >= 0; i++)
+		ret = memory_plan(r, &j->plan.tasks[i], err);
+	if (ret >= 0)
+		ret = plan_scripts(&j->reader, err);
+	if (ret >= 0)
+		ret = region_build(r, err);
+	error_context(err, "plan", NULL, 0);
+	return ret;
+}
+
+static int restore_build(struct restore_job *j, struct ferry_error *err)
+{
+	struct restore *r = &j->restore;
+	int ret = engine_warden(j->e, err);
+	r->warden = j->opener.warden = j->e->warden;
+	j->opener.in_task = files_call;
+	j->opener.in_task_context = r;
+	if (ret >= 0)
+		ret = restore_clocks(j, err);
+	if (ret >= 0)
+		ret = files_open(r, false, err);
+	if (ret >= 0)
+		ret = tasks_create(r, err);
+	if (ret >= 0)
+		ret = files_open(r, true, err);
+	if (ret >= 0)
+		ret = files_send(r, err);
+	if (ret >= 0)
+		ret = tasks_wait_ready(r, err);
+	error_context(err, "restore", NULL, 0);
+	return ret;
+}
+
+/* The mark is on the disk before anything runs, and gone again when nothing did. */
+static int restore_mark_spent(struct restore_job *j, struct ferry_error *err)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d/%s", getpid(), image_dir_fd(j->dir), IMAGE_SPENT_NAME);
+	int r = image_dir_is_spent(j->dir);
+	if (r > 0)
+		return 0; /* --again */
+	r = warden_arm(j->e->warden, WARDEN_UNLINK, 0, 0, path, strlen(path) + 1);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_LIMIT, -r, "entering the mark of a restored image into the undo log");
+	fault_effect(&j->e->fault, "restore", "mark-spent");
+	r = image_dir_mark_spent(j->dir, err);
+	j->marked = r >= 0;
+	return r;
+}
+
+static int restore_write_pidfile(struct restore_job *j, struct ferry_error *err)
+{
+	const char *path = j->e->options->pidfile;
+	if (!path)
+		return 0;
+	char text[16];
+	int n = snprintf(text, sizeof(text), "%d", j->restore.root_pid);
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+	int r = fd < 0 ? fd : fd_write_all(fd, text, (size_t)n);
+	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "writing --pidfile '%s'", path) : 0;
+}
+
+static int restore_run(struct restore_job *j, struct ferry_error *err)
+{
+	struct engine *e = j->e;
+	int r = restore_write_pidfile(j, err);
+	if (r >= 0)
+		r = restore_mark_spent(j, err);
+	if (r >= 0 && fault_hit(&e->fault, FAULT_COMMIT))
+		r = error_set(err, FERRY_ERROR_FAULT, EIO, "opening the barrier: fault injected");
+	if (r < 0) {
+		if (j->marked && image_dir_unmark_spent(j->dir, NULL) < 0)
+			log_write(e->log, LOG_WARN, "restore", NULL, 0, "the image stays marked as restored, use --again");
+		return r;
+	}
+	tasks_commit(&j->restore);
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->before_run)
+			kind_table[i]->before_run(&j->opener);
+	tasks_go(&j->restore);
+	tasks_wait_left(&j->restore);
+	e->report.pid = j->restore.root_pid;
+	e->report.tasks = (uint32_t)j->plan.n_tasks;
+	for (size_t i = 0; i < j->plan.n_tasks; i++)
+		e->report.threads += (uint32_t)j->plan.tasks[i].threads.n;
+	e->report.total_ns = time_now_ns() - e->start_ns;
+	return 0;
+}
+
+static void restore_free(struct restore_job *j)
+{
+	region_release(&j->restore);
+	plan_release(&j->plan);
+	/* Connections that were rebuilt in vain are closed by now, silently, and what is blocked cannot answer for them. */
+	netlock_close(j->opener.netlock);
+	image_dir_free(j->dir);
+	free(j);
+}
+
+int restore_prepare(struct engine *e, const char *images_dir, struct restore_job **ret_job, struct ferry_error *err)
+{
+	struct restore_job *j = calloc(1, sizeof(*j));
+	if (!j)
+		return error_memory(err);
+	j->e = e;
+	int r = restore_open(j, images_dir, err);
+	if (r >= 0)
+		r = restore_plan(j, err);
+	if (r >= 0)
+		r = restore_build(j, err);
+	if (r < 0) {
+		restore_abandon(j);
+		return r;
+	}
+	*ret_job = j;
+	return 0;
+}
+
+void restore_abandon(struct restore_job *j)
+{
+	if (!j)
+		return;
+	tasks_kill(&j->restore);
+	restore_free(j);
+}
+
+int restore_commit(struct restore_job *j, struct ferry_error *err)
+{
+	int r = restore_run(j, err);
+	if (r < 0)
+		restore_abandon(j);
+	else
+		restore_free(j);
+	return r;
+}
+
+int engine_restore(struct engine *e, struct ferry_error *err)
+{
+	struct restore_job *j;
+	if (!e->options->images_dir)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
+	int r = restore_prepare(e, e->options->images_dir, &j, err);
+	if (r >= 0)
+		r = restore_commit(j, err);
+	bool wait = r >= 0 && !e->options->restore_detached && !e->options->restore_sibling;
+	/* Our copies of the tasks' descriptors are gone by now, so their peers see what they would see without us. */
+	while (wait && waitpid(e->report.pid, &e->report.exit_status, 0) < 0 && errno == EINTR)
+		continue;
+	return r;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns stopping a tree. Threads and children appear while others are still running, so lists are read again until a
+ * whole round finds nothing new; with everybody stopped nothing can appear any more.
+ *
+ * Kernel interface: ptrace(2) PTRACE_SEIZE and PTRACE_INTERRUPT through libferry-inject; /proc/PID/task,
+ * /proc/PID/task/TID/children.
+ */
+#include "freeze/freeze.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "kernel/syscalls.h"
+#include "proc/read.h"
+
+enum { FREEZE_ROUNDS = 100 };
+
+static void freeze_effect(void *context, const char *what)
+{
+	const struct freeze_options *o = context;
+	fault_effect(o->fault, "freeze", what);
+}
+
+static int freeze_fault(void *context, const char *point)
+{
+	const struct freeze_options *o = context;
+	for (int id = 0; id < FAULT_COUNT; id++)
+		if (!strcmp(fault_info((enum fault_id)id)->word, point))
+			return fault_hit(o->fault, (enum fault_id)id);
+	return 0;
+}
+
+static struct frozen_task *frozen_find(struct frozen *f, pid_t pid)
+{
+	vec_foreach(t, &f->tasks)
+	{
+		if (t->pid == pid)
+			return t;
+	}
+	return NULL;
+}
+
+static struct ferry_thread *frozen_thread(const struct frozen_task *t, pid_t tid)
+{
+	vec_foreach(th, &t->threads)
+	{
+		if (ferry_thread_tid(*th) == tid)
+			return *th;
+	}
+	return NULL;
+}
+
+static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, struct ferry_error *err)
+{
+	struct ferry_thread *th = NULL;
+	int r = ferry_thread_seize(tid, &f->options, &th, err);
+	if (r == -ESRCH && tid != t->pid) {
+		error_clear(err); /* it ended meanwhile */
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	struct ferry_thread **slot = vec_push(&t->threads);
+	if (!slot) {
+		ferry_thread_release(th, NULL);
+		return error_memory(err);
+	}
+	*slot = th;
+	r = ferry_thread_interrupt(th, err);
+	return r == -ESRCH ? 0 : r;
+}
+
+/* Threads of t that are not seized yet. Returns how many were found. */
+static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct ferry_error *err)
+{
+	struct proc_pid_list tids = {0};
+	int r = proc_read_tasks(t->proc_dir, &tids, err);
+	if (r < 0)
+		return r;
+	int found = 0;
+	/* The leader is the lowest id as a rule, but not after the ids wrapped: it is first in our list in any case. */
+	if (!t->threads.n) {
+		r = freeze_seize(f, t, t->pid, err);
+		found++;
+	}
+	vec_foreach(tid, &tids.v)
+	{
+		if (r < 0 || frozen_thread(t, *tid))
+			continue;
+		r = freeze_seize(f, t, *tid, err);
+		found++;
+	}
+	proc_pid_list_release(&tids);
+	return r < 0 ? r : found;
+}
+
+static int freeze_add_task(struct frozen *f, pid_t pid, pid_t ppid, struct ferry_error *err)
+{
+	int dir = proc_open(pid, err);
+	if (dir < 0)
+		return dir;
+	struct frozen_task *t = vec_push(&f->tasks);
+	if (!t) {
+		close(dir);
+		return error_memory(err);
+	}
+	t->pid = pid;
+	t->ppid = ppid;
+	t->proc_dir = dir;
+	return 0;
+}
+
+static int freeze_new_children(struct frozen *f, size_t index, struct ferry_error *err)
+{
+	struct proc_pid_list children = {0};
+	int r = proc_read_children(f->tasks.v[index].proc_dir, &children, err);
+	if (r < 0)
+		return r;
+	int found = 0;
+	vec_foreach(pid, &children.v)
+	{
+		if (r < 0 || frozen_find(f, *pid))
+			continue;
+		r = freeze_add_task(f, *pid, f->tasks.v[index].pid, err);
+		if (r == -ESRCH) {
+			error_clear(err);
+			r = 0;
+			continue;
+		}
+		found++;
+	}
+	proc_pid_list_release(&children);
+	return r < 0 ? r : found;
+}
+
+/* Wait until a thread stands. 1: it does; 0: it is gone. */
+static int freeze_wait(const struct freeze_options *o, const struct frozen_task *t, struct ferry_thread *th,
+		       struct ferry_error *err)
+{
+	int stop = ferry_thread_wait(th, o->timeout_ms, err);
+	if (stop < 0)
+		return stop;
+	switch (stop) {
+	case FERRY_STOP_EXITED:
+		return 0;
+	case FERRY_STOP_EXEC:
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN, "pid %d executed another program while it was stopped",
+				 t->pid);
+	default:
+		return 1;
+	}
+}
+
+static int freeze_wait_task(const struct freeze_options *o, struct frozen_task *t, struct ferry_error *err)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < t->threads.n; i++) {
+		struct ferry_thread *th = t->threads.v[i];
+		int r = freeze_wait(o, t, th, err);
+		if (r < 0)
+			return r;
+		if (!r && i == 0)
+			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "pid %d ended while it was being stopped", t->pid);
+		if (!r)
+			ferry_thread_release(th, NULL);
+		else
+			t->threads.v[kept++] = th;
+		if (!r)
+			t->threads.v[i] = NULL;
+	}
+	t->threads.n = kept;
+	return 0;
+}
+
+/* One pass over everything that is known: seize what is new, wait until it stands. Returns how much was new. */
+static int freeze_round(struct frozen *f, const struct freeze_options *o, struct ferry_error *err)
+{
+	int found = 0;
+	for (size_t i = 0; i < f->tasks.n; i++) {
+		int r = freeze_new_threads(f, &f->tasks.v[i], err);
+		if (r < 0)
+			return r;
+		found += r;
+	}
+	for (size_t i = 0; i < f->tasks.n; i++) {
+		int r = freeze_wait_task(o, &f->tasks.v[i], err);
+		if (r < 0)
+			return r;
+		r = freeze_new_children(f, i, err);
+		if (r < 0)
+			return r;
+		found += r;
+	}
+	return found;
+}
+
+int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen *ret, struct ferry_error *err)
+{
+	struct frozen f = {
+		.since_ns = time_now_ns(),
+		.options =
+			{
+				.size = sizeof(struct ferry_inject_options),
+				.timeout_ms = options->timeout_ms,
+				.context = (void *)options,
+				.on_effect = freeze_effect,
+				.fault = freeze_fault,
+			},
+	};
+	int r = freeze_add_task(&f, root, 0, err);
+	for (int round = 0; r >= 0; round++) {
+		r = freeze_round(&f, options, err);
+		if (r == 0) {
+			f.all_ns = time_now_ns();
+			*ret = f;
+			return 0;
+		}
+		if (r > 0 && round == FREEZE_ROUNDS)
+			r = error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN,
+				      "the tree of pid %d creates tasks faster than they can be stopped", root);
+	}
+	freeze_release(&f);
+	return r;
+}
+
+static void frozen_task_release(struct frozen_task *t)
+{
+	/* Leader last: a leader that was killed does not end before its other threads were waited for. */
+	for (size_t i = t->threads.n; i-- > 0;)
+		if (t->threads.v[i])
+			ferry_thread_release(t->threads.v[i], NULL);
+	ferry_inject_close(t->inject);
+	vec_release(&t->threads);
+	if (t->proc_dir >= 0)
+		close(t->proc_dir);
+}
+
+void freeze_release(struct frozen *f)
+{
+	/* Children first: a parent that runs must not find a child that does not. */
+	for (size_t i = f->tasks.n; i-- > 0;)
+		frozen_task_release(&f->tasks.v[i]);
+	vec_release(&f->tasks);
+}
+
+int freeze_kill(struct frozen *f, struct ferry_error *err)
+{
+	int ret = 0;
+	const struct freeze_options *o = f->options.context;
+	for (size_t i = f->tasks.n; i-- > 0;) {
+		pid_t pid = f->tasks.v[i].pid;
+		fault_effect(o->fault, "kill", "task");
+		if (kill(pid, SIGKILL) < 0 && errno != ESRCH && !ret)
+			ret = error_errno(err, FERRY_ERROR_SYSTEM, errno, "killing pid %d", pid);
+	}
+	for (size_t i = f->tasks.n; i-- > 0;) {
+		int pidfd = sys_pidfd_open(f->tasks.v[i].pid, 0);
+		frozen_task_release(&f->tasks.v[i]);
+		struct pollfd p = {.fd = pidfd, .events = POLLIN};
+		if (pidfd >= 0 && poll(&p, 1, o->timeout_ms) == 0 && !ret)
+			ret = error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "pid %d does not end after SIGKILL",
+					f->tasks.v[i].pid);
+		if (pidfd >= 0)
+			close(pidfd);
+	}
+	vec_release(&f->tasks);
+	return ret;
+}
+
+int freeze_inject(struct frozen *f, struct frozen_task *t, struct ferry_inject **ret, struct ferry_error *err)
+{
+	if (!t->inject) {
+		int r = ferry_inject_open(t->threads.v[0], &f->options, &t->inject, err);
+		if (r < 0)
+			return r;
+	}
+	*ret = t->inject;
+	return 0;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stopping a process tree and letting it go. The hold is volatile: threads are stopped by ptrace, so they run on by
+ * themselves when ferry dies.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <ferry/error.h>
+#include <ferry/inject.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "base/vec.h"
+
+struct frozen_task {
+	pid_t pid, ppid;
+	int proc_dir;                   /* /proc/PID */
+	VEC(struct ferry_thread *) threads; /* leader first */
+	struct ferry_inject *inject;    /* opened by freeze_inject() */
+};
+
+struct frozen {
+	VEC(struct frozen_task) tasks; /* parents before children */
+	uint64_t since_ns;             /* CLOCK_MONOTONIC: when the first thread was asked to stop */
+	uint64_t all_ns;               /* when the last one stood */
+	struct ferry_inject_options options;
+};
+
+struct freeze_options {
+	int timeout_ms;
+	const struct fault *fault;
+	const struct log_sink *log;
+};
+
+/*
+ * Seize and stop every thread of root and of its descendants. On failure everything runs again.
+ * NO_SUCH_TASK, BUSY_TASK, TIMEOUT, TARGET_CHANGED (the tree kept growing).
+ */
+must_check int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen *ret, struct ferry_error *err);
+
+/* Let every thread go on exactly where it was; releases f. */
+void freeze_release(struct frozen *f);
+
+/* Kill every task of the tree and wait until none is left running; releases f. */
+must_check int freeze_kill(struct frozen *f, struct ferry_error *err);
+
+/* The task's injection context, opened at first use. */
+must_check int freeze_inject(struct frozen *f, struct frozen_task *t, struct ferry_inject **ret, struct ferry_error *err);

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sockets in another network namespace, and the question-and-answer of netlink(7), for the files of this room. A socket
+ * stays in the namespace it was made in, so that only its creation has to happen there.
+ */
+#pragma once
+
+#include <libmnl/libmnl.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/macros.h"
+
+/*
+ * socket(2) in the namespace of netns_fd (-1: that of the calling thread); a thread of its own goes there, the
+ * caller never leaves. Returns the descriptor or -errno.
+ */
+must_check int netns_socket(int netns_fd, int domain, int type, int protocol);
+
+/* A netlink socket with room for large requests; close-on-exec. */
+must_check int netlink_open(int netns_fd, int protocol, struct mnl_socket **ret_socket);
+
+/*
+ * Send one request and hand every message of the answer to 'each' until the answer ends. each returns 0 to go on or
+ * -errno; it may be NULL when only success matters. Returns 0 or -errno (the kernel's, or each's).
+ */
+must_check int netlink_ask(struct mnl_socket *socket, struct nlmsghdr *request,
+			   int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx);
+
+/* A request about a device by its name, for ioctl(2). -ENODEV: no device can have that name. */
+struct ifreq;
+must_check int device_request(const char *device, struct ifreq *ret_request);
+
+static inline void cleanup_mnl_p(struct mnl_socket **socket)
+{
+	if (*socket)
+		mnl_socket_close(*socket);
+}
+
+#define _cleanup_mnl_ __attribute__((cleanup(cleanup_mnl_p)))

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what ferry knows about the vdso of its own process. Kernel interface: vdso(7), /proc/self/maps;
+ * arch/x86/entry/vdso (the data mappings lie right below the code; mremap(2) of them is supported since 4.8).
+ */
+#include "host/vdso.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+
+enum { VDSO_SLACK_ALIGN = 16, VDSO_MAPS_MAX = 16 << 20 };
+
+size_t vdso_elf_bytes(const unsigned char *code, size_t n)
+{
+	Elf64_Ehdr head;
+	if (n < sizeof(head))
+		return 0;
+	memcpy(&head, code, sizeof(head));
+	if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64)
+		return 0;
+	size_t end = head.e_shoff + (size_t)head.e_shnum * head.e_shentsize;
+	if (head.e_shoff > n || end > n)
+		return 0;
+	/* A section may reach beyond the section headers. */
+	for (unsigned i = 0; i < head.e_shnum; i++) {
+		Elf64_Shdr section;
+		if (head.e_shentsize < sizeof(section))
+			return 0;
+		memcpy(&section, code + head.e_shoff + (size_t)i * head.e_shentsize, sizeof(section));
+		if (section.sh_type != SHT_NOBITS && section.sh_offset + section.sh_size <= n)
+			end = MAX(end, section.sh_offset + section.sh_size);
+	}
+	return end;
+}
+
+static void vdso_take_line(struct vdso *v, const char *line)
+{
+	uint64_t start, end;
+	char name[32] = "";
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %*s %*s %31s", &start, &end, name) != 3)
+		return;
+	bool code = !strcmp(name, "[vdso]");
+	if ((!code && strncmp(name, "[vvar", 5)) || v->n_parts == VDSO_PARTS)
+		return;
+	v->parts[v->n_parts++] = (struct vdso_part){start, end - start};
+	if (!v->start)
+		v->start = start;
+	v->end = end;
+	if (code) {
+		v->code = start;
+		v->code_bytes = end - start;
+	}
+}
+
+int vdso_find(struct vdso *ret, struct ferry_error *err)
+{
+	_cleanup_free_ char *maps = NULL;
+	size_t n;
+	int r = fd_read_path(AT_FDCWD, "/proc/self/maps", VDSO_MAPS_MAX, &maps, &n);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading /proc/self/maps");
+	struct vdso v = {0};
+	char *rest = maps, *line;
+	while ((line = strsep(&rest, "\n")))
+		vdso_take_line(&v, line);
+	size_t elf = v.code ? vdso_elf_bytes((const unsigned char *)v.code, v.code_bytes) : 0;
+	if (!elf) {
+		error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOENT, "this kernel maps no vdso into processes");
+		error_hint(err, "boot without vdso=0");
+		return -ENOENT;
+	}
+	v.slack = align_up(elf, VDSO_SLACK_ALIGN);
+	*ret = v;
+	return 0;
+}
+
+int vdso_write_slack(const struct vdso *v, const void *bytes, size_t n, uint64_t *ret_offset, struct ferry_error *err)
+{
+	if (v->slack + n > v->code_bytes)
+		return error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOSPC,
+				 "the vdso has no room for %zu bytes behind its own", n);
+	_cleanup_close_ int mem = fd_open(AT_FDCWD, "/proc/self/mem", O_RDWR, 0);
+	int r = mem < 0 ? mem : fd_pwrite_all(mem, bytes, n, v->code + v->slack);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "writing to the vdso through /proc/self/mem");
+	*ret_offset = v->code - v->start + v->slack;
+	return 0;
+}

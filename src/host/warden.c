@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the warden process and its log.
+ *
+ * Kernel interface: ptrace(2) PTRACE_O_TRACEEXIT; a tracee that dies by SIGKILL stops at PTRACE_EVENT_EXIT
+ * since Linux 5.0 (kernel/signal.c), and a tracer's tracees are released only in exit_notify(), after that stop.
+ * Does not handle: a second SIGKILL to a worker that the warden holds already, or a warden that dies together
+ * with the worker.
+ */
+#include "host/warden.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+
+enum { WARDEN_ENTRIES = 40000 };
+
+struct warden_entry {
+	uint32_t op; /* enum warden_op; 0 = struck out; written last */
+	int32_t next_free;
+	int64_t object;
+	uint64_t value;
+	char data[WARDEN_DATA_BYTES];
+};
+
+struct warden_log {
+	uint32_t n;
+	uint32_t committed;
+	uint32_t over; /* the worker ends in peace */
+	struct warden_entry entries[WARDEN_ENTRIES];
+};
+
+struct warden {
+	struct warden_log *log;
+	const struct warden_actions *actions;
+	int pipe; /* the worker's end; the warden sees it close */
+	pid_t pid;
+	int free_entry; /* head of the list of struck out entries, -1 none */
+};
+
+/* A socket of the worker, as seen by whoever carries out an entry. */
+static int warden_object_fd(int worker_pidfd, int64_t object)
+{
+	if (worker_pidfd < 0)
+		return fd_dup((int)object, 3);
+	int fd = (int)syscall(SYS_pidfd_getfd, worker_pidfd, (int)object, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+static void warden_on_socket(const struct warden *w, const struct warden_entry *e, int worker_pidfd)
+{
+	_cleanup_close_ int fd = warden_object_fd(worker_pidfd, e->object);
+	if (fd < 0)
+		return;
+	int value = (int)e->value;
+	if (e->op == WARDEN_TCP_RESUME && w->actions->tcp_resume)
+		w->actions->tcp_resume(fd, e->data);
+	else if (e->op == WARDEN_PEEK_OFF && setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &value, sizeof(value)) < 0)
+		return;
+}
+
+static void warden_thaw(const char *path)
+{
+	/* v2 takes "0" in cgroup.freeze, v1 "THAWED" in freezer.state; the path names the file. */
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, O_WRONLY, 0);
+	const char *word = strstr(path, "freezer.state") ? "THAWED" : "0";
+	if (fd >= 0 && fd_write_all(fd, word, strlen(word)) < 0)
+		return;
+}
+
+static void warden_wake(uint64_t address)
+{
+	uint32_t *word = (uint32_t *)address;
+	__atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
+}
+
+static bool warden_counts(const struct warden *w, const struct warden_entry *e)
+{
+	bool depends = e->op == WARDEN_TCP_RESUME || e->op == WARDEN_NET_UNLOCK;
+	if (!depends || e->value == WARDEN_ALWAYS)
+		return true;
+	return (e->value == WARDEN_ONCE_COMMITTED) == (w->log->committed != 0);
+}
+
+static void warden_carry_out(const struct warden *w, const struct warden_entry *e, int worker_pidfd)
+{
+	switch ((enum warden_op)e->op) {
+	case WARDEN_TCP_RESUME:
+	case WARDEN_PEEK_OFF:
+		warden_on_socket(w, e, worker_pidfd);
+		break;
+	case WARDEN_KILL:
+		if (!w->log->committed && __atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST))
+			kill((pid_t)e->object, SIGKILL);
+		break;
+	case WARDEN_WAKE:
+		if (w->log->committed)
+			warden_wake(e->value);
+		break;
+	case WARDEN_NET_UNLOCK:
+		if (w->actions->net_unlock)
+			w->actions->net_unlock(e->data);
+		break;
+	case WARDEN_THAW:
+		warden_thaw(e->data);
+		break;
+	case WARDEN_UNLINK:
+		if (!w->log->committed)
+			unlink(e->data);
+		break;
+	case WARDEN_ADDRESS_ADD:
+		if (w->actions->address_add)
+			w->actions->address_add(e->data);
+		break;
+	}
+}
+
+/* Latest change first; a change that was made on top of another is taken back before it. */
+static void warden_replay(struct warden *w, int worker_pidfd)
+{
+	for (uint32_t i = __atomic_load_n(&w->log->n, __ATOMIC_SEQ_CST); i-- > 0;) {
+		struct warden_entry *e = &w->log->entries[i];
+		if (!__atomic_load_n(&e->op, __ATOMIC_SEQ_CST))
+			continue;
+		if (warden_counts(w, e))
+			warden_carry_out(w, e, worker_pidfd);
+		__atomic_store_n(&e->op, 0, __ATOMIC_SEQ_CST);
+	}
+}
+
+static void warden_watch_pipe(struct warden *w, int pipe_fd)
+{
+	char byte;
+	while (read(pipe_fd, &byte, 1) < 0 && errno == EINTR)
+		continue;
+	if (!w->log->over)
+		warden_replay(w, -1);
+}
+
+/* The worker's life as its tracer sees it: signals pass through, the end is held until the log is replayed. */
+static void warden_watch_worker(struct warden *w, pid_t worker, int worker_pidfd)
+{
+	int status;
+	for (;;) {
+		pid_t who = waitpid(worker, &status, __WALL);
+		if (who < 0 && errno == EINTR)
+			continue;
+		if (who < 0 || WIFEXITED(status) || WIFSIGNALED(status))
+			return;
+		if (status >> 8 == (SIGTRAP | (PTRACE_EVENT_EXIT << 8))) {
+			if (!w->log->over)
+				warden_replay(w, worker_pidfd);
+			ptrace(PTRACE_DETACH, worker, 0, 0);
+			return;
+		}
+		int signal_number = WSTOPSIG(status);
+		if (status >> 16 == PTRACE_EVENT_STOP) {
+			/* SIGSTOP to a worker is a group stop: stay stopped but listen. */
+			ptrace(signal_number == SIGTRAP ? PTRACE_CONT : PTRACE_LISTEN, worker, 0, 0);
+			continue;
+		}
+		ptrace(PTRACE_CONT, worker, 0, signal_number);
+	}
+}
+
+static void warden_main(struct warden *w, pid_t worker, int pipe_fd)
+{
+	setsid();
+	prctl(PR_SET_NAME, "ferry-warden");
+	_cleanup_close_ int worker_pidfd = (int)syscall(SYS_pidfd_open, worker, 0);
+	int keep[] = {MIN(pipe_fd, worker_pidfd), MAX(pipe_fd, worker_pidfd)};
+	fd_close_others(0, keep, 2);
+	bool traces = worker_pidfd >= 0 && !ptrace(PTRACE_SEIZE, worker, 0, PTRACE_O_TRACEEXIT);
+	char ready = traces ? 't' : 'p';
+	if (write(pipe_fd, &ready, 1) != 1)
+		return;
+	if (traces)
+		warden_watch_worker(w, worker, worker_pidfd);
+	else
+		warden_watch_pipe(w, pipe_fd);
+}
+
+static void warden_free(struct warden *w)
+{
+	if (!w)
+		return;
+	if (w->log)
+		munmap(w->log, sizeof(*w->log));
+	if (w->pipe >= 0)
+		close(w->pipe);
+	free(w);
+}
+
+int warden_start(const struct warden_actions *actions, const struct fault *fault, struct warden **ret_warden,
+		 struct ferry_error *err)
+{
+	struct warden *w = calloc(1, sizeof(*w));
+	if (!w)
+		return error_memory(err);
+	w->pipe = -1;
+	w->actions = actions;
+	w->free_entry = -1;
+	w->log = mmap(NULL, sizeof(*w->log), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (w->log == MAP_FAILED) {
+		w->log = NULL;
+		warden_free(w);
+		return error_memory(err);
+	}
+	int ends[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
+		int code = errno;
+		warden_free(w);
+		return error_errno(err, FERRY_ERROR_SYSTEM, code, "creating the warden's socket");
+	}
+	pid_t worker = getpid();
+	fault_effect(fault, "start", "warden");
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0); /* Yama: the tracer is a child */
+	w->pid = fork();
+	if (!w->pid) {
+		close(ends[0]);
+		warden_main(w, worker, ends[1]);
+		_exit(0);
+	}
+	int code = errno;
+	close(ends[1]);
+	w->pipe = ends[0];
+	char ready;
+	if (w->pid < 0 || fd_read_all(w->pipe, &ready, 1) < 0) {
+		pid_t pid = w->pid;
+		warden_free(w);
+		return error_errno(err, FERRY_ERROR_SYSTEM, pid < 0 ? code : EPIPE, "starting the warden");
+	}
+	*ret_warden = w;
+	return 0;
+}
+
+int warden_arm(struct warden *w, enum warden_op op, int64_t object, uint64_t value, const void *data, size_t n)
+{
+	if (!w)
+		return 0;
+	if (n > WARDEN_DATA_BYTES)
+		return -ENAMETOOLONG;
+	int i = w->free_entry;
+	if (i >= 0)
+		w->free_entry = w->log->entries[i].next_free;
+	else if (w->log->n < WARDEN_ENTRIES)
+		i = (int)w->log->n;
+	else
+		return -ENOSPC;
+	struct warden_entry *e = &w->log->entries[i];
+	e->object = object;
+	e->value = value;
+	memset(e->data, 0, sizeof(e->data));
+	if (n)
+		memcpy(e->data, data, n);
+	__atomic_store_n(&e->op, op, __ATOMIC_SEQ_CST);
+	if ((uint32_t)i == w->log->n)
+		__atomic_store_n(&w->log->n, w->log->n + 1, __ATOMIC_SEQ_CST);
+	return i;
+}
+
+void warden_disarm(struct warden *w, int entry)
+{
+	if (!w || entry < 0)
+		return;
+	struct warden_entry *e = &w->log->entries[entry];
+	__atomic_store_n(&e->op, 0, __ATOMIC_SEQ_CST);
+	e->next_free = w->free_entry;
+	w->free_entry = entry;
+}
+
+void warden_undo_all(struct warden *w)
+{
+	if (w)
+		warden_replay(w, -1);
+}
+
+void warden_commit(struct warden *w)
+{
+	if (w)
+		__atomic_store_n(&w->log->committed, 1, __ATOMIC_SEQ_CST);
+}
+
+pid_t warden_pid(const struct warden *w)
+{
+	return w ? w->pid : 0;
+}
+
+void warden_stop(struct warden *w)
+{
+	if (!w)
+		return;
+	/* Its end comes with the worker's, by the end of file or the exit event; nothing is left to undo. */
+	__atomic_store_n(&w->log->over, 1, __ATOMIC_SEQ_CST);
+	warden_free(w);
+}

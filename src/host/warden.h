@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The warden: a tiny process in a session of its own that puts things right when the worker of a job is killed.
+ *
+ * It traces the worker (PTRACE_SEIZE with PTRACE_O_TRACEEXIT), so a worker that gets SIGKILL stops at
+ * PTRACE_EVENT_EXIT with all its descriptors still open and with every target that the worker traces still stopped. The
+ * warden replays the log there and lets the worker go only then: no target ever runs with one of our changes in place.
+ * Where tracing is impossible (a debugger holds the worker) the warden acts at the end of file on a pipe.
+ *
+ * The worker must have all signals blocked: each signal delivered to a traced process would stop it.
+ *
+ * Every change to the outside is entered before it is made (warden_arm) and struck out when it was taken back or became
+ * right (warden_disarm). The log lies in memory that both share.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <ferry/error.h>
+
+#include "base/fault.h"
+#include "base/macros.h"
+
+enum warden_op {
+	WARDEN_TCP_RESUME = 1,  /* object: socket in the worker: leave repair mode; value: when; data: what resuming needs */
+	WARDEN_PEEK_OFF,        /* object: socket in the worker; value: SO_PEEK_OFF as it was */
+	WARDEN_KILL,            /* object: PID of a task that must not run, value: address of a word in shared memory that is
+				   not 0 once the task exists; killed unless the job was committed */
+	WARDEN_WAKE,            /* value: address of a futex word in shared memory: set to 1 and woken once committed */
+	WARDEN_NET_UNLOCK,      /* value: when; data: id of a network lock */
+	WARDEN_THAW,            /* data: path of a frozen cgroup */
+	WARDEN_UNLINK,          /* data: path of a file to remove unless the job was committed */
+	WARDEN_ADDRESS_ADD,     /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
+};
+
+/* Value of WARDEN_TCP_RESUME and WARDEN_NET_UNLOCK: when the entry counts. */
+enum warden_when { WARDEN_ALWAYS, WARDEN_ONCE_COMMITTED, WARDEN_UNLESS_COMMITTED };
+
+struct warden;
+
+/* How a kind of entry is undone by rooms that the warden's room may not include. */
+struct warden_actions {
+	int (*tcp_resume)(int socket, const void *data);
+	int (*net_unlock)(const char *id);
+	int (*address_add)(const char *text);
+};
+
+/* Start the warden of the calling process. The caller traces nothing yet and has all signals blocked. */
+must_check int warden_start(const struct warden_actions *actions, const struct fault *fault, struct warden **ret_warden,
+			    struct ferry_error *err);
+
+/* Bytes that an entry can carry beside its numbers; strings include their NUL. */
+enum { WARDEN_DATA_BYTES = 88 };
+
+/*
+ * Enter a change. Returns the entry's number, or -ENOSPC when the log is full, -ENAMETOOLONG when n is too large: then
+ * the change must not be made. warden may be NULL: nothing is logged, 0 is returned.
+ */
+must_check int warden_arm(struct warden *w, enum warden_op op, int64_t object, uint64_t value, const void *data, size_t n);
+void warden_disarm(struct warden *w, int entry);
+
+/* Do what an armed entry says now, in the worker itself, and strike it out. */
+void warden_undo_all(struct warden *w);
+
+/* From now on what the job made stays: WARDEN_KILL entries are void, WARDEN_WAKE is carried out. */
+void warden_commit(struct warden *w);
+
+/* PID of the warden process, for tests that pick victims. */
+pid_t warden_pid(const struct warden *w);
+
+/* Nothing is armed any more: let the warden end, and wait for that. */
+void warden_stop(struct warden *w);

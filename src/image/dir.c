@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns what reading and writing an image directory have in common: the list of files, and the mark of a spent one. */
+#include "image/dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "image/dir_private.h"
+
+enum { HASH_BUFFER = 1 << 20 }; /* bytes */
+
+/* ---- the list of files ---- */
+
+const char *image_dir__written_name(const char *name)
+{
+	return strcmp(name, IMAGE_INVENTORY_NAME) ? name : IMAGE_INVENTORY_NEW;
+}
+
+static size_t slot_of(const struct image_dir *dir, const char *name)
+{
+	size_t mask = dir->n_slots - 1, i = XXH3_64bits(name, strlen(name)) & mask;
+	while (dir->slots[i] && strcmp(dir->entries.v[dir->slots[i] - 1].name, name))
+		i = (i + 1) & mask;
+	return i;
+}
+
+struct image_dir_entry *image_dir__find(const struct image_dir *dir, const char *name)
+{
+	size_t i = dir->n_slots ? slot_of(dir, name) : 0;
+	return dir->n_slots && dir->slots[i] ? &dir->entries.v[dir->slots[i] - 1] : NULL;
+}
+
+static int grow_slots(struct image_dir *dir)
+{
+	size_t n = dir->n_slots ? dir->n_slots * 2 : 64;
+	uint32_t *slots = calloc(n, sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	free(dir->slots);
+	dir->slots = slots;
+	dir->n_slots = n;
+	for (size_t i = 0; i < dir->entries.n; i++)
+		dir->slots[slot_of(dir, dir->entries.v[i].name)] = (uint32_t)i + 1;
+	return 0;
+}
+
+struct image_dir_entry *image_dir__add(struct image_dir *dir, const char *name)
+{
+	if (dir->entries.n * 2 >= dir->n_slots && grow_slots(dir) < 0)
+		return NULL;
+	size_t slot = slot_of(dir, name);
+	struct image_dir_entry *entry = vec_push(&dir->entries);
+	if (!entry)
+		return NULL;
+	snprintf(entry->name, sizeof(entry->name), "%s", name);
+	dir->slots[slot] = (uint32_t)dir->entries.n;
+	return entry;
+}
+
+struct image_checksum image_dir__checksum_from(XXH128_hash_t hash)
+{
+	struct image_checksum checksum;
+	XXH128_canonical_t canonical;
+	XXH128_canonicalFromHash(&canonical, hash);
+	memcpy(checksum.bytes, canonical.digest, sizeof(checksum.bytes));
+	return checksum;
+}
+
+void image_dir__set_closed(struct image_dir *dir, size_t index, uint64_t size, XXH128_hash_t hash)
+{
+	struct image_dir_entry *entry = &dir->entries.v[index];
+	entry->size = size;
+	entry->checksum = image_dir__checksum_from(hash);
+	entry->closed = true;
+}
+
+bool image_dir__is_service(const char *name)
+{
+	enum image_kind kind;
+	uint64_t id;
+	return image_file_parse_name(name, &kind, &id) == 0 &&
+	       image_file_info(kind)->header == IMAGE_HEADER_SERVICE;
+}
+
+bool image_dir__is_pages(const char *name)
+{
+	enum image_kind kind;
+	uint64_t id;
+	return image_file_parse_name(name, &kind, &id) == 0 && kind == IMAGE_PAGES;
+}
+
+/* Size and checksum of limit bytes (or all) of an open file, from its start. */
+int image_dir__hash_file(int fd, uint64_t limit, uint64_t *ret_size, struct image_checksum *ret)
+{
+	_cleanup_free_ uint8_t *bytes = malloc(HASH_BUFFER);
+	XXH3_state_t *state = XXH3_createState();
+	if (!bytes || !state) {
+		XXH3_freeState(state);
+		return -ENOMEM;
+	}
+	XXH3_128bits_reset(state);
+	uint64_t size = 0;
+	int r = 0;
+	while (size < limit) {
+		ssize_t n = pread(fd, bytes, (size_t)MIN(limit - size, (uint64_t)HASH_BUFFER), (off_t)size);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			r = -errno;
+		if (n <= 0)
+			break;
+		XXH3_128bits_update(state, bytes, (size_t)n);
+		size += (uint64_t)n;
+	}
+	*ret = image_dir__checksum_from(XXH3_128bits_digest(state));
+	*ret_size = size;
+	XXH3_freeState(state);
+	return r;
+}
+
+int image_dir__open_listing(int dir_fd, DIR **ret)
+{
+	int fd = fd_open(dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+	if (fd < 0)
+		return fd;
+	*ret = fdopendir(fd);
+	if (*ret)
+		return 0;
+	int code = errno;
+	close(fd);
+	return -code;
+}
+
+/* ---- small questions ---- */
+
+int image_dir_fd(const struct image_dir *dir)
+{
+	return dir->fd;
+}
+
+const char *image_dir_path(const struct image_dir *dir)
+{
+	return dir->path;
+}
+
+bool image_dir_has_manifest(const struct image_dir *dir)
+{
+	return dir->has_manifest;
+}
+
+void image_dir_id(const struct image_dir *dir, uint64_t *ret_hi, uint64_t *ret_lo)
+{
+	*ret_hi = dir->id_hi;
+	*ret_lo = dir->id_lo;
+}
+
+void image_dir_id_text(const struct image_dir *dir, char ret_text[37])
+{
+	uint64_t hi = dir->id_hi, lo = dir->id_lo;
+	snprintf(ret_text, 37, "%08x-%04x-%04x-%04x-%012" PRIx64, (uint32_t)(hi >> 32),
+		 (uint32_t)(hi >> 16) & 0xffff, (uint32_t)hi & 0xffff, (uint32_t)(lo >> 48),
+		 lo & 0xffffffffffff);
+}
+
+uint32_t image_dir_next_pages_id(struct image_dir *dir)
+{
+	return ++dir->next_pages_id;
+}
+
+bool image_dir_has(const struct image_dir *dir, enum image_kind kind, uint64_t id)
+{
+	char name[IMAGE_NAME_MAX];
+	image_file_name(kind, id, name);
+	if (dir->has_manifest && !image_dir__is_service(name) && kind != IMAGE_FERRY_MANIFEST &&
+	    !image_dir__find(dir, name))
+		return false;
+	return faccessat(dir->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+struct image_dir *image_dir__new(const char *path)
+{
+	struct image_dir *dir = calloc(1, sizeof(*dir));
+	if (!dir)
+		return NULL;
+	dir->fd = dir->parent_fd = dir->marker_fd = -EBADF;
+	dir->path = strdup(path);
+	if (!dir->path) {
+		free(dir);
+		return NULL;
+	}
+	return dir;
+}
+
+void image_dir_free(struct image_dir *dir)
+{
+	if (!dir)
+		return;
+	if (dir->writing)
+		image_dir_abort(dir);
+	cleanup_close_p(&dir->fd);
+	cleanup_close_p(&dir->parent_fd);
+	cleanup_close_p(&dir->marker_fd);
+	vec_release(&dir->entries);
+	free(dir->slots);
+	free(dir->path);
+	free(dir);
+}
+
+static int compare_files(const void *a, const void *b)
+{
+	const struct image_dir_file *x = a, *y = b;
+	if (x->kind != y->kind)
+		return x->kind < y->kind ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+int image_dir_list(struct image_dir *dir, struct image_dir_file **ret_files, size_t *ret_n,
+		   struct ferry_error *err)
+{
+	VEC(struct image_dir_file) files = {0};
+	_cleanup_closedir_ DIR *listing = NULL;
+	int r = image_dir__open_listing(dir->fd, &listing);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot list '%s'", dir->path);
+	for (struct dirent *e; errno = 0, (e = readdir(listing));) {
+		enum image_kind kind;
+		uint64_t id;
+		struct stat st;
+		if (image_file_parse_name(e->d_name, &kind, &id) < 0 ||
+		    fstatat(dir->fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+			continue;
+		struct image_dir_file *file = vec_push(&files);
+		if (!file) {
+			vec_release(&files);
+			return error_memory(err);
+		}
+		*file = (struct image_dir_file){kind, id, (uint64_t)st.st_size};
+	}
+	if (files.n)
+		qsort(files.v, files.n, sizeof(*files.v), compare_files);
+	*ret_files = files.v;
+	*ret_n = files.n;
+	return 0;
+}
+
+/* ---- an image restores once ---- */
+
+int image_dir_mark_spent(struct image_dir *dir, struct ferry_error *err)
+{
+	_cleanup_close_ int fd =
+		fd_open(dir->fd, IMAGE_SPENT_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+	if (fd == -EEXIST) {
+		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "the image in '%s' was restored before",
+			  dir->path);
+		error_hint(err, "restoring it again runs the same work a second time");
+		return -EEXIST;
+	}
+	if (fd < 0)
+		return image_io_error(err, -fd, "cannot create", IMAGE_SPENT_NAME);
+	int r = 0;
+	if (fsync(fd) < 0 || fsync(dir->fd) < 0) {
+		r = image_io_error(err, errno, "cannot sync", IMAGE_SPENT_NAME);
+		unlinkat(dir->fd, IMAGE_SPENT_NAME, 0);
+	}
+	return r;
+}
+
+int image_dir_is_spent(const struct image_dir *dir)
+{
+	if (faccessat(dir->fd, IMAGE_SPENT_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return 1;
+	return errno == ENOENT ? 0 : -errno;
+}
+
+int image_dir_unmark_spent(struct image_dir *dir, struct ferry_error *err)
+{
+	if (unlinkat(dir->fd, IMAGE_SPENT_NAME, 0) < 0 && errno != ENOENT)
+		return image_io_error(err, errno, "cannot remove", IMAGE_SPENT_NAME);
+	if (fsync(dir->fd) < 0)
+		return image_io_error(err, errno, "cannot sync the directory", dir->path);
+	return 0;
+}

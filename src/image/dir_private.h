@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What file.c and dir.c know of each other. */
+#pragma once
+
+#include <dirent.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <xxhash.h>
+
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/vec.h"
+#include "image/dir.h"
+#include "image/file.h"
+
+struct image_dir_entry {
+	char name[IMAGE_NAME_MAX];
+	uint64_t size; /* bytes */
+	struct image_checksum checksum;
+	bool closed; /* size and checksum are final */
+};
+
+struct image_dir {
+	int fd;
+	int parent_fd; /* where path starts; for removing a directory that we made */
+	char *path;
+	const struct fault *fault;
+	const struct log_sink *log;
+
+	bool writing;
+	bool made; /* mkdir was ours */
+	bool over; /* finished or aborted */
+	struct image_dir_create create;
+	int marker_fd; /* IMAGE_UNFINISHED_NAME, locked while we write */
+	struct image_writer *writers;
+	uint32_t next_pages_id;
+
+	bool has_manifest;
+	uint64_t id_hi, id_lo;
+	VEC(struct image_dir_entry) entries; /* files of this write, or those of the manifest */
+	uint32_t *slots;                     /* hash table: index of an entry + 1, 0 = free */
+	size_t n_slots;                      /* a power of two, or 0 */
+};
+
+#define IMAGE_INVENTORY_NAME "inventory.img"
+#define IMAGE_MANIFEST_NAME "ferry-manifest.img"
+
+/* Names in the directory that are no image files. */
+#define IMAGE_UNFINISHED_NAME "ferry-unfinished"  /* there while a write goes on, and after it was killed */
+#define IMAGE_INVENTORY_NEW "ferry-inventory.new" /* the inventory before the image is complete */
+#define IMAGE_PARENT_NAME "parent"
+
+/* The name under which a file is written: all but the inventory have their final one. */
+const char *image_dir__written_name(const char *name);
+
+struct image_dir_entry *image_dir__find(const struct image_dir *dir, const char *name);
+
+/* Add a file that is not in the list; NULL when memory is short. */
+struct image_dir_entry *image_dir__add(struct image_dir *dir, const char *name);
+
+void image_dir__set_closed(struct image_dir *dir, size_t index, uint64_t size, XXH128_hash_t hash);
+
+bool image_dir__is_service(const char *name);
+bool image_dir__is_pages(const char *name);
+
+struct image_checksum image_dir__checksum_from(XXH128_hash_t hash);
+
+/* Size and checksum of limit bytes (or all) of an open file, from its start. */
+must_check int image_dir__hash_file(int fd, uint64_t limit, uint64_t *ret_size, struct image_checksum *ret);
+
+/* The directory's names, from the first on. */
+must_check int image_dir__open_listing(int dir_fd, DIR **ret);
+
+/* An empty structure without descriptors; NULL when memory is short. */
+struct image_dir *image_dir__new(const char *path);
+
+/* Discard writers that are still open. */
+void image_writer__discard_all(struct image_dir *dir);
+
+/* Checksum of everything written so far. */
+int image_writer__digest(struct image_writer *w, XXH128_hash_t *ret, struct ferry_error *err);
+
+/* Set the error for a failed system call on a file of an image: what means "disk full" becomes NO_SPACE. */
+int image_io_error(struct ferry_error *err, int code, const char *what, const char *name);

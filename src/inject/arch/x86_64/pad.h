@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The landing pad's layout; the code is in pad.S, how it is used in inject/slot.h. */
+#pragma once
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/user.h>
+
+#include "base/macros.h"
+
+#define PAD_MAGIC 0x6461707972726566u /* "ferrypad" */
+#define PAD_UNMAPS 4
+#define PAD_SYSCALL_BYTES 2
+
+/* First in a slot: tells a later ferry what it has found. */
+struct pad_head {
+	uint64_t magic;
+	uint32_t tid;
+	uint32_t spare;
+};
+
+/* Read by pad.S: the offsets are repeated there. */
+struct pad_data {
+	uint64_t mask;
+	uint64_t zero[2];
+	uint64_t result_nr;  /* call that gives back the result of the call at ferry__pad_call_undo; 0 = none */
+	uint64_t result_arg; /* its second argument */
+	struct {
+		uint64_t bytes, address;
+	} unmap[PAD_UNMAPS];
+	uint64_t unmap_end;
+	uint64_t wait;    /* address of a 32-bit word that must be zero before anything is unmapped */
+	uint64_t release; /* address of a word of another thread to clear; 0 = none */
+	uint64_t catch_nr, catch_arg;
+	uint64_t probe_nr; /* ppoll or 0 */
+	uint64_t mask_nr;  /* rt_sigprocmask or 0 */
+	uint64_t rip, rax;
+	uint64_t eintr_rip, eintr_rax; /* the same, when a signal handler has run on the way out */
+	uint64_t rcx, r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rdx, rsi, rdi, rsp;
+};
+
+#define PAD_DATA_AT(field, offset) \
+	static_assert(offsetof(struct pad_data, field) == (offset), "pad.S reads " #field " elsewhere")
+
+PAD_DATA_AT(unmap, 40);
+PAD_DATA_AT(wait, 112);
+PAD_DATA_AT(catch_nr, 128);
+PAD_DATA_AT(rip, 160);
+PAD_DATA_AT(rcx, 192);
+PAD_DATA_AT(rsp, 304);
+static_assert(sizeof(struct pad_head) == 16, "pad.S has a head of 16 bytes");
+static_assert(sizeof(struct pad_data) == 312, "pad.S has 312 bytes of data");
+
+extern const unsigned char ferry__pad[], ferry__pad_call[], ferry__pad_call_undo[], ferry__pad_run[];
+extern const unsigned char ferry__pad_catch[], ferry__pad_tail[], ferry__pad_data[], ferry__pad_end[];
+
+#define PAD_OFFSET(label) ((uint64_t)((label)-ferry__pad))
+
+/* Bytes of one slot, a multiple of 8. Checked against pad.S by a unit test. */
+#define PAD_CODE_BYTES 384
+#define PAD_BYTES (PAD_CODE_BYTES + sizeof(struct pad_data))
+
+/* Fill the register part: 'normal' is where the thread goes on, 'eintr' where when a handler has run. */
+void pad_data_set_regs(struct pad_data *data, const struct user_regs_struct *normal,
+		       const struct user_regs_struct *eintr);

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what a stop does to a system call and to a restartable sequence, and how it is undone.
+ *
+ * A stop wakes a sleeping call. Most calls then leave a number between -512 and -516 in rax, and the kernel makes the
+ * call again on its way back to user mode, or turns it to EINTR when a signal handler runs first. Some return a plain EINTR,
+ * which an application must not see: nothing happened to it. They are in eintr.def.
+ *
+ * Such a call is made again from its beginning: a relative time limit that is not kept by the kernel (epoll_wait,
+ * sigtimedwait, semtimedop, io_getevents, SO_RCVTIMEO) counts anew.
+ *
+ * A call that the kernel has made again by restart_syscall has lost its number. For an image, where restart_syscall means
+ * nothing, it is found in the code before the system call instruction, or told from the arguments.
+ *
+ * rseq: a thread that is sent elsewhere inside a critical section is no longer seen in it by the kernel, so it has to go
+ * on at the abort handler. Kernel interface: PTRACE_GET_RSEQ_CONFIGURATION (Linux 5.13), rseq(2), kernel/rseq.c.
+ */
+#include <ferry/inject.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/rseq.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "inject/internal.h"
+
+enum {
+	ERESTARTSYS = 512,
+	ERESTARTNOINTR = 513,
+	ERESTARTNOHAND = 514,
+	ERESTART_RESTARTBLOCK = 516,
+};
+
+#define SYSCALL_INSN_BYTES 2
+#define INT80_INSN 0x80cd
+
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+
+struct rseq_configuration {
+	uint64_t address;
+	uint32_t bytes, signature, flags, pad;
+};
+
+/* Calls that return EINTR after a mere stop. */
+static const uint16_t eintr_calls[] = {
+#define EINTR_CALL(name, reason) SYS_##name,
+#include "inject/eintr.def"
+#undef EINTR_CALL
+};
+
+enum restart regs_restart(const struct user_regs_struct *regs)
+{
+	if ((long)regs->orig_rax < 0)
+		return RESTART_NONE;
+	switch (-(long)regs->rax) {
+	case ERESTARTSYS:
+	case ERESTARTNOINTR: return RESTART_AGAIN;
+	case ERESTARTNOHAND: return RESTART_NO_HANDLER;
+	case ERESTART_RESTARTBLOCK: return RESTART_BLOCK;
+	default: return RESTART_NONE;
+	}
+}
+
+static bool eintr_listed(const struct user_regs_struct *regs)
+{
+	if ((long)regs->orig_rax < 0 || (long)regs->rax != -EINTR)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(eintr_calls); i++)
+		if (eintr_calls[i] == regs->orig_rax)
+			return true;
+	return false;
+}
+
+/* Signals in one of the two queues, as a mask. */
+static int queue_mask(struct ferry_thread *t, int shared, uint64_t *ret, struct ferry_error *err)
+{
+	siginfo_t infos[16];
+	uint64_t mask = 0;
+	uint32_t first = 0;
+	int n;
+
+	do {
+		n = ferry_thread_peek_signals(t, shared, first, infos, ARRAY_SIZE(infos), err);
+		if (n < 0)
+			return n;
+		for (int i = 0; i < n; i++)
+			if (infos[i].si_signo > 0 && infos[i].si_signo <= 64)
+				mask |= 1ull << (infos[i].si_signo - 1);
+		first += (uint32_t)n;
+	} while (n == ARRAY_SIZE(infos));
+	*ret = mask;
+	return 0;
+}
+
+/* Whether a signal handler will run as soon as the thread goes on. */
+static int handler_is_due(struct ferry_thread *t, struct ferry_error *err)
+{
+	uint64_t own, shared, blocked, caught;
+
+	int r = queue_mask(t, 0, &own, err);
+	if (r >= 0)
+		r = queue_mask(t, 1, &shared, err);
+	if (r >= 0)
+		r = mask_get(t, &blocked, err);
+	if (r < 0)
+		return r;
+	uint64_t due = (own | shared) & ~blocked;
+	if (t->stop == FERRY_STOP_SIGNAL)
+		due |= 1ull << (t->signal - 1);
+	if (!due)
+		return 0;
+	/* A traced task also queues signals that it ignores. */
+	r = thread_status_number(t->tid, "SigCgt:", 16, &caught);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the status of task %d", t->tid);
+	return (due & caught) != 0;
+}
+
+int regs_mend(struct ferry_thread *t, struct ferry_error *err)
+{
+	struct user_regs_struct regs;
+
+	int r = regs_get(t, &regs, err);
+	if (r < 0 || !eintr_listed(&regs))
+		return r;
+	r = handler_is_due(t, err);
+	if (r)
+		return MIN(r, 0);
+	regs_fold(&regs, FERRY_RESUME_IN_PLACE, false);
+	r = regs_set(t, &regs, "mend", err);
+	t->mended = r >= 0;
+	return r;
+}
+
+void regs_set_eintr(struct user_regs_struct *regs)
+{
+	regs->rip += SYSCALL_INSN_BYTES;
+	regs->rax = (uint64_t)-EINTR;
+}
+
+int regs_unmend(struct ferry_thread *t, struct ferry_error *err)
+{
+	struct user_regs_struct regs;
+
+	if (!t->mended)
+		return 0;
+	t->mended = false;
+	int r = handler_is_due(t, err);
+	if (r <= 0)
+		return r;
+	r = regs_get(t, &regs, err);
+	if (r < 0)
+		return r;
+	regs_set_eintr(&regs);
+	return regs_set(t, &regs, "unmend", err);
+}
+
+void regs_fold(struct user_regs_struct *regs, enum ferry_resume_use use, bool compat_call)
+{
+	bool block = regs_restart(regs) == RESTART_BLOCK && use == FERRY_RESUME_IN_PLACE;
+
+	regs->rip -= SYSCALL_INSN_BYTES;
+	if (!block)
+		regs->rax = regs->orig_rax;
+	else
+		regs->rax = compat_call ? 0 : SYS_restart_syscall; /* 0 is the 32-bit table's restart_syscall */
+	regs->orig_rax = ~0ull;
+}
+
+int regs_compat_call(struct ferry_thread *t, const struct user_regs_struct *regs)
+{
+	errno = 0;
+	long word = ptrace(PTRACE_PEEKTEXT, t->tid, regs->rip - SYSCALL_INSN_BYTES, 0);
+	if (word == -1 && errno)
+		return -errno;
+	return (word & 0xffff) == INT80_INSN;
+}
+
+/* --------------------------------------------------------------------- peek */
+
+static int peek_words(struct ferry_thread *t, uint64_t address, uint64_t *words, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		errno = 0;
+		long word = ptrace(PTRACE_PEEKDATA, t->tid, address + 8 * i, 0);
+		if (word == -1 && errno)
+			return -errno;
+		words[i] = (uint64_t)word;
+	}
+	return 0;
+}
+
+/* ------------------------------------------------- what restart_syscall stands for */
+
+/* The calls that leave -516. Once made again by the kernel, their number is gone from the registers. */
+static bool is_restartable(uint32_t nr)
+{
+	return nr == SYS_poll || nr == SYS_nanosleep || nr == SYS_futex || nr == SYS_clock_nanosleep;
+}
+
+#define CODE_WORDS 4
+#define MOV_EAX_IMM32 0xb8
+
+/* From the code before the system call instruction: mov $number, %eax. -ENOENT when there is none near. */
+static long number_from_code(struct ferry_thread *t, const struct user_regs_struct *regs)
+{
+	uint64_t words[CODE_WORDS];
+	unsigned char code[sizeof(words)];
+	uint32_t nr;
+
+	if (peek_words(t, regs->rip - SYSCALL_INSN_BYTES - sizeof(words), words, CODE_WORDS) < 0)
+		return -ENOENT;
+	memcpy(code, words, sizeof(code));
+	for (size_t i = sizeof(code) - 5; i > 0; i--) {
+		memcpy(&nr, code + i + 1, sizeof(nr));
+		if (code[i] == MOV_EAX_IMM32 && is_restartable(nr))
+			return (long)nr;
+	}
+	return -ENOENT;
+}
+
+static bool is_pointer(uint64_t value)
+{
+	return value >= 4096;
+}
+
+static bool is_timespec(struct ferry_thread *t, uint64_t address)
+{
+	uint64_t words[2];
+
+	return is_pointer(address) && !peek_words(t, address, words, 2) && (int64_t)words[0] >= 0 && words[1] < 1000000000;
+}
+
+/* From the arguments, which a restart leaves alone. */
+static long number_from_arguments(struct ferry_thread *t, const struct user_regs_struct *regs)
+{
+	uint64_t futex_op = regs->rsi & ~(uint64_t)(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
+
+	if (!is_pointer(regs->rdi))
+		return regs->rsi <= TIMER_ABSTIME && is_timespec(t, regs->rdx) ? SYS_clock_nanosleep : SYS_poll;
+	if ((futex_op == FUTEX_WAIT || futex_op == FUTEX_WAIT_BITSET) && is_timespec(t, regs->r10))
+		return SYS_futex;
+	if ((!regs->rsi || is_pointer(regs->rsi)) && is_timespec(t, regs->rdi))
+		return SYS_nanosleep;
+	return SYS_poll;
+}
+
+static void find_number(struct ferry_thread *t, struct user_regs_struct *regs)
+{
+	long nr = number_from_code(t, regs);
+
+	regs->orig_rax = (uint64_t)(nr >= 0 ? nr : number_from_arguments(t, regs));
+}
+
+/* --------------------------------------------------------------------- rseq */
+
+int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint64_t *ret_area, struct ferry_error *err)
+{
+	struct rseq_configuration rseq;
+	uint64_t section = 0, signature = 0;
+	struct rseq_cs cs = {0};
+
+	static_assert(sizeof(cs) == 32, "four words");
+	long r = thread_ptrace(t, PTRACE_GET_RSEQ_CONFIGURATION, sizeof(rseq), (uintptr_t)&rseq);
+	if (r == -ESRCH)
+		return thread_failed(t, r, "reading the rseq configuration", err);
+	if (r <= 0 || !rseq.address)
+		return 0;
+	/* What cannot be read, or has another signature, makes the kernel kill the task by itself; nothing is made up here. */
+	if (peek_words(t, rseq.address + offsetof(struct rseq, rseq_cs), &section, 1) < 0 || !section ||
+	    peek_words(t, section, (uint64_t *)&cs, sizeof(cs) / 8) < 0)
+		return 0;
+	if (regs->rip - cs.start_ip >= cs.post_commit_offset || cs.version)
+		return 0;
+	if (peek_words(t, cs.abort_ip - sizeof(uint32_t), &signature, 1) < 0 || (uint32_t)signature != rseq.signature)
+		return 0;
+	regs->rip = cs.abort_ip;
+	*ret_area = rseq.address;
+	return 1;
+}
+
+/* ------------------------------------------------------------- public parts */
+
+int ferry_thread_normalize(struct ferry_thread *t, enum ferry_resume_use use, struct ferry_regs *regs,
+			   struct ferry_error *err)
+{
+	struct user_regs_struct user = regs->user;
+	int done = 0, compat = 0, r = thread_check_stopped(t, "normalizing registers", err);
+	uint64_t area;
+
+	if (r < 0)
+		return r;
+	if (t->mended)
+		done |= FERRY_RESUMED_EINTR;
+	if (regs_restart(&user) != RESTART_NONE) {
+		done |= FERRY_RESUMED_CALL;
+		compat = regs_compat_call(t, &user);
+		if (use == FERRY_RESUME_IMAGE && user.orig_rax == SYS_restart_syscall && compat <= 0)
+			find_number(t, &user);
+		regs_fold(&user, use, compat > 0);
+	}
+	/* A system call ends a sequence, so only a thread that was not in one can be inside. */
+	r = done ? 0 : regs_leave_rseq(t, &user, &area, err);
+	if (r < 0)
+		return r;
+	if (r)
+		done |= FERRY_RESUMED_RSEQ;
+	user.orig_rax = ~0ull;
+	regs->user = user;
+	return done;
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the slots: copies of the landing pad in the target, each with the registers of the thread that is away in it.
+ *
+ * All slots lie in one page and are written by one pwrite(2) to /proc/PID/mem: the kernel copies such a write whole, so a
+ * tracer that is killed has written all of it or nothing. State that concerns two threads can change in one step.
+ *
+ * A dead ferry leaves its slots behind. A thread may still come back to one: a signal handler that ran on the way out
+ * returns into it. So a slot with anything in it is taken only when its thread is gone or has no address of it on its stack.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "inject/internal.h"
+
+#define STACK_SCAN_BYTES (64u << 10)
+#define NEAR_BYTES (1u << 20)
+#define RED_ZONE_BYTES 128u
+
+/* A thread leaves a dead ferry's pad within microseconds, once it gets a CPU. */
+#define PATIENCE_NS 1000000000u
+
+static void slot_image(const struct inject_slot *slot, unsigned char image[static PAD_BYTES])
+{
+	memset(image, 0, PAD_BYTES);
+	if (!slot->thread)
+		return;
+	memcpy(image, ferry__pad, PAD_CODE_BYTES);
+	memcpy(image, &slot->head, sizeof(slot->head));
+	memcpy(image + PAD_CODE_BYTES, &slot->data, sizeof(slot->data));
+}
+
+static int slots_pwrite(struct ferry_inject *inject, int first, int n, const char *effect, struct ferry_error *err)
+{
+	unsigned char image[INJECT_SLOTS * PAD_BYTES];
+	size_t bytes = (size_t)n * PAD_BYTES;
+
+	for (int i = 0; i < n; i++)
+		slot_image(&inject->slots[first + i], image + (size_t)i * PAD_BYTES);
+	inject_effect(&inject->opts, effect);
+	/* One call and no loop: half a slot must not exist. */
+	ssize_t done = pwrite(inject->mem_fd, image, bytes, (off_t)slot_address(inject, first));
+	if (done == (ssize_t)bytes)
+		return 0;
+	int code = done < 0 ? errno : EIO;
+	error_errno(err, FERRY_ERROR_INJECT, code, "writing the landing pad of task %d", inject->tid);
+	error_hint(err, "the kernel must let a tracer write to read-only memory: proc_mem.force_override=ptrace");
+	return -code;
+}
+
+int slots_write(struct ferry_inject *inject, const char *effect, struct ferry_error *err)
+{
+	int first = 0, end = INJECT_SLOTS;
+
+	/* A free slot may hold what a dead ferry left, in use still: leave it alone. */
+	while (first < end && !inject->slots[first].thread)
+		first++;
+	while (end > first && !inject->slots[end - 1].thread)
+		end--;
+	static_assert(INJECT_SLOTS == 2, "a free slot between two used ones would be overwritten");
+	return first < end ? slots_pwrite(inject, first, end - first, effect, err) : 0;
+}
+
+int slot_erase(struct ferry_inject *inject, int slot, struct ferry_error *err)
+{
+	return slots_pwrite(inject, slot, 1, "erase-pad", err);
+}
+
+/* Stack and program pointer of a thread that does not run; -EAGAIN when it runs. */
+static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program)
+{
+	char text[256];
+	unsigned long long stack, program;
+	_cleanup_close_ int fd = fd_openf(O_RDONLY, "/proc/%d/syscall", tid);
+	if (fd < 0)
+		return fd;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return n ? -errno : -ESRCH;
+	text[n] = '\0';
+	/* "NUMBER ARGUMENTS... STACK PROGRAM" or "-1 STACK PROGRAM" or "running" */
+	char *space = strrchr(text, ' ');
+	if (!space || space == text)
+		return -EAGAIN;
+	while (space > text && space[-1] != ' ')
+		space--;
+	if (sscanf(space, "%llx %llx", &stack, &program) != 2)
+		return -EAGAIN;
+	*ret_stack = stack;
+	*ret_program = program;
+	return 0;
+}
+
+/* Whether any of n bytes of the target's memory is an address inside the slot. */
+static bool memory_refers(struct ferry_inject *inject, uint64_t address, uint64_t n, int slot)
+{
+	_cleanup_free_ uint64_t *words = malloc(n);
+	uint64_t from = slot_address(inject, slot), to = from + PAD_BYTES;
+
+	if (!words)
+		return true;
+	ssize_t got = pread(inject->mem_fd, words, n, (off_t)address);
+	for (ssize_t i = 0; i < got / 8; i++)
+		if (words[i] >= from && words[i] < to)
+			return true;
+	return false;
+}
+
+bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t program)
+{
+	const struct inject_slot *s = &inject->slots[slot];
+	uint64_t n = STACK_SCAN_BYTES;
+
+	if (program >= slot_address(inject, slot) && program < slot_address(inject, slot) + PAD_BYTES)
+		return true;
+	stack = align_down(stack, 8);
+	/* On the stack that the pad had, a frame can only be below where it was; elsewhere it may be anywhere above. */
+	if (s->dirty_rsp >= stack && s->dirty_rsp - stack < NEAR_BYTES)
+		n = s->dirty_rsp - stack > RED_ZONE_BYTES ? s->dirty_rsp - RED_ZONE_BYTES - stack : 0;
+	return n && memory_refers(inject, stack, n, slot);
+}
+
+int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
+{
+	unsigned char bytes[PAD_BYTES];
+	struct pad_head head;
+
+	for (int i = 0; i < INJECT_SLOTS; i++) {
+		struct inject_slot *slot = &inject->slots[i];
+		int r = fd_pread_all(inject->mem_fd, bytes, sizeof(bytes), slot_address(inject, i));
+		if (r < 0)
+			return error_errno(err, FERRY_ERROR_INJECT, -r, "reading the landing pad of task %d", inject->tid);
+		memcpy(&head, bytes, sizeof(head));
+		for (size_t j = 0; !slot->dirty && j < sizeof(bytes); j++)
+			slot->dirty = bytes[j];
+		slot->dirty_tid = head.magic == PAD_MAGIC ? (pid_t)head.tid : 0;
+		if (!memcmp(bytes + sizeof(head), ferry__pad + sizeof(head), PAD_CODE_BYTES - sizeof(head)))
+			memcpy(&slot->dirty_rsp, bytes + PAD_CODE_BYTES + offsetof(struct pad_data, rsp), 8);
+	}
+	return 0;
+}
+
+/* Whether a thread may still come back to what a dead ferry left here. */
+static bool slot_in_use(struct ferry_inject *inject, int slot)
+{
+	struct inject_slot *s = &inject->slots[slot];
+	uint64_t stack, program;
+
+	/* Left by another version with slots elsewhere: whose it was cannot be known. Its pads ended long ago. */
+	if (!s->dirty || !s->dirty_tid)
+		return false;
+	int r = thread_pointers(s->dirty_tid, &stack, &program);
+	if (r < 0)
+		return r != -ENOENT && r != -ESRCH;
+	return slot_awaits(inject, slot, stack, program);
+}
+
+bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip)
+{
+	unsigned char code[PAD_CODE_BYTES];
+
+	for (int i = 0; i < INJECT_SLOTS; i++) {
+		if (rip != slot_label(inject, i, ferry__pad_call) + PAD_SYSCALL_BYTES &&
+		    rip != slot_label(inject, i, ferry__pad_call_undo) + PAD_SYSCALL_BYTES)
+			continue;
+		size_t head = sizeof(struct pad_head);
+		return fd_pread_all(inject->mem_fd, code, sizeof(code), slot_address(inject, i)) >= 0 &&
+		       !memcmp(code + head, ferry__pad + head, sizeof(code) - head);
+	}
+	return false;
+}
+
+int slot_find_free(struct ferry_inject *inject, struct ferry_error *err)
+{
+	uint64_t end = time_now_ns() + PATIENCE_NS;
+
+	for (;;) {
+		bool all_away = true;
+		for (int i = 0; i < INJECT_SLOTS; i++) {
+			if (!inject->slots[i].thread && !slot_in_use(inject, i))
+				return i;
+			all_away = all_away && inject->slots[i].thread;
+		}
+		if (all_away)
+			return error_set(err, FERRY_ERROR_INJECT, EBUSY,
+					 "task %d has no landing pad left: %d threads at most can be injected into at a time",
+					 inject->tid, INJECT_SLOTS);
+		if (time_now_ns() > end)
+			break;
+		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+	}
+	error_set(err, FERRY_ERROR_INJECT, EBUSY, "threads of task %d are still in landing pads of a ferry that died",
+		  inject->tid);
+	error_hint(err, "settle all its threads first, or try again when their signal handlers have returned");
+	return -EBUSY;
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the table of kernel capabilities and the limits of the machine. Kernel interface: capget(2), uname(2),
+ * /proc/sys. The probes themselves are in probe_*.c.
+ */
+#include "kernel/caps.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "kernel/probe.h"
+#include "kernel/syscalls.h"
+
+static const struct kern_cap_info cap_infos[KERN_CAP_COUNT] = {
+#define KERN_CAP(name, word_, probe_, version_, text_) \
+	[KERN_CAP_##name] = {.word = word_, .version = version_, .text = text_, .probe = kern_probe_##probe_},
+#include "kernel/caps.def"
+#undef KERN_CAP
+};
+
+const struct kern_cap_info *kern_cap_info(enum kern_cap_id id)
+{
+	return (unsigned)id < KERN_CAP_COUNT ? &cap_infos[id] : NULL;
+}
+
+int kern_cap_find(const char *word)
+{
+	for (int i = 0; i < KERN_CAP_COUNT; i++)
+		if (!strcmp(cap_infos[i].word, word))
+			return i;
+	return -EINVAL;
+}
+
+enum kern_cap_state kern_caps_probe(struct kern_caps *caps, enum kern_cap_id id)
+{
+	if (caps->state[id] == KERN_UNKNOWN) {
+		int reason = 0;
+		caps->state[id] = (uint8_t)cap_infos[id].probe(caps, &reason);
+		caps->reason[id] = (int16_t)reason;
+	}
+	return caps->state[id];
+}
+
+void kern_caps_probe_some(struct kern_caps *caps, const enum kern_cap_id *ids, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		kern_caps_probe(caps, ids[i]);
+}
+
+void kern_caps_probe_all(struct kern_caps *caps)
+{
+	for (int i = 0; i < KERN_CAP_COUNT; i++)
+		kern_caps_probe(caps, i);
+}
+
+int kern_capabilities(uint64_t *ret_effective)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	long r = sys_call(SYS_capget, &header, data);
+	if (r < 0)
+		return (int)r;
+	*ret_effective = (uint64_t)data[1].effective << 32 | data[0].effective;
+	return 0;
+}
+
+/* A sysctl of one number; fallback where it does not exist or cannot be read. */
+static uint64_t read_sysctl(const char *path, uint64_t fallback)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n;
+	char *end;
+	if (fd_read_path(AT_FDCWD, path, 64, &text, &n) < 0)
+		return fallback;
+	errno = 0;
+	uint64_t value = strtoull(text, &end, 10);
+	return errno || end == text ? fallback : value;
+}
+
+static uint32_t read_sysctl32(const char *path, uint32_t fallback)
+{
+	uint64_t value = read_sysctl(path, fallback);
+	return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+int kern_caps_read_limits(struct kern_caps *caps, struct ferry_error *err)
+{
+	struct kern_limits limits = {
+		.pid_max = read_sysctl32("/proc/sys/kernel/pid_max", 32768),
+		.threads_max = read_sysctl32("/proc/sys/kernel/threads-max", 32768),
+		.max_map_count = read_sysctl32("/proc/sys/vm/max_map_count", 65530),
+		.nr_open = read_sysctl32("/proc/sys/fs/nr_open", 1024 * 1024),
+		.file_max = read_sysctl("/proc/sys/fs/file-max", UINT64_MAX),
+		.pipe_max_bytes = read_sysctl32("/proc/sys/fs/pipe-max-size", 1024 * 1024),
+		.cap_last = read_sysctl32("/proc/sys/kernel/cap_last_cap", CAP_LAST_CAP),
+		.overcommit = read_sysctl32("/proc/sys/vm/overcommit_memory", 0),
+	};
+	int r = kern_capabilities(&limits.capabilities);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "capget");
+	for (unsigned i = 0; i <= limits.cap_last && i < 64; i++)
+		if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1)
+			limits.capability_bounding |= 1ULL << i;
+	struct utsname uts;
+	if (uname(&uts) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "uname");
+	snprintf(limits.release, sizeof(limits.release), "%s", uts.release);
+	caps->limits = limits;
+	return 0;
+}
+
+int kern_need(const struct kern_caps *caps, enum kern_cap_id id, const char *what, struct ferry_error *err)
+{
+	if (kern_has(caps, id))
+		return 0;
+	const struct kern_cap_info *info = &cap_infos[id];
+	if (caps && caps->state[id] == KERN_DENIED)
+		return error_errno(err, FERRY_ERROR_PERMISSION, caps->reason[id] ? caps->reason[id] : EPERM,
+				   "%s needs '%s' (%s), which is forbidden here", what, info->word,
+				   info->text);
+	struct utsname uts;
+	if (uname(&uts) < 0)
+		snprintf(uts.release, sizeof(uts.release), "unknown");
+	error_set(err, FERRY_ERROR_KERNEL_FEATURE, EOPNOTSUPP,
+		  "%s needs '%s' (%s); the running kernel %s lacks it", what, info->word, info->text,
+		  uts.release);
+	error_hint(err, "Linux %s or later has it, if it was built with that option.", info->version);
+	return -EOPNOTSUPP;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns credentials of threads: user and group ids, supplementary groups, capability sets, securebits.
+ *
+ * Kernel interface: /proc/PID/task/TID/status, prctl(2) PR_GET_SECUREBITS; setgroups(2), setresgid(2), setfsgid(2),
+ * setresuid(2), setfsuid(2), capset(2), prctl(2) PR_CAPBSET_DROP and PR_CAP_AMBIENT (4.3). All of these act on
+ * the calling thread alone, so every thread restores its own. no_new_privs belongs to prctl.c.
+ */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "base/error.h"
+#include "kernel/caps.h"
+#include "kind/kinds.h"
+#include "model/record.h"
+#include "proc/read.h"
+
+enum { CREDS_CAP_WORDS = 2 };
+
+static void creds_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused, struct script *s)
+{
+	script_call(s, "reading securebits", SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0);
+}
+
+static int creds_caps(struct arena *a, uint64_t set, size_t *ret_n, uint32_t **ret_words)
+{
+	uint32_t words[CREDS_CAP_WORDS] = {(uint32_t)set, (uint32_t)(set >> 32)};
+	*ret_words = arena_copy(a, words, sizeof(words));
+	*ret_n = *ret_words ? CREDS_CAP_WORDS : 0;
+	return *ret_words ? 0 : -ENOMEM;
+}
+
+static int creds_fill(struct arena *a, const struct proc_status *st, CredsEntry *c)
+{
+	c->uid = st->uid.real;
+	c->euid = st->uid.effective;
+	c->suid = st->uid.saved;
+	c->fsuid = st->uid.fs;
+	c->gid = st->gid.real;
+	c->egid = st->gid.effective;
+	c->sgid = st->gid.saved;
+	c->fsgid = st->gid.fs;
+	if (creds_caps(a, st->cap_inheritable, &c->n_cap_inh, &c->cap_inh) < 0 ||
+	    creds_caps(a, st->cap_permitted, &c->n_cap_prm, &c->cap_prm) < 0 ||
+	    creds_caps(a, st->cap_effective, &c->n_cap_eff, &c->cap_eff) < 0 ||
+	    creds_caps(a, st->cap_bounding, &c->n_cap_bnd, &c->cap_bnd) < 0 ||
+	    creds_caps(a, st->cap_ambient, &c->n_cap_amb, &c->cap_amb) < 0)
+		return -ENOMEM;
+	c->groups = arena_copy(a, st->groups, st->n_groups * sizeof(uint32_t));
+	c->n_groups = c->groups ? st->n_groups : 0;
+	if (st->no_new_privs)
+		record_set(c, no_new_privs, 1);
+	return c->groups ? 0 : -ENOMEM;
+}
+
+static int creds_collect_thread(struct collect *c, struct snap_task *t unused, struct snap_thread *th, int proc_dir,
+				const struct answers *a, struct ferry_error *err)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	int r = proc_read_status(proc_dir, &status, err);
+	if (r < 0)
+		return r;
+	CredsEntry *creds = record_new(&c->snap->arena, CredsEntry, creds_entry);
+	if (!creds || creds_fill(&c->snap->arena, &status, creds) < 0)
+		return error_memory(err);
+	if (a->calls[0].ret < 0)
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret, "reading the securebits of thread %d", th->tid);
+	creds->secbits = (uint32_t)a->calls[0].ret;
+	th->core->thread_core->creds = creds;
+	return 0;
+}
+
+static uint64_t creds_words(const uint32_t *words, size_t n)
+{
+	return (n > 0 ? words[0] : 0) | (n > 1 ? (uint64_t)words[1] << 32 : 0);
+}
+
+static void creds_ids(struct script *s, const CredsEntry *c)
+{
+	/* Keep capabilities over the change of user ids; the sets are given exactly afterwards. */
+	script_call(s, "keeping capabilities", SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)->check =
+		BLOB_CHECK_NONE;
+	script_call(s, "setting groups", SYS_setgroups, c->n_groups,
+		    script_put(s, c->groups, c->n_groups * sizeof(uint32_t)))
+		->data_mask = 1 << 1;
+	script_call(s, "setting group ids", SYS_setresgid, c->gid, c->egid, c->sgid);
+	script_call(s, "setting the file system group id", SYS_setfsgid, c->fsgid)->check = BLOB_CHECK_NONE;
+	script_call(s, "setting user ids", SYS_setresuid, c->uid, c->euid, c->suid);
+	script_call(s, "setting the file system user id", SYS_setfsuid, c->fsuid)->check = BLOB_CHECK_NONE;
+}
+
+static void creds_capset(struct script *s, uint64_t inheritable, uint64_t permitted, uint64_t effective)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct sets[2];
+	for (int i = 0; i < 2; i++) {
+		sets[i].inheritable = (uint32_t)(inheritable >> 32 * i);
+		sets[i].permitted = (uint32_t)(permitted >> 32 * i);
+		sets[i].effective = (uint32_t)(effective >> 32 * i);
+	}
+	uint64_t head_at = script_put(s, &head, sizeof(head));
+	script_call(s, "setting capabilities", SYS_capset, head_at, script_put(s, sets, sizeof(sets)))->data_mask = 1 << 0 | 1 << 1;
+}
+
+static int creds_check_caps(const struct kern_caps *caps, const CredsEntry *c, pid_t tid, struct ferry_error *err)
+{
+	uint64_t permitted = creds_words(c->cap_prm, c->n_cap_prm);
+	uint64_t known = caps->limits.cap_last >= 63 ? ~0ull : (1ull << (caps->limits.cap_last + 1)) - 1;
+	uint64_t missing = permitted & known & ~caps->limits.capabilities;
+	if (!missing)
+		return 0;
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM, "thread %d has capability number %d, which ferry lacks", tid,
+		  __builtin_ctzll(missing));
+	error_hint(err, "run the restore with all capabilities that the image has");
+	return -EPERM;
+}
+
+static int creds_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
+				struct ferry_error *err)
+{
+	const CredsEntry *c = th->core->thread_core ? th->core->thread_core->creds : NULL;
+	if (!c)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "thread %d of pid %d has no credentials in the image", th->tid,
+				 t->pid);
+	int ret = creds_check_caps(r->caps, c, th->tid, err);
+	if (ret < 0)
+		return ret;
+	uint64_t bounding = creds_words(c->cap_bnd, c->n_cap_bnd);
+	uint64_t ambient = creds_words(c->cap_amb, c->n_cap_amb);
+	for (unsigned cap = 0; cap <= r->caps->limits.cap_last; cap++) {
+		if (bounding >> cap & 1 || !(r->caps->limits.capability_bounding >> cap & 1))
+			continue;
+		script_call(s, "dropping from the bounding set", SYS_prctl, PR_CAPBSET_DROP, cap, 0, 0, 0);
+		script_detail(s, cap);
+	}
+	creds_ids(s, c);
+	uint64_t inheritable = creds_words(c->cap_inh, c->n_cap_inh);
+	if (ambient) {
+		creds_capset(s, inheritable, r->caps->limits.capabilities, r->caps->limits.capabilities);
+		for (unsigned cap = 0; cap <= r->caps->limits.cap_last; cap++)
+			if (ambient >> cap & 1)
+				script_call(s, "raising an ambient capability", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap,
+					    0, 0);
+	}
+	/* They may forbid what came before, and need CAP_SETPCAP, which the sets may lack. */
+	script_call(s, "setting securebits", SYS_prctl, PR_SET_SECUREBITS, c->secbits, 0, 0, 0);
+	creds_capset(s, inheritable, creds_words(c->cap_prm, c->n_cap_prm), creds_words(c->cap_eff, c->n_cap_eff));
+	return 0;
+}
+
+const struct kind_ops kind_creds = {
+	.name = "creds",
+	.what = "user and group ids, capabilities, securebits",
+	.fd_type = -1,
+	.image_file = -1,
+	.ask_thread = creds_ask_thread,
+	.collect_thread = creds_collect_thread,
+	.restore_thread = creds_restore_thread,
+};

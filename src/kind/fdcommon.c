@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what descriptor kinds share. Kernel interface: pidfd_getfd(2) (5.6), fcntl(2) F_GETOWN_EX, F_GETSIG, F_GETOWNER_UIDS
+ * (CONFIG_CHECKPOINT_RESTORE), setresuid(2).
+ * Does not handle: an owner that is a thread other than the leader (F_OWNER_TID); it does not exist yet.
+ */
+#include "kind/fdcommon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "image/file.h"
+#include "kernel/syscalls.h"
+#include "model/record.h"
+#include "proc/fdinfo.h"
+
+#ifndef F_GETOWNER_UIDS
+#define F_GETOWNER_UIDS 17
+#endif
+
+/* Flags that F_SETFL changes. */
+enum { FDCOMMON_SETFL = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME };
+
+void fd_view_name(const struct fd_view *view, char *ret_text, size_t n)
+{
+	snprintf(ret_text, n, "fd %d of pid %d (%s)", view->fd, view->pid, view->comm);
+}
+
+int fd_view_copy(struct fd_view *view, struct ferry_error *err)
+{
+	if (view->copy >= 0)
+		return 0;
+	int fd = sys_pidfd_getfd(view->pidfd, view->fd);
+	if (fd < 0) {
+		char who[64];
+		fd_view_name(view, who, sizeof(who));
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "%s: taking a copy", who);
+	}
+	view->copy = fd;
+	return 0;
+}
+
+FownEntry *fdcommon_no_owner(struct arena *a)
+{
+	return record_new(a, FownEntry, fown_entry);
+}
+
+int fdcommon_owner(struct collect *c, struct fd_view *view, FownEntry **ret, struct ferry_error *err)
+{
+	FownEntry *fown = fdcommon_no_owner(&c->snap->arena);
+	if (!fown)
+		return error_memory(err);
+	*ret = fown;
+	if (view->info->flags & O_PATH)
+		return 0;
+	int r = fd_view_copy(view, err);
+	if (r < 0)
+		return r;
+	struct f_owner_ex owner = {0};
+	if (fcntl(view->copy, F_GETOWN_EX, &owner) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "fd %d of pid %d: reading its owner", view->fd, view->pid);
+	int signum = fcntl(view->copy, F_GETSIG);
+	fown->signum = signum > 0 ? (uint32_t)signum : 0;
+	if (!owner.pid)
+		return 0;
+	if (owner.type == F_OWNER_TID && !snapshot_task(c->snap, owner.pid)) {
+		char who[64];
+		fd_view_name(view, who, sizeof(who));
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: its signals go to thread %d alone (F_OWNER_TID)", who,
+				 owner.pid);
+	}
+	uid_t uids[2] = {0, 0};
+	if (fcntl(view->copy, F_GETOWNER_UIDS, uids) >= 0) {
+		fown->uid = uids[0];
+		fown->euid = uids[1];
+	}
+	fown->pid_type = (uint32_t)owner.type;
+	fown->pid = (uint32_t)owner.pid;
+	return 0;
+}
+
+bool fdcommon_settle_once(struct settle *s, struct plan_file *file)
+{
+	/* Each task has a copy of the plan of its own, so the mark is seen by this one alone. */
+	if (file->settled || (file->owner && file->owner != s->task))
+		return false;
+	file->settled = true;
+	return true;
+}
+
+/* What F_SETOWN keeps of the caller's identity decides later which processes it may signal. */
+static int fdcommon_identity(uid_t uid, uid_t euid)
+{
+	return syscall(SYS_setresuid, uid, euid, -1) < 0 ? -errno : 0;
+}
+
+int fdcommon_settle(const FownEntry *fown, uint32_t flags, int fd, struct ferry_error *err)
+{
+	uid_t uid = getuid(), euid = geteuid();
+	bool other = fown && fown->pid && (fown->uid != uid || fown->euid != euid);
+	int r = other ? fdcommon_identity(fown->uid, fown->euid) : 0;
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_PERMISSION, -r, "acting as user %u to set the owner of fd %d", fown->uid, fd);
+	r = fdcommon_settle_owner(fown, fd, err);
+	int back = other ? fdcommon_identity(uid, euid) : 0;
+	if (r >= 0 && back < 0)
+		r = error_errno(err, FERRY_ERROR_SYSTEM, -back, "acting as user %u again", uid);
+	if (r < 0 || !(flags & O_ASYNC))
+		return r;
+	int now = fcntl(fd, F_GETFL);
+	if (now < 0 || fcntl(fd, F_SETFL, now | O_ASYNC) < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "setting O_ASYNC of fd %d", fd);
+	return 0;
+}
+
+int fdcommon_writer(struct dump *d, enum image_kind kind, struct image_writer **ret, struct ferry_error *err)
+{
+	int r = d->writers[kind] ? 0 : image_create(d->dir, kind, 0, &d->writers[kind], err);
+	if (r >= 0)
+		*ret = d->writers[kind];
+	return r;
+}
+
+int fdcommon_no_record(const struct plan_file *file, struct ferry_error *err)
+{
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u has no record of its own", file->entry->id);
+}
+
+int fdcommon_settle_owner(const FownEntry *fown, int fd, struct ferry_error *err)
+{
+	if (!fown)
+		return 0;
+	struct f_owner_ex owner = {.type = (int)fown->pid_type, .pid = (pid_t)fown->pid};
+	if (fown->pid && fcntl(fd, F_SETOWN_EX, &owner) < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "giving fd %d its owner %u", fd, fown->pid);
+	if (fown->signum && fcntl(fd, F_SETSIG, fown->signum) < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "giving fd %d its signal %u", fd, fown->signum);
+	return 0;
+}
+
+int fdcommon_set_flags(int fd, uint32_t flags, struct ferry_error *err)
+{
+	int now = fcntl(fd, F_GETFL);
+	int wanted = (now & ~FDCOMMON_SETFL) | ((int)flags & FDCOMMON_SETFL);
+	if (now < 0 || (now != wanted && fcntl(fd, F_SETFL, wanted) < 0))
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "setting flags 0x%x of a descriptor", flags);
+	return 0;
+}

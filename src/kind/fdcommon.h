@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What all descriptor kinds share: names for messages, our copy of a description, the owner for signals. */
+#pragma once
+
+#include <fcntl.h>
+#include <stdbool.h>
+
+#include "image/files.h"
+#include "image/proto/fown.pb-c.h"
+#include "model/kind.h"
+#include "proc/fdinfo.h"
+
+/* "fd 7 of pid 41 (nginx)" */
+void fd_view_name(const struct fd_view *view, char *ret_text, size_t n);
+
+/* Our own descriptor of the description (pidfd_getfd), in view->copy; it belongs to the view's file. */
+must_check int fd_view_copy(struct fd_view *view, struct ferry_error *err);
+
+/* The owner that gets SIGIO (F_SETOWN_EX, F_SETSIG). *ret belongs to the snapshot. */
+must_check int fdcommon_owner(struct collect *c, struct fd_view *view, FownEntry **ret, struct ferry_error *err);
+FownEntry *fdcommon_no_owner(struct arena *a);
+
+/* In the task: give the description its owner back. */
+must_check int fdcommon_settle_owner(const FownEntry *fown, int fd, struct ferry_error *err);
+
+/*
+ * In a task: whether this is the one call of settle that is for the description and not for a further descriptor
+ * of it. True once: in the task that owns the file, at the lowest number.
+ */
+bool fdcommon_settle_once(struct settle *s, struct plan_file *file);
+
+/* In the task, once: owner, then O_ASYNC, which takes the number that SIGIO names. */
+must_check int fdcommon_settle(const FownEntry *fown, uint32_t flags, int fd, struct ferry_error *err);
+
+/* Flags of a description as records have them: without those that belong to the descriptor. */
+static inline uint32_t fdcommon_flags(const struct fd_view *view)
+{
+	return view->info->flags & ~(uint32_t)O_CLOEXEC;
+}
+
+/* The writer of an image that several records go to; opened when it is first asked for. */
+must_check int fdcommon_writer(struct dump *d, enum image_kind kind, struct image_writer **ret, struct ferry_error *err);
+
+/* A record of files.img without the message that its type promises. */
+int fdcommon_no_record(const struct plan_file *file, struct ferry_error *err);
+
+/* F_SETFL with the flags that can be changed after a description was made, O_ASYNC left out (fdcommon_settle). */
+must_check int fdcommon_set_flags(int fd, uint32_t flags, struct ferry_error *err);

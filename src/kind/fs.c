@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what threads of a task share with CLONE_FS: working directory, root directory, umask.
+ *
+ * Kernel interface: /proc/PID/cwd, /proc/PID/root, Umask of /proc/PID/status (4.7); fchdir(2), chroot(2), umask(2).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+
+#include "base/error.h"
+#include "kind/kinds.h"
+#include "kind/regfile.h"
+#include "model/record.h"
+#include "proc/read.h"
+
+static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir, const struct answers *a unused,
+			   struct ferry_error *err)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	FsEntry *fs = record_new(&c->snap->arena, FsEntry, fs_entry);
+	if (!fs)
+		return error_memory(err);
+	int r = proc_read_status(proc_dir, &status, err);
+	if (r >= 0)
+		r = regfile_collect_link(c, t->pid, proc_dir, "cwd", &fs->cwd_id, err);
+	if (r >= 0)
+		r = regfile_collect_link(c, t->pid, proc_dir, "root", &fs->root_id, err);
+	if (r < 0)
+		return r;
+	record_set(fs, umask, status.umask);
+	t->fs = fs;
+	return 0;
+}
+
+static int fs_directory(struct plan *p, struct plan_task *t, uint32_t id, const char *what, struct ferry_error *err)
+{
+	struct plan_file *file = plan_file(p, id);
+	if (!file)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the %s of pid %d, file id %u, is not in files.img", what, t->pid,
+				 id);
+	int fd = plan_temp_file(t, file, -1);
+	return fd < 0 ? error_memory(err) : fd;
+}
+
+static int fs_restore_task(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err)
+{
+	if (!t->fs)
+		return 0;
+	int root = fs_directory(r->plan, t, t->fs->root_id, "root directory", err);
+	int cwd = root < 0 ? root : fs_directory(r->plan, t, t->fs->cwd_id, "working directory", err);
+	if (cwd < 0)
+		return cwd;
+	if (!regfile_is_root(plan_file(r->plan, t->fs->root_id))) {
+		script_call(s, "entering the root directory", SYS_fchdir, (uint64_t)root);
+		script_call(s, "changing the root directory", SYS_chroot, script_put(s, ".", 2))->data_mask = 1 << 0;
+	}
+	script_call(s, "entering the working directory", SYS_fchdir, (uint64_t)cwd);
+	if (t->fs->has_umask)
+		script_call(s, "setting the umask", SYS_umask, t->fs->umask);
+	return 0;
+}
+
+const struct kind_ops kind_fs = {
+	.name = "fs",
+	.what = "working directory, root directory, umask",
+	.fd_type = -1,
+	.image_file = -1,
+	.collect_task = fs_collect_task,
+	.restore_task = fs_restore_task,
+};

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns saving internet sockets: TCP sockets that listen, are bound, or do nothing yet, and UDP sockets; connections are
+ * tcp.c's. Names, options and limits are read from our copy of the socket; states from outside come from sock_diag.
+ *
+ * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7), NETLINK_SOCK_DIAG with inet_diag (3.3), SIOCGSKNS (4.10).
+ * Does not handle: datagrams that wait, connections that wait to be accepted or are being made, Multipath TCP, raw
+ * sockets, sockets of another network namespace. They are refused by name.
+ */
+#include "kind/inet.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "host/sockdiag.h"
+#include "kind/fdcommon.h"
+#include "kind/kinds.h"
+#include "kind/peers.h"
+#include "kind/sockopt.h"
+#include "model/record.h"
+#include "proc/fdinfo.h"
+
+#ifndef SIOCGSKNS
+#define SIOCGSKNS 0x894C
+#endif
+#ifndef SO_PEERNAME
+#define SO_PEERNAME 28
+#endif
+#ifndef IPV6_FREEBIND
+#define IPV6_FREEBIND 78
+#endif
+#ifndef UDP_CORK
+#define UDP_CORK 1
+#endif
+
+enum { INET_NS_OWN = 2 }; /* id of the network namespace that the dumping program lives in */
+
+/* --------------------------------------------------------------------- scan */
+
+static int inet_scan_get(const struct fd_view *view, struct inet_scan **ret, struct ferry_error *err)
+{
+	struct inet_scan *scan = view->kind_data[KIND_inetsk];
+	if (!scan) {
+		struct inet_sock *socks;
+		scan = arena_new(view->arena, struct inet_scan);
+		int r = scan ? sockdiag_inet_all(-1, &socks, &scan->n, err) : error_memory(err);
+		if (r < 0)
+			return r;
+		scan->socks = scan->n ? arena_copy(view->arena, socks, scan->n * sizeof(*socks)) : NULL;
+		free(socks);
+		if (scan->n && !scan->socks)
+			return error_memory(err);
+		view->kind_data[KIND_inetsk] = scan;
+	}
+	*ret = scan;
+	return 0;
+}
+
+/* NULL: the kernel lists it nowhere, as it does with sockets that are not bound to anything. */
+static int inet_look_up(const struct fd_view *view, const struct inet_sock **ret, struct ferry_error *err)
+{
+	struct inet_scan *scan = NULL;
+	int r = inet_scan_get(view, &scan, err);
+	if (r >= 0 && scan)
+		*ret = inet_socks_find(scan->socks, scan->n, sock_inode(view));
+	return r;
+}
+
+/* -------------------------------------------------------------------- check */
+
+static bool inet_owns(const struct fd_view *view)
+{
+	static const char *const names[] = {"TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "MPTCP", "MPTCPv6"};
+	char name[32];
+	if (sock_protocol(view, name) < 0)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return false;
+}
+
+static int inet_refuse_multipath(const struct fd_view *view, const char *who, struct ferry_error *err)
+{
+	char name[32];
+	if (sock_protocol(view, name) < 0 || strncmp(name, "MPTCP", 5))
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a Multipath TCP socket", who);
+	error_hint(err, "switch Multipath TCP off for the program; a Go program listens without it under GODEBUG=multipathtcp=0");
+	return -ENOTSUP;
+}
+
+static int inet_refuse_pending(const char *who, uint32_t n, struct ferry_error *err)
+{
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: %u connections to this TCP socket wait to be accepted", who, n);
+	error_hint(err, "try again when the program has accepted them");
+	return -ENOTSUP;
+}
+
+static int inet_refuse_datagrams(const char *who, struct ferry_error *err)
+{
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: datagrams wait in this UDP socket", who);
+	error_hint(err, "try again when the program has read or sent them");
+	return -ENOTSUP;
+}
+
+static int inet_check_tcp(const char *who, unsigned state, const struct kind_options *options, struct ferry_error *err)
+{
+	if (state == INET_CLOSED || state == INET_LISTENING)
+		return 0;
+	if (state == INET_SYN_SENT || state == INET_SYN_RECV) {
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a TCP socket that is still connecting", who);
+		error_hint(err, "try again when connect() has ended");
+		return -ENOTSUP;
+	}
+	if (options->tcp_established)
+		return 0;
+	error_set(err, FERRY_ERROR_TCP_ESTABLISHED, ENOTSUP, "%s: an established TCP connection", who);
+	error_hint(err, "use --tcp-established to keep the connection");
+	return -ENOTSUP;
+}
+
+static int inet_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
+{
+	char who[64];
+	const struct inet_sock *sock;
+	fd_view_name(view, who, sizeof(who));
+	int r = inet_refuse_multipath(view, who, err);
+	if (r >= 0)
+		r = inet_look_up(view, &sock, err);
+	if (r < 0)
+		return r;
+	/* Somebody outside would be left with a connection that stands still, or go on with ours. */
+	if (!options->criu_compat || (sock && sock->protocol == IPPROTO_TCP && sock->state != INET_LISTENING))
+		r = peers_refuse(view, PEER_SOCKET, err);
+	if (r < 0 || !sock)
+		return r;
+	if (sock->protocol != IPPROTO_TCP)
+		return sock->rqueue ? inet_refuse_datagrams(who, err) : 0;
+	if (sock->has_md5)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a TCP socket with MD5 keys, which cannot be read", who);
+	if (sock->state == INET_LISTENING && sock->rqueue)
+		return inet_refuse_pending(who, sock->rqueue, err);
+	return inet_check_tcp(who, sock->state, options, err);
+}
+
+/* ------------------------------------------------------------------ collect */
+
+static int inet_words(struct arena *a, const void *address, size_t n_words, uint32_t **ret_words, size_t *ret_n)
+{
+	*ret_words = arena_copy(a, address, n_words * sizeof(uint32_t));
+	*ret_n = n_words;
+	return *ret_words ? 0 : -ENOMEM;
+}
+
+/* One of the two names; a zeroed address where there is none. */
+static int inet_collect_address(struct arena *a, const struct sockaddr_storage *address, int family, uint32_t *ret_port,
+				uint32_t **ret_words, size_t *ret_n)
+{
+	if (family == AF_INET) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+		*ret_port = ntohs(in->sin_port);
+		return inet_words(a, &in->sin_addr, 1, ret_words, ret_n);
+	}
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+	*ret_port = ntohs(in6->sin6_port);
+	return inet_words(a, &in6->sin6_addr, 4, ret_words, ret_n);
+}
+
+static int inet_collect_names(struct arena *a, int fd, InetSkEntry *isk, struct ferry_error *err)
+{
+	struct sockaddr_storage local = {0}, remote = {0};
+	socklen_t n = sizeof(local);
+	char device[IF_NAMESIZE];
+	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the name of a socket");
+	/* Also of a connection that is over, which getpeername(2) no longer tells. It wants the exact size. */
+	n = isk->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERNAME, &remote, &n) < 0)
+		remote = (struct sockaddr_storage){0};
+	int r = inet_collect_address(a, &local, (int)isk->family, &isk->src_port, &isk->src_addr, &isk->n_src_addr);
+	if (r >= 0)
+		r = inet_collect_address(a, &remote, (int)isk->family, &isk->dst_port, &isk->dst_addr, &isk->n_dst_addr);
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&local;
+	if (r >= 0 && isk->family == AF_INET6 && in6->sin6_scope_id && if_indextoname(in6->sin6_scope_id, device)) {
+		isk->ifname = arena_string(a, device);
+		r = isk->ifname ? 0 : -ENOMEM;
+	}
+	return r < 0 ? error_memory(err) : 0;
+}
+
+static int inet_get_u32(int fd, int level, int name, protobuf_c_boolean *has, uint32_t *ret, bool always)
+{
+	int value;
+	int r = sock_get(fd, level, name, &value);
+	if (r >= 0 && (value || always)) {
+		*has = 1;
+		*ret = (uint32_t)value;
+	}
+	return r;
+}
+
+static int inet_get_bool(int fd, int level, int name, protobuf_c_boolean *has, protobuf_c_boolean *ret)
+{
+	uint32_t value = 0;
+	int r = inet_get_u32(fd, level, name, has, &value, false);
+	*ret = value != 0;
+	return r;
+}
+
+static int inet_collect_ip_opts(int fd, bool v6, IpOptsEntry *o)
+{
+	int r = inet_get_bool(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, &o->has_freebind, &o->freebind);
+	if (r >= 0)
+		r = inet_get_bool(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_RECVPKTINFO : IP_PKTINFO, &o->has_pktinfo, &o->pktinfo);
+	if (r >= 0 && !v6)
+		r = inet_get_u32(fd, SOL_IP, IP_TOS, &o->has_tos, &o->tos, false);
+	if (r >= 0 && !v6)
+		r = inet_get_u32(fd, SOL_IP, IP_TTL, &o->has_ttl, &o->ttl, true);
+	return r;
+}
+
+static int inet_collect_tcp_opts(int fd, TcpOptsEntry *o)
+{
+	int r = inet_get_bool(fd, SOL_TCP, TCP_CORK, &o->has_cork, &o->cork);
+	if (r >= 0)
+		r = inet_get_bool(fd, SOL_TCP, TCP_NODELAY, &o->has_nodelay, &o->nodelay);
+	if (r >= 0)
+		r = inet_get_u32(fd, SOL_TCP, TCP_KEEPCNT, &o->has_keepcnt, &o->keepcnt, true);
+	if (r >= 0)
+		r = inet_get_u32(fd, SOL_TCP, TCP_KEEPIDLE, &o->has_keepidle, &o->keepidle, true);
+	if (r >= 0)
+		r = inet_get_u32(fd, SOL_TCP, TCP_KEEPINTVL, &o->has_keepintvl, &o->keepintvl, true);
+	return r;
+}
+
+static int inet_collect_options(struct arena *a, int fd, InetSkEntry *isk, struct ferry_error *err)
+{
+	int v6only;
+	isk->ip_opts = record_new(a, IpOptsEntry, ip_opts_entry);
+	isk->tcp_opts = record_new(a, TcpOptsEntry, tcp_opts_entry);
+	if (!isk->ip_opts || !isk->tcp_opts)
+		return error_memory(err);
+	int r = sockopt_collect(fd, false, a, &isk->opts, err);
+	if (r < 0)
+		return r;
+	r = inet_collect_ip_opts(fd, isk->family == AF_INET6, isk->ip_opts);
+	if (r >= 0 && isk->proto == IPPROTO_TCP)
+		r = inet_collect_tcp_opts(fd, isk->tcp_opts);
+	if (r >= 0 && isk->family == AF_INET6) {
+		r = sock_get(fd, SOL_IPV6, IPV6_V6ONLY, &v6only);
+		if (r >= 0)
+			record_set(isk, v6only, v6only);
+	}
+	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading options of a socket") : 0;
+}
+
+/* A socket that the kernel lists nowhere may be one of another namespace. */
+static int inet_check_namespace(const struct fd_view *view, const char *who, struct ferry_error *err)
+{
+	struct stat own, theirs;
+	_cleanup_close_ int ns = ioctl(view->copy, SIOCGSKNS);
+	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/thread-self/ns/net", &own) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: finding the network namespace of a socket", who);
+	if (own.st_ino == theirs.st_ino)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "%s: a socket of another network namespace", who);
+	return -ENOTSUP;
+}
+
+/* Zero-length datagrams count, and so does what a corked socket gathers. */
+static bool inet_has_datagrams(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
+	int waiting = 0, unsent = 0, corked = 0;
+	bool readable = poll(&p, 1, 0) > 0 && p.revents & POLLIN;
+	if (readable && (!(p.revents & POLLRDHUP) || (!ioctl(fd, SIOCINQ, &waiting) && waiting)))
+		return true;
+	return sock_get(fd, IPPROTO_UDP, UDP_CORK, &corked) >= 0 && corked && !ioctl(fd, SIOCOUTQ, &unsent) && unsent;
+}
+
+static int inet_collect_udp(struct fd_view *view, InetSkEntry *isk, const char *who, struct ferry_error *err)
+{
+	struct sockaddr_storage peer;
+	socklen_t n = sizeof(peer);
+	isk->state = getpeername(view->copy, (struct sockaddr *)&peer, &n) < 0 ? INET_CLOSED : INET_CONNECTED;
+	return inet_has_datagrams(view->copy) ? inet_refuse_datagrams(who, err) : 0;
+}
+
+static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk, const char *who,
+			    struct ferry_error *err)
+{
+	int r = inet_check_tcp(who, isk->state, c->options, err);
+	if (r < 0)
+		return r;
+	if (inet_is_connection(isk))
+		return tcp_collect(c, view, file, isk, err);
+	if (isk->state == INET_CLOSED)
+		return tcp_dead_collect(c, view, file, isk, err);
+	int pending = ferry_tcp_listen_pending(view->copy, &isk->backlog, err);
+	return pending > 0 ? inet_refuse_pending(who, (uint32_t)pending, err) : pending;
+}
+
+static int inet_tcp_state(int fd, uint32_t *ret_state)
+{
+	struct tcp_info info = {0};
+	socklen_t n = sizeof(info);
+	int r = sock_get_bytes(fd, SOL_TCP, TCP_INFO, &info, &n);
+	if (r >= 0)
+		*ret_state = info.tcpi_state;
+	return r;
+}
+
+static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEntry *isk, struct ferry_error *err)
+{
+	struct arena *a = &c->snap->arena;
+	const struct inet_sock *sock;
+	int r = inet_look_up(view, &sock, err);
+	if (r < 0)
+		return r;
+	isk->flags = fdcommon_flags(view);
+	/* Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer kernel tells it. */
+	if (sock && (isk->proto != IPPROTO_TCP || isk->state != INET_CLOSED))
+		record_set(isk, ns_id, INET_NS_OWN);
+	if (sock && sock->shutdown)
+		record_set(isk, shutdown, (SkShutdown)sock->shutdown);
+	r = fdcommon_owner(c, view, &isk->fown, err);
+	if (r >= 0)
+		r = inet_collect_names(a, view->copy, isk, err);
+	return r < 0 ? r : inet_collect_options(a, view->copy, isk, err);
+}
+
+static int inet_collect(struct collect *c, struct fd_view *view, struct snap_file *file, struct ferry_error *err)
+{
+	char who[64];
+	struct sock_type type;
+	struct arena *a = &c->snap->arena;
+	fd_view_name(view, who, sizeof(who));
+	int r = inet_refuse_multipath(view, who, err);
+	if (r >= 0)
+		r = fd_view_copy(view, err);
+	if (r >= 0)
+		r = sock_type_of(view->copy, &type, err);
+	if (r >= 0)
+		r = inet_check_namespace(view, who, err);
+	if (r < 0)
+		return r;
+	InetSkEntry *isk = record_new(a, InetSkEntry, inet_sk_entry);
+	struct inet_snap *data = arena_new(a, struct inet_snap);
+	if (!isk || !data)
+		return error_memory(err);
+	isk->id = file->entry->id;
+	isk->ino = sock_inode(view);
+	isk->family = (uint32_t)type.domain;
+	isk->type = (uint32_t)type.type;
+	isk->proto = (uint32_t)type.protocol;
+	file->data = data;
+	if (type.protocol == IPPROTO_TCP) {
+		r = inet_tcp_state(view->copy, &isk->state);
+		if (r < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading the state of a TCP socket", who);
+		type.connected = inet_is_connection(isk) || tcp_was_connected(view->copy, isk->state);
+	}
+	/* Before a connection is paused, which changes some options. */
+	r = sockextra_collect(a, view->copy, &type, isk->id, &data->extra, err);
+	if (r >= 0)
+		r = inet_collect_record(c, view, isk, err);
+	if (r >= 0 && type.protocol == IPPROTO_TCP)
+		r = inet_collect_tcp(c, view, file, isk, who, err);
+	else if (r >= 0)
+		r = inet_collect_udp(view, isk, who, err);
+	if (r >= 0)
+		file->entry->isk = isk;
+	return r;
+}
+
+static int inet_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
+{
+	const struct inet_snap *data = file->data;
+	int r = sockextra_dump(d, data->extra, err);
+	return r < 0 || (!data->tcp && !data->dead) ? r : tcp_dump(d, file, err);
+}
+
+const struct kind_ops kind_inetsk = {
+	.name = "inet",
+	.what = "TCP and UDP sockets over IPv4 and IPv6, with established connections",
+	.fd_type = FD_TYPES__INETSK,
+	.image_file = -1,
+	/* Connections go on before the barrier opens, also when the undo log does both. */
+	.late = true,
+	.owns = inet_owns,
+	.check = inet_check,
+	.collect = inet_collect,
+	.dump = inet_dump,
+	.read = inet_read,
+	.restore = inet_restore,
+	.settle = inet_settle,
+	.after = tcp_after,
+	.before_run = tcp_before_run,
+};

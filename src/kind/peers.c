@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the look at every other process: which pipes and sockets it holds. One walk over /proc serves all questions of a job,
+ * about a microsecond a descriptor; a tree without pipes and sockets never pays it.
+ *
+ * Kernel interface: /proc/PID/stat, /proc/PID/fd (proc(5)).
+ * Does not see: processes of PID namespaces that /proc does not show, descriptors that wait in a socket (SCM_RIGHTS) or
+ * belong to an io_uring, tables of threads that unshared theirs. A pipe end that nobody seems to hold is found out by
+ * poll(2) in the kind.
+ */
+#include "kind/peers.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/vec.h"
+#include "kind/fdcommon.h"
+#include "proc/read.h"
+
+struct peer_process {
+	pid_t pid, ppid;
+	bool inside;
+};
+
+struct peers {
+	pid_t root;
+	bool walked;
+	VEC(struct peer) held;              /* by outside processes; ordered by type and inode */
+	VEC(struct peer_process) processes; /* ascending by PID */
+};
+
+struct peers *peers_new(pid_t root)
+{
+	struct peers *p = calloc(1, sizeof(*p));
+	if (p)
+		p->root = root;
+	return p;
+}
+
+void peers_free(struct peers *p)
+{
+	if (!p)
+		return;
+	vec_release(&p->held);
+	vec_release(&p->processes);
+	free(p);
+}
+
+static int peer_order(const void *a, const void *b)
+{
+	const struct peer *x = a, *y = b;
+	if (x->type != y->type)
+		return x->type < y->type ? -1 : 1;
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+static int process_order(const void *a, const void *b)
+{
+	const struct peer_process *x = a, *y = b;
+	return x->pid < y->pid ? -1 : x->pid > y->pid;
+}
+
+static int peers_processes(struct peers *p, struct ferry_error *err)
+{
+	struct proc_pid_list pids = {0};
+	int r = proc_read_pids(&pids, err);
+	vec_foreach(pid, &pids.v) {
+		struct proc_stat st;
+		_cleanup_close_ int dir = r < 0 ? -1 : proc_open(*pid, NULL);
+		if (dir < 0 || proc_read_stat(dir, &st, NULL) < 0)
+			continue; /* it ended meanwhile */
+		struct peer_process *process = vec_push(&p->processes);
+		if (process)
+			*process = (struct peer_process){.pid = *pid, .ppid = st.ppid};
+		else
+			r = -ENOMEM;
+	}
+	proc_pid_list_release(&pids);
+	return r == -ENOMEM ? error_memory(err) : r;
+}
+
+static struct peer_process *peers_process(struct peers *p, pid_t pid)
+{
+	struct peer_process key = {.pid = pid};
+	return p->processes.n ? bsearch(&key, p->processes.v, p->processes.n, sizeof(key), process_order)
+			      : NULL;
+}
+
+/* The tree is the root and everything below it. A process whose parent is inside is inside, until nothing changes. */
+static void peers_mark(struct peers *p)
+{
+	struct peer_process *root = peers_process(p, p->root);
+	if (root)
+		root->inside = true;
+	for (bool changed = root; changed;) {
+		changed = false;
+		vec_foreach(process, &p->processes) {
+			const struct peer_process *parent =
+				process->inside ? NULL : peers_process(p, process->ppid);
+			if (parent && parent->inside)
+				process->inside = changed = true;
+		}
+	}
+}
+
+/* "pipe:[123]", "socket:[123]" */
+static bool peer_parse(const char *link, struct peer *ret)
+{
+	static const char *const words[] = {[PEER_PIPE] = "pipe:[", [PEER_SOCKET] = "socket:["};
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		size_t n = strlen(words[i]);
+		if (strncmp(link, words[i], n))
+			continue;
+		ret->type = (enum peer_type)i;
+		ret->ino = strtoull(link + n, NULL, 10);
+		return true;
+	}
+	return false;
+}
+
+static int peers_read_fds(struct peers *p, pid_t pid)
+{
+	char link[64];
+	snprintf(link, sizeof(link), "/proc/%d/fd", pid);
+	DIR *dir = opendir(link);
+	if (!dir)
+		return 0; /* it ended, or is not ours to look at */
+	int r = 0;
+	for (struct dirent *e; r >= 0 && (e = readdir(dir));) {
+		struct peer peer = {.pid = pid, .fd = atoi(e->d_name)};
+		ssize_t n =
+			e->d_name[0] == '.' ? -1 : readlinkat(dirfd(dir), e->d_name, link, sizeof(link) - 1);
+		if (n < 0)
+			continue;
+		link[n] = '\0';
+		struct peer *slot = peer_parse(link, &peer) ? vec_push(&p->held) : &peer;
+		if (slot)
+			*slot = peer;
+		else
+			r = -ENOMEM;
+	}
+	closedir(dir);
+	return r;
+}
+
+static int peers_walk(struct peers *p, struct ferry_error *err)
+{
+	int r = peers_processes(p, err);
+	if (r < 0)
+		return r;
+	peers_mark(p);
+	pid_t self = getpid();
+	vec_foreach(process, &p->processes) {
+		if (!process->inside && process->pid != self && peers_read_fds(p, process->pid) < 0)
+			return error_memory(err);
+	}
+	if (p->held.n)
+		qsort(p->held.v, p->held.n, sizeof(*p->held.v), peer_order);
+	p->walked = true;
+	return 0;
+}
+
+int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct peer *ret_peer,
+		  struct ferry_error *err)
+{
+	if (!p)
+		return 0;
+	int r = p->walked ? 0 : peers_walk(p, err);
+	if (r < 0)
+		return r;
+	struct peer key = {.type = type, .ino = ino};
+	const struct peer *found =
+		p->held.n ? bsearch(&key, p->held.v, p->held.n, sizeof(key), peer_order) : NULL;
+	if (!found)
+		return 0;
+	*ret_peer = *found;
+	return 1;
+}
+
+int peers_refuse(const struct fd_view *view, enum peer_type type, struct ferry_error *err)
+{
+	struct peer peer;
+	int r = peers_outside(view->peers, type, view->stat.st_ino, &peer, err);
+	if (r <= 0)
+		return r;
+	char who[64], comm[PROC_NAME_BYTES] = "";
+	fd_view_name(view, who, sizeof(who));
+	_cleanup_close_ int dir = proc_open(peer.pid, NULL);
+	if (dir < 0 || proc_read_comm(dir, comm, NULL) < 0)
+		comm[0] = '\0';
+	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
+		  "%s: '%s' is also held by fd %d of pid %d (%s), which is outside the tree", who, view->link,
+		  peer.fd, peer.pid, comm);
+	error_hint(
+		err,
+		"dump from a common ancestor on, or start the program with that descriptor redirected to a file");
+	return -ENOTSUP;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what prctl(2) and its kin set for a process or thread and what credentials do not cover. It runs after creds,
+ * because changing credentials resets the dumpable flag and the parent death signal.
+ *
+ * Kernel interface: prctl(2), membarrier(2) MEMBARRIER_CMD_GET_REGISTRATIONS (6.3), /proc/PID/oom_score_adj,
+ * loginuid, personality.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "kernel/uapi.h"
+#include "kind/kinds.h"
+#include "model/record.h"
+#include "proc/read.h"
+
+#ifndef MEMBARRIER_CMD_GET_REGISTRATIONS
+#define MEMBARRIER_CMD_GET_REGISTRATIONS (1 << 9)
+#endif
+
+enum { PRCTL_ASK_DUMPABLE, PRCTL_ASK_SUBREAPER, PRCTL_ASK_THP, PRCTL_ASK_BRK, PRCTL_ASK_MEMBARRIER, PRCTL_ASK_IO_FLUSHER };
+enum { PRCTL_ASK_PDEATHSIG, PRCTL_ASK_TIMERSLACK, PRCTL_ASK_MCE_KILL };
+
+static void prctl_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
+{
+	script_call(s, "reading dumpable", SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0);
+	script_call(s, "reading subreaper", SYS_prctl, PR_GET_CHILD_SUBREAPER, script_put(s, NULL, 4), 0, 0, 0)->data_mask = 1 << 1;
+	script_call(s, "reading THP disable", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
+	script_call(s, "reading brk", SYS_brk, 0);
+	script_call(s, "reading membarrier registrations", SYS_membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0)->check =
+		BLOB_CHECK_NONE;
+	script_call(s, "reading IO flusher", SYS_prctl, PR_GET_IO_FLUSHER, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
+}
+
+static void prctl_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused, struct script *s)
+{
+	script_call(s, "reading the parent death signal", SYS_prctl, PR_GET_PDEATHSIG, script_put(s, NULL, 4), 0, 0, 0)->data_mask =
+		1 << 1;
+	script_call(s, "reading timer slack", SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
+	script_call(s, "reading the memory error policy", SYS_prctl, PR_MCE_KILL_GET, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
+}
+
+static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir, const struct answers *a,
+			      struct ferry_error *err)
+{
+	TaskCoreEntry *tc = t->threads.v[0].core->tc;
+	if (a->calls[PRCTL_ASK_DUMPABLE].ret < 0 || a->calls[PRCTL_ASK_BRK].ret < 0)
+		return error_errno(err, FERRY_ERROR_INJECT, EIO, "reading process values of pid %d", t->pid);
+	int subreaper;
+	memcpy(&subreaper, a->data, sizeof(subreaper));
+	record_set(tc, child_subreaper, subreaper != 0);
+	record_set(t->mm, dumpable, (int)a->calls[PRCTL_ASK_DUMPABLE].ret);
+	record_set(t->mm, thp_disabled, a->calls[PRCTL_ASK_THP].ret > 0);
+	t->mm->mm_brk = (uint64_t)a->calls[PRCTL_ASK_BRK].ret;
+	if (a->calls[PRCTL_ASK_MEMBARRIER].ret > 0)
+		record_set(tc, membarrier_registration_mask, (uint32_t)a->calls[PRCTL_ASK_MEMBARRIER].ret);
+	if (a->calls[PRCTL_ASK_IO_FLUSHER].ret > 0)
+		record_set(t->threads.v[0].extra, io_flusher, 1);
+	int adj, r = proc_read_oom_score_adj(proc_dir, &adj, err);
+	if (r >= 0)
+		r = proc_read_personality(proc_dir, &tc->personality, err);
+	if (r < 0)
+		return r;
+	record_set(tc, oom_score_adj, adj);
+	uint32_t filter, loginuid;
+	if (proc_read_coredump_filter(proc_dir, &filter, NULL) >= 0)
+		record_set(t->threads.v[0].extra, coredump_filter, filter);
+	if (proc_read_loginuid(proc_dir, &loginuid, NULL) >= 0)
+		record_set(tc, loginuid, loginuid);
+	return 0;
+}
+
+static int prctl_collect_thread(struct collect *c unused, struct snap_task *t unused, struct snap_thread *th,
+				int proc_dir unused, const struct answers *a, struct ferry_error *err)
+{
+	if (a->calls[PRCTL_ASK_PDEATHSIG].ret < 0)
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[PRCTL_ASK_PDEATHSIG].ret,
+				   "reading the parent death signal of thread %d", th->tid);
+	int pdeath;
+	memcpy(&pdeath, a->data, sizeof(pdeath));
+	if (pdeath)
+		record_set(th->core->thread_core, pdeath_sig, (uint32_t)pdeath);
+	if (a->calls[PRCTL_ASK_TIMERSLACK].ret > 0)
+		record_set(th->extra, timerslack_ns, (uint64_t)a->calls[PRCTL_ASK_TIMERSLACK].ret);
+	if (a->calls[PRCTL_ASK_MCE_KILL].ret >= 0 && a->calls[PRCTL_ASK_MCE_KILL].ret != PR_MCE_KILL_DEFAULT)
+		record_set(th->extra, mce_kill, (uint32_t)a->calls[PRCTL_ASK_MCE_KILL].ret);
+	return 0;
+}
+
+static int prctl_restore_task(struct reader *r unused, struct plan_task *t, struct script *s, struct ferry_error *err unused)
+{
+	const TaskCoreEntry *tc = t->threads.v[0].core->tc;
+	const FerryTaskEntry *extra = t->threads.v[0].extra;
+	script_call(s, "setting the personality", SYS_personality, tc->personality);
+	if (tc->has_child_subreaper && tc->child_subreaper)
+		script_call(s, "becoming a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	if (t->mm->has_thp_disabled && t->mm->thp_disabled)
+		script_call(s, "disabling huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	uint32_t registered = tc->has_membarrier_registration_mask ? tc->membarrier_registration_mask : 0;
+	for (int bit = 0; bit < 32; bit++)
+		if (registered >> bit & 1)
+			script_call(s, "registering for membarrier", SYS_membarrier, 1ul << bit, 0, 0);
+	if (extra && extra->io_flusher)
+		script_call(s, "becoming an IO flusher", SYS_prctl, PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+	return 0;
+}
+
+static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th, struct script *s,
+				struct ferry_error *err unused)
+{
+	const ThreadCoreEntry *core = th->core->thread_core;
+	if (th->extra && th->extra->has_timerslack_ns)
+		script_call(s, "setting timer slack", SYS_prctl, PR_SET_TIMERSLACK, th->extra->timerslack_ns, 0, 0, 0);
+	if (th->extra && th->extra->has_mce_kill)
+		script_call(s, "setting the memory error policy", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, th->extra->mce_kill, 0, 0);
+	script_call(s, "setting the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
+		    core && core->has_pdeath_sig ? core->pdeath_sig : 0, 0, 0, 0);
+	if (core && core->creds && core->creds->has_no_new_privs && core->creds->no_new_privs)
+		script_call(s, "setting no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	/* The leader comes last: every change of credentials before this one has reset the flag. 2 cannot be asked for. */
+	if (th == t->threads.v && t->mm->has_dumpable && t->mm->dumpable != 2)
+		script_call(s, "setting dumpable", SYS_prctl, PR_SET_DUMPABLE, (uint64_t)t->mm->dumpable, 0, 0, 0);
+	return 0;
+}
+
+static int prctl_write(const char *path, const char *text, struct ferry_error *err)
+{
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, O_WRONLY, 0);
+	int r = fd < 0 ? fd : fd_write_all(fd, text, strlen(text));
+	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "writing %s to %s", text, path) : 0;
+}
+
+static int prctl_settle_task(struct settle *s, struct ferry_error *err)
+{
+	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
+	const FerryTaskEntry *extra = s->task->threads.v[0].extra;
+	char text[32];
+	int now, r = 0, dir = proc_open(getpid(), err);
+	if (dir < 0)
+		return dir;
+	/* Lowering it takes CAP_SYS_RESOURCE, which may be missing where nothing has to change. */
+	if (tc->has_oom_score_adj && proc_read_oom_score_adj(dir, &now, NULL) >= 0 && now != tc->oom_score_adj) {
+		snprintf(text, sizeof(text), "%d", tc->oom_score_adj);
+		r = prctl_write("/proc/self/oom_score_adj", text, err);
+	}
+	if (r >= 0 && extra && extra->has_coredump_filter) {
+		snprintf(text, sizeof(text), "0x%x", extra->coredump_filter);
+		r = prctl_write("/proc/self/coredump_filter", text, err);
+	}
+	close(dir);
+	return r;
+}
+
+const struct kind_ops kind_prctl = {
+	.name = "prctl",
+	.what = "dumpable, subreaper, death signal, no_new_privs, timer slack, THP, membarrier, personality",
+	.fd_type = -1,
+	.image_file = -1,
+	.ask_task = prctl_ask_task,
+	.ask_thread = prctl_ask_thread,
+	.collect_task = prctl_collect_task,
+	.collect_thread = prctl_collect_thread,
+	.restore_task = prctl_restore_task,
+	.settle_task = prctl_settle_task,
+	.restore_thread = prctl_restore_thread,
+};

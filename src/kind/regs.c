@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns processor state of threads: general registers, segment bases, floating point and vector state, protection keys.
+ *
+ * CRIU's record names components one by one; ferry-task holds the whole XSAVE area beside it (AMX has no field there).
+ * The area is used as it is when this processor lays it out alike, else it is put together from the record.
+ *
+ * Kernel interface: ptrace(2) NT_PRSTATUS, NT_X86_XSTATE; arch_prctl(2) ARCH_SET_FS, ARCH_SET_GS, ARCH_REQ_XCOMP_PERM (5.16);
+ * CPUID leaf 13 for the layout of the area. Does not handle: 32-bit tasks, shadow stacks.
+ */
+#include <asm/prctl.h>
+#include <cpuid.h>
+#include <errno.h>
+#include <linux/audit.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include <ferry/inject.h>
+
+#include "base/error.h"
+#include "kind/kinds.h"
+#include "model/record.h"
+
+#ifndef ARCH_GET_XCOMP_PERM
+#define ARCH_GET_XCOMP_PERM 0x1022
+#define ARCH_REQ_XCOMP_PERM 0x1023
+#endif
+
+enum {
+	REGS_LEGACY_BYTES = 512, /* FXSAVE */
+	REGS_HEADER_BYTES = 64,
+	REGS_AREA_MAX = 16384,
+	REGS_TLS_FIRST = 12,
+	REGS_TLS_N = 3,
+	REGS_CS_64 = 0x33,
+};
+
+/* XSAVE components that CRIU's record has a field for. */
+enum { REGS_YMM = 2, REGS_BNDREGS, REGS_BNDCSR, REGS_OPMASK, REGS_ZMM_UPPER, REGS_ZMM_HIGH, REGS_PKRU = 9, REGS_TILECFG = 17, REGS_TILEDATA };
+
+#define REGS_CRIU_FEATURES 0x2ffull
+#define REGS_AMX_FEATURES (1ull << REGS_TILECFG | 1ull << REGS_TILEDATA)
+
+struct regs_part {
+	uint32_t bytes, offset;
+};
+
+/* Size and place of a component in the standard format; bytes 0: this processor lacks it. */
+static struct regs_part regs_part(int component)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0;
+	__get_cpuid_count(13, (unsigned)component, &a, &b, &c, &d);
+	return (struct regs_part){a, b};
+}
+
+/* Features that XCR0 enables and the size of an area with all of them. */
+static uint64_t regs_features(uint32_t *ret_bytes)
+{
+	uint32_t a = 0, b = 0, c = 0, d = 0;
+	__get_cpuid_count(13, 0, &a, &b, &c, &d);
+	*ret_bytes = c;
+	uint32_t low, high;
+	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return low | (uint64_t)high << 32;
+}
+
+static void regs_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
+{
+	struct blob_call *call = script_call(s, "reading extended state permissions", SYS_arch_prctl, ARCH_GET_XCOMP_PERM,
+					     script_put(s, NULL, 8));
+	call->data_mask = 1 << 1;
+	call->check = BLOB_CHECK_NONE;
+}
+
+static int regs_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir unused, const struct answers *a,
+			     struct ferry_error *err unused)
+{
+	uint64_t permitted = 0;
+	if (a->calls[0].ret >= 0)
+		memcpy(&permitted, a->data, sizeof(permitted));
+	if (permitted & 1ull << REGS_TILEDATA)
+		record_set(t->threads.v[0].extra, xcomp_permitted, permitted);
+	return 0;
+}
+
+static UserX86RegsEntry *regs_record(struct arena *a, const struct user_regs_struct *u)
+{
+	UserX86RegsEntry *r = record_new(a, UserX86RegsEntry, user_x86_regs_entry);
+	if (!r)
+		return NULL;
+	r->r15 = u->r15, r->r14 = u->r14, r->r13 = u->r13, r->r12 = u->r12;
+	r->bp = u->rbp, r->bx = u->rbx;
+	r->r11 = u->r11, r->r10 = u->r10, r->r9 = u->r9, r->r8 = u->r8;
+	r->ax = u->rax, r->cx = u->rcx, r->dx = u->rdx, r->si = u->rsi, r->di = u->rdi;
+	r->orig_ax = u->orig_rax;
+	r->ip = u->rip, r->cs = u->cs, r->flags = u->eflags, r->sp = u->rsp, r->ss = u->ss;
+	r->fs_base = u->fs_base, r->gs_base = u->gs_base;
+	r->ds = u->ds, r->es = u->es, r->fs = u->fs, r->gs = u->gs;
+	record_set(r, mode, USER_X86_REGS_MODE__NATIVE);
+	return r;
+}
+
+static void *regs_copy_part(struct arena *a, const uint8_t *area, size_t n, int component, size_t expected)
+{
+	struct regs_part part = regs_part(component);
+	if (part.bytes < expected || part.offset + expected > n)
+		return arena_alloc(a, expected);
+	return arena_copy(a, area + part.offset, expected);
+}
+
+static int regs_xsave_record(struct arena *a, const uint8_t *area, size_t n, UserX86FpregsEntry *fp)
+{
+	UserX86XsaveEntry *x = record_new(a, UserX86XsaveEntry, user_x86_xsave_entry);
+	if (!x)
+		return -ENOMEM;
+	memcpy(&x->xstate_bv, area + REGS_LEGACY_BYTES, 8);
+	x->xstate_bv &= REGS_CRIU_FEATURES;
+	x->n_ymmh_space = 64, x->ymmh_space = regs_copy_part(a, area, n, REGS_YMM, 256);
+	x->n_opmask_reg = 8, x->opmask_reg = regs_copy_part(a, area, n, REGS_OPMASK, 64);
+	x->n_zmm_upper = 64, x->zmm_upper = regs_copy_part(a, area, n, REGS_ZMM_UPPER, 512);
+	x->n_hi16_zmm = 128, x->hi16_zmm = regs_copy_part(a, area, n, REGS_ZMM_HIGH, 1024);
+	if (!x->ymmh_space || !x->opmask_reg || !x->zmm_upper || !x->hi16_zmm)
+		return -ENOMEM;
+	if (x->xstate_bv & 1ull << REGS_PKRU) {
+		x->n_pkru = 2, x->pkru = regs_copy_part(a, area, n, REGS_PKRU, 8);
+		if (!x->pkru)
+			return -ENOMEM;
+	}
+	fp->xsave = x;
+	return 0;
+}
+
+static UserX86FpregsEntry *regs_fp_record(struct arena *a, const uint8_t *area, size_t n)
+{
+	UserX86FpregsEntry *fp = record_new(a, UserX86FpregsEntry, user_x86_fpregs_entry);
+	if (!fp)
+		return NULL;
+	uint16_t word[4];
+	memcpy(word, area, sizeof(word));
+	fp->cwd = word[0], fp->swd = word[1], fp->twd = word[2], fp->fop = word[3];
+	memcpy(&fp->rip, area + 8, 8);
+	memcpy(&fp->rdp, area + 16, 8);
+	memcpy(&fp->mxcsr, area + 24, 4);
+	memcpy(&fp->mxcsr_mask, area + 28, 4);
+	fp->n_st_space = 32, fp->st_space = arena_copy(a, area + 32, 128);
+	fp->n_xmm_space = 64, fp->xmm_space = arena_copy(a, area + 160, 256);
+	if (!fp->st_space || !fp->xmm_space)
+		return NULL;
+	if (n >= REGS_LEGACY_BYTES + REGS_HEADER_BYTES && regs_xsave_record(a, area, n, fp) < 0)
+		return NULL;
+	return fp;
+}
+
+/* GDT slots for set_thread_area: 64-bit tasks have none in use. */
+static int regs_tls(struct arena *a, ThreadInfoX86 *info)
+{
+	info->tls = arena_array(a, UserDescT *, REGS_TLS_N);
+	for (size_t i = 0; info->tls && i < REGS_TLS_N; i++) {
+		UserDescT *d = record_new(a, UserDescT, user_desc_t);
+		if (!d)
+			return -ENOMEM;
+		d->entry_number = REGS_TLS_FIRST + (uint32_t)i;
+		d->read_exec_only = 1;
+		d->seg_not_present = 1;
+		info->tls[info->n_tls++] = d;
+	}
+	return info->tls ? 0 : -ENOMEM;
+}
+
+static int regs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir unused,
+			       const struct answers *a unused, struct ferry_error *err)
+{
+	struct arena *arena = &c->snap->arena;
+	struct ferry_regs regs = FERRY_REGS_INIT;
+	int r = ferry_thread_get_regs(th->control, &regs, err);
+	if (r >= 0)
+		r = ferry_thread_normalize(th->control, FERRY_RESUME_IMAGE, &regs, err);
+	if (r >= 0 && regs.user.cs != REGS_CS_64) {
+		r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
+	}
+	if (r >= 0) {
+		ThreadInfoX86 *info = th->core->thread_info;
+		info->gpregs = regs_record(arena, &regs.user);
+		info->fpregs = regs.xstate_bytes >= REGS_LEGACY_BYTES ? regs_fp_record(arena, regs.xstate, regs.xstate_bytes) : NULL;
+		th->extra->xstate = record_bytes(arena, regs.xstate, regs.xstate_bytes);
+		th->extra->has_xstate = 1;
+		if (!info->gpregs || !info->fpregs || !th->extra->xstate.data || regs_tls(arena, info) < 0)
+			r = error_memory(err);
+	}
+	ferry_regs_release(&regs);
+	return r < 0 ? r : 0;
+}
+
+static void regs_put_part(uint8_t *area, uint32_t size, int component, const void *from, size_t n)
+{
+	struct regs_part part = regs_part(component);
+	if (part.bytes >= n && part.offset + n <= size && from)
+		memcpy(area + part.offset, from, n);
+}
+
+/* An area in this processor's layout from the record alone. */
+static uint8_t *regs_rebuild(struct arena *a, const UserX86FpregsEntry *fp, uint64_t features, uint32_t size)
+{
+	uint8_t *area = arena_alloc(a, align_up(size, 64));
+	if (!area)
+		return NULL;
+	uint16_t word[4] = {(uint16_t)fp->cwd, (uint16_t)fp->swd, (uint16_t)fp->twd, (uint16_t)fp->fop};
+	memcpy(area, word, sizeof(word));
+	memcpy(area + 8, &fp->rip, 8);
+	memcpy(area + 16, &fp->rdp, 8);
+	memcpy(area + 24, &fp->mxcsr, 4);
+	memcpy(area + 28, &fp->mxcsr_mask, 4);
+	memcpy(area + 32, fp->st_space, MIN(fp->n_st_space * 4, 128u));
+	memcpy(area + 160, fp->xmm_space, MIN(fp->n_xmm_space * 4, 256u));
+	const UserX86XsaveEntry *x = fp->xsave;
+	uint64_t bv = (x ? x->xstate_bv : 3) & features;
+	memcpy(area + REGS_LEGACY_BYTES, &bv, 8);
+	if (!x)
+		return area;
+	regs_put_part(area, size, REGS_YMM, x->ymmh_space, MIN(x->n_ymmh_space * 4, 256u));
+	regs_put_part(area, size, REGS_OPMASK, x->opmask_reg, MIN(x->n_opmask_reg * 8, 64u));
+	regs_put_part(area, size, REGS_ZMM_UPPER, x->zmm_upper, MIN(x->n_zmm_upper * 8, 512u));
+	regs_put_part(area, size, REGS_ZMM_HIGH, x->hi16_zmm, MIN(x->n_hi16_zmm * 8, 1024u));
+	regs_put_part(area, size, REGS_PKRU, x->pkru, MIN(x->n_pkru * 4, 8u));
+	return area;
+}
+
+static int regs_check_features(const struct plan_thread *th, uint64_t needed, uint64_t features, struct ferry_error *err)
+{
+	if (!(needed & ~features))
+		return 0;
+	error_set(err, FERRY_ERROR_CPU_FEATURE, ENOTSUP,
+		  "thread %d has processor state 0x%llx in use that this machine lacks", th->tid,
+		  (unsigned long long)(needed & ~features));
+	error_hint(err, "restore on a processor with the same extensions (AVX-512, AMX, protection keys)");
+	return -ENOTSUP;
+}
+
+static int regs_plan_xstate(struct reader *r, struct plan_thread *th, struct ferry_error *err)
+{
+	const UserX86FpregsEntry *fp = th->core->thread_info->fpregs;
+	struct arena *a = &r->plan->arena;
+	uint32_t size;
+	uint64_t features = regs_features(&size), needed = fp->xsave ? fp->xsave->xstate_bv : 3;
+	bool raw = th->extra && th->extra->has_xstate && th->extra->xstate.len == size && size <= REGS_AREA_MAX;
+	if (raw)
+		memcpy(&needed, th->extra->xstate.data + REGS_LEGACY_BYTES, 8);
+	int ret = regs_check_features(th, needed, features, err);
+	if (ret < 0)
+		return ret;
+	th->xstate = raw ? arena_copy(a, th->extra->xstate.data, size) : regs_rebuild(a, fp, features, size);
+	th->xstate_bytes = size;
+	if (!th->xstate)
+		return error_memory(err);
+	/* The image decides what is loaded, never how: a compacted or reserved header would fault in the task. */
+	memset(th->xstate + REGS_LEGACY_BYTES + 8, 0, REGS_HEADER_BYTES - 8);
+	uint32_t mask, mxcsr;
+	memcpy(&mask, th->xstate + 28, 4);
+	memcpy(&mxcsr, th->xstate + 24, 4);
+	mxcsr &= 0xffff & (mask ? mask : 0xffbf);
+	memcpy(th->xstate + 24, &mxcsr, 4);
+	th->xstate_mask = features & (needed & REGS_AMX_FEATURES ? ~0ull : ~REGS_AMX_FEATURES);
+	return 0;
+}
+
+static int regs_restore_task(struct reader *r unused, struct plan_task *t, struct script *s, struct ferry_error *err unused)
+{
+	const FerryTaskEntry *extra = t->threads.v[0].extra;
+	(void)s;
+	if (extra && extra->has_xcomp_permitted && extra->xcomp_permitted & 1ull << REGS_TILEDATA)
+		script_call(&t->memory, "asking for AMX", SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, REGS_TILEDATA);
+	return 0;
+}
+
+static int regs_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
+			       struct ferry_error *err)
+{
+	ThreadInfoX86 *info = th->core->thread_info;
+	if (th->core->mtype != CORE_ENTRY__MARCH__X86_64 || !info || !info->gpregs || !info->fpregs)
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "thread %d of pid %d is not of an x86-64 machine", th->tid,
+				 t->pid);
+	UserX86RegsEntry *g = info->gpregs;
+	if (g->mode != USER_X86_REGS_MODE__NATIVE || g->cs != REGS_CS_64)
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
+	/* An image of CRIU's has the registers as the stop left them; ours were folded when it was taken. */
+	int64_t ax = (int64_t)g->ax;
+	if ((int64_t)g->orig_ax >= 0 && (ax == -512 || ax == -513 || ax == -514)) {
+		g->ax = g->orig_ax;
+		g->ip -= 2;
+	} else if ((int64_t)g->orig_ax >= 0 && ax == -516) {
+		g->ax = (uint64_t)-EINTR;
+	}
+	script_call(s, "setting the FS base", SYS_arch_prctl, ARCH_SET_FS, g->fs_base);
+	script_call(s, "setting the GS base", SYS_arch_prctl, ARCH_SET_GS, g->gs_base);
+	return regs_plan_xstate(r, th, err);
+}
+
+const struct kind_ops kind_regs = {
+	.name = "regs",
+	.what = "general, floating point and vector registers, protection keys",
+	.fd_type = -1,
+	.image_file = -1,
+	.ask_task = regs_ask_task,
+	.collect_task = regs_collect_task,
+	.collect_thread = regs_collect_thread,
+	.restore_task = regs_restore_task,
+	.restore_thread = regs_restore_thread,
+};

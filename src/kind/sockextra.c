@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what a socket is beyond the common image format. Options are compared with those of a new socket of the same
+ * type, so what this kernel and its sysctls make the default is not recorded.
+ *
+ * Kernel interface: socket(7), ip(7), ipv6(7), tcp(7), udp(7); the xattr system.sockprotoname of sockfs (2.6.39).
+ * Does not handle: multicast memberships, which no option lists.
+ */
+#include "kind/sockextra.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "image/dir.h"
+#include "image/file.h"
+#include "kind/fdcommon.h"
+#include "kind/kinds.h"
+#include "kind/sockopt.h"
+#include "model/record.h"
+
+enum sockextra_flags {
+	ON_UNIX = 1 << 0,
+	ON_INET = 1 << 1,  /* AF_INET */
+	ON_INET6 = 1 << 2, /* AF_INET6 */
+	ON_IP = ON_INET | ON_INET6,
+	ON_ANY = ON_UNIX | ON_IP,
+	ONLY_TCP = 1 << 3,
+	ONLY_UDP = 1 << 4,
+	NOT_CONNECTED = 1 << 5, /* for a TCP connection it tells or does something else */
+	EARLY = 1 << 6,         /* before bind(2) */
+	MAY_LACK = 1 << 7,      /* a machine without it is as good */
+};
+
+struct sockextra_option {
+	const char *word;
+	int level, name;
+	unsigned flags;
+};
+
+/* Numbers that installed headers may lack. */
+#define OPTION(l, n, number, f) \
+	{                       \
+		.word = #n, .level = (l), .name = (number), .flags = (f) \
+	}
+
+static const struct sockextra_option sockextra_options[] = {
+	OPTION(SOL_SOCKET, SO_TIMESTAMP, 29, ON_ANY),
+	OPTION(SOL_SOCKET, SO_TIMESTAMPNS, 35, ON_ANY),
+	OPTION(SOL_SOCKET, SO_TIMESTAMPING, 37, ON_IP),
+	OPTION(SOL_SOCKET, SO_RXQ_OVFL, 40, ON_ANY),
+	OPTION(SOL_SOCKET, SO_PEEK_OFF, 42, ON_ANY),
+	OPTION(SOL_SOCKET, SO_SELECT_ERR_QUEUE, 45, ON_IP),
+	OPTION(SOL_SOCKET, SO_BUSY_POLL, 46, ON_IP),
+	OPTION(SOL_SOCKET, SO_MAX_PACING_RATE, 47, ON_IP),
+	OPTION(SOL_SOCKET, SO_ZEROCOPY, 60, ON_IP),
+	OPTION(SOL_SOCKET, SO_PREFER_BUSY_POLL, 69, ON_IP),
+	OPTION(SOL_SOCKET, SO_BUSY_POLL_BUDGET, 70, ON_IP),
+	OPTION(SOL_SOCKET, SO_TXREHASH, 74, ON_IP),
+	OPTION(SOL_SOCKET, SO_RCVMARK, 75, ON_IP),
+	OPTION(SOL_SOCKET, SO_PASSPIDFD, 76, ON_UNIX),
+	OPTION(SOL_SOCKET, SO_RCVPRIORITY, 82, ON_IP),
+	OPTION(SOL_SOCKET, SO_PASSRIGHTS, 83, ON_UNIX),
+	OPTION(SOL_IP, IP_TOS, 1, ON_INET6),
+	OPTION(SOL_IP, IP_TTL, 2, ON_INET6),
+	OPTION(SOL_IP, IP_RECVOPTS, 6, ON_INET),
+	OPTION(SOL_IP, IP_RETOPTS, 7, ON_INET),
+	OPTION(SOL_IP, IP_PKTINFO, 8, ON_INET6),
+	OPTION(SOL_IP, IP_MTU_DISCOVER, 10, ON_IP),
+	OPTION(SOL_IP, IP_RECVERR, 11, ON_IP),
+	OPTION(SOL_IP, IP_RECVTTL, 12, ON_IP),
+	OPTION(SOL_IP, IP_RECVTOS, 13, ON_IP),
+	OPTION(SOL_IP, IP_TRANSPARENT, 19, ON_IP | EARLY),
+	OPTION(SOL_IP, IP_RECVORIGDSTADDR, 20, ON_IP),
+	OPTION(SOL_IP, IP_MINTTL, 21, ON_IP),
+	OPTION(SOL_IP, IP_CHECKSUM, 23, ON_IP),
+	OPTION(SOL_IP, IP_BIND_ADDRESS_NO_PORT, 24, ON_IP | EARLY),
+	OPTION(SOL_IP, IP_RECVFRAGSIZE, 25, ON_IP),
+	OPTION(SOL_IP, IP_MULTICAST_IF, 32, ON_INET | ONLY_UDP),
+	OPTION(SOL_IP, IP_MULTICAST_TTL, 33, ON_INET | ONLY_UDP),
+	OPTION(SOL_IP, IP_MULTICAST_LOOP, 34, ON_INET | ONLY_UDP),
+	OPTION(SOL_IP, IP_MULTICAST_ALL, 49, ON_INET | ONLY_UDP),
+	OPTION(SOL_IP, IP_UNICAST_IF, 50, ON_INET),
+	OPTION(SOL_IP, IP_LOCAL_PORT_RANGE, 51, ON_IP | EARLY),
+	OPTION(SOL_IPV6, IPV6_UNICAST_HOPS, 16, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_IF, 17, ON_INET6 | ONLY_UDP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_HOPS, 18, ON_INET6 | ONLY_UDP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_LOOP, 19, ON_INET6 | ONLY_UDP),
+	OPTION(SOL_IPV6, IPV6_MTU_DISCOVER, 23, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVERR, 25, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_ALL, 29, ON_INET6 | ONLY_UDP),
+	OPTION(SOL_IPV6, IPV6_FLOWINFO_SEND, 33, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVHOPLIMIT, 51, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVRTHDR, 56, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVHOPOPTS, 53, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVDSTOPTS, 58, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVPATHMTU, 60, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_DONTFRAG, 62, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVTCLASS, 66, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_TCLASS, 67, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_AUTOFLOWLABEL, 70, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_ADDR_PREFERENCES, 72, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_MINHOPCOUNT, 73, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVORIGDSTADDR, 74, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_TRANSPARENT, 75, ON_INET6 | EARLY),
+	OPTION(SOL_IPV6, IPV6_UNICAST_IF, 76, ON_INET6),
+	OPTION(SOL_TCP, TCP_MAXSEG, 2, ON_IP | ONLY_TCP | NOT_CONNECTED),
+	OPTION(SOL_TCP, TCP_SYNCNT, 7, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_LINGER2, 8, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_DEFER_ACCEPT, 9, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_WINDOW_CLAMP, 10, ON_IP | ONLY_TCP | NOT_CONNECTED),
+	OPTION(SOL_TCP, TCP_CONGESTION, 13, ON_IP | ONLY_TCP | MAY_LACK),
+	OPTION(SOL_TCP, TCP_THIN_LINEAR_TIMEOUTS, 16, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_USER_TIMEOUT, 18, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_FASTOPEN, 23, ON_IP | ONLY_TCP | NOT_CONNECTED),
+	OPTION(SOL_TCP, TCP_NOTSENT_LOWAT, 25, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_SAVE_SYN, 27, ON_IP | ONLY_TCP | NOT_CONNECTED),
+	OPTION(SOL_TCP, TCP_FASTOPEN_CONNECT, 30, ON_IP | ONLY_TCP | NOT_CONNECTED),
+	OPTION(SOL_TCP, TCP_FASTOPEN_NO_COOKIE, 34, ON_IP | ONLY_TCP | NOT_CONNECTED),
+	OPTION(SOL_TCP, TCP_INQ, 36, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_TX_DELAY, 37, ON_IP | ONLY_TCP),
+	OPTION(IPPROTO_UDP, UDP_CORK, 1, ON_IP | ONLY_UDP),
+	OPTION(IPPROTO_UDP, UDP_NO_CHECK6_TX, 101, ON_IP | ONLY_UDP),
+	OPTION(IPPROTO_UDP, UDP_NO_CHECK6_RX, 102, ON_IP | ONLY_UDP),
+	OPTION(IPPROTO_UDP, UDP_SEGMENT, 103, ON_IP | ONLY_UDP),
+	OPTION(IPPROTO_UDP, UDP_GRO, 104, ON_IP | ONLY_UDP),
+	/* After it the filter cannot be changed any more. */
+	OPTION(SOL_SOCKET, SO_LOCK_FILTER, 44, ON_ANY),
+};
+
+enum { SOCKEXTRA_VALUE_BYTES = 32, SOCKEXTRA_GROUPS_MAX = 65536 };
+
+struct sockextra_value {
+	int code; /* 0, or why it cannot be read */
+	socklen_t n;
+	char bytes[SOCKEXTRA_VALUE_BYTES];
+};
+
+/* ------------------------------------------------------------------- common */
+
+int sock_protocol(const struct fd_view *view, char ret_name[32])
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", view->pid, view->fd);
+	if (!S_ISSOCK(view->stat.st_mode))
+		return -ENOTSOCK;
+	ssize_t n = getxattr(path, "system.sockprotoname", ret_name, 31);
+	if (n < 0)
+		return -errno;
+	ret_name[n] = '\0';
+	return 0;
+}
+
+uint32_t sock_inode(const struct fd_view *view)
+{
+	unsigned inode = 0;
+	return sscanf(view->link, "socket:[%u]", &inode) == 1 ? inode : 0;
+}
+
+int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err)
+{
+	struct sock_type t = {0};
+	int r = sock_get(fd, SOL_SOCKET, SO_DOMAIN, &t.domain);
+	if (r >= 0)
+		r = sock_get(fd, SOL_SOCKET, SO_TYPE, &t.type);
+	if (r >= 0)
+		r = sock_get(fd, SOL_SOCKET, SO_PROTOCOL, &t.protocol);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the type of a socket");
+	*ret = t;
+	return 0;
+}
+
+static bool sockextra_fits(const struct sockextra_option *o, const struct sock_type *type)
+{
+	unsigned on = type->domain == AF_UNIX ? ON_UNIX : type->domain == AF_INET ? ON_INET : ON_INET6;
+	if (!(o->flags & on) || (type->connected && o->flags & NOT_CONNECTED))
+		return false;
+	if (o->flags & ONLY_TCP)
+		return type->protocol == IPPROTO_TCP;
+	return !(o->flags & ONLY_UDP) || type->protocol == IPPROTO_UDP || type->protocol == IPPROTO_UDPLITE;
+}
+
+static void sockextra_value_of(int fd, const struct sockextra_option *o, struct sockextra_value *ret)
+{
+	*ret = (struct sockextra_value){.n = sizeof(ret->bytes)};
+	/* What is longer than an int is asked for as it is; a number is an int. */
+	bool is_int = !(o->level == SOL_TCP && o->name == TCP_CONGESTION) && !(o->level == SOL_SOCKET && o->name == 47);
+	if (is_int)
+		ret->n = sizeof(int);
+	ret->code = sock_get_bytes(fd, o->level, o->name, ret->bytes, &ret->n);
+	/* Names are told with whatever lies behind them. */
+	if (!ret->code && !is_int && o->level == SOL_TCP)
+		ret->n = (socklen_t)strnlen(ret->bytes, ret->n);
+}
+
+/* ------------------------------------------------------------------ collect */
+
+static int sockextra_add(struct arena *a, FerrySocketEntry *extra, const struct sockextra_option *o,
+			 const struct sockextra_value *value, struct ferry_error *err)
+{
+	FerrySocketOption *record = record_new(a, FerrySocketOption, ferry_socket_option);
+	if (!record)
+		return error_memory(err);
+	record->level = o->level;
+	record->name = o->name;
+	record->value = record_bytes(a, value->bytes, value->n);
+	extra->options[extra->n_options++] = record;
+	return record->value.data ? 0 : error_memory(err);
+}
+
+static int sockextra_collect_options(struct arena *a, int fd, const struct sock_type *type, FerrySocketEntry *extra,
+				     struct ferry_error *err)
+{
+	_cleanup_close_ int fresh = socket(type->domain, type->type | SOCK_CLOEXEC, type->protocol);
+	if (fresh < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making a socket to compare options with");
+	extra->options = arena_array(a, FerrySocketOption *, ARRAY_SIZE(sockextra_options));
+	if (!extra->options)
+		return error_memory(err);
+	for (size_t i = 0; i < ARRAY_SIZE(sockextra_options); i++) {
+		const struct sockextra_option *o = &sockextra_options[i];
+		struct sockextra_value now, usual;
+		if (!sockextra_fits(o, type))
+			continue;
+		sockextra_value_of(fd, o, &now);
+		sockextra_value_of(fresh, o, &usual);
+		/* An option that this kernel lacks was not set. */
+		if (now.code || (!usual.code && now.n == usual.n && !memcmp(now.bytes, usual.bytes, now.n)))
+			continue;
+		int r = sockextra_add(a, extra, o, &now, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uint32_t id, FerrySocketEntry **ret,
+		      struct ferry_error *err)
+{
+	struct stat st;
+	FerrySocketEntry *extra = record_new(a, FerrySocketEntry, ferry_socket_entry);
+	if (!extra)
+		return error_memory(err);
+	extra->id = id;
+	int r = sockextra_collect_options(a, fd, type, extra, err);
+	if (r < 0)
+		return r;
+	if (fstat(fd, &st) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at a socket");
+	if (st.st_uid)
+		record_set(extra, uid, st.st_uid);
+	if (st.st_gid)
+		record_set(extra, gid, st.st_gid);
+	*ret = extra;
+	return 0;
+}
+
+/* --------------------------------------------------------------------- dump */
+
+int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_error *err)
+{
+	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid || extra->has_error ||
+		    extra->has_fin_unsent || extra->has_dead;
+	struct image_writer *w;
+	int r = says ? fdcommon_writer(d, IMAGE_FERRY_SOCKET, &w, err) : 0;
+	return r < 0 || !says ? r : image_put(w, &extra->base, err);
+}
+
+/* ------------------------------------------------------------------ restore */
+
+static int sockextra_take(struct reader *r, const struct kind_ops *kind, FerrySocketEntry *extra, struct ferry_error *err)
+{
+	void **slot = vec_push(&r->plan->messages);
+	if (!slot) {
+		image_message_free(extra);
+		return error_memory(err);
+	}
+	*slot = extra;
+	struct plan_file *file = plan_file(r->plan, extra->id);
+	if (!file || (file->kind != &kind_unixsk && file->kind != &kind_inetsk))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "ferry-socket.img: file id %u is no socket", extra->id);
+	if (file->kind != kind)
+		return 0;
+	if (extra->peer && extra->peer->n_groups > SOCKEXTRA_GROUPS_MAX)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "ferry-socket.img: the peer of file id %u has too many groups",
+				 extra->id);
+	((struct sock_plan *)file->data)->extra = extra;
+	return 0;
+}
+
+int sockextra_read(struct reader *r, const struct kind_ops *kind, struct ferry_error *err)
+{
+	for (size_t i = 0; i < r->plan->n_files; i++) {
+		struct plan_file *file = &r->plan->files[i];
+		if (file->kind == kind && !(file->data = arena_new(&r->plan->arena, struct sock_plan)))
+			return error_memory(err);
+	}
+	_cleanup_reader_ struct image_reader *in = NULL;
+	int ret = image_open_optional(r->dir, IMAGE_FERRY_SOCKET, 0, &in, err);
+	if (ret < 0 || !in)
+		return ret;
+	FerrySocketEntry *extra;
+	while ((ret = image_get(in, &ferry_socket_entry__descriptor, &extra, err)) > 0) {
+		ret = sockextra_take(r, kind, extra, err);
+		if (ret < 0)
+			return ret;
+	}
+	return ret;
+}
+
+static const struct sockextra_option *sockextra_find(const FerrySocketOption *record)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sockextra_options); i++)
+		if (sockextra_options[i].level == record->level && sockextra_options[i].name == record->name)
+			return &sockextra_options[i];
+	return NULL;
+}
+
+static int sockextra_apply_option(const struct opener *o, int fd, const struct sockextra_option *option,
+				  const FerrySocketOption *record, uint32_t id, struct ferry_error *err)
+{
+	int r = sock_set_bytes(fd, option->level, option->name, record->value.data, (socklen_t)record->value.len);
+	if (r >= 0)
+		return 0;
+	if (option->flags & MAY_LACK) {
+		log_write(o->log, LOG_WARN, "restore", NULL, 0, "%s '%.*s' of file id %u is not available here, ignoring", option->word,
+			  (int)record->value.len, record->value.data, id);
+		return 0;
+	}
+	return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting %s of the socket of file id %u", option->word, id);
+}
+
+static int sockextra_apply_owner(int fd, const FerrySocketEntry *extra, struct ferry_error *err)
+{
+	if (!extra->has_uid && !extra->has_gid)
+		return 0;
+	if (fchown(fd, extra->has_uid ? extra->uid : 0, extra->has_gid ? extra->gid : 0) < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "giving the socket of file id %u its owner", extra->id);
+	return 0;
+}
+
+int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type, const FerrySocketEntry *extra, bool early,
+		    struct ferry_error *err)
+{
+	for (size_t i = 0; extra && i < extra->n_options; i++) {
+		const FerrySocketOption *record = extra->options[i];
+		const struct sockextra_option *option = sockextra_find(record);
+		if (!option || !sockextra_fits(option, type) || record->value.len > SOCKEXTRA_VALUE_BYTES)
+			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					 "ferry-socket.img: file id %u cannot have option %d of level %d", extra->id, record->name,
+					 record->level);
+		int r = 0;
+		if (!(option->flags & EARLY) == !early)
+			r = sockextra_apply_option(o, fd, option, record, extra->id, err);
+		if (r < 0)
+			return r;
+	}
+	return extra && !early ? sockextra_apply_owner(fd, extra, err) : 0;
+}
+
+bool sockextra_int(const FerrySocketEntry *extra, int level, int name, int *ret_value)
+{
+	for (size_t i = 0; extra && i < extra->n_options; i++) {
+		const FerrySocketOption *record = extra->options[i];
+		if (record->level != level || record->name != name || record->value.len != sizeof(int))
+			continue;
+		memcpy(ret_value, record->value.data, sizeof(int));
+		return true;
+	}
+	return false;
+}

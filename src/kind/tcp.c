@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns established and half-closed TCP connections, through libferry-tcp.
+ *
+ * Dump: the packets of a connection are blocked, then it is paused (repair mode) and read. It stays paused until the
+ * end: then it goes on, or its tasks are killed while it is paused, which closes it without a word to the peer. In that
+ * case the packets stay blocked by a lock that outlives us, named after the image, so that nothing answers the peer until the
+ * restore. Restore: connections are rebuilt behind that lock and one of our own, and go on in the instant before the tasks
+ * run.
+ *
+ * Every paused socket is in the undo log: a dump that dies lets the connections go on, unless the tasks are to die.
+ * Kernel interface: tcp(7) TCP_REPAIR; nf_tables.
+ */
+#include <errno.h>
+#include <linux/sockios.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "host/netlock.h"
+#include "host/warden.h"
+#include "image/dir.h"
+#include "image/file.h"
+#include "kind/fdcommon.h"
+#include "kind/inet.h"
+#include "kind/kinds.h"
+#include "kind/sockopt.h"
+#include "model/record.h"
+
+enum { TCP_LOCK_ID_BYTES = 32 };
+
+struct tcp_snap {
+	struct ferry_tcp t;
+	struct netlock_tcp tuple;
+	int entry; /* in the undo log */
+	bool paused;
+};
+
+static struct netlock_tcp tcp_tuple(const InetSkEntry *isk)
+{
+	struct netlock_tcp tuple = {
+		.family = (uint16_t)isk->family,
+		.local_port = (uint16_t)isk->src_port,
+		.remote_port = (uint16_t)isk->dst_port,
+	};
+	size_t n = isk->family == AF_INET ? 4 : 16;
+	memcpy(tuple.local_addr, isk->src_addr, n);
+	memcpy(tuple.remote_addr, isk->dst_addr, n);
+	return tuple;
+}
+
+/* The lock that waits for the restore of the image with this id. */
+static void tcp_lock_id(const char *run_id, char ret_id[TCP_LOCK_ID_BYTES])
+{
+	snprintf(ret_id, TCP_LOCK_ID_BYTES, "%s%.*s", NETLOCK_IMAGE_PREFIX, NETLOCK_IMAGE_ID_CHARS, run_id);
+}
+
+/* Older images have no id, so nobody could find their lock. */
+static bool tcp_plan_lock_id(const struct opener *o, char ret_id[TCP_LOCK_ID_BYTES])
+{
+	const char *run_id = o->plan->inventory ? o->plan->inventory->dump_criu_run_id : NULL;
+	if (!run_id || !run_id[0])
+		return false;
+	tcp_lock_id(run_id, ret_id);
+	return true;
+}
+
+/* Block a connection with the lock of this job, made by the first one. */
+static int tcp_lock(struct netlock **lock, const struct fault *fault, const char *stage, const struct netlock_tcp *tuple,
+		    struct ferry_error *err)
+{
+	int r = 0;
+	if (fault_hit(fault, FAULT_NET_LOCK))
+		return error_set(err, FERRY_ERROR_FAULT, EIO, "locking the network: fault injected");
+	fault_effect(fault, stage, "net-lock");
+	if (!*lock) {
+		char id[64];
+		snprintf(id, sizeof(id), "job-%d-%llx", getpid(), (unsigned long long)time_now_ns());
+		r = netlock_open(-1, NETLOCK_OWNED, id, NETLOCK_IMAGE_MARK, lock, err);
+	}
+	return r < 0 ? r : netlock_add_tcp(*lock, tuple, 1, err);
+}
+
+struct tcp_effects {
+	const struct fault *fault;
+	const char *stage;
+};
+
+static void tcp_on_effect(void *ctx, const char *what)
+{
+	const struct tcp_effects *e = ctx;
+	fault_effect(e->fault, e->stage, what);
+}
+
+/* ------------------------------------------------------------------ collect */
+
+/* The library knows our copy; the message names the task's descriptor. */
+static int tcp_failed(const struct fd_view *view, int r, const struct ferry_error *inner, struct ferry_error *err)
+{
+	char who[64];
+	fd_view_name(view, who, sizeof(who));
+	error_set(err, inner->id, -r, "%s: %s", who, inner->message);
+	if (inner->hint[0])
+		error_hint(err, "%s", inner->hint);
+	return r;
+}
+
+static int tcp_pause(struct collect *c, struct fd_view *view, struct tcp_snap *tcp, const struct ferry_tcp_undo *undo,
+		     struct ferry_error *err)
+{
+	struct ferry_error inner = FERRY_ERROR_INIT;
+	struct tcp_effects effects = {.fault = c->fault, .stage = "dump"};
+	struct ferry_tcp_options options = FERRY_TCP_OPTIONS_INIT;
+	options.flags = FERRY_TCP_PAUSE;
+	options.on_effect = tcp_on_effect;
+	options.on_effect_ctx = &effects;
+	if (fault_hit(c->fault, FAULT_TCP_REPAIR))
+		return error_set(err, FERRY_ERROR_FAULT, EIO, "pausing a TCP connection: fault injected");
+	tcp->entry = warden_arm(c->warden, WARDEN_TCP_RESUME, view->copy, WARDEN_UNLESS_COMMITTED, undo, sizeof(*undo));
+	if (tcp->entry < 0)
+		return error_errno(err, FERRY_ERROR_LIMIT, -tcp->entry, "entering a TCP connection into the undo log");
+	tcp->t = (struct ferry_tcp)FERRY_TCP_INIT;
+	int r = ferry_tcp_take(view->copy, &options, &tcp->t, &inner);
+	tcp->paused = r >= 0;
+	if (r >= 0)
+		return 0;
+	warden_disarm(c->warden, tcp->entry);
+	return tcp_failed(view, r, &inner, err);
+}
+
+static int tcp_record(int fd, const struct ferry_tcp *t, InetSkEntry *isk, FerrySocketEntry *extra, struct ferry_error *err)
+{
+	int unacknowledged = 0;
+	if (ioctl(fd, SIOCOUTQ, &unacknowledged) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the send queue of a TCP connection");
+	/* It may have moved on until its packets were blocked. */
+	isk->state = t->state;
+	isk->backlog = (uint32_t)unacknowledged;
+	unsigned shut = tcp_shutdown_of(t);
+	isk->has_shutdown = shut != SK_SHUTDOWN__NONE;
+	isk->shutdown = (SkShutdown)shut;
+	if (t->fin_unsent)
+		record_set(extra, fin_unsent, true);
+	return 0;
+}
+
+int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk, struct ferry_error *err)
+{
+	struct inet_snap *data = file->data;
+	struct ferry_error inner = FERRY_ERROR_INIT;
+	struct ferry_tcp_undo undo;
+	struct tcp_snap *tcp = arena_new(&c->snap->arena, struct tcp_snap);
+	if (!tcp)
+		return error_memory(err);
+	int r = ferry_tcp_check(view->copy, &undo, &inner);
+	if (r < 0)
+		return tcp_failed(view, r, &inner, err);
+	tcp->tuple = tcp_tuple(isk);
+	r = tcp_lock(&c->netlock, c->fault, "dump", &tcp->tuple, err);
+	if (r >= 0)
+		r = tcp_pause(c, view, tcp, &undo, err);
+	if (r < 0)
+		return r;
+	/* From here on tcp_after() lets it go. */
+	data->tcp = tcp;
+	file->copy = view->copy;
+	view->copy = -1;
+	return tcp_record(file->copy, &tcp->t, isk, data->extra, err);
+}
+
+/* --------------------------------------------------------------------- dump */
+
+int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
+{
+	const struct inet_snap *data = file->data;
+	TcpStreamEntry stream;
+	const uint8_t *inq = data->inq, *outq = NULL;
+	if (data->tcp) {
+		tcp_to_stream(&data->tcp->t, &stream);
+		inq = data->tcp->t.inq.bytes;
+		outq = data->tcp->t.outq.bytes;
+	} else {
+		stream = *data->dead;
+	}
+	struct image_writer *w;
+	int r = image_create(d->dir, IMAGE_TCP_STREAM, file->entry->isk->ino, &w, err);
+	if (r >= 0)
+		r = image_put(w, &stream.base, err);
+	if (r >= 0 && stream.inq_len)
+		r = image_put_raw(w, inq, stream.inq_len, err);
+	if (r >= 0 && stream.outq_len)
+		r = image_put_raw(w, outq, stream.outq_len, err);
+	return r < 0 ? r : image_close(w, err);
+}
+
+/* ---------------------------------------------------------------- after the dump */
+
+static struct tcp_snap *tcp_of(const struct snap_file *file)
+{
+	const struct inet_snap *data = file->kind == &kind_inetsk ? file->data : NULL;
+	return data && data->tcp && data->tcp->paused ? data->tcp : NULL;
+}
+
+static void tcp_forget_queues(struct snapshot *snap)
+{
+	vec_foreach(file, &snap->files)
+	{
+		struct tcp_snap *tcp = tcp_of(file);
+		if (tcp)
+			ferry_tcp_release(&tcp->t);
+	}
+}
+
+/* First the lock goes, so that the first packets are not lost. */
+static int tcp_resume_all(struct collect *c, struct ferry_error *err)
+{
+	int first = 0;
+	fault_effect(c->fault, "dump", "net-unlock");
+	if (c->netlock)
+		first = netlock_remove(take_ptr(c->netlock), err);
+	vec_foreach(file, &c->snap->files)
+	{
+		struct tcp_snap *tcp = tcp_of(file);
+		if (!tcp)
+			continue;
+		fault_effect(c->fault, "dump", "tcp: resume");
+		struct ferry_tcp_undo undo = tcp->t.undo;
+		int r = ferry_tcp_resume(file->copy, &undo, 0, err);
+		if (r >= 0)
+			warden_disarm(c->warden, tcp->entry);
+		if (r < 0 && !first)
+			first = r;
+		ferry_tcp_release(&tcp->t);
+		tcp->paused = false;
+		close(take_fd(file->copy));
+	}
+	return first;
+}
+
+static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tuples, size_t *ret_n)
+{
+	struct netlock_tcp *tuples = calloc(snap->files.n + 1, sizeof(*tuples));
+	if (!tuples)
+		return -ENOMEM;
+	size_t n = 0;
+	vec_foreach(file, &snap->files)
+	{
+		const struct tcp_snap *tcp = tcp_of(file);
+		if (tcp)
+			tuples[n++] = tcp->tuple;
+	}
+	*ret_tuples = tuples;
+	*ret_n = n;
+	return 0;
+}
+
+/*
+ * The tasks are about to be killed. Their sockets stay paused, so that whoever closes them last, a task that dies or we,
+ * closes them silently; the packets stay blocked by a lock of the image's name.
+ */
+static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferry_error *err)
+{
+	char run[37], id[TCP_LOCK_ID_BYTES];
+	_cleanup_free_ struct netlock_tcp *tuples = NULL;
+	size_t n;
+	struct netlock *lock = NULL;
+	image_dir_id_text(dir, run);
+	tcp_lock_id(run, id);
+	if (tcp_tuples(c->snap, &tuples, &n) < 0)
+		return error_memory(err);
+	if (!n)
+		return 0;
+	int entry = warden_arm(c->warden, WARDEN_NET_UNLOCK, 0, WARDEN_UNLESS_COMMITTED, id, sizeof(id));
+	if (entry < 0)
+		return error_errno(err, FERRY_ERROR_LIMIT, -entry, "entering the network lock into the undo log");
+	fault_effect(c->fault, "dump", "net-lock-persist");
+	int r = netlock_open(-1, NETLOCK_PERSIST, id, NETLOCK_IMAGE_MARK, &lock, err);
+	if (r >= 0)
+		r = netlock_add_tcp(lock, tuples, n, err);
+	if (r >= 0) {
+		netlock_close(lock);
+	} else {
+		netlock_remove(lock, NULL);
+		warden_disarm(c->warden, entry);
+	}
+	return r;
+}
+
+int tcp_after(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err)
+{
+	int r = kill ? tcp_keep_locked(c, dir, err) : 0;
+	if (!kill || r < 0) {
+		int back = tcp_resume_all(c, r < 0 ? NULL : err);
+		return r < 0 ? r : back;
+	}
+	tcp_forget_queues(c->snap);
+	if (c->netlock) {
+		fault_effect(c->fault, "dump", "net-unlock");
+		r = netlock_remove(take_ptr(c->netlock), err);
+	}
+	return r;
+}
+
+/* ------------------------------------------------------------------ restore */
+
+static int tcp_read_queue(struct reader *r, struct image_reader *in, uint32_t n, uint8_t **ret, struct ferry_error *err)
+{
+	if (n > image_reader_left(in))
+		return image_bad(in, err, "a queue of %u bytes is announced, but the file ends before", n);
+	*ret = arena_alloc(&r->plan->arena, n + 1u);
+	return *ret ? image_get_raw(in, *ret, n, err) : error_memory(err);
+}
+
+int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
+{
+	const InetSkEntry *isk = file->entry->isk;
+	bool closed = isk->proto == IPPROTO_TCP && isk->state == INET_CLOSED && image_dir_has(r->dir, IMAGE_TCP_STREAM, isk->ino);
+	if (!inet_is_connection(isk) && !closed)
+		return 0;
+	_cleanup_reader_ struct image_reader *in = NULL;
+	struct tcp_plan *plan = arena_new(&r->plan->arena, struct tcp_plan);
+	if (!plan)
+		return error_memory(err);
+	int ret = image_open(r->dir, IMAGE_TCP_STREAM, isk->ino, &in, err);
+	if (ret >= 0)
+		ret = image_need(in, &tcp_stream_entry__descriptor, &plan->stream, err);
+	if (ret < 0)
+		return ret;
+	void **slot = vec_push(&r->plan->messages);
+	if (!slot) {
+		image_message_free(plan->stream);
+		return error_memory(err);
+	}
+	*slot = plan->stream;
+	ret = tcp_read_queue(r, in, plan->stream->inq_len, &plan->inq, err);
+	if (ret >= 0)
+		ret = tcp_read_queue(r, in, plan->stream->outq_len, &plan->outq, err);
+	((struct sock_plan *)file->data)->kind = plan;
+	return ret;
+}
+
+/*
+ * A listener may have the connection's port, and then has to have it first: a connection can be added to a port, but
+ * not a listener.
+ */
+static int tcp_open_listeners(struct opener *o, uint32_t port, struct ferry_error *err)
+{
+	for (size_t i = 0; i < o->plan->n_files; i++) {
+		struct plan_file *file = &o->plan->files[i];
+		if (file->fd >= 0 || file->kind != &kind_inetsk || file->entry->isk->proto != IPPROTO_TCP ||
+		    file->entry->isk->state != INET_LISTENING || file->entry->isk->src_port != port)
+			continue;
+		int r = inet_restore(o, file, &file->fd, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int tcp_rebuild(struct opener *o, const struct plan_file *file, const struct ferry_tcp *t, int *ret_fd,
+		       struct ferry_error *err)
+{
+	const InetSkEntry *isk = file->entry->isk;
+	const IpOptsEntry *ip = isk->ip_opts;
+	struct tcp_effects effects = {.fault = o->fault, .stage = "restore"};
+	struct ferry_tcp_options options = FERRY_TCP_OPTIONS_INIT;
+	options.on_effect = tcp_on_effect;
+	options.on_effect_ctx = &effects;
+	options.packet_mark = NETLOCK_IMAGE_MARK;
+	options.bound_device = isk->opts->so_bound_dev && isk->opts->so_bound_dev[0] ? isk->opts->so_bound_dev : NULL;
+	options.mark = isk->opts->has_so_mark ? isk->opts->so_mark : 0;
+	if (ip && ip->has_freebind && ip->freebind)
+		options.flags |= FERRY_TCP_FREEBIND;
+	if (ip && ip->has_tos && isk->family == AF_INET) {
+		options.flags |= FERRY_TCP_SET_TOS;
+		options.tos = (uint8_t)ip->tos;
+	}
+	if (ip && ip->has_ttl && isk->family == AF_INET) {
+		options.flags |= FERRY_TCP_SET_TTL;
+		options.ttl = (uint8_t)ip->ttl;
+	}
+	return ferry_tcp_rebuild(t, &options, ret_fd, err);
+}
+
+/* Void until the job is committed; from then on the connections have to go on whatever happens to us. */
+static int tcp_arm(struct opener *o, struct tcp_plan *plan, int fd, struct ferry_error *err)
+{
+	int r = plan->entry = warden_arm(o->warden, WARDEN_TCP_RESUME, fd, WARDEN_ONCE_COMMITTED, &plan->undo, sizeof(plan->undo));
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_LIMIT, -r, "entering a TCP connection into the undo log");
+	plan->paused = true;
+	return 0;
+}
+
+/* The lock that the dump left goes with the commit, too. Its entry is made first, so it is carried out last: harmless. */
+static int tcp_arm_unlock(struct opener *o, struct ferry_error *err)
+{
+	char id[TCP_LOCK_ID_BYTES];
+	if (o->netlock || !tcp_plan_lock_id(o, id))
+		return 0;
+	int r = warden_arm(o->warden, WARDEN_NET_UNLOCK, 0, WARDEN_ONCE_COMMITTED, id, sizeof(id));
+	return r < 0 ? error_errno(err, FERRY_ERROR_LIMIT, -r, "entering the network lock into the undo log") : 0;
+}
+
+int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
+{
+	const struct sock_plan *sock = file->data;
+	struct tcp_plan *plan = sock->kind;
+	const InetSkEntry *isk = file->entry->isk;
+	const struct netlock_tcp tuple = tcp_tuple(isk);
+	_cleanup_close_ int fd = -1;
+	struct ferry_tcp t;
+	int r = tcp_from_records(isk, plan, sock->extra, &t, err);
+	if (r >= 0)
+		r = tcp_open_listeners(o, isk->src_port, err);
+	if (r >= 0)
+		r = tcp_arm_unlock(o, err);
+	if (r >= 0)
+		r = tcp_lock(&o->netlock, o->fault, "restore", &tuple, err);
+	if (r >= 0)
+		r = tcp_rebuild(o, file, &t, &fd, err);
+	if (r < 0)
+		return r;
+	plan->undo = t.undo;
+	r = inet_finish(o, file, fd, err);
+	if (r >= 0)
+		r = tcp_arm(o, plan, fd, err);
+	if (r >= 0)
+		*ret_fd = take_fd(fd);
+	return r;
+}
+
+static bool tcp_is_paused(const struct plan_file *file)
+{
+	const struct sock_plan *sock = file->kind == &kind_inetsk && inet_is_connection(file->entry->isk) ? file->data : NULL;
+	const struct tcp_plan *plan = sock ? sock->kind : NULL;
+	return plan && plan->paused && file->fd >= 0;
+}
+
+static void tcp_unlock(struct opener *o)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	char id[TCP_LOCK_ID_BYTES];
+	int r = 0;
+	fault_effect(o->fault, "restore", "net-unlock");
+	if (tcp_plan_lock_id(o, id))
+		r = netlock_find_and_remove(-1, id, &err);
+	fault_effect(o->fault, "restore", "net-unlock");
+	if (netlock_remove(take_ptr(o->netlock), r < 0 ? NULL : &err) < 0 || r < 0)
+		log_write(o->log, LOG_WARN, "restore", "inet", 0, "removing the network lock: %s", err.message);
+}
+
+void tcp_before_run(struct opener *o)
+{
+	if (!o->netlock)
+		return;
+	tcp_unlock(o);
+	for (size_t i = 0; i < o->plan->n_files; i++) {
+		struct plan_file *file = &o->plan->files[i];
+		if (!tcp_is_paused(file))
+			continue;
+		struct ferry_error err = FERRY_ERROR_INIT;
+		struct tcp_plan *plan = ((struct sock_plan *)file->data)->kind;
+		fault_effect(o->fault, "restore", "tcp: resume");
+		if (ferry_tcp_resume(file->fd, &plan->undo, 0, &err) < 0)
+			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u: %s", file->entry->id, err.message);
+		else
+			warden_disarm(o->warden, plan->entry);
+		plan->paused = false;
+	}
+}

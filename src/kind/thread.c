@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what the kernel keeps for a thread's own library: name, list of robust futexes, rseq area, the address that is
+ * cleared when the thread ends.
+ *
+ * Kernel interface: get_robust_list(2), prctl(2) PR_GET_TID_ADDRESS (3.5, CONFIG_CHECKPOINT_RESTORE), ptrace(2)
+ * PTRACE_GET_RSEQ_CONFIGURATION (5.13), rseq(2) (4.18), set_tid_address(2).
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "base/error.h"
+#include "kernel/syscalls.h"
+#include "kernel/uapi.h"
+#include "kind/kinds.h"
+#include "model/record.h"
+#include "proc/read.h"
+
+enum { THREAD_COMM_BYTES = 16 };
+
+static void thread_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused, struct script *s)
+{
+	script_call(s, "reading the address to clear at exit", SYS_prctl, PR_GET_TID_ADDRESS, script_put(s, NULL, 8), 0, 0, 0)
+		->data_mask = 1 << 1;
+}
+
+static int thread_collect_rseq(struct collect *c, struct snap_thread *th, struct ferry_error *err)
+{
+	struct kern_rseq_configuration rseq = {0};
+	long n = ptrace(PTRACE_GET_RSEQ_CONFIGURATION, th->tid, sizeof(rseq), &rseq);
+	if (n < 0 || !rseq.rseq_abi_pointer)
+		return 0;
+	RseqEntry *entry = record_new(&c->snap->arena, RseqEntry, rseq_entry);
+	if (!entry)
+		return error_memory(err);
+	entry->rseq_abi_pointer = rseq.rseq_abi_pointer;
+	entry->rseq_abi_size = rseq.rseq_abi_size;
+	entry->signature = rseq.signature;
+	th->core->thread_core->rseq_entry = entry;
+	return 0;
+}
+
+static int thread_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
+				 const struct answers *a, struct ferry_error *err)
+{
+	ThreadCoreEntry *core = th->core->thread_core;
+	char comm[PROC_NAME_BYTES];
+	int r = proc_read_comm(proc_dir, comm, err);
+	if (r < 0)
+		return r;
+	core->comm = arena_string(&c->snap->arena, comm);
+	if (th == t->threads.v)
+		th->core->tc->comm = core->comm;
+	uint64_t head = 0;
+	size_t length = 0;
+	r = (int)sys_call(SYS_get_robust_list, th->tid, &head, &length);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the robust futex list of thread %d", th->tid);
+	core->futex_rla = head;
+	core->futex_rla_len = (uint32_t)length;
+	if (a->calls[0].ret < 0)
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret, "reading the tid address of thread %d", th->tid);
+	uint64_t clear;
+	memcpy(&clear, a->data, sizeof(clear));
+	th->core->thread_info->clear_tid_addr = clear;
+	return core->comm ? thread_collect_rseq(c, th, err) : error_memory(err);
+}
+
+static int thread_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th, struct script *s,
+				 struct ferry_error *err unused)
+{
+	const ThreadCoreEntry *core = th->core->thread_core;
+	bool leader = th == t->threads.v;
+	const char *name = core && core->comm ? core->comm : leader ? th->core->tc->comm : NULL;
+	script_call(s, "setting the address to clear at exit", SYS_set_tid_address, th->core->thread_info->clear_tid_addr);
+	if (name) {
+		char comm[THREAD_COMM_BYTES] = {0};
+		memcpy(comm, name, MIN(strlen(name), sizeof(comm) - 1));
+		script_call(s, "naming the thread", SYS_prctl, PR_SET_NAME, script_put(s, comm, sizeof(comm)), 0, 0, 0)->data_mask =
+			1 << 1;
+	}
+	if (core && core->futex_rla)
+		script_call(s, "setting the robust futex list", SYS_set_robust_list, core->futex_rla, core->futex_rla_len);
+	if (core && core->rseq_entry) {
+		const RseqEntry *rseq = core->rseq_entry;
+		/* The kernel wants the fields as a new thread has them; what the image holds was written for another CPU. */
+		uint64_t fresh[4] = {0};
+		fresh[0] = 0xffffffff00000000ull; /* cpu_id_start 0, cpu_id RSEQ_CPU_ID_UNINITIALIZED */
+		script_call(s, "clearing the rseq area", BLOB_OP_COPY, rseq->rseq_abi_pointer,
+			    script_put(s, fresh, sizeof(fresh)), 16)
+			->data_mask = 1 << 1;
+		script_call(s, "registering rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0, rseq->signature);
+	}
+	return 0;
+}
+
+const struct kind_ops kind_thread = {
+	.name = "thread",
+	.what = "names, robust futex lists, rseq areas, tid addresses",
+	.fd_type = -1,
+	.image_file = -1,
+	.ask_thread = thread_ask_thread,
+	.collect_thread = thread_collect_thread,
+	.restore_thread = thread_restore_thread,
+};

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The two halves of the unix sockets: unix.c saves them, unix_restore.c brings them back. */
+#pragma once
+
+#include <sys/un.h>
+
+#include "image/proto/sk-packet.pb-c.h"
+#include "image/proto/sk-unix.pb-c.h"
+#include "model/kind.h"
+
+/* Kernel's numbers in unix_sk_entry.state. */
+enum unix_state { UNIX_CONNECTED = 1, UNIX_CLOSED = 7, UNIX_LISTENING = 10 };
+
+enum { UNIX_NAME_BYTES = sizeof(((struct sockaddr_un *)0)->sun_path) };
+
+must_check int unix_read(struct reader *r, struct ferry_error *err);
+must_check int unix_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
+must_check int unix_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns storing memory of frozen tasks. Private memory is read through /proc/PID/mem, which also reads what the task
+ * itself may not; shared anonymous memory through /proc/PID/map_files, hole by hole, so that reading allocates nothing.
+ * Pages of zeroes take no space in anonymous memory.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "image/dir.h"
+#include "image/pages.h"
+#include "mem/mem.h"
+#include "model/vma-status.h"
+
+struct mem_block {
+	struct mem_dump *d;
+	struct image_pages_writer *writer;
+	int mem;
+	bool sparse;    /* zeroes mean absent */
+	uint32_t flags;
+	pid_t pid;
+	uint64_t slack_from, slack_to; /* addresses whose bytes are ours, stored as zeroes */
+	struct ferry_error *err;
+};
+
+static int mem_store(struct mem_block *b, uint64_t address, uint64_t bytes, const void *from)
+{
+	uint64_t pages = bytes / IMAGE_PAGE_BYTES;
+	struct iovec iov = {(void *)from, bytes};
+	int r = b->sparse ? image_pages_add_sparse(b->writer, address, pages, b->flags, from, b->err)
+			  : image_pages_add(b->writer, address, pages, b->flags, &iov, 1, b->err);
+	if (r < 0)
+		return r;
+	b->d->bytes += bytes;
+	if (b->d->progress)
+		b->d->progress(b->d->context, b->d->bytes);
+	return 0;
+}
+
+static int mem_found(void *context, const struct mem_range *range)
+{
+	struct mem_block *b = context;
+	for (uint64_t at = range->start; at < range->end;) {
+		uint64_t n = MIN(range->end - at, (uint64_t)MEM_BUFFER_BYTES);
+		if (fault_hit(b->d->fault, FAULT_PAGES_READ))
+			return error_set(b->err, FERRY_ERROR_FAULT, EIO, "reading memory of pid %d: fault injected", b->pid);
+		int r = fd_pread_all(b->mem, b->d->buffer, n, at);
+		if (r < 0)
+			return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "reading memory of pid %d at %llx", b->pid,
+					   (unsigned long long)at);
+		if (b->slack_from >= at && b->slack_to <= at + n)
+			memset((char *)b->d->buffer + (b->slack_from - at), 0, b->slack_to - b->slack_from);
+		r = mem_store(b, at, n, b->d->buffer);
+		if (r < 0)
+			return r;
+		at += n;
+	}
+	return 0;
+}
+
+static int mem_dump_vma(struct mem_block *b, int pagemap, const struct snap_task *t, const VmaEntry *vma)
+{
+	bool anonymous = vma->status & VMA_STATUS_ANON_PRIVATE;
+	bool vdso = vma->status & VMA_STATUS_VDSO;
+	b->sparse = anonymous && !vdso;
+	b->flags = b->sparse && !(vma->flags & MAP_LOCKED) ? IMAGE_PE_LAZY : 0;
+	b->d->stats.pages_scanned += (vma->end - vma->start) / IMAGE_PAGE_BYTES;
+	/* The kernel's own pages of the vdso are no page of the task's, so they are named as a whole. */
+	int r;
+	if (vdso)
+		r = mem_found(b, &(struct mem_range){vma->start, vma->end});
+	else
+		r = mem_find(pagemap, b->d->caps, vma->start, vma->end, anonymous, mem_found, b);
+	if (r < 0 && b->err && b->err->id == FERRY_ERROR_NONE)
+		return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "finding the pages of pid %d at %llx", t->pid,
+				   (unsigned long long)vma->start);
+	return r;
+}
+
+static int mem_buffer(struct mem_dump *d, struct ferry_error *err)
+{
+	if (d->buffer)
+		return 0;
+	void *buffer = mmap(NULL, MEM_BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (buffer == MAP_FAILED)
+		return error_memory(err);
+	d->buffer = buffer;
+	return 0;
+}
+
+int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err)
+{
+	int r = mem_buffer(d, err);
+	if (r < 0)
+		return r;
+	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->pid);
+	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
+	if (mem < 0 || pagemap < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, mem < 0 ? -mem : -pagemap, "opening the memory of pid %d", t->pid);
+	struct mem_block b = {.d = d, .mem = mem, .pid = t->pid, .err = err};
+	if (t->vdso_slack) {
+		b.slack_from = t->vdso_start + t->vdso_slack;
+		b.slack_to = t->vdso_start + t->vdso_bytes;
+	}
+	r = image_pages_create(d->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &b.writer, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < t->vmas.n && r >= 0; i++)
+		if (t->vmas.v[i].dump_pages)
+			r = mem_dump_vma(&b, pagemap, t, t->vmas.v[i].entry);
+	d->stats.pages_written += image_pages_written(b.writer);
+	int closed = image_pages_close(b.writer, r < 0 ? NULL : err);
+	return r < 0 ? r : closed;
+}
+
+int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct ferry_error *err)
+{
+	int r = mem_buffer(d, err);
+	if (r < 0)
+		return r;
+	_cleanup_close_ int fd = fd_openf(O_RDONLY, "/proc/%d/map_files/%llx-%llx", shmem->pid,
+					  (unsigned long long)shmem->address,
+					  (unsigned long long)(shmem->address + shmem->map_bytes));
+	if (fd < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory of pid %d at %llx", shmem->pid,
+				   (unsigned long long)shmem->address);
+	struct mem_block b = {.d = d, .mem = fd, .pid = shmem->pid, .sparse = true, .err = err};
+	r = image_pages_create(d->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &b.writer, err);
+	if (r < 0)
+		return r;
+	d->stats.shmem_scanned += shmem->bytes / IMAGE_PAGE_BYTES;
+	for (off_t at = 0; r >= 0;) {
+		off_t data = lseek(fd, at, SEEK_DATA);
+		if (data < 0 || (uint64_t)data >= shmem->bytes)
+			break;
+		off_t hole = lseek(fd, data, SEEK_HOLE);
+		uint64_t end = MIN(align_up((uint64_t)hole, IMAGE_PAGE_BYTES), shmem->bytes);
+		r = mem_found(&b, &(struct mem_range){align_down((uint64_t)data, IMAGE_PAGE_BYTES), end});
+		at = hole;
+	}
+	d->stats.shmem_written += image_pages_written(b.writer);
+	int closed = image_pages_close(b.writer, r < 0 ? NULL : err);
+	return r < 0 ? r : closed;
+}

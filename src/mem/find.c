@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns finding the pages of a private mapping that are the task's own: PAGEMAP_SCAN (6.7) where the kernel has it, else
+ * the words of /proc/PID/pagemap (bit 63 present, 62 swapped, 61 of a file or shared; 2.6.25, 3.5).
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "kernel/caps.h"
+#include "kernel/uapi.h"
+#include "mem/mem.h"
+
+enum { FIND_REGIONS = 512, FIND_WORDS = 4096, FIND_PAGE = 4096 };
+
+static int find_scan(int pagemap, uint64_t start, uint64_t end, bool anonymous,
+		     int (*found)(void *context, const struct mem_range *range), void *context)
+{
+	struct page_region regions[FIND_REGIONS];
+	uint64_t not = anonymous ? PAGE_IS_PFNZERO : PAGE_IS_FILE;
+	while (start < end) {
+		struct pm_scan_arg arg = {
+			.size = sizeof(arg),
+			.start = start,
+			.end = end,
+			.vec = (uint64_t)(uintptr_t)regions,
+			.vec_len = FIND_REGIONS,
+			.category_inverted = not,
+			.category_mask = not,
+			.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+			.return_mask = PAGE_IS_PRESENT,
+		};
+		int n = ioctl(pagemap, PAGEMAP_SCAN, &arg);
+		if (n < 0)
+			return -errno;
+		for (int i = 0; i < n; i++) {
+			struct mem_range range = {regions[i].start, regions[i].end};
+			int r = found(context, &range);
+			if (r < 0)
+				return r;
+		}
+		/* The scan may end early, at walk_end. */
+		if (arg.walk_end <= start)
+			return -EIO;
+		start = arg.walk_end;
+	}
+	return 0;
+}
+
+static bool find_word(uint64_t word, bool anonymous)
+{
+	bool there = word & (3ull << 62), of_file = word & (1ull << 61);
+	return there && (anonymous || !of_file);
+}
+
+static int find_words(int pagemap, uint64_t start, uint64_t end, bool anonymous,
+		      int (*found)(void *context, const struct mem_range *range), void *context)
+{
+	uint64_t words[FIND_WORDS];
+	struct mem_range range = {0};
+	int r = 0;
+	while (start < end && r >= 0) {
+		size_t n = MIN((end - start) / FIND_PAGE, (uint64_t)FIND_WORDS);
+		r = fd_pread_all(pagemap, words, n * sizeof(*words), start / FIND_PAGE * sizeof(*words));
+		for (size_t i = 0; i < n && r >= 0; i++, start += FIND_PAGE) {
+			if (!find_word(words[i], anonymous))
+				continue;
+			if (range.end == start) {
+				range.end += FIND_PAGE;
+				continue;
+			}
+			r = range.end ? found(context, &range) : 0;
+			range = (struct mem_range){start, start + FIND_PAGE};
+		}
+	}
+	return r >= 0 && range.end ? found(context, &range) : r;
+}
+
+int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end, bool anonymous,
+	     int (*found)(void *context, const struct mem_range *range), void *context)
+{
+	if (kern_has(caps, KERN_CAP_PAGEMAP_SCAN))
+		return find_scan(pagemap, start, end, anonymous, found, context);
+	return find_words(pagemap, start, end, anonymous, found, context);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding and storing the memory of frozen tasks. */
+#pragma once
+
+#include <stdint.h>
+
+#include <ferry/error.h>
+
+#include "base/fault.h"
+#include "base/macros.h"
+#include "model/snapshot.h"
+
+struct image_dir;
+struct kern_caps;
+
+struct mem_stats {
+	uint64_t pages_scanned; /* pages of the mappings that were looked at */
+	uint64_t pages_written;
+	uint64_t shmem_scanned;
+	uint64_t shmem_written;
+};
+
+struct mem_dump {
+	struct image_dir *dir;
+	const struct kern_caps *caps;
+	const struct fault *fault;
+	struct mem_stats stats;
+	void *buffer; /* MEM_BUFFER_BYTES, reused for every block */
+	/* Called with the bytes stored so far; may be NULL. */
+	void (*progress)(void *context, uint64_t bytes);
+	void *context;
+	uint64_t bytes;
+};
+
+enum { MEM_BUFFER_BYTES = 1 << 20 };
+
+/* Runs of pages of a private mapping that differ from what it maps: [start, end) addresses, ascending. */
+struct mem_range {
+	uint64_t start, end;
+};
+
+/*
+ * Find them. proc_dir: /proc/PID. anonymous: the mapping has no file, so pages of zeroes that the kernel shares count as
+ * absent. Calls found() for each run; a negative result ends the search and is returned.
+ */
+must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end, bool anonymous,
+			int (*found)(void *context, const struct mem_range *range), void *context);
+
+/* Store the private memory of a task as pagemap-PID and pages-N. */
+must_check int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err);
+
+/* Store a shared memory object as pagemap-shmem-SHMID. */
+must_check int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct ferry_error *err);

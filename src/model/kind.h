@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A resource kind: how one kind of thing that tasks hold is recognised, saved and brought back. One file in src/kind/
+ * has one `const struct kind_ops`; kind/kinds.def lists them all, in the order in which task kinds run. A function
+ * that a kind does not need stays NULL.
+ *
+ * The life of a resource:
+ *   check     before anything stops, by looking from outside: can this be dumped?
+ *   ask       which system calls must run inside the task or thread to learn its state (they are batched)
+ *   collect   the tree is frozen: fill the record
+ *   dump      the tree is frozen: write payloads (queues, contents) that are too large for the record
+ *   read      restore: load further image files, link records to each other
+ *   restore   restore: create the object (descriptor kinds), or append calls to the script (task kinds)
+ *   settle    restore: in the task, when all its descriptors have their final numbers
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include <ferry/error.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/macros.h"
+#include "model/plan.h"
+#include "model/snapshot.h"
+
+struct image_dir;
+struct kern_caps;
+struct proc_fdinfo;
+struct proc_status;
+struct warden;
+struct netlock;
+struct peers;
+
+/* What a job was asked for, as far as kinds care; from engine/options.def. */
+struct kind_options {
+	bool tcp_established;
+	bool leave_running;
+	bool shell_job;
+	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
+};
+
+/* A descriptor as check and collect see it. */
+struct fd_view {
+	pid_t pid;
+	int fd;
+	const char *comm;
+	const char *link; /* target of /proc/PID/fd/N */
+	struct stat stat;
+	const struct proc_fdinfo *info;
+	int copy;      /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
+	int pidfd;     /* of the task; for fd_view_copy() */
+	struct peers *peers; /* see struct collect */
+	struct arena *arena; /* lives as long as the check or collect */
+	void **kind_data;    /* by kind index: what a kind keeps during one check or collect, in the arena */
+};
+
+/* What collect works with. */
+struct collect {
+	struct snapshot *snap;
+	const struct kern_caps *caps;
+	const struct kind_options *options;
+	const struct fault *fault;
+	const struct log_sink *log;
+	struct warden *warden; /* changes outside ferry are entered here before they are made */
+	struct netlock *netlock;
+	struct peers *peers; /* who holds pipes outside of the tree; NULL = nobody asks */
+	void *fd_order;      /* how collect finds descriptions again */
+	void *kind_data[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
+};
+
+/* Results of the calls that a kind asked for, in the order in which it appended them. */
+struct answers {
+	const struct blob_call *calls; /* the kind's first call */
+	const char *data;              /* the kind's first data; each script_put() is 64-byte aligned */
+};
+
+struct dump {
+	struct snapshot *snap;
+	struct image_dir *dir;
+	const struct kind_options *options;
+	const struct fault *fault;
+	const struct log_sink *log;
+	struct warden *warden;
+	struct image_writer **writers; /* by enum image_file: shared images that several records go to */
+};
+
+struct reader {
+	struct plan *plan;
+	struct image_dir *dir;
+	const struct kern_caps *caps;
+	const struct kind_options *options;
+	const struct fault *fault;
+	const struct log_sink *log;
+};
+
+/* What restore functions of descriptor kinds work with; runs in the process that opens. */
+struct opener;
+
+/* A function that runs in a task that exists already; a fork of ours, so it finds itself at the same address. */
+typedef int opener_function(void *arguments, int *fds, size_t *n_fds);
+
+struct opener_call {
+	opener_function *run; /* returns 0 or -errno; may change the arguments, and replace the descriptors */
+	void *arguments;
+	size_t bytes;  /* of the arguments; at most OPENER_CALL_BYTES */
+	int fds[4];    /* in: ours, lent; out: new ones, owned by the caller */
+	size_t n_fds;
+};
+
+enum { OPENER_CALL_BYTES = 8192 };
+
+struct opener {
+	struct plan *plan;
+	struct image_dir *dir;
+	const struct kind_options *options;
+	const struct fault *fault;
+	const struct log_sink *log;
+	struct warden *warden;
+	struct netlock *netlock; /* opened by the first connection */
+	/* Run a function in a task; what is stamped with the caller's PID has to be made there. */
+	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call, struct ferry_error *err);
+	void *in_task_context;
+};
+
+/* In a task, after its descriptors have their numbers. */
+struct settle {
+	struct plan *plan;
+	struct plan_task *task;
+	const struct log_sink *log;
+};
+
+struct kind_ops {
+	const char *name; /* "eventfd": in errors, documentation and FERRY_KIND tests */
+	const char *what; /* one line for the table of kinds */
+	int fd_type;      /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
+	int image_file;   /* enum image_file that .dump shares between records; -1 none */
+	bool late;        /* restore() runs when the tasks exist, so it may use opener.in_task */
+
+	/* descriptors */
+	bool (*owns)(const struct fd_view *view);
+	int (*check)(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err);
+	/*
+	 * All descriptors are known: what only shows then. Negative: an obstacle; called again with *at as it was left until
+	 * it returns 0.
+	 */
+	int (*check_end)(void *const *kind_data, size_t *at, struct ferry_error *err);
+	int (*collect)(struct collect *c, struct fd_view *view, struct snap_file *file, struct ferry_error *err);
+	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
+	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
+	int (*settle)(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);
+
+	/* tasks and threads; t->threads.v[0] is the leader */
+	int (*check_task)(pid_t pid, int proc_dir, const struct proc_status *status, const struct kind_options *options,
+			  struct ferry_error *err);
+	void (*ask_task)(const struct snap_task *t, int proc_dir, struct script *s);
+	void (*ask_thread)(const struct snap_task *t, const struct snap_thread *th, struct script *s);
+	int (*collect_task)(struct collect *c, struct snap_task *t, int proc_dir, const struct answers *a,
+			    struct ferry_error *err);
+	int (*collect_thread)(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
+			      const struct answers *a, struct ferry_error *err);
+	int (*restore_task)(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err);
+	int (*restore_thread)(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
+			      struct ferry_error *err);
+
+	/* in the task, before its memory is replaced: what is set through its files in /proc */
+	int (*settle_task)(struct settle *s, struct ferry_error *err);
+
+	/* both */
+	int (*read)(struct reader *r, struct ferry_error *err);
+	/*
+	 * The image is complete (or the dump failed): take back what was changed outside; kill: the tasks are about to
+	 * be killed for good, so what ends with them has to end silently. Called once a job, also after a failure.
+	 */
+	int (*after)(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
+	/* Restore: everything stands at the barrier; what has to happen to our own copies before it opens. Cannot fail. */
+	void (*before_run)(struct opener *o);
+};

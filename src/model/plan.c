@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns the release of a plan, look-ups in it, and the numbering of temporary descriptors. */
+#include "model/plan.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+void plan_release(struct plan *p)
+{
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		struct plan_task *t = &p->tasks[i];
+		vec_foreach(thread, &t->threads)
+			script_release(&thread->script);
+		script_release(&t->memory);
+		vec_release(&t->threads);
+		vec_release(&t->children);
+		vec_release(&t->fds);
+		vec_release(&t->temps);
+	}
+	for (size_t i = 0; i < p->n_files; i++)
+		if (p->files[i].fd >= 0)
+			close(p->files[i].fd);
+	vec_foreach(shmem, &p->shmems)
+	{
+		if (shmem->fd >= 0)
+			close(shmem->fd);
+	}
+	vec_release(&p->shmems);
+	vec_foreach(source, &p->sources)
+		close(*source);
+	vec_release(&p->sources);
+	vec_foreach(message, &p->messages)
+		protobuf_c_message_free_unpacked(*message, NULL);
+	vec_release(&p->messages);
+	vec_release(&p->guards);
+	arena_release(&p->arena);
+}
+
+struct plan_file *plan_file(const struct plan *p, uint32_t id)
+{
+	size_t low = 0, high = p->n_files;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (p->files[middle].entry->id < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < p->n_files && p->files[low].entry->id == id ? &p->files[low] : NULL;
+}
+
+struct plan_task *plan_task(const struct plan *p, pid_t pid)
+{
+	for (size_t i = 0; i < p->n_tasks; i++)
+		if (p->tasks[i].pid == pid)
+			return &p->tasks[i];
+	return NULL;
+}
+
+int plan_keep_source(struct plan *p, int fd)
+{
+	if (fd < 0)
+		return fd;
+	int *kept = vec_push(&p->sources);
+	if (!kept) {
+		close(fd);
+		return -ENOMEM;
+	}
+	*kept = fd;
+	return fd;
+}
+
+static int plan_temp_add(struct plan_task *t, struct plan_temp wanted)
+{
+	/* The channel has the first number, see restore. */
+	int number = t->first_temp + 1 + (int)t->temps.n;
+	struct plan_temp *temp = vec_push(&t->temps);
+	if (!temp)
+		return -ENOMEM;
+	*temp = wanted;
+	temp->number = number;
+	return number;
+}
+
+int plan_temp_file(struct plan_task *t, struct plan_file *file, int flags)
+{
+	vec_foreach(temp, &t->temps)
+	{
+		if (temp->file == file && temp->flags == flags)
+			return temp->number;
+	}
+	return plan_temp_add(t, (struct plan_temp){.file = file, .source = -1, .flags = flags});
+}
+
+int plan_temp_source(struct plan_task *t, int source)
+{
+	vec_foreach(temp, &t->temps)
+	{
+		if (!temp->file && temp->source == source)
+			return temp->number;
+	}
+	return plan_temp_add(t, (struct plan_temp){.source = source, .flags = -1});
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a restore is going to do, as plain data: the image's records linked to each other, the place and numbers that
+ * everything gets, and the scripts that the tasks will run. The plan is complete and checked against the machine
+ * before anything is created.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/arena.h"
+#include "base/vec.h"
+#include "image/proto/core.pb-c.h"
+#include "image/proto/fdinfo.pb-c.h"
+#include "image/proto/ferry.pb-c.h"
+#include "image/proto/fs.pb-c.h"
+#include "image/proto/inventory.pb-c.h"
+#include "image/proto/mm.pb-c.h"
+#include "model/script.h"
+
+struct kind_ops;
+struct plan_task;
+
+struct plan_file {
+	FileEntry *entry;
+	const struct kind_ops *kind;
+	void *data;                     /* the kind's own, in the arena */
+	int fd;                         /* in the process that opened it; -1 = not opened yet */
+	bool settled;                   /* in a task: what is set once for the description is set */
+	bool opening;                   /* guards against records that refer to each other in a circle */
+	const struct plan_task *owner;  /* first task that holds it; whose credentials it is opened with. NULL = none */
+};
+
+struct plan_fd {
+	int fd;
+	bool cloexec;
+	struct plan_file *file;
+};
+
+/* A descriptor that a task has only while it is being restored: mapped files, page files, directories. */
+struct plan_temp {
+	int number;             /* in the task */
+	struct plan_file *file; /* either a file of the image ... */
+	int source;             /* ... or a descriptor of the coordinator, which keeps owning it; -1 */
+	int flags;              /* for a file: open flags that the use needs (O_RDONLY, O_RDWR, O_PATH), -1 = the record's own */
+};
+
+struct plan_thread {
+	pid_t tid;
+	CoreEntry *core;
+	FerryTaskEntry *extra; /* NULL when the image has none */
+	struct script script;
+	uint8_t *xstate;      /* XSAVE area in this machine's layout */
+	uint32_t xstate_bytes;
+	uint64_t xstate_mask; /* features that XRSTOR loads from it */
+};
+
+struct plan_task {
+	pid_t pid, ppid, pgid, sid;
+	struct plan_task *parent;      /* NULL for the root */
+	VEC(struct plan_task *) children;
+	bool born_before_setsid;       /* forked before its parent becomes a session leader */
+	VEC(struct plan_thread) threads; /* leader first */
+	TaskKobjIdsEntry *ids;
+	MmEntry *mm;
+	FsEntry *fs;
+	VEC(struct plan_fd) fds;       /* ascending */
+	VEC(struct plan_temp) temps;
+	int first_temp;                /* temps are numbered from here on; number first_temp itself is the channel */
+	struct script memory;          /* run once by the leader, before threads exist */
+	uint64_t hole;                 /* where the blob's region goes: free now and in the restored task */
+	uint64_t hole_bytes;
+	uint64_t region_offset;        /* of the task's slice in the job's shared region */
+	uint64_t region_bytes;         /* of the slice; the region's head lies before it in the hole */
+	uint64_t vdso_parked;          /* where the kernel's vdso block waits while memory is rebuilt */
+	uint64_t vdso_final;           /* where it ends up */
+	uint64_t gadget;               /* address of the exit gadget in the end */
+	size_t index;
+};
+
+/* A shared memory object that several mappings refer to. */
+struct plan_shmem {
+	uint64_t shmid;
+	uint64_t bytes;
+	int fd; /* opened by the coordinator; -1 = not yet */
+};
+
+struct plan {
+	struct arena arena;
+	InventoryEntry *inventory;
+	struct plan_task *tasks; /* array of n_tasks, parents before children; the root is tasks[0] */
+	size_t n_tasks;
+	struct plan_file *files; /* array of n_files, ascending by id */
+	size_t n_files;
+	VEC(struct plan_shmem) shmems;
+	VEC(FerryFileGuardEntry *) guards;
+	VEC(void *) messages;     /* unpacked records, freed with the plan */
+	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
+	FerryClocksEntry *clocks; /* NULL: the image has none */
+	bool clocks_continue;     /* tasks see CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from clocks */
+	void **kind_data;         /* by kind index: what a kind's read function found */
+};
+
+void plan_release(struct plan *p);
+
+/* A file of the image by id; NULL when there is none. */
+struct plan_file *plan_file(const struct plan *p, uint32_t id);
+
+struct plan_task *plan_task(const struct plan *p, pid_t pid);
+
+/* Keep fd open as long as the plan; returns it, or fd itself when negative, or -ENOMEM (fd is closed then). */
+int plan_keep_source(struct plan *p, int fd);
+
+/* Reserve a temporary descriptor number in a task; returns it. -ENOMEM. */
+int plan_temp_file(struct plan_task *t, struct plan_file *file, int flags);
+int plan_temp_source(struct plan_task *t, int source);

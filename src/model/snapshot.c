@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns the release of a snapshot and look-ups in it. */
+#include "model/snapshot.h"
+
+#include <unistd.h>
+
+void snapshot_release(struct snapshot *s)
+{
+	vec_foreach(task, &s->tasks)
+	{
+		vec_foreach(thread, &task->threads)
+			script_release(&thread->script);
+		script_release(&task->script);
+		vec_release(&task->threads);
+		vec_release(&task->fds);
+		vec_release(&task->vmas);
+	}
+	vec_foreach(file, &s->files)
+	{
+		if (file->copy >= 0)
+			close(file->copy);
+	}
+	vec_release(&s->tasks);
+	vec_release(&s->files);
+	vec_release(&s->shmems);
+	vec_release(&s->guards);
+	arena_release(&s->arena);
+}
+
+struct snap_task *snapshot_task(struct snapshot *s, pid_t pid)
+{
+	vec_foreach(task, &s->tasks)
+	{
+		if (task->pid == pid)
+			return task;
+	}
+	return NULL;
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Everything that a dump found, as plain data. Records are the image's own protobuf structures (the record of an
+ * eventfd is an EventfdFileEntry here and in files.img), so nothing is said twice. Everything lives in the
+ * snapshot's arena. After collect no object is added; dump only reads.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/arena.h"
+#include "base/vec.h"
+#include "image/proto/core.pb-c.h"
+#include "image/proto/fdinfo.pb-c.h"
+#include "image/proto/ferry.pb-c.h"
+#include "image/proto/fs.pb-c.h"
+#include "image/proto/mm.pb-c.h"
+#include "model/script.h"
+
+struct ferry_thread;
+struct kind_ops;
+
+/* A file description (what descriptors refer to). */
+struct snap_file {
+	FileEntry *entry;            /* .id is the id that everything else uses */
+	const struct kind_ops *kind;
+	void *data;                  /* the kind's own, in the arena; NULL */
+	int copy;                    /* our own descriptor for it while the tree is frozen, -1 = none taken */
+	pid_t pid;                   /* a task and a number in it where the description can be found */
+	int fd;                      /* -1: not in a descriptor table (mapped file, executable, directory) */
+	uint64_t ino, dev;           /* as stat(2) tells them, of what is in a table */
+	uint32_t mode;
+};
+
+struct snap_fd {
+	int fd;
+	bool cloexec;
+	uint32_t file; /* index in snapshot.files */
+};
+
+struct snap_vma {
+	VmaEntry *entry;
+	uint32_t file;       /* index in snapshot.files, or SNAP_NO_FILE */
+	uint64_t inode, dev; /* of the mapped object */
+	bool private_;       /* copy-on-write */
+	bool dump_pages;     /* its changed pages belong to the image */
+};
+
+enum { SNAP_NO_FILE = 0xffffffffu };
+
+/* Where a kind's calls and data start in the script of a task or thread; see kind.h. */
+struct snap_ask {
+	uint32_t call;
+	uint64_t data;
+};
+
+struct snap_thread {
+	pid_t tid;
+	CoreEntry *core;
+	FerryTaskEntry *extra;
+	struct script script;  /* calls to run inside the thread */
+	struct snap_ask *asks; /* by kind index */
+	struct ferry_thread *control; /* while the tree is frozen; not for dump */
+};
+
+/* A shared anonymous memory object, by the inode that its mappings show. */
+struct snap_shmem {
+	uint64_t inode;
+	uint64_t shmid; /* id in the image */
+	uint64_t bytes;
+	pid_t pid; /* a task that maps it, and where */
+	uint64_t address, offset, map_bytes;
+};
+
+struct snap_task {
+	pid_t pid, ppid, pgid, sid;
+	bool is_root;
+	VEC(struct snap_thread) threads; /* leader first */
+	VEC(struct snap_fd) fds;         /* ascending */
+	VEC(struct snap_vma) vmas;       /* ascending */
+	MmEntry *mm;
+	FsEntry *fs;
+	TaskKobjIdsEntry *ids;
+	uint64_t vdso_start, vdso_bytes; /* 0 = none */
+	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
+	struct script script;            /* calls to run once in the task, by its leader */
+	struct snap_ask *asks;
+	const struct snap_task *parent;  /* NULL for the root */
+};
+
+struct snapshot {
+	struct arena arena;
+	VEC(struct snap_task) tasks; /* parents before children */
+	VEC(struct snap_file) files;
+	VEC(struct snap_shmem) shmems;
+	VEC(FerryFileGuardEntry *) guards;
+	uint64_t monotonic_ns, boottime_ns, realtime_ns; /* as the tree sees them */
+	uint64_t uptime_us;
+	uint32_t next_file_id;
+	uint32_t next_object_id; /* pipes, sockets, shared memory: one sequence */
+};
+
+void snapshot_release(struct snapshot *s);
+
+/* A task by PID, NULL when it is not part of the tree. */
+struct snap_task *snapshot_task(struct snapshot *s, pid_t pid);

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns reading the small files of /proc/PID. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "proc/read.h"
+#include "proc/read_error.h"
+
+enum {
+	SMALL_FILE_MAX = 1 << 20,
+	ARGUMENTS_MAX = 64 << 20, /* more than execve(2) takes */
+};
+
+int proc_read_auxv(int dirfd, struct proc_auxv *ret_auxv, struct ferry_error *err)
+{
+	_cleanup_free_ char *bytes = NULL;
+	size_t n = 0;
+	int r = proc_read_file(dirfd, "auxv", SMALL_FILE_MAX, &bytes, &n, err);
+	if (r < 0)
+		return r;
+	return proc_auxv_parse(bytes, n, 0, ret_auxv, err);
+}
+
+int proc_read_limits(int dirfd, struct proc_limits *ret_limits, struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+	int r = proc_read_file(dirfd, "limits", SMALL_FILE_MAX, &text, &n, err);
+	return r < 0 ? r : proc_limits_parse(text, n, ret_limits, err);
+}
+
+int proc_read_cgroups(int dirfd, struct proc_cgroups *ret_cgroups, struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	struct proc_cgroups cgroups = {0};
+	size_t n = 0;
+	int r = proc_read_file(dirfd, "cgroup", SMALL_FILE_MAX, &text, &n, err);
+	if (r < 0)
+		return r;
+	r = proc_cgroups_parse(text, n, &cgroups, err);
+	if (r < 0)
+		proc_cgroups_release(&cgroups);
+	else
+		*ret_cgroups = cgroups;
+	return r;
+}
+
+/* The children of one thread, appended. A thread that ended has given its children to another. */
+static int add_children(int dirfd, pid_t tid, struct proc_pid_list *list, struct ferry_error *err)
+{
+	char name[48];
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+	snprintf(name, sizeof(name), "task/%d/children", tid);
+	int r = fd_read_path(dirfd, name, SMALL_FILE_MAX, &text, &n);
+	if (r == -ESRCH)
+		return 0;
+	if (r == -ENOENT) {
+		snprintf(name, sizeof(name), "task/%d", tid);
+		return faccessat(dirfd, name, F_OK, 0) < 0 ? 0
+							   : proc_read_error(dirfd, "children", ENOENT, err);
+	}
+	if (r < 0)
+		return proc_read_error(dirfd, name, -r, err);
+	return proc_children_parse(text, n, list, err);
+}
+
+static int compare_pids(const void *a, const void *b)
+{
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+	return (x > y) - (x < y);
+}
+
+int proc_read_children(int dirfd, struct proc_pid_list *ret_children, struct ferry_error *err)
+{
+	struct proc_pid_list tids, children = {0};
+	int r = proc_read_tasks(dirfd, &tids, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < tids.v.n && !r; i++)
+		r = add_children(dirfd, tids.v.v[i], &children, err);
+	proc_pid_list_release(&tids);
+	if (r < 0) {
+		proc_pid_list_release(&children);
+		return r;
+	}
+	if (children.v.n)
+		qsort(children.v.v, children.v.n, sizeof(*children.v.v), compare_pids);
+	*ret_children = children;
+	return 0;
+}
+
+int proc_read_timers(int dirfd, struct proc_timers *ret_timers, struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	struct proc_timers timers = {0};
+	size_t n = 0;
+	int r = proc_read_file(dirfd, "timers", SMALL_FILE_MAX, &text, &n, err);
+	if (r < 0)
+		return r;
+	r = proc_timers_parse(text, n, &timers, err);
+	if (r < 0)
+		proc_timers_release(&timers);
+	else
+		*ret_timers = timers;
+	return r;
+}
+
+int proc_read_timens_offsets(int dirfd, struct proc_timens_offsets *ret_offsets, struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+	int r = proc_read_file(dirfd, "timens_offsets", SMALL_FILE_MAX, &text, &n, err);
+	return r < 0 ? r : proc_timens_offsets_parse(text, n, ret_offsets, err);
+}
+
+static int read_id_map(int dirfd, const char *name, struct proc_id_map *ret_map, struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	struct proc_id_map map = {0};
+	size_t n = 0;
+	int r = proc_read_file(dirfd, name, SMALL_FILE_MAX, &text, &n, err);
+	if (r < 0)
+		return r;
+	r = proc_id_map_parse(text, n, &map, err);
+	if (r < 0)
+		proc_id_map_release(&map);
+	else
+		*ret_map = map;
+	return r;
+}
+
+int proc_read_uid_map(int dirfd, struct proc_id_map *ret_map, struct ferry_error *err)
+{
+	return read_id_map(dirfd, "uid_map", ret_map, err);
+}
+
+int proc_read_gid_map(int dirfd, struct proc_id_map *ret_map, struct ferry_error *err)
+{
+	return read_id_map(dirfd, "gid_map", ret_map, err);
+}
+
+int proc_read_setgroups(int dirfd, bool *ret_allowed, struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+	int r = proc_read_file(dirfd, "setgroups", SMALL_FILE_MAX, &text, &n, err);
+	return r < 0 ? r : proc_setgroups_parse(text, n, ret_allowed, err);
+}
+
+int proc_read_namespaces(int dirfd, struct proc_namespaces *ret_namespaces, struct ferry_error *err)
+{
+	struct proc_namespaces found = {0};
+	for (int i = 0; i < PROC_NS_COUNT; i++) {
+		const struct proc_ns_info *info = proc_ns_info(i);
+		char name[32], link[64];
+		snprintf(name, sizeof(name), "ns/%s", info->file);
+		ssize_t n = readlinkat(dirfd, name, link, sizeof(link) - 1);
+		if (n < 0 && errno == ENOENT && !proc_gone(dirfd))
+			continue;
+		if (n < 0)
+			return proc_read_error(dirfd, name, errno, err);
+		link[n] = '\0';
+		if (proc_link_number(link, info->word, &found.ino[i]) < 0)
+			return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "%s: ferry cannot read '%s'", name,
+					 link);
+	}
+	*ret_namespaces = found;
+	return 0;
+}
+
+int proc_open_namespace(int dirfd, enum proc_ns ns, struct ferry_error *err)
+{
+	char name[32];
+	snprintf(name, sizeof(name), "ns/%s", proc_ns_info(ns)->file);
+	return proc_open_file(dirfd, name, O_RDONLY, err);
+}
+
+int proc_read_comm(int dirfd, char ret_comm[PROC_NAME_BYTES], struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+	int r = proc_read_file(dirfd, "comm", SMALL_FILE_MAX, &text, &n, err);
+	if (r < 0)
+		return r;
+	if (!n)
+		return proc_read_error(dirfd, "comm", ESRCH, err);
+	n -= text[n - 1] == '\n';
+	if (n >= PROC_NAME_BYTES)
+		return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "comm: the name is too long");
+	memcpy(ret_comm, text, n);
+	ret_comm[n] = '\0';
+	return 0;
+}
+
+int proc_read_cmdline(int dirfd, char **ret_bytes, size_t *ret_n, struct ferry_error *err)
+{
+	return proc_read_file(dirfd, "cmdline", ARGUMENTS_MAX, ret_bytes, ret_n, err);
+}
+
+int proc_read_environ(int dirfd, char **ret_bytes, size_t *ret_n, struct ferry_error *err)
+{
+	return proc_read_file(dirfd, "environ", ARGUMENTS_MAX, ret_bytes, ret_n, err);
+}
+
+static int read_number(int dirfd, const char *name, unsigned base, uint64_t *ret_value,
+		       struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+	int r = proc_read_file(dirfd, name, SMALL_FILE_MAX, &text, &n, err);
+	if (r < 0)
+		return r;
+	return proc_u64_parse(text, n, base, name, ret_value, err);
+}
+
+static int read_number32(int dirfd, const char *name, unsigned base, uint32_t *ret_value,
+			 struct ferry_error *err)
+{
+	uint64_t value = 0;
+	int r = read_number(dirfd, name, base, &value, err);
+	if (r < 0)
+		return r;
+	if (value > UINT32_MAX)
+		return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "%s: the number is too large", name);
+	*ret_value = (uint32_t)value;
+	return 0;
+}
+
+int proc_read_timerslack_ns(int dirfd, uint64_t *ret_ns, struct ferry_error *err)
+{
+	return read_number(dirfd, "timerslack_ns", 10, ret_ns, err);
+}
+
+int proc_read_oom_score_adj(int dirfd, int *ret_adj, struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	int64_t value = 0;
+	size_t n = 0;
+	int r = proc_read_file(dirfd, "oom_score_adj", SMALL_FILE_MAX, &text, &n, err);
+	if (!r)
+		r = proc_i64_parse(text, n, "oom_score_adj", &value, err);
+	if (r < 0)
+		return r;
+	if (value < -1000 || value > 1000)
+		return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG,
+				 "oom_score_adj: the number is out of range");
+	*ret_adj = (int)value;
+	return 0;
+}
+
+int proc_read_loginuid(int dirfd, uint32_t *ret_uid, struct ferry_error *err)
+{
+	if (faccessat(dirfd, "loginuid", F_OK, 0) < 0 && errno == ENOENT && !proc_gone(dirfd)) {
+		*ret_uid = UINT32_MAX;
+		return 0;
+	}
+	return read_number32(dirfd, "loginuid", 10, ret_uid, err);
+}
+
+int proc_read_personality(int dirfd, uint32_t *ret_personality, struct ferry_error *err)
+{
+	return read_number32(dirfd, "personality", 16, ret_personality, err);
+}
+
+int proc_read_coredump_filter(int dirfd, uint32_t *ret_filter, struct ferry_error *err)
+{
+	return read_number32(dirfd, "coredump_filter", 16, ret_filter, err);
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns comparing a plan with the machine before anything is created: PIDs are free, files are there and unchanged.
+ * Kernel interface: kill(2) with signal 0, stat(2).
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/strbuf.h"
+#include "kernel/caps.h"
+#include "kind/regfile.h"
+#include "restore/read.h"
+
+enum { CHECK_LIST_MAX = 8, CHECK_SPARE_VMAS = 64 };
+
+static int check_pids(const struct plan *p, const struct kern_caps *caps, struct ferry_error *err)
+{
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		vec_foreach(th, &p->tasks[i].threads)
+		{
+			char path[32];
+			if ((uint32_t)th->tid >= caps->limits.pid_max) {
+				error_set(err, FERRY_ERROR_LIMIT, ERANGE, "pid %d is above kernel.pid_max, which is %u", th->tid,
+					  caps->limits.pid_max);
+				error_hint(err, "raise it: sysctl kernel.pid_max=%d", th->tid + 1);
+				return -ERANGE;
+			}
+			/* /proc has directories for threads too, though it lists processes only. */
+			snprintf(path, sizeof(path), "/proc/%d", th->tid);
+			if (access(path, F_OK) < 0)
+				continue;
+			error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d, which the image needs, is in use", th->tid);
+			error_hint(err, "if it is the original, it must end first; else restore in a new PID namespace (unshare -pf)");
+			return -EEXIST;
+		}
+	}
+	return 0;
+}
+
+/* A PID may also be held as the id of a session or process group whose leader is gone. */
+static int check_groups(const struct plan *p, struct ferry_error *err)
+{
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		pid_t pid = p->tasks[i].pid;
+		if (kill(-pid, 0) < 0 && errno == ESRCH)
+			continue;
+		return error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "process group %d, whose number the image needs, still has members",
+				 pid);
+	}
+	return 0;
+}
+
+static bool check_guard(const FerryFileGuardEntry *guard, struct strbuf *list)
+{
+	struct stat st;
+	if (stat(guard->path, &st) < 0) {
+		strbuf_addf(list, "%s'%s' is gone", list->n ? ", " : "", guard->path);
+		return false;
+	}
+	int64_t mtime = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
+	if ((uint64_t)st.st_size != guard->size)
+		strbuf_addf(list, "%s'%s' had %llu bytes, has %llu", list->n ? ", " : "", guard->path, (unsigned long long)guard->size,
+			    (unsigned long long)st.st_size);
+	else if (mtime != guard->mtime_ns)
+		strbuf_addf(list, "%s'%s' was written to", list->n ? ", " : "", guard->path);
+	else
+		return true;
+	return false;
+}
+
+/* Memory of one moment with files of another corrupts a database: name every file that changed. */
+static int check_guards(const struct plan *p, struct ferry_error *err)
+{
+	_cleanup_strbuf_ struct strbuf list = {0};
+	size_t changed = 0;
+	vec_foreach(guard, &p->guards)
+	{
+		if (changed < CHECK_LIST_MAX)
+			changed += !check_guard(*guard, &list);
+		else
+			break;
+	}
+	if (!changed)
+		return 0;
+	error_set(err, FERRY_ERROR_FILES_CHANGED, ESTALE, "files changed after the dump: %s", strbuf_str(&list));
+	error_hint(err, "put them back as they were, or accept them with --files=as-found");
+	return -ESTALE;
+}
+
+static int check_files(const struct plan *p, bool as_found, struct ferry_error *err)
+{
+	for (size_t i = 0; i < p->n_files; i++) {
+		const RegFileEntry *reg = p->files[i].entry->reg;
+		if (!reg || p->files[i].entry->type != FD_TYPES__REG)
+			continue;
+		RegFileEntry entry = *reg;
+		if (as_found)
+			entry.has_size = 0;
+		int r = regfile_verify(&entry, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int check_limits(const struct plan *p, const struct kern_caps *caps, struct ferry_error *err)
+{
+	struct rlimit nofile;
+	if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
+		nofile.rlim_cur = RLIM_INFINITY;
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		const struct plan_task *t = &p->tasks[i];
+		if (t->mm->n_vmas + CHECK_SPARE_VMAS > caps->limits.max_map_count) {
+			error_set(err, FERRY_ERROR_LIMIT, ENOMEM, "pid %d has %zu mappings, vm.max_map_count is %u", t->pid, t->mm->n_vmas,
+				  caps->limits.max_map_count);
+			error_hint(err, "raise it: sysctl vm.max_map_count=%zu", t->mm->n_vmas + 1024);
+			return -ENOMEM;
+		}
+		int highest = t->fds.n ? t->fds.v[t->fds.n - 1].fd : 0;
+		if ((rlim_t)highest + 1 + t->mm->n_vmas > nofile.rlim_cur && (rlim_t)highest + 64 > nofile.rlim_cur) {
+			error_set(err, FERRY_ERROR_LIMIT, EMFILE, "pid %d has descriptor %d, RLIMIT_NOFILE is %llu", t->pid, highest,
+				  (unsigned long long)nofile.rlim_cur);
+			error_hint(err, "raise it: ulimit -n %d", highest + 1024);
+			return -EMFILE;
+		}
+	}
+	return 0;
+}
+
+int plan_check(struct reader *r, bool as_found, struct ferry_error *err)
+{
+	int ret = check_limits(r->plan, r->caps, err);
+	if (ret >= 0)
+		ret = check_pids(r->plan, r->caps, err);
+	if (ret >= 0)
+		ret = check_groups(r->plan, err);
+	if (ret >= 0 && !as_found)
+		ret = check_guards(r->plan, err);
+	if (ret >= 0)
+		ret = check_files(r->plan, as_found, err);
+	error_context(err, "check", NULL, 0);
+	return ret;
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the script that replaces a fork of ferry by the address space of the image: everything but the blob goes,
+ * the vdso waits in its parking place, mappings are made at their final addresses, filled from the pages file,
+ * given their final protection, and the mm's own fields are set.
+ *
+ * Kernel interface: mmap(2), mremap(2) of vdso and vvar (4.8), prctl(2) PR_SET_MM_MAP (3.18), madvise(2)
+ * MADV_POPULATE_WRITE (5.14; only a hint here).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "image/dir.h"
+#include "image/pages.h"
+#include "model/vma-status.h"
+#include "restore/restore.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+enum { MEMORY_POPULATE_PAGES = 16 };
+#define MEMORY_TASK_END 0x7ffffffff000ull
+
+/* Runs of pages that belong to one mapping, cut at its borders. */
+struct memory_runs {
+	struct image_run *runs;
+	size_t n, at;
+	int pages_number; /* descriptor of the pages file in the task; -1 = no pages */
+};
+
+static void memory_unmap(struct script *s, uint64_t from, uint64_t to)
+{
+	if (from < to)
+		script_call(s, "unmapping what came with the fork", SYS_munmap, from, to - from);
+}
+
+/* vdso aside, all else of the fork away. Within the hole nothing of the fork was mapped. */
+static void memory_clear(struct restore *r, struct plan_task *t, struct script *s)
+{
+	for (size_t i = 0; i < r->vdso.n_parts; i++) {
+		const struct vdso_part *part = &r->vdso.parts[i];
+		script_call(s, "parking the vdso", SYS_mremap, part->start, part->bytes, part->bytes,
+			    MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_parked + (part->start - r->vdso.start));
+	}
+	memory_unmap(s, 0, t->hole);
+	memory_unmap(s, t->hole + t->hole_bytes, MEMORY_TASK_END);
+}
+
+static void memory_place_vdso(struct restore *r, struct plan_task *t, struct script *s)
+{
+	if (t->vdso_final == t->vdso_parked)
+		return;
+	for (size_t i = 0; i < r->vdso.n_parts; i++) {
+		const struct vdso_part *part = &r->vdso.parts[i];
+		uint64_t offset = part->start - r->vdso.start;
+		script_call(s, "placing the vdso", SYS_mremap, t->vdso_parked + offset, part->bytes, part->bytes,
+			    MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_final + offset);
+	}
+}
+
+static int memory_shmem_fd(const struct plan *p, uint64_t shmid)
+{
+	for (size_t i = 0; i < p->shmems.n; i++)
+		if (p->shmems.v[i].shmid == shmid)
+			return p->shmems.v[i].fd;
+	return -1;
+}
+
+/* The descriptor to map, as the task will number it; -1 for anonymous memory. */
+static int memory_vma_fd(struct restore *r, struct plan_task *t, const VmaEntry *vma, int *ret_fd,
+			 struct ferry_error *err)
+{
+	*ret_fd = -1;
+	if (vma->status & VMA_STATUS_ANON_SHARED) {
+		int source = memory_shmem_fd(r->plan, vma->shmid);
+		if (source < 0)
+			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					 "pid %d maps shared memory %llu, which the image lacks", t->pid,
+					 (unsigned long long)vma->shmid);
+		*ret_fd = plan_temp_source(t, source);
+	} else if (vma->status & (VMA_STATUS_FILE_PRIVATE | VMA_STATUS_FILE_SHARED)) {
+		struct plan_file *file = plan_file(r->plan, (uint32_t)vma->shmid);
+		if (!file)
+			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					 "pid %d maps file id %llu, which files.img lacks", t->pid,
+					 (unsigned long long)vma->shmid);
+		int flags = vma->has_fdflags ? (int)vma->fdflags & O_ACCMODE : O_RDONLY;
+		if (vma->status & VMA_STATUS_FILE_SHARED && vma->prot & PROT_WRITE)
+			flags = O_RDWR;
+		*ret_fd = plan_temp_file(t, file, flags);
+	}
+	return *ret_fd == -ENOMEM ? error_memory(err) : 0;
+}
+
+/* Append reads of the pages between start and end; says whether there were any. */
+static bool memory_fill(struct memory_runs *runs, struct script *s, uint64_t start, uint64_t end)
+{
+	bool any = false;
+	while (runs->at < runs->n && runs->runs[runs->at].vaddr + runs->runs[runs->at].nr_pages * IMAGE_PAGE_BYTES <= start)
+		runs->at++;
+	for (size_t i = runs->at; i < runs->n && runs->runs[i].vaddr < end; i++) {
+		const struct image_run *run = &runs->runs[i];
+		uint64_t from = MAX(run->vaddr, start);
+		uint64_t to = MIN(run->vaddr + run->nr_pages * IMAGE_PAGE_BYTES, end);
+		if (to - from >= MEMORY_POPULATE_PAGES * IMAGE_PAGE_BYTES)
+			script_call(s, "populating memory", SYS_madvise, from, to - from, MADV_POPULATE_WRITE)->check =
+				BLOB_CHECK_NONE;
+		struct blob_call *call = script_call(s, "filling memory", SYS_pread64, (uint64_t)runs->pages_number, from,
+						     to - from, run->offset + (from - run->vaddr));
+		call->check = BLOB_CHECK_FULL;
+		script_detail(s, from);
+		any = true;
+	}
+	return any;
+}
+
+static bool memory_has_pages(const struct memory_runs *runs, uint64_t start, uint64_t end)
+{
+	for (size_t i = runs->at; i < runs->n && runs->runs[i].vaddr < end; i++)
+		if (runs->runs[i].vaddr + runs->runs[i].nr_pages * IMAGE_PAGE_BYTES > start)
+			return true;
+	return false;
+}
+
+static void memory_advise(struct script *s, const VmaEntry *vma)
+{
+	for (int advice = 0; advice < 64; advice++) {
+		if (!(vma->madv >> advice & 1))
+			continue;
+		script_call(s, "advising on a mapping", SYS_madvise, vma->start, vma->end - vma->start, (uint64_t)advice);
+		script_detail(s, vma->start);
+	}
+}
+
+static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma, struct memory_runs *runs,
+			  struct ferry_error *err)
+{
+	struct script *s = &t->memory;
+	int fd, ret = memory_vma_fd(r, t, vma, &fd, err);
+	if (ret < 0)
+		return ret;
+	bool filled = !(vma->flags & MAP_SHARED) && memory_has_pages(runs, vma->start, vma->end);
+	uint64_t prot = vma->prot | (filled ? PROT_WRITE : 0);
+	uint64_t flags = (vma->flags & ~(uint32_t)(MAP_LOCKED | MAP_POPULATE)) | MAP_FIXED;
+	if (fd >= 0)
+		flags &= ~(uint64_t)MAP_ANONYMOUS;
+	else
+		flags |= MAP_ANONYMOUS;
+	struct blob_call *call = script_call(s, "making a mapping", SYS_mmap, vma->start, vma->end - vma->start, prot, flags,
+					     (uint64_t)(int64_t)fd, vma->pgoff);
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)vma->start;
+	script_detail(s, vma->start);
+	if (vma->madv)
+		memory_advise(s, vma);
+	if (filled)
+		memory_fill(runs, s, vma->start, vma->end);
+	if (prot != vma->prot) {
+		script_call(s, "protecting a mapping", SYS_mprotect, vma->start, vma->end - vma->start, vma->prot);
+		script_detail(s, vma->start);
+	}
+	if (vma->flags & MAP_LOCKED) {
+		script_call(s, "locking a mapping", SYS_mlock, vma->start, vma->end - vma->start);
+		script_detail(s, vma->start);
+	}
+	return 0;
+}
+
+/* brk, argument area, auxiliary vector, executable. */
+static int memory_set_mm(struct restore *r, struct plan_task *t, struct ferry_error *err)
+{
+	struct script *s = &t->memory;
+	const MmEntry *mm = t->mm;
+	struct plan_file *exe = plan_file(r->plan, mm->exe_file_id);
+	if (!exe)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the executable of pid %d, file id %u, is not in files.img",
+				 t->pid, mm->exe_file_id);
+	int exe_fd = plan_temp_file(t, exe, O_RDONLY);
+	if (exe_fd < 0)
+		return error_memory(err);
+	uint64_t auxv = script_put(s, mm->mm_saved_auxv, mm->n_mm_saved_auxv * sizeof(uint64_t));
+	struct prctl_mm_map map = {
+		.start_code = mm->mm_start_code,
+		.end_code = mm->mm_end_code,
+		.start_data = mm->mm_start_data,
+		.end_data = mm->mm_end_data,
+		.start_brk = mm->mm_start_brk,
+		.brk = mm->mm_brk,
+		.start_stack = mm->mm_start_stack,
+		.arg_start = mm->mm_arg_start,
+		.arg_end = mm->mm_arg_end,
+		.env_start = mm->mm_env_start,
+		.env_end = mm->mm_env_end,
+		.auxv_size = (uint32_t)(mm->n_mm_saved_auxv * sizeof(uint64_t)),
+		.exe_fd = (uint32_t)exe_fd,
+	};
+	uint64_t at = script_put(s, &map, sizeof(map));
+	struct blob_call *copy = script_call(s, "placing the auxiliary vector", BLOB_OP_STORE,
+					     at + offsetof(struct prctl_mm_map, auxv), auxv);
+	copy->data_mask = 1 << 0 | 1 << 1;
+	struct blob_call *call = script_call(s, "setting brk, arguments and executable", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
+					     at, sizeof(map), 0);
+	call->data_mask = 1 << 2;
+	return 0;
+}
+
+static int memory_read_runs(struct restore *r, struct plan_task *t, struct memory_runs *runs,
+			    struct image_pages_reader **ret_reader, struct ferry_error *err)
+{
+	int ret = image_pages_open(r->reader->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, ret_reader, err);
+	if (ret < 0)
+		return ret;
+	ret = image_pages_read_all(*ret_reader, &runs->runs, &runs->n, err);
+	for (size_t i = 0; i < runs->n && ret >= 0; i++)
+		if (!(runs->runs[i].flags & IMAGE_PE_PRESENT))
+			ret = error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+					"pagemap of pid %d refers to pages of a parent image or a page server", t->pid);
+	return ret;
+}
+
+int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
+{
+	struct script *s = &t->memory;
+	struct memory_runs runs = {0};
+	struct image_pages_reader *reader = NULL;
+	int ret = memory_read_runs(r, t, &runs, &reader, err);
+	if (ret < 0)
+		goto out;
+	ret = plan_keep_source(r->plan, fd_dup(image_pages_fd(reader), 3));
+	if (ret < 0) {
+		error_errno(err, FERRY_ERROR_SYSTEM, -ret, "keeping the pages file of pid %d open", t->pid);
+		goto out;
+	}
+	runs.pages_number = plan_temp_source(t, ret);
+	memory_clear(r, t, s);
+	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
+		const VmaEntry *vma = t->mm->vmas[i];
+		if (vma->status & VMA_STATUS_KERNEL)
+			continue;
+		ret = memory_map_vma(r, t, vma, &runs, err);
+	}
+	if (ret >= 0 && fault_hit(r->fault, FAULT_MEMORY_FILL))
+		script_call(s, "filling memory (fault injected)", SYS_pread64, (uint64_t)-1, t->hole, 1, 0);
+	if (ret >= 0) {
+		memory_place_vdso(r, t, s);
+		ret = memory_set_mm(r, t, err);
+	}
+	if (ret >= 0 && s->failed)
+		ret = error_memory(err);
+out:
+	free(runs.runs);
+	image_pages_reader_free(reader);
+	return ret;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the memory that the coordinator shares with the tasks: a head with the barrier, then one slice a task. A task moves
+ * head and slice into its hole, so a slice is laid out for that address:
+ *
+ *   hole: [head][blob code][struct blob_task][threads][scripts][XSAVE areas][stacks]
+ */
+#include <errno.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/error.h"
+#include "restore/restore.h"
+
+enum {
+	REGION_PAGE = 4096,
+	REGION_STACK_BYTES = 8192,
+	REGION_RED_ZONE = 128,
+	REGION_FRAME_ALIGN = 16,
+};
+
+/* Where the parts of a slice begin, as offsets into it. */
+struct region_layout {
+	uint64_t code, task, threads, clones, memory, scripts, xstates, stacks, end;
+};
+
+static uint64_t region_code_bytes(void)
+{
+	return align_up((uint64_t)(ferry_blob_end - ferry_blob_start), REGION_PAGE);
+}
+
+static uint64_t region_xstate_bytes(const struct plan_thread *th)
+{
+	return align_up(th->xstate_bytes, 64);
+}
+
+/* struct clone_args and the tid that it points to. */
+struct region_clone {
+	struct clone_args args;
+	int32_t tid;
+};
+
+static void region_measure(const struct plan_task *t, struct region_layout *l)
+{
+	uint64_t scripts = 0, xstates = 0;
+	vec_foreach(th, &t->threads)
+	{
+		scripts += script_bytes(&th->script);
+		xstates += region_xstate_bytes(th);
+	}
+	l->code = 0;
+	l->task = region_code_bytes();
+	l->threads = align_up(l->task + sizeof(struct blob_task), 64);
+	l->clones = align_up(l->threads + t->threads.n * sizeof(struct blob_thread), 64);
+	l->memory = align_up(l->clones + t->threads.n * sizeof(struct region_clone), 64);
+	l->scripts = align_up(l->memory + script_bytes(&t->memory), 64);
+	l->xstates = align_up(l->scripts + scripts, 64);
+	l->stacks = align_up(l->xstates + xstates, REGION_PAGE);
+	l->end = l->stacks + t->threads.n * REGION_STACK_BYTES;
+}
+
+static void *region_slice(const struct restore *r, const struct plan_task *t)
+{
+	return (char *)r->shared + t->region_offset;
+}
+
+struct blob_task *region_task(const struct restore *r, const struct plan_task *t)
+{
+	return (struct blob_task *)((char *)region_slice(r, t) + region_code_bytes());
+}
+
+struct blob_thread *region_thread(const struct restore *r, const struct plan_task *t, size_t index)
+{
+	uint64_t threads = align_up(region_code_bytes() + sizeof(struct blob_task), 64);
+	return (struct blob_thread *)((char *)region_slice(r, t) + threads) + index;
+}
+
+/*
+ * Where the frame for the exit gadget goes: the alternate stack when the thread is not on it (its contents are
+ * dead by definition, and stacks of coroutines may be nearly full), else below the red zone.
+ */
+static uint64_t region_frame_place(const struct plan_thread *th)
+{
+	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
+	const ThreadSasEntry *sas = th->core->thread_core ? th->core->thread_core->sas : NULL;
+	uint64_t bytes = align_up(BLOB_FRAME_WORDS * sizeof(uint64_t), REGION_FRAME_ALIGN);
+	if (sas && !(sas->ss_flags & SS_DISABLE) && sas->ss_size >= 2 * bytes &&
+	    (regs->sp < sas->ss_sp || regs->sp > sas->ss_sp + sas->ss_size))
+		return align_down(sas->ss_sp + sas->ss_size - bytes, REGION_FRAME_ALIGN);
+	return align_down(regs->sp - REGION_RED_ZONE - bytes, REGION_FRAME_ALIGN);
+}
+
+static void region_frame(const struct restore *r, const struct plan_task *t, const struct plan_thread *th,
+			 uint64_t frame[BLOB_FRAME_WORDS])
+{
+	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
+	bool leader = th == t->threads.v;
+	frame[BLOB_FRAME_UNMAP_ADDRESS] = leader ? t->hole : 0;
+	frame[BLOB_FRAME_UNMAP_BYTES] = leader ? r->shared_bytes + t->region_bytes : 0;
+	frame[BLOB_FRAME_SIGMASK] = leader ? th->core->tc->blk_sigset : th->core->thread_core->blk_sigset;
+	frame[BLOB_FRAME_R15] = regs->r15;
+	frame[BLOB_FRAME_R14] = regs->r14;
+	frame[BLOB_FRAME_R13] = regs->r13;
+	frame[BLOB_FRAME_R12] = regs->r12;
+	frame[BLOB_FRAME_RBP] = regs->bp;
+	frame[BLOB_FRAME_RBX] = regs->bx;
+	frame[BLOB_FRAME_R11] = regs->r11;
+	frame[BLOB_FRAME_R10] = regs->r10;
+	frame[BLOB_FRAME_R9] = regs->r9;
+	frame[BLOB_FRAME_R8] = regs->r8;
+	frame[BLOB_FRAME_RAX] = regs->ax;
+	frame[BLOB_FRAME_RCX] = regs->cx;
+	frame[BLOB_FRAME_RDX] = regs->dx;
+	frame[BLOB_FRAME_RSI] = regs->si;
+	frame[BLOB_FRAME_RDI] = regs->di;
+	frame[BLOB_FRAME_RIP] = regs->ip;
+	frame[BLOB_FRAME_CS] = regs->cs;
+	frame[BLOB_FRAME_RFLAGS] = regs->flags;
+	frame[BLOB_FRAME_RSP] = regs->sp;
+	frame[BLOB_FRAME_SS] = regs->ss;
+}
+
+/* Threads share everything that POSIX threads share; the ids come from the image. */
+static void region_clone_args(struct region_clone *clone, uint64_t address, const struct plan_thread *th, uint64_t stack)
+{
+	clone->tid = th->tid;
+	clone->args = (struct clone_args){
+		.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
+		.stack = stack,
+		.stack_size = REGION_STACK_BYTES,
+		.set_tid = address + offsetof(struct region_clone, tid),
+		.set_tid_size = 1,
+	};
+}
+
+static void region_fill_task(struct restore *r, struct plan_task *t)
+{
+	struct region_layout l;
+	region_measure(t, &l);
+	char *slice = region_slice(r, t);
+	uint64_t base = t->hole + r->shared_bytes; /* where the task sees the slice */
+	memcpy(slice, ferry_blob_start, (size_t)(ferry_blob_end - ferry_blob_start));
+
+	struct blob_task *task = (struct blob_task *)(slice + l.task);
+	*task = (struct blob_task){
+		.control = t->hole + offsetof(struct restore_shared, control),
+		.threads = base + l.threads,
+		.n_threads = (uint32_t)t->threads.n,
+		.gadget = t->gadget,
+	};
+	script_place(&t->memory, slice + l.memory, base + l.memory, &task->memory);
+
+	uint64_t script_at = l.scripts, xstate_at = l.xstates;
+	for (size_t i = 0; i < t->threads.n; i++) {
+		struct plan_thread *th = &t->threads.v[i];
+		struct blob_thread *thread = (struct blob_thread *)(slice + l.threads) + i;
+		uint64_t stack = base + l.stacks + i * REGION_STACK_BYTES;
+		uint64_t clone_at = l.clones + i * sizeof(struct region_clone);
+		*thread = (struct blob_thread){
+			.frame_to = region_frame_place(th),
+			.stack_top = stack + REGION_STACK_BYTES,
+			.task = base + l.task,
+			.clone_args = base + clone_at,
+		};
+		region_frame(r, t, th, thread->frame);
+		region_clone_args((struct region_clone *)(slice + clone_at), base + clone_at, th, stack);
+		script_place(&th->script, slice + script_at, base + script_at, &thread->script);
+		script_at += script_bytes(&th->script);
+		uint64_t xstate = region_xstate_bytes(th);
+		if (xstate) {
+			memcpy(slice + xstate_at, th->xstate, th->xstate_bytes);
+			thread->xstate = base + xstate_at;
+			thread->xstate_mask = th->xstate_mask;
+		}
+		xstate_at += xstate;
+	}
+}
+
+int region_build(struct restore *r, struct ferry_error *err)
+{
+	r->shared_bytes = align_up(sizeof(struct restore_shared) + r->plan->n_tasks * sizeof(uint32_t), REGION_PAGE);
+	uint64_t bytes = r->shared_bytes;
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		struct plan_task *t = &r->plan->tasks[i];
+		struct region_layout l;
+		region_measure(t, &l);
+		t->region_offset = bytes;
+		t->region_bytes = l.end;
+		bytes += l.end;
+		if (r->shared_bytes + l.end > t->vdso_parked - t->hole)
+			return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM, "the restore script of pid %d is too large",
+					 t->pid);
+	}
+	void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno, "mapping %llu bytes to share with the tasks",
+				   (unsigned long long)bytes);
+	r->shared = shared;
+	r->region_bytes = bytes;
+	for (size_t i = 0; i < r->plan->n_tasks; i++)
+		region_fill_task(r, &r->plan->tasks[i]);
+	return 0;
+}
+
+void region_release(struct restore *r)
+{
+	if (r->shared)
+		munmap(r->shared, r->region_bytes);
+	r->shared = NULL;
+}

@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the creation of tasks. Coordinator's side: create the root, lead all tasks through the stages, open the barrier, or
+ * kill everything. Task's side: fork the children, join session and group, take descriptors, enter the blob.
+ *
+ * Kernel interface: clone3(2) with set_tid (5.5), setsid(2), setpgid(2), futex(2), rseq(2) (4.18).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/rseq.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "host/warden.h"
+#include "kernel/syscalls.h"
+#include "kind/kinds.h"
+#include "proc/read.h"
+#include "restore/restore.h"
+
+enum {
+	TASKS_POLL_NS = 20000000,
+	TASKS_LEAVE_NS = 500000000,
+	TASKS_LEAVE_POLL_NS = 50000,
+	TASKS_LEAVE_THREADS = 64, /* threads of larger tasks are not looked at one by one */
+	TASKS_STACK_BYTES = 8192,
+	TASKS_RSEQ_UNREGISTER = 1,
+};
+
+/* Every signal that can be blocked; libc keeps two for itself unless asked by the system call. */
+#define TASKS_BLOCKED (~(1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1) | 1ull << 31 | 1ull << 32))
+
+static void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout)
+{
+	syscall(SYS_futex, word, FUTEX_WAIT, value, timeout, NULL, 0);
+}
+
+static void futex_wake(uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
+}
+
+/* ---------------------------------------------------------------- in a task */
+
+/* The first task that fails leaves its error for the coordinator; all end here. */
+static __attribute__((noreturn)) void task_fail(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+{
+	struct restore_shared *shared = r->shared;
+	uint32_t none = 0;
+	error_context(err, "restore", NULL, t->pid);
+	if (__atomic_compare_exchange_n(&shared->failing, &none, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+		shared->error = *err;
+		__atomic_store_n(&shared->failing, 2, __ATOMIC_SEQ_CST);
+		__atomic_add_fetch(&shared->control.event, 1, __ATOMIC_SEQ_CST);
+		futex_wake(&shared->arrived);
+		futex_wake(&shared->control.event);
+	}
+	_exit(1);
+}
+
+static void task_arrive(struct restore *r, enum restore_stage stage)
+{
+	__atomic_add_fetch(&r->shared->arrived, 1, __ATOMIC_SEQ_CST);
+	futex_wake(&r->shared->arrived);
+	while (__atomic_load_n(&r->shared->stage, __ATOMIC_SEQ_CST) == stage)
+		futex_wait(&r->shared->stage, stage, NULL);
+}
+
+static int task_create(struct restore *r, struct plan_task *t, uint64_t flags, struct ferry_error *err)
+{
+	pid_t wanted = t->pid;
+	struct clone_args args = {
+		.flags = flags,
+		.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
+		.set_tid = (uint64_t)(uintptr_t)&wanted,
+		.set_tid_size = 1,
+	};
+	fault_effect(r->fault, "restore", "create-task");
+	if (fault_hit(r->fault, FAULT_TASK_CREATE))
+		return error_set(err, FERRY_ERROR_FAULT, EIO, "creating pid %d: fault injected", t->pid);
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid < 0 && errno == EEXIST) {
+		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d is taken by another process", t->pid);
+		error_hint(err, "end that process, or restore in a new PID namespace");
+		return -EEXIST;
+	}
+	if (pid < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating pid %d (clone3)", t->pid);
+	__atomic_store_n(&r->shared->created[t->index], 1, __ATOMIC_SEQ_CST);
+	if (!pid)
+		task_main(r, t);
+	return 0;
+}
+
+static void task_create_children(struct restore *r, struct plan_task *t, bool before_setsid)
+{
+	vec_foreach(child, &t->children)
+	{
+		struct ferry_error err = FERRY_ERROR_INIT;
+		if ((*child)->born_before_setsid == before_setsid && task_create(r, *child, 0, &err) < 0)
+			task_fail(r, t, &err);
+	}
+}
+
+static void task_join_session(struct restore *r, struct plan_task *t)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	task_create_children(r, t, true);
+	if (t->sid == t->pid && setsid() < 0) {
+		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a session leader", t->pid);
+		task_fail(r, t, &err);
+	}
+	task_create_children(r, t, false);
+	if (t->pgid == t->pid && t->sid != t->pid && setpgid(0, 0) < 0) {
+		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a process group leader", t->pid);
+		task_fail(r, t, &err);
+	}
+	task_arrive(r, RESTORE_STAGE_CREATE);
+	if (t->pgid != getpgrp() && setpgid(0, t->pgid) < 0) {
+		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", t->pid, t->pgid);
+		task_fail(r, t, &err);
+	}
+	task_arrive(r, RESTORE_STAGE_GROUPS);
+}
+
+static void task_take_files(struct restore *r, struct plan_task *t)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	int channel = t->first_temp;
+	int ret = r->channels[t->index][1] == channel ? channel : dup2(r->channels[t->index][1], channel);
+	if (ret < 0) {
+		error_errno(&err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d", channel, t->pid);
+		error_hint(&err, "raise RLIMIT_NOFILE (ulimit -n) above %d", channel);
+		task_fail(r, t, &err);
+	}
+	fd_close_others(0, &channel, 1);
+	if (fault_hit(r->fault, FAULT_TASK_SETUP)) {
+		error_set(&err, FERRY_ERROR_FAULT, EIO, "setting pid %d up: fault injected", t->pid);
+		task_fail(r, t, &err);
+	}
+	if (files_receive(t, channel, &err) < 0)
+		task_fail(r, t, &err);
+	close(channel);
+	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->settle_task && kind_table[i]->settle_task(&s, &err) < 0) {
+			error_context(&err, "restore", kind_table[i]->name, t->pid);
+			task_fail(r, t, &err);
+		}
+	vec_foreach(fd, &t->fds)
+	{
+		const struct kind_ops *kind = fd->file->kind;
+		if (kind && kind->settle && kind->settle(&s, fd->file, fd->fd, &err) < 0) {
+			error_context(&err, "restore", kind->name, t->pid);
+			task_fail(r, t, &err);
+		}
+	}
+}
+
+/* The kernel would write to our thread's rseq area after the memory under it is gone. */
+static void task_forget_rseq(void)
+{
+	if (!__rseq_size)
+		return;
+	char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
+	/* glibc registers at least 32 bytes, more when the kernel has larger areas. */
+	unsigned size = MAX(__rseq_size, 32u);
+	if (syscall(SYS_rseq, area, size, TASKS_RSEQ_UNREGISTER, RSEQ_SIG) < 0)
+		syscall(SYS_rseq, area, 32, TASKS_RSEQ_UNREGISTER, RSEQ_SIG);
+}
+
+static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct plan_task *t)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	char *head = (char *)r->shared, *slice = head + t->region_offset;
+	uint64_t hole = t->hole, base = hole + r->shared_bytes;
+	uint64_t task_at = base + (uint64_t)((char *)region_task(r, t) - slice);
+	uint64_t stack = region_thread(r, t, 0)->stack_top;
+	uint64_t code_bytes = align_up((uint64_t)(ferry_blob_end - ferry_blob_start), 4096);
+	task_forget_rseq();
+	struct restore_shared *control = (struct restore_shared *)hole;
+	if (mremap(slice, t->region_bytes, t->region_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)base) == MAP_FAILED ||
+	    mprotect((void *)base, code_bytes, PROT_READ | PROT_EXEC) < 0) {
+		error_errno(&err, FERRY_ERROR_RESTORE_STEP, errno, "moving the blob of pid %d into place", t->pid);
+		task_fail(r, t, &err);
+	}
+	/* From here on the head is at its new place, where task_fail() would not find it. */
+	if (mremap(head, r->shared_bytes, r->shared_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, control) == MAP_FAILED)
+		task_fail(r, t, &err);
+	struct blob_args *args = (struct blob_args *)(stack - 64);
+	*args = (struct blob_args){.command = BLOB_COMMAND_ENTER, .object = task_at};
+	__asm__ volatile("mov %[stack], %%rsp\n\txor %%ebp, %%ebp\n\tcall *%[entry]\n\tud2"
+			 :
+			 : [stack] "r"((uint64_t)args - 64), [entry] "r"(base), "D"(args)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+void task_main(struct restore *r, struct plan_task *t)
+{
+	__atomic_store_n(&r->shared->created[t->index], 1, __ATOMIC_SEQ_CST);
+	task_join_session(r, t);
+	task_take_files(r, t);
+	task_enter_blob(r, t);
+}
+
+/* ----------------------------------------------------------- in the coordinator */
+
+/* A task that is gone or a zombie before the barrier is a failure that nobody reported. */
+static int tasks_look(struct restore *r, struct ferry_error *err)
+{
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		pid_t pid = r->plan->tasks[i].pid;
+		if (!__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
+			continue;
+		char path[64], state = 0;
+		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+		_cleanup_fclose_ FILE *f = fopen(path, "re");
+		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
+			continue;
+		return error_set(err, FERRY_ERROR_RESTORE_STEP, ECHILD, "pid %d died while it was being restored", pid);
+	}
+	return 0;
+}
+
+static const char *tasks_name_call(const struct script *s, uint32_t index, uint64_t *ret_detail)
+{
+	*ret_detail = 0;
+	if (index >= s->notes.n)
+		return "creating the thread";
+	*ret_detail = s->notes.v[index].detail;
+	return s->notes.v[index].what;
+}
+
+/* A task gave up inside the blob: name the call. */
+static int tasks_blob_error(struct restore *r, struct ferry_error *err)
+{
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		struct plan_task *t = &r->plan->tasks[i];
+		const struct blob_task *b = region_task(r, t);
+		if (__atomic_load_n(&b->state, __ATOMIC_SEQ_CST) != BLOB_STATE_FAILED)
+			continue;
+		bool in_memory = b->failed_thread >= t->threads.n;
+		const struct script *s = in_memory ? &t->memory : &t->threads.v[b->failed_thread].script;
+		uint32_t index = in_memory ? b->memory.done : region_thread(r, t, b->failed_thread)->script.done;
+		pid_t tid = in_memory ? t->pid : t->threads.v[b->failed_thread].tid;
+		uint64_t detail;
+		const char *what = tasks_name_call(s, index, &detail);
+		if (detail)
+			error_errno(err, FERRY_ERROR_RESTORE_STEP, (int)-b->failed_ret, "thread %d of pid %d: %s (0x%llx)", tid,
+				    t->pid, what, (unsigned long long)detail);
+		else
+			error_errno(err, FERRY_ERROR_RESTORE_STEP, (int)-b->failed_ret, "thread %d of pid %d: %s", tid, t->pid,
+				    what);
+		return -EIO;
+	}
+	return error_set(err, FERRY_ERROR_INTERNAL, EIO, "a task failed without saying why");
+}
+
+static int tasks_failure(struct restore *r, struct ferry_error *err)
+{
+	if (__atomic_load_n(&r->shared->failing, __ATOMIC_SEQ_CST) == 2) {
+		if (err)
+			*err = r->shared->error;
+		return -EIO;
+	}
+	if (__atomic_load_n(&r->shared->control.failed, __ATOMIC_SEQ_CST))
+		return tasks_blob_error(r, err);
+	return 0;
+}
+
+/* Wait until *counter reaches n; word is what is woken when it changes. */
+static int tasks_wait(struct restore *r, uint32_t *counter, uint32_t *word, uint32_t n, struct ferry_error *err)
+{
+	for (;;) {
+		uint32_t seen = __atomic_load_n(word, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(counter, __ATOMIC_SEQ_CST) >= n)
+			return 0;
+		int ret = tasks_failure(r, err);
+		if (ret < 0)
+			return ret;
+		struct timespec poll = {.tv_nsec = TASKS_POLL_NS};
+		uint64_t before = time_now_ns();
+		futex_wait(word, seen, &poll);
+		if (time_now_ns() - before < TASKS_POLL_NS)
+			continue;
+		ret = tasks_look(r, err);
+		if (ret < 0) {
+			/* It may have reported after all. */
+			struct ferry_error told = FERRY_ERROR_INIT;
+			if (err && tasks_failure(r, &told) < 0)
+				*err = told;
+			return ret;
+		}
+	}
+}
+
+static int tasks_stage(struct restore *r, enum restore_stage next, struct ferry_error *err)
+{
+	struct restore_shared *shared = r->shared;
+	int ret = tasks_wait(r, &shared->arrived, &shared->arrived, (uint32_t)r->plan->n_tasks, err);
+	if (ret < 0)
+		return ret;
+	__atomic_store_n(&shared->arrived, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&shared->stage, next, __ATOMIC_SEQ_CST);
+	futex_wake(&shared->stage);
+	return 0;
+}
+
+static int tasks_open_channels(struct restore *r, struct ferry_error *err)
+{
+	size_t n = r->plan->n_tasks;
+	r->channels = arena_alloc(&r->plan->arena, n * sizeof(*r->channels));
+	if (!r->channels)
+		return error_memory(err);
+	for (size_t i = 0; i < n; i++)
+		r->channels[i][0] = r->channels[i][1] = -1;
+	for (size_t i = 0; i < n; i++)
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->channels[i]) < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a channel to pid %d",
+					   r->plan->tasks[i].pid);
+	return 0;
+}
+
+static int tasks_arm(struct restore *r, struct ferry_error *err)
+{
+	struct restore_shared *shared = r->shared;
+	int ret = warden_arm(r->warden, WARDEN_WAKE, 0, (uint64_t)(uintptr_t)&shared->control.go, NULL, 0);
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
+		ret = warden_arm(r->warden, WARDEN_KILL, r->plan->tasks[i].pid, (uint64_t)(uintptr_t)&shared->created[i], NULL,
+				 0);
+	if (ret < 0)
+		return error_errno(err, FERRY_ERROR_LIMIT, -ret, "entering %zu tasks into the undo log", r->plan->n_tasks);
+	return 0;
+}
+
+int tasks_create(struct restore *r, struct ferry_error *err)
+{
+	int ret = tasks_open_channels(r, err);
+	if (ret >= 0)
+		ret = tasks_arm(r, err);
+	if (ret < 0)
+		return ret;
+	/* Orphans of a failed restore come to us and are reaped. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	r->root_pid = r->plan->tasks[0].pid;
+	ret = task_create(r, &r->plan->tasks[0], r->sibling ? CLONE_PARENT : 0, err);
+	if (ret >= 0)
+		ret = tasks_stage(r, RESTORE_STAGE_GROUPS, err);
+	if (ret >= 0)
+		ret = tasks_stage(r, RESTORE_STAGE_FILL, err);
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		close(r->channels[i][1]);
+		r->channels[i][1] = -1;
+	}
+	return ret;
+}
+
+int tasks_wait_ready(struct restore *r, struct ferry_error *err)
+{
+	struct blob_control *control = &r->shared->control;
+	if (fault_hit(r->fault, FAULT_BARRIER))
+		return error_set(err, FERRY_ERROR_FAULT, EIO, "waiting at the barrier: fault injected");
+	return tasks_wait(r, &control->ready, &control->event, (uint32_t)r->plan->n_tasks, err);
+}
+
+void tasks_commit(struct restore *r)
+{
+	fault_effect(r->fault, "restore", "commit");
+	warden_commit(r->warden);
+}
+
+void tasks_go(struct restore *r)
+{
+	fault_effect(r->fault, "restore", "open-barrier");
+	__atomic_store_n(&r->shared->control.go, 1, __ATOMIC_SEQ_CST);
+	fault_effect(r->fault, "restore", "wake-barrier");
+	futex_wake(&r->shared->control.go);
+}
+
+/* Whether the mask that a thread has from its first moment on was replaced by its own. */
+static bool tasks_thread_left(const struct plan_task *t, const struct plan_thread *th)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/task/%d", t->pid, th->tid);
+	_cleanup_close_ int dir = fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+	_cleanup_proc_status_ struct proc_status status = {0};
+	return dir < 0 || proc_read_status(dir, &status, NULL) < 0 || status.sig_blocked != TASKS_BLOCKED;
+}
+
+static bool tasks_leader_left(const struct plan_task *t)
+{
+	char byte;
+	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
+	return sys_process_vm_readv(t->pid, &ours, 1, &theirs, 1) != 1;
+}
+
+static void tasks_pause(void)
+{
+	struct timespec pause = {.tv_nsec = TASKS_LEAVE_POLL_NS};
+	nanosleep(&pause, NULL);
+}
+
+void tasks_wait_left(struct restore *r)
+{
+	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		const struct plan_task *t = &r->plan->tasks[i];
+		while (!tasks_leader_left(t) && time_now_ns() < until)
+			tasks_pause();
+		for (size_t n = 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++)
+			while (!tasks_thread_left(t, &t->threads.v[n]) && time_now_ns() < until)
+				tasks_pause();
+	}
+}
+
+void tasks_kill(struct restore *r)
+{
+	if (!r->shared)
+		return;
+	for (size_t i = 0; i < r->plan->n_tasks; i++)
+		if (__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
+			kill(r->plan->tasks[i].pid, SIGKILL);
+	/* A task that was being created when the first round ran shows up as an orphan of ours. */
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		pid_t pid = r->plan->tasks[i].pid;
+		if (!__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
+			continue;
+		kill(pid, SIGKILL);
+		while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+			continue;
+	}
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "image/pages.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/cleanup.h"
+#include "image/proto/inventory.pb-c.h"
+#include "image/proto/pagemap.pb-c.h"
+#include "image_tools.h"
+
+enum { PAGE = IMAGE_PAGE_BYTES };
+
+static struct image_dir *begin(void **state)
+{
+	char path[256];
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_dir *dir = NULL;
+	const struct image_dir_create options = {.no_sync = true};
+	scratch_path(*state, "a", path);
+	assert_int_equal(image_dir_create(AT_FDCWD, path, &options, &dir, &err), 0);
+	InventoryEntry inventory = INVENTORY_ENTRY__INIT;
+	inventory.img_version = 2;
+	assert_int_equal(image_put_one(dir, IMAGE_INVENTORY, 0, &inventory.base, &err), 0);
+	return dir;
+}
+
+static struct image_dir *finish(void **state, struct image_dir *writing)
+{
+	char path[256];
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_dir *dir = NULL;
+	const struct image_dir_open options = {.check_pages = true};
+	scratch_path(*state, "a", path);
+	if (image_dir_finish(writing, &err) < 0)
+		fail_msg("%s", err.message);
+	image_dir_free(writing);
+	assert_int_equal(image_dir_open(AT_FDCWD, path, &options, &dir, &err), 0);
+	return dir;
+}
+
+static void fill_pages(uint8_t *bytes, size_t n, uint8_t first)
+{
+	for (size_t i = 0; i < n; i++)
+		memset(bytes + i * PAGE, first + (int)i, PAGE);
+}
+
+static void runs_come_back(void **state)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_dir *writing = begin(state);
+	struct image_pages_writer *w = NULL, *shared = NULL;
+	static uint8_t bytes[8 * PAGE];
+	fill_pages(bytes, 8, 1);
+	assert_int_equal(image_pages_create(writing, IMAGE_PAGEMAP, 4, &w, &err), 0);
+	assert_int_equal(image_pages_create(writing, IMAGE_SHMEM_PAGEMAP, 77, &shared, &err), 0);
+	/* Two calls that touch and agree make one run; the third differs in its flags. */
+	struct iovec two[] = {{bytes, PAGE}, {bytes + PAGE, PAGE}}, one = {bytes + 2 * PAGE, PAGE};
+	assert_int_equal(image_pages_add(w, 0x10000, 2, 0, two, 2, &err), 0);
+	assert_int_equal(image_pages_add(w, 0x12000, 1, 0, &one, 1, &err), 0);
+	assert_int_equal(image_pages_add(w, 0x13000, 1, IMAGE_PE_LAZY, &one, 1, &err), 0);
+	assert_int_equal(image_pages_add_reference(w, 0x14000, 100, IMAGE_PE_PARENT, &err), 0);
+	/* The last page of the address space that a process can have. */
+	assert_int_equal(image_pages_add(w, 0x7ffffffff000, 1, 0, &one, 1, &err), 0);
+	assert_int_equal(image_pages_written(w), 5);
+	assert_int_equal(image_pages_add(shared, 0, 8, 0, &(struct iovec){bytes, sizeof(bytes)}, 1, &err), 0);
+	assert_int_equal(image_pages_close(shared, &err), 0);
+	assert_int_equal(image_pages_close(w, &err), 0);
+
+	_cleanup_image_dir_ struct image_dir *dir = finish(state, writing);
+	_cleanup_pages_reader_ struct image_pages_reader *r = NULL;
+	_cleanup_free_ struct image_run *runs = NULL;
+	size_t n;
+	assert_int_equal(image_pages_open(dir, IMAGE_PAGEMAP, 4, &r, &err), 0);
+	assert_int_equal(image_pages_id(r), 1);
+	assert_int_equal(image_pages_read_all(r, &runs, &n, &err), 0);
+	static const struct image_run want[] = {
+		{0x10000, 3, IMAGE_PE_PRESENT, 0},
+		{0x13000, 1, IMAGE_PE_PRESENT | IMAGE_PE_LAZY, 3 * PAGE},
+		{0x14000, 100, IMAGE_PE_PARENT, 4 * PAGE},
+		{0x7ffffffff000, 1, IMAGE_PE_PRESENT, 4 * PAGE},
+	};
+	assert_int_equal(n, ARRAY_SIZE(want));
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(runs[i].vaddr, want[i].vaddr);
+		assert_int_equal(runs[i].nr_pages, want[i].nr_pages);
+		assert_int_equal(runs[i].flags, want[i].flags);
+		assert_int_equal(runs[i].offset, want[i].offset);
+	}
+	uint8_t back[2 * PAGE];
+	assert_int_equal(image_pages_read(r, &runs[0], 1, 2, back, &err), 0);
+	assert_memory_equal(back, bytes + PAGE, sizeof(back));
+	assert_int_equal(image_pages_read(r, &runs[0], 2, 2, back, &err), -EINVAL);
+	assert_int_equal(image_pages_read(r, &runs[2], 0, 1, back, &err), -EINVAL);
+
+	_cleanup_pages_reader_ struct image_pages_reader *s = NULL;
+	struct image_run run;
+	error_clear(&err);
+	assert_int_equal(image_pages_open(dir, IMAGE_SHMEM_PAGEMAP, 77, &s, &err), 0);
+	assert_int_equal(image_pages_id(s), 2);
+	assert_int_equal(image_pages_next(s, &run, &err), 1);
+	assert_int_equal(run.nr_pages, 8);
+	assert_int_equal(image_pages_next(s, &run, &err), 0);
+}
+
+static void zero_pages_take_no_space(void **state)
+{
+	static const struct {
+		const char *pages; /* '.' = a page of zeros */
+		const char *runs;
+	} cases[] = {
+		{"xxxx", "0+4"}, {"....", ""},    {".x.x", "1+1 3+1"}, {"x..x", "0+1 3+1"},
+		{"..xx", "2+2"}, {"xx..", "0+2"}, {"x", "0+1"},        {".", ""},
+	};
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_dir *writing = begin(state);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct image_pages_writer *w = NULL;
+		uint8_t bytes[4 * PAGE] = {0};
+		size_t n = strlen(cases[i].pages);
+		for (size_t k = 0; k < n; k++)
+			if (cases[i].pages[k] ==
+			    'x') /* one byte that is not zero, at another place each time */
+				bytes[k * PAGE + (k * 1365 + i * 511) % PAGE] = 1;
+		assert_int_equal(image_pages_create(writing, IMAGE_PAGEMAP, i, &w, &err), 0);
+		assert_int_equal(image_pages_add_sparse(w, 0, n, 0, bytes, &err), 0);
+		assert_int_equal(image_pages_close(w, &err), 0);
+	}
+	_cleanup_image_dir_ struct image_dir *dir = finish(state, writing);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_pages_reader_ struct image_pages_reader *r = NULL;
+		char text[64] = "";
+		struct image_run run;
+		int more;
+		assert_int_equal(image_pages_open(dir, IMAGE_PAGEMAP, i, &r, &err), 0);
+		while ((more = image_pages_next(r, &run, &err)) > 0)
+			snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%d+%d",
+				 *text ? " " : "", (int)(run.vaddr / PAGE), (int)run.nr_pages);
+		assert_int_equal(more, 0);
+		assert_string_equal(text, cases[i].runs);
+	}
+}
+
+static void pages_from_a_pipe(void **state)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_dir *writing = begin(state);
+	struct image_pages_writer *w = NULL;
+	int ends[2];
+	uint8_t bytes[3 * PAGE], back[3 * PAGE];
+	fill_pages(bytes, 3, 9);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	assert_int_equal(write(ends[1], bytes, sizeof(bytes)), sizeof(bytes));
+	close(ends[1]);
+	assert_int_equal(image_pages_create(writing, IMAGE_PAGEMAP, 1, &w, &err), 0);
+	assert_int_equal(image_pages_add_from(w, 0x1000, 3, 0, ends[0], &err), 0);
+	assert_int_equal(image_pages_add_from(w, 0x9000, 1, 0, ends[0], NULL), -ENODATA);
+	close(ends[0]);
+	assert_int_equal(image_pages_close(w, &err), 0);
+	/* The writer believed the caller; the reader does not. */
+	_cleanup_image_dir_ struct image_dir *dir = finish(state, writing);
+	_cleanup_pages_reader_ struct image_pages_reader *r = NULL;
+	struct image_run run;
+	assert_int_equal(image_pages_open(dir, IMAGE_PAGEMAP, 1, &r, &err), 0);
+	assert_int_equal(image_pages_next(r, &run, &err), 1);
+	assert_int_equal(image_pages_read(r, &run, 0, 3, back, &err), 0);
+	assert_memory_equal(back, bytes, sizeof(back));
+	assert_int_equal(image_pages_next(r, &run, &err), -EBADMSG);
+}
+
+static void callers_mistakes_are_refused(void **state)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	_cleanup_image_dir_ struct image_dir *dir = begin(state);
+	struct image_pages_writer *w = NULL;
+	uint8_t page[PAGE] = {1};
+	struct iovec iov = {page, PAGE};
+	assert_int_equal(image_pages_create(dir, IMAGE_PAGEMAP, 1, &w, &err), 0);
+	assert_int_equal(image_pages_add(w, 0x2000, 1, 0, &iov, 1, NULL), 0);
+	assert_int_equal(image_pages_add(w, 0x2000, 1, 0, &iov, 1, NULL), -EINVAL); /* again */
+	assert_int_equal(image_pages_add(w, 0x1000, 1, 0, &iov, 1, NULL), -EINVAL); /* backwards */
+	assert_int_equal(image_pages_add(w, 0x3001, 1, 0, &iov, 1, NULL), -EINVAL); /* not aligned */
+	assert_int_equal(image_pages_add(w, 0x4000, 2, 0, &iov, 1, NULL), -EINVAL); /* too few bytes */
+	assert_int_equal(image_pages_add_reference(w, 0x5000, 0, IMAGE_PE_PARENT, NULL), -EINVAL);
+	assert_int_equal(image_pages_add_reference(w, 0x5000, UINT64_MAX / 8, IMAGE_PE_PARENT, NULL),
+			 -EINVAL);
+	assert_int_equal(image_pages_add_reference(w, 0x5000, 1, IMAGE_PE_PRESENT, NULL), -EINVAL);
+	assert_int_equal(image_pages_close(w, &err), 0);
+}
+
+/* Pagemaps as a stranger may have written them. */
+struct entry {
+	uint64_t vaddr, nr_pages;
+	int flags; /* -1 = none */
+	int in_parent;
+	bool compat;
+};
+
+static void write_pagemap(struct image_dir *dir, uint64_t id, const struct entry *entries, size_t n,
+			  size_t pages_bytes)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_writer *w = NULL;
+	assert_int_equal(image_create(dir, IMAGE_PAGEMAP, id, &w, &err), 0);
+	PagemapHead head = PAGEMAP_HEAD__INIT;
+	head.pages_id = (uint32_t)id;
+	assert_int_equal(image_put(w, &head.base, &err), 0);
+	for (size_t i = 0; i < n; i++) {
+		PagemapEntry e = PAGEMAP_ENTRY__INIT;
+		e.vaddr = entries[i].vaddr;
+		e.compat_nr_pages = entries[i].compat ? (uint32_t)entries[i].nr_pages : 0;
+		e.has_nr_pages = !entries[i].compat;
+		e.nr_pages = entries[i].nr_pages;
+		e.has_flags = entries[i].flags >= 0;
+		e.flags = (uint32_t)entries[i].flags;
+		e.has_in_parent = entries[i].in_parent;
+		e.in_parent = entries[i].in_parent;
+		assert_int_equal(image_put(w, &e.base, &err), 0);
+	}
+	assert_int_equal(image_close(w, &err), 0);
+	assert_int_equal(image_create(dir, IMAGE_PAGES, id, &w, &err), 0);
+	for (size_t i = 0; i < pages_bytes; i++)
+		assert_int_equal(image_put_raw(w, "x", 1, &err), 0);
+	assert_int_equal(image_close(w, &err), 0);
+}
+
+static void strange_pagemaps(void **state)
+{
+	static const struct {
+		const char *what; /* in the error; NULL = fine */
+		size_t pages_bytes;
+		struct entry entries[2];
+	} cases[] = {
+		{NULL, 2 * PAGE, {{0x1000, 1, 4, 0, false}, {0x2000, 1, 4, 0, false}}},
+		{NULL,
+		 2 * PAGE,
+		 {{0x1000, 1, -1, 0, true}, {0x2000, 1, -1, 0, true}}}, /* before flags were */
+		{NULL, PAGE, {{0x1000, 1, -1, 0, true}, {0x2000, 9, -1, 1, true}}},
+		{NULL, 0, {{0x1000, 1, 2, 0, false}, {0x2000, 1, 1, 0, false}}},
+		{"not aligned", 2 * PAGE, {{0x1001, 1, 4, 0, false}, {0x3000, 1, 4, 0, false}}},
+		{"overlaps", 3 * PAGE, {{0x1000, 2, 4, 0, false}, {0x2000, 1, 4, 0, false}}},
+		{"precedes", 2 * PAGE, {{0x3000, 1, 4, 0, false}, {0x1000, 1, 4, 0, false}}},
+		{"cannot be", 2 * PAGE, {{0x1000, 0, 4, 0, false}, {0x2000, 1, 4, 0, false}}},
+		{"cannot be", 2 * PAGE, {{0x1000, UINT64_MAX, 4, 0, false}, {0x2000, 1, 4, 0, false}}},
+		{"cannot be", 2 * PAGE, {{UINT64_MAX - 4095, 1, 4, 0, false}, {0x2000, 1, 4, 0, false}}},
+		{"truncated", 2 * PAGE - 1, {{0x1000, 1, 4, 0, false}, {0x2000, 1, 4, 0, false}}},
+		{"lists 8192", 2 * PAGE + 1, {{0x1000, 1, 4, 0, false}, {0x2000, 1, 4, 0, false}}},
+		{"both here", 2 * PAGE, {{0x1000, 1, 5, 0, false}, {0x2000, 1, 4, 0, false}}},
+	};
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_dir *writing = begin(state);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		write_pagemap(writing, i, cases[i].entries, 2, cases[i].pages_bytes);
+	_cleanup_image_dir_ struct image_dir *dir = finish(state, writing);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_pages_reader_ struct image_pages_reader *r = NULL;
+		_cleanup_free_ struct image_run *runs = NULL;
+		size_t n = 0;
+		error_clear(&err);
+		assert_int_equal(image_pages_open(dir, IMAGE_PAGEMAP, i, &r, &err), 0);
+		int ret = image_pages_read_all(r, &runs, &n, &err);
+		if (!cases[i].what) {
+			assert_int_equal(ret, 0);
+			assert_int_equal(n, 2);
+			continue;
+		}
+		assert_int_equal(ret, -EBADMSG);
+		if (!strstr(err.message, cases[i].what))
+			fail_msg("case %zu: '%s' lacks '%s'", i, err.message, cases[i].what);
+	}
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, scratch_make, scratch_remove)
+	const struct CMUnitTest tests[] = {
+		TEST(runs_come_back),    TEST(zero_pages_take_no_space),
+		TEST(pages_from_a_pipe), TEST(callers_mistakes_are_refused),
+		TEST(strange_pagemaps),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
