@@ -2,9 +2,10 @@
 /*
  * Owns finding room for the landing pad in a target: executable memory that nothing executes.
  *
- * First choice is the end of the vdso: behind its ELF image the last page is zero. It is the process's own copy, in
- * the page cache of no file. Otherwise the zero padding that ends the last page of an executable file mapping (a private copy
- * of that page is made by the write). A pad that a dead ferry left counts as zero.
+ * First choice is the end of the vdso: behind its ELF image the last page is zero. It is the process's own
+ * copy, in the page cache of no file. Otherwise the zero padding that ends the last page of an executable
+ * file mapping (a private copy of that page is made by the write). A pad that a dead ferry left counts as
+ * zero.
  *
  * Kernel interface: /proc/PID/auxv (AT_SYSINFO_EHDR), /proc/PID/maps, /proc/PID/mem.
  */
@@ -54,7 +55,8 @@ static int elf_bytes(int mem_fd, uint64_t address, uint64_t *ret)
 	uint64_t end = header.e_phoff + (uint64_t)header.e_phnum * sizeof(segment);
 	end = MAX(end, header.e_shoff + (uint64_t)header.e_shnum * header.e_shentsize);
 	for (unsigned i = 0; i < header.e_phnum; i++) {
-		r = fd_pread_all(mem_fd, &segment, sizeof(segment), address + header.e_phoff + i * sizeof(segment));
+		r = fd_pread_all(mem_fd, &segment, sizeof(segment),
+				 address + header.e_phoff + i * sizeof(segment));
 		if (r < 0)
 			return r;
 		if (segment.p_offset > VDSO_MAX || segment.p_filesz > VDSO_MAX)
@@ -66,8 +68,8 @@ static int elf_bytes(int mem_fd, uint64_t address, uint64_t *ret)
 }
 
 /*
- * How many bytes at the end of a page are free: zero, or left by a pad. Reads backwards over zeros, then looks for the pad's
- * magic number, which is at a multiple of 8 and has only zeros before it.
+ * How many bytes at the end of a page are free: zero, or left by a pad. Reads backwards over zeros, then
+ * looks for the pad's magic number, which is at a multiple of 8 and has only zeros before it.
  */
 static size_t free_tail(const uint64_t words[static PAGE / 8])
 {
@@ -110,7 +112,10 @@ static int place_in_vdso(struct ferry_inject *inject)
 	r = elf_bytes(inject->mem_fd, address, &bytes);
 	if (r < 0)
 		return r;
-	/* What follows the image in its last page is padding by construction, whatever a dead ferry left there. */
+	/*
+	 * What follows the image in its last page is padding by construction, whatever a dead ferry left
+	 * there.
+	 */
 	uint64_t used = address + align_up(bytes, 16), end = address + align_up(bytes, PAGE);
 	if (end - used < NEEDED)
 		return -ENOSPC;
@@ -152,6 +157,6 @@ int place_find(struct ferry_inject *inject, struct ferry_error *err)
 	if (r >= 0)
 		return 0;
 	return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP,
-			 "task %d has neither a vdso nor a program with %zu free executable bytes", inject->tid,
-			 (size_t)NEEDED);
+			 "task %d has neither a vdso nor a program with %zu free executable bytes",
+			 inject->tid, (size_t)NEEDED);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libferry-inject against targets that prove their own state: visits, stops of all kinds, refusals, faults, things that
- * go wrong inside the target. test_inject TARGET [TEST...].
+ * libferry-inject against targets that prove their own state: visits, stops of all kinds, refusals, faults,
+ * things that go wrong inside the target. test_inject TARGET [TEST...].
  */
 #include "harness.h"
 #include "scenario.h"
@@ -31,14 +31,14 @@ static struct ferry_error *fresh(void)
 #define MUST(call) must(call, &error)
 
 /* The call fails with this identifier. */
-#define refused(call, want)                                                                               \
-	do {                                                                                              \
-		fresh();                                                                                  \
-		long result_ = (call);                                                                    \
-		check(result_ < 0, "%s did not fail", #call);                                             \
+#define refused(call, want)                                                                              \
+	do {                                                                                             \
+		fresh();                                                                                 \
+		long result_ = (call);                                                                   \
+		check(result_ < 0, "%s did not fail", #call);                                            \
 		check(error.id == FERRY_ERROR_##want, "%s: error %d (%s), not %s", #call, (int)error.id, \
-		      error.message, #want);                                                              \
-		check(error.message[0], "%s: no message", #call);                                         \
+		      error.message, #want);                                                             \
+		check(error.message[0], "%s: no message", #call);                                        \
 	} while (0)
 
 static const struct ferry_inject_options plain = FERRY_INJECT_OPTIONS_INIT;
@@ -117,7 +117,7 @@ static void visit(const char *mode, const struct scenario *s)
 
 static void test_visits(void)
 {
-	static const char *const names[] = {"compute",	   "sleepers",	   "rseq", "tcp", "flood",
+	static const char *const names[] = {"compute",       "sleepers",          "rseq", "tcp", "flood",
 					    "zombie-leader", "seccomp-kill-other"};
 	const struct scenario s = {.options = plain};
 
@@ -166,7 +166,8 @@ static void test_crowd(void)
 	uint64_t stopped = clock_ns();
 	struct ferry_inject *inject = open_at(threads[0], &plain);
 	MUST(ferry_inject_settle_all(inject, threads, (size_t)n, &error));
-	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 128, &blob, &error));
+	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 128,
+				    &blob, &error));
 	uint64_t data[2] = {0, 0};
 	MUST(ferry_inject_write(inject, ferry_inject_blob_data(blob), data, sizeof(data), &error));
 	for (int i = 0; i < n; i++) {
@@ -184,8 +185,9 @@ static void test_crowd(void)
 	ferry_inject_close(inject);
 	uint64_t end = clock_ns();
 	target_check(&t, "after a visit to all threads");
-	printf("%d threads: stop %.1f ms, a blob in each %.1f ms, release %.1f ms\n", n, (double)(stopped - start) / 1e6,
-	       (double)(visited - stopped) / 1e6, (double)(end - visited) / 1e6);
+	printf("%d threads: stop %.1f ms, a blob in each %.1f ms, release %.1f ms\n", n,
+	       (double)(stopped - start) / 1e6, (double)(visited - stopped) / 1e6,
+	       (double)(end - visited) / 1e6);
 	target_stop(&t);
 }
 
@@ -289,7 +291,8 @@ static void test_faults(void)
 
 static void test_refused_calls(void)
 {
-	static const long calls[] = {SYS_clone, SYS_fork, SYS_vfork, SYS_execve, SYS_exit, SYS_exit_group, SYS_rt_sigreturn};
+	static const long calls[] = {SYS_clone, SYS_fork,       SYS_vfork,       SYS_execve,
+				     SYS_exit,  SYS_exit_group, SYS_rt_sigreturn};
 	struct ferry_thread *thread;
 	struct target t;
 	uint64_t address;
@@ -392,7 +395,8 @@ static void test_signal_stop(void)
 		int stop = (int)MUST(ferry_thread_wait(thread, 5000, &error));
 		check(stop == FERRY_STOP_SIGNAL, "stop %d, not a signal", stop);
 		int signal = ferry_thread_stop_signal(thread, &info);
-		check(signal == SIGRTMIN + 3 && info.si_code == SI_QUEUE, "signal %d with code %d", signal, info.si_code);
+		check(signal == SIGRTMIN + 3 && info.si_code == SI_QUEUE, "signal %d with code %d", signal,
+		      info.si_code);
 		check((uint64_t)info.si_value.sival_int == (t.shared->handled & 0x7fffffff),
 		      "signal number %d is due, %llu were handled", info.si_value.sival_int,
 		      (unsigned long long)t.shared->handled);
@@ -410,8 +414,8 @@ static void test_signal_stop(void)
 	t.shared->go = 1;
 	for (int i = 0; i < 1000 && t.shared->sent != t.shared->handled; i++)
 		sleep_us(2000);
-	check(t.shared->sent == t.shared->handled, "%llu signals sent, %llu handled", (unsigned long long)t.shared->sent,
-	      (unsigned long long)t.shared->handled);
+	check(t.shared->sent == t.shared->handled, "%llu signals sent, %llu handled",
+	      (unsigned long long)t.shared->sent, (unsigned long long)t.shared->handled);
 	target_check(&t, "after signal stops");
 	target_stop(&t);
 }
@@ -447,8 +451,8 @@ static void test_death_at_signal(void)
 	t.shared->go = 1;
 	for (int i = 0; i < 1000 && t.shared->sent != t.shared->handled; i++)
 		sleep_us(2000);
-	check(t.shared->sent == t.shared->handled, "%llu signals sent, %llu handled", (unsigned long long)t.shared->sent,
-	      (unsigned long long)t.shared->handled);
+	check(t.shared->sent == t.shared->handled, "%llu signals sent, %llu handled",
+	      (unsigned long long)t.shared->sent, (unsigned long long)t.shared->handled);
 	target_stop(&t);
 }
 
@@ -495,7 +499,8 @@ static void test_group_stop(void)
 	check_stopped(&t, "SIGSTOP");
 	int n = scenario_seize(&t, &s, threads);
 	for (int i = 0; i < n; i++) {
-		check(ferry_thread_stop(threads[i]) == FERRY_STOP_GROUP, "stop %d", (int)ferry_thread_stop(threads[i]));
+		check(ferry_thread_stop(threads[i]) == FERRY_STOP_GROUP, "stop %d",
+		      (int)ferry_thread_stop(threads[i]));
 		check(ferry_thread_stop_signal(threads[i], NULL) == SIGSTOP, "not SIGSTOP");
 		fresh();
 		MUST(ferry_thread_release(threads[i], &error));
@@ -528,7 +533,8 @@ static void test_group_stop(void)
 	}
 	check(stop == FERRY_STOP_GROUP, "stop %d, not a group stop", stop);
 	MUST(ferry_thread_resume(thread, &error));
-	check(ferry_thread_wait(thread, 0, &error) == FERRY_STOP_NONE, "a listening thread is reported as stopped");
+	check(ferry_thread_wait(thread, 0, &error) == FERRY_STOP_NONE,
+	      "a listening thread is reported as stopped");
 	kill(t.pid, SIGCONT);
 	stop = (int)MUST(ferry_thread_wait(thread, 5000, &error));
 	check(stop == FERRY_STOP_EVENT || stop == FERRY_STOP_SIGNAL, "stop %d after SIGCONT", stop);
@@ -617,11 +623,13 @@ static void test_exit(void)
 	refused(ferry_inject_call(inject, thread, SYS_getpid, NULL, NULL, &error), TARGET_CHANGED);
 	fresh();
 	check(ferry_thread_wait(thread, 1000, &error) == FERRY_STOP_EXITED, "not exited");
-	check(WIFSIGNALED(ferry_thread_exit_status(thread)) && WTERMSIG(ferry_thread_exit_status(thread)) == SIGKILL,
+	check(WIFSIGNALED(ferry_thread_exit_status(thread)) &&
+		      WTERMSIG(ferry_thread_exit_status(thread)) == SIGKILL,
 	      "exit status %#x", ferry_thread_exit_status(thread));
 	MUST(ferry_thread_release(thread, &error));
 	ferry_inject_close(inject);
-	check(waitpid(t.pid, &status, 0) == t.pid && WIFSIGNALED(status), "the parent did not get its child's status");
+	check(waitpid(t.pid, &status, 0) == t.pid && WIFSIGNALED(status),
+	      "the parent did not get its child's status");
 	target_stop(&t);
 }
 
@@ -649,16 +657,20 @@ static void test_pending_signals(void)
 	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
 	check(MUST(ferry_thread_peek_signals(thread, 1, 0, infos, 8, &error)) == 3, "not 3 shared signals");
 	for (int i = 0; i < 3; i++)
-		check(infos[i].si_signo == SIGRTMIN + 1 && infos[i].si_value.sival_int == 40 + i, "shared signal %d", i);
-	check(MUST(ferry_thread_peek_signals(thread, 1, 2, infos, 8, &error)) == 1, "not 1 from the third on");
-	check(MUST(ferry_thread_peek_signals(thread, 0, 0, infos, 8, &error)) == 1, "not 1 signal of its own");
+		check(infos[i].si_signo == SIGRTMIN + 1 && infos[i].si_value.sival_int == 40 + i,
+		      "shared signal %d", i);
+	check(MUST(ferry_thread_peek_signals(thread, 1, 2, infos, 8, &error)) == 1,
+	      "not 1 from the third on");
+	check(MUST(ferry_thread_peek_signals(thread, 0, 0, infos, 8, &error)) == 1,
+	      "not 1 signal of its own");
 	check(infos[0].si_signo == SIGUSR1 && infos[0].si_value.sival_int == 77, "own signal");
 	MUST(ferry_thread_get_sigmask(thread, &mask, &error));
 	check(mask == (1ull << (SIGUSR1 - 1) | 1ull << SIGRTMIN), "mask %llx", (unsigned long long)mask);
 	struct ferry_inject *inject = open_at(thread, NULL);
 	call(inject, thread, SYS_getpid);
 	MUST(ferry_thread_get_sigmask(thread, &mask, &error));
-	check(mask == (1ull << (SIGUSR1 - 1) | 1ull << SIGRTMIN), "mask %llx while away", (unsigned long long)mask);
+	check(mask == (1ull << (SIGUSR1 - 1) | 1ull << SIGRTMIN), "mask %llx while away",
+	      (unsigned long long)mask);
 	MUST(ferry_inject_cure(inject, thread, &error));
 	check(MUST(ferry_thread_peek_signals(thread, 1, 0, infos, 8, &error)) == 3, "signals after the cure");
 	MUST(ferry_thread_release(thread, &error));
@@ -686,11 +698,14 @@ static void test_registers(void)
 		MUST(ferry_thread_set_regs(thread, &other, &error));
 		MUST(ferry_thread_get_regs(thread, &again, &error));
 		check(again.user.rbx == 0x1234, "rbx is %llx", again.user.rbx);
-		check(memcmp(again.xstate + 160, regs.xstate + 160, 256) != 0, "vector registers did not change");
+		check(memcmp(again.xstate + 160, regs.xstate + 160, 256) != 0,
+		      "vector registers did not change");
 		MUST(ferry_thread_set_regs(thread, &regs, &error));
 		MUST(ferry_thread_get_regs(thread, &again, &error));
-		check(!memcmp(&again.user, &regs.user, sizeof(regs.user)), "registers differ after they were set");
-		check(again.xstate_bytes == regs.xstate_bytes && !memcmp(again.xstate + 160, regs.xstate + 160, 256),
+		check(!memcmp(&again.user, &regs.user, sizeof(regs.user)),
+		      "registers differ after they were set");
+		check(again.xstate_bytes == regs.xstate_bytes &&
+			      !memcmp(again.xstate + 160, regs.xstate + 160, 256),
 		      "xstate differs after it was set");
 		MUST(ferry_thread_release(thread, &error));
 		free(xstate);
@@ -775,7 +790,8 @@ static void test_blocking_call(void)
 	struct ferry_thread *thread = seize_stopped(pid, &options, FERRY_STOP_EVENT);
 	struct ferry_inject *inject = open_at(thread, &options);
 	MUST(ferry_inject_map(inject, thread, 16, &address, &error));
-	refused(ferry_inject_call(inject, thread, SYS_read, (uint64_t[6]){70, address, 1}, NULL, &error), TIMEOUT);
+	refused(ferry_inject_call(inject, thread, SYS_read, (uint64_t[6]){70, address, 1}, NULL, &error),
+		TIMEOUT);
 	fresh();
 	check(call(inject, thread, SYS_getpid) == pid, "getpid after a time-out");
 	MUST(ferry_thread_release(thread, &error));
@@ -793,7 +809,8 @@ static void test_blocking_call(void)
 	MUST(ferry_inject_settle(inject, thread, &error));
 	struct ferry_regs regs = FERRY_REGS_INIT;
 	MUST(ferry_thread_get_regs(thread, &regs, &error));
-	check(regs.user.orig_rax == SYS_poll || (long)regs.user.orig_rax < 0, "in system call %lld", regs.user.orig_rax);
+	check(regs.user.orig_rax == SYS_poll || (long)regs.user.orig_rax < 0, "in system call %lld",
+	      regs.user.orig_rax);
 	ferry_regs_release(&regs);
 	check(call(inject, thread, SYS_getpid) == pid, "getpid after a dead tracer's blocking call");
 	MUST(ferry_thread_release(thread, &error));
@@ -866,7 +883,8 @@ static void test_seccomp(void)
 	inject = open_at(threads[0], NULL);
 	check(call(inject, threads[0], SYS_getpid) == t.pid, "getpid past a filter");
 	MUST(ferry_inject_map(inject, threads[0], 1, &address, &error));
-	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 16, &blob, &error));
+	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 16,
+				    &blob, &error));
 	MUST(ferry_inject_blob_run(blob, threads[0], 0, &r, &error));
 	MUST(ferry_inject_blob_unload(blob, &error));
 	for (int i = 0; i < n; i++)
@@ -911,8 +929,9 @@ static void hold_all(struct target *t, long us)
 }
 
 /*
- * One long sleep, held three times: it ends when it would have without, but for the calls that begin anew, whose full
- * time counts from the last hold. One that begins anew by mistake is late by more than the machine can be.
+ * One long sleep, held three times: it ends when it would have without, but for the calls that begin anew,
+ * whose full time counts from the last hold. One that begins anew by mistake is late by more than the
+ * machine can be.
  */
 static void test_sleep_lengths(void)
 {
@@ -952,8 +971,8 @@ static void test_sleep_lengths(void)
 }
 
 /*
- * A signal becomes due while its thread, in pause(), is held: the handler runs and pause() returns EINTR, also when the tracer
- * dies meanwhile. A pause() made again would sleep for ever.
+ * A signal becomes due while its thread, in pause(), is held: the handler runs and pause() returns EINTR,
+ * also when the tracer dies meanwhile. A pause() made again would sleep for ever.
  */
 static void hold_alarmed(struct target *t, bool away, bool die)
 {
@@ -996,7 +1015,8 @@ static void test_due_signal(void)
 		}
 		int status;
 		waitpid(pid, &status, 0);
-		check((i & 2) ? WIFSIGNALED(status) : !status, "the tracer ended with wait status %#x", status);
+		check((i & 2) ? WIFSIGNALED(status) : !status, "the tracer ended with wait status %#x",
+		      status);
 		target_check(&t, i & 2 ? "alarm, tracer killed" : "alarm");
 	}
 	target_stop(&t);
@@ -1026,7 +1046,8 @@ static void test_rseq(void)
 		waitpid(pid, NULL, 0);
 		uint64_t end = clock_ns() + 5000000000u;
 		while (thread->aux[1] == aborts) {
-			check(clock_ns() < end, "a section went on after an injection%s", i & 2 ? " (killed)" : "");
+			check(clock_ns() < end, "a section went on after an injection%s",
+			      i & 2 ? " (killed)" : "");
 			sleep_us(100);
 		}
 		thread->aux[0] = 1;
