@@ -353,6 +353,36 @@ static uint64_t slot_zero_word(const struct ferry_inject *inject, int slot)
 	return slot_label(inject, slot, ferry__pad_data) + offsetof(struct pad_data, zero);
 }
 
+#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
+#endif
+
+/*
+ * Syscall user dispatch (Linux 5.11; readable since 6.4) turns system calls from outside a range into
+ * SIGSYS while a byte of the task says so. It cannot be lifted and put back in one step.
+ */
+static int check_dispatch(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
+{
+	struct {
+		uint64_t mode, selector, start, bytes;
+	} config;
+	unsigned char block = 0;
+
+	long r =
+		thread_ptrace(t, PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, sizeof(config), (uintptr_t)&config);
+	if (r < 0 || !config.mode)
+		return r == -ESRCH ? thread_failed(t, r, "reading syscall user dispatch", err) : 0;
+	if (inject->place.address - config.start < config.bytes)
+		return 0;
+	if (config.selector && !fd_pread_all(inject->mem_fd, &block, 1, config.selector) && !block)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP,
+		  "task %d has its system calls dispatched to itself", t->tid);
+	error_hint(err,
+		   "an emulator does that while foreign code runs; try again when it is in code of its own");
+	return -EOPNOTSUPP;
+}
+
 /* Fill a free slot for the thread; the target does not change yet. */
 static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uint64_t *ret_rseq,
 			struct ferry_error *err)
@@ -366,6 +396,8 @@ static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uin
 	int r = regs_get(t, &regs, err);
 	if (r >= 0)
 		r = mask_get(t, &t->own_mask, err);
+	if (r >= 0)
+		r = check_dispatch(inject, t, err);
 	if (r >= 0)
 		r = seccomp_read(t, &t->seccomp, err);
 	if (r < 0)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -100,6 +101,43 @@ static int place_try(struct ferry_inject *inject, uint64_t used, uint64_t end)
 	return 0;
 }
 
+/* One answer of PROCMAP_QUERY (Linux 6.11), as linux/fs.h has it. */
+struct mapping_query {
+	uint64_t size, query_flags, query_addr;
+	uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
+	uint32_t dev_major, dev_minor, name_size, build_id_size;
+	uint64_t name_addr, build_id_addr;
+};
+
+#define MAPPING_QUERY _IOWR('f', 17, struct mapping_query)
+#define MAPPING_EXECUTABLE 4u
+
+/*
+ * Whether a range is executable memory of one mapping: a vdso that was moved leaves its old address behind.
+ */
+static int range_is_executable(pid_t tid, uint64_t start, uint64_t end)
+{
+	struct mapping_query query = {.size = sizeof(query), .query_addr = start};
+	_cleanup_free_ char *line = NULL;
+	unsigned long from, to;
+	char path[48], flags[8];
+	size_t room = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", tid);
+	_cleanup_fclose_ FILE *maps = fopen(path, "re");
+	if (!maps)
+		return -errno;
+	if (!ioctl(fileno(maps), MAPPING_QUERY, &query))
+		return query.vma_start <= start && query.vma_end >= end &&
+		       (query.vma_flags & MAPPING_EXECUTABLE);
+	if (errno == ENOENT)
+		return 0;
+	while (getline(&line, &room, maps) > 0)
+		if (sscanf(line, "%lx-%lx %7s", &from, &to, flags) == 3 && from <= start && to >= end)
+			return flags[2] == 'x';
+	return 0;
+}
+
 static int place_in_vdso(struct ferry_inject *inject)
 {
 	uint64_t address, bytes;
@@ -119,9 +157,11 @@ static int place_in_vdso(struct ferry_inject *inject)
 	uint64_t used = address + align_up(bytes, 16), end = address + align_up(bytes, PAGE);
 	if (end - used < NEEDED)
 		return -ENOSPC;
+	r = range_is_executable(inject->tid, address, end);
+	if (r <= 0)
+		return r < 0 ? r : -ENOEXEC;
 	inject->place = (struct place){.address = end - NEEDED, .area = used, .area_end = end};
-	unsigned char probe;
-	return fd_pread_all(inject->mem_fd, &probe, 1, end - 1);
+	return 0;
 }
 
 /* Private executable mappings of files, until one has room. */

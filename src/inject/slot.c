@@ -157,12 +157,23 @@ int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 	return 0;
 }
 
-/* Whether a thread may still come back to what a dead ferry left here. */
+/*
+ * Whether a thread may still come back to what a dead ferry, or one that works in another task of this
+ * memory, left here.
+ */
 static bool slot_in_use(struct ferry_inject *inject, int slot)
 {
 	struct inject_slot *s = &inject->slots[slot];
-	uint64_t stack, program;
+	uint64_t stack = 0, program = 0;
+	struct pad_head head;
 
+	if (!s->dirty) {
+		if (fd_pread_all(inject->mem_fd, &head, sizeof(head), slot_address(inject, slot)) < 0)
+			return true;
+		s->dirty = head.magic == PAD_MAGIC;
+		s->dirty_tid = (pid_t)head.tid;
+		s->dirty_rsp = 0;
+	}
 	/*
 	 * Left by another version with slots elsewhere: whose it was cannot be known. Its pads ended long
 	 * ago.
@@ -170,9 +181,8 @@ static bool slot_in_use(struct ferry_inject *inject, int slot)
 	if (!s->dirty || !s->dirty_tid)
 		return false;
 	int r = thread_pointers(s->dirty_tid, &stack, &program);
-	if (r < 0)
-		return r != -ENOENT && r != -ESRCH;
-	return slot_awaits(inject, slot, stack, program);
+	s->dirty = r < 0 ? r != -ENOENT && r != -ESRCH : slot_awaits(inject, slot, stack, program);
+	return s->dirty;
 }
 
 bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip)

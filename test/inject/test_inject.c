@@ -8,10 +8,12 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -1022,6 +1024,341 @@ static void test_due_signal(void)
 	target_stop(&t);
 }
 
+/* ------------------------------------------------- a handler is due, by kind of call */
+
+struct due {
+	volatile int ready, handled, done;
+	volatile long result; /* of the call, or -errno */
+	volatile uint64_t mask;
+	int pipe[2];
+};
+
+static struct due *due;
+
+static void count_due(int signal)
+{
+	(void)signal;
+	due->handled++;
+}
+
+static long in_pause(void)
+{
+	return syscall(SYS_pause);
+}
+
+static long in_epoll(void)
+{
+	struct epoll_event event;
+
+	return syscall(SYS_epoll_wait, epoll_create1(0), &event, 1, -1);
+}
+
+static long in_poll(void)
+{
+	return poll(NULL, 0, 100000);
+}
+
+static long in_nanosleep(void)
+{
+	return nanosleep(&(struct timespec){.tv_sec = 100}, NULL);
+}
+
+static long in_read(void)
+{
+	char byte;
+
+	return read(due->pipe[0], &byte, 1);
+}
+
+/* Blocked but for the time of the call: what is due is known to the kernel only inside. */
+static long in_sigsuspend(void)
+{
+	uint64_t none = 0;
+
+	return syscall(SYS_rt_sigsuspend, &none, sizeof(none));
+}
+
+static long in_ppoll(void)
+{
+	uint64_t none = 0;
+
+	return syscall(SYS_ppoll, NULL, 0, NULL, &none, sizeof(none));
+}
+
+static long in_epoll_pwait(void)
+{
+	struct epoll_event event;
+	uint64_t none = 0;
+
+	return syscall(SYS_epoll_pwait, epoll_create1(0), &event, 1, -1, &none, sizeof(none));
+}
+
+static const struct due_case {
+	const char *name;
+	long (*call)(void);
+	int flags;    /* of the handler */
+	bool blocked; /* the signal is, outside of the call */
+	bool goes_on; /* after the handler the call is made again */
+} due_cases[] = {
+	{"pause", in_pause, SA_RESTART, false, false},
+	{"epoll_wait", in_epoll, SA_RESTART, false, false},
+	{"poll", in_poll, SA_RESTART, false, false},
+	{"nanosleep", in_nanosleep, SA_RESTART, false, false},
+	{"read with SA_RESTART", in_read, SA_RESTART, false, true},
+	{"read", in_read, 0, false, false},
+	{"sigsuspend", in_sigsuspend, 0, true, false},
+	{"ppoll", in_ppoll, SA_RESTART, true, false},
+	{"epoll_pwait", in_epoll_pwait, 0, true, false},
+};
+
+static const struct due_case *due_now;
+
+static void be_interrupted(void)
+{
+	struct sigaction action = {.sa_handler = count_due, .sa_flags = due_now->flags};
+	sigset_t set;
+
+	sigaction(SIGUSR1, &action, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	if (due_now->blocked)
+		sigprocmask(SIG_BLOCK, &set, NULL);
+	due->ready = 1;
+	long r = due_now->call();
+	due->result = r < 0 ? -errno : r;
+	sigprocmask(SIG_BLOCK, NULL, &set);
+	due->mask = (uint64_t)sigismember(&set, SIGUSR1);
+	due->done = 1;
+	wait_for_ever();
+}
+
+enum due_way { DUE_RELEASED, DUE_INJECTED, DUE_KILLED, DUE_WAYS };
+
+static void hold_and_signal(pid_t pid, enum due_way way)
+{
+	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *inject = open_at(thread, NULL);
+
+	if (way != DUE_RELEASED)
+		call(inject, thread, SYS_gettid);
+	kill(pid, SIGUSR1);
+	if (way == DUE_KILLED)
+		kill(getpid(), SIGKILL);
+	MUST(ferry_thread_release(thread, &error));
+	ferry_inject_close(inject);
+}
+
+static void test_due_case(enum due_way way)
+{
+	*due = (struct due){0};
+	check(!pipe(due->pipe), "pipe");
+	pid_t pid = spawn(be_interrupted);
+	uint64_t end = clock_ns() + 6000000000u;
+	while (!due->ready && clock_ns() < end)
+		sleep_us(1000);
+	sleep_us(15000);
+	fflush(NULL);
+	pid_t tracer = fork();
+	if (!tracer) {
+		harness_disown();
+		hold_and_signal(pid, way);
+		_exit(0);
+	}
+	int status;
+	waitpid(tracer, &status, 0);
+	check(way == DUE_KILLED ? WIFSIGNALED(status) : !status, "%s: the tracer failed", due_now->name);
+	while (!due->handled && clock_ns() < end)
+		sleep_us(500);
+	check(due->handled == 1, "%s (way %d): %d signals handled", due_now->name, (int)way, due->handled);
+	/* The pad does not know how the handler was installed, and restarts. */
+	bool goes_on = due_now->goes_on || (due_now->call == in_read && way == DUE_KILLED);
+	if (goes_on) {
+		sleep_us(20000);
+		check(!due->done, "%s (way %d): returned %ld", due_now->name, (int)way, due->result);
+		check(write(due->pipe[1], "x", 1) == 1, "write");
+	}
+	while (!due->done && clock_ns() < end)
+		sleep_us(500);
+	check(due->done, "%s (way %d): does not return", due_now->name, (int)way);
+	check(due->result == (goes_on ? 1 : -EINTR), "%s (way %d): returned %ld", due_now->name, (int)way,
+	      due->result);
+	check((int)due->mask == due_now->blocked, "%s (way %d): the signal mask changed", due_now->name,
+	      (int)way);
+	reap(pid);
+	close(due->pipe[0]);
+	close(due->pipe[1]);
+}
+
+static void test_due_by_call(void)
+{
+	due = mmap(NULL, sizeof(*due), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(due != MAP_FAILED, "mmap");
+	for (size_t i = 0; i < sizeof(due_cases) / sizeof(due_cases[0]); i++) {
+		due_now = &due_cases[i];
+		for (int way = 0; way < DUE_WAYS; way++)
+			test_due_case((enum due_way)way);
+	}
+}
+
+/* A traced task is stopped even by signals that it ignores; no call may fail because of that. */
+static void test_ignored_signal(void)
+{
+	static const struct due_case ignoring = {"epoll_wait", in_epoll, 0, false, true};
+	struct ferry_thread *thread;
+
+	due = mmap(NULL, sizeof(*due), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(due != MAP_FAILED, "mmap");
+	due_now = &ignoring;
+	pid_t pid = spawn(be_interrupted);
+	fresh();
+	MUST(ferry_thread_seize(pid, NULL, &thread, &error));
+	for (int i = 0; i < 10; i++) {
+		kill(pid, SIGWINCH);
+		int stop = (int)MUST(ferry_thread_wait(thread, 5000, &error));
+		check(stop == FERRY_STOP_SIGNAL && ferry_thread_stop_signal(thread, NULL) == SIGWINCH,
+		      "stop %d", stop);
+		if (i == 5) {
+			struct ferry_inject *inject = open_at(thread, NULL);
+			check(call(inject, thread, SYS_getpid) == pid, "getpid");
+			MUST(ferry_inject_cure(inject, thread, &error));
+			ferry_inject_close(inject);
+		}
+		MUST(ferry_thread_resume(thread, &error));
+		sleep_us(5000);
+		check(!due->done, "epoll_wait returned %ld after an ignored signal", due->result);
+	}
+	MUST(ferry_thread_release(thread, &error));
+	sleep_us(20000);
+	check(!due->done && !due->handled, "epoll_wait returned %ld", due->result);
+	reap(pid);
+}
+
+/* ------------------------------------------------------------- unusual processes */
+
+static char other_stack[65536] __attribute__((aligned(16)));
+
+static int share_memory(void *argument)
+{
+	(void)argument;
+	wait_for_ever();
+	return 0;
+}
+
+static void have_twin(void)
+{
+	clone(share_memory, other_stack + sizeof(other_stack), CLONE_VM | SIGCHLD, NULL);
+	wait_for_ever();
+}
+
+static pid_t child_of(pid_t pid)
+{
+	char path[64];
+	int child = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	FILE *f = fopen(path, "re");
+	check(f && fscanf(f, "%d", &child) == 1, "%s names no child", path);
+	fclose(f);
+	return child;
+}
+
+/*
+ * Two processes that share their memory, each with a handle of its own: they keep out of each other's pads.
+ */
+static void test_shared_memory(void)
+{
+	pid_t pid = spawn(have_twin), twin = child_of(pid);
+	struct ferry_thread *a = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_thread *b = seize_stopped(twin, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *in_a = open_at(a, NULL), *in_b = open_at(b, NULL);
+
+	check(call(in_a, a, SYS_getpid) == pid, "getpid");
+	check(call(in_b, b, SYS_getpid) == twin, "getpid of the twin");
+	check(call(in_a, a, SYS_getpid) == pid, "getpid");
+	MUST(ferry_inject_cure(in_a, a, &error));
+	check(call(in_b, b, SYS_getpid) == twin, "getpid of the twin");
+	check(call(in_a, a, SYS_getpid) == pid, "getpid");
+	MUST(ferry_thread_release(b, &error));
+	MUST(ferry_thread_release(a, &error));
+	ferry_inject_close(in_a);
+	ferry_inject_close(in_b);
+	check_state(pid, 'S', "one");
+	check_state(twin, 'S', "its twin");
+	kill(twin, SIGKILL);
+	reap(pid);
+}
+
+static volatile unsigned char *dispatch_selector;
+
+static void dispatch_calls(void)
+{
+	static volatile unsigned char allow;
+
+	dispatch_selector[1] = prctl(59, 1, 0, 0, &allow) == 0;
+	/* Blocks in code that makes no call. */
+	for (;;)
+		allow = dispatch_selector[0];
+}
+
+static void test_user_dispatch(void)
+{
+	dispatch_selector = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t pid = spawn(dispatch_calls);
+	if (!dispatch_selector[1]) {
+		printf("user-dispatch: not in this kernel\n");
+		reap(pid);
+		return;
+	}
+	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *inject = open_at(thread, NULL);
+	check(call(inject, thread, SYS_getpid) == pid, "getpid while calls are allowed");
+	MUST(ferry_inject_cure(inject, thread, &error));
+	MUST(ferry_thread_resume(thread, &error));
+	dispatch_selector[0] = 1;
+	sleep_us(20000);
+	MUST(ferry_thread_interrupt(thread, &error));
+	MUST(ferry_thread_wait(thread, 5000, &error));
+	refused(ferry_inject_call(inject, thread, SYS_getpid, NULL, NULL, &error), UNSUPPORTED_TASK);
+	fresh();
+	MUST(ferry_thread_release(thread, &error));
+	ferry_inject_close(inject);
+	check_state(pid, 'R', "dispatching");
+	reap(pid);
+}
+
+static void move_vdso(void)
+{
+	uint64_t from = 0, to = 0;
+	char line[512];
+
+	FILE *f = fopen("/proc/self/maps", "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, "[vdso]"))
+			sscanf(line, "%lx-%lx", &from, &to);
+	if (f)
+		fclose(f);
+	void *elsewhere = mmap(NULL, to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	mremap((void *)from, to - from, to - from, MREMAP_MAYMOVE | MREMAP_FIXED, elsewhere);
+	/* In its old place something that looks like it, and cannot be executed. */
+	void *copy = mmap((void *)from, to - from, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	memcpy(copy, elsewhere, to - from);
+	wait_for_ever();
+}
+
+static void test_moved_vdso(void)
+{
+	pid_t pid = spawn(move_vdso);
+	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *inject = open_at(thread, NULL);
+
+	check(call(inject, thread, SYS_getpid) == pid, "getpid without a vdso");
+	MUST(ferry_thread_release(thread, &error));
+	ferry_inject_close(inject);
+	check_state(pid, 'S', "without a vdso");
+	reap(pid);
+}
+
 /* Every stop is inside a restartable sequence; it must end in an abort, never in a commit. */
 static void test_rseq(void)
 {
@@ -1086,6 +1423,11 @@ static const struct {
 	{"seccomp", test_seccomp},
 	{"sleep-lengths", test_sleep_lengths},
 	{"due-signal", test_due_signal},
+	{"due-by-call", test_due_by_call},
+	{"ignored-signal", test_ignored_signal},
+	{"shared-memory", test_shared_memory},
+	{"user-dispatch", test_user_dispatch},
+	{"moved-vdso", test_moved_vdso},
 	{"rseq", test_rseq},
 };
 

@@ -42,7 +42,7 @@ static struct counter *counter_new(void)
 /* Between a stop and the moment at which ferry sees it, the kernel alone decides: some calls return EINTR. */
 static bool before_mended(const char *what)
 {
-	return !strcmp(what, "interrupt") || !strcmp(what, "mend");
+	return !strcmp(what, "interrupt") || !strcmp(what, "mend-mask") || !strcmp(what, "mend");
 }
 
 /* One kill at every effect, 1 to last; returns the last. step > 1 leaves some out. */

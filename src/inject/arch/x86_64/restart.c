@@ -135,6 +135,17 @@ int regs_mend(struct ferry_thread *t, struct ferry_error *err)
 	r = handler_is_due(t, err);
 	if (r)
 		return MIN(r, 0);
+	/*
+	 * A call with a signal mask of its own (epoll_pwait) has left it in force until the kernel's signal
+	 * code has run. Setting the outer mask ends that: a signal that only the call may take waits for
+	 * the call.
+	 */
+	uint64_t mask;
+	r = mask_get(t, &mask, err);
+	if (r >= 0)
+		r = mask_set(t, mask, "mend-mask", err);
+	if (r < 0)
+		return r;
 	regs_fold(&regs, FERRY_RESUME_IN_PLACE, false);
 	r = regs_set(t, &regs, "mend", err);
 	t->mended = r >= 0;
