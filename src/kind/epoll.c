@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns epoll instances: what they watch, for which events, with which 64 bits of the task's own. The kernel knows an entry
- * by the description and the number that it was added with; a task may close or reuse the number while the entry
- * lives on. Such an entry is recorded with the number under which its task has the description now, and
- * ferry-epoll.img keeps the number that it was added with and the description, which may be one that only another
- * task holds.
+ * Owns epoll instances: what they watch, for which events, with which 64 bits of the task's own. The kernel
+ * knows an entry by the description and the number that it was added with; a task may close or reuse the
+ * number while the entry lives on. Such an entry is recorded with the number under which its task has the
+ * description now, and ferry-epoll.img keeps the number that it was added with and the description, which may
+ * be one that only another task holds.
  *
- * Entries are added in the task itself: an entry for a signalfd belongs to the signals of the task that adds it. An
- * edge-triggered entry reports an edge that was reported before once more, as after any EPOLL_CTL_MOD.
+ * Entries are added in the task itself: an entry for a signalfd belongs to the signals of the task that adds
+ * it. An edge-triggered entry reports an edge that was reported before once more, as after any EPOLL_CTL_MOD.
  *
- * Kernel interface: /proc/PID/fdinfo tfd lines (3.8, with inode and device 4.13); kcmp(2) KCMP_EPOLL_TFD (4.13);
- * epoll_ctl(2).
- * Does not handle: a spent one-shot entry on a description that is ready for nothing, which comes back spent for all but
- * EPOLLERR and EPOLLHUP; the busy poll parameters of EPIOCSPARAMS (6.9).
+ * Kernel interface: /proc/PID/fdinfo tfd lines (3.8, with inode and device 4.13); kcmp(2) KCMP_EPOLL_TFD
+ * (4.13); epoll_ctl(2).
+ * Does not handle: a spent one-shot entry on a description that is ready for nothing, which comes back spent
+ * for all but EPOLLERR and EPOLLHUP; the busy poll parameters of EPIOCSPARAMS (6.9).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -128,8 +128,9 @@ static struct kern_kcmp_epoll_slot epoll_slot(const struct epoll_look *look)
 }
 
 /*
- * Whether an entry watches what number fd of a task refers to, which is file. A socket has one description, so its inode is
- * enough; else the kernel is asked, which takes longer the more entries there are. 1, 0, or -errno.
+ * Whether an entry watches what number fd of a task refers to, which is file. A socket has one description,
+ * so its inode is enough; else the kernel is asked, which takes longer the more entries there are. 1, 0, or
+ * -errno.
  */
 static int epoll_watches(const struct epoll_look *look, const struct snap_file *file, pid_t pid, int fd,
 			 struct ferry_error *err)
@@ -196,7 +197,7 @@ static int epoll_find_file(const struct epoll_look *look, uint32_t *ret_id, stru
 	}
 	error_set(
 		err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-		"fd %d of pid %d: the epoll instance watches what was added as fd %u, which no task of the tree has open",
+		"fd %d of pid %d: the epoll instance watches what was added as fd %u and no task of the tree has open",
 		look->epoll->fd, look->epoll->pid, look->entry->tfd);
 	error_hint(err, "a process outside of the tree holds it, or a socket in which it waits");
 	return -ENOTSUP;

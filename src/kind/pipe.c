@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns anonymous pipes: their capacity, the bytes in them, who may open them again by /proc, and the descriptions of both
- * ends with flags and owner. The bytes are copied by tee(2), which leaves them where they are. A restore builds a pipe
- * at once when the first of its descriptions is asked for: pipe2(2) gives one description of each end, the others
- * come from opening /proc/self/fd/N. Where the image has descriptions of one end only, the other is closed and the reader
- * sees the end of file, the writer EPIPE, as before.
+ * Owns anonymous pipes: their capacity, the bytes in them, who may open them again by /proc, and the
+ * descriptions of both ends with flags and owner. The bytes are copied by tee(2), which leaves them where
+ * they are. A restore builds a pipe at once when the first of its descriptions is asked for: pipe2(2) gives
+ * one description of each end, the others come from opening /proc/self/fd/N. Where the image has descriptions
+ * of one end only, the other is closed and the reader sees the end of file, the writer EPIPE, as before.
  *
  * Kernel interface: fcntl(2) F_GETPIPE_SZ, F_SETPIPE_SZ (2.6.35), ioctl FIONREAD, tee(2), poll(2), fchown(2).
- * Does not handle: packet mode (O_DIRECT), refused; notification pipes (watch_queue); the boundaries of pages in a pipe, which
- * matter only to how full it can get; bytes in a pipe that has no reader, which nobody can read.
+ * Does not handle: packet mode (O_DIRECT), refused; notification pipes (watch_queue); the boundaries of pages
+ * in a pipe, which matter only to how full it can get; bytes in a pipe that has no reader, which nobody can
+ * read.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -49,7 +49,7 @@ static struct timer {
 };
 
 struct state {
-	int64_t seen_at_ns; /* CLOCK_MONOTONIC */
+	int64_t seen_at_ns;   /* CLOCK_MONOTONIC */
 	int64_t seen_real_ns; /* CLOCK_REALTIME */
 };
 
@@ -120,7 +120,8 @@ static void verify_long(struct program *p, const struct timer *t, int64_t left, 
 	       (long long)(t->left_ns - left), (long long)passed);
 	/* An absolute timer keeps its date. */
 	expect(p, !(t->set_flags & TFD_TIMER_ABSTIME) || t->left_ns - left >= passed - 50000000,
-	       "%s: only %lld ns went by in %lld", t->name, (long long)(t->left_ns - left), (long long)passed);
+	       "%s: only %lld ns went by in %lld", t->name, (long long)(t->left_ns - left),
+	       (long long)passed);
 	expect_same(p, "unread expirations", fdinfo_number(t->fd, "ticks: %llu"), 0);
 }
 
