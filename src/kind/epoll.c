@@ -281,6 +281,38 @@ static int epoll_read_one(struct reader *r, struct image_reader *in, const Ferry
 	return 1;
 }
 
+static const struct epoll_watch *epoll_watch(const struct plan_file *file, size_t index)
+{
+	const struct epoll_plan *plan = file->data;
+	struct epoll_watch key = {.index = (uint32_t)index};
+	return plan && plan->n ? bsearch(&key, plan->watches, plan->n, sizeof(key), epoll_watch_order) : NULL;
+}
+
+static int epoll_compare_plan_fds(const void *a, const void *b)
+{
+	const struct plan_fd *x = a, *y = b;
+	return x->fd < y->fd ? -1 : x->fd > y->fd;
+}
+
+/* The task that will add the entries has what they watch. */
+static int epoll_verify(const struct plan_file *file, struct ferry_error *err)
+{
+	const EventpollFileEntry *epfd = file->entry->epfd;
+	const struct plan_task *owner = file->owner;
+	if (!epfd)
+		return fdcommon_no_record(file, err);
+	for (size_t i = 0; owner && i < epfd->n_tfd; i++) {
+		struct plan_fd key = {.fd = (int)epfd->tfd[i]->tfd};
+		if (epoll_watch(file, i) ||
+		    bsearch(&key, owner->fds.v, owner->fds.n, sizeof(key), epoll_compare_plan_fds))
+			continue;
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "file id %u: the epoll instance watches fd %u, which pid %d does not have",
+				 file->entry->id, epfd->tfd[i]->tfd, owner->pid);
+	}
+	return 0;
+}
+
 static int epoll_read(struct reader *r, struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *in = NULL;
@@ -291,6 +323,9 @@ static int epoll_read(struct reader *r, struct ferry_error *err)
 		if (ret > 0)
 			ret = epoll_read_one(r, in, extra, err);
 	}
+	for (size_t i = 0; i < r->plan->n_files && ret >= 0; i++)
+		if (r->plan->files[i].kind == &kind_epoll)
+			ret = epoll_verify(&r->plan->files[i], err);
 	return ret;
 }
 
@@ -367,13 +402,6 @@ static int epoll_add_stale(int epoll, const struct epoll_watch *w, const Eventpo
 	else if (dup3(saved, w->fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 && r >= 0)
 		r = -errno;
 	return r;
-}
-
-static const struct epoll_watch *epoll_watch(const struct plan_file *file, size_t index)
-{
-	const struct epoll_plan *plan = file->data;
-	struct epoll_watch key = {.index = (uint32_t)index};
-	return plan && plan->n ? bsearch(&key, plan->watches, plan->n, sizeof(key), epoll_watch_order) : NULL;
 }
 
 static int epoll_settle_entry(const struct plan_file *file, size_t index, int fd, struct ferry_error *err)

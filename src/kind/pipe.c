@@ -439,7 +439,9 @@ static int pipe_open_all(struct pipe_plan *pipe, int base, struct ferry_error *e
 {
 	for (size_t i = 0; i < pipe->n_files; i++) {
 		struct plan_file *file = pipe->files[i];
-		int r = file->fd >= 0 ? 0 : pipe_open_again(file, base, &file->fd, err);
+		if (file->fd >= 0)
+			continue;
+		int r = pipe_open_again(file, base, &file->fd, err);
 		if (r >= 0)
 			r = fdcommon_set_flags(file->fd, file->entry->pipe->flags, err);
 		if (r < 0)
@@ -466,6 +468,11 @@ static int pipe_build(struct pipe_plan *pipe, struct ferry_error *err)
 			file->fd = take_fd(out);
 		else if (in >= 0 && pipe_is_first(file->entry->pipe, O_WRONLY))
 			file->fd = take_fd(in);
+		else
+			continue;
+		r = fdcommon_set_flags(file->fd, file->entry->pipe->flags, err);
+		if (r < 0)
+			return r;
 	}
 	return pipe_open_all(pipe, base, err);
 }

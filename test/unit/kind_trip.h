@@ -34,6 +34,7 @@ struct trip {
 	void *plan_data[KIND_COUNT];
 	struct kind_options options;
 	struct peers *peers;
+	void (*tamper)(FileEntry *entry); /* with records right before they are written */
 	bool continue_clocks;
 	unsigned pause_ms; /* between reading the clocks and collecting */
 	FerryClocksEntry clocks;

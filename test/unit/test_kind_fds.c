@@ -781,11 +781,24 @@ static void epoll_number_setup(void)
 	watch(50, 20, EPOLLIN, 1);
 }
 
+static void epoll_number_tamper(FileEntry *entry)
+{
+	if (entry->epfd)
+		entry->epfd->tfd[0]->tfd = 77;
+}
+
 /* What a damaged image may say. */
 static void epoll_number_is_checked(void **state)
 {
 	struct trip t;
 	(void)state;
+	trip_start(&t, epoll_number_setup, 1);
+	t.tamper = epoll_number_tamper;
+	assert_int_equal(trip_save(&t), 0);
+	assert_int_equal(trip_load(&t), -EBADMSG);
+	assert_int_equal(t.err.id, FERRY_ERROR_IMAGE_BAD);
+	assert_non_null(strstr(t.err.message, "fd 77"));
+	trip_end(&t);
 	trip_start(&t, epoll_number_setup, 1);
 	assert_int_equal(trip_save(&t), 0);
 	assert_int_equal(trip_load(&t), 0);
