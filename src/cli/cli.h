@@ -28,6 +28,9 @@ struct cli_verb {
 int cli_dump(struct cli *c, struct ferry_error *err);
 int cli_restore(struct cli *c, struct ferry_error *err);
 int cli_check(struct cli *c, struct ferry_error *err);
+int cli_show(struct cli *c, struct ferry_error *err);
+int cli_image(struct cli *c, struct ferry_error *err);
+int cli_debug(struct cli *c, struct ferry_error *err);
 
 /* Print a JSON object on one line and free it. */
 struct json_object;

@@ -16,6 +16,9 @@ static const struct cli_verb cli_verbs[] = {
 	{"dump", V_DUMP, "--tree PID --images-dir DIR [OPTION...]", "write the state of a process tree as an image", cli_dump},
 	{"restore", V_RESTORE, "--images-dir DIR [OPTION...]", "bring an image back to life", cli_restore},
 	{"check", V_CHECK, "[--tree PID] [OPTION...]", "say what this machine can do, or what hinders a dump", cli_check},
+	{"show", V_SHOW, "--images-dir DIR", "print what an image holds", cli_show},
+	{"image", V_IMAGE, "show|decode|encode|info|verify DIR|FILE", "look into image files, or make them from JSON", cli_image},
+	{"debug", V_IMAGE, "faults", "list the faults that tests can ask for", cli_debug},
 };
 
 static void cli_help(FILE *out)

@@ -156,9 +156,9 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.info = &info,
 			.copy = -1,
 			.pidfd = pidfd,
+			.peers = k->peers,
 			.arena = &k->arena,
 			.kind_data = k->kind_data,
-			.peers = k->peers,
 		};
 		char name[32];
 		snprintf(name, sizeof(name), "fd/%d", fd->fd);

@@ -57,6 +57,15 @@ must_check int netlock_add_tcp(struct netlock *lock, const struct netlock_tcp *c
 must_check int netlock_drop_tcp(struct netlock *lock, const struct netlock_tcp *connections, size_t n,
 				struct ferry_error *err);
 
+/*
+ * Let everything pass at once; the table stays, empty. This is how to unlock when somebody waits: it takes microseconds, while
+ * removing a table waits for every processor (15 to 30 ms).
+ */
+must_check int netlock_clear(struct netlock *lock, struct ferry_error *err);
+
+/* Open a PERSIST lock by id. 1 = found, 0 = there is none (*ret_lock stays untouched), or -errno. */
+must_check int netlock_find(int netns_fd, const char *id, struct netlock **ret_lock, struct ferry_error *err);
+
 /* Remove the table and free the lock; the lock is freed also on failure. NULL is allowed. */
 int netlock_remove(struct netlock *lock, struct ferry_error *err);
 

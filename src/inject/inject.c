@@ -34,6 +34,9 @@
 #define PAGE 4096u
 #define EFLAGS_TF 0x100u
 
+/* Rounds of settling, of 20 us and then twice as long each, in which handlers may return to a dead ferry's pad: 80 ms. */
+#define HANDLER_ROUNDS 12
+
 #define SIGNAL_BIT(signal) (1ull << ((signal)-1))
 
 /* A fault inside a blob must not make the kernel reset the application's handler, as it does for a blocked signal. */
@@ -76,6 +79,8 @@ int ferry_inject_open(struct ferry_thread *t, const struct ferry_inject_options 
 	if (inject->mem_fd < 0)
 		return error_errno(err, FERRY_ERROR_INJECT, -inject->mem_fd, "opening the memory of task %d", t->tid);
 	r = place_find(inject, err);
+	if (r >= 0)
+		r = slot_inspect(inject, err);
 	if (r < 0)
 		return r;
 	*ret_inject = take_ptr(inject);
@@ -164,6 +169,32 @@ static int leave_old_pad(struct ferry_inject *inject, struct ferry_thread *t, st
 	return 0;
 }
 
+/*
+ * A handler that ran on the way out of a pad returns there. Let it, for a while, but not in a stopped process: its own code
+ * must not run. What nobody comes back to is cleared away.
+ */
+static int settle_frames(struct ferry_inject *inject, struct ferry_thread *t, struct user_regs_struct *regs, int round,
+			 struct ferry_error *err)
+{
+	int r = 1;
+
+	for (int i = 0; i < INJECT_SLOTS; i++) {
+		struct inject_slot *slot = &inject->slots[i];
+		if (!slot->dirty || slot->dirty_tid != t->tid || slot->thread)
+			continue;
+		if (!slot_awaits(inject, i, regs->rsp, regs->rip)) {
+			r = slot_erase(inject, i, err);
+			if (r < 0)
+				return r;
+			slot->dirty = false;
+			r = 1;
+		} else if (round < HANDLER_ROUNDS && t->stop != FERRY_STOP_GROUP) {
+			return leave_old_pad(inject, t, regs, round, err);
+		}
+	}
+	return r;
+}
+
 /* One attempt: 1 = it stands in code of its own, 0 = not yet; it may run now. */
 static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round, struct ferry_error *err)
 {
@@ -183,7 +214,9 @@ static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int 
 	r = regs_get(t, &regs, err);
 	if (r < 0)
 		return r;
-	return in_place(inject, regs.rip) ? leave_old_pad(inject, t, &regs, round, err) : 1;
+	if (in_place(inject, regs.rip))
+		return leave_old_pad(inject, t, &regs, round, err);
+	return settle_frames(inject, t, &regs, round, err);
 }
 
 static int stop_again(struct ferry_thread *const *threads, size_t n, struct ferry_error *err)

@@ -78,6 +78,11 @@ struct inject_slot {
 	bool at_undo;                /* it stands, or stood last, at ferry__pad_call_undo */
 	bool can_unmap, can_close;   /* seccomp lets the pad do that */
 	struct inject_map maps[PAD_UNMAPS];
+
+	bool dirty;         /* a dead ferry left something here, for this thread with this stack pointer (0 = unknown) */
+	pid_t dirty_tid;
+	uint64_t dirty_rsp;
+
 	struct pad_head head;
 	struct pad_data data;
 };
@@ -213,6 +218,12 @@ must_check int slots_write(struct ferry_inject *inject, const char *effect, stru
 
 /* Zero a free slot. */
 must_check int slot_erase(struct ferry_inject *inject, int slot, struct ferry_error *err);
+
+/* Look at what dead ferries left in the slots. */
+must_check int slot_inspect(struct ferry_inject *inject, struct ferry_error *err);
+
+/* Whether a thread that stands still with these pointers is in the slot, or in a handler that returns there. */
+bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t program);
 
 /* Whether an address is behind the call of a slot, ours by its code, that a dead ferry left. */
 bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip);

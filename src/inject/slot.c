@@ -21,7 +21,9 @@
 #include "base/log.h"
 #include "inject/internal.h"
 
-#define STACK_SCAN_BYTES (256u << 10)
+#define STACK_SCAN_BYTES (64u << 10)
+#define NEAR_BYTES (1u << 20)
+#define RED_ZONE_BYTES 128u
 
 /* A thread leaves a dead ferry's pad within microseconds, once it gets a CPU. */
 #define PATIENCE_NS 1000000000u
@@ -97,42 +99,68 @@ static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program
 	return 0;
 }
 
-/* Whether the stack of a thread that stands still has an address inside the slot on it. */
-static bool stack_refers(struct ferry_inject *inject, uint64_t stack, uint64_t from, uint64_t to)
+/* Whether any of n bytes of the target's memory is an address inside the slot. */
+static bool memory_refers(struct ferry_inject *inject, uint64_t address, uint64_t n, int slot)
 {
-	_cleanup_free_ uint64_t *words = malloc(STACK_SCAN_BYTES);
+	_cleanup_free_ uint64_t *words = malloc(n);
+	uint64_t from = slot_address(inject, slot), to = from + PAD_BYTES;
 
 	if (!words)
 		return true;
-	stack = align_down(stack, 8);
-	ssize_t n = pread(inject->mem_fd, words, STACK_SCAN_BYTES, (off_t)stack);
-	for (ssize_t i = 0; i < n / 8; i++)
+	ssize_t got = pread(inject->mem_fd, words, n, (off_t)address);
+	for (ssize_t i = 0; i < got / 8; i++)
 		if (words[i] >= from && words[i] < to)
 			return true;
 	return false;
 }
 
-static bool slot_in_use(struct ferry_inject *inject, int slot)
+bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t program)
+{
+	const struct inject_slot *s = &inject->slots[slot];
+	uint64_t n = STACK_SCAN_BYTES;
+
+	if (program >= slot_address(inject, slot) && program < slot_address(inject, slot) + PAD_BYTES)
+		return true;
+	stack = align_down(stack, 8);
+	/* On the stack that the pad had, a frame can only be below where it was; elsewhere it may be anywhere above. */
+	if (s->dirty_rsp >= stack && s->dirty_rsp - stack < NEAR_BYTES)
+		n = s->dirty_rsp - stack > RED_ZONE_BYTES ? s->dirty_rsp - RED_ZONE_BYTES - stack : 0;
+	return n && memory_refers(inject, stack, n, slot);
+}
+
+int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 {
 	unsigned char bytes[PAD_BYTES];
 	struct pad_head head;
-	uint64_t from = slot_address(inject, slot), to = from + PAD_BYTES, stack = 0, program = 0;
-	bool empty = true;
 
-	if (fd_pread_all(inject->mem_fd, bytes, sizeof(bytes), from) < 0)
-		return true;
-	for (size_t i = 0; empty && i < sizeof(bytes); i++)
-		empty = !bytes[i];
-	if (empty)
+	for (int i = 0; i < INJECT_SLOTS; i++) {
+		struct inject_slot *slot = &inject->slots[i];
+		int r = fd_pread_all(inject->mem_fd, bytes, sizeof(bytes), slot_address(inject, i));
+		if (r < 0)
+			return error_errno(err, FERRY_ERROR_INJECT, -r, "reading the landing pad of task %d", inject->tid);
+		memcpy(&head, bytes, sizeof(head));
+		for (size_t j = 0; !slot->dirty && j < sizeof(bytes); j++)
+			slot->dirty = bytes[j];
+		slot->dirty_tid = head.magic == PAD_MAGIC ? (pid_t)head.tid : 0;
+		if (!memcmp(bytes + sizeof(head), ferry__pad + sizeof(head), PAD_CODE_BYTES - sizeof(head)))
+			memcpy(&slot->dirty_rsp, bytes + PAD_CODE_BYTES + offsetof(struct pad_data, rsp), 8);
+	}
+	return 0;
+}
+
+/* Whether a thread may still come back to what a dead ferry left here. */
+static bool slot_in_use(struct ferry_inject *inject, int slot)
+{
+	struct inject_slot *s = &inject->slots[slot];
+	uint64_t stack, program;
+
+	/* Left by another version with slots elsewhere: whose it was cannot be known. Its pads ended long ago. */
+	if (!s->dirty || !s->dirty_tid)
 		return false;
-	memcpy(&head, bytes, sizeof(head));
-	/* Left by another version, with its slots elsewhere: whose it is cannot be known. Its pads end within microseconds. */
-	if (head.magic != PAD_MAGIC)
-		return false;
-	int r = thread_pointers((pid_t)head.tid, &stack, &program);
-	if (r == -ENOENT || r == -ESRCH)
-		return false;
-	return r < 0 || (program >= from && program < to) || stack_refers(inject, stack, from, to);
+	int r = thread_pointers(s->dirty_tid, &stack, &program);
+	if (r < 0)
+		return r != -ENOENT && r != -ESRCH;
+	return slot_awaits(inject, slot, stack, program);
 }
 
 bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip)

@@ -54,9 +54,9 @@ struct fd_view {
 	const struct proc_fdinfo *info;
 	int copy;      /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
 	int pidfd;     /* of the task; for fd_view_copy() */
+	struct peers *peers; /* see struct collect */
 	struct arena *arena; /* lives as long as the check or collect */
 	void **kind_data;    /* by kind index: what a kind keeps during one check or collect, in the arena */
-	struct peers *peers; /* see struct collect */
 };
 
 /* What collect works with. */

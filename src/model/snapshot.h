@@ -30,6 +30,8 @@ struct snap_file {
 	int copy;                    /* our own descriptor for it while the tree is frozen, -1 = none taken */
 	pid_t pid;                   /* a task and a number in it where the description can be found */
 	int fd;                      /* -1: not in a descriptor table (mapped file, executable, directory) */
+	uint64_t ino, dev;           /* as stat(2) tells them, of what is in a table */
+	uint32_t mode;
 };
 
 struct snap_fd {

@@ -51,17 +51,17 @@ static const struct timeval receive_limit = {.tv_sec = 100};
 #define CALLS(X)                                                                                              \
 	X(epoll_wait, syscall(SYS_epoll_wait, w.epoll, w.buffer, 4, -1))                                      \
 	X(epoll_wait_limit, syscall(SYS_epoll_wait, w.epoll, w.buffer, 4, 100000))                            \
-	X(epoll_pwait, syscall(SYS_epoll_pwait, w.epoll, w.buffer, 4, -1, &w.mask, 8))                        \
-	X(epoll_pwait2, syscall(SYS_epoll_pwait2, w.epoll, w.buffer, 4, &w.limit, &w.mask, 8))                \
-	X(sigtimedwait, syscall(SYS_rt_sigtimedwait, &(uint64_t){1u << (SIGUSR2 - 1)}, 0, &w.limit, 8))       \
-	X(sigwaitinfo, syscall(SYS_rt_sigtimedwait, &(uint64_t){1u << (SIGUSR2 - 1)}, 0, 0, 8))               \
+	X(epoll_pwait, syscall(SYS_epoll_pwait, w.epoll, w.buffer, 4, -1, &w.mask, sizeof(w.mask)))                        \
+	X(epoll_pwait2, syscall(SYS_epoll_pwait2, w.epoll, w.buffer, 4, &w.limit, &w.mask, sizeof(w.mask)))                \
+	X(sigtimedwait, syscall(SYS_rt_sigtimedwait, &(uint64_t){1u << (SIGUSR2 - 1)}, 0, &w.limit, sizeof(w.mask)))       \
+	X(sigwaitinfo, syscall(SYS_rt_sigtimedwait, &(uint64_t){1u << (SIGUSR2 - 1)}, 0, 0, sizeof(w.mask)))               \
 	X(semop, semop(w.semaphore, &(struct sembuf){.sem_op = -1}, 1))                                       \
 	X(semtimedop, semtimedop(w.semaphore, &(struct sembuf){.sem_op = -1}, 1, &w.limit))                   \
 	X(msgrcv, msgrcv(w.queue, w.buffer, 10, 0, 0))                                                        \
 	X(io_getevents, syscall(SYS_io_getevents, w.aio, 1, 1, w.buffer, NULL))                               \
 	X(io_getevents_limit, syscall(SYS_io_getevents, w.aio, 1, 1, w.buffer, &w.limit))                     \
 	X(io_pgetevents, syscall(SYS_io_pgetevents, w.aio, 1, 1, w.buffer, NULL, NULL))                       \
-	X(io_uring_enter, syscall(SYS_io_uring_enter, w.ring, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0))         \
+	X(io_uring_enter, syscall(SYS_io_uring_enter, w.ring, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0L))         \
 	X(futex, syscall(SYS_futex, &w.futex, FUTEX_WAIT, 0, NULL))                                           \
 	X(futex_limit, syscall(SYS_futex, &w.futex, FUTEX_WAIT, 0, &w.limit))                                 \
 	X(select, select(w.pipe[0] + 1, pipe_set(), NULL, NULL, &(struct timeval){.tv_sec = 100}))            \
@@ -95,7 +95,7 @@ static const struct timeval receive_limit = {.tv_sec = 100};
 	X(write_limit, write(stuffed(), w.buffer, 100))                                                       \
 	X(flock, flock(w.lock[1], LOCK_EX))                                                                   \
 	X(wait4, wait4(-1, NULL, 0, NULL))                                                                    \
-	X(sigsuspend, syscall(SYS_rt_sigsuspend, &w.mask, 8))                                                 \
+	X(sigsuspend, syscall(SYS_rt_sigsuspend, &w.mask, sizeof(w.mask)))                                                 \
 	X(pause, syscall(SYS_pause))                                                                          \
 	X(splice, splice(w.pipe[0], NULL, w.pair[0], NULL, 10, 0))
 

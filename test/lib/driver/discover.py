@@ -107,6 +107,13 @@ def lint_tests(source, top, everything):
     return tests
 
 
+def driver_tests(source, top):
+    """The driver and the lints are tested too. They make worlds of their own."""
+    environment = script_environment(source, top)
+    return [Test(f"driver/{path.stem}", [sys.executable, str(path)], 300, environment, isolated=False)
+            for path in sorted((source / "test" / "driver").glob("*.py"))]
+
+
 def fuzz_tests(source, top, seconds):
     """Each target runs over its corpus for some seconds; what it finds new stays out of the source tree."""
     tests = []
