@@ -9,10 +9,12 @@ import pathlib
 import re
 import sys
 
-OPTION = re.compile(r'^OPTION\(\w+, "([\w-]+)", (\'\w\'|0), (\w+), ([\w |]+), ("[^"]*"|NULL), .*?, "([^"]*)"\)$', re.MULTILINE)
+OPTION = re.compile(r'^OPTION\(\w+, "([\w-]+)", (\'\w\'|0), (\w+), ([\w |]+), ("[^"]*"|NULL), .*?, "([^"]*)"\)$',
+                    re.MULTILINE)
 VERB = re.compile(r'^\t\{"([a-z]+)", (V_\w+), (?:"[^"]*"), "([^"]*)", \w+\},$', re.MULTILINE)
 IMAGE_VERBS = "show decode encode info verify"
-HEAD = "SPDX-License-Identifier: Apache-2.0\n# Completion of ferry for %s. Generated from options.def and the table of verbs."
+HEAD = ("SPDX-License-Identifier: Apache-2.0\n"
+        "# Completion of ferry for %s. Generated from options.def and the table of verbs.")
 
 
 def read(options, main):
@@ -73,7 +75,8 @@ def bash(verbs):
         "\tmapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\")",
         "\tcase ${COMP_WORDS[1]} in",
         "\tshow | image)",
-        "\t\t[ \"${current:0:1}\" = - ] || mapfile -t -O \"${#COMPREPLY[@]}\" COMPREPLY < <(compgen -f -- \"$current\") ;;",
+        "\t\t[ \"${current:0:1}\" = - ] ||",
+        "\t\t\tmapfile -t -O \"${#COMPREPLY[@]}\" COMPREPLY < <(compgen -f -- \"$current\") ;;",
         "\tesac",
         "}",
         "complete -o filenames -F _ferry ferry",

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Prints doc/kinds.md: every kind of src/kind/kinds.def with what its source file says of it. With --write, writes it."""
+"""Prints doc/kinds.md: each kind of src/kind/kinds.def with what its source file says. With --write, writes it."""
 
 import pathlib
 import re
@@ -10,9 +10,9 @@ SOURCE = pathlib.Path(__file__).resolve().parent.parent
 PAGE = SOURCE / "doc" / "kinds.md"
 HEAD = """# Kinds of resources
 
-Generated from `src/kind/` by `scripts/kinds.py --write`; a lint compares. The order is that in which task kinds run in a
-restored task. "Does not handle" quotes the head of the source file: what is refused says so (before anything stops, by
-name), the rest is not as it was after a restore, in the way the text tells. A descriptor that no kind owns is refused.
+Generated from `src/kind/` by `scripts/kinds.py --write`; a lint compares. The order of task kinds is the one in which
+they run in a restored task. "Does not handle" quotes the head of the source file. What is refused is refused by name, before anything
+stops; the rest is different after a restore, in the way the text tells. A descriptor that no kind owns is refused.
 """
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Usage: errors.py PAGE.scd ERRORS.DEF. Prints the page with @ERRORS@ replaced by what include/ferry/errors.def lists."""
+"""Usage: errors.py PAGE.scd ERRORS.DEF. Prints the page, @ERRORS@ replaced by the list of include/ferry/errors.def."""
 
 import pathlib
 import re
