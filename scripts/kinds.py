@@ -11,8 +11,9 @@ PAGE = SOURCE / "doc" / "kinds.md"
 HEAD = """# Kinds of resources
 
 Generated from `src/kind/` by `scripts/kinds.py --write`; a lint compares. The order of task kinds is the one in which
-they run in a restored task. "Does not handle" quotes the head of the source file. What is refused is refused by name, before anything
-stops; the rest is different after a restore, in the way the text tells. A descriptor that no kind owns is refused.
+they run in a restored task. "Does not handle" quotes the head of the source file. What is refused is refused by name,
+before anything stops; the rest is different after a restore, in the way the text tells. A descriptor that no kind owns
+is refused.
 """
 
 
