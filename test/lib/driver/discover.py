@@ -94,6 +94,7 @@ LINTS = [
     ("public-functions", ["test/lint/public_functions.py"], True),
     ("options", ["test/lint/options.py"], True),
     ("help", ["test/lint/help.py"], True),
+    ("generated", ["test/lint/generated.py"], True),
     ("packages", ["test/lint/packages.py"], True),
     ("tidy-changed", ["test/lint/tidy.py", "--changed"], True),
     ("tidy", ["test/lint/tidy.py"], False),
