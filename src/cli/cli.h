@@ -45,6 +45,9 @@ struct cli_progress {
 
 void cli_progress_start(struct cli_progress *p, const struct cli *c);
 void cli_progress_end(struct cli_progress *p);
+int cli_show(struct cli *c, struct ferry_error *err);
+int cli_image(struct cli *c, struct ferry_error *err);
+int cli_debug(struct cli *c, struct ferry_error *err);
 
 /* Print a JSON object on one line and free it. */
 struct json_object;

@@ -19,6 +19,9 @@ static const struct cli_verb cli_verbs[] = {
 	{"migrate", V_MIGRATE, "--tree PID --to ADDRESS [OPTION...]", "move a process tree to a ferry that receives", cli_migrate},
 	{"receive", V_RECEIVE, "--listen ADDRESS [OPTION...]", "take one process tree over from another ferry", cli_receive},
 	{"migrations", V_MIGRATIONS, "[OPTION...]", "list migrations, and what to do about interrupted ones", cli_migrations},
+	{"show", V_SHOW, "--images-dir DIR", "print what an image holds", cli_show},
+	{"image", V_IMAGE, "show|decode|encode|info|verify DIR|FILE", "look into image files, or make them from JSON", cli_image},
+	{"debug", V_IMAGE, "faults", "list the faults that tests can ask for", cli_debug},
 };
 
 static void cli_help(FILE *out)

@@ -19,7 +19,8 @@ enum option_verbs {
 	V_MIGRATE = 1 << 4,
 	V_RECEIVE = 1 << 5,
 	V_MIGRATIONS = 1 << 6,
-	V_ALL = (1 << 7) - 1,
+	V_IMAGE = 1 << 7,
+	V_ALL = V_IMAGE - 1,
 };
 
 enum option_type { OPTION_BOOL, OPTION_INT, OPTION_TEXT, OPTION_LIST };

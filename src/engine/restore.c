@@ -98,6 +98,9 @@ static int restore_open(struct restore_job *j, const char *images_dir, struct fe
 	int r = image_dir_open(AT_FDCWD, images_dir, &open, &j->dir, err);
 	if (r < 0)
 		return r;
+	if (image_dir_has(j->dir, IMAGE_FERRY_CLOCKS, 0) && !image_dir_has_manifest(j->dir))
+		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "'%s' was written by ferry and has lost its ferry-manifest.img",
+				 images_dir);
 	r = image_dir_is_spent(j->dir);
 	if (r > 0 && !o->again) {
 		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "'%s' was restored before", images_dir);
@@ -216,7 +219,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 		if (kind_table[i]->before_run)
 			kind_table[i]->before_run(&j->opener);
 	tasks_go(&j->restore);
-	tasks_wait_gone_out(&j->restore);
+	tasks_wait_left(&j->restore);
 	e->report.pid = j->restore.root_pid;
 	e->report.tasks = (uint32_t)j->plan.n_tasks;
 	for (size_t i = 0; i < j->plan.n_tasks; i++)

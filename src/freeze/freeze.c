@@ -233,11 +233,10 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 
 static void frozen_task_release(struct frozen_task *t)
 {
-	vec_foreach(th, &t->threads)
-	{
-		if (*th)
-			ferry_thread_release(*th, NULL);
-	}
+	/* Leader last: a leader that was killed does not end before its other threads were waited for. */
+	for (size_t i = t->threads.n; i-- > 0;)
+		if (t->threads.v[i])
+			ferry_thread_release(t->threads.v[i], NULL);
 	ferry_inject_close(t->inject);
 	vec_release(&t->threads);
 	if (t->proc_dir >= 0)

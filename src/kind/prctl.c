@@ -28,7 +28,7 @@
 #endif
 
 enum { PRCTL_ASK_DUMPABLE, PRCTL_ASK_SUBREAPER, PRCTL_ASK_THP, PRCTL_ASK_BRK, PRCTL_ASK_MEMBARRIER, PRCTL_ASK_IO_FLUSHER };
-enum { PRCTL_ASK_PDEATHSIG, PRCTL_ASK_TIMERSLACK };
+enum { PRCTL_ASK_PDEATHSIG, PRCTL_ASK_TIMERSLACK, PRCTL_ASK_MCE_KILL };
 
 static void prctl_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
 {
@@ -46,6 +46,7 @@ static void prctl_ask_thread(const struct snap_task *t unused, const struct snap
 	script_call(s, "reading the parent death signal", SYS_prctl, PR_GET_PDEATHSIG, script_put(s, NULL, 4), 0, 0, 0)->data_mask =
 		1 << 1;
 	script_call(s, "reading timer slack", SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
+	script_call(s, "reading the memory error policy", SYS_prctl, PR_MCE_KILL_GET, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
 }
 
 static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir, const struct answers *a,
@@ -90,6 +91,8 @@ static int prctl_collect_thread(struct collect *c unused, struct snap_task *t un
 		record_set(th->core->thread_core, pdeath_sig, (uint32_t)pdeath);
 	if (a->calls[PRCTL_ASK_TIMERSLACK].ret > 0)
 		record_set(th->extra, timerslack_ns, (uint64_t)a->calls[PRCTL_ASK_TIMERSLACK].ret);
+	if (a->calls[PRCTL_ASK_MCE_KILL].ret >= 0 && a->calls[PRCTL_ASK_MCE_KILL].ret != PR_MCE_KILL_DEFAULT)
+		record_set(th->extra, mce_kill, (uint32_t)a->calls[PRCTL_ASK_MCE_KILL].ret);
 	return 0;
 }
 
@@ -117,6 +120,8 @@ static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, st
 	const ThreadCoreEntry *core = th->core->thread_core;
 	if (th->extra && th->extra->has_timerslack_ns)
 		script_call(s, "setting timer slack", SYS_prctl, PR_SET_TIMERSLACK, th->extra->timerslack_ns, 0, 0, 0);
+	if (th->extra && th->extra->has_mce_kill)
+		script_call(s, "setting the memory error policy", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, th->extra->mce_kill, 0, 0);
 	script_call(s, "setting the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
 		    core && core->has_pdeath_sig ? core->pdeath_sig : 0, 0, 0, 0);
 	if (core && core->creds && core->creds->has_no_new_privs && core->creds->no_new_privs)

@@ -121,7 +121,13 @@ static void timer_restore_itimer(struct script *s, int which, const ItimerEntry 
 		.it_interval = {(time_t)entry->isec, (suseconds_t)entry->iusec},
 		.it_value = {(time_t)entry->vsec, (suseconds_t)entry->vusec},
 	};
-	if (!entry->vsec && !entry->vusec)
+	/*
+	 * A periodic timer whose signal was not yet taken shows nothing left: the kernel starts it again when the signal is
+	 * dequeued. The signal is pending in the image, too, so the expiry that is asked for here merges with it.
+	 */
+	if (!entry->vsec && !entry->vusec && (entry->isec || entry->iusec))
+		value.it_value.tv_usec = 1;
+	if (!value.it_value.tv_sec && !value.it_value.tv_usec)
 		return;
 	script_call(s, "arming an interval timer", SYS_setitimer, (uint64_t)which, script_put(s, &value, sizeof(value)), 0)
 		->data_mask = 1 << 1;

@@ -93,7 +93,7 @@ void tasks_go(struct restore *r);
  * After the barrier opened: look until no task has anything of ours mapped any more, so that whoever looks at the tasks next
  * sees only what is theirs. Changes nothing and does not last; the tasks are on their own.
  */
-void tasks_wait_gone_out(struct restore *r);
+void tasks_wait_left(struct restore *r);
 
 /* Kill and reap everything that was created. */
 void tasks_kill(struct restore *r);

@@ -6,6 +6,7 @@
  * Kernel interface: clone3(2) with set_tid (5.5), setsid(2), setpgid(2), futex(2), rseq(2) (4.18).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <signal.h>
@@ -27,15 +28,20 @@
 #include "host/warden.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
+#include "proc/read.h"
 #include "restore/restore.h"
 
 enum {
 	TASKS_POLL_NS = 20000000,
 	TASKS_LEAVE_NS = 500000000,
 	TASKS_LEAVE_POLL_NS = 50000,
+	TASKS_LEAVE_THREADS = 64, /* threads of larger tasks are not looked at one by one */
 	TASKS_STACK_BYTES = 8192,
 	TASKS_RSEQ_UNREGISTER = 1,
 };
+
+/* Every signal that can be blocked; libc keeps two for itself unless asked by the system call. */
+#define TASKS_BLOCKED (~(1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1) | 1ull << 31 | 1ull << 32))
 
 static void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout)
 {
@@ -385,17 +391,39 @@ void tasks_go(struct restore *r)
 	futex_wake(&r->shared->control.go);
 }
 
-void tasks_wait_gone_out(struct restore *r)
+/* Whether the mask that a thread has from its first moment on was replaced by its own. */
+static bool tasks_thread_left(const struct plan_task *t, const struct plan_thread *th)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/task/%d", t->pid, th->tid);
+	_cleanup_close_ int dir = fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+	_cleanup_proc_status_ struct proc_status status = {0};
+	return dir < 0 || proc_read_status(dir, &status, NULL) < 0 || status.sig_blocked != TASKS_BLOCKED;
+}
+
+static bool tasks_leader_left(const struct plan_task *t)
+{
+	char byte;
+	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
+	return sys_process_vm_readv(t->pid, &ours, 1, &theirs, 1) != 1;
+}
+
+static void tasks_pause(void)
+{
+	struct timespec pause = {.tv_nsec = TASKS_LEAVE_POLL_NS};
+	nanosleep(&pause, NULL);
+}
+
+void tasks_wait_left(struct restore *r)
 {
 	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
-		char byte;
-		struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
-		while (sys_process_vm_readv(t->pid, &ours, 1, &theirs, 1) == 1 && time_now_ns() < until) {
-			struct timespec pause = {.tv_nsec = TASKS_LEAVE_POLL_NS};
-			nanosleep(&pause, NULL);
-		}
+		while (!tasks_leader_left(t) && time_now_ns() < until)
+			tasks_pause();
+		for (size_t n = 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++)
+			while (!tasks_thread_left(t, &t->threads.v[n]) && time_now_ns() < until)
+				tasks_pause();
 	}
 }
 

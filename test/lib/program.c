@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,10 +157,18 @@ static uintptr_t thread_pointer(void)
 
 void program_note_volatile(const struct program *p)
 {
+	enum { DEAD_STACK = 8192 };
 	uintptr_t rseq = thread_pointer() + (uintptr_t)__rseq_offset;
-	char text[64];
+	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+	stack_t alternate;
+	char text[192];
+	int n = snprintf(text, sizeof(text), "%d %lx %lx\n%d %lx %lx\n", getpid(), (unsigned long)rseq,
+			 (unsigned long)rseq + 32, getpid(), (unsigned long)(frame - DEAD_STACK), (unsigned long)frame);
 
-	snprintf(text, sizeof(text), "%d %lx %lx\n", getpid(), (unsigned long)rseq, (unsigned long)rseq + 32);
+	/* What lies below a stack pointer, or on an alternate stack that is not in use, belongs to signal frames. */
+	if (sigaltstack(NULL, &alternate) == 0 && !(alternate.ss_flags & (SS_DISABLE | SS_ONSTACK)))
+		snprintf(text + n, sizeof(text) - (size_t)n, "%d %lx %lx\n", getpid(), (unsigned long)alternate.ss_sp,
+			 (unsigned long)alternate.ss_sp + alternate.ss_size);
 	mailbox_write(p, "volatile", text);
 }
 

@@ -52,7 +52,8 @@ int program_serve(struct program *p, const struct program_ops *ops, void *state)
 /* Wait until a role of another process or thread is ready. */
 void program_await(const struct program *p, const char *role);
 
-/* Write down where memory changes although the program does nothing (the rseq area); called for each thread. */
+/* Write down where memory may change although the program does nothing: the rseq area, the stack below the caller, an
+ * alternate stack that is not in use. Called for each thread. */
 void program_note_volatile(const struct program *p);
 
 /* An expectation of the current question failed; only the first is kept. */

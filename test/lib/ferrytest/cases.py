@@ -73,7 +73,7 @@ class Case:
 
 CASES = [
     *(Case(name) for name in (
-        "vma-anon", "vma-file", "vma-shared", "memfd", "heap-stack", "vdso", "threads", "xstate", "signals-pending",
+        "vma-anon", "vma-file", "vma-shared", "heap-stack", "vdso", "threads", "xstate", "signals-pending",
         "signals-actions", "itimers", "posix-timers", "rseq", "robust-list", "credentials", "rlimits", "scheduling",
         "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "pipe-descriptions", "socketpair",
         "unix-socket", "tcp-listen", "udp", "epoll", "epoll-numbers", "eventfd", "timerfd", "timerfd-unread",

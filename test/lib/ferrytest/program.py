@@ -100,8 +100,9 @@ class Program:
         """Addresses that change although the program does nothing: {pid: [(start, end)]}."""
         ranges = {}
         for path in self.folder.glob("volatile.*"):
-            pid, start, end = path.read_text().split()
-            ranges.setdefault(int(pid), []).append((int(start, 16), int(end, 16)))
+            for line in path.read_text().splitlines():
+                pid, start, end = line.split()
+                ranges.setdefault(int(pid), []).append((int(start, 16), int(end, 16)))
         return ranges
 
     def tree(self):

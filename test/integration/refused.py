@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What is refused: before anything stops, by name, and with the target as if nothing had happened."""
+
+import json
+import os
+import pathlib
+import subprocess
+import time
+
+from ferrytest import Ferry, main, test
+from ferrytest.program import Program
+
+REFUSED = 3  # exit status
+
+IMAGES = pathlib.Path("images")
+
+
+def refuse(program, identifier, text, *words):
+    """A dump is refused with this identifier and leaves nothing; the program goes on."""
+    done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES, "--json", *words)
+    assert done.returncode == REFUSED, f"exit status {done.returncode}: {done.stderr}"
+    said = json.loads(done.stdout.splitlines()[0])
+    assert said["error"] == identifier, said
+    assert text in said["message"], said
+    assert not IMAGES.exists(), "an images directory stayed"
+    program.verify()
+
+
+def register(name, identifier, text, program, *arguments):
+    """One test for each line of the table."""
+
+    def run():
+        running = Program(program, *arguments)
+        refuse(running, identifier, text)
+        running.quit()
+
+    test(name=name, timeout=60)(run)
+
+
+if os.environ.get("FERRY"):
+    register("memfd", "unsupported-fd", "memfd", "memfd")
+    register("zombies", "unsupported-task", "is a zombie", "tree", "dead")
+
+
+    @test(timeout=60)
+    def no_such_task():
+        """A PID that nobody has."""
+        done = Ferry().run("dump", "-t", 29999, "-D", IMAGES)
+        assert done.returncode == REFUSED and "[no-such-task]" in done.stderr, done.stderr
+
+
+    @test(timeout=60)
+    def debugged_task():
+        """A task that another tracer holds."""
+        program = Program("heap-stack")
+        with subprocess.Popen(["gdb", "-p", str(program.pid), "-batch", "-ex", "shell sleep 3"], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tracer:
+            deadline = time.monotonic() + 10
+            while "TracerPid:\t0" in pathlib.Path(f"/proc/{program.pid}/status").read_text():
+                assert time.monotonic() < deadline, "gdb does not attach"
+                time.sleep(0.02)
+            done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+            assert done.returncode == REFUSED and "[busy-task]" in done.stderr, done.stderr
+            tracer.wait()
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def changed_files():
+        """Memory of one moment with files of another: refused with the list of files."""
+        program = Program("files")
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        time.sleep(0.1)
+        names = [os.readlink(link) for link in pathlib.Path(f"/proc/{program.pid}/fd").iterdir()]
+        paths = [path for path in names if path.startswith(str(program.folder)) and os.path.isfile(path)]
+        program.quit()
+        assert paths, names
+        with open(paths[0], "ab") as file:
+            file.write(b"later")
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode == REFUSED and "[files-changed]" in done.stderr, done.stderr
+        assert paths[0] in done.stderr, done.stderr
+
+
+    @test(timeout=60)
+    def restored_twice():
+        """A finished dump restores once; again only when told to."""
+        program = Program("heap-stack")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        Ferry().restore(IMAGES)
+        program.verify()
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode == REFUSED and "[image-spent]" in done.stderr, done.stderr
+        done = Ferry().run("restore", "-D", IMAGES, "-d", "--again")
+        assert done.returncode == REFUSED and "[pid-taken]" in done.stderr, done.stderr
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def image_exists():
+        """No image is overwritten unasked."""
+        program = Program("heap-stack")
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES, "-R")
+        assert done.returncode == REFUSED and "[image-exists]" in done.stderr, done.stderr
+        Ferry().dump(program.pid, IMAGES, leave_running=True, more=("--overwrite",))
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def damaged_images():
+        """A file that is missing, cut or has one bit turned is named, and nothing is created."""
+        program = Program("heap-stack")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        for path in sorted(IMAGES.glob("*.img")):
+            whole = path.read_bytes()
+            turned = bytearray(whole)
+            turned[len(whole) // 2] ^= 0x10
+            for damaged in (whole[:-1], bytes(turned), None):
+                if damaged is None:
+                    path.unlink()
+                else:
+                    path.write_bytes(damaged)
+                done = Ferry().run("restore", "-D", IMAGES, "-d")
+                path.write_bytes(whole)
+                assert done.returncode == REFUSED, f"{path.name}: {done.returncode} {done.stderr}"
+                assert not pathlib.Path(f"/proc/{program.pid}").exists(), path.name
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=120)
+    def faults():
+        """Every fault of dump and restore: an error, the target runs, no image; or nothing was created."""
+        program = Program("threads")
+        words = [line.split("\t") for line in Ferry().run("debug", "faults").stdout.splitlines()]
+        assert len(words) > 10, words
+        for word, stage, _ in words:
+            if stage != "dump" or word in ("tcp-repair", "net-lock"):
+                continue  # this program has no connection
+            done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES, environment={"FERRY_FAULT": word})
+            assert done.returncode in (1, REFUSED), f"{word}: {done.returncode}"
+            assert not IMAGES.exists() or not list(IMAGES.iterdir()), f"{word}: {list(IMAGES.iterdir())}"
+            program.verify()
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        for word, stage, _ in words:
+            if stage != "restore":
+                continue
+            done = Ferry().run("restore", "-D", IMAGES, "-d", environment={"FERRY_FAULT": word})
+            assert done.returncode in (1, REFUSED), f"{word}: {done.returncode} {done.stderr}"
+            assert not pathlib.Path(f"/proc/{program.pid}").exists(), word
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
+
+
+if __name__ == "__main__":
+    main()
