@@ -89,6 +89,24 @@ static int files_step(struct transfer *t, size_t n, struct ferry_error *err)
 	return 0;
 }
 
+/* While we send, the other side has nothing to say but that something is wrong. */
+static int files_listen(struct wire *w, struct ferry_error *err)
+{
+	if (!channel_has_input(w->channel))
+		return 0;
+	int r = wire_receive(w, err);
+	return r < 0 ? r : wire_unexpected(w, err);
+}
+
+/* Sending failed: what it said before tells more. */
+static int files_last_words(struct wire *w, int r, struct ferry_error *err)
+{
+	struct ferry_error said = FERRY_ERROR_INIT;
+	if (err->id == FERRY_ERROR_PEER_GONE && files_listen(w, &said) < 0 && said.id != FERRY_ERROR_PEER_GONE)
+		*err = said;
+	return r;
+}
+
 static int files_send_data(struct wire *w, int fd, const char *name, uint64_t size, char *buffer, struct transfer *t,
 			   struct ferry_error *err)
 {
@@ -102,6 +120,9 @@ static int files_send_data(struct wire *w, int fd, const char *name, uint64_t si
 		int r = fd_pread_all(fd, buffer, n, offset);
 		if (r < 0)
 			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading '%s' of the image", name);
+		r = files_listen(w, err);
+		if (r < 0)
+			return r;
 		r = fault_hit(t->fault, FAULT_TRANSFER) ? error_set(err, FERRY_ERROR_FAULT, EIO, "sending the image: fault injected")
 							: wire_send_data(w, &m, buffer, n, err);
 		if (r >= 0)
@@ -142,7 +163,7 @@ int files_send_image(struct wire *w, int dir_fd, struct transfer *t, struct ferr
 	for (size_t i = 0; i < list.names.n && r >= 0; i++)
 		r = files_send_one(w, dir_fd, list.names.v[i], buffer, t, err);
 	if (r < 0)
-		return r;
+		return files_last_words(w, r, err);
 	MigrateImageEnd end = MIGRATE_IMAGE_END__INIT;
 	MigrateMessage m = MIGRATE_MESSAGE__INIT;
 	end.files = t->files;

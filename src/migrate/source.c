@@ -250,6 +250,7 @@ static int source_offer(struct source *s, uint64_t memory_bytes, struct ferry_er
 static int source_begin(struct source *s, struct ferry_error *err)
 {
 	uint64_t memory_bytes, start = time_now_ns();
+	s->e->kinds.moving = true;
 	int r = source_prepare(s, err);
 	if (r >= 0)
 		r = dump_check(s->e, err);

@@ -35,6 +35,7 @@ enum {
 	TARGET_GUESS_PAUSE_MS = 500, /* after a wrong token */
 	TARGET_SPARE_BYTES = 16 << 20,
 	TARGET_SHARED_BYTES = 4096,
+	TARGET_DRAIN_MS = 1000,
 };
 
 struct target {
@@ -316,6 +317,7 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	t->e->kinds.tcp_established = o->has_tcp_established && o->tcp_established;
+	t->e->kinds.moving = true;
 	t->e->kinds.shell_job = o->has_shell_job && o->shell_job;
 	t->e->warden_actions.deputy = (struct warden_deputy){NULL, deputy_finish, t};
 	snprintf(t->id, TARGET_SHARED_BYTES, "%s", t->record.id);
@@ -510,6 +512,7 @@ static int target_migrate(struct target *t, struct ferry_error *err)
 	if (r < 0) {
 		wire_send_error(&t->wire, err);
 		target_revert(t, err->message);
+		channel_drain(t->wire.channel, TARGET_DRAIN_MS);
 	} else {
 		r = target_decide(t, err);
 	}

@@ -265,3 +265,26 @@ int channel_receive(struct channel *c, struct frame *ret, struct ferry_error *er
 	*ret = (struct frame){.head = c->head, .head_bytes = h.head_bytes, .data = c->data, .data_bytes = h.data_bytes};
 	return 0;
 }
+
+bool channel_has_input(const struct channel *c)
+{
+	struct pollfd p = {.fd = c->ops->poll_fd(c->context), .events = POLLIN};
+	return poll(&p, 1, 0) > 0;
+}
+
+void channel_drain(struct channel *c, int timeout_ms)
+{
+	enum { DRAIN_BYTES = 256 << 10 };
+	uint64_t end = time_now_ns() + (uint64_t)timeout_ms * 1000000;
+	char *bytes = malloc(DRAIN_BYTES);
+	struct iovec iov = {bytes, DRAIN_BYTES};
+	while (bytes && time_now_ns() < end) {
+		ssize_t n = c->ops->read(c->context, &iov, 1);
+		struct pollfd p = {.fd = c->ops->poll_fd(c->context), .events = POLLIN};
+		if (n == 0 || (n < 0 && n != -EAGAIN && n != -EINTR))
+			break;
+		if (n < 0 && poll(&p, 1, timeout_ms) < 0)
+			break;
+	}
+	free(bytes);
+}

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -64,6 +65,12 @@ must_check int channel_receive(struct channel *c, struct frame *ret, struct ferr
 
 /* What it waits on, for asking about the connection. */
 int channel_fd(const struct channel *c);
+
+/* Whether something waits to be received, be it the end of the connection. */
+bool channel_has_input(const struct channel *c);
+
+/* Read and forget what still comes, at most for so long: closing with unread bytes would take our last words away. */
+void channel_drain(struct channel *c, int timeout_ms);
 
 struct channel_stats channel_stats(const struct channel *c);
 
