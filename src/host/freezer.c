@@ -360,8 +360,9 @@ int freezer_try(struct freezer *f, pid_t pid, struct ferry_error *err)
 	int r = freezer_group_of(f, pid, &index, err);
 	vec_foreach(g, &f->groups)
 	{
-		if (g->made && unlinkat(g->parent, f->name, AT_REMOVEDIR) < 0 && r >= 0)
-			r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "removing a cgroup below '%s'", g->path);
+		int removed = g->made ? freezer_dissolve(f, g) : 0;
+		if (removed < 0 && r >= 0)
+			r = error_errno(err, FERRY_ERROR_SYSTEM, -removed, "removing a cgroup below '%s'", g->path);
 	}
 	freezer_forget(f);
 	return r;

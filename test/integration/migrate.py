@@ -88,7 +88,7 @@ class Move:
         self.b.close()
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def unix():
     """Over a unix socket."""
     m = Move()
@@ -117,7 +117,7 @@ def unix():
     assert m.record(m.b)["state"] == "running" and m.record(m.b)["settled"]
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def tcp():
     """Over loopback, both families: a port that root forwards, as with ssh."""
     for address in ("127.0.0.1:0", "[::1]:0"):
@@ -159,7 +159,7 @@ class MoveWithAddress(Move):
         super().__init__(before=give_service, own=[SERVICE])
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def network():
     """From node to node with a token, the address moves along."""
     m = MoveWithAddress()
@@ -173,7 +173,7 @@ def network():
     m.clean()
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def address_comes_back():
     """A migration that fails while the source is held gives the address back."""
     m = MoveWithAddress()
@@ -187,7 +187,7 @@ def address_comes_back():
     m.clean()
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def refused():
     """What can be refused is refused before anything stops, and the receiver goes on waiting."""
     m = Move()
@@ -247,7 +247,7 @@ def refused():
     assert done.returncode == 3 and "one-time" in done.stderr, done.stderr
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def strangers():
     """Bytes of all kinds do not disturb the receiver; nobody without rights is heard."""
     m = Move()
@@ -281,7 +281,7 @@ def strangers():
     m.only(m.b)
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def full_disk():
     """The target has no room: found out before anything stops, or later; the source runs on."""
     m = Move(kib=8192)
@@ -305,7 +305,7 @@ def full_disk():
     assert not list((small / "image").glob("*")), "half an image is left"
 
 
-@test(timeout=120)
+@test(timeout=120, exclusive=True)
 def faults():
     """Every fault of a migration, on either side: the source runs, nothing is left."""
     listed = subprocess.run([FERRY, "debug", "faults"], check=True, text=True, capture_output=True).stdout.splitlines()
@@ -422,25 +422,25 @@ def kill_everywhere(side, victim):
     print(f"{len(ends)} kills: {ends.count('a')} times it stayed, {ends.count('b')} times it moved")
 
 
-@test(timeout=900)
+@test(timeout=900, exclusive=True)
 def source_killed():
     """The ferry process of the source is killed at each step."""
     kill_everywhere("source", "self")
 
 
-@test(timeout=900)
+@test(timeout=900, exclusive=True)
 def source_group_killed():
     """All ferries of the source but the warden are killed at each step."""
     kill_everywhere("source", "group")
 
 
-@test(timeout=900)
+@test(timeout=900, exclusive=True)
 def target_killed():
     """The ferry process of the target is killed at each step."""
     kill_everywhere("target", "self")
 
 
-@test(timeout=900)
+@test(timeout=900, exclusive=True)
 def target_group_killed():
     """All ferries of the target but the warden are killed at each step."""
     kill_everywhere("target", "group")
@@ -494,7 +494,7 @@ def unknown(m):
     assert done.returncode == (0 if m.b.named("beats") else 1), (done.returncode, done.stderr)
 
 
-@test(timeout=300)
+@test(timeout=300, exclusive=True)
 def cuts():
     """The connection is cut in every phase, once for a moment and once for good."""
     out, back = frames()
@@ -511,7 +511,7 @@ def cuts():
     cut_at(("in", back - 1, 25), False, "b")
 
 
-@test(timeout=120)
+@test(timeout=120, exclusive=True)
 def cut_for_good_before_commit_arrives():
     """The target never hears the commit: it takes back what it built, and the source hears that later."""
     out, _ = frames()
@@ -528,7 +528,7 @@ def cut_for_good_before_commit_arrives():
     m.clean()
 
 
-@test(timeout=120)
+@test(timeout=120, exclusive=True)
 def cut_for_good_before_running_arrives():
     """The source never hears that the target runs: it keeps still until it has heard."""
     _, back = frames()
@@ -543,7 +543,7 @@ def cut_for_good_before_running_arrives():
     m.clean()
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def abort_with_fenced_peer():
     """The operator knows that the other machine is off."""
     out, _ = frames()
@@ -566,7 +566,7 @@ def abort_with_fenced_peer():
     m.clean()
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def damaged_on_the_way():
     """A flipped bit is noticed; the source runs on."""
     m = Move()
@@ -579,7 +579,7 @@ def damaged_on_the_way():
     m.clean()
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def interrupted_by_user():
     """The ferry that the user sees is killed while the image is under way: the rest takes it back."""
     m = Move(kib=65536)
@@ -597,7 +597,7 @@ def interrupted_by_user():
     m.clean()
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def unknown_ids():
     """What is not there cannot be settled; a used id is refused."""
     m = Move()
@@ -614,7 +614,7 @@ def unknown_ids():
     assert done.returncode == 2 and "before" in done.stderr, (done.returncode, done.stderr)
 
 
-@test(timeout=60)
+@test(timeout=60, exclusive=True)
 def there_and_back():
     """A second migration of the same work, back to where it came from."""
     m = Move()
