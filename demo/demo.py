@@ -197,7 +197,7 @@ class Observer(threading.Thread):
 
     def run(self):
         while True:
-            node, counter, gap = self.socket.recv(200).decode().split()
+            node, counter, gap = self.socket.recv(200).decode().split(" ")
             self.beats.append((node, int(counter), int(gap)))
 
     def check(self):
@@ -345,6 +345,9 @@ def main():
     source, target = (Node(name, address, folder) for name, address in NODES.items())
     report = show(source, target, folder)
     write_report(report)
+    for node in (source, target):
+        node.process.kill()
+        node.process.wait()
     shutil.rmtree(folder, ignore_errors=True)
 
     say(f"\nfrom {report['source']} to {report['target']}: {report['outcome']}")

@@ -2,7 +2,8 @@
 /*
  * Starts a command as its child and stays: every millisecond it tells an observer over UDP on which node the tree runs
  * ("NODE COUNTER GAP"; the node's name stands in a file that differs on each), and how long it did not run at most: the
- * largest gap between two looks at CLOCK_MONOTONIC, in nanoseconds. Usage: inside NODEFILE ADDRESS PORT COMMAND...
+ * largest gap between two looks at the clock, in nanoseconds. The clock is CLOCK_REALTIME: CLOCK_MONOTONIC of restored
+ * tasks goes on where it stood and would hide most of the gap. Usage: inside NODEFILE ADDRESS PORT COMMAND...
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -17,7 +18,7 @@
 static long long now_ns(void)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_REALTIME, &t);
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
