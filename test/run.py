@@ -79,6 +79,7 @@ def find_tests(options, ready):
             tests += discover.meson_tests(build, options.build)
         tests += discover.integration_tests(SOURCE, options.build, TIERS[options.mode])
         tests += discover.lint_tests(SOURCE, options.build, everything=False)
+        tests += discover.driver_tests(SOURCE, options.build)
     if options.mode == "lint":
         tests += discover.lint_tests(SOURCE, options.build, everything=True)
     if builds.FUZZ in ready:

@@ -101,7 +101,7 @@ struct ferry_tcp {
 	uint8_t rcv_wscale;
 	uint32_t tcp_options; /* FERRY_TCP_OPT_* */
 	uint32_t mss_clamp;
-	uint32_t timestamp; /* TCP_TIMESTAMP: our timestamp clock; has_timestamp */
+	uint32_t timestamp; /* our timestamp clock, past every one that was sent; has_timestamp */
 	uint8_t has_timestamp;
 
 	/* TCP_REPAIR_WINDOW (Linux 4.8); has_window */
@@ -193,7 +193,9 @@ int ferry_tcp_check(int fd, struct ferry_tcp_undo *ret_undo, struct ferry_error 
  *
  * fd: a connected TCP socket whose owner does not run. If the connection is to be rebuilt elsewhere its packets must
  * be blocked in both directions from before this call on: in repair mode the kernel goes on receiving and
- * acknowledging, and what it acknowledges after the queues were read would be lost.
+ * acknowledging, and what it acknowledges after the queues were read would be lost. Block them for a connection that stays,
+ * too, if bytes of its send queue were not sent yet: an acknowledgement that comes in while the queue is read makes the
+ * kernel take them for sent, and they follow only after a retransmission time-out.
  * options: NULL means none; flags FERRY_TCP_PAUSE. ret_state: .size must be set; written only on success, release with
  * ferry_tcp_release(). On failure the socket is out of repair mode again.
  *

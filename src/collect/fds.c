@@ -96,7 +96,16 @@ static int fd_collect_new(struct collect *c, struct fd_view *view, uint32_t *ret
 	entry->type = (FdTypes)kind->fd_type;
 	entry->id = ++c->snap->next_file_id;
 	/* The kind may add files itself, which moves the array: it works on a copy. */
-	struct snap_file file = {.entry = entry, .kind = kind, .copy = -1, .pid = view->pid, .fd = view->fd};
+	struct snap_file file = {
+		.entry = entry,
+		.kind = kind,
+		.copy = -1,
+		.pid = view->pid,
+		.fd = view->fd,
+		.ino = view->stat.st_ino,
+		.dev = view->stat.st_dev,
+		.mode = view->stat.st_mode,
+	};
 	c->snap->files.v[index] = file;
 	r = kind->collect(c, view, &file, err);
 	c->snap->files.v[index] = file;

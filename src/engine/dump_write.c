@@ -19,6 +19,9 @@
 
 enum { WRITE_IMG_VERSION = 2, WRITE_ROOT_IDS = 1, WRITE_ROOT_CG_SET = 1, WRITE_TIMENS_ID = 0 };
 
+/* inventory_entry.network_lock_method */
+enum { WRITE_LOCK_NFTABLES = 1, WRITE_LOCK_NONE = 2 };
+
 static int write_task(struct image_dir *dir, const struct snap_task *t, struct ferry_error *err)
 {
 	struct image_writer *extra;
@@ -161,7 +164,16 @@ static int write_stats(struct engine *e, struct image_dir *dir, struct ferry_err
 	return image_put_one(dir, IMAGE_STATS, IMAGE_STATS_DUMP, &stats.base, err);
 }
 
-static int write_inventory(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+/* Whether a lock waits for the restore, so that whoever restores removes it. */
+static uint32_t write_lock_method(const struct engine *e, const struct snapshot *snap)
+{
+	for (size_t i = 0; i < snap->files.n && !e->options->leave_running; i++)
+		if (snap->files.v[i].copy >= 0 && snap->files.v[i].entry->isk)
+			return WRITE_LOCK_NFTABLES;
+	return WRITE_LOCK_NONE;
+}
+
+static int write_inventory(struct engine *e, struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
 {
 	char run_id[37];
 	image_dir_id_text(dir, run_id);
@@ -175,7 +187,7 @@ static int write_inventory(struct image_dir *dir, const struct snapshot *snap, s
 	record_set(&inventory, root_cg_set, WRITE_ROOT_CG_SET);
 	record_set(&inventory, lsmtype, LSMTYPE__NO_LSM);
 	record_set(&inventory, dump_uptime, snap->uptime_us);
-	record_set(&inventory, network_lock_method, 0);
+	record_set(&inventory, network_lock_method, write_lock_method(e, snap));
 	inventory.dump_criu_run_id = run_id;
 	return image_put_one(dir, IMAGE_INVENTORY, 0, &inventory.base, err);
 }
@@ -204,7 +216,7 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 		r = image_put_one(dir, IMAGE_SECCOMP, 0, &seccomp.base, err);
 	if (r >= 0)
 		r = write_stats(e, dir, err);
-	return r < 0 ? r : write_inventory(dir, snap, err);
+	return r < 0 ? r : write_inventory(e, dir, snap, err);
 }
 
 int dump_after(struct engine *e, struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err)

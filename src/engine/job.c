@@ -6,6 +6,7 @@
 #include "engine/job.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,10 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/warden.h"
+#include "kernel/syscalls.h"
+
+enum { JOB_WARDEN_MS = 2000 };
 
 enum job_message_type { JOB_LOG, JOB_REPLY };
 
@@ -34,6 +39,7 @@ struct job_message {
 		struct {
 			struct engine_report report;
 			struct ferry_error error;
+			pid_t warden;
 		} reply;
 	};
 };
@@ -64,6 +70,7 @@ static __attribute__((noreturn)) void job_worker(int channel, const struct optio
 	struct job_message m = {.type = JOB_REPLY, .result = r};
 	m.reply.report = e.report;
 	m.reply.error = err;
+	m.reply.warden = warden_pid(e.warden);
 	engine_release(&e);
 	_exit(fd_send(channel, &m, sizeof(m), NULL, 0) < 0 ? 1 : 0);
 }
@@ -83,7 +90,8 @@ static void job_take_log(const struct log_sink *log, const struct job_message *m
 	log->write(log->context, &line);
 }
 
-static int job_listen(int channel, const struct log_sink *log, struct engine_report *ret_report, struct ferry_error *err)
+static int job_listen(int channel, const struct log_sink *log, struct engine_report *ret_report, int *ret_warden,
+		      struct ferry_error *err)
 {
 	for (;;) {
 		struct job_message m;
@@ -98,6 +106,7 @@ static int job_listen(int channel, const struct log_sink *log, struct engine_rep
 			continue;
 		}
 		*ret_report = m.reply.report;
+		*ret_warden = m.reply.warden ? sys_pidfd_open(m.reply.warden, 0) : -1;
 		if (m.result < 0 && err)
 			*err = m.reply.error;
 		return m.result;
@@ -124,9 +133,15 @@ int job_run(const struct options *options, job_function function, const struct l
 		job_worker(channel[1], options, function, log ? log->level : LOG_ERROR_LEVEL);
 	}
 	close(channel[1]);
-	int r = job_listen(channel[0], log, ret_report, err);
+	int warden = -1, r = job_listen(channel[0], log, ret_report, &warden, err);
 	close(channel[0]);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		continue;
+	/* The warden ends when it has seen the worker end: nothing of the job is left when we return. */
+	struct pollfd gone = {.fd = warden, .events = POLLIN};
+	if (warden >= 0 && poll(&gone, 1, JOB_WARDEN_MS) <= 0)
+		log_write(log, LOG_WARN, "end", NULL, 0, "the warden process does not end, ignoring");
+	if (warden >= 0)
+		close(warden);
 	return r;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
@@ -20,7 +21,7 @@
 #include "base/vec.h"
 #include "host/netlink.h"
 
-enum { DUMP_ATTEMPTS = 8, REQUEST_BYTES = 256 };
+enum { DUMP_ATTEMPTS = 8, REQUEST_BYTES = 256, ROUTE_WAITS = 1000 };
 
 typedef VEC(struct address) address_vec;
 
@@ -32,10 +33,10 @@ static size_t address_len(const struct address *a)
 /* Names and numbers of devices belong to a namespace: both are asked for there. */
 static int device_index(int netns_fd, const char *device, uint32_t *ret_index)
 {
-	struct ifreq request = {0};
-	if (strlen(device) >= sizeof(request.ifr_name))
-		return -ENODEV;
-	strncpy(request.ifr_name, device, sizeof(request.ifr_name) - 1);
+	struct ifreq request;
+	int r = device_request(device, &request);
+	if (r)
+		return r;
 	_cleanup_close_ int fd = netns_socket(netns_fd, AF_INET, SOCK_DGRAM, 0);
 	if (fd < 0)
 		return fd;
@@ -43,6 +44,15 @@ static int device_index(int netns_fd, const char *device, uint32_t *ret_index)
 		return -errno;
 	*ret_index = (uint32_t)request.ifr_ifindex;
 	return 0;
+}
+
+static bool device_is_up(int netns_fd, const char *device)
+{
+	struct ifreq request;
+	if (device_request(device, &request))
+		return false;
+	_cleanup_close_ int fd = netns_socket(netns_fd, AF_INET, SOCK_DGRAM, 0);
+	return fd >= 0 && !ioctl(fd, SIOCGIFFLAGS, &request) && request.ifr_flags & IFF_UP;
 }
 
 static int device_failed(struct ferry_error *err, int code, const char *device)
@@ -190,6 +200,50 @@ static int check_address(const struct address *a, struct ferry_error *err)
 	return 0;
 }
 
+static int route_each(const struct nlmsghdr *h, void *ctx)
+{
+	int *type = ctx;
+	if (h->nlmsg_type == RTM_NEWROUTE && mnl_nlmsg_get_payload_len(h) >= sizeof(struct rtmsg))
+		*type = ((const struct rtmsg *)mnl_nlmsg_get_payload(h))->rtm_type;
+	return 0;
+}
+
+static int route_type(struct mnl_socket *socket, const struct address *a)
+{
+	uint8_t bytes[REQUEST_BYTES] __attribute__((aligned(8)));
+	int type = RTN_UNSPEC;
+	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	h->nlmsg_type = RTM_GETROUTE;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	struct rtmsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	m->rtm_family = (uint8_t)a->family;
+	m->rtm_dst_len = (uint8_t)(8 * address_len(a));
+	mnl_attr_put(h, RTA_DST, address_len(a), a->bytes);
+	int r = netlink_ask(socket, h, route_each, &type);
+	return r == -ENETUNREACH || r == -EHOSTUNREACH ? RTN_UNREACHABLE : r ? r : type;
+}
+
+/*
+ * The kernel adds the local route of an IPv6 address from a work queue; until then packets for it would leave the
+ * machine. Link-local ones depend on the device and are not waited for; neither is a device that is down.
+ */
+static int wait_usable(int netns_fd, const struct address *a)
+{
+	const struct timespec tick = {.tv_nsec = 500 * 1000};
+	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	if (a->family != AF_INET6 || !device_is_up(netns_fd, a->device) ||
+	    (a->bytes[0] == 0xfe && (a->bytes[1] & 0xc0) == 0x80))
+		return 0;
+	int r = netlink_open(netns_fd, NETLINK_ROUTE, &socket);
+	for (unsigned i = 0; !r && i < ROUTE_WAITS; i++) {
+		int type = route_type(socket, a);
+		if (type < 0 || type == RTN_LOCAL)
+			return type < 0 ? type : 0;
+		nanosleep(&tick, NULL);
+	}
+	return r;
+}
+
 int address_add(int netns_fd, const struct address *address, struct ferry_error *err)
 {
 	uint32_t index = 0;
@@ -200,9 +254,10 @@ int address_add(int netns_fd, const struct address *address, struct ferry_error 
 	if (r)
 		return device_failed(err, -r, address->device);
 	r = change_address(netns_fd, address, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index);
-	if (r == -EEXIST)
-		return 0;
-	return r ? change_failed(err, -r, address, "adding") : 1;
+	bool existed = r == -EEXIST;
+	if (!r || existed)
+		r = wait_usable(netns_fd, address);
+	return r ? change_failed(err, -r, address, "adding") : !existed;
 }
 
 int address_remove(int netns_fd, const struct address *address, struct ferry_error *err)
@@ -222,10 +277,10 @@ int address_remove(int netns_fd, const struct address *address, struct ferry_err
 
 int link_set_up(int netns_fd, const char *device, bool up, struct ferry_error *err)
 {
-	struct ifreq request = {0};
-	if (strlen(device) >= sizeof(request.ifr_name))
-		return device_failed(err, ENODEV, device);
-	strncpy(request.ifr_name, device, sizeof(request.ifr_name) - 1);
+	struct ifreq request;
+	int r = device_request(device, &request);
+	if (r)
+		return device_failed(err, -r, device);
 	_cleanup_close_ int fd = netns_socket(netns_fd, AF_INET, SOCK_DGRAM, 0);
 	if (fd < 0)
 		return device_failed(err, -fd, device);

@@ -39,9 +39,15 @@ must_check int address_remove(int netns_fd, const struct address *address, struc
 must_check int link_set_up(int netns_fd, const char *device, bool up, struct ferry_error *err);
 
 /*
- * Tell the neighbours that the address lives on this device now: gratuitous ARP (request and reply) or unsolicited
- * neighbour advertisement, 'times' times (0 = 3), interval_ms apart (the call waits). Devices without
- * a neighbour protocol (loopback, tunnels) need none: returns 0 at once.
+ * A socket to announce with, for any device of the namespace. Closing it waits for every processor (about 10 ms): do so when
+ * nobody waits. Returns the descriptor or -errno.
  */
-must_check int address_announce(int netns_fd, const struct address *address, unsigned times,
+must_check int announce_open(int netns_fd, struct ferry_error *err);
+
+/*
+ * Tell the neighbours that the address lives on this device now: gratuitous ARP (request and reply) or unsolicited
+ * neighbour advertisement, 'times' times (0 = 3), interval_ms apart (the call waits in between). Devices without a neighbour
+ * protocol (loopback, tunnels) need none: returns 0 at once.
+ */
+must_check int address_announce(int announce_fd, const struct address *address, unsigned times,
 				unsigned interval_ms, struct ferry_error *err);

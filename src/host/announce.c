@@ -53,9 +53,9 @@ size_t announce_arp(const uint8_t mac[static 6], const uint8_t address[static 4]
 	memcpy(ether.ether_shost, mac, ETH_ALEN);
 	memcpy(arp.arp_sha, mac, ETH_ALEN);
 	memcpy(arp.arp_spa, address, 4);
-	/* In a reply the target is whoever hears it; in a request it is asked for and stays zero. */
+	/* RFC 5944: in a reply the target is the sender; in a request it is asked for and stays zero. */
 	if (reply)
-		memset(arp.arp_tha, 0xff, ETH_ALEN);
+		memcpy(arp.arp_tha, mac, ETH_ALEN);
 	memcpy(arp.arp_tpa, address, 4);
 	memcpy(frame, &ether, sizeof(ether));
 	memcpy(frame + sizeof(ether), &arp, sizeof(arp));
@@ -116,11 +116,11 @@ size_t announce_na(const uint8_t mac[static 6], const uint8_t address[static 16]
 
 static int read_device(int fd, const char *name, struct device *ret_device)
 {
-	struct ifreq request = {0};
+	struct ifreq request;
 	struct device d = {0};
-	if (strlen(name) >= sizeof(request.ifr_name))
-		return -ENODEV;
-	strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+	int r = device_request(name, &request);
+	if (r)
+		return r;
 	if (ioctl(fd, SIOCGIFINDEX, &request) < 0)
 		return -errno;
 	d.index = request.ifr_ifindex;
@@ -153,14 +153,20 @@ static int announce_once(int fd, const struct device *d, const struct address *a
 	return r ? r : send_frame(fd, d, frame, announce_arp(d->mac, a->bytes, true, frame));
 }
 
-static int announce_on(int netns_fd, const struct address *a, unsigned times, unsigned interval_ms)
+int announce_open(int netns_fd, struct ferry_error *err)
+{
+	/* Protocol 0: this socket only sends. */
+	int fd = netns_socket(netns_fd, AF_PACKET, SOCK_RAW, 0);
+	if (fd < 0)
+		return error_errno(err, fd == -EPERM ? FERRY_ERROR_PERMISSION : FERRY_ERROR_SYSTEM, -fd,
+				   "a socket to announce addresses");
+	return fd;
+}
+
+static int announce_on(int fd, const struct address *a, unsigned times, unsigned interval_ms)
 {
 	const struct timespec pause = {interval_ms / 1000, interval_ms % 1000 * 1000000L};
 	struct device d;
-	/* Protocol 0: this socket only sends. */
-	_cleanup_close_ int fd = netns_socket(netns_fd, AF_PACKET, SOCK_RAW, 0);
-	if (fd < 0)
-		return fd;
 	int r = read_device(fd, a->device, &d);
 	if (r || !d.is_ethernet)
 		return r;
@@ -172,11 +178,11 @@ static int announce_on(int netns_fd, const struct address *a, unsigned times, un
 	return r;
 }
 
-int address_announce(int netns_fd, const struct address *address, unsigned times, unsigned interval_ms,
+int address_announce(int announce_fd, const struct address *address, unsigned times, unsigned interval_ms,
 		     struct ferry_error *err)
 {
 	char text[INET6_ADDRSTRLEN] = "?";
-	int r = announce_on(netns_fd, address, times ? times : DEFAULT_TIMES, interval_ms);
+	int r = announce_on(announce_fd, address, times ? times : DEFAULT_TIMES, interval_ms);
 	if (!r)
 		return 0;
 	inet_ntop(address->family, address->bytes, text, sizeof(text));

@@ -5,9 +5,11 @@
 #include "host/netlink.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
@@ -52,6 +54,17 @@ int netns_socket(int netns_fd, int domain, int type, int protocol)
 		return -code;
 	pthread_join(thread, NULL);
 	return request.result;
+}
+
+int device_request(const char *device, struct ifreq *ret_request)
+{
+	struct ifreq request = {0};
+	size_t n = strlen(device);
+	if (!n || n >= sizeof(request.ifr_name))
+		return -ENODEV;
+	memcpy(request.ifr_name, device, n);
+	*ret_request = request;
+	return 0;
 }
 
 static void make_room(int fd, int force, int plain, int bytes)

@@ -27,6 +27,10 @@ must_check int netlink_open(int netns_fd, int protocol, struct mnl_socket **ret_
 must_check int netlink_ask(struct mnl_socket *socket, struct nlmsghdr *request,
 			   int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx);
 
+/* A request about a device by its name, for ioctl(2). -ENODEV: no device can have that name. */
+struct ifreq;
+must_check int device_request(const char *device, struct ifreq *ret_request);
+
 static inline void cleanup_mnl_p(struct mnl_socket **socket)
 {
 	if (*socket)

@@ -8,11 +8,16 @@
 #include "host/netlock.h"
 
 #include <errno.h>
-#include <linux/netfilter/nfnetlink.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+
+/* After <netinet/in.h>, which they let define the addresses. */
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -46,7 +51,8 @@ static int table_name(const char *id, char table[static NETLOCK_TABLE_MAX], stru
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
 				 "network lock '%.*s': the name must be 1 to %d characters of [A-Za-z0-9._-]",
 				 ID_MAX, id, ID_MAX);
-	snprintf(table, NETLOCK_TABLE_MAX, NETLOCK_PREFIX "%s", id);
+	bool whole = !strncmp(id, NETLOCK_IMAGE_PREFIX, strlen(NETLOCK_IMAGE_PREFIX));
+	snprintf(table, NETLOCK_TABLE_MAX, "%s%s", whole ? "" : NETLOCK_PREFIX, id);
 	return 0;
 }
 
@@ -217,6 +223,52 @@ int netlock_drop_tcp(struct netlock *lock, const struct netlock_tcp *connections
 		     struct ferry_error *err)
 {
 	return change(lock, true, connections, n, err);
+}
+
+int netlock_clear(struct netlock *lock, struct ferry_error *err)
+{
+	_cleanup_batch_ struct netlock_batch b = {0};
+	enum netlock_step step;
+	netlock_batch_begin(&b);
+	netlock_batch_clear(&b, lock->table);
+	int r = commit(lock->socket, &b, &step);
+	return r ? lock_failed(err, lock->table, step, -r) : 0;
+}
+
+/* 1 = there is such a table, 0 = there is none. */
+static int ask_table(struct mnl_socket *socket, const char *table)
+{
+	uint8_t bytes[MNL_NLMSG_HDRLEN + 64 + NETLOCK_TABLE_MAX] __attribute__((aligned(8)));
+	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	h->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
+	g->nfgen_family = NFPROTO_INET;
+	g->version = NFNETLINK_V0;
+	mnl_attr_put_strz(h, NFTA_TABLE_NAME, table);
+	int r = netlink_ask(socket, h, NULL, NULL);
+	return r == -ENOENT ? 0 : r ? r : 1;
+}
+
+int netlock_find(int netns_fd, const char *id, struct netlock **ret_lock, struct ferry_error *err)
+{
+	struct netlock *lock = calloc(1, sizeof(*lock));
+	if (!lock)
+		return error_memory(err);
+	int r = table_name(id, lock->table, err);
+	if (!r)
+		r = open_socket(netns_fd, lock->table, &lock->socket, err);
+	if (!r) {
+		r = ask_table(lock->socket, lock->table);
+		if (r < 0)
+			lock_failed(err, lock->table, NETLOCK_STEP_TABLE, -r);
+	}
+	if (r <= 0) {
+		netlock_close(lock);
+		return r;
+	}
+	*ret_lock = lock;
+	return 1;
 }
 
 /* 1 = removed, 0 = there was none. */

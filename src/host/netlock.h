@@ -20,6 +20,14 @@ struct netlock;
 
 #define NETLOCK_PREFIX "ferry-"
 
+/*
+ * An id that begins so is a table's whole name: what the image format calls the lock that waits for a restore, and the mark
+ * that passes it, so that either of two programs can restore the other's image and remove its lock.
+ */
+#define NETLOCK_IMAGE_PREFIX "CRIU-"
+#define NETLOCK_IMAGE_MARK 0xc114u
+enum { NETLOCK_IMAGE_ID_CHARS = 21 }; /* as many of the image's id follow */
+
 enum netlock_mode {
 	NETLOCK_OWNED, /* belongs to our netlink socket and vanishes with it, also when we are killed (Linux 5.12) */
 	NETLOCK_PERSIST, /* stays until removed by name: the connection waits for a restore */
@@ -35,7 +43,7 @@ struct netlock_tcp {
 
 /*
  * Create an empty lock, in one transaction. netns_fd: the namespace, -1 = that of the calling thread. id: 1..200
- * characters of [A-Za-z0-9._-]; the table is "ferry-<id>". mark: packets that pass, 0 = none.
+ * characters of [A-Za-z0-9._-]; the table is "ferry-<id>" (but see NETLOCK_IMAGE_PREFIX). mark: packets that pass, 0 = none.
  * -EEXIST: such a table is there already (PERSIST; remove it first). FERRY_ERROR_KERNEL_FEATURE: no nf_tables.
  */
 must_check int netlock_open(int netns_fd, enum netlock_mode mode, const char *id, uint32_t mark,
@@ -48,6 +56,15 @@ must_check int netlock_add_tcp(struct netlock *lock, const struct netlock_tcp *c
 /* Let n connections pass again, all or none, in one transaction. */
 must_check int netlock_drop_tcp(struct netlock *lock, const struct netlock_tcp *connections, size_t n,
 				struct ferry_error *err);
+
+/*
+ * Let everything pass at once; the table stays, empty. This is how to unlock when somebody waits: it takes microseconds, while
+ * removing a table waits for every processor (15 to 30 ms).
+ */
+must_check int netlock_clear(struct netlock *lock, struct ferry_error *err);
+
+/* Open a PERSIST lock by id. 1 = found, 0 = there is none (*ret_lock stays untouched), or -errno. */
+must_check int netlock_find(int netns_fd, const char *id, struct netlock **ret_lock, struct ferry_error *err);
 
 /* Remove the table and free the lock; the lock is freed also on failure. NULL is allowed. */
 int netlock_remove(struct netlock *lock, struct ferry_error *err);

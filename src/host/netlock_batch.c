@@ -343,6 +343,19 @@ void netlock_batch_remove_table(struct netlock_batch *b, const char *table)
 	end(b, h);
 }
 
+/* Naming no element removes all (Linux 4.10). */
+void netlock_batch_clear(struct netlock_batch *b, const char *table)
+{
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+		struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_ELEMENT, NFT_MSG_DELSETELEM, 0);
+		if (!h)
+			return;
+		mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_TABLE, table);
+		mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_SET, families[f].set);
+		end(b, h);
+	}
+}
+
 /* Where the IPv4 address of a v4-mapped one is, else the address itself. */
 static const uint8_t *wire_address(const struct netlock_tcp *c, const uint8_t address[static 16], bool v4)
 {

@@ -2,6 +2,7 @@
 /* What file.c and dir.c know of each other. */
 #pragma once
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -42,6 +43,9 @@ struct image_dir {
 	size_t n_slots;                      /* a power of two, or 0 */
 };
 
+#define IMAGE_INVENTORY_NAME "inventory.img"
+#define IMAGE_MANIFEST_NAME "ferry-manifest.img"
+
 /* Names in the directory that are no image files. */
 #define IMAGE_UNFINISHED_NAME "ferry-unfinished"  /* there while a write goes on, and after it was killed */
 #define IMAGE_INVENTORY_NEW "ferry-inventory.new" /* the inventory before the image is complete */
@@ -56,6 +60,20 @@ struct image_dir_entry *image_dir__find(const struct image_dir *dir, const char 
 struct image_dir_entry *image_dir__add(struct image_dir *dir, const char *name);
 
 void image_dir__set_closed(struct image_dir *dir, size_t index, uint64_t size, XXH128_hash_t hash);
+
+bool image_dir__is_service(const char *name);
+bool image_dir__is_pages(const char *name);
+
+struct image_checksum image_dir__checksum_from(XXH128_hash_t hash);
+
+/* Size and checksum of limit bytes (or all) of an open file, from its start. */
+must_check int image_dir__hash_file(int fd, uint64_t limit, uint64_t *ret_size, struct image_checksum *ret);
+
+/* The directory's names, from the first on. */
+must_check int image_dir__open_listing(int dir_fd, DIR **ret);
+
+/* An empty structure without descriptors; NULL when memory is short. */
+struct image_dir *image_dir__new(const char *path);
 
 /* Discard writers that are still open. */
 void image_writer__discard_all(struct image_dir *dir);

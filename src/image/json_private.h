@@ -34,6 +34,15 @@ void json_word(struct json_out *o, const char *word);        /* as is: true, 12 
 void json_wordf(struct json_out *o, const char *fmt, ...) printf_like(2, 3);
 void json_base64(struct json_out *o, const void *bytes, size_t n);
 
+/* Keys that are no fields. */
+#define JSON_EXTRA_KEY "extra"            /* bytes that follow the message */
+#define JSON_PAD_KEY "pad"                /* padding behind them, where it is not zero */
+#define JSON_UNKNOWN_KEY "unknown_fields" /* fields that the schema does not have */
+
+/* Bytes of a value in protobuf-c's structures. */
+size_t json_value_bytes(ProtobufCType type);
+bool json_is_signed(ProtobufCType type);
+
 /* ---- byte codes ---- */
 
 bool utf8_valid(const char *s, size_t n);

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the slots: copies of the landing pad in the target, each with the registers of the thread that is away in it.
+ * Owns the slots: copies of the landing pad in the target, each with the registers of the thread that is
+ * away in it.
  *
- * All slots lie in one page and are written by one pwrite(2) to /proc/PID/mem: the kernel copies such a write whole, so a
- * tracer that is killed has written all of it or nothing. State that concerns two threads can change in one step.
+ * All slots lie in one page and are written by one pwrite(2) to /proc/PID/mem: the kernel copies such a
+ * write whole, so a tracer that is killed has written all of it or nothing. State that concerns two threads
+ * can change in one step.
  *
- * A dead ferry leaves its slots behind. A thread may still come back to one: a signal handler that ran on the way out
- * returns into it. So a slot with anything in it is taken only when its thread is gone or has no address of it on its stack.
+ * A dead ferry leaves its slots behind. A thread may still come back to one: a signal handler that ran on
+ * the way out returns into it. So a slot with anything in it is taken only when its thread is gone or has
+ * no address of it on its stack.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +24,9 @@
 #include "base/log.h"
 #include "inject/internal.h"
 
-#define STACK_SCAN_BYTES (256u << 10)
+#define STACK_SCAN_BYTES (64u << 10)
+#define NEAR_BYTES (1u << 20)
+#define RED_ZONE_BYTES 128u
 
 /* A thread leaves a dead ferry's pad within microseconds, once it gets a CPU. */
 #define PATIENCE_NS 1000000000u
@@ -36,7 +41,8 @@ static void slot_image(const struct inject_slot *slot, unsigned char image[stati
 	memcpy(image + PAD_CODE_BYTES, &slot->data, sizeof(slot->data));
 }
 
-static int slots_pwrite(struct ferry_inject *inject, int first, int n, const char *effect, struct ferry_error *err)
+static int slots_pwrite(struct ferry_inject *inject, int first, int n, const char *effect,
+			struct ferry_error *err)
 {
 	unsigned char image[INJECT_SLOTS * PAD_BYTES];
 	size_t bytes = (size_t)n * PAD_BYTES;
@@ -50,7 +56,8 @@ static int slots_pwrite(struct ferry_inject *inject, int first, int n, const cha
 		return 0;
 	int code = done < 0 ? errno : EIO;
 	error_errno(err, FERRY_ERROR_INJECT, code, "writing the landing pad of task %d", inject->tid);
-	error_hint(err, "the kernel must let a tracer write to read-only memory: proc_mem.force_override=ptrace");
+	error_hint(err,
+		   "the kernel must let a tracer write to read-only memory: proc_mem.force_override=ptrace");
 	return -code;
 }
 
@@ -97,42 +104,85 @@ static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program
 	return 0;
 }
 
-/* Whether the stack of a thread that stands still has an address inside the slot on it. */
-static bool stack_refers(struct ferry_inject *inject, uint64_t stack, uint64_t from, uint64_t to)
+/* Whether any of n bytes of the target's memory is an address inside the slot. */
+static bool memory_refers(struct ferry_inject *inject, uint64_t address, uint64_t n, int slot)
 {
-	_cleanup_free_ uint64_t *words = malloc(STACK_SCAN_BYTES);
+	_cleanup_free_ uint64_t *words = malloc(n);
+	uint64_t from = slot_address(inject, slot), to = from + PAD_BYTES;
 
 	if (!words)
 		return true;
-	stack = align_down(stack, 8);
-	ssize_t n = pread(inject->mem_fd, words, STACK_SCAN_BYTES, (off_t)stack);
-	for (ssize_t i = 0; i < n / 8; i++)
+	ssize_t got = pread(inject->mem_fd, words, n, (off_t)address);
+	for (ssize_t i = 0; i < got / 8; i++)
 		if (words[i] >= from && words[i] < to)
 			return true;
 	return false;
 }
 
-static bool slot_in_use(struct ferry_inject *inject, int slot)
+bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t program)
+{
+	const struct inject_slot *s = &inject->slots[slot];
+	uint64_t n = STACK_SCAN_BYTES;
+
+	if (program >= slot_address(inject, slot) && program < slot_address(inject, slot) + PAD_BYTES)
+		return true;
+	stack = align_down(stack, 8);
+	/*
+	 * On the stack that the pad had, a frame can only be below where it was; elsewhere it may be
+	 * anywhere above.
+	 */
+	if (s->dirty_rsp >= stack && s->dirty_rsp - stack < NEAR_BYTES)
+		n = s->dirty_rsp - stack > RED_ZONE_BYTES ? s->dirty_rsp - RED_ZONE_BYTES - stack : 0;
+	return n && memory_refers(inject, stack, n, slot);
+}
+
+int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 {
 	unsigned char bytes[PAD_BYTES];
 	struct pad_head head;
-	uint64_t from = slot_address(inject, slot), to = from + PAD_BYTES, stack = 0, program = 0;
-	bool empty = true;
 
-	if (fd_pread_all(inject->mem_fd, bytes, sizeof(bytes), from) < 0)
-		return true;
-	for (size_t i = 0; empty && i < sizeof(bytes); i++)
-		empty = !bytes[i];
-	if (empty)
+	for (int i = 0; i < INJECT_SLOTS; i++) {
+		struct inject_slot *slot = &inject->slots[i];
+		int r = fd_pread_all(inject->mem_fd, bytes, sizeof(bytes), slot_address(inject, i));
+		if (r < 0)
+			return error_errno(err, FERRY_ERROR_INJECT, -r, "reading the landing pad of task %d",
+					   inject->tid);
+		memcpy(&head, bytes, sizeof(head));
+		for (size_t j = 0; !slot->dirty && j < sizeof(bytes); j++)
+			slot->dirty = bytes[j];
+		slot->dirty_tid = head.magic == PAD_MAGIC ? (pid_t)head.tid : 0;
+		if (!memcmp(bytes + sizeof(head), ferry__pad + sizeof(head), PAD_CODE_BYTES - sizeof(head)))
+			memcpy(&slot->dirty_rsp, bytes + PAD_CODE_BYTES + offsetof(struct pad_data, rsp), 8);
+	}
+	return 0;
+}
+
+/*
+ * Whether a thread may still come back to what a dead ferry, or one that works in another task of this
+ * memory, left here.
+ */
+static bool slot_in_use(struct ferry_inject *inject, int slot)
+{
+	struct inject_slot *s = &inject->slots[slot];
+	uint64_t stack = 0, program = 0;
+	struct pad_head head;
+
+	if (!s->dirty) {
+		if (fd_pread_all(inject->mem_fd, &head, sizeof(head), slot_address(inject, slot)) < 0)
+			return true;
+		s->dirty = head.magic == PAD_MAGIC;
+		s->dirty_tid = (pid_t)head.tid;
+		s->dirty_rsp = 0;
+	}
+	/*
+	 * Left by another version with slots elsewhere: whose it was cannot be known. Its pads ended long
+	 * ago.
+	 */
+	if (!s->dirty || !s->dirty_tid)
 		return false;
-	memcpy(&head, bytes, sizeof(head));
-	/* Left by another version, with its slots elsewhere: whose it is cannot be known. Its pads end within microseconds. */
-	if (head.magic != PAD_MAGIC)
-		return false;
-	int r = thread_pointers((pid_t)head.tid, &stack, &program);
-	if (r == -ENOENT || r == -ESRCH)
-		return false;
-	return r < 0 || (program >= from && program < to) || stack_refers(inject, stack, from, to);
+	int r = thread_pointers(s->dirty_tid, &stack, &program);
+	s->dirty = r < 0 ? r != -ENOENT && r != -ESRCH : slot_awaits(inject, slot, stack, program);
+	return s->dirty;
 }
 
 bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip)
@@ -163,14 +213,15 @@ int slot_find_free(struct ferry_inject *inject, struct ferry_error *err)
 		}
 		if (all_away)
 			return error_set(err, FERRY_ERROR_INJECT, EBUSY,
-					 "task %d has no landing pad left: %d threads at most can be injected into at a time",
+					 "task %d has no landing pad left: at most %d threads can be away",
 					 inject->tid, INJECT_SLOTS);
 		if (time_now_ns() > end)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 	}
-	error_set(err, FERRY_ERROR_INJECT, EBUSY, "threads of task %d are still in landing pads of a ferry that died",
-		  inject->tid);
-	error_hint(err, "settle all its threads first, or try again when their signal handlers have returned");
+	error_set(err, FERRY_ERROR_INJECT, EBUSY,
+		  "threads of task %d are still in landing pads of a ferry that died", inject->tid);
+	error_hint(err,
+		   "settle all its threads first, or try again when their signal handlers have returned");
 	return -EBUSY;
 }

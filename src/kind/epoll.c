@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns epoll instances: what they watch, for which events, with which 64 bits of the task's own. The kernel knows an entry
- * by the description and the number that it was added with; a task may close or reuse the number while the entry
- * lives on. Such an entry is recorded with the number under which its task has the description now, and
- * ferry-epoll.img keeps the number that it was added with and the description, which may be one that only another
- * task holds.
+ * Owns epoll instances: what they watch, for which events, with which 64 bits of the task's own. The kernel
+ * knows an entry by the description and the number that it was added with; a task may close or reuse the
+ * number while the entry lives on. Such an entry is recorded with the number under which its task has the
+ * description now, and ferry-epoll.img keeps the number that it was added with and the description, which may
+ * be one that only another task holds.
  *
- * Entries are added in the task itself: an entry for a signalfd belongs to the signals of the task that adds it. An
- * edge-triggered entry reports an edge that was reported before once more, as after any EPOLL_CTL_MOD.
+ * Entries are added in the task itself: an entry for a signalfd belongs to the signals of the task that adds
+ * it. An edge-triggered entry reports an edge that was reported before once more, as after any EPOLL_CTL_MOD.
  *
- * Kernel interface: /proc/PID/fdinfo tfd lines (3.8, with inode and device 4.13); kcmp(2) KCMP_EPOLL_TFD (4.13);
- * epoll_ctl(2).
- * Does not handle: a spent one-shot entry on a description that is ready for nothing, which comes back spent for all but
- * EPOLLERR and EPOLLHUP; the busy poll parameters of EPIOCSPARAMS (6.9).
+ * Kernel interface: /proc/PID/fdinfo tfd lines (3.8, with inode and device 4.13); kcmp(2) KCMP_EPOLL_TFD
+ * (4.13); epoll_ctl(2).
+ * Does not handle: a spent one-shot entry on a description that is ready for nothing, which comes back spent
+ * for all but EPOLLERR and EPOLLHUP; the busy poll parameters of EPIOCSPARAMS (6.9).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -31,7 +33,6 @@
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "model/record.h"
-#include "proc/read.h"
 
 #define EPOLL_PRIVATE ((uint32_t)(EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE))
 #define EPOLL_ANY                                                                                           \
@@ -42,13 +43,6 @@
 #define EPOLL_NO_NUMBER ((uint32_t)INT_MAX)
 
 enum { EPOLL_KERNEL_MINOR_BITS = 20 };
-
-/* An entry whose number says nothing, of the frozen tree. */
-struct epoll_stale {
-	struct epoll_stale *next;
-	uint32_t index; /* in the record */
-	struct kern_kcmp_epoll_slot slot;
-};
 
 /* Of the image: the entry is added with number fd, for which number from stands in. */
 struct epoll_watch {
@@ -70,59 +64,16 @@ static bool epoll_owns(const struct fd_view *view)
 
 /* -------------------------------------------------------------------------- collect */
 
-/* Whether number fd of a task is what an entry watches. 1, 0, or -errno. */
-static int epoll_names(pid_t pid, int fd, pid_t epoll_pid, const struct kern_kcmp_epoll_slot *slot)
-{
-	int r = sys_kcmp(pid, epoll_pid, KERN_KCMP_EPOLL_TFD, (unsigned long)fd,
-			 (unsigned long)(uintptr_t)slot);
-	if (r == -EBADF)
-		return 0;
-	return r < 0 ? r : r == 0;
-}
-
-static int epoll_kcmp_error(const struct fd_view *view, int code, struct ferry_error *err)
-{
-	char who[64];
-	fd_view_name(view, who, sizeof(who));
-	error_errno(err, FERRY_ERROR_KERNEL_FEATURE, code, "%s: finding out what it watches (kcmp)", who);
-	error_hint(err, "the kernel needs CONFIG_KCMP and has to be 4.13 or later");
-	return -code;
-}
-
-/* The number under which the task has the description now; EPOLL_NO_NUMBER when it has none. */
-static int epoll_find_number(const struct fd_view *view, const struct kern_kcmp_epoll_slot *slot,
-			     uint32_t *ret_fd, struct ferry_error *err)
-{
-	_cleanup_proc_fds_ struct proc_fds fds = {0};
-	_cleanup_close_ int dir = proc_open(view->pid, err);
-	int r = dir < 0 ? dir : proc_read_fds(dir, &fds, err);
-	if (r < 0)
-		return r;
-	*ret_fd = EPOLL_NO_NUMBER;
-	vec_foreach(fd, &fds.v) {
-		r = epoll_names(view->pid, fd->fd, view->pid, slot);
-		if (r < 0)
-			return epoll_kcmp_error(view, -r, err);
-		if (!r)
-			continue;
-		*ret_fd = (uint32_t)fd->fd;
-		break;
-	}
-	return 0;
-}
-
 static uint32_t epoll_kernel_dev(uint64_t dev)
 {
 	return major(dev) << EPOLL_KERNEL_MINOR_BITS | minor(dev);
 }
 
-static int epoll_collect_entry(struct collect *c, const struct fd_view *view, size_t index,
-			       EventpollTfdEntry *entry, struct epoll_stale **stale, struct ferry_error *err)
+static EventpollTfdEntry *epoll_collect_entry(struct arena *a, const struct proc_epoll_entry *e)
 {
-	const struct proc_epoll_entry *e = &view->info->epoll.v[index];
-	struct kern_kcmp_epoll_slot slot = {.efd = (uint32_t)view->fd, .tfd = (uint32_t)e->fd};
-	for (size_t i = 0; i < index; i++)
-		slot.toff += view->info->epoll.v[i].fd == e->fd;
+	EventpollTfdEntry *entry = record_new(a, EventpollTfdEntry, eventpoll_tfd_entry);
+	if (!entry)
+		return NULL;
 	entry->tfd = (uint32_t)e->fd;
 	entry->events = e->events;
 	entry->data = e->data;
@@ -131,20 +82,7 @@ static int epoll_collect_entry(struct collect *c, const struct fd_view *view, si
 		record_set(entry, inode, e->ino);
 		record_set(entry, pos, (uint64_t)e->pos);
 	}
-	int r = epoll_names(view->pid, e->fd, view->pid, &slot);
-	if (r < 0)
-		return epoll_kcmp_error(view, -r, err);
-	if (r)
-		return 0;
-	r = epoll_find_number(view, &slot, &entry->tfd, err);
-	struct epoll_stale *s = r < 0 ? NULL : arena_new(&c->snap->arena, struct epoll_stale);
-	if (r < 0)
-		return r;
-	if (!s)
-		return error_memory(err);
-	*s = (struct epoll_stale){.next = *stale, .index = (uint32_t)index, .slot = slot};
-	*stale = s;
-	return 0;
+	return entry;
 }
 
 static int epoll_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
@@ -152,7 +90,6 @@ static int epoll_collect(struct collect *c, struct fd_view *view, struct snap_fi
 {
 	struct arena *a = &c->snap->arena;
 	EventpollFileEntry *epfd = record_new(a, EventpollFileEntry, eventpoll_file_entry);
-	struct epoll_stale *stale = NULL;
 	size_t n = view->info->epoll.n;
 	if (epfd)
 		epfd->tfd = arena_array(a, EventpollTfdEntry *, n + 1);
@@ -160,61 +97,154 @@ static int epoll_collect(struct collect *c, struct fd_view *view, struct snap_fi
 		return error_memory(err);
 	epfd->id = file->entry->id;
 	epfd->flags = fdcommon_flags(view);
-	int r = fdcommon_owner(c, view, &epfd->fown, err);
-	for (size_t i = 0; i < n && r >= 0; i++) {
-		EventpollTfdEntry *entry = record_new(a, EventpollTfdEntry, eventpoll_tfd_entry);
-		if (!entry)
+	for (size_t i = 0; i < n; i++) {
+		epfd->tfd[i] = epoll_collect_entry(a, &view->info->epoll.v[i]);
+		if (!epfd->tfd[i])
 			return error_memory(err);
-		epfd->tfd[epfd->n_tfd++] = entry;
-		r = epoll_collect_entry(c, view, i, entry, &stale, err);
 	}
-	file->data = stale;
+	epfd->n_tfd = n;
 	file->entry->epfd = epfd;
-	return r;
+	return fdcommon_owner(c, view, &epfd->fown, err);
 }
 
-/* The description of the tree that a stale entry watches. */
-static int epoll_find_file(const struct dump *d, const struct snap_file *epoll,
-			   const struct epoll_stale *stale, uint32_t *ret_id, struct ferry_error *err)
+/* ----------------------------------------------------------------------------- dump */
+
+/* An entry that is looked at. Numbers in the record stay the kernel's until all entries were. */
+struct epoll_look {
+	const struct dump *dump;
+	const struct snap_file *epoll;
+	const struct snap_task *task; /* that has it */
+	size_t index;
+	const EventpollTfdEntry *entry;
+};
+
+static struct kern_kcmp_epoll_slot epoll_slot(const struct epoll_look *look)
 {
-	vec_foreach(file, &d->snap->files) {
-		int r = file->fd < 0 ? 0 : epoll_names(file->pid, file->fd, epoll->pid, &stale->slot);
-		if (r <= 0)
+	const EventpollFileEntry *epfd = look->epoll->entry->epfd;
+	struct kern_kcmp_epoll_slot slot = {.efd = (uint32_t)look->epoll->fd, .tfd = look->entry->tfd};
+	for (size_t i = 0; i < look->index; i++)
+		slot.toff += epfd->tfd[i]->tfd == slot.tfd;
+	return slot;
+}
+
+/*
+ * Whether an entry watches what number fd of a task refers to, which is file. A socket has one description,
+ * so its inode is enough; else the kernel is asked, which takes longer the more entries there are. 1, 0, or
+ * -errno.
+ */
+static int epoll_watches(const struct epoll_look *look, const struct snap_file *file, pid_t pid, int fd,
+			 struct ferry_error *err)
+{
+	const EventpollTfdEntry *entry = look->entry;
+	if (entry->has_inode && (entry->inode != file->ino || entry->dev != epoll_kernel_dev(file->dev)))
+		return 0;
+	if (entry->has_inode && S_ISSOCK(file->mode))
+		return 1;
+	struct kern_kcmp_epoll_slot slot = epoll_slot(look);
+	int r = sys_kcmp(pid, look->epoll->pid, KERN_KCMP_EPOLL_TFD, (unsigned long)fd,
+			 (unsigned long)(uintptr_t)&slot);
+	if (r < 0) {
+		error_errno(err, FERRY_ERROR_KERNEL_FEATURE, -r,
+			    "fd %d of pid %d: finding out what it watches (kcmp)", look->epoll->fd,
+			    look->epoll->pid);
+		error_hint(err, "the kernel needs CONFIG_KCMP and has to be 4.13 or later");
+	}
+	return r < 0 ? r : r == 0;
+}
+
+static int epoll_compare_fds(const void *a, const void *b)
+{
+	const struct snap_fd *x = a, *y = b;
+	return x->fd < y->fd ? -1 : x->fd > y->fd;
+}
+
+static int epoll_number_is_good(const struct epoll_look *look, struct ferry_error *err)
+{
+	const struct snap_task *t = look->task;
+	struct snap_fd key = {.fd = (int)look->entry->tfd};
+	const struct snap_fd *fd = bsearch(&key, t->fds.v, t->fds.n, sizeof(key), epoll_compare_fds);
+	return fd ? epoll_watches(look, &look->dump->snap->files.v[fd->file], t->pid, fd->fd, err) : 0;
+}
+
+/* The number under which the task has the description now; EPOLL_NO_NUMBER when it has none. */
+static int epoll_find_number(const struct epoll_look *look, uint32_t *ret_fd, struct ferry_error *err)
+{
+	const struct snap_task *t = look->task;
+	*ret_fd = EPOLL_NO_NUMBER;
+	vec_foreach(fd, &t->fds) {
+		int r = epoll_watches(look, &look->dump->snap->files.v[fd->file], t->pid, fd->fd, err);
+		if (r < 0)
+			return r;
+		if (!r)
+			continue;
+		*ret_fd = (uint32_t)fd->fd;
+		break;
+	}
+	return 0;
+}
+
+/* The description of the tree that an entry watches. */
+static int epoll_find_file(const struct epoll_look *look, uint32_t *ret_id, struct ferry_error *err)
+{
+	vec_foreach(file, &look->dump->snap->files) {
+		int r = file->fd < 0 ? 0 : epoll_watches(look, file, file->pid, file->fd, err);
+		if (r < 0)
+			return r;
+		if (!r)
 			continue;
 		*ret_id = file->entry->id;
 		return 0;
 	}
 	error_set(
 		err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-		"fd %d of pid %d: the epoll instance watches what was added as fd %u, which no task of the tree has open",
-		epoll->fd, epoll->pid, stale->slot.tfd);
+		"fd %d of pid %d: the epoll instance watches what was added as fd %u and no task of the tree has open",
+		look->epoll->fd, look->epoll->pid, look->entry->tfd);
 	error_hint(err, "a process outside of the tree holds it, or a socket in which it waits");
 	return -ENOTSUP;
 }
 
+/* An entry whose number says nothing enters extra; *ret_now is the number for the common record. */
+static int epoll_look_at(const struct epoll_look *look, FerryEpollEntry *extra, uint32_t *ret_now,
+			 struct ferry_error *err)
+{
+	*ret_now = look->entry->tfd;
+	int r = epoll_number_is_good(look, err);
+	if (r)
+		return r < 0 ? r : 0;
+	FerryEpollWatch *watch = record_new(&look->dump->snap->arena, FerryEpollWatch, ferry_epoll_watch);
+	if (!watch)
+		return error_memory(err);
+	watch->index = (uint32_t)look->index;
+	watch->fd = look->entry->tfd;
+	r = epoll_find_number(look, ret_now, err);
+	if (r >= 0)
+		r = epoll_find_file(look, &watch->file_id, err);
+	extra->watches[extra->n_watches++] = watch;
+	return r;
+}
+
 static int epoll_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 {
-	struct epoll_stale *stale = file->data;
+	EventpollFileEntry *epfd = file->entry->epfd;
 	FerryEpollEntry extra = FERRY_EPOLL_ENTRY__INIT;
-	struct arena *a = &d->snap->arena;
 	struct image_writer *w;
-	if (!stale)
-		return 0;
-	extra.id = file->entry->id;
-	extra.watches = arena_array(a, FerryEpollWatch *, file->entry->epfd->n_tfd);
-	for (; stale; stale = stale->next) {
-		FerryEpollWatch *watch =
-			extra.watches ? record_new(a, FerryEpollWatch, ferry_epoll_watch) : NULL;
-		if (!watch)
-			return error_memory(err);
-		watch->index = stale->index;
-		watch->fd = stale->slot.tfd;
-		extra.watches[extra.n_watches++] = watch;
-		int r = epoll_find_file(d, file, stale, &watch->file_id, err);
-		if (r < 0)
-			return r;
+	extra.id = epfd->id;
+	extra.watches = arena_array(&d->snap->arena, FerryEpollWatch *, epfd->n_tfd + 1);
+	uint32_t *now = arena_array(&d->snap->arena, uint32_t, epfd->n_tfd + 1);
+	if (!extra.watches || !now)
+		return error_memory(err);
+	struct epoll_look look = {.dump = d, .epoll = file, .task = snapshot_task(d->snap, file->pid)};
+	int r = 0;
+	for (size_t i = 0; i < epfd->n_tfd && r >= 0; i++) {
+		look.index = i;
+		look.entry = epfd->tfd[i];
+		r = epoll_look_at(&look, &extra, &now[i], err);
 	}
-	int r = fdcommon_writer(d, IMAGE_FERRY_EPOLL, &w, err);
+	for (size_t i = 0; i < epfd->n_tfd && r >= 0; i++)
+		epfd->tfd[i]->tfd = now[i];
+	if (r < 0 || !extra.n_watches)
+		return r;
+	r = fdcommon_writer(d, IMAGE_FERRY_EPOLL, &w, err);
 	return r < 0 ? r : image_put(w, &extra.base, err);
 }
 
@@ -251,6 +281,38 @@ static int epoll_read_one(struct reader *r, struct image_reader *in, const Ferry
 	return 1;
 }
 
+static const struct epoll_watch *epoll_watch(const struct plan_file *file, size_t index)
+{
+	const struct epoll_plan *plan = file->data;
+	struct epoll_watch key = {.index = (uint32_t)index};
+	return plan && plan->n ? bsearch(&key, plan->watches, plan->n, sizeof(key), epoll_watch_order) : NULL;
+}
+
+static int epoll_compare_plan_fds(const void *a, const void *b)
+{
+	const struct plan_fd *x = a, *y = b;
+	return x->fd < y->fd ? -1 : x->fd > y->fd;
+}
+
+/* The task that will add the entries has what they watch. */
+static int epoll_verify(const struct plan_file *file, struct ferry_error *err)
+{
+	const EventpollFileEntry *epfd = file->entry->epfd;
+	const struct plan_task *owner = file->owner;
+	if (!epfd)
+		return fdcommon_no_record(file, err);
+	for (size_t i = 0; owner && i < epfd->n_tfd; i++) {
+		struct plan_fd key = {.fd = (int)epfd->tfd[i]->tfd};
+		if (epoll_watch(file, i) ||
+		    bsearch(&key, owner->fds.v, owner->fds.n, sizeof(key), epoll_compare_plan_fds))
+			continue;
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "file id %u: the epoll instance watches fd %u, which pid %d does not have",
+				 file->entry->id, epfd->tfd[i]->tfd, owner->pid);
+	}
+	return 0;
+}
+
 static int epoll_read(struct reader *r, struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *in = NULL;
@@ -261,6 +323,9 @@ static int epoll_read(struct reader *r, struct ferry_error *err)
 		if (ret > 0)
 			ret = epoll_read_one(r, in, extra, err);
 	}
+	for (size_t i = 0; i < r->plan->n_files && ret >= 0; i++)
+		if (r->plan->files[i].kind == &kind_epoll)
+			ret = epoll_verify(&r->plan->files[i], err);
 	return ret;
 }
 
@@ -337,13 +402,6 @@ static int epoll_add_stale(int epoll, const struct epoll_watch *w, const Eventpo
 	else if (dup3(saved, w->fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 && r >= 0)
 		r = -errno;
 	return r;
-}
-
-static const struct epoll_watch *epoll_watch(const struct plan_file *file, size_t index)
-{
-	const struct epoll_plan *plan = file->data;
-	struct epoll_watch key = {.index = (uint32_t)index};
-	return plan && plan->n ? bsearch(&key, plan->watches, plan->n, sizeof(key), epoll_watch_order) : NULL;
 }
 
 static int epoll_settle_entry(const struct plan_file *file, size_t index, int fd, struct ferry_error *err)

@@ -27,6 +27,7 @@
 #include "host/sockdiag.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
@@ -139,6 +140,11 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	int r = inet_refuse_multipath(view, who, err);
 	if (r >= 0)
 		r = inet_look_up(view, &sock, err);
+	if (r < 0)
+		return r;
+	/* Somebody outside would be left with a connection that stands still, or go on with ours. */
+	if (!options->criu_compat || (sock && sock->protocol == IPPROTO_TCP && sock->state != INET_LISTENING))
+		r = peers_refuse(view, PEER_SOCKET, err);
 	if (r < 0 || !sock)
 		return r;
 	if (sock->protocol != IPPROTO_TCP)
@@ -325,7 +331,8 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 	if (r < 0)
 		return r;
 	isk->flags = fdcommon_flags(view);
-	if (sock)
+	/* Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer kernel tells it. */
+	if (sock && (isk->proto != IPPROTO_TCP || isk->state != INET_CLOSED))
 		record_set(isk, ns_id, INET_NS_OWN);
 	if (sock && sock->shutdown)
 		record_set(isk, shutdown, (SkShutdown)sock->shutdown);
@@ -364,7 +371,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 		r = inet_tcp_state(view->copy, &isk->state);
 		if (r < 0)
 			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading the state of a TCP socket", who);
-		type.connected = inet_is_connection(isk);
+		type.connected = inet_is_connection(isk) || tcp_was_connected(view->copy, isk->state);
 	}
 	/* Before a connection is paused, which changes some options. */
 	r = sockextra_collect(a, view->copy, &type, isk->id, &data->extra, err);

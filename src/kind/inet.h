@@ -75,6 +75,7 @@ must_check int tcp_dead_collect(struct collect *c, struct fd_view *view, struct 
 				struct ferry_error *err);
 must_check int tcp_dead_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 bool tcp_is_dead(const struct plan_file *file);
+bool tcp_was_connected(int fd, unsigned state);
 
 /* tcp_convert.c: 1:1, between the image and libferry-tcp. ret borrows the queues. */
 must_check int tcp_from_records(const InetSkEntry *isk, const struct tcp_plan *plan, const FerrySocketEntry *extra,

@@ -31,13 +31,14 @@ static const FerrySocketEntry *inet_extra_of(const struct plan_file *file)
 	return ((struct sock_plan *)file->data)->extra;
 }
 
-static struct sock_type inet_type(const InetSkEntry *isk)
+static struct sock_type inet_type(const struct plan_file *file)
 {
+	const InetSkEntry *isk = file->entry->isk;
 	return (struct sock_type){
 		.domain = (int)isk->family,
 		.type = (int)isk->type,
 		.protocol = (int)isk->proto,
-		.connected = inet_is_connection(isk),
+		.connected = inet_is_connection(isk) || tcp_is_dead(file),
 	};
 }
 
@@ -125,7 +126,7 @@ static int inet_apply_tcp(int fd, const InetSkEntry *isk)
 int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
-	const struct sock_type type = inet_type(isk);
+	const struct sock_type type = inet_type(file);
 	/* IP_TOS changes the priority, so it comes before SO_PRIORITY. */
 	int r = inet_apply_ip(fd, isk);
 	if (r >= 0)
@@ -219,7 +220,7 @@ int inet_set_transparent(int fd, const InetSkEntry *isk, bool on)
 static int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
-	const struct sock_type type = inet_type(isk);
+	const struct sock_type type = inet_type(file);
 	struct sockaddr_storage address;
 	bool v6 = isk->family == AF_INET6;
 	bool share = isk->proto == IPPROTO_TCP || inet_shares_port(o->plan, file);

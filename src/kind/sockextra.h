@@ -16,7 +16,7 @@
 /* What kind of socket: also which options it can have. */
 struct sock_type {
 	int domain, type, protocol;
-	bool connected; /* a TCP connection, whose options are partly those of the connection */
+	bool connected; /* a TCP connection, also one that is over: its options are partly those of the connection */
 };
 
 /* plan_file.data of every socket. */

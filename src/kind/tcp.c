@@ -32,6 +32,8 @@
 #include "kind/sockopt.h"
 #include "model/record.h"
 
+enum { TCP_LOCK_ID_BYTES = 32 };
+
 struct tcp_snap {
 	struct ferry_tcp t;
 	struct netlock_tcp tuple;
@@ -52,6 +54,22 @@ static struct netlock_tcp tcp_tuple(const InetSkEntry *isk)
 	return tuple;
 }
 
+/* The lock that waits for the restore of the image with this id. */
+static void tcp_lock_id(const char *run_id, char ret_id[TCP_LOCK_ID_BYTES])
+{
+	snprintf(ret_id, TCP_LOCK_ID_BYTES, "%s%.*s", NETLOCK_IMAGE_PREFIX, NETLOCK_IMAGE_ID_CHARS, run_id);
+}
+
+/* Older images have no id, so nobody could find their lock. */
+static bool tcp_plan_lock_id(const struct opener *o, char ret_id[TCP_LOCK_ID_BYTES])
+{
+	const char *run_id = o->plan->inventory ? o->plan->inventory->dump_criu_run_id : NULL;
+	if (!run_id || !run_id[0])
+		return false;
+	tcp_lock_id(run_id, ret_id);
+	return true;
+}
+
 /* Block a connection with the lock of this job, made by the first one. */
 static int tcp_lock(struct netlock **lock, const struct fault *fault, const char *stage, const struct netlock_tcp *tuple,
 		    struct ferry_error *err)
@@ -63,7 +81,7 @@ static int tcp_lock(struct netlock **lock, const struct fault *fault, const char
 	if (!*lock) {
 		char id[64];
 		snprintf(id, sizeof(id), "job-%d-%llx", getpid(), (unsigned long long)time_now_ns());
-		r = netlock_open(-1, NETLOCK_OWNED, id, NETLOCK_MARK, lock, err);
+		r = netlock_open(-1, NETLOCK_OWNED, id, NETLOCK_IMAGE_MARK, lock, err);
 	}
 	return r < 0 ? r : netlock_add_tcp(*lock, tuple, 1, err);
 }
@@ -247,13 +265,14 @@ static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tupl
  */
 static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferry_error *err)
 {
-	char id[37];
+	char run[37], id[TCP_LOCK_ID_BYTES];
 	_cleanup_free_ struct netlock_tcp *tuples = NULL;
 	size_t n;
 	struct netlock *lock = NULL;
 	if (c->options->moving)
 		return 0; /* who moves them keeps them blocked until their addresses have left */
-	image_dir_id_text(dir, id);
+	image_dir_id_text(dir, run);
+	tcp_lock_id(run, id);
 	if (tcp_tuples(c->snap, &tuples, &n) < 0)
 		return error_memory(err);
 	if (!n)
@@ -262,7 +281,7 @@ static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferr
 	if (entry < 0)
 		return error_errno(err, FERRY_ERROR_LIMIT, -entry, "entering the network lock into the undo log");
 	fault_effect(c->fault, "dump", "net-lock-persist");
-	int r = netlock_open(-1, NETLOCK_PERSIST, id, NETLOCK_MARK, &lock, err);
+	int r = netlock_open(-1, NETLOCK_PERSIST, id, NETLOCK_IMAGE_MARK, &lock, err);
 	if (r >= 0)
 		r = netlock_add_tcp(lock, tuples, n, err);
 	if (r >= 0) {
@@ -354,7 +373,7 @@ static int tcp_rebuild(struct opener *o, const struct plan_file *file, const str
 	struct ferry_tcp_options options = FERRY_TCP_OPTIONS_INIT;
 	options.on_effect = tcp_on_effect;
 	options.on_effect_ctx = &effects;
-	options.packet_mark = NETLOCK_MARK;
+	options.packet_mark = NETLOCK_IMAGE_MARK;
 	options.bound_device = isk->opts->so_bound_dev && isk->opts->so_bound_dev[0] ? isk->opts->so_bound_dev : NULL;
 	options.mark = isk->opts->has_so_mark ? isk->opts->so_mark : 0;
 	if (ip && ip->has_freebind && ip->freebind)
@@ -389,10 +408,9 @@ static int tcp_arm(struct opener *o, struct tcp_plan *plan, int fd, struct ferry
 /* The lock that the dump left goes with the commit, too. Its entry is made first, so it is carried out last: harmless. */
 static int tcp_arm_unlock(struct opener *o, struct ferry_error *err)
 {
-	char id[37];
-	if (o->netlock)
+	char id[TCP_LOCK_ID_BYTES];
+	if (o->netlock || !tcp_plan_lock_id(o, id))
 		return 0;
-	image_dir_id_text(o->dir, id);
 	int r = warden_arm(o->warden, WARDEN_NET_UNLOCK, 0, WARDEN_ONCE_COMMITTED, id, sizeof(id));
 	return r < 0 ? error_errno(err, FERRY_ERROR_LIMIT, -r, "entering the network lock into the undo log") : 0;
 }
@@ -435,13 +453,14 @@ static bool tcp_is_paused(const struct plan_file *file)
 static void tcp_unlock(struct opener *o)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
-	char id[37];
-	image_dir_id_text(o->dir, id);
+	char id[TCP_LOCK_ID_BYTES];
+	int r = 0;
 	fault_effect(o->fault, "restore", "net-unlock");
-	int r = netlock_find_and_remove(-1, id, &err);
+	if (tcp_plan_lock_id(o, id))
+		r = netlock_find_and_remove(-1, id, &err);
 	fault_effect(o->fault, "restore", "net-unlock");
 	if (netlock_remove(take_ptr(o->netlock), r < 0 ? NULL : &err) < 0 || r < 0)
-		log_write(o->log, LOG_WARN, "restore", "inet", 0, "network lock '%s%s': %s", NETLOCK_PREFIX, id, err.message);
+		log_write(o->log, LOG_WARN, "restore", "inet", 0, "removing the network lock: %s", err.message);
 }
 
 void tcp_before_run(struct opener *o)

@@ -52,18 +52,25 @@ static int tcp_dead_queue(struct collect *c, const struct fd_view *view, struct 
 	return 0;
 }
 
+bool tcp_was_connected(int fd, unsigned state)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	return state == INET_CLOSED && poll(&p, 1, 0) > 0 && p.revents & POLLRDHUP;
+}
+
 int tcp_dead_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk, struct ferry_error *err)
 {
 	struct inet_snap *data = file->data;
 	struct pollfd p = {.fd = view->copy, .events = POLLRDHUP};
-	if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLRDHUP))
-		return 0; /* never was connected */
+	if (!tcp_was_connected(view->copy, isk->state))
+		return 0;
 	data->dead = record_new(&c->snap->arena, TcpStreamEntry, tcp_stream_entry);
 	if (!data->dead)
 		return error_memory(err);
 	record_set(isk, shutdown, SK_SHUTDOWN__READ);
 	record_set(data->extra, dead, true);
-	if (p.revents & POLLERR)
+	/* Asking which error it is would take it; a reset is by far the likeliest. */
+	if (poll(&p, 1, 0) > 0 && p.revents & POLLERR)
 		record_set(data->extra, error, ECONNRESET);
 	data->dead->mss_clamp = TCP_DEAD_MSS;
 	int r = tcp_dead_queue(c, view, data, err);

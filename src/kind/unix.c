@@ -29,6 +29,7 @@
 #include "image/file.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
 #include "kind/sockextra.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
@@ -195,11 +196,32 @@ static int unix_look_up(const struct fd_view *view, struct unix_scan **ret_scan,
 	return unix_scan_seen(view, scan, sock, err);
 }
 
-static int unix_check(const struct fd_view *view, const struct kind_options *options unused, struct ferry_error *err)
+/* Who has the other end, when that is somebody outside; unix_check_end() finds every such end, but not who has it. */
+static int unix_check_peer(const struct fd_view *view, struct unix_scan *scan, const struct unix_sock *sock,
+			   struct ferry_error *err)
 {
-	struct unix_scan *scan;
+	char who[64];
+	struct peer peer;
+	int r = sock->has_peer && sock->peer_inode ? peers_outside(view->peers, PEER_SOCKET, sock->peer_inode, &peer, err) : 0;
+	if (r <= 0)
+		return r;
+	fd_view_name(view, who, sizeof(who));
+	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
+		  "%s: a unix socket connected to fd %d of pid %d, which is outside of the tree", who, peer.fd, peer.pid);
+	error_hint(err, "dump from a process on that includes both ends, or let the program close the connection");
+	scan->seen->peer = 0;
+	return -ENOTSUP;
+}
+
+static int unix_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
+{
+	struct unix_scan *scan = NULL;
 	const struct unix_sock *sock;
-	return unix_look_up(view, &scan, &sock, err);
+	int r = unix_look_up(view, &scan, &sock, err);
+	if (r < 0 || !scan)
+		return r;
+	r = unix_check_peer(view, scan, sock, err);
+	return r < 0 || options->criu_compat ? r : peers_refuse(view, PEER_SOCKET, err);
 }
 
 static int unix_scan_sort(struct unix_scan *scan, struct ferry_error *err)

@@ -615,10 +615,9 @@ static int unix_finish_pair(struct opener *o, struct plan_file *a, int fd_a, str
 static int unix_finish_single(struct opener *o, struct plan_file *file, int fd, int other, struct ferry_error *err)
 {
 	const FerrySocketEntry *extra = unix_extra_of(file);
-	int r = unix_finish_pair(o, file, fd, NULL, other, err);
-	if (r >= 0 && extra && extra->has_error && send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EPIPE)
-		r = unix_failed(file, errno, "writing to", err);
-	return r;
+	if (extra && extra->has_error && send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		return unix_failed(file, errno, "writing to", err);
+	return unix_finish_pair(o, file, fd, NULL, other, err);
 }
 
 static bool unix_same_name(const UnixSkEntry *a, const UnixSkEntry *b)

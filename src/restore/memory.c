@@ -248,6 +248,8 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 			continue;
 		ret = memory_map_vma(r, t, vma, &runs, err);
 	}
+	if (ret >= 0 && fault_hit(r->fault, FAULT_MEMORY_FILL))
+		script_call(s, "filling memory (fault injected)", SYS_pread64, (uint64_t)-1, t->hole, 1, 0);
 	if (ret >= 0) {
 		memory_place_vdso(r, t, s);
 		ret = memory_set_mm(r, t, err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns building one TCP segment by hand and delivering it to this machine: raw(7) with IP_HDRINCL, IPV6_HDRINCL (4.5).
+ * Owns building one TCP segment by hand and delivering it to this machine: raw(7) with IP_HDRINCL, IPV6_HDRINCL (4.5); rtnetlink(7) RTM_GETROUTE to be sure that it stays here.
  *
  * The segment carries no timestamp: Linux accepts that on a connection with timestamps, and it leaves the peer's
  * recorded timestamp alone. Its window is zero, so that nothing leaves before the true window is set.
@@ -11,13 +11,17 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 /* After <netinet/in.h>, which they let define the addresses. */
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/rtnetlink.h>
 
 #include "base/cleanup.h"
 #include "tcp/socket.h"
+
+enum { ROUTE_WAIT_MS = 1000 };
 
 static uint32_t sum_bytes(uint32_t sum, const void *bytes, size_t n)
 {
@@ -100,7 +104,7 @@ size_t tcp_packet_build(const struct ferry_tcp *t, enum tcp_packet_kind kind,
 	return sizeof(ip) + sizeof(tcp);
 }
 
-static socklen_t destination(const struct ferry_tcp *t, struct sockaddr_storage *ret_to)
+static socklen_t destination(const struct ferry_tcp *t, uint32_t scope, struct sockaddr_storage *ret_to)
 {
 	size_t n;
 	const uint8_t *address = wire_address(t, t->local_addr, &n);
@@ -114,31 +118,86 @@ static socklen_t destination(const struct ferry_tcp *t, struct sockaddr_storage 
 	}
 	struct sockaddr_in6 *a = (struct sockaddr_in6 *)&to;
 	a->sin6_family = AF_INET6;
-	a->sin6_scope_id = t->scope_id;
 	memcpy(&a->sin6_addr, address, n);
+	a->sin6_scope_id = IN6_IS_ADDR_LINKLOCAL(&a->sin6_addr) ? scope : 0;
 	*ret_to = to;
 	return sizeof(*a);
 }
 
-int tcp_packet_inject(const struct ferry_tcp *t, enum tcp_packet_kind kind, uint32_t mark)
+/* Ask the routing table where a packet to this address would go: RTN_LOCAL and so on, or -errno. */
+static int route_type(const struct sockaddr_storage *to)
+{
+	const bool v4 = to->ss_family == AF_INET;
+	const size_t n = v4 ? 4 : 16;
+	struct {
+		struct nlmsghdr h;
+		struct rtmsg r;
+		struct rtattr oif;
+		uint32_t device;
+		struct rtattr dst;
+		uint8_t address[16];
+	} question = {
+		.h = {.nlmsg_len = (uint32_t)(offsetof(typeof(question), address) + n),
+		      .nlmsg_type = RTM_GETROUTE,
+		      .nlmsg_flags = NLM_F_REQUEST},
+		.r = {.rtm_family = (uint8_t)to->ss_family, .rtm_dst_len = (uint8_t)(8 * n)},
+		.oif = {.rta_len = RTA_LENGTH(sizeof(uint32_t)), .rta_type = RTA_OIF}, /* 0 = any */
+		.dst = {.rta_len = (uint16_t)RTA_LENGTH(n), .rta_type = RTA_DST},
+	};
+	union {
+		struct nlmsghdr h;
+		uint8_t bytes[4096];
+	} answer;
+	if (v4)
+		memcpy(question.address, &((const struct sockaddr_in *)to)->sin_addr, n);
+	else
+		memcpy(question.address, &((const struct sockaddr_in6 *)to)->sin6_addr, n);
+	question.device = v4 ? 0 : ((const struct sockaddr_in6 *)to)->sin6_scope_id;
+	_cleanup_close_ int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (fd < 0 || send(fd, &question, question.h.nlmsg_len, 0) < 0)
+		return -errno;
+	ssize_t got = recv(fd, &answer, sizeof(answer), 0);
+	if (got < 0)
+		return -errno;
+	if (answer.h.nlmsg_type == NLMSG_ERROR && (size_t)got >= NLMSG_LENGTH(sizeof(struct nlmsgerr)))
+		return ((const struct nlmsgerr *)NLMSG_DATA(&answer.h))->error;
+	if (answer.h.nlmsg_type != RTM_NEWROUTE || (size_t)got < NLMSG_LENGTH(sizeof(struct rtmsg)))
+		return -EBADMSG;
+	return ((const struct rtmsg *)NLMSG_DATA(&answer.h))->rtm_type;
+}
+
+/* The route of an IPv6 address comes a moment after the address itself. */
+static int wait_local(const struct sockaddr_storage *to)
+{
+	const struct timespec tick = {.tv_nsec = 1000 * 1000};
+	for (unsigned ms = 0; ms < ROUTE_WAIT_MS; ms++) {
+		int type = route_type(to);
+		if (type == RTN_LOCAL)
+			return 0;
+		if (type < 0 && type != -ENETUNREACH && type != -EHOSTUNREACH)
+			return type;
+		nanosleep(&tick, NULL);
+	}
+	return -EADDRNOTAVAIL;
+}
+
+int tcp_packet_inject(const struct ferry_tcp *t, enum tcp_packet_kind kind, uint32_t scope, uint32_t mark)
 {
 	uint8_t packet[TCP_PACKET_MAX];
 	struct sockaddr_storage to;
 	size_t n = tcp_packet_build(t, kind, packet);
-	socklen_t n_to = destination(t, &to);
+	socklen_t n_to = destination(t, scope, &to);
+	/* The packet must not leave the machine under the peer's name. */
+	int r = wait_local(&to);
+	if (r)
+		return r;
 	/* IPPROTO_RAW implies that we bring the IP header. */
-	_cleanup_close_ int probe = socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	_cleanup_close_ int fd = socket(to.ss_family, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
-	if (probe < 0 || fd < 0)
+	if (fd < 0)
 		return -errno;
-	/* Only a local address can be bound: the packet must not leave the machine under the peer's name. */
-	if (bind(probe, (const struct sockaddr *)&to, n_to) < 0)
-		return -errno;
-	if (mark) {
-		int r = socket_set(fd, SOL_SOCKET, SO_MARK, (int)mark);
-		if (r)
-			return r;
-	}
-	ssize_t sent = sendto(fd, packet, n, 0, (const struct sockaddr *)&to, n_to);
-	return sent < 0 ? -errno : 0;
+	if (mark)
+		r = socket_set(fd, SOL_SOCKET, SO_MARK, (int)mark);
+	if (!r && sendto(fd, packet, n, 0, (const struct sockaddr *)&to, n_to) < 0)
+		r = -errno;
+	return r;
 }

@@ -22,6 +22,8 @@ size_t tcp_packet_build(const struct ferry_tcp *t, enum tcp_packet_kind kind,
 
 /*
  * Build it and hand it to our own network stack, in the namespace of the calling thread. The local address must exist
- * there, else the packet would leave the machine: -EADDRNOTAVAIL. Needs CAP_NET_RAW. mark: 0 = none.
+ * there, else the packet would leave the machine: -EADDRNOTAVAIL. Needs CAP_NET_RAW. scope: interface index of a link-local
+ * address here. mark: 0 = none.
  */
-must_check int tcp_packet_inject(const struct ferry_tcp *t, enum tcp_packet_kind kind, uint32_t mark);
+must_check int tcp_packet_inject(const struct ferry_tcp *t, enum tcp_packet_kind kind, uint32_t scope,
+				 uint32_t mark);

@@ -31,6 +31,7 @@ enum {
 	WRITE_BYTES = 256 * 1024,
 	BUFFER_SLACK_BYTES = 4 << 20,
 	STATE_WAIT_MS = 2000,
+	CLOCK_LEAD_MS = 1000,
 };
 
 #ifndef IPV6_FREEBIND
@@ -41,6 +42,7 @@ struct rebuild {
 	const struct ferry_tcp *t;
 	const struct ferry_tcp_options *options;
 	char name[TCP_NAME_LEN];
+	uint32_t scope; /* interface index here, for link-local addresses */
 	int fd;
 	int sndbuf_bytes; /* as they were before they were raised for the queues */
 	int rcvbuf_bytes;
@@ -119,12 +121,30 @@ static int set(const struct rebuild *b, int level, int name, int value, const ch
 	return r ? tcp_fail(err, -r, what, b->name) : 0;
 }
 
+/* Whether the peer has to be heard once more; see packet.h. */
+static bool needs_packet(const struct ferry_tcp *t)
+{
+	return tcp_has_remote_fin(t) || t->state == FERRY_TCP_FIN_WAIT2;
+}
+
+/* Before connecting, as routes may depend on it; but last if packets are to come in through the loopback device. */
+static int bind_device(const struct rebuild *b, struct ferry_error *err)
+{
+	const char *device = b->options->bound_device;
+	if (!device)
+		return 0;
+	int r = socket_set_bytes(b->fd, SOL_SOCKET, SO_BINDTODEVICE, device, (socklen_t)strlen(device) + 1);
+	return r ? tcp_fail(err, -r, "setsockopt SO_BINDTODEVICE", b->name) : 0;
+}
+
 /* Options that decide where the socket can be bound and how its packets are routed. */
 static int set_binding(const struct rebuild *b, struct ferry_error *err)
 {
 	const struct ferry_tcp_options *o = b->options;
 	bool v6 = b->t->family == AF_INET6;
 	int r = v6 ? set(b, SOL_IPV6, IPV6_V6ONLY, b->t->v6only, "setsockopt IPV6_V6ONLY", err) : 0;
+	if (!r && !needs_packet(b->t))
+		r = bind_device(b, err);
 	if (!r && o->flags & FERRY_TCP_FREEBIND)
 		r = set(b, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, 1, "setsockopt FREEBIND",
 			err);
@@ -150,6 +170,18 @@ static int set_binding(const struct rebuild *b, struct ferry_error *err)
 }
 
 /*
+ * Beyond the system's limit only with CAP_NET_ADMIN in the first user namespace; root of another one gets as much as
+ * net.core.wmem_max and rmem_max allow. The kernel doubles what it is given.
+ */
+static int set_buffer(const struct rebuild *b, bool send, int bytes, struct ferry_error *err)
+{
+	int r = socket_set(b->fd, SOL_SOCKET, send ? SO_SNDBUFFORCE : SO_RCVBUFFORCE, bytes);
+	if (r == -EPERM)
+		r = socket_set(b->fd, SOL_SOCKET, send ? SO_SNDBUF : SO_RCVBUF, bytes);
+	return r ? tcp_fail(err, -r, send ? "setsockopt SO_SNDBUF" : "setsockopt SO_RCVBUF", b->name) : 0;
+}
+
+/*
  * The owner's buffer sizes, before connect(2): the receive buffer bounds the window that this socket will ever offer.
  * Setting a size also fixes it, which restore_buffers() undoes.
  */
@@ -159,11 +191,9 @@ static int set_buffers(struct rebuild *b, struct ferry_error *err)
 	int r = 0;
 	b->buf_lock = t->has_buf_lock ? t->buf_lock : 0;
 	if (t->sndbuf_bytes)
-		r = set(b, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(t->sndbuf_bytes, MAX_QUEUE_BYTES) / 2),
-			"setsockopt SO_SNDBUFFORCE", err);
+		r = set_buffer(b, true, (int)(MIN(t->sndbuf_bytes, MAX_QUEUE_BYTES) / 2), err);
 	if (!r && t->rcvbuf_bytes)
-		r = set(b, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(t->rcvbuf_bytes, MAX_QUEUE_BYTES) / 2),
-			"setsockopt SO_RCVBUFFORCE", err);
+		r = set_buffer(b, false, (int)(MIN(t->rcvbuf_bytes, MAX_QUEUE_BYTES) / 2), err);
 	if (!r)
 		r = socket_get(b->fd, SOL_SOCKET, SO_SNDBUF, &b->sndbuf_bytes);
 	if (!r)
@@ -171,22 +201,18 @@ static int set_buffers(struct rebuild *b, struct ferry_error *err)
 	return r;
 }
 
-/* Room for the queues and for what the kernel keeps beside each segment; the kernel doubles what it is given. */
+/* Room for the queues and for what the kernel keeps beside each segment. */
 static int raise_buffers(const struct rebuild *b, struct ferry_error *err)
 {
-	int snd = (int)b->t->outq.len + BUFFER_SLACK_BYTES;
-	int rcv = (int)b->t->inq.len + BUFFER_SLACK_BYTES;
-	int r = set(b, SOL_SOCKET, SO_SNDBUFFORCE, MIN(snd, INT32_MAX / 2), "setsockopt SO_SNDBUFFORCE", err);
-	return r ? r
-		 : set(b, SOL_SOCKET, SO_RCVBUFFORCE, MIN(rcv, INT32_MAX / 2), "setsockopt SO_RCVBUFFORCE",
-		       err);
+	int r = set_buffer(b, true, (int)b->t->outq.len + BUFFER_SLACK_BYTES, err);
+	return r ? r : set_buffer(b, false, (int)b->t->inq.len + BUFFER_SLACK_BYTES, err);
 }
 
 static int restore_buffers(const struct rebuild *b, struct ferry_error *err)
 {
-	int r = set(b, SOL_SOCKET, SO_SNDBUFFORCE, b->sndbuf_bytes / 2, "setsockopt SO_SNDBUFFORCE", err);
+	int r = set_buffer(b, true, b->sndbuf_bytes / 2, err);
 	if (!r)
-		r = set(b, SOL_SOCKET, SO_RCVBUFFORCE, b->rcvbuf_bytes / 2, "setsockopt SO_RCVBUFFORCE", err);
+		r = set_buffer(b, false, b->rcvbuf_bytes / 2, err);
 	/* Before Linux 5.14 the sizes stay fixed and no longer grow by themselves. */
 	if (!r)
 		(void)!socket_set(b->fd, SOL_SOCKET, SO_BUF_LOCK, b->buf_lock);
@@ -262,18 +288,10 @@ static int set_addresses(const struct rebuild *b, struct ferry_error *err)
 {
 	const struct ferry_tcp *t = b->t;
 	struct sockaddr_storage address;
-	uint32_t scope = t->scope_id;
-	if (b->options->bound_device) {
-		scope = if_nametoindex(b->options->bound_device);
-		if (!scope)
-			return error_errno(err, FERRY_ERROR_ADDRESS_TAKEN, ENODEV,
-					   "TCP connection %s: device '%s'", b->name,
-					   b->options->bound_device);
-	}
-	socklen_t n = fill_address(t, t->local_port, t->local_addr, scope, &address);
+	socklen_t n = fill_address(t, t->local_port, t->local_addr, b->scope, &address);
 	if (bind(b->fd, (const struct sockaddr *)&address, n) < 0)
 		return bind_failed(b, errno, err);
-	n = fill_address(t, t->remote_port, t->remote_addr, scope, &address);
+	n = fill_address(t, t->remote_port, t->remote_addr, b->scope, &address);
 	if (connect(b->fd, (const struct sockaddr *)&address, n) < 0)
 		return connect_failed(b, errno, err);
 	return 0;
@@ -299,10 +317,13 @@ static int set_negotiated(const struct rebuild *b, struct ferry_error *err)
 	if (!(t->tcp_options & FERRY_TCP_OPT_TIMESTAMPS) || !t->has_timestamp)
 		return 0;
 	/*
-	 * Since Linux 6.7 the lowest bit says that the clock counts microseconds. A value from an older kernel may have it by
+	 * Ahead of what was taken, since whoever took it may have read a clock that lagged: see take.c. Since Linux
+	 * 6.7 the lowest bit says that the clock counts microseconds. A value from an older kernel may have it by
 	 * chance; one tick later is as good for the peer, which only minds going back.
 	 */
-	uint32_t stamp = t->tcp_options & FERRY_TCP_OPT_USEC_TS ? t->timestamp | 1 : (t->timestamp + 1) & ~1u;
+	bool microseconds = t->tcp_options & FERRY_TCP_OPT_USEC_TS;
+	uint32_t stamp = t->timestamp + (microseconds ? CLOCK_LEAD_MS * 1000 : CLOCK_LEAD_MS);
+	stamp = microseconds ? stamp | 1 : (stamp + 1) & ~1u;
 	return set(b, SOL_TCP, TCP_TIMESTAMP, (int)stamp, "setsockopt TCP_TIMESTAMP", err);
 }
 
@@ -313,8 +334,13 @@ static int write_queue(const struct rebuild *b, const uint8_t *bytes, size_t n, 
 			send(b->fd, bytes, MIN(n, (size_t)WRITE_BYTES), MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (written < 0 && errno == EINTR)
 			continue;
-		if (written <= 0)
-			return tcp_fail(err, written < 0 ? errno : EIO, "writing a queue", b->name);
+		if (written <= 0) {
+			int code = written < 0 ? errno : EIO;
+			tcp_fail(err, code, "writing a queue", b->name);
+			if (code == EAGAIN || code == ENOMEM)
+				error_hint(err, "raise net.core.wmem_max and rmem_max, or net.ipv4.tcp_mem");
+			return -code;
+		}
 		bytes += written;
 		n -= (size_t)written;
 	}
@@ -390,7 +416,7 @@ static int wait_state(const struct rebuild *b, unsigned state, struct ferry_erro
 static int inject(const struct rebuild *b, enum tcp_packet_kind kind, unsigned state, struct ferry_error *err)
 {
 	tcp_effect(b->options, "tcp: repeat a packet of the peer");
-	int r = tcp_packet_inject(b->t, kind, b->options->packet_mark);
+	int r = tcp_packet_inject(b->t, kind, b->scope, b->options->packet_mark);
 	if (r) {
 		tcp_fail(err, -r, "repeating a packet of the peer", b->name);
 		error_hint(err,
@@ -494,11 +520,8 @@ static int finish(const struct rebuild *b, struct ferry_error *err)
 		r = restore_buffers(b, err);
 	if (!r && b->t->shutdown_read && shutdown(b->fd, SHUT_RD) < 0)
 		r = tcp_fail(err, errno, "shutdown", b->name);
-	/* Last: the packets that were repeated above came in through the loopback device. */
-	const char *device = b->options->bound_device;
-	if (!r && device)
-		r = socket_set_bytes(b->fd, SOL_SOCKET, SO_BINDTODEVICE, device,
-				     (socklen_t)strlen(device) + 1);
+	if (!r && needs_packet(b->t))
+		r = bind_device(b, err);
 	if (!r && b->options->flags & FERRY_TCP_NONBLOCK && fcntl(b->fd, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
 		r = -errno;
 	return r ? tcp_fail(err, -r, "finishing it", b->name) : 0;
@@ -511,6 +534,17 @@ static const rebuild_step rebuild_steps[] = {
 	set_binding,   set_sequences,     set_addresses,   set_negotiated, set_owner_options,
 	raise_buffers, rebuild_receiving, rebuild_sending, finish,
 };
+
+/* A device is named by the caller: its number differs from where the connection was taken. */
+static int find_scope(struct rebuild *b, struct ferry_error *err)
+{
+	const char *device = b->options->bound_device;
+	b->scope = device ? if_nametoindex(device) : b->t->scope_id;
+	if (device && !b->scope)
+		return error_errno(err, FERRY_ERROR_ADDRESS_TAKEN, ENODEV, "TCP connection %s: device '%s'",
+				   b->name, device);
+	return 0;
+}
 
 static int rebuild_open(struct rebuild *b, struct ferry_error *err)
 {
@@ -536,6 +570,8 @@ int ferry_tcp_rebuild(const struct ferry_tcp *state, const struct ferry_tcp_opti
 	struct rebuild b = {.t = state, .options = options, .fd = -EBADF};
 	tcp_name(state, b.name);
 	int r = check_rebuildable(&b, err);
+	if (!r)
+		r = find_scope(&b, err);
 	if (!r)
 		r = rebuild_open(&b, err);
 	for (size_t i = 0; !r && i < ARRAY_SIZE(rebuild_steps); i++)

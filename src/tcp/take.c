@@ -27,6 +27,8 @@ enum { TAKE_ATTEMPTS = 64 };
 /* Room beyond what the send queue should hold, for bytes of its first segment that were acknowledged in part. */
 enum { OUTQ_SLACK_BYTES = 64 * 1024 };
 
+enum { SEGMENT_MAX_BYTES = 64 * 1024, CLOCK_LEAD_MS = 1000, CLOCK_LEAD_MAX_MS = 10000 };
+
 /* Everything that a packet from the peer, or a timer, can change. */
 struct take_facts {
 	uint32_t inq_seq;
@@ -142,6 +144,10 @@ static void account_fin(struct take_facts *f)
 		f->outq_len--;
 }
 
+/*
+ * How much was sent is asked for before the send queue is selected for the first time: while it is, anything that makes the
+ * kernel want to send (an acknowledgement, the pacing timer) makes it mark all bytes as sent without sending them.
+ */
 static int read_facts(int fd, struct take_facts *ret_facts)
 {
 	struct take_facts f = {0};
@@ -154,6 +160,12 @@ static int read_facts(int fd, struct take_facts *ret_facts)
 	f.options = info.tcpi_options;
 	f.snd_wscale = info.tcpi_snd_wscale;
 	f.rcv_wscale = info.tcpi_rcv_wscale;
+	if (ioctl(fd, SIOCOUTQNSD, &value) < 0)
+		return -errno;
+	f.unsent_len = (uint32_t)value;
+	if (ioctl(fd, SIOCOUTQ, &value) < 0)
+		return -errno;
+	f.outq_len = (uint32_t)value;
 	r = repair_queue(fd, TCP_RECV_QUEUE);
 	if (!r)
 		r = socket_get(fd, SOL_TCP, TCP_QUEUE_SEQ, &value);
@@ -170,12 +182,6 @@ static int read_facts(int fd, struct take_facts *ret_facts)
 	if (r || r2)
 		return r ? r : r2;
 	f.outq_seq = (uint32_t)value;
-	if (ioctl(fd, SIOCOUTQ, &value) < 0)
-		return -errno;
-	f.outq_len = (uint32_t)value;
-	if (ioctl(fd, SIOCOUTQNSD, &value) < 0)
-		return -errno;
-	f.unsent_len = (uint32_t)value;
 	account_fin(&f);
 	*ret_facts = f;
 	return 0;
@@ -270,12 +276,30 @@ static void apply_facts(const struct take_facts *f, struct ferry_tcp *t)
 	t->unsent_len = f->unsent_len - t->fin_unsent;
 }
 
-/* One try at a picture in which nothing moved; -EAGAIN when something did. */
-static int read_moving(int fd, struct ferry_tcp *t)
+static bool same_outq(const struct take_facts *a, const struct take_facts *b)
+{
+	return a->outq_seq == b->outq_seq && a->outq_len == b->outq_len;
+}
+
+/* Sent or not is left out: see read_facts(). */
+static bool facts_agree(const struct take_facts *a, const struct take_facts *b)
+{
+	struct take_facts like_a = *b;
+	like_a.unsent_len = a->unsent_len;
+	return !memcmp(a, &like_a, sizeof(*a));
+}
+
+/*
+ * One try at a picture in which nothing moved; -EAGAIN when something did. first: the facts of the first try, the only ones
+ * from before the send queue was ever selected.
+ */
+static int read_moving(int fd, struct take_facts *first, bool is_first, struct ferry_tcp *t)
 {
 	struct take_facts before;
 	struct take_facts after;
 	int r = read_facts(fd, &before);
+	if (!r && is_first)
+		*first = before;
 	if (!r)
 		r = read_inq(fd, &before, &t->inq);
 	if (!r)
@@ -284,12 +308,14 @@ static int read_moving(int fd, struct ferry_tcp *t)
 		r = read_window(fd, t);
 	if (!r)
 		r = read_facts(fd, &after);
-	if (!r && memcmp(&before, &after, sizeof(before)) != 0)
+	if (!r && !facts_agree(&before, &after))
 		r = -EAGAIN;
 	if (r) {
 		drop_queues(t);
 		return r;
 	}
+	if (same_outq(first, &before))
+		before.unsent_len = first->unsent_len;
 	apply_facts(&before, t);
 	return 0;
 }
@@ -317,6 +343,31 @@ static int refuse_urgent(int fd, const struct ferry_tcp_options *options)
 	return inlined > plain ? -EOPNOTSUPP : 0;
 }
 
+/*
+ * The clock may lag behind the timestamps that were sent: packets of a paced connection, acknowledgements too, carry the time at
+ * which its next segment is to leave, up to two segments of 64 KiB ahead at a rate that may have changed since. A
+ * rebuilt connection that went back would be ignored by its peer (PAWS) until it caught up; going forward harms nobody.
+ */
+static uint32_t timestamp_lead(const struct tcp_info *info)
+{
+	uint64_t ms = CLOCK_LEAD_MS;
+	if (info->tcpi_pacing_rate)
+		ms += 2ULL * SEGMENT_MAX_BYTES * 1000 / info->tcpi_pacing_rate;
+	ms = MIN(ms, (uint64_t)CLOCK_LEAD_MAX_MS);
+	return (uint32_t)(info->tcpi_options & FERRY_TCP_OPT_USEC_TS ? ms * 1000 : ms);
+}
+
+static void read_timestamp(int fd, struct ferry_tcp *t)
+{
+	struct tcp_info info;
+	int timestamp;
+	if (socket_info(fd, &info) || socket_get(fd, SOL_TCP, TCP_TIMESTAMP, &timestamp))
+		return;
+	/* An even number: the lowest bit is the unit's. */
+	t->timestamp = (uint32_t)timestamp + (timestamp_lead(&info) & ~1u);
+	t->has_timestamp = 1;
+}
+
 static int read_all(int fd, const struct ferry_tcp_options *options, struct ferry_tcp *t)
 {
 	int r = t->undo.oobinline ? 0 : refuse_urgent(fd, options);
@@ -329,16 +380,13 @@ static int read_all(int fd, const struct ferry_tcp_options *options, struct ferr
 	if (r)
 		return r;
 	read_extras(fd, t);
+	struct take_facts first = {0};
 	r = -EAGAIN;
 	for (unsigned i = 0; i < TAKE_ATTEMPTS && r == -EAGAIN; i++)
-		r = read_moving(fd, t);
+		r = read_moving(fd, &first, i == 0, t);
 	if (r)
 		return r;
-	int timestamp;
-	if (!socket_get(fd, SOL_TCP, TCP_TIMESTAMP, &timestamp)) {
-		t->timestamp = (uint32_t)timestamp;
-		t->has_timestamp = 1;
-	}
+	read_timestamp(fd, t);
 	return 0;
 }
 

@@ -34,22 +34,19 @@ static struct timer {
 	bool more;  /* only with "more" */
 	int fd;
 	int64_t left_ns;
+	int64_t seen_at_ns; /* when that much was left, on the clock that the timer follows */
 } timers[] = {
-	{"monotonic", CLOCK_MONOTONIC, LONG, 0, TFD_NONBLOCK, 5000, 0, false, false, -1, 0},
-	{"realtime", CLOCK_REALTIME, LONG, 0, TFD_CLOEXEC, 6000, 250000000, false, false, -1, 0},
-	{"boottime", CLOCK_BOOTTIME, LONG, 0, 0, 7000, 0, false, false, -1, 0},
-	{"realtime alarm", CLOCK_REALTIME_ALARM, LONG, 0, 0, 8000, 0, true, false, -1, 0},
-	{"boottime alarm", CLOCK_BOOTTIME_ALARM, LONG, 0, 0, 9000, 0, true, false, -1, 0},
-	{"absolute", CLOCK_MONOTONIC, LONG, TFD_TIMER_ABSTIME, 0, 3000, 0, false, true, -1, 0},
+	{"monotonic", CLOCK_MONOTONIC, LONG, 0, TFD_NONBLOCK, 5000, 0, false, false, -1, 0, 0},
+	{"realtime", CLOCK_REALTIME, LONG, 0, TFD_CLOEXEC, 6000, 250000000, false, false, -1, 0, 0},
+	{"boottime", CLOCK_BOOTTIME, LONG, 0, 0, 7000, 0, false, false, -1, 0, 0},
+	{"realtime alarm", CLOCK_REALTIME_ALARM, LONG, 0, 0, 8000, 0, true, false, -1, 0, 0},
+	{"boottime alarm", CLOCK_BOOTTIME_ALARM, LONG, 0, 0, 9000, 0, true, false, -1, 0, 0},
+	{"absolute", CLOCK_MONOTONIC, LONG, TFD_TIMER_ABSTIME, 0, 3000, 0, false, true, -1, 0, 0},
 	{"cancel on set", CLOCK_REALTIME, LONG, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, 0, 4000, 0,
-	 false, true, -1, 0},
-	{"ticking", CLOCK_MONOTONIC, TICKING, 0, TFD_NONBLOCK, 0, TICK_NS, false, true, -1, 0},
-	{"expired", CLOCK_BOOTTIME, EXPIRED, 0, TFD_NONBLOCK, 0, 0, false, false, -1, 0},
-	{"disarmed", CLOCK_MONOTONIC, DISARMED, 0, TFD_NONBLOCK, 0, 0, false, false, -1, 0},
-};
-
-struct state {
-	int64_t seen_at_ns;
+	 false, true, -1, 0, 0},
+	{"ticking", CLOCK_MONOTONIC, TICKING, 0, TFD_NONBLOCK, 0, TICK_NS, false, true, -1, 0, 0},
+	{"expired", CLOCK_BOOTTIME, EXPIRED, 0, TFD_NONBLOCK, 0, 0, false, false, -1, 0, 0},
+	{"disarmed", CLOCK_MONOTONIC, DISARMED, 0, TFD_NONBLOCK, 0, 0, false, false, -1, 0, 0},
 };
 
 static int64_t to_ns(const struct timespec *t)
@@ -57,11 +54,13 @@ static int64_t to_ns(const struct timespec *t)
 	return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
 }
 
-static int64_t now_ns(void)
+/* Only an absolute timer follows the time of day, which goes on while the program does not. */
+static int64_t now_ns(const struct timer *timer)
 {
+	bool of_day = timer->clock == CLOCK_REALTIME && timer->set_flags & TFD_TIMER_ABSTIME;
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(of_day ? CLOCK_REALTIME : CLOCK_MONOTONIC, &t);
 	return to_ns(&t);
 }
 
@@ -99,15 +98,15 @@ static void timer_make(struct timer *t)
 	must(timerfd_settime(t->fd, t->set_flags, &spec, NULL));
 }
 
-static void look(struct state *s)
+static void look(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++) {
 		struct itimerspec now = {0};
 		if (timers[i].fd >= 0)
 			timerfd_gettime(timers[i].fd, &now);
 		timers[i].left_ns = to_ns(&now.it_value);
+		timers[i].seen_at_ns = now_ns(&timers[i]);
 	}
-	s->seen_at_ns = now_ns();
 }
 
 static void verify_long(struct program *p, const struct timer *t, int64_t left, int64_t passed)
@@ -116,6 +115,10 @@ static void verify_long(struct program *p, const struct timer *t, int64_t left, 
 	       (long long)t->left_ns);
 	expect(p, t->left_ns - left <= passed + 50000000, "%s: %lld ns went by in %lld", t->name,
 	       (long long)(t->left_ns - left), (long long)passed);
+	/* An absolute timer keeps its date. */
+	expect(p, !(t->set_flags & TFD_TIMER_ABSTIME) || t->left_ns - left >= passed - 50000000,
+	       "%s: only %lld ns went by in %lld", t->name, (long long)(t->left_ns - left),
+	       (long long)passed);
 	expect_same(p, "unread expirations", fdinfo_number(t->fd, "ticks: %llu"), 0);
 }
 
@@ -131,7 +134,7 @@ static void verify_ticking(struct program *p, const struct timer *t)
 	expect(p, sum >= 4, "%s: no more ticks", t->name);
 }
 
-static void timer_verify(struct program *p, const struct timer *t, int64_t seen_at_ns)
+static void timer_verify(struct program *p, const struct timer *t)
 {
 	struct itimerspec now = {0};
 
@@ -142,7 +145,7 @@ static void timer_verify(struct program *p, const struct timer *t, int64_t seen_
 	expect_same(p, "O_NONBLOCK", fcntl(t->fd, F_GETFL) & O_NONBLOCK, t->flags & TFD_NONBLOCK);
 	expect_same(p, "close-on-exec", fcntl(t->fd, F_GETFD), t->flags & TFD_CLOEXEC ? FD_CLOEXEC : 0);
 	if (t->use == LONG)
-		verify_long(p, t, to_ns(&now.it_value), now_ns() - seen_at_ns);
+		verify_long(p, t, to_ns(&now.it_value), now_ns(t) - t->seen_at_ns);
 	if (t->use == TICKING)
 		verify_ticking(p, t);
 	if (t->use == EXPIRED)
@@ -153,12 +156,11 @@ static void timer_verify(struct program *p, const struct timer *t, int64_t seen_
 
 static void verify(struct program *p, void *state)
 {
-	struct state *s = state;
-
+	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++)
 		if (timers[i].fd >= 0)
-			timer_verify(p, &timers[i], s->seen_at_ns);
-	look(s);
+			timer_verify(p, &timers[i]);
+	look();
 }
 
 static void finish(struct program *p, void *state)
@@ -188,7 +190,6 @@ int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil, .finish = finish};
 	struct program p;
-	struct state s;
 
 	program_start(&p, argc, argv);
 	bool alarms = program_told(argc, argv, "alarm");
@@ -196,6 +197,6 @@ int main(int argc, char **argv)
 		if ((alarms || !timers[i].alarm) && (p.more || !timers[i].more))
 			timer_make(&timers[i]);
 	sleep_ms(5);
-	look(&s);
-	return program_serve(&p, &ops, &s);
+	look();
+	return program_serve(&p, &ops, NULL);
 }

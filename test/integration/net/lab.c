@@ -96,9 +96,10 @@ void lab_sysctl(const char *name, const char *value)
 
 long lab_counter(const char *group, const char *name)
 {
-	char names[1024];
-	char values[1024];
-	FILE *f = fopen("/proc/thread-self/net/snmp", "re");
+	char names[8192];
+	char values[8192];
+	bool extended = strcmp(group, "TcpExt") == 0;
+	FILE *f = fopen(extended ? "/proc/thread-self/net/netstat" : "/proc/thread-self/net/snmp", "re");
 	assert_non_null(f);
 	while (fgets(names, sizeof(names), f) && fgets(values, sizeof(values), f)) {
 		if (strncmp(names, group, strlen(group)) != 0 || names[strlen(group)] != ':')
@@ -125,11 +126,16 @@ long lab_counter(const char *group, const char *name)
 	return -1;
 }
 
-uint64_t lab_now_ms(void)
+uint64_t lab_now_us(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t lab_now_ms(void)
+{
+	return lab_now_us() / 1000;
 }
 
 /* A byte of a stream from its position alone. */
@@ -157,7 +163,8 @@ static void stream_check(uint64_t seed, uint64_t position, const uint8_t *bytes,
 
 static socklen_t pair_address(enum family family, bool for_listener, struct sockaddr_storage *ret)
 {
-	bool v4 = family == V4 || (family == MAPPED && for_listener) || (family == MAPPED_LISTEN && !for_listener);
+	bool v4 = family == V4 || (family == MAPPED && for_listener) ||
+		  (family == MAPPED_LISTEN && !for_listener);
 	memset(ret, 0, sizeof(*ret));
 	if (v4) {
 		struct sockaddr_in *a = (struct sockaddr_in *)ret;
@@ -174,7 +181,8 @@ static socklen_t pair_address(enum family family, bool for_listener, struct sock
 
 static uint16_t *address_port(struct sockaddr_storage *a)
 {
-	return a->ss_family == AF_INET ? &((struct sockaddr_in *)a)->sin_port : &((struct sockaddr_in6 *)a)->sin6_port;
+	return a->ss_family == AF_INET ? &((struct sockaddr_in *)a)->sin_port
+				       : &((struct sockaddr_in6 *)a)->sin6_port;
 }
 
 static void set_int(int fd, int level, int name, int value)
@@ -183,7 +191,8 @@ static void set_int(int fd, int level, int name, int value)
 		assert_int_equal(setsockopt(fd, level, name, &value, sizeof(value)), 0);
 }
 
-void pair_open(enum family family, bool a_connects, const struct pair_options *options, struct end *a, struct end *b)
+void pair_open(enum family family, bool a_connects, const struct pair_options *options, struct end *a,
+	       struct end *b)
 {
 	static const struct pair_options none;
 	static uint64_t seed;
@@ -344,9 +353,10 @@ void pair_exchange(struct end *a, struct end *b, size_t n)
 		if (b->sent < b_goal)
 			p[1].events |= POLLOUT;
 		if (poll(p, 2, PATIENCE_MS) <= 0 || lab_now_ms() > deadline)
-			fail_msg("the streams stand still: a sent %llu received %llu, b sent %llu received %llu",
-				 (unsigned long long)a->sent, (unsigned long long)a->received,
-				 (unsigned long long)b->sent, (unsigned long long)b->received);
+			fail_msg(
+				"the streams stand still: a sent %llu received %llu, b sent %llu received %llu",
+				(unsigned long long)a->sent, (unsigned long long)a->received,
+				(unsigned long long)b->sent, (unsigned long long)b->received);
 	}
 }
 
@@ -372,9 +382,8 @@ void end_wait_state(const struct end *e, unsigned state)
 	assert_string_equal(ferry_tcp_state_name(end_state(e)), ferry_tcp_state_name(state));
 }
 
-void end_lock(const struct end *e, struct netlock **ret_lock)
+void end_locate(const struct end *e, struct netlock_tcp *ret_connection)
 {
-	struct ferry_error err = FERRY_ERROR_INIT;
 	struct sockaddr_storage local;
 	struct sockaddr_storage remote;
 	socklen_t n = sizeof(local);
@@ -392,6 +401,14 @@ void end_lock(const struct end *e, struct netlock **ret_lock)
 		memcpy(c.local_addr, &((struct sockaddr_in6 *)&local)->sin6_addr, 16);
 		memcpy(c.remote_addr, &((struct sockaddr_in6 *)&remote)->sin6_addr, 16);
 	}
+	*ret_connection = c;
+}
+
+static void end_lock(const struct end *e, struct netlock **ret_lock)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct netlock_tcp c;
+	end_locate(e, &c);
 	assert_ferry(netlock_open(-1, NETLOCK_OWNED, "lab", NETLOCK_MARK, ret_lock, &err), &err);
 	assert_ferry(netlock_add_tcp(*ret_lock, &c, 1, &err), &err);
 }
@@ -446,8 +463,9 @@ void end_move(struct end *e, struct ferry_tcp *ret_state)
 	options.flags = FERRY_TCP_PAUSE;
 	options.packet_mark = NETLOCK_MARK;
 	end_lock(e, &lock);
-	assert_ferry(ferry_tcp_take(e->fd, &options, &t, &err), &err);
+	/* Before: taking makes the old socket believe that everything was sent. */
 	struct figures before = end_figures(e);
+	assert_ferry(ferry_tcp_take(e->fd, &options, &t, &err), &err);
 	assert_ferry(ferry_tcp_close_silently(e->fd, &err), &err);
 	options.flags = 0;
 	e->fd = -1;

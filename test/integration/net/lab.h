@@ -34,10 +34,11 @@ void lab_read(char *text, size_t n, const char *fmt, ...) __attribute__((format(
 /* Write a sysctl of the current namespace: "net/ipv4/tcp_sack". */
 void lab_sysctl(const char *name, const char *value);
 
-/* One counter of /proc/net/snmp in the current namespace: lab_counter("Tcp", "OutRsts"). */
+/* One counter of /proc/net/snmp or netstat in the current namespace: lab_counter("Tcp", "OutRsts"). */
 long lab_counter(const char *group, const char *name);
 
 uint64_t lab_now_ms(void);
+uint64_t lab_now_us(void);
 
 /* One end of a connection. The bytes it sends follow its own seed, those it receives the peer's. */
 struct end {
@@ -58,7 +59,8 @@ struct pair_options {
 };
 
 /* Connect a to b over loopback; a is the accepted end unless 'a_connects'. */
-void pair_open(enum family family, bool a_connects, const struct pair_options *options, struct end *a, struct end *b);
+void pair_open(enum family family, bool a_connects, const struct pair_options *options, struct end *a,
+	       struct end *b);
 void pair_close(struct end *a, struct end *b);
 
 /* Send n bytes, receive and check n bytes; both must succeed within a few seconds. */
@@ -86,9 +88,9 @@ int end_queue(const struct end *e, unsigned long request); /* SIOCINQ, SIOCOUTQ,
 /* Wait up to 5 s until the end is in this state. */
 void end_wait_state(const struct end *e, unsigned state);
 
-/* Lock the connection of this end. */
-struct netlock;
-void end_lock(const struct end *e, struct netlock **ret_lock);
+/* Where the connection of this end is, for a lock. */
+struct netlock_tcp;
+void end_locate(const struct end *e, struct netlock_tcp *ret_connection);
 
 /*
  * Packets to this end are lost on the wire from now on, the sender not knowing; end_lose_nothing() ends that. The rule is the
@@ -104,9 +106,9 @@ void end_lose_nothing(void);
 void end_move(struct end *e, struct ferry_tcp *ret_state);
 
 /* Assert that a call of ours succeeded, printing its error otherwise. */
-#define assert_ferry(call, err)                                                                  \
-	do {                                                                                     \
-		int assert_r_ = (call);                                                          \
-		if (assert_r_ < 0)                                                               \
+#define assert_ferry(call, err)                                                                     \
+	do {                                                                                        \
+		int assert_r_ = (call);                                                             \
+		if (assert_r_ < 0)                                                                  \
 			fail_msg("%s: %d: %s (%s)", #call, assert_r_, (err)->message, (err)->hint); \
 	} while (0)

@@ -220,7 +220,8 @@ static void test_states(void **state)
 
 static void test_states_without_options(void **state)
 {
-	static const char *const names[] = {"net/ipv4/tcp_timestamps", "net/ipv4/tcp_sack", "net/ipv4/tcp_window_scaling"};
+	static const char *const names[] = {"net/ipv4/tcp_timestamps", "net/ipv4/tcp_sack",
+					    "net/ipv4/tcp_window_scaling"};
 	(void)state;
 	for (unsigned i = 0; i < 3; i++)
 		lab_sysctl(names[i], "0");

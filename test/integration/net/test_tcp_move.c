@@ -7,11 +7,14 @@
 #include "lab.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { GENERATIONS = 2, AFTER_BYTES = 3 << 20, BIG_BYTES = 8 << 20 };
@@ -19,7 +22,8 @@ enum { GENERATIONS = 2, AFTER_BYTES = 3 << 20, BIG_BYTES = 8 << 20 };
 /* How the next connection is prepared, in words, for messages. */
 static void say(enum family family, bool a_connects, const char *what)
 {
-	print_message("%s, %s end: %s\n", family_names[family], a_connects ? "connecting" : "accepting", what);
+	print_message("%s, %s end: %s\n", family_names[family], a_connects ? "connecting" : "accepting",
+		      what);
 }
 
 static void for_each_kind(const char *what, const struct pair_options *options,
@@ -107,8 +111,9 @@ static void check_options(struct end *a, struct end *b)
 		int name;
 		int value;
 	} options[] = {
-		{SOL_TCP, TCP_NODELAY, 1},	{SOL_TCP, TCP_KEEPIDLE, 77}, {SOL_TCP, TCP_KEEPINTVL, 7},
-		{SOL_TCP, TCP_KEEPCNT, 4},	{SOL_SOCKET, SO_KEEPALIVE, 1}, {SOL_TCP, TCP_USER_TIMEOUT, 4321},
+		{SOL_TCP, TCP_NODELAY, 1},           {SOL_TCP, TCP_KEEPIDLE, 77},
+		{SOL_TCP, TCP_KEEPINTVL, 7},         {SOL_TCP, TCP_KEEPCNT, 4},
+		{SOL_SOCKET, SO_KEEPALIVE, 1},       {SOL_TCP, TCP_USER_TIMEOUT, 4321},
 		{SOL_TCP, TCP_NOTSENT_LOWAT, 12345}, {SOL_SOCKET, SO_REUSEADDR, 1},
 	};
 	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
@@ -147,6 +152,47 @@ static void corked(struct end *a, struct end *b)
 	end_receive(b, 10);
 	assert_int_equal(setsockopt(a->fd, SOL_TCP, TCP_CORK, &zero, sizeof(zero)), 0);
 	pair_exchange(a, b, AFTER_BYTES);
+}
+
+/*
+ * A paced connection sends by a timer that does not stop for repair mode, and its timestamps run ahead of the clock: neither
+ * may make the rebuilt one believe that bytes were sent which were not, nor go back in time for its peer.
+ */
+static void paced(struct end *a, struct end *b, unsigned rate, size_t bytes, int moves)
+{
+	long old_segments = lab_counter("TcpExt", "PAWSEstab");
+	int with_unsent = 0;
+	for (int i = 0; i < moves; i++) {
+		struct ferry_tcp t = FERRY_TCP_INIT;
+		assert_int_equal(setsockopt(a->fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate)), 0);
+		end_send(a, bytes);
+		usleep((useconds_t)(i % 10 * 977));
+		/* Acknowledgements are not paced, but carry the time of the next segment. */
+		end_send(b, 400000);
+		end_receive(a, 400000);
+		end_move(a, &t);
+		with_unsent += t.unsent_len > 0;
+		ferry_tcp_release(&t);
+		end_send(b, 1000);
+		end_receive(a, 1000);
+		end_catch_up(b, a);
+	}
+	assert_true(with_unsent >= moves / 4);
+	assert_int_equal(lab_counter("TcpExt", "PAWSEstab"), old_segments);
+}
+
+static void paced_slowly(struct end *a, struct end *b)
+{
+	/* The first ten segments are not paced. */
+	paced(a, b, 2 << 20, 900000, 5);
+}
+
+/* The timer fires while the queue is read. */
+static void paced_fast(struct end *a, struct end *b)
+{
+	int size = 4 * BIG_BYTES;
+	assert_int_equal(setsockopt(a->fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)), 0);
+	paced(a, b, 200 << 20, BIG_BYTES / 2, 10);
 }
 
 static void buffers_grow(struct end *a, struct end *b)
@@ -227,6 +273,14 @@ static void test_cork(void **state)
 	for_each_kind("corked", NULL, corked);
 }
 
+static void test_paced(void **state)
+{
+	const struct pair_options options = {.b_rcvbuf = 4 * BIG_BYTES};
+	(void)state;
+	for_each_kind("paced slowly", NULL, paced_slowly);
+	for_each_kind("paced fast", &options, paced_fast);
+}
+
 static void test_buffers(void **state)
 {
 	(void)state;
@@ -258,12 +312,14 @@ static void test_tiny_windows(void **state)
 /* Each option of the handshake switched off alone, and all of them. */
 static void test_negotiated(void **state)
 {
-	static const char *const names[] = {"net/ipv4/tcp_timestamps", "net/ipv4/tcp_sack", "net/ipv4/tcp_window_scaling"};
+	static const char *const names[] = {"net/ipv4/tcp_timestamps", "net/ipv4/tcp_sack",
+					    "net/ipv4/tcp_window_scaling"};
 	(void)state;
 	for (unsigned off = 1; off < 8; off++) {
 		for (unsigned i = 0; i < 3; i++)
 			lab_sysctl(names[i], off & 1u << i ? "0" : "1");
-		print_message("timestamps %d, SACK %d, window scaling %d\n", !(off & 1), !(off & 2), !(off & 4));
+		print_message("timestamps %d, SACK %d, window scaling %d\n", !(off & 1), !(off & 2),
+			      !(off & 4));
 		for_each_kind("after traffic", NULL, after_traffic);
 		for_each_kind("both windows closed", NULL, unsent_both_ways);
 	}
@@ -274,7 +330,8 @@ static void test_negotiated(void **state)
 /* The namespace it is rebuilt in has other defaults than the one where it began. */
 static void test_other_defaults(void **state)
 {
-	static const char *const names[] = {"net/ipv4/tcp_timestamps", "net/ipv4/tcp_sack", "net/ipv4/tcp_window_scaling"};
+	static const char *const names[] = {"net/ipv4/tcp_timestamps", "net/ipv4/tcp_sack",
+					    "net/ipv4/tcp_window_scaling"};
 	struct end a;
 	struct end b;
 	(void)state;
@@ -298,6 +355,45 @@ static void test_other_defaults(void **state)
 		lab_sysctl(names[i], "1");
 }
 
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		_exit(2);
+	close(fd);
+}
+
+/* Root of a user namespace has all it takes over that namespace's own network, except boundless buffers. */
+static void test_user_namespace(void **state)
+{
+	(void)state;
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		struct end a;
+		struct end b;
+		if (unshare(CLONE_NEWUSER))
+			_exit(77);
+		write_file("/proc/self/setgroups", "deny");
+		write_file("/proc/self/uid_map", "0 0 1");
+		write_file("/proc/self/gid_map", "0 0 1");
+		lab_enter();
+		for (int family = 0; family < FAMILIES; family++) {
+			pair_open((enum family)family, false, NULL, &a, &b);
+			unsent_both_ways(&a, &b);
+			pair_close(&a, &b);
+		}
+		_exit(0);
+	}
+	int status = 0;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		print_message("no user namespaces here\n");
+	else
+		assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void test_nothing_left(void **state)
 {
 	char text[256];
@@ -317,12 +413,20 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_idle),		  cmocka_unit_test(test_after_traffic),
-		cmocka_unit_test(test_unread),		  cmocka_unit_test(test_unsent),
-		cmocka_unit_test(test_unsent_both_ways), cmocka_unit_test(test_options),
-		cmocka_unit_test(test_cork),		  cmocka_unit_test(test_buffers),
-		cmocka_unit_test(test_big),		  cmocka_unit_test(test_tiny_windows),
-		cmocka_unit_test(test_negotiated),	  cmocka_unit_test(test_other_defaults),
+		cmocka_unit_test(test_idle),
+		cmocka_unit_test(test_after_traffic),
+		cmocka_unit_test(test_unread),
+		cmocka_unit_test(test_unsent),
+		cmocka_unit_test(test_unsent_both_ways),
+		cmocka_unit_test(test_options),
+		cmocka_unit_test(test_cork),
+		cmocka_unit_test(test_paced),
+		cmocka_unit_test(test_buffers),
+		cmocka_unit_test(test_big),
+		cmocka_unit_test(test_tiny_windows),
+		cmocka_unit_test(test_negotiated),
+		cmocka_unit_test(test_other_defaults),
+		cmocka_unit_test(test_user_namespace),
 		cmocka_unit_test(test_nothing_left),
 	};
 	return cmocka_run_group_tests_name("tcp-move", tests, setup, NULL);

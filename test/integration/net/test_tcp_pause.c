@@ -85,7 +85,8 @@ static void test_thousand_takes(void **state)
 {
 	struct end a;
 	struct end b;
-	struct owner owners[2] = {{&a, PTHREAD_MUTEX_INITIALIZER, 0, false}, {&b, PTHREAD_MUTEX_INITIALIZER, 0, false}};
+	struct owner owners[2] = {{&a, PTHREAD_MUTEX_INITIALIZER, 0, false},
+				  {&b, PTHREAD_MUTEX_INITIALIZER, 0, false}};
 	pthread_t threads[2];
 	uint64_t busy = 0;
 	(void)state;
@@ -161,8 +162,8 @@ static void test_takes_under_fire(void **state)
 		while (pthread_tryjoin_np(thread, NULL) && lab_now_ms() < deadline)
 			end_receive(&a, 1000 * (a.received + 1000 <= b.sent));
 		end_catch_up(&a, &b);
-		print_message("%s: %u of %d takes met a quiet instant, %llu bytes\n", family_names[family], taken,
-			      TAKES, (unsigned long long)a.received);
+		print_message("%s: %u of %d takes met a quiet instant, %llu bytes\n", family_names[family],
+			      taken, TAKES, (unsigned long long)a.received);
 		assert_true(taken > 0);
 		pair_close(&a, &b);
 	}
@@ -213,7 +214,8 @@ static void test_settings_survive(void **state)
 			set_int(a.fd, SOL_SOCKET, SO_REUSEADDR, on);
 			set_int(a.fd, SOL_SOCKET, SO_OOBINLINE, oob);
 			set_int(a.fd, SOL_TCP, TCP_NODELAY, on);
-			int has_peek = setsockopt(a.fd, SOL_SOCKET, SO_PEEK_OFF, &(int){100}, sizeof(int)) == 0;
+			int has_peek =
+				setsockopt(a.fd, SOL_SOCKET, SO_PEEK_OFF, &(int){100}, sizeof(int)) == 0;
 			end_send(&b, SOME_BYTES);
 			usleep(3000);
 			struct ferry_tcp t = take(a.fd, on ? FERRY_TCP_PAUSE : 0);
@@ -440,7 +442,9 @@ static void test_no_right(void **state)
 		if (setuid(65534))
 			_exit(2);
 		int r = ferry_tcp_take(a.fd, NULL, &t, &err);
-		_exit(r == -EPERM && err.id == FERRY_ERROR_PERMISSION && strstr(err.hint, "CAP_NET_ADMIN") ? 0 : 1);
+		_exit(r == -EPERM && err.id == FERRY_ERROR_PERMISSION && strstr(err.hint, "CAP_NET_ADMIN")
+			      ? 0
+			      : 1);
 	}
 	int status = 0;
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -510,12 +514,18 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_thousand_takes),	 cmocka_unit_test(test_takes_under_fire),
-		cmocka_unit_test(test_bytes),		 cmocka_unit_test(test_settings_survive),
-		cmocka_unit_test(test_listener_restart), cmocka_unit_test(test_killed_taker),
-		cmocka_unit_test(test_refusals),	 cmocka_unit_test(test_urgent),
-		cmocka_unit_test(test_repair_twice),	 cmocka_unit_test(test_no_right),
-		cmocka_unit_test(test_close_silently),	 cmocka_unit_test(test_listen_pending),
+		cmocka_unit_test(test_thousand_takes),
+		cmocka_unit_test(test_takes_under_fire),
+		cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_settings_survive),
+		cmocka_unit_test(test_listener_restart),
+		cmocka_unit_test(test_killed_taker),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_urgent),
+		cmocka_unit_test(test_repair_twice),
+		cmocka_unit_test(test_no_right),
+		cmocka_unit_test(test_close_silently),
+		cmocka_unit_test(test_listen_pending),
 	};
 	return cmocka_run_group_tests_name("tcp-pause", tests, setup, NULL);
 }

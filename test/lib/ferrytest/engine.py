@@ -11,7 +11,7 @@ class EngineError(AssertionError):
     """A dump or a restore failed."""
 
     def __init__(self, what, done, log=""):
-        text = (done.stderr or "").strip() or (done.stdout or "").strip()
+        text = " | ".join(((done.stderr or "").strip() or (done.stdout or "").strip()).splitlines())
         super().__init__(f"{what} exits with {done.returncode}: {text}{log}")
         self.status = done.returncode
         self.output = (done.stdout or "") + (done.stderr or "")

@@ -236,9 +236,18 @@ def thread_state(pid, tid):
     return found
 
 
+def lasting(fields, again, key):
+    """A set of pending signals without those that came and went between two looks: a timer's, for instance."""
+    if key in fields and key in again:
+        fields[key] = f"{int(fields[key], 16) & int(again[key], 16):016x}"
+
+
 def process_state(pid, names, volatile, samples, is_root):
     """Everything about one process."""
     fields = status(pid)
+    for _ in range(samples):
+        time.sleep(0.01)
+        lasting(fields, status(pid), "ShdPnd")
     numbers = stat_fields(PROC / str(pid) / "stat")
     state = numbers[0] if numbers[0] in "ZTt" else "runs"
     found = {"state": state, "stat": {key: numbers[n - 3] for key, n in STAT_OF_PROCESS.items()},
