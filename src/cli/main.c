@@ -21,7 +21,7 @@ static const struct cli_verb cli_verbs[] = {
 	{"migrations", V_MIGRATIONS, "[OPTION...]", "list migrations, and what to do about interrupted ones", cli_migrations},
 	{"show", V_SHOW, "--images-dir DIR", "print what an image holds", cli_show},
 	{"image", V_IMAGE, "show|decode|encode|info|verify DIR|FILE", "look into image files, or make them from JSON", cli_image},
-	{"debug", V_IMAGE, "faults", "list the faults that tests can ask for", cli_debug},
+	{"debug", V_IMAGE, "faults | report FILE", "list the faults that tests can ask for; draw a report", cli_debug},
 };
 
 static void cli_help(FILE *out)

@@ -160,6 +160,22 @@ int source_swap(struct source *s, enum journal_state state, const char *reason, 
 	return journal_swap(s->journal, &s->record, state, err);
 }
 
+void source_done(struct source *s)
+{
+	fault_effect(&s->e->fault, "migrate", "done");
+	if (wire_is_open(&s->wire) && wire_send(&s->wire, MIGRATE_KIND__DONE, NULL, NULL) < 0)
+		log_write(s->e->log, LOG_INFO, "migrate", NULL, 0, "the target was gone before it heard that we know, ignoring");
+}
+
+int source_confirm(struct source *s, struct ferry_error *err)
+{
+	s->record.confirmed = true;
+	int r = source_swap(s, JOURNAL_COMMITTED, NULL, err);
+	if (r >= 0)
+		source_done(s);
+	return r;
+}
+
 void source_settled(struct source *s)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;

@@ -33,8 +33,7 @@ static int settle_undo(struct source *s, struct ferry_error *err)
 
 static int settle_end(struct source *s, struct ferry_error *err)
 {
-	s->record.confirmed = true;
-	int r = source_swap(s, JOURNAL_COMMITTED, NULL, err);
+	int r = source_confirm(s, err);
 	if (r >= 0)
 		r = hold_end(&s->record, &s->e->fault, s->timeout_ms, err);
 	if (r < 0)
@@ -47,7 +46,10 @@ static int settle_end(struct source *s, struct ferry_error *err)
 static int settle_revert(struct source *s, const char *reason, struct ferry_error *err)
 {
 	int r = source_swap(s, JOURNAL_REVERTED, reason, err);
-	return r < 0 ? r : settle_undo(s, err);
+	if (r < 0)
+		return r;
+	source_done(s);
+	return settle_undo(s, err);
 }
 
 static int settle_committed(struct source *s, struct ferry_error *err)

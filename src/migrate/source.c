@@ -159,12 +159,26 @@ static int source_read_task(struct source *s, struct ferry_error *err)
 	return 0;
 }
 
+/* That of v2 comes first: what it holds can still be killed by others. */
 static int source_freezer(struct source *s, struct ferry_error *err)
 {
+	static const enum freezer_kind kinds[] = {FREEZER_V2, FREEZER_V1};
 	char name[HOLD_NAME_BYTES];
+	struct ferry_error first = FERRY_ERROR_INIT;
+	int r = -ENODEV;
 	hold_name(s->record.id, name);
-	int r = freezer_open(FREEZER_ANY, name, &s->e->fault, &s->freezer, err);
-	return r < 0 ? r : freezer_try(s->freezer, s->record.pid, err);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		r = freezer_open(kinds[i], name, &s->e->fault, &s->freezer, i ? NULL : &first);
+		if (r >= 0)
+			r = freezer_try(s->freezer, s->record.pid, i ? NULL : &first);
+		if (r >= 0)
+			return 0;
+		freezer_close(s->freezer);
+		s->freezer = NULL;
+	}
+	if (err)
+		*err = first;
+	return r;
 }
 
 /* Everything that can be refused before anybody else is asked. */
@@ -401,6 +415,8 @@ static int source_undo(struct source *s, enum journal_state state, struct ferry_
 	}
 	if (r < 0)
 		log_write(s->e->log, LOG_WARN, "migrate", NULL, 0, "%s", err.message);
+	else if (state == JOURNAL_REVERTED)
+		source_done(s);
 	int back = was_held ? hold_add_addresses(&s->record, &s->e->fault, &err) : 0;
 	if (s->held && hold_unlock(s->record.id, &err) < 0)
 		back = -EIO;
@@ -443,8 +459,7 @@ static int source_end(struct source *s, struct ferry_error *err)
 	uint64_t start = time_now_ns();
 	e->report.freeze_ns = start - s->frozen_ns;
 	snprintf(e->report.migration.outcome, sizeof(e->report.migration.outcome), "committed");
-	s->record.confirmed = true;
-	int r = source_swap(s, JOURNAL_COMMITTED, NULL, err);
+	int r = source_confirm(s, err);
 	if (r >= 0)
 		r = freezer_kill(s->freezer, s->timeout_ms, err);
 	uint64_t freeze_ns = e->report.freeze_ns;

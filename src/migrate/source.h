@@ -53,5 +53,11 @@ must_check int source_ask(struct source *s, MigrateKind kind, enum source_answer
 /* Swap the record and say why. */
 must_check int source_swap(struct source *s, enum journal_state state, const char *reason, struct ferry_error *err);
 
+/* Let the target go: its answer is written down here. Without it the target waits a little longer for questions, no more. */
+void source_done(struct source *s);
+
+/* Write down that the work runs there, and let the target go. */
+must_check int source_confirm(struct source *s, struct ferry_error *err);
+
 /* The record says that nothing is left to do. */
 void source_settled(struct source *s);

@@ -58,7 +58,9 @@ struct target {
 	struct journal_record record;
 	struct place place;
 	struct restore_job *job; /* everything stands at the barrier */
+	bool decided;            /* the source has committed, and it runs, or was taken back for good */
 	bool running;
+	struct ferry_error failure; /* why it was taken back */
 };
 
 /* ----------------------------------------------------- in the warden, for a dead worker */
@@ -212,7 +214,8 @@ static int target_answer(struct target *t, struct ferry_error *err)
 	if (ret < 0)
 		return ret;
 	t->record = r;
-	return r.state == JOURNAL_RUNNING || r.state == JOURNAL_TARGET_REVERTED;
+	/* Only when it has written that down nobody will ask any more. */
+	return wire_expect(&t->wire, MIGRATE_KIND__DONE, NULL) >= 0;
 }
 
 /* -------------------------------------------------------------------- the offer */
@@ -367,7 +370,7 @@ static int target_send_prepared(struct target *t, struct ferry_error *err)
 	return wire_send(&t->wire, MIGRATE_KIND__PREPARED, &m, err);
 }
 
-/* Nothing ran and nothing will: first the tasks, then the word on the disk, then the word to the source. */
+/* Nothing ran and nothing will: first the tasks end, then the journal says so. */
 static void target_revert(struct target *t, const char *reason)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -381,67 +384,68 @@ static void target_revert(struct target *t, const char *reason)
 		log_write(t->e->log, LOG_WARN, "receive", NULL, 0, "%s", err.message);
 	/* True whatever the journal says: we are alive and have seen the tasks end before they ran. */
 	t->record.state = JOURNAL_TARGET_REVERTED;
-	if (wire_is_open(&t->wire) && target_tell(t, &t->record, true, NULL) < 0)
-		wire_close(&t->wire);
 }
 
-/* The source has let go: this copy is the one. */
-static int target_run(struct target *t, struct ferry_error *err)
+static int target_open(struct target *t, struct ferry_error *err)
 {
 	struct engine *e = t->e;
-	uint64_t start = time_now_ns();
+	struct restore_job *job = t->job;
 	int r = journal_swap(t->journal, &t->record, JOURNAL_RUN_INTENT, err);
 	if (r >= 0 && fault_hit(&e->fault, FAULT_ADDRESS))
 		r = error_set(err, FERRY_ERROR_FAULT, EIO, "adding an address: fault injected");
-	bool added = false;
 	if (r >= 0)
 		r = hold_add_addresses(&t->record, &e->fault, err);
-	if (r >= 0) {
-		struct restore_job *job = t->job;
-		added = true;
-		t->job = NULL;
-		r = restore_commit(job, err);
-	}
-	if (r < 0) {
-		if (added && hold_remove_addresses(&t->record, &e->fault, NULL) < 0)
-			log_write(e->log, LOG_ERROR_LEVEL, "receive", NULL, 0, "an address could not be removed again");
-		target_revert(t, err->message);
+	if (r < 0)
 		return r;
-	}
-	t->running = true;
-	engine_phase(e, "run", start);
-	t->record.settled = true;
+	t->job = NULL;
+	r = restore_commit(job, err);
+	if (r < 0 && hold_remove_addresses(&t->record, &e->fault, NULL) < 0)
+		log_write(e->log, LOG_ERROR_LEVEL, "receive", NULL, 0, "an address could not be removed again");
+	return r;
+}
+
+/* The source has let go: this copy is the one, or nothing is. */
+static void target_run(struct target *t)
+{
+	uint64_t start = time_now_ns();
 	struct ferry_error told = FERRY_ERROR_INIT;
+	t->failure = (struct ferry_error)FERRY_ERROR_INIT;
+	t->decided = true;
+	t->running = target_open(t, &t->failure) >= 0;
+	engine_phase(t->e, "run", start);
+	if (!t->running) {
+		target_revert(t, t->failure.message);
+		return;
+	}
+	t->record.settled = true;
 	if (journal_swap(t->journal, &t->record, JOURNAL_RUNNING, &told) < 0)
-		log_write(e->log, LOG_WARN, "receive", NULL, 0, "the work runs, but: %s", told.message);
+		log_write(t->e->log, LOG_WARN, "receive", NULL, 0, "the work runs, but: %s", told.message);
 	t->record.state = JOURNAL_RUNNING;
-	return 0;
 }
 
 /* ------------------------------------------------------------------ the last steps */
 
-/* One message while everything stands at the barrier, or runs. 1: it is decided and told. */
+/* One message while everything stands at the barrier, or afterwards. 1: it is decided, and the source knows. */
 static int target_step(struct target *t, struct ferry_error *err)
 {
-	int r = 0;
 	switch (t->wire.message->kind) {
-	case MIGRATE_KIND__ABORT:
-		if (!t->running) {
-			target_revert(t, "the source gave up");
-			return error_set(err, FERRY_ERROR_INTERRUPTED, ECANCELED, "the source gave up");
-		}
-		break;
 	case MIGRATE_KIND__COMMIT:
-		r = t->running ? 0 : target_run(t, err);
+		if (!t->decided)
+			target_run(t);
 		break;
-	case MIGRATE_KIND__QUERY: return target_tell(t, &t->record, true, err);
+	case MIGRATE_KIND__ABORT:
+		if (t->decided)
+			break;
+		target_revert(t, "the source gave up");
+		if (target_tell(t, &t->record, true, NULL) < 0)
+			wire_close(&t->wire);
+		return error_set(err, FERRY_ERROR_INTERRUPTED, ECANCELED, "the source gave up");
+	case MIGRATE_KIND__DONE: return t->decided ? 1 : wire_unexpected(&t->wire, err);
+	case MIGRATE_KIND__QUERY: break;
 	default: return wire_unexpected(&t->wire, err);
 	}
-	if (r < 0)
-		return r;
-	fault_effect(&t->e->fault, "migrate", "tell-running");
-	r = target_tell(t, &t->record, true, err);
-	return r < 0 ? r : 1;
+	fault_effect(&t->e->fault, "migrate", "tell");
+	return target_tell(t, &t->record, true, err);
 }
 
 /* A new connection of the same source, after the first was cut. */
@@ -465,8 +469,8 @@ static int target_reconnect(struct target *t, uint64_t end_ns, struct ferry_erro
 }
 
 /*
- * Wait for the decision. When the connection is cut the source may come again; when it does not, and had not committed, nothing
- * ran here and nothing ever will. After it runs, the source still wants to know.
+ * Wait for the decision, and until the source knows it. When the connection is cut the source may come again; when it does not,
+ * and had not committed, nothing ran here and nothing ever will.
  */
 static int target_decide(struct target *t, struct ferry_error *err)
 {
@@ -477,8 +481,7 @@ static int target_decide(struct target *t, struct ferry_error *err)
 			r = wire_receive(&t->wire, err);
 		if (r >= 0)
 			r = target_step(t, err);
-		bool undecided = t->job && err->id != FERRY_ERROR_INTERRUPTED;
-		if (r > 0 || (r < 0 && !t->running && !undecided))
+		if (r > 0 || (r < 0 && !t->decided && (!t->job || err->id == FERRY_ERROR_INTERRUPTED)))
 			return r;
 		if (r >= 0)
 			continue;
@@ -490,8 +493,6 @@ static int target_decide(struct target *t, struct ferry_error *err)
 			return r;
 		error_clear(err);
 		r = target_step(t, err);
-		if (r > 0)
-			return r;
 	}
 }
 
@@ -521,6 +522,10 @@ static int target_migrate(struct target *t, struct ferry_error *err)
 	if (t->running)
 		hold_announce(&t->record, TARGET_ANNOUNCE_TIMES, TARGET_ANNOUNCE_MS);
 	target_report(t, t->running ? "running" : "reverted");
+	if (t->decided && !t->running) {
+		*err = t->failure;
+		return -t->failure.code;
+	}
 	return t->running ? 0 : r;
 }
 
