@@ -34,8 +34,8 @@ uint32_t sock_inode(const struct fd_view *view);
 must_check int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err);
 
 /* A new record for the socket fd (our copy), with its options and owner. */
-must_check int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uint32_t id, FerrySocketEntry **ret,
-				 struct ferry_error *err);
+must_check int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uint32_t id,
+				 FerrySocketEntry **ret, struct ferry_error *err);
 
 /* Append it to ferry-socket.img, if it says anything. */
 must_check int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_error *err);
@@ -44,8 +44,8 @@ must_check int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, str
 must_check int sockextra_read(struct reader *r, const struct kind_ops *kind, struct ferry_error *err);
 
 /* early: options that decide where the socket can be bound; else the others and the owner. extra may be NULL. */
-must_check int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type, const FerrySocketEntry *extra,
-			       bool early, struct ferry_error *err);
+must_check int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type,
+			       const FerrySocketEntry *extra, bool early, struct ferry_error *err);
 
 /* The value of an option that is an int; false when the record has none. extra may be NULL. */
 bool sockextra_int(const FerrySocketEntry *extra, int level, int name, int *ret_value);
