@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns saving internet sockets: TCP sockets that listen, are bound, or do nothing yet, and UDP sockets; connections are
- * tcp.c's. Names, options and limits are read from our copy of the socket; states from outside come from sock_diag.
+ * Owns saving internet sockets: TCP sockets that listen, are bound, or do nothing yet, and UDP sockets;
+ * connections are tcp.c's. Names, options and limits are read from our copy of the socket; states from
+ * outside come from sock_diag.
  *
  * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7), NETLINK_SOCK_DIAG with inet_diag (3.3), SIOCGSKNS (4.10).
- * Does not handle: datagrams that wait, connections that wait to be accepted or are being made, Multipath TCP, raw
- * sockets, sockets of another network namespace. They are refused by name.
+ * Does not handle: datagrams that wait, connections that wait to be accepted or are being made, Multipath
+ * TCP, raw sockets, sockets of another network namespace. They are refused by name.
  */
 #include "kind/inet.h"
 
@@ -99,9 +100,7 @@ static int inet_refuse_multipath(const struct fd_view *view, const char *who, st
 	if (sock_protocol(view, name) < 0 || strncmp(name, "MPTCP", 5))
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a Multipath TCP socket", who);
-	error_hint(
-		err,
-		"switch Multipath TCP off for the program; a Go program listens without it under GODEBUG=multipathtcp=0");
+	error_hint(err, "switch Multipath TCP off; a Go program does without under GODEBUG=multipathtcp=0");
 	return -ENOTSUP;
 }
 
@@ -194,7 +193,9 @@ static int inet_collect_names(struct arena *a, int fd, InetSkEntry *isk, struct 
 	char device[IF_NAMESIZE];
 	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the name of a socket");
-	/* Also of a connection that is over, which getpeername(2) no longer tells. It wants the exact size. */
+	/*
+	 * Also of a connection that is over, which getpeername(2) no longer tells. It wants the exact size.
+	 */
 	n = isk->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERNAME, &remote, &n) < 0)
 		remote = (struct sockaddr_storage){0};
@@ -348,7 +349,10 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 	if (r < 0)
 		return r;
 	isk->flags = fdcommon_flags(view);
-	/* Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer kernel tells it. */
+	/*
+	 * Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer
+	 * kernel tells it.
+	 */
 	if (sock && (isk->proto != IPPROTO_TCP || isk->state != INET_CLOSED))
 		record_set(isk, ns_id, INET_NS_OWN);
 	if (sock && sock->shutdown)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The parts of the internet sockets: inet.c saves them, inet_restore.c brings them back, tcp.c does connections. */
+/*
+ * The parts of the internet sockets: inet.c saves them, inet_restore.c brings them back, tcp.c does
+ * connections.
+ */
 #pragma once
 
 #include <netinet/in.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns bringing internet sockets back that are no connections. TCP sockets are bound with SO_REUSEADDR on, because
- * connections that ended may still hold the port; the option is put right afterwards.
+ * Owns bringing internet sockets back that are no connections. TCP sockets are bound with SO_REUSEADDR on,
+ * because connections that ended may still hold the port; the option is put right afterwards.
  *
  * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7).
  */
@@ -61,7 +61,7 @@ static int inet_read_check(const struct plan_file *file, struct ferry_error *err
 	if ((isk->family != AF_INET && isk->family != AF_INET6) || (!tcp && !udp))
 		return error_set(
 			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-			"the socket of file id %u (family %u, type %u, protocol %u) is none that this ferry restores",
+			"the socket of file id %u (family %u, type %u, protocol %u) is of an unknown kind",
 			file->entry->id, isk->family, isk->type, isk->proto);
 	if (isk->n_src_addr < words || isk->n_dst_addr < words)
 		return inet_bad(file, err, "has addresses that are too short");
@@ -204,7 +204,9 @@ static bool inet_is_bound(const InetSkEntry *isk)
 	return isk->src_port || memcmp(isk->src_addr, none, isk->family == AF_INET ? 4 : 16);
 }
 
-/* Whether another socket of the image has the same port: then both have to allow that while they are bound. */
+/*
+ * Whether another socket of the image has the same port: then both have to allow that while they are bound.
+ */
 static bool inet_shares_port(const struct plan *p, const struct plan_file *file)
 {
 	const InetSkEntry *isk = file->entry->isk;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns what a socket is beyond the common image format. Options are compared with those of a new socket of the same
- * type, so what this kernel and its sysctls make the default is not recorded.
+ * Owns what a socket is beyond the common image format. Options are compared with those of a new socket of
+ * the same type, so what this kernel and its sysctls make the default is not recorded.
  *
- * Kernel interface: socket(7), ip(7), ipv6(7), tcp(7), udp(7); the xattr system.sockprotoname of sockfs (2.6.39).
- * Does not handle: multicast memberships, which no option lists.
+ * Kernel interface: socket(7), ip(7), ipv6(7), tcp(7), udp(7); the xattr system.sockprotoname of sockfs
+ * (2.6.39). Does not handle: multicast memberships, which no option lists.
  */
 #include "kind/sockextra.h"
 

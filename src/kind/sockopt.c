@@ -2,9 +2,9 @@
 /*
  * Owns the options of SOL_SOCKET that are in SkOptsEntry.
  *
- * Kernel interface: socket(7); SO_BUF_LOCK (5.14), SO_GET_FILTER (3.8). The kernel doubles a buffer size that is set and
- * tells the doubled one; images hold what it tells. Setting a size also fixes it, which SO_BUF_LOCK takes back; before
- * 5.14 the buffers of a restored socket no longer grow by themselves.
+ * Kernel interface: socket(7); SO_BUF_LOCK (5.14), SO_GET_FILTER (3.8). The kernel doubles a buffer size that
+ * is set and tells the doubled one; images hold what it tells. Setting a size also fixes it, which
+ * SO_BUF_LOCK takes back; before 5.14 the buffers of a restored socket no longer grow by themselves.
  *
  * Does not handle: eBPF filters (SO_ATTACH_BPF), which cannot be read back.
  */

@@ -2,14 +2,14 @@
 /*
  * Owns established and half-closed TCP connections, through libferry-tcp.
  *
- * Dump: the packets of a connection are blocked, then it is paused (repair mode) and read. It stays paused until the
- * end: then it goes on, or its tasks are killed while it is paused, which closes it without a word to the peer. In that
- * case the packets stay blocked by a lock that outlives us, named after the image, so that nothing answers the peer until the
- * restore. Restore: connections are rebuilt behind that lock and one of our own, and go on in the instant before the tasks
- * run.
+ * Dump: the packets of a connection are blocked, then it is paused (repair mode) and read. It stays paused
+ * until the end: then it goes on, or its tasks are killed while it is paused, which closes it without a word
+ * to the peer. In that case the packets stay blocked by a lock that outlives us, named after the image, so
+ * that nothing answers the peer until the restore. Restore: connections are rebuilt behind that lock and one
+ * of our own, and go on in the instant before the tasks run.
  *
- * Every paused socket is in the undo log: a dump that dies lets the connections go on, unless the tasks are to die.
- * Kernel interface: tcp(7) TCP_REPAIR; nf_tables.
+ * Every paused socket is in the undo log: a dump that dies lets the connections go on, unless the tasks are
+ * to die. Kernel interface: tcp(7) TCP_REPAIR; nf_tables.
  */
 #include <errno.h>
 #include <linux/sockios.h>
@@ -263,8 +263,8 @@ static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tupl
 }
 
 /*
- * The tasks are about to be killed. Their sockets stay paused, so that whoever closes them last, a task that dies or we,
- * closes them silently; the packets stay blocked by a lock of the image's name.
+ * The tasks are about to be killed. Their sockets stay paused, so that whoever closes them last, a task that
+ * dies or we, closes them silently; the packets stay blocked by a lock of the image's name.
  */
 static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferry_error *err)
 {
@@ -351,8 +351,8 @@ int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
 }
 
 /*
- * A listener may have the connection's port, and then has to have it first: a connection can be added to a port, but
- * not a listener.
+ * A listener may have the connection's port, and then has to have it first: a connection can be added to a
+ * port, but not a listener.
  */
 static int tcp_open_listeners(struct opener *o, uint32_t port, struct ferry_error *err)
 {
@@ -405,7 +405,10 @@ static int tcp_arm(struct opener *o, struct tcp_plan *plan, int fd, struct ferry
 	return 0;
 }
 
-/* The lock that the dump left goes with the commit, too. Its entry is made first, so it is carried out last: harmless. */
+/*
+ * The lock that the dump left goes with the commit, too. Its entry is made first, so it is carried out last:
+ * harmless.
+ */
 static int tcp_arm_unlock(struct opener *o, struct ferry_error *err)
 {
 	char id[TCP_LOCK_ID_BYTES];

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the conversion between a connection as libferry-tcp has it and its three records: inet_sk_entry (names, options),
- * tcp_stream_entry (sequence numbers, windows, queues) and ferry_socket_entry (what the others lack). Sequence numbers
- * mean the same in both: behind the last byte, or behind the FIN that follows it.
+ * Owns the conversion between a connection as libferry-tcp has it and its three records: inet_sk_entry
+ * (names, options), tcp_stream_entry (sequence numbers, windows, queues) and ferry_socket_entry (what the
+ * others lack). Sequence numbers mean the same in both: behind the last byte, or behind the FIN that follows
+ * it.
  */
 #include <errno.h>
 #include <string.h>

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns TCP sockets whose connection is over while the program still has them: the peer reset it, or both sides closed it.
- * Bytes that came before can be read, then comes the end. No call makes such a socket, so one is connected to ourselves
- * over the loopback device and reset.
+ * Owns TCP sockets whose connection is over while the program still has them: the peer reset it, or both
+ * sides closed it. Bytes that came before can be read, then comes the end. No call makes such a socket, so
+ * one is connected to ourselves over the loopback device and reset.
  *
- * Kernel interface: tcp(7), SO_LINGER. Does not handle: the socket's own name, which is another afterwards; the
- * name of the peer, which only SO_PEERNAME would still tell.
+ * Kernel interface: tcp(7), SO_LINGER. Does not handle: the socket's own name, which is another afterwards;
+ * the name of the peer, which only SO_PEERNAME would still tell.
  */
 #include <errno.h>
 #include <linux/sockios.h>

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns saving unix stream sockets: pairs, connections made through a listener, listeners, sockets that do nothing yet.
- * Queues are peeked, so nothing is consumed. A relative name is recorded with the directory that it counts from.
+ * Owns saving unix stream sockets: pairs, connections made through a listener, listeners, sockets that do
+ * nothing yet. Queues are peeked, so nothing is consumed. A relative name is recorded with the directory that
+ * it counts from.
  *
  * Kernel interface: unix(7), NETLINK_SOCK_DIAG with unix_diag (3.3), SO_PEEK_OFF (3.4), SIOCUNIXFILE (4.15).
- * Does not handle: datagram and seqpacket sockets, connections that wait to be accepted, descriptors and out-of-band data
- * in a queue, peers outside of the tree, names that were moved to another place. They are refused by name.
+ * Does not handle: datagram and seqpacket sockets, connections that wait to be accepted, descriptors and
+ * out-of-band data in a queue, peers outside of the tree, names that were moved to another place. They are
+ * refused by name.
  */
 #include "kind/unix.h"
 
@@ -199,7 +201,10 @@ static int unix_look_up(const struct fd_view *view, struct unix_scan **ret_scan,
 	return unix_scan_seen(view, scan, sock, err);
 }
 
-/* Who has the other end, when that is somebody outside; unix_check_end() finds every such end, but not who has it. */
+/*
+ * Who has the other end, when that is somebody outside; unix_check_end() finds every such end, but not who
+ * has it.
+ */
 static int unix_check_peer(const struct fd_view *view, struct unix_scan *scan, const struct unix_sock *sock,
 			   struct ferry_error *err)
 {
@@ -354,10 +359,8 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	if (name[0] != '/') {
 		usk->name_dir = unix_name_dir(a, view, name, path, &st);
 		if (!usk->name_dir) {
-			error_set(
-				err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-				"%s: a unix socket named '%s', but the directory that this counts from is not known",
-				who, name);
+			error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				  "%s: a unix socket named '%s', whose directory is not known", who, name);
 			error_hint(err, "let the program use an absolute path");
 			return -ENOTSUP;
 		}
@@ -367,9 +370,7 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	if (st.st_nlink && unix_same_file(NULL, path, &st)) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 			  "%s: a unix socket named '%s' whose file is at '%s' now", who, name, path);
-		error_hint(
-			err,
-			"renamed sockets, and sockets of a program in another root directory, are not dumped yet");
+		error_hint(err, "renamed sockets, and those of another root directory, are not dumped yet");
 		return -ENOTSUP;
 	}
 	record_set(usk, deleted, true);
@@ -410,7 +411,10 @@ static int unix_collect_peer(struct arena *a, int fd, FerrySocketEntry *extra, s
 
 /* -------------------------------------------------------------------- queue */
 
-/* What lies beside peeked bytes: credentials in *ret_sender (pid 0: none); -ENOTSUP: descriptors, which are closed here. */
+/*
+ * What lies beside peeked bytes: credentials in *ret_sender (pid 0: none); -ENOTSUP: descriptors, which are
+ * closed here.
+ */
 static int unix_control(struct msghdr *m, struct ucred *ret_sender)
 {
 	int r = 0;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns making one unix socket: its name in the file system, and the calls that stamp it with their caller. listen(2),
- * connect(2) and socketpair(2) leave the caller's PID, user and groups in the socket (SO_PEERCRED), so they run in the
- * task that made them first, with the identity that it had, where that task is of the image.
+ * Owns making one unix socket: its name in the file system, and the calls that stamp it with their caller.
+ * listen(2), connect(2) and socketpair(2) leave the caller's PID, user and groups in the socket
+ * (SO_PEERCRED), so they run in the task that made them first, with the identity that it had, where that task
+ * is of the image.
  *
- * A name whose file is gone is bound in a file system in memory that only we see and that vanishes with the socket.
+ * A name whose file is gone is bound in a file system in memory that only we see and that vanishes with the
+ * socket.
  *
  * Kernel interface: unix(7), fsmount(2) (5.2), setgroups(2), prctl(2) PR_SET_SECUREBITS.
  */
@@ -46,8 +48,8 @@ struct unix_place {
 };
 
 /*
- * Go to the directory that a name counts from. jail: a mount that only we see and that becomes the root directory meanwhile;
- * -1 = the file system as it is.
+ * Go to the directory that a name counts from. jail: a mount that only we see and that becomes the root
+ * directory meanwhile; -1 = the file system as it is.
  */
 static int unix_enter(struct unix_place *place, int jail, const char *dir)
 {
@@ -199,7 +201,9 @@ static void unix_call_identity(struct unix_call *c, const FerrySocketCreds *cred
 		c->groups[i] = creds->groups[i];
 }
 
-/* In the task that did it first, if that is of the image; the stamp has another PID else, as after its death. */
+/*
+ * In the task that did it first, if that is of the image; the stamp has another PID else, as after its death.
+ */
 static int unix_call(struct opener *o, const FerrySocketCreds *creds, struct unix_call *c, int *fds,
 		     size_t *n_fds, struct ferry_error *err)
 {
@@ -290,7 +294,10 @@ static int unix_bind_path(int fd, const UnixSkEntry *usk, const struct sockaddr_
 	return 0;
 }
 
-/* Bind fd to the name of the record; in a jail when its file is gone or force_jail. *ret_jail: -1 or the jail, owned. */
+/*
+ * Bind fd to the name of the record; in a jail when its file is gone or force_jail. *ret_jail: -1 or the
+ * jail, owned.
+ */
 int unix_bind(int fd, const struct plan_file *file, bool force_jail, int *ret_jail, struct ferry_error *err)
 {
 	const UnixSkEntry *usk = file->entry->usk;

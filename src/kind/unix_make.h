@@ -21,8 +21,9 @@ must_check int unix_new(void);
 const char *unix_dir(const UnixSkEntry *usk);
 
 /*
- * Bind fd to the name of the record, with the file's mode and owner; in a jail when the file is gone or force_jail is
- * set. *ret_jail: the jail, owned by the caller, or -1. A file that nobody listens on any more is removed first.
+ * Bind fd to the name of the record, with the file's mode and owner; in a jail when the file is gone or
+ * force_jail is set. *ret_jail: the jail, owned by the caller, or -1. A file that nobody listens on any more
+ * is removed first.
  */
 must_check int unix_bind(int fd, const struct plan_file *file, bool force_jail, int *ret_jail,
 			 struct ferry_error *err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns bringing unix stream sockets back. Two ends without names are a pair. Where an end has a name it was accepted, so
- * it comes through a listener again: the listener of the image when there is one (which brings its connections with it, so
- * that nobody outside gets in between), else one of our own.
+ * Owns bringing unix stream sockets back. Two ends without names are a pair. Where an end has a name it was
+ * accepted, so it comes through a listener again: the listener of the image when there is one (which brings
+ * its connections with it, so that nobody outside gets in between), else one of our own.
  *
  * Kernel interface: unix(7). Does not handle: the name of a peer that was gone when the dump was taken.
  */
@@ -142,7 +142,7 @@ static int unix_read_links(struct reader *r, struct ferry_error *err)
 		if (!peer)
 			return error_set(
 				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				"the unix socket of file id %u has a peer (socket:[%u]) that is not in the image",
+				"the unix socket of file id %u has a peer (socket:[%u]) that the image lacks",
 				file->entry->id, usk->peer);
 		if (peer == file || peer->entry->usk->peer != usk->ino ||
 		    peer->entry->usk->state != UNIX_CONNECTED)
@@ -274,7 +274,10 @@ static int unix_seal(const struct plan_file *file, int fd, struct ferry_error *e
 	return r < 0 ? r : fdcommon_set_flags(fd, usk->flags, err);
 }
 
-/* Options first, because some of them mark the bytes that follow; then the queues; then what ends a direction. */
+/*
+ * Options first, because some of them mark the bytes that follow; then the queues; then what ends a
+ * direction.
+ */
 static int unix_finish_pair(struct opener *o, struct plan_file *a, int fd_a, struct plan_file *b, int fd_b,
 			    struct ferry_error *err)
 {
@@ -327,8 +330,8 @@ static struct plan_file *unix_listener_of(const struct plan *p, const struct pla
 }
 
 /*
- * The end that was accepted, of a connected socket and its peer (NULL = gone); NULL: neither has a name. Where both have
- * one, the accepted one has its listener's, or was made later.
+ * The end that was accepted, of a connected socket and its peer (NULL = gone); NULL: neither has a name.
+ * Where both have one, the accepted one has its listener's, or was made later.
  */
 static struct plan_file *unix_server_end(const struct plan *p, struct plan_file *file, struct plan_file *peer)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options of sockets of every type, filters, flags and owners for signals. Each option is set to something else than a new
- * socket has. With "more" also those that CRIU does not keep. Proof: every option is read back.
+ * Options of sockets of every type, filters, flags and owners for signals. Each option is set to something
+ * else than a new socket has. With "more" also those that CRIU does not keep. Proof: every option is read
+ * back.
  */
 #include "program.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TCP sockets whose connection is over: reset by the peer with and without the error still waiting, closed by both sides, each
- * with bytes that were not read. Proof: state, the bytes by MSG_PEEK; at the end the bytes, then the error or the end.
+ * TCP sockets whose connection is over: reset by the peer with and without the error still waiting, closed by
+ * both sides, each with bytes that were not read. Proof: state, the bytes by MSG_PEEK; at the end the bytes,
+ * then the error or the end.
  */
 #include "program.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TCP connections between two processes of the tree, over IPv4, IPv6 and v4-mapped addresses: idle, with data both ways,
- * with a queue that the peer's window does not take, half closed in every way that lasts. The parent has the connecting
- * ends, the child the accepted ones. Proof: names, states, waiting bytes by MSG_PEEK, options; at the end all bytes,
- * then new ones both ways where the connection is still open.
+ * TCP connections between two processes of the tree, over IPv4, IPv6 and v4-mapped addresses: idle, with data
+ * both ways, with a queue that the peer's window does not take, half closed in every way that lasts. The
+ * parent has the connecting ends, the child the accepted ones. Proof: names, states, waiting bytes by
+ * MSG_PEEK, options; at the end all bytes, then new ones both ways where the connection is still open.
  */
 #include "program.h"
 
@@ -24,9 +24,8 @@ enum end { CLIENT, SERVER, ENDS };
 struct pair {
 	const char *what;
 	enum family family;
-	int bytes
-		[ENDS]; /* that wait to be read at this end; -1 = as many as fit, and more in the peer's queue */
-	int shut[ENDS]; /* shutdown(2) by this end after that: 1 + SHUT_x, 0 = none */
+	int bytes[ENDS]; /* that wait at this end; -1 = as many as fit, and more at the peer */
+	int shut[ENDS];  /* shutdown(2) by this end after that: 1 + SHUT_x, 0 = none */
 	int state[ENDS];
 	int fd[ENDS];
 	int total[ENDS];   /* bytes on their way to this end */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Unix stream sockets with every sort of name: relative to a directory that the program left, deleted, bound clients,
- * connections whose listener is gone, several connections to one listener, bound without listening. Proof: both names
- * of each end, the file with its mode and owner, a byte each way; at the end new connections to what still listens.
+ * Unix stream sockets with every sort of name: relative to a directory that the program left, deleted, bound
+ * clients, connections whose listener is gone, several connections to one listener, bound without listening.
+ * Proof: both names of each end, the file with its mode and owner, a byte each way; at the end new
+ * connections to what still listens.
  */
 #include "program.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Queues of unix stream sockets that tell more than their bytes: who sent what (SO_PASSCRED), where peeking goes on
- * (SO_PEEK_OFF), that the peer went away with unread bytes (ECONNRESET), many small messages in a small buffer.
- * None of it is kept by CRIU, so this program has only "more".
+ * Queues of unix stream sockets that tell more than their bytes: who sent what (SO_PASSCRED), where peeking
+ * goes on (SO_PEEK_OFF), that the peer went away with unread bytes (ECONNRESET), many small messages in a
+ * small buffer. None of it is kept by CRIU, so this program has only "more".
  */
 #include "program.h"
 
