@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns epoll instances: what they watch, for which events, with which 64 bits of the task's own. The kernel knows an entry
- * by the description and the number that it was added with; a task may close or reuse the number while the entry
- * lives on. Such an entry is recorded with the number under which its task has the description now, and
- * ferry-epoll.img keeps the number that it was added with and the description, which may be one that only another
- * task holds.
+ * Owns epoll instances: what they watch, for which events, with which 64 bits of the task's own. The kernel
+ * knows an entry by the description and the number that it was added with; a task may close or reuse the
+ * number while the entry lives on. Such an entry is recorded with the number under which its task has the
+ * description now, and ferry-epoll.img keeps the number that it was added with and the description, which may
+ * be one that only another task holds.
  *
- * Entries are added in the task itself: an entry for a signalfd belongs to the signals of the task that adds it. An
- * edge-triggered entry reports an edge that was reported before once more, as after any EPOLL_CTL_MOD.
+ * Entries are added in the task itself: an entry for a signalfd belongs to the signals of the task that adds
+ * it. An edge-triggered entry reports an edge that was reported before once more, as after any EPOLL_CTL_MOD.
  *
- * Kernel interface: /proc/PID/fdinfo tfd lines (3.8, with inode and device 4.13); kcmp(2) KCMP_EPOLL_TFD (4.13);
- * epoll_ctl(2).
- * Does not handle: a spent one-shot entry on a description that is ready for nothing, which comes back spent for all but
- * EPOLLERR and EPOLLHUP; the busy poll parameters of EPIOCSPARAMS (6.9).
+ * Kernel interface: /proc/PID/fdinfo tfd lines (3.8, with inode and device 4.13); kcmp(2) KCMP_EPOLL_TFD
+ * (4.13); epoll_ctl(2).
+ * Does not handle: a spent one-shot entry on a description that is ready for nothing, which comes back spent
+ * for all but EPOLLERR and EPOLLHUP; the busy poll parameters of EPIOCSPARAMS (6.9).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -128,8 +128,9 @@ static struct kern_kcmp_epoll_slot epoll_slot(const struct epoll_look *look)
 }
 
 /*
- * Whether an entry watches what number fd of a task refers to, which is file. A socket has one description, so its inode is
- * enough; else the kernel is asked, which takes longer the more entries there are. 1, 0, or -errno.
+ * Whether an entry watches what number fd of a task refers to, which is file. A socket has one description,
+ * so its inode is enough; else the kernel is asked, which takes longer the more entries there are. 1, 0, or
+ * -errno.
  */
 static int epoll_watches(const struct epoll_look *look, const struct snap_file *file, pid_t pid, int fd,
 			 struct ferry_error *err)
@@ -196,7 +197,7 @@ static int epoll_find_file(const struct epoll_look *look, uint32_t *ret_id, stru
 	}
 	error_set(
 		err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-		"fd %d of pid %d: the epoll instance watches what was added as fd %u, which no task of the tree has open",
+		"fd %d of pid %d: the epoll instance watches what was added as fd %u and no task of the tree has open",
 		look->epoll->fd, look->epoll->pid, look->entry->tfd);
 	error_hint(err, "a process outside of the tree holds it, or a socket in which it waits");
 	return -ENOTSUP;
@@ -280,6 +281,38 @@ static int epoll_read_one(struct reader *r, struct image_reader *in, const Ferry
 	return 1;
 }
 
+static const struct epoll_watch *epoll_watch(const struct plan_file *file, size_t index)
+{
+	const struct epoll_plan *plan = file->data;
+	struct epoll_watch key = {.index = (uint32_t)index};
+	return plan && plan->n ? bsearch(&key, plan->watches, plan->n, sizeof(key), epoll_watch_order) : NULL;
+}
+
+static int epoll_compare_plan_fds(const void *a, const void *b)
+{
+	const struct plan_fd *x = a, *y = b;
+	return x->fd < y->fd ? -1 : x->fd > y->fd;
+}
+
+/* The task that will add the entries has what they watch. */
+static int epoll_verify(const struct plan_file *file, struct ferry_error *err)
+{
+	const EventpollFileEntry *epfd = file->entry->epfd;
+	const struct plan_task *owner = file->owner;
+	if (!epfd)
+		return fdcommon_no_record(file, err);
+	for (size_t i = 0; owner && i < epfd->n_tfd; i++) {
+		struct plan_fd key = {.fd = (int)epfd->tfd[i]->tfd};
+		if (epoll_watch(file, i) ||
+		    bsearch(&key, owner->fds.v, owner->fds.n, sizeof(key), epoll_compare_plan_fds))
+			continue;
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "file id %u: the epoll instance watches fd %u, which pid %d does not have",
+				 file->entry->id, epfd->tfd[i]->tfd, owner->pid);
+	}
+	return 0;
+}
+
 static int epoll_read(struct reader *r, struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *in = NULL;
@@ -290,6 +323,9 @@ static int epoll_read(struct reader *r, struct ferry_error *err)
 		if (ret > 0)
 			ret = epoll_read_one(r, in, extra, err);
 	}
+	for (size_t i = 0; i < r->plan->n_files && ret >= 0; i++)
+		if (r->plan->files[i].kind == &kind_epoll)
+			ret = epoll_verify(&r->plan->files[i], err);
 	return ret;
 }
 
@@ -366,13 +402,6 @@ static int epoll_add_stale(int epoll, const struct epoll_watch *w, const Eventpo
 	else if (dup3(saved, w->fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 && r >= 0)
 		r = -errno;
 	return r;
-}
-
-static const struct epoll_watch *epoll_watch(const struct plan_file *file, size_t index)
-{
-	const struct epoll_plan *plan = file->data;
-	struct epoll_watch key = {.index = (uint32_t)index};
-	return plan && plan->n ? bsearch(&key, plan->watches, plan->n, sizeof(key), epoll_watch_order) : NULL;
 }
 
 static int epoll_settle_entry(const struct plan_file *file, size_t index, int fd, struct ferry_error *err)

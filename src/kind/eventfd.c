@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns eventfds: a 64-bit count, whether reading takes one from it (EFD_SEMAPHORE) or all of it, flags and owner. The
- * common record has no field for EFD_SEMAPHORE, so ferry-eventfd.img names those that have it.
+ * Owns eventfds: a 64-bit count, whether reading takes one from it (EFD_SEMAPHORE) or all of it, flags and
+ * owner. The common record has no field for EFD_SEMAPHORE, so ferry-eventfd.img names those that have it.
  *
- * Kernel interface: /proc/PID/fdinfo eventfd-count (3.8), eventfd-semaphore (6.5; before it every eventfd is taken for a
- * plain one), eventfd2(2).
+ * Kernel interface: /proc/PID/fdinfo eventfd-count (3.8), eventfd-semaphore (6.5; before it every eventfd is
+ * taken for a plain one), eventfd2(2).
  * Does not handle: what io_uring, AIO, KVM or VFIO signal through it; they are refused where they appear.
  */
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns what descriptor kinds share. Kernel interface: pidfd_getfd(2) (5.6), fcntl(2) F_GETOWN_EX, F_GETSIG, F_GETOWNER_UIDS
- * (CONFIG_CHECKPOINT_RESTORE), setresuid(2).
+ * Owns what descriptor kinds share. Kernel interface: pidfd_getfd(2) (5.6), fcntl(2) F_GETOWN_EX, F_GETSIG,
+ * F_GETOWNER_UIDS (CONFIG_CHECKPOINT_RESTORE), setresuid(2).
  * Does not handle: an owner that is a thread other than the leader (F_OWNER_TID); it does not exist yet.
  */
 #include "kind/fdcommon.h"
@@ -62,7 +62,8 @@ int fdcommon_owner(struct collect *c, struct fd_view *view, FownEntry **ret, str
 		return r;
 	struct f_owner_ex owner = {0};
 	if (fcntl(view->copy, F_GETOWN_EX, &owner) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "fd %d of pid %d: reading its owner", view->fd, view->pid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "fd %d of pid %d: reading its owner",
+				   view->fd, view->pid);
 	int signum = fcntl(view->copy, F_GETSIG);
 	fown->signum = signum > 0 ? (uint32_t)signum : 0;
 	if (!owner.pid)
@@ -70,8 +71,8 @@ int fdcommon_owner(struct collect *c, struct fd_view *view, FownEntry **ret, str
 	if (owner.type == F_OWNER_TID && !snapshot_task(c->snap, owner.pid)) {
 		char who[64];
 		fd_view_name(view, who, sizeof(who));
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: its signals go to thread %d alone (F_OWNER_TID)", who,
-				 owner.pid);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				 "%s: its signals go to thread %d alone (F_OWNER_TID)", who, owner.pid);
 	}
 	uid_t uids[2] = {0, 0};
 	if (fcntl(view->copy, F_GETOWNER_UIDS, uids) >= 0) {
@@ -104,7 +105,8 @@ int fdcommon_settle(const FownEntry *fown, uint32_t flags, int fd, struct ferry_
 	bool other = fown && fown->pid && (fown->uid != uid || fown->euid != euid);
 	int r = other ? fdcommon_identity(fown->uid, fown->euid) : 0;
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_PERMISSION, -r, "acting as user %u to set the owner of fd %d", fown->uid, fd);
+		return error_errno(err, FERRY_ERROR_PERMISSION, -r,
+				   "acting as user %u to set the owner of fd %d", fown->uid, fd);
 	r = fdcommon_settle_owner(fown, fd, err);
 	int back = other ? fdcommon_identity(uid, euid) : 0;
 	if (r >= 0 && back < 0)
@@ -127,7 +129,8 @@ int fdcommon_writer(struct dump *d, enum image_kind kind, struct image_writer **
 
 int fdcommon_no_record(const struct plan_file *file, struct ferry_error *err)
 {
-	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u has no record of its own", file->entry->id);
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u has no record of its own",
+			 file->entry->id);
 }
 
 int fdcommon_settle_owner(const FownEntry *fown, int fd, struct ferry_error *err)
@@ -136,9 +139,11 @@ int fdcommon_settle_owner(const FownEntry *fown, int fd, struct ferry_error *err
 		return 0;
 	struct f_owner_ex owner = {.type = (int)fown->pid_type, .pid = (pid_t)fown->pid};
 	if (fown->pid && fcntl(fd, F_SETOWN_EX, &owner) < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "giving fd %d its owner %u", fd, fown->pid);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "giving fd %d its owner %u", fd,
+				   fown->pid);
 	if (fown->signum && fcntl(fd, F_SETSIG, fown->signum) < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "giving fd %d its signal %u", fd, fown->signum);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "giving fd %d its signal %u", fd,
+				   fown->signum);
 	return 0;
 }
 
@@ -147,6 +152,7 @@ int fdcommon_set_flags(int fd, uint32_t flags, struct ferry_error *err)
 	int now = fcntl(fd, F_GETFL);
 	int wanted = (now & ~FDCOMMON_SETFL) | ((int)flags & FDCOMMON_SETFL);
 	if (now < 0 || (now != wanted && fcntl(fd, F_SETFL, wanted) < 0))
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "setting flags 0x%x of a descriptor", flags);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "setting flags 0x%x of a descriptor",
+				   flags);
 	return 0;
 }

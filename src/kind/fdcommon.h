@@ -17,15 +17,16 @@ void fd_view_name(const struct fd_view *view, char *ret_text, size_t n);
 must_check int fd_view_copy(struct fd_view *view, struct ferry_error *err);
 
 /* The owner that gets SIGIO (F_SETOWN_EX, F_SETSIG). *ret belongs to the snapshot. */
-must_check int fdcommon_owner(struct collect *c, struct fd_view *view, FownEntry **ret, struct ferry_error *err);
+must_check int fdcommon_owner(struct collect *c, struct fd_view *view, FownEntry **ret,
+			      struct ferry_error *err);
 FownEntry *fdcommon_no_owner(struct arena *a);
 
 /* In the task: give the description its owner back. */
 must_check int fdcommon_settle_owner(const FownEntry *fown, int fd, struct ferry_error *err);
 
 /*
- * In a task: whether this is the one call of settle that is for the description and not for a further descriptor
- * of it. True once: in the task that owns the file, at the lowest number.
+ * In a task: whether this is the one call of settle that is for the description and not for a further
+ * descriptor of it. True once: in the task that owns the file, at the lowest number.
  */
 bool fdcommon_settle_once(struct settle *s, struct plan_file *file);
 
@@ -39,7 +40,8 @@ static inline uint32_t fdcommon_flags(const struct fd_view *view)
 }
 
 /* The writer of an image that several records go to; opened when it is first asked for. */
-must_check int fdcommon_writer(struct dump *d, enum image_kind kind, struct image_writer **ret, struct ferry_error *err);
+must_check int fdcommon_writer(struct dump *d, enum image_kind kind, struct image_writer **ret,
+			       struct ferry_error *err);
 
 /* A record of files.img without the message that its type promises. */
 int fdcommon_no_record(const struct plan_file *file, struct ferry_error *err);

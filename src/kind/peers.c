@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the look at every other process: which pipes and sockets it holds. One walk over /proc serves all questions of a job,
- * about a microsecond a descriptor; a tree without pipes and sockets never pays it.
+ * Owns the look at every other process: which pipes and sockets it holds. One walk over /proc serves all
+ * questions of a job; it takes a few microseconds a descriptor, before anything stops, and a tree without pipes
+ * never pays it.
  *
  * Kernel interface: /proc/PID/stat, /proc/PID/fd (proc(5)).
- * Does not see: processes of PID namespaces that /proc does not show, descriptors that wait in a socket (SCM_RIGHTS) or
- * belong to an io_uring, tables of threads that unshared theirs. A pipe end that nobody seems to hold is found out by
- * poll(2) in the kind.
+ * Does not see: processes of PID namespaces that /proc does not show, descriptors that wait in a socket
+ * (SCM_RIGHTS) or belong to an io_uring, tables of threads that unshared theirs. A pipe end that nobody seems
+ * to hold is found out by poll(2) in the kind.
  */
 #include "kind/peers.h"
 

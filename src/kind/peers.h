@@ -25,8 +25,8 @@ struct peers *peers_new(pid_t root);
 void peers_free(struct peers *p);
 
 /*
- * A process outside of root's tree that has a descriptor of the pipe or socket: 1 and *ret_peer, 0 when there is none
- * that /proc shows, -errno. Ferry itself does not count. p may be NULL (nobody asks): 0.
+ * A process outside of root's tree that has a descriptor of the pipe or socket: 1 and *ret_peer, 0 when there
+ * is none that /proc shows, -errno. Ferry itself does not count. p may be NULL (nobody asks): 0.
  */
 must_check int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct peer *ret_peer,
 			     struct ferry_error *err);

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns anonymous pipes: their capacity, the bytes in them, who may open them again by /proc, and the descriptions of both
- * ends with flags and owner. The bytes are copied by tee(2), which leaves them where they are. A restore builds a pipe
- * at once when the first of its descriptions is asked for: pipe2(2) gives one description of each end, the others
- * come from opening /proc/self/fd/N. Where the image has descriptions of one end only, the other is closed and the reader
- * sees the end of file, the writer EPIPE, as before.
+ * Owns anonymous pipes: their capacity, the bytes in them, who may open them again by /proc, and the
+ * descriptions of both ends with flags and owner. The bytes are copied by tee(2), which leaves them where
+ * they are. A restore builds a pipe at once when the first of its descriptions is asked for: pipe2(2) gives
+ * one description of each end, the others come from opening /proc/self/fd/N. Where the image has descriptions
+ * of one end only, the other is closed and the reader sees the end of file, the writer EPIPE, as before.
  *
  * Kernel interface: fcntl(2) F_GETPIPE_SZ, F_SETPIPE_SZ (2.6.35), ioctl FIONREAD, tee(2), poll(2), fchown(2).
- * Does not handle: packet mode (O_DIRECT), refused; notification pipes (watch_queue); the boundaries of pages in a pipe, which
- * matter only to how full it can get; bytes in a pipe that has no reader, which nobody can read.
+ * Does not handle: packet mode (O_DIRECT), refused; notification pipes (watch_queue); the boundaries of pages
+ * in a pipe, which matter only to how full it can get; bytes in a pipe that has no reader, which nobody can
+ * read.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -438,7 +439,9 @@ static int pipe_open_all(struct pipe_plan *pipe, int base, struct ferry_error *e
 {
 	for (size_t i = 0; i < pipe->n_files; i++) {
 		struct plan_file *file = pipe->files[i];
-		int r = file->fd >= 0 ? 0 : pipe_open_again(file, base, &file->fd, err);
+		if (file->fd >= 0)
+			continue;
+		int r = pipe_open_again(file, base, &file->fd, err);
 		if (r >= 0)
 			r = fdcommon_set_flags(file->fd, file->entry->pipe->flags, err);
 		if (r < 0)
@@ -465,6 +468,11 @@ static int pipe_build(struct pipe_plan *pipe, struct ferry_error *err)
 			file->fd = take_fd(out);
 		else if (in >= 0 && pipe_is_first(file->entry->pipe, O_WRONLY))
 			file->fd = take_fd(in);
+		else
+			continue;
+		r = fdcommon_set_flags(file->fd, file->entry->pipe->flags, err);
+		if (r < 0)
+			return r;
 	}
 	return pipe_open_all(pipe, base, err);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns signalfds: a mask of signals, flags and owner. The signals themselves wait in the tasks and are theirs.
+ * Owns signalfds: a mask of signals, flags and owner. The signals themselves wait in the tasks and are
+ * theirs.
  *
- * Kernel interface: /proc/PID/fdinfo sigmask (3.8), signalfd4(2) with the kernel's 64-bit set, which keeps the signals that
- * libc hides for itself.
+ * Kernel interface: /proc/PID/fdinfo sigmask (3.8), signalfd4(2) with the kernel's 64-bit set, which keeps
+ * the signals that libc hides for itself.
  */
 #include <errno.h>
 #include <signal.h>

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns timerfds: clock, what is left, interval, expirations that nobody has read, the flags it was set with. The image
- * has what was left when the tree froze. Where the tree's clocks go on after the restore, a timer expires at the very time
- * of its clock at which it would have; an absolute timer on CLOCK_REALTIME rings at its time of day, or at once.
+ * Owns timerfds: clock, what is left, interval, expirations that nobody has read, the flags it was set with.
+ * The image has what was left when the tree froze. Where the tree's clocks go on after the restore, a timer
+ * expires at the very time of its clock at which it would have; an absolute timer on CLOCK_REALTIME rings at
+ * its time of day, or at once.
  *
- * Kernel interface: /proc/PID/fdinfo clockid, ticks, settime flags, it_value, it_interval (3.17); timerfd_create(2),
- * timerfd_settime(2); ioctl TFD_IOC_SET_TICKS (3.17, CONFIG_CHECKPOINT_RESTORE).
- * Does not handle: a cancellation (TFD_TIMER_CANCEL_ON_SET) that happened and was not read yet; it counts as an
- * expiration then.
+ * Kernel interface: /proc/PID/fdinfo clockid, ticks, settime flags, it_value, it_interval (3.17);
+ * timerfd_create(2), timerfd_settime(2); ioctl TFD_IOC_SET_TICKS (3.17, CONFIG_CHECKPOINT_RESTORE).
+ * Does not handle: a cancellation (TFD_TIMER_CANCEL_ON_SET) that happened and was not read yet; it counts as
+ * an expiration then.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -54,8 +55,8 @@ static bool timerfd_owns(const struct fd_view *view)
 }
 
 /*
- * A periodic timer that expired stands still until it is read and shows nothing left. Asking for what is left makes it
- * count the periods that it missed and go on, as its next read would.
+ * A periodic timer that expired stands still until it is read and shows nothing left. Asking for what is left
+ * makes it count the periods that it missed and go on, as its next read would.
  */
 static int timerfd_look(struct fd_view *view, struct itimerspec *ret_value, uint64_t *ret_ticks,
 			struct ferry_error *err)

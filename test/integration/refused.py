@@ -51,6 +51,18 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def pipe_held_outside():
+        """A pipe that a process outside of the tree holds, too; once it lets go the dump succeeds."""
+        program = Program("pipe-descriptions")
+        held = os.open(f"/proc/{program.pid}/fd/10", os.O_RDONLY | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        os.close(held)
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
     def debugged_task():
         """A task that another tracer holds."""
         program = Program("heap-stack")

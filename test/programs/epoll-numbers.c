@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An epoll set whose entries outlived the numbers that they were added with: closed with a duplicate left, given to
- * something else, open in the child only. And entries that are spent, edge-triggered, exclusive. Proof: the entries as fdinfo
- * lists them, what is ready; at the end events arrive through each, and the old numbers remove the entries.
+ * An epoll set whose entries outlived the numbers that they were added with: closed with a duplicate left,
+ * given to something else, open in the child only. And entries that are spent, edge-triggered, exclusive.
+ * Proof: the entries as fdinfo lists them, what is ready; at the end events arrive through each, and the old
+ * numbers remove the entries.
  */
 #include "program.h"
 

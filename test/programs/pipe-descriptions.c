@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One pipe with many descriptions: two of the reading end, three of the writing end, one that reads and writes, with flags of
- * their own, a further descriptor, an owner that is signalled; the pipe belongs to another user. Proof: flags, owner,
- * rights, that all are the same pipe; at the end bytes go in through each and come out in order, and the signal
- * names the number of the descriptor.
+ * One pipe with many descriptions: two of the reading end, three of the writing end, one that reads and
+ * writes, with flags of their own, a further descriptor, an owner that is signalled; the pipe belongs to
+ * another user. Proof: flags, owner, rights, that all are the same pipe; at the end bytes go in through each
+ * and come out in order, and the signal names the number of the descriptor.
  */
 #include "program.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Periodic timerfds that nobody reads: the kernel lets such a timer stand still and counts when it is asked. Proof: at the end
- * each has expired as often as its clock says, whatever happened in between.
+ * Periodic timerfds that nobody reads: the kernel lets such a timer stand still and counts when it is asked.
+ * Proof: at the end each has expired as often as its clock says, whatever happened in between.
  */
 #include "program.h"
 

@@ -141,6 +141,8 @@ static int trip_write(struct trip *t, struct image_dir *dir)
 	for (size_t i = 0; i < t->snap.files.n && r >= 0; i++) {
 		struct snap_file *file = &t->snap.files.v[i];
 		r = file->kind->dump ? file->kind->dump(&d, file, &t->err) : 0;
+		if (t->tamper)
+			t->tamper(file->entry);
 		if (r >= 0)
 			r = image_put(w, &file->entry->base, &t->err);
 	}

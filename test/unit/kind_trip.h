@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The way of descriptors through their kinds without the engine: processes that hold some are stopped, their descriptors
- * collected and written to an image; other processes get what is restored from it, settle it, and can be looked
- * at and asked. Memory and registers play no part, so what the kinds do is seen alone.
+ * The way of descriptors through their kinds without the engine: processes that hold some are stopped, their
+ * descriptors collected and written to an image; other processes get what is restored from it, settle it, and
+ * can be looked at and asked. Memory and registers play no part, so what the kinds do is seen alone.
  */
 #pragma once
 
@@ -34,6 +34,7 @@ struct trip {
 	void *plan_data[KIND_COUNT];
 	struct kind_options options;
 	struct peers *peers;
+	void (*tamper)(FileEntry *entry); /* with records right before they are written */
 	bool continue_clocks;
 	unsigned pause_ms; /* between reading the clocks and collecting */
 	FerryClocksEntry clocks;

@@ -232,16 +232,16 @@ static void outside_setup(void)
 	/* What was inherited was closed; the parent still has it. */
 	char path[64];
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getppid(), outside[1]);
-	trip_place(must(open(path, O_WRONLY)), 11);
+	trip_place(must(open(path, O_WRONLY | O_CLOEXEC)), 11);
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getppid(), outside[0]);
-	trip_place(must(open(path, O_RDONLY)), 10);
+	trip_place(must(open(path, O_RDONLY | O_CLOEXEC)), 10);
 }
 
 static void pipe_held_outside_is_refused(void **state)
 {
 	struct trip t;
 	(void)state;
-	assert_int_equal(pipe(outside), 0);
+	assert_int_equal(pipe2(outside, O_CLOEXEC), 0);
 	trip_start(&t, outside_setup, 1);
 	close(outside[0]);
 	/* Ferry itself does not count, so another process has to hold it. */
@@ -272,7 +272,7 @@ static void pipe_with_a_hidden_writer_is_refused(void **state)
 {
 	struct trip t;
 	(void)state;
-	assert_int_equal(pipe(outside), 0);
+	assert_int_equal(pipe2(outside, O_CLOEXEC), 0);
 	trip_start(&t, outside_writer_setup, 1);
 	assert_int_equal(trip_save(&t), -ENOTSUP);
 	assert_int_equal(t.err.id, FERRY_ERROR_OUTSIDE_PEER);
@@ -644,9 +644,10 @@ static void epoll_setup(void)
 	make_pipe(12, 13, 0);
 	trip_place(eventfd(1, 0), 20);
 	trip_place(eventfd(0, 0), 22);
-	trip_place(epoll_create1(0), 50);
+	trip_place(epoll_create1(EPOLL_CLOEXEC), 50);
 	trip_place(epoll_create1(EPOLL_CLOEXEC), 51);
-	trip_place(epoll_create1(0), 52);
+	trip_place(epoll_create1(EPOLL_CLOEXEC), 52);
+	must(fcntl(52, F_SETFD, 0));
 	watch(51, 10, EPOLLIN | EPOLLET, 0xdeadbeef00000001);
 	watch(51, 11, EPOLLOUT | EPOLLONESHOT, 0xdeadbeef00000002);
 	watch(51, 20, EPOLLIN | EPOLLEXCLUSIVE, 3);
@@ -700,7 +701,7 @@ static void epoll_comes_back(void **state)
 /* Entries whose number was closed, was given to something else, or is open in the child only. */
 static void epoll_stale_setup(void)
 {
-	trip_place(epoll_create1(0), 50);
+	trip_place(epoll_create1(EPOLL_CLOEXEC), 50);
 	trip_place(eventfd(0, 0), 20);
 	watch(50, 20, EPOLLIN, 1);
 	must(dup2(20, 30));
@@ -755,7 +756,7 @@ static void epoll_outside_setup(void)
 	int parent = must(sys_pidfd_open(getppid(), 0));
 	trip_place(must(sys_pidfd_getfd(parent, kept)), 20);
 	close(parent);
-	trip_place(epoll_create1(0), 50);
+	trip_place(epoll_create1(EPOLL_CLOEXEC), 50);
 	watch(50, 20, EPOLLIN, 1);
 	close(20);
 }
@@ -775,9 +776,15 @@ static void epoll_on_outside_is_refused(void **state)
 
 static void epoll_number_setup(void)
 {
-	trip_place(epoll_create1(0), 50);
+	trip_place(epoll_create1(EPOLL_CLOEXEC), 50);
 	trip_place(eventfd(0, 0), 20);
 	watch(50, 20, EPOLLIN, 1);
+}
+
+static void epoll_number_tamper(FileEntry *entry)
+{
+	if (entry->epfd)
+		entry->epfd->tfd[0]->tfd = 77;
 }
 
 /* What a damaged image may say. */
@@ -785,6 +792,13 @@ static void epoll_number_is_checked(void **state)
 {
 	struct trip t;
 	(void)state;
+	trip_start(&t, epoll_number_setup, 1);
+	t.tamper = epoll_number_tamper;
+	assert_int_equal(trip_save(&t), 0);
+	assert_int_equal(trip_load(&t), -EBADMSG);
+	assert_int_equal(t.err.id, FERRY_ERROR_IMAGE_BAD);
+	assert_non_null(strstr(t.err.message, "fd 77"));
+	trip_end(&t);
 	trip_start(&t, epoll_number_setup, 1);
 	assert_int_equal(trip_save(&t), 0);
 	assert_int_equal(trip_load(&t), 0);
