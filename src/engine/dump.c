@@ -214,11 +214,25 @@ void dump_leave(struct dump_job *j)
 	dump_free(j);
 }
 
+/* From the commit on no task of the tree runs on, also when we die between the first kill and the last. */
+static int dump_arm_end(struct dump_job *j, struct ferry_error *err)
+{
+	vec_foreach(task, &j->frozen.tasks)
+	{
+		int r = warden_arm(j->engine->warden, WARDEN_END, task->pid, 0, NULL, 0);
+		if (r < 0)
+			return error_errno(err, FERRY_ERROR_LIMIT, -r, "entering %zu tasks into the undo log", j->frozen.tasks.n);
+	}
+	return 0;
+}
+
 int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 {
 	struct engine *e = j->engine;
 	uint64_t since = j->frozen.since_ns;
-	int r = dump_after(e, &j->collect, j->dir, kill, err);
+	int armed = kill ? dump_arm_end(j, err) : 0;
+	int after = dump_after(e, &j->collect, j->dir, kill && armed >= 0, armed < 0 ? NULL : err);
+	int r = armed < 0 ? armed : after;
 	if (r < 0 || !kill) {
 		freeze_release(&j->frozen);
 	} else {

@@ -110,6 +110,10 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		if (!w->log->committed && __atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST))
 			kill((pid_t)e->object, SIGKILL);
 		break;
+	case WARDEN_END:
+		if (w->log->committed)
+			kill((pid_t)e->object, SIGKILL);
+		break;
 	case WARDEN_WAKE:
 		if (w->log->committed)
 			warden_wake(e->value);

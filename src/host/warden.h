@@ -34,6 +34,7 @@ enum warden_op {
 	WARDEN_THAW,            /* data: path of a frozen cgroup */
 	WARDEN_UNLINK,          /* data: path of a file to remove unless the job was committed */
 	WARDEN_ADDRESS_ADD,     /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
+	WARDEN_END,             /* object: PID of a stopped task that is killed once the job was committed */
 };
 
 /* Value of WARDEN_TCP_RESUME and WARDEN_NET_UNLOCK: when the entry counts. */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns saving internet sockets: TCP sockets that listen, are bound, or do nothing yet, and UDP sockets; connections are
- * tcp.c's. Names, options and limits are read from our copy of the socket; states from outside come from sock_diag.
+ * Owns saving internet sockets: TCP sockets that listen, are bound, or do nothing yet, and UDP sockets;
+ * connections are tcp.c's. Names, options and limits are read from our copy of the socket; states from
+ * outside come from sock_diag.
  *
  * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7), NETLINK_SOCK_DIAG with inet_diag (3.3), SIOCGSKNS (4.10).
- * Does not handle: datagrams that wait, connections that wait to be accepted or are being made, Multipath TCP, raw
- * sockets, sockets of another network namespace. They are refused by name.
+ * Does not handle: datagrams that wait, connections that wait to be accepted or are being made, Multipath
+ * TCP, raw sockets, sockets of another network namespace. They are refused by name.
  */
 #include "kind/inet.h"
 
@@ -82,7 +83,8 @@ static int inet_look_up(const struct fd_view *view, const struct inet_sock **ret
 
 static bool inet_owns(const struct fd_view *view)
 {
-	static const char *const names[] = {"TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "MPTCP", "MPTCPv6"};
+	static const char *const names[] = {"TCP",      "TCPv6",     "UDP",   "UDPv6",
+					    "UDP-Lite", "UDPLITEv6", "MPTCP", "MPTCPv6"};
 	char name[32];
 	if (sock_protocol(view, name) < 0)
 		return false;
@@ -98,13 +100,14 @@ static int inet_refuse_multipath(const struct fd_view *view, const char *who, st
 	if (sock_protocol(view, name) < 0 || strncmp(name, "MPTCP", 5))
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a Multipath TCP socket", who);
-	error_hint(err, "switch Multipath TCP off for the program; a Go program listens without it under GODEBUG=multipathtcp=0");
+	error_hint(err, "switch Multipath TCP off; a Go program does without under GODEBUG=multipathtcp=0");
 	return -ENOTSUP;
 }
 
 static int inet_refuse_pending(const char *who, uint32_t n, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: %u connections to this TCP socket wait to be accepted", who, n);
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+		  "%s: %u connections to this TCP socket wait to be accepted", who, n);
 	error_hint(err, "try again when the program has accepted them");
 	return -ENOTSUP;
 }
@@ -116,12 +119,14 @@ static int inet_refuse_datagrams(const char *who, struct ferry_error *err)
 	return -ENOTSUP;
 }
 
-static int inet_check_tcp(const char *who, unsigned state, const struct kind_options *options, struct ferry_error *err)
+static int inet_check_tcp(const char *who, unsigned state, const struct kind_options *options,
+			  struct ferry_error *err)
 {
 	if (state == INET_CLOSED || state == INET_LISTENING)
 		return 0;
 	if (state == INET_SYN_SENT || state == INET_SYN_RECV) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a TCP socket that is still connecting", who);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: a TCP socket that is still connecting", who);
 		error_hint(err, "try again when connect() has ended");
 		return -ENOTSUP;
 	}
@@ -150,7 +155,8 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	if (sock->protocol != IPPROTO_TCP)
 		return sock->rqueue ? inet_refuse_datagrams(who, err) : 0;
 	if (sock->has_md5)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a TCP socket with MD5 keys, which cannot be read", who);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				 "%s: a TCP socket with MD5 keys, which cannot be read", who);
 	if (sock->state == INET_LISTENING && sock->rqueue)
 		return inet_refuse_pending(who, sock->rqueue, err);
 	return inet_check_tcp(who, sock->state, options, err);
@@ -158,7 +164,8 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 
 /* ------------------------------------------------------------------ collect */
 
-static int inet_words(struct arena *a, const void *address, size_t n_words, uint32_t **ret_words, size_t *ret_n)
+static int inet_words(struct arena *a, const void *address, size_t n_words, uint32_t **ret_words,
+		      size_t *ret_n)
 {
 	*ret_words = arena_copy(a, address, n_words * sizeof(uint32_t));
 	*ret_n = n_words;
@@ -166,8 +173,8 @@ static int inet_words(struct arena *a, const void *address, size_t n_words, uint
 }
 
 /* One of the two names; a zeroed address where there is none. */
-static int inet_collect_address(struct arena *a, const struct sockaddr_storage *address, int family, uint32_t *ret_port,
-				uint32_t **ret_words, size_t *ret_n)
+static int inet_collect_address(struct arena *a, const struct sockaddr_storage *address, int family,
+				uint32_t *ret_port, uint32_t **ret_words, size_t *ret_n)
 {
 	if (family == AF_INET) {
 		const struct sockaddr_in *in = (const struct sockaddr_in *)address;
@@ -186,15 +193,20 @@ static int inet_collect_names(struct arena *a, int fd, InetSkEntry *isk, struct 
 	char device[IF_NAMESIZE];
 	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the name of a socket");
-	/* Also of a connection that is over, which getpeername(2) no longer tells. It wants the exact size. */
+	/*
+	 * Also of a connection that is over, which getpeername(2) no longer tells. It wants the exact size.
+	 */
 	n = isk->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERNAME, &remote, &n) < 0)
 		remote = (struct sockaddr_storage){0};
-	int r = inet_collect_address(a, &local, (int)isk->family, &isk->src_port, &isk->src_addr, &isk->n_src_addr);
+	int r = inet_collect_address(a, &local, (int)isk->family, &isk->src_port, &isk->src_addr,
+				     &isk->n_src_addr);
 	if (r >= 0)
-		r = inet_collect_address(a, &remote, (int)isk->family, &isk->dst_port, &isk->dst_addr, &isk->n_dst_addr);
+		r = inet_collect_address(a, &remote, (int)isk->family, &isk->dst_port, &isk->dst_addr,
+					 &isk->n_dst_addr);
 	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&local;
-	if (r >= 0 && isk->family == AF_INET6 && in6->sin6_scope_id && if_indextoname(in6->sin6_scope_id, device)) {
+	if (r >= 0 && isk->family == AF_INET6 && in6->sin6_scope_id &&
+	    if_indextoname(in6->sin6_scope_id, device)) {
 		isk->ifname = arena_string(a, device);
 		r = isk->ifname ? 0 : -ENOMEM;
 	}
@@ -222,9 +234,11 @@ static int inet_get_bool(int fd, int level, int name, protobuf_c_boolean *has, p
 
 static int inet_collect_ip_opts(int fd, bool v6, IpOptsEntry *o)
 {
-	int r = inet_get_bool(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, &o->has_freebind, &o->freebind);
+	int r = inet_get_bool(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, &o->has_freebind,
+			      &o->freebind);
 	if (r >= 0)
-		r = inet_get_bool(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_RECVPKTINFO : IP_PKTINFO, &o->has_pktinfo, &o->pktinfo);
+		r = inet_get_bool(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_RECVPKTINFO : IP_PKTINFO,
+				  &o->has_pktinfo, &o->pktinfo);
 	if (r >= 0 && !v6)
 		r = inet_get_u32(fd, SOL_IP, IP_TOS, &o->has_tos, &o->tos, false);
 	if (r >= 0 && !v6)
@@ -273,10 +287,12 @@ static int inet_check_namespace(const struct fd_view *view, const char *who, str
 	struct stat own, theirs;
 	_cleanup_close_ int ns = ioctl(view->copy, SIOCGSKNS);
 	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/thread-self/ns/net", &own) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: finding the network namespace of a socket", who);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
+				   "%s: finding the network namespace of a socket", who);
 	if (own.st_ino == theirs.st_ino)
 		return 0;
-	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "%s: a socket of another network namespace", who);
+	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+		  "%s: a socket of another network namespace", who);
 	return -ENOTSUP;
 }
 
@@ -288,7 +304,8 @@ static bool inet_has_datagrams(int fd)
 	bool readable = poll(&p, 1, 0) > 0 && p.revents & POLLIN;
 	if (readable && (!(p.revents & POLLRDHUP) || (!ioctl(fd, SIOCINQ, &waiting) && waiting)))
 		return true;
-	return sock_get(fd, IPPROTO_UDP, UDP_CORK, &corked) >= 0 && corked && !ioctl(fd, SIOCOUTQ, &unsent) && unsent;
+	return sock_get(fd, IPPROTO_UDP, UDP_CORK, &corked) >= 0 && corked && !ioctl(fd, SIOCOUTQ, &unsent) &&
+	       unsent;
 }
 
 static int inet_collect_udp(struct fd_view *view, InetSkEntry *isk, const char *who, struct ferry_error *err)
@@ -299,8 +316,8 @@ static int inet_collect_udp(struct fd_view *view, InetSkEntry *isk, const char *
 	return inet_has_datagrams(view->copy) ? inet_refuse_datagrams(who, err) : 0;
 }
 
-static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk, const char *who,
-			    struct ferry_error *err)
+static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
+			    const char *who, struct ferry_error *err)
 {
 	int r = inet_check_tcp(who, isk->state, c->options, err);
 	if (r < 0)
@@ -323,7 +340,8 @@ static int inet_tcp_state(int fd, uint32_t *ret_state)
 	return r;
 }
 
-static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEntry *isk, struct ferry_error *err)
+static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEntry *isk,
+			       struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
 	const struct inet_sock *sock;
@@ -331,7 +349,10 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 	if (r < 0)
 		return r;
 	isk->flags = fdcommon_flags(view);
-	/* Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer kernel tells it. */
+	/*
+	 * Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer
+	 * kernel tells it.
+	 */
 	if (sock && (isk->proto != IPPROTO_TCP || isk->state != INET_CLOSED))
 		record_set(isk, ns_id, INET_NS_OWN);
 	if (sock && sock->shutdown)
@@ -342,7 +363,8 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 	return r < 0 ? r : inet_collect_options(a, view->copy, isk, err);
 }
 
-static int inet_collect(struct collect *c, struct fd_view *view, struct snap_file *file, struct ferry_error *err)
+static int inet_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
+			struct ferry_error *err)
 {
 	char who[64];
 	struct sock_type type;
@@ -370,7 +392,8 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	if (type.protocol == IPPROTO_TCP) {
 		r = inet_tcp_state(view->copy, &isk->state);
 		if (r < 0)
-			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading the state of a TCP socket", who);
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r,
+					   "%s: reading the state of a TCP socket", who);
 		type.connected = inet_is_connection(isk) || tcp_was_connected(view->copy, isk->state);
 	}
 	/* Before a connection is paused, which changes some options. */

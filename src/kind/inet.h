@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The parts of the internet sockets: inet.c saves them, inet_restore.c brings them back, tcp.c does connections. */
+/*
+ * The parts of the internet sockets: inet.c saves them, inet_restore.c brings them back, tcp.c does
+ * connections.
+ */
 #pragma once
 
 #include <netinet/in.h>
@@ -13,7 +16,13 @@
 #include "proc/sockdiag.h"
 
 /* Kernel's numbers in inet_sk_entry.state; UDP knows connected and closed. */
-enum inet_state { INET_CONNECTED = 1, INET_SYN_SENT = 2, INET_SYN_RECV = 3, INET_CLOSED = 7, INET_LISTENING = 10 };
+enum inet_state {
+	INET_CONNECTED = 1,
+	INET_SYN_SENT = 2,
+	INET_SYN_RECV = 3,
+	INET_CLOSED = 7,
+	INET_LISTENING = 10
+};
 
 /* During one check or collect. */
 struct inet_scan {
@@ -71,15 +80,17 @@ struct tcp_plan {
 must_check int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err);
 
 /* tcp_dead.c: a connection that is over: what is left of it can be read, and nothing else. */
-must_check int tcp_dead_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
+must_check int tcp_dead_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
+				InetSkEntry *isk, struct ferry_error *err);
+must_check int tcp_dead_restore(struct opener *o, struct plan_file *file, int *ret_fd,
 				struct ferry_error *err);
-must_check int tcp_dead_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 bool tcp_is_dead(const struct plan_file *file);
 bool tcp_was_connected(int fd, unsigned state);
 
 /* tcp_convert.c: 1:1, between the image and libferry-tcp. ret borrows the queues. */
-must_check int tcp_from_records(const InetSkEntry *isk, const struct tcp_plan *plan, const FerrySocketEntry *extra,
-				struct ferry_tcp *ret, struct ferry_error *err);
+must_check int tcp_from_records(const InetSkEntry *isk, const struct tcp_plan *plan,
+				const FerrySocketEntry *extra, struct ferry_tcp *ret,
+				struct ferry_error *err);
 void tcp_to_stream(const struct ferry_tcp *t, TcpStreamEntry *ret);
 
 /* SK_SHUTDOWN__x of a connection. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns bringing internet sockets back that are no connections. TCP sockets are bound with SO_REUSEADDR on, because
- * connections that ended may still hold the port; the option is put right afterwards.
+ * Owns bringing internet sockets back that are no connections. TCP sockets are bound with SO_REUSEADDR on,
+ * because connections that ended may still hold the port; the option is put right afterwards.
  *
  * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7).
  */
@@ -46,7 +46,8 @@ static struct sock_type inet_type(const struct plan_file *file)
 
 static int inet_bad(const struct plan_file *file, struct ferry_error *err, const char *what)
 {
-	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the socket of file id %u %s", file->entry->id, what);
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the socket of file id %u %s", file->entry->id,
+			 what);
 }
 
 static int inet_read_check(const struct plan_file *file, struct ferry_error *err)
@@ -58,16 +59,19 @@ static int inet_read_check(const struct plan_file *file, struct ferry_error *err
 	bool tcp = isk->type == SOCK_STREAM && isk->proto == IPPROTO_TCP;
 	bool udp = isk->type == SOCK_DGRAM && (isk->proto == IPPROTO_UDP || isk->proto == IPPROTO_UDPLITE);
 	if ((isk->family != AF_INET && isk->family != AF_INET6) || (!tcp && !udp))
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				 "the socket of file id %u (family %u, type %u, protocol %u) is none that this ferry restores",
-				 file->entry->id, isk->family, isk->type, isk->proto);
+		return error_set(
+			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			"the socket of file id %u (family %u, type %u, protocol %u) is of an unknown kind",
+			file->entry->id, isk->family, isk->type, isk->proto);
 	if (isk->n_src_addr < words || isk->n_dst_addr < words)
 		return inet_bad(file, err, "has addresses that are too short");
 	if (isk->src_port > UINT16_MAX || isk->dst_port > UINT16_MAX)
 		return inet_bad(file, err, "has a port above 65535");
 	if (isk->state == INET_SYN_SENT || isk->state == INET_SYN_RECV)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				 "the TCP socket of file id %u was connecting, which this ferry does not restore", file->entry->id);
+		return error_set(
+			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			"the TCP socket of file id %u was connecting, which this ferry does not restore",
+			file->entry->id);
 	return 0;
 }
 
@@ -102,7 +106,8 @@ static int inet_apply_ip(int fd, const InetSkEntry *isk)
 	bool v6 = isk->family == AF_INET6;
 	if (!o)
 		return 0;
-	int r = inet_set_if(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_RECVPKTINFO : IP_PKTINFO, o->has_pktinfo, (uint32_t)o->pktinfo);
+	int r = inet_set_if(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_RECVPKTINFO : IP_PKTINFO, o->has_pktinfo,
+			    (uint32_t)o->pktinfo);
 	if (r >= 0)
 		r = inet_set_if(fd, SOL_IP, IP_TOS, o->has_tos, o->tos);
 	return r < 0 ? r : inet_set_if(fd, SOL_IP, IP_TTL, o->has_ttl, o->ttl);
@@ -132,7 +137,8 @@ int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct f
 	if (r >= 0)
 		r = inet_apply_tcp(fd, isk);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting options of the socket of file id %u", file->entry->id);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "setting options of the socket of file id %u", file->entry->id);
 	r = sockopt_apply(fd, isk->opts, err);
 	if (r >= 0)
 		r = sockopt_apply_filter(fd, isk->opts, err);
@@ -174,8 +180,8 @@ static void inet_text(const InetSkEntry *isk, bool remote, char *ret_text, size_
 	char host[INET6_ADDRSTRLEN] = "?";
 	inet_ntop((int)isk->family, remote ? isk->dst_addr : isk->src_addr, host, sizeof(host));
 	bool v6 = isk->family == AF_INET6;
-	snprintf(ret_text, n, "%s %s%s%s:%u", isk->proto == IPPROTO_TCP ? "TCP" : "UDP", v6 ? "[" : "", host, v6 ? "]" : "",
-		 remote ? isk->dst_port : isk->src_port);
+	snprintf(ret_text, n, "%s %s%s%s:%u", isk->proto == IPPROTO_TCP ? "TCP" : "UDP", v6 ? "[" : "", host,
+		 v6 ? "]" : "", remote ? isk->dst_port : isk->src_port);
 }
 
 static int inet_bind_failed(const InetSkEntry *isk, int code, struct ferry_error *err)
@@ -183,7 +189,8 @@ static int inet_bind_failed(const InetSkEntry *isk, int code, struct ferry_error
 	char text[96];
 	inet_text(isk, false, text, sizeof(text));
 	bool address = code == EADDRINUSE || code == EADDRNOTAVAIL;
-	error_errno(err, address ? FERRY_ERROR_ADDRESS_TAKEN : FERRY_ERROR_RESTORE_STEP, code, "binding a socket to %s", text);
+	error_errno(err, address ? FERRY_ERROR_ADDRESS_TAKEN : FERRY_ERROR_RESTORE_STEP, code,
+		    "binding a socket to %s", text);
 	if (code == EADDRINUSE)
 		error_hint(err, "another process uses this port; end it first");
 	if (code == EADDRNOTAVAIL)
@@ -197,7 +204,9 @@ static bool inet_is_bound(const InetSkEntry *isk)
 	return isk->src_port || memcmp(isk->src_addr, none, isk->family == AF_INET ? 4 : 16);
 }
 
-/* Whether another socket of the image has the same port: then both have to allow that while they are bound. */
+/*
+ * Whether another socket of the image has the same port: then both have to allow that while they are bound.
+ */
 static bool inet_shares_port(const struct plan *p, const struct plan_file *file)
 {
 	const InetSkEntry *isk = file->entry->isk;
@@ -226,10 +235,11 @@ static int inet_bind(struct opener *o, const struct plan_file *file, int fd, str
 	bool share = isk->proto == IPPROTO_TCP || inet_shares_port(o->plan, file);
 	int r = v6 && isk->has_v6only ? sock_set(fd, SOL_IPV6, IPV6_V6ONLY, isk->v6only) : 0;
 	if (r >= 0 && isk->ip_opts)
-		r = inet_set_if(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, isk->ip_opts->has_freebind,
-				(uint32_t)isk->ip_opts->freebind);
+		r = inet_set_if(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND,
+				isk->ip_opts->has_freebind, (uint32_t)isk->ip_opts->freebind);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting options of the socket of file id %u", file->entry->id);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "setting options of the socket of file id %u", file->entry->id);
 	r = sockopt_before_bind(fd, isk->opts, share, err);
 	if (r >= 0)
 		r = sockextra_apply(o, fd, &type, inet_extra_of(file), true, err);
@@ -258,7 +268,9 @@ static int inet_listen(const struct plan_file *file, int fd, struct ferry_error 
 
 static int inet_connect_udp(const struct plan_file *file, int fd, struct ferry_error *err)
 {
-	static const int how[] = {[SK_SHUTDOWN__READ] = SHUT_RD, [SK_SHUTDOWN__WRITE] = SHUT_WR, [SK_SHUTDOWN__BOTH] = SHUT_RDWR};
+	static const int how[] = {[SK_SHUTDOWN__READ] = SHUT_RD,
+				  [SK_SHUTDOWN__WRITE] = SHUT_WR,
+				  [SK_SHUTDOWN__BOTH] = SHUT_RDWR};
 	const InetSkEntry *isk = file->entry->isk;
 	struct sockaddr_storage address;
 	socklen_t n = inet_address(isk, true, &address);
@@ -268,7 +280,8 @@ static int inet_connect_udp(const struct plan_file *file, int fd, struct ferry_e
 		inet_text(isk, true, text, sizeof(text));
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, code, "connecting a socket to %s", text);
 	}
-	bool shut = isk->has_shutdown && isk->shutdown > SK_SHUTDOWN__NONE && (size_t)isk->shutdown < ARRAY_SIZE(how);
+	bool shut = isk->has_shutdown && isk->shutdown > SK_SHUTDOWN__NONE &&
+		    (size_t)isk->shutdown < ARRAY_SIZE(how);
 	/* One that is not connected says so, and is shut down nevertheless. */
 	if (shut && shutdown(fd, how[isk->shutdown]) < 0 && errno != ENOTCONN)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "shutting a UDP socket down");
@@ -284,7 +297,8 @@ int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct f
 		return tcp_dead_restore(o, file, ret_fd, err);
 	_cleanup_close_ int fd = socket((int)isk->family, (int)isk->type | SOCK_CLOEXEC, (int)isk->proto);
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making the socket of file id %u", file->entry->id);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making the socket of file id %u",
+				   file->entry->id);
 	int r = inet_bind(o, file, fd, err);
 	bool transparent = r > 0;
 	if (r >= 0 && isk->proto != IPPROTO_TCP)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns what a socket is beyond the common image format. Options are compared with those of a new socket of the same
- * type, so what this kernel and its sysctls make the default is not recorded.
+ * Owns what a socket is beyond the common image format. Options are compared with those of a new socket of
+ * the same type, so what this kernel and its sysctls make the default is not recorded.
  *
- * Kernel interface: socket(7), ip(7), ipv6(7), tcp(7), udp(7); the xattr system.sockprotoname of sockfs (2.6.39).
- * Does not handle: multicast memberships, which no option lists.
+ * Kernel interface: socket(7), ip(7), ipv6(7), tcp(7), udp(7); the xattr system.sockprotoname of sockfs
+ * (2.6.39). Does not handle: multicast memberships, which no option lists.
  */
 #include "kind/sockextra.h"
 
@@ -48,8 +48,8 @@ struct sockextra_option {
 };
 
 /* Numbers that installed headers may lack. */
-#define OPTION(l, n, number, f) \
-	{                       \
+#define OPTION(l, n, number, f)                                          \
+	{                                                                \
 		.word = #n, .level = (l), .name = (number), .flags = (f) \
 	}
 
@@ -194,7 +194,8 @@ static void sockextra_value_of(int fd, const struct sockextra_option *o, struct 
 {
 	*ret = (struct sockextra_value){.n = sizeof(ret->bytes)};
 	/* What is longer than an int is asked for as it is; a number is an int. */
-	bool is_int = !(o->level == SOL_TCP && o->name == TCP_CONGESTION) && !(o->level == SOL_SOCKET && o->name == 47);
+	bool is_int = !(o->level == SOL_TCP && o->name == TCP_CONGESTION) &&
+		      !(o->level == SOL_SOCKET && o->name == 47);
 	if (is_int)
 		ret->n = sizeof(int);
 	ret->code = sock_get_bytes(fd, o->level, o->name, ret->bytes, &ret->n);
@@ -218,8 +219,8 @@ static int sockextra_add(struct arena *a, FerrySocketEntry *extra, const struct 
 	return record->value.data ? 0 : error_memory(err);
 }
 
-static int sockextra_collect_options(struct arena *a, int fd, const struct sock_type *type, FerrySocketEntry *extra,
-				     struct ferry_error *err)
+static int sockextra_collect_options(struct arena *a, int fd, const struct sock_type *type,
+				     FerrySocketEntry *extra, struct ferry_error *err)
 {
 	_cleanup_close_ int fresh = socket(type->domain, type->type | SOCK_CLOEXEC, type->protocol);
 	if (fresh < 0)
@@ -244,8 +245,8 @@ static int sockextra_collect_options(struct arena *a, int fd, const struct sock_
 	return 0;
 }
 
-int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uint32_t id, FerrySocketEntry **ret,
-		      struct ferry_error *err)
+int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uint32_t id,
+		      FerrySocketEntry **ret, struct ferry_error *err)
 {
 	struct stat st;
 	FerrySocketEntry *extra = record_new(a, FerrySocketEntry, ferry_socket_entry);
@@ -269,8 +270,8 @@ int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uin
 
 int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_error *err)
 {
-	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid || extra->has_error ||
-		    extra->has_fin_unsent || extra->has_dead;
+	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid ||
+		    extra->has_error || extra->has_fin_unsent || extra->has_dead;
 	struct image_writer *w;
 	int r = says ? fdcommon_writer(d, IMAGE_FERRY_SOCKET, &w, err) : 0;
 	return r < 0 || !says ? r : image_put(w, &extra->base, err);
@@ -278,7 +279,8 @@ int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_e
 
 /* ------------------------------------------------------------------ restore */
 
-static int sockextra_take(struct reader *r, const struct kind_ops *kind, FerrySocketEntry *extra, struct ferry_error *err)
+static int sockextra_take(struct reader *r, const struct kind_ops *kind, FerrySocketEntry *extra,
+			  struct ferry_error *err)
 {
 	void **slot = vec_push(&r->plan->messages);
 	if (!slot) {
@@ -288,12 +290,13 @@ static int sockextra_take(struct reader *r, const struct kind_ops *kind, FerrySo
 	*slot = extra;
 	struct plan_file *file = plan_file(r->plan, extra->id);
 	if (!file || (file->kind != &kind_unixsk && file->kind != &kind_inetsk))
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "ferry-socket.img: file id %u is no socket", extra->id);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "ferry-socket.img: file id %u is no socket", extra->id);
 	if (file->kind != kind)
 		return 0;
 	if (extra->peer && extra->peer->n_groups > SOCKEXTRA_GROUPS_MAX)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "ferry-socket.img: the peer of file id %u has too many groups",
-				 extra->id);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "ferry-socket.img: the peer of file id %u has too many groups", extra->id);
 	((struct sock_plan *)file->data)->extra = extra;
 	return 0;
 }
@@ -329,15 +332,18 @@ static const struct sockextra_option *sockextra_find(const FerrySocketOption *re
 static int sockextra_apply_option(const struct opener *o, int fd, const struct sockextra_option *option,
 				  const FerrySocketOption *record, uint32_t id, struct ferry_error *err)
 {
-	int r = sock_set_bytes(fd, option->level, option->name, record->value.data, (socklen_t)record->value.len);
+	int r = sock_set_bytes(fd, option->level, option->name, record->value.data,
+			       (socklen_t)record->value.len);
 	if (r >= 0)
 		return 0;
 	if (option->flags & MAY_LACK) {
-		log_write(o->log, LOG_WARN, "restore", NULL, 0, "%s '%.*s' of file id %u is not available here, ignoring", option->word,
+		log_write(o->log, LOG_WARN, "restore", NULL, 0,
+			  "%s '%.*s' of file id %u is not available here, ignoring", option->word,
 			  (int)record->value.len, record->value.data, id);
 		return 0;
 	}
-	return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting %s of the socket of file id %u", option->word, id);
+	return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting %s of the socket of file id %u",
+			   option->word, id);
 }
 
 static int sockextra_apply_owner(int fd, const FerrySocketEntry *extra, struct ferry_error *err)
@@ -345,20 +351,21 @@ static int sockextra_apply_owner(int fd, const FerrySocketEntry *extra, struct f
 	if (!extra->has_uid && !extra->has_gid)
 		return 0;
 	if (fchown(fd, extra->has_uid ? extra->uid : 0, extra->has_gid ? extra->gid : 0) < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "giving the socket of file id %u its owner", extra->id);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno,
+				   "giving the socket of file id %u its owner", extra->id);
 	return 0;
 }
 
-int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type, const FerrySocketEntry *extra, bool early,
-		    struct ferry_error *err)
+int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type,
+		    const FerrySocketEntry *extra, bool early, struct ferry_error *err)
 {
 	for (size_t i = 0; extra && i < extra->n_options; i++) {
 		const FerrySocketOption *record = extra->options[i];
 		const struct sockextra_option *option = sockextra_find(record);
 		if (!option || !sockextra_fits(option, type) || record->value.len > SOCKEXTRA_VALUE_BYTES)
 			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					 "ferry-socket.img: file id %u cannot have option %d of level %d", extra->id, record->name,
-					 record->level);
+					 "ferry-socket.img: file id %u cannot have option %d of level %d",
+					 extra->id, record->name, record->level);
 		int r = 0;
 		if (!(option->flags & EARLY) == !early)
 			r = sockextra_apply_option(o, fd, option, record, extra->id, err);

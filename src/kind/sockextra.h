@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the common image format has no field for: socket options that differ from those of a new socket, owner, queued
- * errors, peer credentials (FerrySocketEntry, ferry-socket.img); and what all socket kinds share.
+ * What the common image format has no field for: socket options that differ from those of a new socket,
+ * owner, queued errors, peer credentials (FerrySocketEntry, ferry-socket.img); and what all socket kinds
+ * share.
  */
 #pragma once
 
@@ -16,7 +17,7 @@
 /* What kind of socket: also which options it can have. */
 struct sock_type {
 	int domain, type, protocol;
-	bool connected; /* a TCP connection, also one that is over: its options are partly those of the connection */
+	bool connected; /* a TCP connection, also one that is over: some options are the connection's */
 };
 
 /* plan_file.data of every socket. */
@@ -34,8 +35,8 @@ uint32_t sock_inode(const struct fd_view *view);
 must_check int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err);
 
 /* A new record for the socket fd (our copy), with its options and owner. */
-must_check int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uint32_t id, FerrySocketEntry **ret,
-				 struct ferry_error *err);
+must_check int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uint32_t id,
+				 FerrySocketEntry **ret, struct ferry_error *err);
 
 /* Append it to ferry-socket.img, if it says anything. */
 must_check int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_error *err);
@@ -43,9 +44,11 @@ must_check int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, str
 /* Give every socket of this kind in the plan its struct sock_plan. */
 must_check int sockextra_read(struct reader *r, const struct kind_ops *kind, struct ferry_error *err);
 
-/* early: options that decide where the socket can be bound; else the others and the owner. extra may be NULL. */
-must_check int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type, const FerrySocketEntry *extra,
-			       bool early, struct ferry_error *err);
+/*
+ * early: options that decide where the socket can be bound; else the others and the owner. extra may be NULL.
+ */
+must_check int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type,
+			       const FerrySocketEntry *extra, bool early, struct ferry_error *err);
 
 /* The value of an option that is an int; false when the record has none. extra may be NULL. */
 bool sockextra_int(const FerrySocketEntry *extra, int level, int name, int *ret_value);

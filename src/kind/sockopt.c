@@ -2,9 +2,9 @@
 /*
  * Owns the options of SOL_SOCKET that are in SkOptsEntry.
  *
- * Kernel interface: socket(7); SO_BUF_LOCK (5.14), SO_GET_FILTER (3.8). The kernel doubles a buffer size that is set and
- * tells the doubled one; images hold what it tells. Setting a size also fixes it, which SO_BUF_LOCK takes back; before
- * 5.14 the buffers of a restored socket no longer grow by themselves.
+ * Kernel interface: socket(7); SO_BUF_LOCK (5.14), SO_GET_FILTER (3.8). The kernel doubles a buffer size that
+ * is set and tells the doubled one; images hold what it tells. Setting a size also fixes it, which
+ * SO_BUF_LOCK takes back; before 5.14 the buffers of a restored socket no longer grow by themselves.
  *
  * Does not handle: eBPF filters (SO_ATTACH_BPF), which cannot be read back.
  */
@@ -166,7 +166,8 @@ static int sockopt_collect_device(int fd, struct arena *a, SkOptsEntry *o, struc
 	socklen_t n = sizeof(device);
 	int r = sock_get_bytes(fd, SOL_SOCKET, SO_BINDTODEVICE, device, &n);
 	if (r == -ENODEV) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENODEV, "a socket is bound to a network device that is gone");
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENODEV,
+			  "a socket is bound to a network device that is gone");
 		return r;
 	}
 	if (r < 0)
@@ -184,7 +185,8 @@ static int sockopt_collect_filter(int fd, struct arena *a, SkOptsEntry *o, struc
 	socklen_t n = ARRAY_SIZE(code);
 	int r = sock_get_bytes(fd, SOL_SOCKET, SO_GET_FILTER, code, &n);
 	if (r == -EACCES) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "a socket has an eBPF filter, which cannot be read");
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "a socket has an eBPF filter, which cannot be read");
 		error_hint(err, "let the program use a classic filter (SO_ATTACH_FILTER)");
 		return -ENOTSUP;
 	}
@@ -197,7 +199,8 @@ static int sockopt_collect_filter(int fd, struct arena *a, SkOptsEntry *o, struc
 		return error_memory(err);
 	for (o->n_so_filter = 0; o->n_so_filter < n; o->n_so_filter++) {
 		const struct sock_filter *f = &code[o->n_so_filter];
-		o->so_filter[o->n_so_filter] = (uint64_t)f->code << 48 | (uint64_t)f->jt << 40 | (uint64_t)f->jf << 32 | f->k;
+		o->so_filter[o->n_so_filter] =
+			(uint64_t)f->code << 48 | (uint64_t)f->jt << 40 | (uint64_t)f->jf << 32 | f->k;
 	}
 	return 0;
 }
@@ -279,7 +282,8 @@ static int sockopt_apply_device(int fd, const SkOptsEntry *o, struct ferry_error
 	int r = sock_set_bytes(fd, SOL_SOCKET, SO_BINDTODEVICE, o->so_bound_dev, (socklen_t)n);
 	if (r >= 0)
 		return 0;
-	error_errno(err, FERRY_ERROR_ADDRESS_TAKEN, -r, "binding a socket to network device '%s'", o->so_bound_dev);
+	error_errno(err, FERRY_ERROR_ADDRESS_TAKEN, -r, "binding a socket to network device '%s'",
+		    o->so_bound_dev);
 	error_hint(err, "the device must be there, with that name, in this network namespace");
 	return r;
 }
@@ -288,7 +292,8 @@ int sockopt_before_bind(int fd, const SkOptsEntry *o, bool share, struct ferry_e
 {
 	int r = sockopt_apply_device(fd, o, err);
 	if (r >= 0)
-		r = sockopt_apply_int(fd, SO_REUSEADDR, "SO_REUSEADDR", share || (o->has_reuseaddr && o->reuseaddr), err);
+		r = sockopt_apply_int(fd, SO_REUSEADDR, "SO_REUSEADDR",
+				      share || (o->has_reuseaddr && o->reuseaddr), err);
 	if (r >= 0 && o->has_so_reuseport)
 		r = sockopt_apply_int(fd, SO_REUSEPORT, "SO_REUSEPORT", o->so_reuseport, err);
 	return r;
@@ -300,7 +305,8 @@ int sockopt_apply(int fd, const SkOptsEntry *o, struct ferry_error *err)
 	for (size_t i = 0; i < ARRAY_SIZE(sockopt_fields) && r >= 0; i++) {
 		const struct sockopt_field *f = &sockopt_fields[i];
 		if (*(const int *)((const char *)o + f->has))
-			r = sockopt_apply_int(fd, f->name, f->word, *(const int *)((const char *)o + f->field), err);
+			r = sockopt_apply_int(fd, f->name, f->word,
+					      *(const int *)((const char *)o + f->field), err);
 	}
 	if (r >= 0)
 		r = sockopt_apply_buffers(fd, o, err);
@@ -313,7 +319,8 @@ int sockopt_apply_filter(int fd, const SkOptsEntry *o, struct ferry_error *err)
 	if (!o->n_so_filter)
 		return 0;
 	if (o->n_so_filter > ARRAY_SIZE(code))
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "a socket's filter has %zu instructions", o->n_so_filter);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "a socket's filter has %zu instructions", o->n_so_filter);
 	for (size_t i = 0; i < o->n_so_filter; i++) {
 		uint64_t word = o->so_filter[i];
 		code[i] = (struct sock_filter){
@@ -331,6 +338,7 @@ int sockopt_apply_filter(int fd, const SkOptsEntry *o, struct ferry_error *err)
 int sockopt_make_room(int fd, size_t bytes, struct ferry_error *err)
 {
 	/* Small messages cost the kernel more beside them than they hold. */
-	int r = sockopt_set_buffer(fd, SO_SNDBUF, SO_SNDBUFFORCE, (uint64_t)bytes * 4 + SOCKOPT_ROOM_SLACK_BYTES);
+	int r = sockopt_set_buffer(fd, SO_SNDBUF, SO_SNDBUFFORCE,
+				   (uint64_t)bytes * 4 + SOCKOPT_ROOM_SLACK_BYTES);
 	return r < 0 ? sockopt_unsettable("SO_SNDBUF", -r, err) : 0;
 }

@@ -18,7 +18,8 @@ must_check int sock_get_bytes(int fd, int level, int name, void *ret_bytes, sock
 must_check int sock_set_bytes(int fd, int level, int name, const void *bytes, socklen_t n);
 
 /* local: a unix socket, which has options that others lack. *ret lives in the arena. */
-must_check int sockopt_collect(int fd, bool local, struct arena *a, SkOptsEntry **ret, struct ferry_error *err);
+must_check int sockopt_collect(int fd, bool local, struct arena *a, SkOptsEntry **ret,
+			       struct ferry_error *err);
 
 /* What decides where a socket may be bound. share: also let it share its port until sockopt_apply(). */
 must_check int sockopt_before_bind(int fd, const SkOptsEntry *o, bool share, struct ferry_error *err);

@@ -2,14 +2,14 @@
 /*
  * Owns established and half-closed TCP connections, through libferry-tcp.
  *
- * Dump: the packets of a connection are blocked, then it is paused (repair mode) and read. It stays paused until the
- * end: then it goes on, or its tasks are killed while it is paused, which closes it without a word to the peer. In that
- * case the packets stay blocked by a lock that outlives us, named after the image, so that nothing answers the peer until the
- * restore. Restore: connections are rebuilt behind that lock and one of our own, and go on in the instant before the tasks
- * run.
+ * Dump: the packets of a connection are blocked, then it is paused (repair mode) and read. It stays paused
+ * until the end: then it goes on, or its tasks are killed while it is paused, which closes it without a word
+ * to the peer. In that case the packets stay blocked by a lock that outlives us, named after the image, so
+ * that nothing answers the peer until the restore. Restore: connections are rebuilt behind that lock and one
+ * of our own, and go on in the instant before the tasks run.
  *
- * Every paused socket is in the undo log: a dump that dies lets the connections go on, unless the tasks are to die.
- * Kernel interface: tcp(7) TCP_REPAIR; nf_tables.
+ * Every paused socket is in the undo log: a dump that dies lets the connections go on, unless the tasks are
+ * to die. Kernel interface: tcp(7) TCP_REPAIR; nf_tables.
  */
 #include <errno.h>
 #include <linux/sockios.h>
@@ -71,8 +71,8 @@ static bool tcp_plan_lock_id(const struct opener *o, char ret_id[TCP_LOCK_ID_BYT
 }
 
 /* Block a connection with the lock of this job, made by the first one. */
-static int tcp_lock(struct netlock **lock, const struct fault *fault, const char *stage, const struct netlock_tcp *tuple,
-		    struct ferry_error *err)
+static int tcp_lock(struct netlock **lock, const struct fault *fault, const char *stage,
+		    const struct netlock_tcp *tuple, struct ferry_error *err)
 {
 	int r = 0;
 	if (fault_hit(fault, FAULT_NET_LOCK))
@@ -100,7 +100,8 @@ static void tcp_on_effect(void *ctx, const char *what)
 /* ------------------------------------------------------------------ collect */
 
 /* The library knows our copy; the message names the task's descriptor. */
-static int tcp_failed(const struct fd_view *view, int r, const struct ferry_error *inner, struct ferry_error *err)
+static int tcp_failed(const struct fd_view *view, int r, const struct ferry_error *inner,
+		      struct ferry_error *err)
 {
 	char who[64];
 	fd_view_name(view, who, sizeof(who));
@@ -110,8 +111,8 @@ static int tcp_failed(const struct fd_view *view, int r, const struct ferry_erro
 	return r;
 }
 
-static int tcp_pause(struct collect *c, struct fd_view *view, struct tcp_snap *tcp, const struct ferry_tcp_undo *undo,
-		     struct ferry_error *err)
+static int tcp_pause(struct collect *c, struct fd_view *view, struct tcp_snap *tcp,
+		     const struct ferry_tcp_undo *undo, struct ferry_error *err)
 {
 	struct ferry_error inner = FERRY_ERROR_INIT;
 	struct tcp_effects effects = {.fault = c->fault, .stage = "dump"};
@@ -121,9 +122,11 @@ static int tcp_pause(struct collect *c, struct fd_view *view, struct tcp_snap *t
 	options.on_effect_ctx = &effects;
 	if (fault_hit(c->fault, FAULT_TCP_REPAIR))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "pausing a TCP connection: fault injected");
-	tcp->entry = warden_arm(c->warden, WARDEN_TCP_RESUME, view->copy, WARDEN_UNLESS_COMMITTED, undo, sizeof(*undo));
+	tcp->entry = warden_arm(c->warden, WARDEN_TCP_RESUME, view->copy, WARDEN_UNLESS_COMMITTED, undo,
+				sizeof(*undo));
 	if (tcp->entry < 0)
-		return error_errno(err, FERRY_ERROR_LIMIT, -tcp->entry, "entering a TCP connection into the undo log");
+		return error_errno(err, FERRY_ERROR_LIMIT, -tcp->entry,
+				   "entering a TCP connection into the undo log");
 	tcp->t = (struct ferry_tcp)FERRY_TCP_INIT;
 	int r = ferry_tcp_take(view->copy, &options, &tcp->t, &inner);
 	tcp->paused = r >= 0;
@@ -133,11 +136,13 @@ static int tcp_pause(struct collect *c, struct fd_view *view, struct tcp_snap *t
 	return tcp_failed(view, r, &inner, err);
 }
 
-static int tcp_record(int fd, const struct ferry_tcp *t, InetSkEntry *isk, FerrySocketEntry *extra, struct ferry_error *err)
+static int tcp_record(int fd, const struct ferry_tcp *t, InetSkEntry *isk, FerrySocketEntry *extra,
+		      struct ferry_error *err)
 {
 	int unacknowledged = 0;
 	if (ioctl(fd, SIOCOUTQ, &unacknowledged) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the send queue of a TCP connection");
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
+				   "reading the send queue of a TCP connection");
 	/* It may have moved on until its packets were blocked. */
 	isk->state = t->state;
 	isk->backlog = (uint32_t)unacknowledged;
@@ -149,7 +154,8 @@ static int tcp_record(int fd, const struct ferry_tcp *t, InetSkEntry *isk, Ferry
 	return 0;
 }
 
-int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk, struct ferry_error *err)
+int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
+		struct ferry_error *err)
 {
 	struct inet_snap *data = file->data;
 	struct ferry_error inner = FERRY_ERROR_INIT;
@@ -208,8 +214,7 @@ static struct tcp_snap *tcp_of(const struct snap_file *file)
 
 static void tcp_forget_queues(struct snapshot *snap)
 {
-	vec_foreach(file, &snap->files)
-	{
+	vec_foreach(file, &snap->files) {
 		struct tcp_snap *tcp = tcp_of(file);
 		if (tcp)
 			ferry_tcp_release(&tcp->t);
@@ -223,8 +228,7 @@ static int tcp_resume_all(struct collect *c, struct ferry_error *err)
 	fault_effect(c->fault, "dump", "net-unlock");
 	if (c->netlock)
 		first = netlock_remove(take_ptr(c->netlock), err);
-	vec_foreach(file, &c->snap->files)
-	{
+	vec_foreach(file, &c->snap->files) {
 		struct tcp_snap *tcp = tcp_of(file);
 		if (!tcp)
 			continue;
@@ -248,8 +252,7 @@ static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tupl
 	if (!tuples)
 		return -ENOMEM;
 	size_t n = 0;
-	vec_foreach(file, &snap->files)
-	{
+	vec_foreach(file, &snap->files) {
 		const struct tcp_snap *tcp = tcp_of(file);
 		if (tcp)
 			tuples[n++] = tcp->tuple;
@@ -260,8 +263,8 @@ static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tupl
 }
 
 /*
- * The tasks are about to be killed. Their sockets stay paused, so that whoever closes them last, a task that dies or we,
- * closes them silently; the packets stay blocked by a lock of the image's name.
+ * The tasks are about to be killed. Their sockets stay paused, so that whoever closes them last, a task that
+ * dies or we, closes them silently; the packets stay blocked by a lock of the image's name.
  */
 static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferry_error *err)
 {
@@ -279,7 +282,8 @@ static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferr
 		return 0;
 	int entry = warden_arm(c->warden, WARDEN_NET_UNLOCK, 0, WARDEN_UNLESS_COMMITTED, id, sizeof(id));
 	if (entry < 0)
-		return error_errno(err, FERRY_ERROR_LIMIT, -entry, "entering the network lock into the undo log");
+		return error_errno(err, FERRY_ERROR_LIMIT, -entry,
+				   "entering the network lock into the undo log");
 	fault_effect(c->fault, "dump", "net-lock-persist");
 	int r = netlock_open(-1, NETLOCK_PERSIST, id, NETLOCK_IMAGE_MARK, &lock, err);
 	if (r >= 0)
@@ -310,7 +314,8 @@ int tcp_after(struct collect *c, struct image_dir *dir, bool kill, struct ferry_
 
 /* ------------------------------------------------------------------ restore */
 
-static int tcp_read_queue(struct reader *r, struct image_reader *in, uint32_t n, uint8_t **ret, struct ferry_error *err)
+static int tcp_read_queue(struct reader *r, struct image_reader *in, uint32_t n, uint8_t **ret,
+			  struct ferry_error *err)
 {
 	if (n > image_reader_left(in))
 		return image_bad(in, err, "a queue of %u bytes is announced, but the file ends before", n);
@@ -321,7 +326,8 @@ static int tcp_read_queue(struct reader *r, struct image_reader *in, uint32_t n,
 int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
-	bool closed = isk->proto == IPPROTO_TCP && isk->state == INET_CLOSED && image_dir_has(r->dir, IMAGE_TCP_STREAM, isk->ino);
+	bool closed = isk->proto == IPPROTO_TCP && isk->state == INET_CLOSED &&
+		      image_dir_has(r->dir, IMAGE_TCP_STREAM, isk->ino);
 	if (!inet_is_connection(isk) && !closed)
 		return 0;
 	_cleanup_reader_ struct image_reader *in = NULL;
@@ -347,8 +353,8 @@ int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
 }
 
 /*
- * A listener may have the connection's port, and then has to have it first: a connection can be added to a port, but
- * not a listener.
+ * A listener may have the connection's port, and then has to have it first: a connection can be added to a
+ * port, but not a listener.
  */
 static int tcp_open_listeners(struct opener *o, uint32_t port, struct ferry_error *err)
 {
@@ -374,7 +380,8 @@ static int tcp_rebuild(struct opener *o, const struct plan_file *file, const str
 	options.on_effect = tcp_on_effect;
 	options.on_effect_ctx = &effects;
 	options.packet_mark = NETLOCK_IMAGE_MARK;
-	options.bound_device = isk->opts->so_bound_dev && isk->opts->so_bound_dev[0] ? isk->opts->so_bound_dev : NULL;
+	options.bound_device =
+		isk->opts->so_bound_dev && isk->opts->so_bound_dev[0] ? isk->opts->so_bound_dev : NULL;
 	options.mark = isk->opts->has_so_mark ? isk->opts->so_mark : 0;
 	if (ip && ip->has_freebind && ip->freebind)
 		options.flags |= FERRY_TCP_FREEBIND;
@@ -398,21 +405,26 @@ static int tcp_rebuild(struct opener *o, const struct plan_file *file, const str
 /* Void until the job is committed; from then on the connections have to go on whatever happens to us. */
 static int tcp_arm(struct opener *o, struct tcp_plan *plan, int fd, struct ferry_error *err)
 {
-	int r = plan->entry = warden_arm(o->warden, WARDEN_TCP_RESUME, fd, WARDEN_ONCE_COMMITTED, &plan->undo, sizeof(plan->undo));
+	int r = plan->entry = warden_arm(o->warden, WARDEN_TCP_RESUME, fd, WARDEN_ONCE_COMMITTED, &plan->undo,
+					 sizeof(plan->undo));
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_LIMIT, -r, "entering a TCP connection into the undo log");
 	plan->paused = true;
 	return 0;
 }
 
-/* The lock that the dump left goes with the commit, too. Its entry is made first, so it is carried out last: harmless. */
+/*
+ * The lock that the dump left goes with the commit, too. Its entry is made first, so it is carried out last:
+ * harmless.
+ */
 static int tcp_arm_unlock(struct opener *o, struct ferry_error *err)
 {
 	char id[TCP_LOCK_ID_BYTES];
 	if (o->netlock || !tcp_plan_lock_id(o, id))
 		return 0;
 	int r = warden_arm(o->warden, WARDEN_NET_UNLOCK, 0, WARDEN_ONCE_COMMITTED, id, sizeof(id));
-	return r < 0 ? error_errno(err, FERRY_ERROR_LIMIT, -r, "entering the network lock into the undo log") : 0;
+	return r < 0 ? error_errno(err, FERRY_ERROR_LIMIT, -r, "entering the network lock into the undo log")
+		     : 0;
 }
 
 int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
@@ -445,7 +457,8 @@ int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct fe
 
 static bool tcp_is_paused(const struct plan_file *file)
 {
-	const struct sock_plan *sock = file->kind == &kind_inetsk && inet_is_connection(file->entry->isk) ? file->data : NULL;
+	const struct sock_plan *sock =
+		file->kind == &kind_inetsk && inet_is_connection(file->entry->isk) ? file->data : NULL;
 	const struct tcp_plan *plan = sock ? sock->kind : NULL;
 	return plan && plan->paused && file->fd >= 0;
 }
@@ -460,7 +473,8 @@ static void tcp_unlock(struct opener *o)
 		r = netlock_find_and_remove(-1, id, &err);
 	fault_effect(o->fault, "restore", "net-unlock");
 	if (netlock_remove(take_ptr(o->netlock), r < 0 ? NULL : &err) < 0 || r < 0)
-		log_write(o->log, LOG_WARN, "restore", "inet", 0, "removing the network lock: %s", err.message);
+		log_write(o->log, LOG_WARN, "restore", "inet", 0, "removing the network lock: %s",
+			  err.message);
 }
 
 void tcp_before_run(struct opener *o)
@@ -476,7 +490,8 @@ void tcp_before_run(struct opener *o)
 		struct tcp_plan *plan = ((struct sock_plan *)file->data)->kind;
 		fault_effect(o->fault, "restore", "tcp: resume");
 		if (ferry_tcp_resume(file->fd, &plan->undo, 0, &err) < 0)
-			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u: %s", file->entry->id, err.message);
+			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u: %s", file->entry->id,
+				  err.message);
 		else
 			warden_disarm(o->warden, plan->entry);
 		/* Its address is there by now. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns TCP sockets whose connection is over while the program still has them: the peer reset it, or both sides closed it.
- * Bytes that came before can be read, then comes the end. No call makes such a socket, so one is connected to ourselves
- * over the loopback device and reset.
+ * Owns TCP sockets whose connection is over while the program still has them: the peer reset it, or both
+ * sides closed it. Bytes that came before can be read, then comes the end. No call makes such a socket, so
+ * one is connected to ourselves over the loopback device and reset.
  *
- * Kernel interface: tcp(7), SO_LINGER. Does not handle: the socket's own name, which is another afterwards; the
- * name of the peer, which only SO_PEERNAME would still tell.
+ * Kernel interface: tcp(7), SO_LINGER. Does not handle: the socket's own name, which is another afterwards;
+ * the name of the peer, which only SO_PEERNAME would still tell.
  */
 #include <errno.h>
 #include <linux/sockios.h>
@@ -27,27 +27,32 @@
 
 enum {
 	TCP_DEAD_WAIT_MS = 2000,
-	TCP_DEAD_MSS = 536, /* RFC 9293: what is assumed when nobody says; only there because the record needs one */
+	TCP_DEAD_MSS =
+		536, /* RFC 9293: what is assumed when nobody says; only there because the record needs one */
 };
 
 /* ------------------------------------------------------------------ collect */
 
-static int tcp_dead_queue(struct collect *c, const struct fd_view *view, struct inet_snap *data, struct ferry_error *err)
+static int tcp_dead_queue(struct collect *c, const struct fd_view *view, struct inet_snap *data,
+			  struct ferry_error *err)
 {
 	char who[64];
 	int n = 0, peek_off = -1;
 	fd_view_name(view, who, sizeof(who));
 	if (ioctl(view->copy, SIOCINQ, &n) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: asking for the queue of a closed TCP socket", who);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
+				   "%s: asking for the queue of a closed TCP socket", who);
 	if (n <= 0)
 		return 0;
 	if (sock_get(view->copy, SOL_SOCKET, SO_PEEK_OFF, &peek_off) >= 0 && peek_off >= 0)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a closed TCP socket that is read with SO_PEEK_OFF", who);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				 "%s: a closed TCP socket that is read with SO_PEEK_OFF", who);
 	data->inq = arena_alloc(&c->snap->arena, (size_t)n);
 	if (!data->inq)
 		return error_memory(err);
 	if (recv(view->copy, data->inq, (size_t)n, MSG_PEEK | MSG_DONTWAIT) != n)
-		return error_set(err, FERRY_ERROR_SYSTEM, EIO, "%s: the queue of a closed TCP socket has fewer bytes than it tells", who);
+		return error_set(err, FERRY_ERROR_SYSTEM, EIO,
+				 "%s: the queue of a closed TCP socket has fewer bytes than it tells", who);
 	data->dead->inq_len = (uint32_t)n;
 	return 0;
 }
@@ -58,7 +63,8 @@ bool tcp_was_connected(int fd, unsigned state)
 	return state == INET_CLOSED && poll(&p, 1, 0) > 0 && p.revents & POLLRDHUP;
 }
 
-int tcp_dead_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk, struct ferry_error *err)
+int tcp_dead_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
+		     struct ferry_error *err)
 {
 	struct inet_snap *data = file->data;
 	struct pollfd p = {.fd = view->copy, .events = POLLRDHUP};
@@ -112,8 +118,9 @@ static int tcp_dead_connect(int family, int fd)
 	struct sockaddr_storage address;
 	_cleanup_close_ int listener = socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 	socklen_t n = tcp_dead_address(family, 0, &address);
-	if (listener < 0 || bind(listener, (const struct sockaddr *)&address, n) < 0 || listen(listener, 1) < 0 ||
-	    getsockname(listener, (struct sockaddr *)&address, &n) < 0 || connect(fd, (const struct sockaddr *)&address, n) < 0)
+	if (listener < 0 || bind(listener, (const struct sockaddr *)&address, n) < 0 ||
+	    listen(listener, 1) < 0 || getsockname(listener, (struct sockaddr *)&address, &n) < 0 ||
+	    connect(fd, (const struct sockaddr *)&address, n) < 0)
 		return -errno;
 	int other = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	return other < 0 ? -errno : other;
@@ -157,7 +164,8 @@ static int tcp_dead_make(const struct plan_file *file, int fd)
 	if (other < 0)
 		return other;
 	if (n) {
-		r = sock_set(other, SOL_SOCKET, SO_SNDBUFFORCE, (int)MIN(n, (uint32_t)INT32_MAX / 4) * 2 + 65536);
+		r = sock_set(other, SOL_SOCKET, SO_SNDBUFFORCE,
+			     (int)MIN(n, (uint32_t)INT32_MAX / 4) * 2 + 65536);
 		if (r >= 0)
 			r = fd_write_all(other, plan->inq, n);
 		if (r >= 0)
@@ -175,16 +183,18 @@ int tcp_dead_restore(struct opener *o, struct plan_file *file, int *ret_fd, stru
 {
 	const struct sock_plan *sock = file->data;
 	int error;
-	_cleanup_close_ int fd = socket((int)file->entry->isk->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	_cleanup_close_ int fd =
+		socket((int)file->entry->isk->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making the socket of file id %u", file->entry->id);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making the socket of file id %u",
+				   file->entry->id);
 	int r = tcp_dead_make(file, fd);
 	/* The reset left an error; reading it takes it away. */
 	if (r >= 0 && !(sock->extra && sock->extra->has_error))
 		r = sock_get(fd, SOL_SOCKET, SO_ERROR, &error);
 	if (r < 0) {
-		error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "making the socket of file id %u, whose connection is over",
-			    file->entry->id);
+		error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+			    "making the socket of file id %u, whose connection is over", file->entry->id);
 		error_hint(err, "is the loopback device up in this network namespace?");
 		return r;
 	}

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns saving unix stream sockets: pairs, connections made through a listener, listeners, sockets that do nothing yet.
- * Queues are peeked, so nothing is consumed. A relative name is recorded with the directory that it counts from.
+ * Owns saving unix stream sockets: pairs, connections made through a listener, listeners, sockets that do
+ * nothing yet. Queues are peeked, so nothing is consumed. A relative name is recorded with the directory that
+ * it counts from.
  *
  * Kernel interface: unix(7), NETLINK_SOCK_DIAG with unix_diag (3.3), SO_PEEK_OFF (3.4), SIOCUNIXFILE (4.15).
- * Does not handle: datagram and seqpacket sockets, connections that wait to be accepted, descriptors and out-of-band data
- * in a queue, peers outside of the tree, names that were moved to another place. They are refused by name.
+ * Does not handle: datagram and seqpacket sockets, connections that wait to be accepted, descriptors and
+ * out-of-band data in a queue, peers outside of the tree, names that were moved to another place. They are
+ * refused by name.
  */
 #include "kind/unix.h"
 
@@ -43,9 +45,9 @@
 #endif
 
 enum {
-	UNIX_NS_OWN = 2,            /* id of the network namespace that the dumping program lives in */
-	UNIX_QUEUE_MAX = 1 << 30,   /* bytes */
-	UNIX_CONTROL_BYTES = 8192,  /* 253 descriptors, credentials, a label */
+	UNIX_NS_OWN = 2,           /* id of the network namespace that the dumping program lives in */
+	UNIX_QUEUE_MAX = 1 << 30,  /* bytes */
+	UNIX_CONTROL_BYTES = 8192, /* 253 descriptors, credentials, a label */
 };
 
 /* A socket of the tree that was seen. */
@@ -134,7 +136,8 @@ static int unix_scan_seen(const struct fd_view *view, struct unix_scan *scan, co
 	struct unix_seen *seen = arena_new(view->arena, struct unix_seen);
 	if (!seen)
 		return error_memory(err);
-	*seen = (struct unix_seen){.next = scan->seen, .inode = sock->inode, .pid = view->pid, .fd = view->fd};
+	*seen = (struct unix_seen){
+		.next = scan->seen, .inode = sock->inode, .pid = view->pid, .fd = view->fd};
 	seen->peer = sock->has_peer ? sock->peer_inode : 0;
 	snprintf(seen->comm, sizeof(seen->comm), "%s", view->comm);
 	scan->seen = seen;
@@ -149,7 +152,8 @@ static bool unix_owns(const struct fd_view *view)
 	return sock_protocol(view, name) >= 0 && !strncmp(name, "UNIX", 4);
 }
 
-static int unix_check_sock(const char *who, const struct unix_scan *scan, const struct unix_sock *sock, struct ferry_error *err)
+static int unix_check_sock(const char *who, const struct unix_scan *scan, const struct unix_sock *sock,
+			   struct ferry_error *err)
 {
 	if (sock->type != SOCK_STREAM) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a unix %s socket", who,
@@ -158,21 +162,22 @@ static int unix_check_sock(const char *who, const struct unix_scan *scan, const 
 		return -ENOTSUP;
 	}
 	if (sock->state == UNIX_LISTENING && sock->rqueue) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: %u connections to this unix socket wait to be accepted", who,
-			  sock->rqueue);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: %u connections to this unix socket wait to be accepted", who, sock->rqueue);
 		error_hint(err, "try again when the program has accepted them");
 		return -ENOTSUP;
 	}
 	if (unix_has_inode(scan->pending, scan->n_pending, sock->inode)) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a unix socket whose connection nobody accepted yet", who);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: a unix socket whose connection nobody accepted yet", who);
 		error_hint(err, "try again when the server has accepted it");
 		return -ENOTSUP;
 	}
 	return 0;
 }
 
-static int unix_look_up(const struct fd_view *view, struct unix_scan **ret_scan, const struct unix_sock **ret_sock,
-			struct ferry_error *err)
+static int unix_look_up(const struct fd_view *view, struct unix_scan **ret_scan,
+			const struct unix_sock **ret_sock, struct ferry_error *err)
 {
 	char who[64];
 	fd_view_name(view, who, sizeof(who));
@@ -183,8 +188,8 @@ static int unix_look_up(const struct fd_view *view, struct unix_scan **ret_scan,
 	const struct unix_sock *sock = unix_socks_find(scan->socks, scan->n, sock_inode(view));
 	if (!sock) {
 		/* A live tree makes sockets after we asked; a frozen one does not. */
-		error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "%s: a unix socket that this network namespace does not know",
-			  who);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			  "%s: a unix socket that this network namespace does not know", who);
 		error_hint(err, "it was made in another network namespace, or this very moment");
 		return -ENOTSUP;
 	}
@@ -196,19 +201,26 @@ static int unix_look_up(const struct fd_view *view, struct unix_scan **ret_scan,
 	return unix_scan_seen(view, scan, sock, err);
 }
 
-/* Who has the other end, when that is somebody outside; unix_check_end() finds every such end, but not who has it. */
+/*
+ * Who has the other end, when that is somebody outside; unix_check_end() finds every such end, but not who
+ * has it.
+ */
 static int unix_check_peer(const struct fd_view *view, struct unix_scan *scan, const struct unix_sock *sock,
 			   struct ferry_error *err)
 {
 	char who[64];
 	struct peer peer;
-	int r = sock->has_peer && sock->peer_inode ? peers_outside(view->peers, PEER_SOCKET, sock->peer_inode, &peer, err) : 0;
+	int r = sock->has_peer && sock->peer_inode
+			? peers_outside(view->peers, PEER_SOCKET, sock->peer_inode, &peer, err)
+			: 0;
 	if (r <= 0)
 		return r;
 	fd_view_name(view, who, sizeof(who));
 	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-		  "%s: a unix socket connected to fd %d of pid %d, which is outside of the tree", who, peer.fd, peer.pid);
-	error_hint(err, "dump from a process on that includes both ends, or let the program close the connection");
+		  "%s: a unix socket connected to fd %d of pid %d, which is outside of the tree", who,
+		  peer.fd, peer.pid);
+	error_hint(err,
+		   "dump from a process on that includes both ends, or let the program close the connection");
 	scan->seen->peer = 0;
 	return -ENOTSUP;
 }
@@ -252,10 +264,12 @@ static int unix_check_end(void *const *kind_data, size_t *at, struct ferry_error
 		if (i++ < *at || !s->peer || unix_has_inode(scan->inodes, scan->n_inodes, s->peer))
 			continue;
 		*at = i;
-		r = error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-			      "fd %d of pid %d (%s): a unix socket whose peer (socket:[%u]) is outside of the tree", s->fd, s->pid,
-			      s->comm, s->peer);
-		error_hint(err, "dump from a process on that includes both ends, or let the program close it");
+		r = error_set(
+			err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
+			"fd %d of pid %d (%s): a unix socket whose peer (socket:[%u]) is outside of the tree",
+			s->fd, s->pid, s->comm, s->peer);
+		error_hint(err,
+			   "dump from a process on that includes both ends, or let the program close it");
 		break;
 	}
 	free(scan->inodes);
@@ -271,7 +285,8 @@ static int unix_collect_name(struct arena *a, int fd, UnixSkEntry *usk, struct f
 	socklen_t n = sizeof(address);
 	if (getsockname(fd, (struct sockaddr *)&address, &n) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the name of a unix socket");
-	size_t bytes = n > offsetof(struct sockaddr_un, sun_path) ? n - offsetof(struct sockaddr_un, sun_path) : 0;
+	size_t bytes =
+		n > offsetof(struct sockaddr_un, sun_path) ? n - offsetof(struct sockaddr_un, sun_path) : 0;
 	usk->name = record_bytes(a, address.sun_path, MIN(bytes, (size_t)UNIX_NAME_BYTES));
 	return usk->name.data || !usk->name.len ? 0 : error_memory(err);
 }
@@ -281,7 +296,8 @@ static bool unix_same_file(const char *dir, const char *name, const struct stat 
 	char path[PATH_MAX];
 	struct stat now;
 	int n = snprintf(path, sizeof(path), "%s%s%s", dir ? dir : "", dir ? "/" : "", name);
-	return n > 0 && (size_t)n < sizeof(path) && !stat(path, &now) && now.st_ino == st->st_ino && now.st_dev == st->st_dev;
+	return n > 0 && (size_t)n < sizeof(path) && !stat(path, &now) && now.st_ino == st->st_ino &&
+	       now.st_dev == st->st_dev;
 }
 
 /* Where the socket's file is now, as far as it has a place: without the kernel's mark of a deleted one. */
@@ -321,14 +337,16 @@ static char *unix_name_dir(struct arena *a, const struct fd_view *view, const ch
 }
 
 /* The file that a name in the file system leads to: its rights, and whether the name still leads there. */
-static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSkEntry *usk, struct ferry_error *err)
+static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSkEntry *usk,
+			     struct ferry_error *err)
 {
 	char who[64], name[UNIX_NAME_BYTES + 1], path[PATH_MAX];
 	struct stat st;
 	fd_view_name(view, who, sizeof(who));
 	_cleanup_close_ int file = ioctl(view->copy, SIOCUNIXFILE);
 	if (file < 0 || fstat(file, &st) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: finding the file of a unix socket", who);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: finding the file of a unix socket",
+				   who);
 	snprintf(name, sizeof(name), "%.*s", (int)usk->name.len, (const char *)usk->name.data);
 	int r = unix_file_path(file, path, err);
 	FilePermsEntry *perms = r < 0 ? NULL : record_new(a, FilePermsEntry, file_perms_entry);
@@ -342,7 +360,7 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 		usk->name_dir = unix_name_dir(a, view, name, path, &st);
 		if (!usk->name_dir) {
 			error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-				  "%s: a unix socket named '%s', but the directory that this counts from is not known", who, name);
+				  "%s: a unix socket named '%s', whose directory is not known", who, name);
 			error_hint(err, "let the program use an absolute path");
 			return -ENOTSUP;
 		}
@@ -350,9 +368,9 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	if (unix_same_file(usk->name_dir, name, &st))
 		return 0;
 	if (st.st_nlink && unix_same_file(NULL, path, &st)) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a unix socket named '%s' whose file is at '%s' now", who, name,
-			  path);
-		error_hint(err, "renamed sockets, and sockets of a program in another root directory, are not dumped yet");
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: a unix socket named '%s' whose file is at '%s' now", who, name, path);
+		error_hint(err, "renamed sockets, and those of another root directory, are not dumped yet");
 		return -ENOTSUP;
 	}
 	record_set(usk, deleted, true);
@@ -393,7 +411,10 @@ static int unix_collect_peer(struct arena *a, int fd, FerrySocketEntry *extra, s
 
 /* -------------------------------------------------------------------- queue */
 
-/* What lies beside peeked bytes: credentials in *ret_sender (pid 0: none); -ENOTSUP: descriptors, which are closed here. */
+/*
+ * What lies beside peeked bytes: credentials in *ret_sender (pid 0: none); -ENOTSUP: descriptors, which are
+ * closed here.
+ */
 static int unix_control(struct msghdr *m, struct ucred *ret_sender)
 {
 	int r = 0;
@@ -422,7 +443,8 @@ static ssize_t unix_peek_once(int fd, uint8_t *bytes, size_t n, struct ucred *re
 {
 	char control[UNIX_CONTROL_BYTES] __attribute__((aligned(8)));
 	struct iovec iov = {.iov_base = bytes, .iov_len = n};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	ssize_t got = recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (got < 0)
 		return -errno;
@@ -450,7 +472,8 @@ static int unix_add_run(struct arena *a, FerrySocketEntry *extra, size_t n, cons
 }
 
 /* A peek ends where the sender changes; an offset leads on. It is the owner's option, so it is put back. */
-static int unix_peek_runs(struct collect *c, int fd, int peek_off, uint8_t *bytes, size_t n, FerrySocketEntry *extra)
+static int unix_peek_runs(struct collect *c, int fd, int peek_off, uint8_t *bytes, size_t n,
+			  FerrySocketEntry *extra)
 {
 	int entry = warden_arm(c->warden, WARDEN_PEEK_OFF, fd, (uint64_t)(int64_t)peek_off, NULL, 0);
 	if (entry < 0)
@@ -494,13 +517,16 @@ static int unix_queue_failed(const struct fd_view *view, int code, struct ferry_
 	if (code == ENOMEM)
 		return error_memory(err);
 	if (code != ENOTSUP)
-		return error_errno(err, FERRY_ERROR_SYSTEM, code, "%s: reading the queue of a unix socket", who);
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, code, "%s: descriptors wait in the queue of a unix socket (SCM_RIGHTS)", who);
+		return error_errno(err, FERRY_ERROR_SYSTEM, code, "%s: reading the queue of a unix socket",
+				   who);
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, code,
+		  "%s: descriptors wait in the queue of a unix socket (SCM_RIGHTS)", who);
 	error_hint(err, "try again when the program has received them");
 	return -code;
 }
 
-static int unix_collect_queue(struct collect *c, const struct fd_view *view, struct unix_snap *data, struct ferry_error *err)
+static int unix_collect_queue(struct collect *c, const struct fd_view *view, struct unix_snap *data,
+			      struct ferry_error *err)
 {
 	int n = 0;
 	char byte;
@@ -508,7 +534,8 @@ static int unix_collect_queue(struct collect *c, const struct fd_view *view, str
 	if (recv(view->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) > 0) {
 		char who[64];
 		fd_view_name(view, who, sizeof(who));
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: out-of-band data waits in a unix socket", who);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: out-of-band data waits in a unix socket", who);
 		return -ENOTSUP;
 	}
 	if (ioctl(view->copy, SIOCINQ, &n) < 0)
@@ -535,8 +562,8 @@ static void unix_collect_error(int fd, FerrySocketEntry *extra)
 		record_set(extra, error, ECONNRESET);
 }
 
-static int unix_collect_record(struct collect *c, struct fd_view *view, const struct unix_sock *sock, UnixSkEntry *usk,
-			       struct ferry_error *err)
+static int unix_collect_record(struct collect *c, struct fd_view *view, const struct unix_sock *sock,
+			       UnixSkEntry *usk, struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
 	usk->ino = sock->inode;
@@ -557,7 +584,8 @@ static int unix_collect_record(struct collect *c, struct fd_view *view, const st
 	return r >= 0 && usk->name.len && usk->name.data[0] ? unix_collect_file(a, view, usk, err) : r;
 }
 
-static int unix_collect(struct collect *c, struct fd_view *view, struct snap_file *file, struct ferry_error *err)
+static int unix_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
+			struct ferry_error *err)
 {
 	struct unix_scan *scan;
 	const struct unix_sock *sock;

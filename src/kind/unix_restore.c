@@ -1,28 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns bringing unix stream sockets back. Two ends without names are a pair. Where an end has a name it was accepted, so
- * it comes through a listener again: the listener of the image when there is one (which brings its connections with it, so
- * that nobody outside gets in between), else one of our own. Names whose file is gone are bound in a file system that
- * only we see and that vanishes with the socket.
+ * Owns bringing unix stream sockets back. Two ends without names are a pair. Where an end has a name it was
+ * accepted, so it comes through a listener again: the listener of the image when there is one (which brings
+ * its connections with it, so that nobody outside gets in between), else one of our own.
  *
- * listen(2), connect(2) and socketpair(2) stamp the sockets with the caller (SO_PEERCRED), so they are made in the task that
- * made them, with the identity that it had, where the task is part of the image.
- *
- * Kernel interface: unix(7), fsmount(2) (5.2), setgroups(2), prctl(2) PR_SET_SECUREBITS.
- * Does not handle: the name of a peer that was gone when the dump was taken.
+ * Kernel interface: unix(7). Does not handle: the name of a peer that was gone when the dump was taken.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
-#include <linux/securebits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -33,20 +21,9 @@
 #include "kind/kinds.h"
 #include "kind/sockextra.h"
 #include "kind/sockopt.h"
-#include "kind/unix.h"
+#include "kind/unix_make.h"
 
-/* Linux 5.2 */
-#ifndef SYS_fsopen
-#define SYS_fsopen 430
-#define SYS_fsconfig 431
-#define SYS_fsmount 432
-#endif
-
-enum {
-	UNIX_FSCONFIG_CMD_CREATE = 6,
-	UNIX_CALL_GROUPS = 64,
-	UNIX_ACCEPT_ATTEMPTS = 1000,
-};
+enum { UNIX_ACCEPT_ATTEMPTS = 1000 };
 
 /* Bytes that wait, in the order of the image. */
 struct unix_packet {
@@ -105,7 +82,8 @@ static struct plan_file *unix_by_inode(const struct plan *p, uint32_t inode)
 
 static int unix_bad(const struct plan_file *file, struct ferry_error *err, const char *what)
 {
-	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the unix socket of file id %u %s", file->entry->id, what);
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the unix socket of file id %u %s",
+			 file->entry->id, what);
 }
 
 static int unix_read_check(const struct plan_file *file, struct ferry_error *err)
@@ -116,8 +94,8 @@ static int unix_read_check(const struct plan_file *file, struct ferry_error *err
 	if (usk->name.len > UNIX_NAME_BYTES)
 		return unix_bad(file, err, "has a name that is too long");
 	if (usk->uflags || usk->type != SOCK_STREAM) {
-		error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-			  "the unix socket of file id %u is %s", file->entry->id,
+		error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "the unix socket of file id %u is %s",
+			  file->entry->id,
 			  usk->uflags ? "connected to the outside" : "of another type than stream");
 		error_hint(err, "this ferry restores stream sockets between the tasks of the image");
 		return -ENOTSUP;
@@ -162,23 +140,28 @@ static int unix_read_links(struct reader *r, struct ferry_error *err)
 			continue;
 		const struct plan_file *peer = unix_by_inode(r->plan, usk->peer);
 		if (!peer)
-			return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-					 "the unix socket of file id %u has a peer (socket:[%u]) that is not in the image",
-					 file->entry->id, usk->peer);
-		if (peer == file || peer->entry->usk->peer != usk->ino || peer->entry->usk->state != UNIX_CONNECTED)
+			return error_set(
+				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				"the unix socket of file id %u has a peer (socket:[%u]) that the image lacks",
+				file->entry->id, usk->peer);
+		if (peer == file || peer->entry->usk->peer != usk->ino ||
+		    peer->entry->usk->state != UNIX_CONNECTED)
 			return unix_bad(file, err, "has a peer that is connected to another");
 	}
 	return 0;
 }
 
-static int unix_take_packet(struct reader *r, struct image_reader *in, const SkPacketEntry *packet, struct ferry_error *err)
+static int unix_take_packet(struct reader *r, struct image_reader *in, const SkPacketEntry *packet,
+			    struct ferry_error *err)
 {
 	struct plan_file *file = plan_file(r->plan, packet->id_for);
 	if (!file || file->kind != &kind_unixsk)
 		return image_bad(in, err, "bytes for file id %u, which is no unix socket", packet->id_for);
 	if (packet->n_scm)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				 "descriptors wait in the queue of file id %u, which this ferry does not restore", packet->id_for);
+		return error_set(
+			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			"descriptors wait in the queue of file id %u, which this ferry does not restore",
+			packet->id_for);
 	if (packet->length > image_reader_left(in))
 		return image_bad(in, err, "%u bytes are announced, but the file ends before", packet->length);
 	struct unix_packet *p = arena_new(&r->plan->arena, struct unix_packet);
@@ -219,308 +202,7 @@ int unix_read(struct reader *r, struct ferry_error *err)
 	return ret < 0 ? ret : unix_read_queues(r, err);
 }
 
-/* ------------------------------------------------------------------- places */
-
-/* Where names in the file system are looked up. */
-struct unix_place {
-	int root, cwd; /* to come back to; -1 = we are there */
-};
-
-/*
- * Go to the directory that a name counts from. jail: a mount that only we see and that becomes the root directory meanwhile;
- * -1 = the file system as it is.
- */
-static int unix_enter(struct unix_place *place, int jail, const char *dir)
-{
-	*place = (struct unix_place){.root = -1, .cwd = -1};
-	if (jail < 0 && !dir[0])
-		return 0;
-	place->root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	place->cwd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (place->root < 0 || place->cwd < 0)
-		return -errno;
-	if (jail >= 0 && (fchdir(jail) < 0 || chroot(".") < 0))
-		return -errno;
-	return dir[0] && chdir(dir) < 0 ? -errno : 0;
-}
-
-static int unix_leave(struct unix_place *place)
-{
-	int r = 0;
-	if (place->root >= 0 && (fchdir(place->root) < 0 || chroot(".") < 0))
-		r = -errno;
-	if (place->cwd >= 0 && fchdir(place->cwd) < 0)
-		r = -errno;
-	if (place->root >= 0)
-		close(place->root);
-	if (place->cwd >= 0)
-		close(place->cwd);
-	return r;
-}
-
-/* A file system in memory, reachable by nobody else. */
-static int unix_jail_open(struct ferry_error *err)
-{
-	_cleanup_close_ int fs = (int)syscall(SYS_fsopen, "tmpfs", 1);
-	int mount = -1;
-	if (fs >= 0 && syscall(SYS_fsconfig, fs, UNIX_FSCONFIG_CMD_CREATE, NULL, NULL, 0) >= 0)
-		mount = (int)syscall(SYS_fsmount, fs, 1, 0);
-	if (mount >= 0)
-		return mount;
-	error_errno(err, FERRY_ERROR_KERNEL_FEATURE, errno, "making a file system for the name of a unix socket");
-	error_hint(err, "this needs CAP_SYS_ADMIN and Linux 5.2");
-	return -ENOTSUP;
-}
-
-/* The directories that lead to path, inside of the jail. */
-static int unix_jail_make_dirs(int jail, const char *path)
-{
-	char text[PATH_MAX];
-	if ((size_t)snprintf(text, sizeof(text), "%s", path) >= sizeof(text))
-		return -ENAMETOOLONG;
-	for (char *p = strchr(text + 1, '/'); p; p = strchr(p + 1, '/')) {
-		*p = '\0';
-		if (mkdirat(jail, text[0] == '/' ? text + 1 : text, 0755) < 0 && errno != EEXIST)
-			return -errno;
-		*p = '/';
-	}
-	return 0;
-}
-
-/* ------------------------------------------------------- calls that leave a stamp */
-
-enum unix_call_type { UNIX_CALL_PAIR, UNIX_CALL_LISTEN, UNIX_CALL_CONNECT };
-
-/* Plain data: it may run in another process. */
-struct unix_call {
-	enum unix_call_type type;
-	int backlog;
-	bool as_other; /* as uid, gid and groups */
-	uint32_t uid, gid, n_groups;
-	gid_t groups[UNIX_CALL_GROUPS];
-	struct sockaddr_un address;
-	socklen_t address_bytes;
-	pid_t pid;           /* out: who ran it */
-	char dir[PATH_MAX];  /* that the address counts from */
-};
-
-_Static_assert(sizeof(struct unix_call) <= OPENER_CALL_BYTES, "a call fits into a message");
-
-/* The raw calls: those of the C library would look for other threads. */
-static int unix_become(uid_t uid, gid_t gid, size_t n_groups, const gid_t *groups)
-{
-	if (syscall(SYS_setgroups, n_groups, groups) < 0 || syscall(SYS_setresgid, -1, gid, -1) < 0 ||
-	    syscall(SYS_setresuid, -1, uid, -1) < 0)
-		return -errno;
-	return 0;
-}
-
-static int unix_call_do(struct unix_call *c, int *fds)
-{
-	switch (c->type) {
-	case UNIX_CALL_PAIR:
-		return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
-	case UNIX_CALL_LISTEN:
-		return listen(fds[0], c->backlog) < 0 ? -errno : 0;
-	case UNIX_CALL_CONNECT:
-		break;
-	}
-	struct unix_place place;
-	int r = unix_enter(&place, fds[1], c->dir);
-	if (r >= 0 && connect(fds[0], (const struct sockaddr *)&c->address, c->address_bytes) < 0)
-		r = -errno;
-	int back = unix_leave(&place);
-	return r < 0 ? r : back;
-}
-
-/* With another user's identity, but with our rights: the socket's file need not be writable for that user. */
-static int unix_call_as(struct unix_call *c, int *fds)
-{
-	gid_t groups[NGROUPS_MAX];
-	uid_t uid = geteuid();
-	gid_t gid = getegid();
-	int n = getgroups(NGROUPS_MAX, groups), bits = prctl(PR_GET_SECUREBITS);
-	if (n < 0 || bits < 0 || prctl(PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP) < 0)
-		return -errno;
-	int r = unix_become(c->uid, c->gid, c->n_groups, c->groups);
-	if (r >= 0)
-		r = unix_call_do(c, fds);
-	int back = unix_become(uid, gid, (size_t)n, groups);
-	if (prctl(PR_SET_SECUREBITS, bits) < 0 && back >= 0)
-		back = -errno;
-	return r < 0 ? r : back;
-}
-
-/* fds: for a pair none, then two; else the socket and the jail, then none. */
-static int unix_call_run(void *arguments, int *fds, size_t *n_fds)
-{
-	struct unix_call *c = arguments;
-	int use[2] = {-1, -1};
-	for (size_t i = 0; i < *n_fds && i < 2; i++)
-		use[i] = fds[i];
-	c->pid = getpid();
-	int r = c->as_other ? unix_call_as(c, use) : unix_call_do(c, use);
-	*n_fds = 0;
-	if (r >= 0 && c->type == UNIX_CALL_PAIR) {
-		fds[0] = use[0];
-		fds[1] = use[1];
-		*n_fds = 2;
-	}
-	return r;
-}
-
-static void unix_call_identity(struct unix_call *c, const FerrySocketCreds *creds)
-{
-	if (!creds)
-		return;
-	c->as_other = creds->uid != geteuid() || creds->gid != getegid() || creds->n_groups || getgroups(0, NULL) > 0;
-	c->uid = creds->uid;
-	c->gid = creds->gid;
-	c->n_groups = (uint32_t)MIN(creds->n_groups, (size_t)UNIX_CALL_GROUPS);
-	for (size_t i = 0; i < c->n_groups; i++)
-		c->groups[i] = creds->groups[i];
-}
-
-/* In the task that did it first, if that is of the image; the stamp has another PID else, as after its death. */
-static int unix_call(struct opener *o, const FerrySocketCreds *creds, struct unix_call *c, int *fds, size_t *n_fds,
-		     struct ferry_error *err)
-{
-	const struct plan_task *t = creds ? plan_task(o->plan, (pid_t)creds->pid) : NULL;
-	unix_call_identity(c, creds);
-	if (!t || !o->in_task)
-		return unix_call_run(c, fds, n_fds);
-	struct opener_call call = {.run = unix_call_run, .arguments = c, .bytes = sizeof(*c), .n_fds = *n_fds};
-	for (size_t i = 0; i < *n_fds; i++)
-		call.fds[i] = fds[i];
-	int r = o->in_task(o, t, &call, err);
-	*n_fds = call.n_fds;
-	for (size_t i = 0; i < call.n_fds; i++)
-		fds[i] = call.fds[i];
-	return r;
-}
-
-/* ----------------------------------------------------------------- one socket */
-
-static int unix_failed(const struct plan_file *file, int code, const char *what, struct ferry_error *err)
-{
-	const UnixSkEntry *usk = file ? file->entry->usk : NULL;
-	bool abstract = usk && usk->name.len && !usk->name.data[0];
-	if (!usk || !usk->name.len)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, code, "%s a unix socket", what);
-	error_errno(err, code == EADDRINUSE ? FERRY_ERROR_ADDRESS_TAKEN : FERRY_ERROR_RESTORE_STEP, code, "%s unix socket '%s%.*s'", what,
-		    abstract ? "@" : "", (int)usk->name.len - abstract, (const char *)usk->name.data + abstract);
-	if (code == EADDRINUSE)
-		error_hint(err, "another process uses this name; end it first");
-	return -code;
-}
-
-static int unix_new(void)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	return fd < 0 ? -errno : fd;
-}
-
-static socklen_t unix_address(const UnixSkEntry *usk, struct sockaddr_un *ret)
-{
-	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-	memcpy(ret->sun_path, usk->name.data, usk->name.len);
-	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + usk->name.len);
-}
-
-static bool unix_has_path(const UnixSkEntry *usk)
-{
-	return usk->name.len && usk->name.data[0];
-}
-
-static const char *unix_dir(const UnixSkEntry *usk)
-{
-	return unix_has_path(usk) && usk->name_dir && usk->name.data[0] != '/' ? usk->name_dir : "";
-}
-
-/* A file that the dumped program left behind is removed, a socket that somebody listens on is not. */
-static int unix_remove_stale(const struct sockaddr_un *address, socklen_t n)
-{
-	struct stat st;
-	if (lstat(address->sun_path, &st) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (const struct sockaddr *)address, n) == 0 || errno != ECONNREFUSED)
-		return -EADDRINUSE;
-	return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-static int unix_bind_path(int fd, const UnixSkEntry *usk, const struct sockaddr_un *address, socklen_t n, bool jailed)
-{
-	int r = jailed ? 0 : unix_remove_stale(address, n);
-	if (r < 0)
-		return r;
-	if (bind(fd, (const struct sockaddr *)address, n) < 0)
-		return -errno;
-	const FilePermsEntry *perms = usk->file_perms;
-	if (!perms)
-		return 0;
-	if (lchown(address->sun_path, perms->uid, perms->gid) < 0 || chmod(address->sun_path, perms->mode & 07777) < 0)
-		return -errno;
-	return 0;
-}
-
-/* Bind fd to the name of the record; in a jail when its file is gone or force_jail. *ret_jail: -1 or the jail, owned. */
-static int unix_bind(int fd, const struct plan_file *file, bool force_jail, int *ret_jail, struct ferry_error *err)
-{
-	const UnixSkEntry *usk = file->entry->usk;
-	struct sockaddr_un address;
-	struct unix_place place;
-	socklen_t n = unix_address(usk, &address);
-	*ret_jail = -1;
-	if (!unix_has_path(usk))
-		return bind(fd, (const struct sockaddr *)&address, n) < 0 ? unix_failed(file, errno, "binding", err) : 0;
-	_cleanup_close_ int jail = -1;
-	const char *dir = unix_dir(usk);
-	int r = 0;
-	if (force_jail || (usk->has_deleted && usk->deleted)) {
-		char path[PATH_MAX];
-		jail = unix_jail_open(err);
-		if (jail < 0)
-			return jail;
-		snprintf(path, sizeof(path), "%s%s%.*s", dir, dir[0] ? "/" : "", UNIX_NAME_BYTES, address.sun_path);
-		r = unix_jail_make_dirs(jail, path);
-	}
-	if (r >= 0)
-		r = unix_enter(&place, jail, dir);
-	else
-		return unix_failed(file, -r, "binding", err);
-	if (r >= 0)
-		r = unix_bind_path(fd, usk, &address, n, jail >= 0);
-	int back = unix_leave(&place);
-	if (r >= 0)
-		r = back;
-	if (r < 0)
-		return unix_failed(file, -r, "binding", err);
-	*ret_jail = take_fd(jail);
-	return 0;
-}
-
-static int unix_listen(struct opener *o, const struct plan_file *file, int fd, int backlog, const FerrySocketCreds *creds,
-		       struct ferry_error *err)
-{
-	struct unix_call call = {.type = UNIX_CALL_LISTEN, .backlog = backlog};
-	int fds[2] = {fd, -1};
-	size_t n = 1;
-	int r = unix_call(o, creds, &call, fds, &n, err);
-	return r < 0 ? unix_failed(file, -r, "listening on", err) : 0;
-}
-
 /* ----------------------------------------------------------------- connections */
-
-/* A listener that connections come through: of the image or our own. */
-struct unix_gate {
-	const struct plan_file *named; /* whose name it has */
-	int fd, jail;
-};
 
 /* Take our connection out of the queue. Whoever else got in, in the instant before, is turned away. */
 static int unix_accept(struct opener *o, const struct unix_gate *gate, pid_t from)
@@ -536,7 +218,8 @@ static int unix_accept(struct opener *o, const struct unix_gate *gate, pid_t fro
 			return r;
 		if (peer.pid == from)
 			return take_fd(fd);
-		log_write(o->log, LOG_WARN, "restore", "unix", peer.pid, "connected to a socket that is being restored, turned away");
+		log_write(o->log, LOG_WARN, "restore", "unix", peer.pid,
+			  "connected to a socket that is being restored, turned away");
 	}
 	return -EAGAIN;
 }
@@ -555,13 +238,11 @@ static int unix_connect(struct opener *o, const struct unix_gate *gate, const st
 		r = unix_listen(o, gate->named, gate->fd, 0, client_extra->peer, err);
 	if (r < 0)
 		return r;
-	struct unix_call call = {.type = UNIX_CALL_CONNECT};
-	call.address_bytes = unix_address(gate->named->entry->usk, &call.address);
-	snprintf(call.dir, sizeof(call.dir), "%s", unix_dir(gate->named->entry->usk));
-	int fds[2] = {fd, gate->jail};
-	size_t n = gate->jail < 0 ? 1 : 2;
-	r = unix_call(o, server_extra ? server_extra->peer : NULL, &call, fds, &n, err);
-	int accepted = r < 0 ? r : unix_accept(o, gate, call.pid);
+	pid_t pid;
+	r = unix_connect_to(o, gate, fd, server_extra ? server_extra->peer : NULL, &pid, err);
+	if (r < 0)
+		return r;
+	int accepted = unix_accept(o, gate, pid);
 	if (accepted < 0)
 		return unix_failed(gate->named, -accepted, "connecting to", err);
 	ret_fds[0] = take_fd(fd);
@@ -581,7 +262,9 @@ static int unix_apply(struct opener *o, const struct plan_file *file, int fd, st
 /* What nothing but the program itself may come after. */
 static int unix_seal(const struct plan_file *file, int fd, struct ferry_error *err)
 {
-	static const int how[] = {[SK_SHUTDOWN__READ] = SHUT_RD, [SK_SHUTDOWN__WRITE] = SHUT_WR, [SK_SHUTDOWN__BOTH] = SHUT_RDWR};
+	static const int how[] = {[SK_SHUTDOWN__READ] = SHUT_RD,
+				  [SK_SHUTDOWN__WRITE] = SHUT_WR,
+				  [SK_SHUTDOWN__BOTH] = SHUT_RDWR};
 	const UnixSkEntry *usk = file->entry->usk;
 	bool shut = usk->state == UNIX_CONNECTED && usk->has_shutdown && usk->shutdown > SK_SHUTDOWN__NONE &&
 		    (size_t)usk->shutdown < ARRAY_SIZE(how);
@@ -591,8 +274,12 @@ static int unix_seal(const struct plan_file *file, int fd, struct ferry_error *e
 	return r < 0 ? r : fdcommon_set_flags(fd, usk->flags, err);
 }
 
-/* Options first, because some of them mark the bytes that follow; then the queues; then what ends a direction. */
-static int unix_finish_pair(struct opener *o, struct plan_file *a, int fd_a, struct plan_file *b, int fd_b, struct ferry_error *err)
+/*
+ * Options first, because some of them mark the bytes that follow; then the queues; then what ends a
+ * direction.
+ */
+static int unix_finish_pair(struct opener *o, struct plan_file *a, int fd_a, struct plan_file *b, int fd_b,
+			    struct ferry_error *err)
 {
 	int r = unix_apply(o, a, fd_a, err);
 	if (r >= 0 && b)
@@ -612,7 +299,8 @@ static int unix_finish_pair(struct opener *o, struct plan_file *a, int fd_a, str
 }
 
 /* The other end is gone: let ours see that, and the error when it went away with unread bytes. */
-static int unix_finish_single(struct opener *o, struct plan_file *file, int fd, int other, struct ferry_error *err)
+static int unix_finish_single(struct opener *o, struct plan_file *file, int fd, int other,
+			      struct ferry_error *err)
 {
 	const FerrySocketEntry *extra = unix_extra_of(file);
 	if (extra && extra->has_error && send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
@@ -623,7 +311,8 @@ static int unix_finish_single(struct opener *o, struct plan_file *file, int fd, 
 static bool unix_same_name(const UnixSkEntry *a, const UnixSkEntry *b)
 {
 	return a->name.len == b->name.len && !memcmp(a->name.data, b->name.data, a->name.len) &&
-	       !strcmp(unix_dir(a), unix_dir(b)) && (a->has_deleted && a->deleted) == (b->has_deleted && b->deleted);
+	       !strcmp(unix_dir(a), unix_dir(b)) &&
+	       (a->has_deleted && a->deleted) == (b->has_deleted && b->deleted);
 }
 
 static bool unix_is_listener_of(const struct plan_file *listener, const struct plan_file *file)
@@ -641,8 +330,8 @@ static struct plan_file *unix_listener_of(const struct plan *p, const struct pla
 }
 
 /*
- * The end that was accepted, of a connected socket and its peer (NULL = gone); NULL: neither has a name. Where both have
- * one, the accepted one has its listener's, or was made later.
+ * The end that was accepted, of a connected socket and its peer (NULL = gone); NULL: neither has a name.
+ * Where both have one, the accepted one has its listener's, or was made later.
  */
 static struct plan_file *unix_server_end(const struct plan *p, struct plan_file *file, struct plan_file *peer)
 {
@@ -656,10 +345,10 @@ static struct plan_file *unix_server_end(const struct plan *p, struct plan_file 
 	return file->entry->usk->ino > peer->entry->usk->ino ? file : peer;
 }
 
-static int unix_restore_through(struct opener *o, const struct unix_gate *gate, struct plan_file *server, struct plan_file *client,
-				struct ferry_error *err)
+static int unix_restore_through(struct opener *o, const struct unix_gate *gate, struct plan_file *server,
+				struct plan_file *client, struct ferry_error *err)
 {
-	int fds[2];
+	int fds[2] = {-1, -1};
 	int r = unix_connect(o, gate, client, server, fds, err);
 	if (r < 0)
 		return r;
@@ -679,15 +368,14 @@ static int unix_restore_through(struct opener *o, const struct unix_gate *gate, 
 	return 0;
 }
 
-static int unix_restore_pair(struct opener *o, struct plan_file *file, struct plan_file *peer, struct ferry_error *err)
+static int unix_restore_pair(struct opener *o, struct plan_file *file, struct plan_file *peer,
+			     struct ferry_error *err)
 {
 	const FerrySocketEntry *extra = unix_extra_of(file);
-	struct unix_call call = {.type = UNIX_CALL_PAIR};
-	int fds[2];
-	size_t n = 0;
-	int r = unix_call(o, extra ? extra->peer : NULL, &call, fds, &n, err);
+	int fds[2] = {-1, -1};
+	int r = unix_pair(o, extra ? extra->peer : NULL, fds, err);
 	if (r < 0)
-		return unix_failed(NULL, -r, "making", err);
+		return r;
 	if (peer)
 		r = unix_finish_pair(o, file, fds[0], peer, fds[1], err);
 	else
@@ -717,11 +405,12 @@ static int unix_restore_listener(struct opener *o, struct plan_file *file, struc
 	bool listening = false;
 	for (size_t i = 0; i < o->plan->n_files && r >= 0; i++) {
 		struct plan_file *server = &o->plan->files[i];
-		if (server->kind != &kind_unixsk || server->entry->usk->state != UNIX_CONNECTED || server->fd >= 0 ||
-		    !unix_is_listener_of(file, server))
+		if (server->kind != &kind_unixsk || server->entry->usk->state != UNIX_CONNECTED ||
+		    server->fd >= 0 || !unix_is_listener_of(file, server))
 			continue;
 		struct plan_file *client = unix_by_inode(o->plan, server->entry->usk->peer);
-		if (unix_server_end(o->plan, server, client) != server || unix_listener_of(o->plan, server) != file)
+		if (unix_server_end(o->plan, server, client) != server ||
+		    unix_listener_of(o->plan, server) != file)
 			continue;
 		if (!listening)
 			r = unix_listen(o, file, fd, 0, extra ? extra->peer : NULL, err);
@@ -742,7 +431,8 @@ static int unix_restore_listener(struct opener *o, struct plan_file *file, struc
 }
 
 /* Nobody listens under that name any more: a listener of our own, for the moment. */
-static int unix_restore_orphan(struct opener *o, struct plan_file *server, struct plan_file *client, struct ferry_error *err)
+static int unix_restore_orphan(struct opener *o, struct plan_file *server, struct plan_file *client,
+			       struct ferry_error *err)
 {
 	_cleanup_close_ int fd = unix_new(), jail = -1;
 	if (fd < 0)
@@ -756,7 +446,8 @@ static int unix_restore_orphan(struct opener *o, struct plan_file *server, struc
 
 static int unix_restore_connected(struct opener *o, struct plan_file *file, struct ferry_error *err)
 {
-	struct plan_file *peer = file->entry->usk->peer ? unix_by_inode(o->plan, file->entry->usk->peer) : NULL;
+	struct plan_file *peer =
+		file->entry->usk->peer ? unix_by_inode(o->plan, file->entry->usk->peer) : NULL;
 	struct plan_file *server = unix_server_end(o->plan, file, peer);
 	if (!server)
 		return unix_restore_pair(o, file, peer, err);
@@ -785,14 +476,9 @@ int unix_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct f
 {
 	int r;
 	switch ((enum unix_state)file->entry->usk->state) {
-	case UNIX_LISTENING:
-		r = unix_restore_listener(o, file, err);
-		break;
-	case UNIX_CONNECTED:
-		r = unix_restore_connected(o, file, err);
-		break;
-	default:
-		r = unix_restore_closed(o, file, err);
+	case UNIX_LISTENING: r = unix_restore_listener(o, file, err); break;
+	case UNIX_CONNECTED: r = unix_restore_connected(o, file, err); break;
+	default: r = unix_restore_closed(o, file, err);
 	}
 	if (r >= 0 && file->fd < 0)
 		return unix_bad(file, err, "could not be brought back with its peer");
@@ -817,7 +503,8 @@ static int unix_send_some(int from, const uint8_t *bytes, size_t n, const FerryS
 	struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 	if (sender) {
-		const struct ucred creds = {.pid = (pid_t)sender->pid, .uid = sender->uid, .gid = sender->gid};
+		const struct ucred creds = {
+			.pid = (pid_t)sender->pid, .uid = sender->uid, .gid = sender->gid};
 		m.msg_control = control;
 		m.msg_controllen = sizeof(control);
 		struct cmsghdr *h = CMSG_FIRSTHDR(&m);

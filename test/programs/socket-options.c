@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options of sockets of every type, filters, flags and owners for signals. Each option is set to something else than a new
- * socket has. With "more" also those that CRIU does not keep. Proof: every option is read back.
+ * Options of sockets of every type, filters, flags and owners for signals. Each option is set to something
+ * else than a new socket has. With "more" also those that CRIU does not keep. Proof: every option is read
+ * back.
  */
 #include "program.h"
 
@@ -19,8 +20,19 @@
 #include <unistd.h>
 
 /* Sockets, as bits. */
-enum { UNIX = 1, TCP4 = 2, TCP6 = 4, UDP4 = 8, UDP6 = 16, TCP = TCP4 | TCP6, UDP = UDP4 | UDP6, IP4 = TCP4 | UDP4,
-       IP6 = TCP6 | UDP6, IP = TCP | UDP, ANY = UNIX | IP };
+enum {
+	UNIX = 1,
+	TCP4 = 2,
+	TCP6 = 4,
+	UDP4 = 8,
+	UDP6 = 16,
+	TCP = TCP4 | TCP6,
+	UDP = UDP4 | UDP6,
+	IP4 = TCP4 | UDP4,
+	IP6 = TCP6 | UDP6,
+	IP = TCP | UDP,
+	ANY = UNIX | IP
+};
 
 static const struct {
 	const char *name;
@@ -71,7 +83,10 @@ static const struct {
 };
 
 static const struct sock_filter code[] = {
-	{0x28, 0, 0, 12}, {0x15, 1, 0, 0x0800}, {0x06, 0, 0, 0xffff}, {0x06, 0, 0, 0x1234},
+	{0x28, 0, 0, 12},
+	{0x15, 1, 0, 0x0800},
+	{0x06, 0, 0, 0xffff},
+	{0x06, 0, 0, 0x1234},
 };
 
 struct one {
@@ -84,7 +99,7 @@ struct one {
 };
 
 static struct one all[] = {
-	{"unix", UNIX, AF_UNIX, SOCK_STREAM, -1, {0}, 0},	{"tcp", TCP4, AF_INET, SOCK_STREAM, -1, {0}, 0},
+	{"unix", UNIX, AF_UNIX, SOCK_STREAM, -1, {0}, 0},  {"tcp", TCP4, AF_INET, SOCK_STREAM, -1, {0}, 0},
 	{"tcp6", TCP6, AF_INET6, SOCK_STREAM, -1, {0}, 0}, {"udp", UDP4, AF_INET, SOCK_DGRAM, -1, {0}, 0},
 	{"udp6", UDP6, AF_INET6, SOCK_DGRAM, -1, {0}, 0},
 };
@@ -99,7 +114,8 @@ static int option_get(int fd, int level, int option)
 
 static void filter_set(int fd)
 {
-	const struct sock_fprog program = {.len = ARRAY_SIZE(code), .filter = (struct sock_filter *)(uintptr_t)code};
+	const struct sock_fprog program = {.len = ARRAY_SIZE(code),
+					   .filter = (struct sock_filter *)(uintptr_t)code};
 
 	must(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
 }
@@ -109,10 +125,12 @@ static void one_make(struct one *o, bool more)
 	o->fd = must(socket(o->domain, o->type | SOCK_CLOEXEC, 0));
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
 		bool wanted = options[i].on & o->bit && (more || !options[i].more);
-		if (wanted && setsockopt(o->fd, options[i].level, options[i].option, &options[i].value, sizeof(int)) < 0)
+		if (wanted && setsockopt(o->fd, options[i].level, options[i].option, &options[i].value,
+					 sizeof(int)) < 0)
 			program_die(options[i].name);
 	}
-	must(setsockopt(o->fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){3, 500000}, sizeof(struct timeval)));
+	must(setsockopt(o->fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){3, 500000},
+			sizeof(struct timeval)));
 	must(setsockopt(o->fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 11}, sizeof(struct linger)));
 	if (o->bit & UDP)
 		filter_set(o->fd);
@@ -146,7 +164,8 @@ static void one_check(struct program *p, const struct one *o)
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
 		snprintf(name, sizeof(name), "%s of %s", options[i].name, o->what);
 		if (p->more || !options[i].more)
-			expect_same(p, name, option_get(o->fd, options[i].level, options[i].option), o->values[i]);
+			expect_same(p, name, option_get(o->fd, options[i].level, options[i].option),
+				    o->values[i]);
 	}
 	getsockopt(o->fd, SOL_SOCKET, SO_RCVTIMEO, &time, &(socklen_t){sizeof(time)});
 	expect(p, time.tv_sec == 3 && time.tv_usec == 500000, "%s: another SO_RCVTIMEO", o->what);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TCP sockets whose connection is over: reset by the peer with and without the error still waiting, closed by both sides, each
- * with bytes that were not read. Proof: state, the bytes by MSG_PEEK; at the end the bytes, then the error or the end.
+ * TCP sockets whose connection is over: reset by the peer with and without the error still waiting, closed by
+ * both sides, each with bytes that were not read. Proof: state, the bytes by MSG_PEEK; at the end the bytes,
+ * then the error or the end.
  */
 #include "program.h"
 
@@ -67,7 +68,8 @@ static void ended_make(struct ended *e, uint64_t seed)
 	pattern_fill(buffer, (size_t)e->bytes, seed);
 	for (int sent = 0; sent < e->bytes;)
 		sent += (int)must(send(other, buffer + sent, (size_t)(e->bytes - sent), 0));
-	for (int ms = 0; e->bytes && ms < 5000 && recv(e->fd, buffer, BYTES, MSG_PEEK | MSG_DONTWAIT) < e->bytes; ms++)
+	for (int ms = 0;
+	     e->bytes && ms < 5000 && recv(e->fd, buffer, BYTES, MSG_PEEK | MSG_DONTWAIT) < e->bytes; ms++)
 		sleep_ms(1);
 	if (e->reset)
 		must(setsockopt(other, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger)));
@@ -107,7 +109,8 @@ static void finish(struct program *p, void *state)
 		const struct ended *e = &all[i];
 		ended_check(p, e, i, 0);
 		if (e->error)
-			expect(p, recv(e->fd, buffer, 1, MSG_DONTWAIT) < 0 && errno == ECONNRESET, "%s: no error", e->what);
+			expect(p, recv(e->fd, buffer, 1, MSG_DONTWAIT) < 0 && errno == ECONNRESET,
+			       "%s: no error", e->what);
 		expect_same(p, e->what, recv(e->fd, buffer, 1, MSG_DONTWAIT), 0);
 		expect(p, send(e->fd, "x", 1, MSG_NOSIGNAL) < 0 && errno == EPIPE, "%s: no EPIPE", e->what);
 	}

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TCP connections between two processes of the tree, over IPv4, IPv6 and v4-mapped addresses: idle, with data both ways,
- * with a queue that the peer's window does not take, half closed in every way that lasts. The parent has the connecting
- * ends, the child the accepted ones. Proof: names, states, waiting bytes by MSG_PEEK, options; at the end all bytes,
- * then new ones both ways where the connection is still open.
+ * TCP connections between two processes of the tree, over IPv4, IPv6 and v4-mapped addresses: idle, with data
+ * both ways, with a queue that the peer's window does not take, half closed in every way that lasts. The
+ * parent has the connecting ends, the child the accepted ones. Proof: names, states, waiting bytes by
+ * MSG_PEEK, options; at the end all bytes, then new ones both ways where the connection is still open.
  */
 #include "program.h"
 
@@ -24,8 +24,8 @@ enum end { CLIENT, SERVER, ENDS };
 struct pair {
 	const char *what;
 	enum family family;
-	int bytes[ENDS];   /* that wait to be read at this end; -1 = as many as fit, and more in the peer's queue */
-	int shut[ENDS];    /* shutdown(2) by this end after that: 1 + SHUT_x, 0 = none */
+	int bytes[ENDS]; /* that wait at this end; -1 = as many as fit, and more at the peer */
+	int shut[ENDS];  /* shutdown(2) by this end after that: 1 + SHUT_x, 0 = none */
 	int state[ENDS];
 	int fd[ENDS];
 	int total[ENDS];   /* bytes on their way to this end */
@@ -33,7 +33,10 @@ struct pair {
 	struct sockaddr_storage name[ENDS];
 };
 
-#define OPEN {TCP_ESTABLISHED, TCP_ESTABLISHED}
+#define OPEN                                     \
+	{                                        \
+		TCP_ESTABLISHED, TCP_ESTABLISHED \
+	}
 
 static struct pair pairs[] = {
 	{.what = "idle", .family = V4, .state = OPEN},
@@ -44,11 +47,20 @@ static struct pair pairs[] = {
 	{.what = "data, mapped", .family = MAPPED, .bytes = {777, 778}, .state = OPEN},
 	{.what = "full", .family = V4, .bytes = {0, -1}, .state = OPEN},
 	{.what = "full both ways", .family = V6, .bytes = {-1, -1}, .state = OPEN},
-	{.what = "client wrote its last", .family = V4, .bytes = {10, 2000}, .shut = {1 + SHUT_WR, 0},
+	{.what = "client wrote its last",
+	 .family = V4,
+	 .bytes = {10, 2000},
+	 .shut = {1 + SHUT_WR, 0},
 	 .state = {TCP_FIN_WAIT2, TCP_CLOSE_WAIT}},
-	{.what = "server wrote its last", .family = V6, .bytes = {3000, 20}, .shut = {0, 1 + SHUT_WR},
+	{.what = "server wrote its last",
+	 .family = V6,
+	 .bytes = {3000, 20},
+	 .shut = {0, 1 + SHUT_WR},
 	 .state = {TCP_CLOSE_WAIT, TCP_FIN_WAIT2}},
-	{.what = "last bytes do not fit", .family = V4, .bytes = {0, -1}, .shut = {1 + SHUT_WR, 0},
+	{.what = "last bytes do not fit",
+	 .family = V4,
+	 .bytes = {0, -1},
+	 .shut = {1 + SHUT_WR, 0},
 	 .state = {TCP_FIN_WAIT1, TCP_ESTABLISHED}},
 	{.what = "client reads no more", .family = V4, .shut = {1 + SHUT_RD, 0}, .state = OPEN},
 };
@@ -104,15 +116,18 @@ static void pair_connect(struct pair *s)
 	struct sockaddr *address = v6 ? (struct sockaddr *)&six : (struct sockaddr *)&four;
 
 	if (s->family == MAPPED)
-		six.sin6_addr = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1}};
+		six.sin6_addr =
+			(struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1}};
 	int listener = must(socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	s->fd[CLIENT] = must(socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	/* Small buffers, so that little fills them. */
 	for (int end = 0; end < ENDS; end++)
 		if (s->bytes[end] < 0) {
-			int receiver = end == CLIENT ? s->fd[CLIENT] : listener, sender = end == CLIENT ? listener : s->fd[CLIENT];
+			int receiver = end == CLIENT ? s->fd[CLIENT] : listener,
+			    sender = end == CLIENT ? listener : s->fd[CLIENT];
 			must(setsockopt(receiver, SOL_SOCKET, SO_RCVBUF, &(int){SMALL_BUFFER}, sizeof(int)));
-			must(setsockopt(sender, SOL_SOCKET, SO_SNDBUF, &(int){SMALL_BUFFER * 4}, sizeof(int)));
+			must(setsockopt(sender, SOL_SOCKET, SO_SNDBUF, &(int){SMALL_BUFFER * 4},
+					sizeof(int)));
 		}
 	must(bind(listener, address, n));
 	must(listen(listener, 1));
@@ -145,7 +160,8 @@ static void pair_make(struct pair *s, bool more)
 	for (int end = 0; end < ENDS; end++)
 		for (size_t i = 0; i < ARRAY_SIZE(options); i++)
 			if (more || !options[i].more)
-				must(setsockopt(s->fd[end], options[i].level, options[i].option, &options[i].value[end], sizeof(int)));
+				must(setsockopt(s->fd[end], options[i].level, options[i].option,
+						&options[i].value[end], sizeof(int)));
 	for (int end = 0; end < ENDS; end++)
 		if (s->bytes[end])
 			pair_fill(s, (enum end)end);
@@ -155,12 +171,14 @@ static void pair_make(struct pair *s, bool more)
 	for (int end = 0; end < ENDS; end++) {
 		for (int ms = 0; ms < 5000 && state_of(s->fd[end]) != s->state[end]; ms++)
 			sleep_ms(1);
-		for (int ms = 0; ms < 5000 && s->bytes[end] > 0 && waiting_at(s->fd[end]) < s->bytes[end]; ms++)
+		for (int ms = 0; ms < 5000 && s->bytes[end] > 0 && waiting_at(s->fd[end]) < s->bytes[end];
+		     ms++)
 			sleep_ms(1);
 		if (state_of(s->fd[end]) != s->state[end])
 			program_die(s->what);
 		s->waiting[end] = waiting_at(s->fd[end]);
-		must(getsockname(s->fd[end], (struct sockaddr *)&s->name[end], &(socklen_t){sizeof(s->name[end])}));
+		must(getsockname(s->fd[end], (struct sockaddr *)&s->name[end],
+				 &(socklen_t){sizeof(s->name[end])}));
 	}
 }
 
@@ -182,7 +200,8 @@ static void check_options(struct program *p, const struct pair *s, enum end end)
 		int value = -1;
 		if (options[i].more && !p->more)
 			continue;
-		getsockopt(s->fd[end], options[i].level, options[i].option, &value, &(socklen_t){sizeof(value)});
+		getsockopt(s->fd[end], options[i].level, options[i].option, &value,
+			   &(socklen_t){sizeof(value)});
 		expect_same(p, options[i].name, value, options[i].value[end]);
 	}
 }
@@ -199,7 +218,8 @@ static void end_check(struct program *p, const struct pair *s, enum end end)
 	if (n < 0)
 		n = 0;
 	if (s->bytes[end] < 0)
-		expect(p, n >= s->waiting[end], "%s: %zd bytes wait, there were %d", s->what, n, s->waiting[end]);
+		expect(p, n >= s->waiting[end], "%s: %zd bytes wait, there were %d", s->what, n,
+		       s->waiting[end]);
 	else
 		expect_same(p, s->what, n, s->bytes[end]);
 	expect(p, pattern_differs(buffer, (size_t)n, seed_of(s, end)) < 0, "%s: the data differ", s->what);
@@ -226,7 +246,8 @@ static void end_drain(struct program *p, const struct pair *s, enum end end)
 		got += n > 0 ? (int)n : 0;
 	}
 	expect_same(p, s->what, got, s->total[end]);
-	expect(p, pattern_differs(buffer, (size_t)got, seed_of(s, end)) < 0, "%s: what was read differs", s->what);
+	expect(p, pattern_differs(buffer, (size_t)got, seed_of(s, end)) < 0, "%s: what was read differs",
+	       s->what);
 }
 
 static void finish_end(struct program *p, enum end end)
@@ -333,7 +354,8 @@ static void close_ends(enum end end)
 
 int main(int argc, char **argv)
 {
-	static const struct program_ops client_ops = {.verify = client_verify, .spoil = spoil, .finish = client_finish};
+	static const struct program_ops client_ops = {
+		.verify = client_verify, .spoil = spoil, .finish = client_finish};
 	static const struct program_ops server_ops = {
 		.verify = server_verify, .finish = server_finish, .step = server_step};
 	struct program p;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Unix stream sockets with every sort of name: relative to a directory that the program left, deleted, bound clients,
- * connections whose listener is gone, several connections to one listener, bound without listening. Proof: both names
- * of each end, the file with its mode and owner, a byte each way; at the end new connections to what still listens.
+ * Unix stream sockets with every sort of name: relative to a directory that the program left, deleted, bound
+ * clients, connections whose listener is gone, several connections to one listener, bound without listening.
+ * Proof: both names of each end, the file with its mode and owner, a byte each way; at the end new
+ * connections to what still listens.
  */
 #include "program.h"
 
@@ -77,7 +78,8 @@ static void check_name(struct program *p, const char *what, int fd, bool of_peer
 {
 	struct sockaddr_un got = {0};
 	socklen_t n = sizeof(got);
-	int r = of_peer ? getpeername(fd, (struct sockaddr *)&got, &n) : getsockname(fd, (struct sockaddr *)&got, &n);
+	int r = of_peer ? getpeername(fd, (struct sockaddr *)&got, &n)
+			: getsockname(fd, (struct sockaddr *)&got, &n);
 
 	expect_same(p, what, r, 0);
 	expect_same(p, what, n, want->length);
@@ -183,7 +185,8 @@ static void finish_listener(struct program *p, const struct server *s)
 	int r = connect(fd, name_of(&s->address), s->address.length);
 
 	if (s->closed || s->deleted) {
-		expect(p, r < 0 && (errno == ENOENT || errno == ECONNREFUSED), "%s: somebody listens", s->what);
+		expect(p, r < 0 && (errno == ENOENT || errno == ECONNREFUSED), "%s: somebody listens",
+		       s->what);
 	} else {
 		expect_same(p, s->what, r, 0);
 		int other = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
@@ -206,7 +209,8 @@ static void finish(struct program *p, void *state)
 		finish_listener(p, &servers[i]);
 	}
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	expect(p, bind(fd, name_of(&st->bound_name), st->bound_name.length) < 0 && errno == EADDRINUSE, "a bound name is free");
+	expect(p, bind(fd, name_of(&st->bound_name), st->bound_name.length) < 0 && errno == EADDRINUSE,
+	       "a bound name is free");
 	close(fd);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Queues of unix stream sockets that tell more than their bytes: who sent what (SO_PASSCRED), where peeking goes on
- * (SO_PEEK_OFF), that the peer went away with unread bytes (ECONNRESET), many small messages in a small buffer.
- * None of it is kept by CRIU, so this program has only "more".
+ * Queues of unix stream sockets that tell more than their bytes: who sent what (SO_PASSCRED), where peeking
+ * goes on (SO_PEEK_OFF), that the peer went away with unread bytes (ECONNRESET), many small messages in a
+ * small buffer. None of it is kept by CRIU, so this program has only "more".
  */
 #include "program.h"
 
@@ -17,7 +17,8 @@
 
 enum { MESSAGES = 200, OFFSET = 3 };
 
-static const char first[] = "from the parent", second[] = "from the child, who is another user", third[] = "once more";
+static const char first[] = "from the parent", second[] = "from the child, who is another user",
+		  third[] = "once more";
 
 struct state {
 	int creds[2];
@@ -35,7 +36,8 @@ static void check_run(struct program *p, int fd, const char *want, pid_t pid, ui
 {
 	char control[CMSG_SPACE(sizeof(struct ucred))] __attribute__((aligned(8)));
 	struct iovec iov = {.iov_base = buffer, .iov_len = sizeof(buffer)};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct ucred creds = {0};
 
 	expect_same(p, want, recvmsg(fd, &m, flags | MSG_DONTWAIT), strlen(want));
@@ -49,7 +51,8 @@ static void check_run(struct program *p, int fd, const char *want, pid_t pid, ui
 
 static void check_small(struct program *p, const struct state *s, int flags)
 {
-	expect_same(p, "small messages", recv(s->small[1], buffer, sizeof(buffer), flags | MSG_DONTWAIT), s->sent);
+	expect_same(p, "small messages", recv(s->small[1], buffer, sizeof(buffer), flags | MSG_DONTWAIT),
+		    s->sent);
 	expect(p, pattern_differs(buffer, (size_t)s->sent, 5) < 0, "small messages: the data differ");
 }
 
@@ -116,8 +119,12 @@ static void creds_make(struct state *s, const struct program *p)
 	for (int ms = 0; ms < 5000 && waiting < (int)(strlen(first) + strlen(second)); ms++, sleep_ms(1)) {
 		char control[CMSG_SPACE(sizeof(struct ucred))];
 		struct iovec iov = {.iov_base = buffer, .iov_len = sizeof(buffer)};
-		struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-		must(setsockopt(s->creds[1], SOL_SOCKET, SO_PEEK_OFF, &(int){(int)strlen(first)}, sizeof(int)));
+		struct msghdr m = {.msg_iov = &iov,
+				   .msg_iovlen = 1,
+				   .msg_control = control,
+				   .msg_controllen = sizeof(control)};
+		must(setsockopt(s->creds[1], SOL_SOCKET, SO_PEEK_OFF, &(int){(int)strlen(first)},
+				sizeof(int)));
 		ssize_t n = recvmsg(s->creds[1], &m, MSG_PEEK | MSG_DONTWAIT);
 		waiting = n < 0 ? 0 : (int)(strlen(first) + (size_t)n);
 		must(setsockopt(s->creds[1], SOL_SOCKET, SO_PEEK_OFF, &(int){-1}, sizeof(int)));
