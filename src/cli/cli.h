@@ -2,6 +2,8 @@
 /* One verb of the command line each; a verb parses its options, runs a job, prints its result. */
 #pragma once
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include <ferry/error.h>
@@ -28,6 +30,21 @@ struct cli_verb {
 int cli_dump(struct cli *c, struct ferry_error *err);
 int cli_restore(struct cli *c, struct ferry_error *err);
 int cli_check(struct cli *c, struct ferry_error *err);
+int cli_migrate(struct cli *c, struct ferry_error *err);
+int cli_receive(struct cli *c, struct ferry_error *err);
+int cli_migrations(struct cli *c, struct ferry_error *err);
+
+/* A sink that also shows on a terminal how far a job is, once it takes longer than a second. */
+struct cli_progress {
+	const struct log_sink *inner;
+	bool shows; /* standard error is a terminal and nobody reads JSON */
+	bool shown;
+	uint64_t start_ns;
+	struct log_sink sink;
+};
+
+void cli_progress_start(struct cli_progress *p, const struct cli *c);
+void cli_progress_end(struct cli_progress *p);
 int cli_show(struct cli *c, struct ferry_error *err);
 int cli_image(struct cli *c, struct ferry_error *err);
 int cli_debug(struct cli *c, struct ferry_error *err);

@@ -16,6 +16,9 @@ static const struct cli_verb cli_verbs[] = {
 	{"dump", V_DUMP, "--tree PID --images-dir DIR [OPTION...]", "write the state of a process tree as an image", cli_dump},
 	{"restore", V_RESTORE, "--images-dir DIR [OPTION...]", "bring an image back to life", cli_restore},
 	{"check", V_CHECK, "[--tree PID] [OPTION...]", "say what this machine can do, or what hinders a dump", cli_check},
+	{"migrate", V_MIGRATE, "--tree PID --to ADDRESS [OPTION...]", "move a process tree to a ferry that receives", cli_migrate},
+	{"receive", V_RECEIVE, "--listen ADDRESS [OPTION...]", "take one process tree over from another ferry", cli_receive},
+	{"migrations", V_MIGRATIONS, "[OPTION...]", "list migrations, and what to do about interrupted ones", cli_migrations},
 	{"show", V_SHOW, "--images-dir DIR", "print what an image holds", cli_show},
 	{"image", V_IMAGE, "show|decode|encode|info|verify DIR|FILE", "look into image files, or make them from JSON", cli_image},
 	{"debug", V_IMAGE, "faults", "list the faults that tests can ask for", cli_debug},
@@ -106,6 +109,37 @@ void cli_print_json(struct json_object *object)
 {
 	printf("%s\n", json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN));
 	json_object_put(object);
+}
+
+static void cli_progress_write(void *context, const struct log_line *line)
+{
+	enum { SHOW_AFTER_NS = 1000000000 };
+	struct cli_progress *p = context;
+	if (!strcmp(line->stage, "progress")) {
+		bool lasting = *line->kind != 0; /* worth a line of its own, whoever reads it */
+		if (lasting) {
+			fprintf(stderr, "ferry: %s\n", line->text);
+		} else if (p->shows && line->time_ns - p->start_ns > SHOW_AFTER_NS) {
+			fprintf(stderr, "\rferry: %s\033[K", line->text);
+			p->shown = true;
+		}
+	}
+	if (line->level <= p->inner->level)
+		p->inner->write(p->inner->context, line);
+}
+
+void cli_progress_start(struct cli_progress *p, const struct cli *c)
+{
+	*p = (struct cli_progress){.inner = &c->log, .shows = !c->options.json && isatty(STDERR_FILENO), .start_ns = time_now_ns()};
+	p->sink = (struct log_sink){
+		.write = cli_progress_write, .context = p, .level = MAX(c->log.level, LOG_INFO)};
+}
+
+void cli_progress_end(struct cli_progress *p)
+{
+	if (p->shown)
+		fprintf(stderr, "\r\033[K");
+	p->shown = false;
 }
 
 static int cli_unknown(const struct cli_verb *verb, const char *text, struct ferry_error *err)

@@ -126,7 +126,8 @@ static int collect_clocks(struct collect *c, int proc_dir, struct ferry_error *e
 	int64_t monotonic = (tree.monotonic.sec - ours.monotonic.sec) * 1000000000ll + tree.monotonic.nsec - ours.monotonic.nsec;
 	int64_t boottime = (tree.boottime.sec - ours.boottime.sec) * 1000000000ll + tree.boottime.nsec - ours.boottime.nsec;
 	uint64_t now = collect_clock_ns(CLOCK_BOOTTIME);
-	c->snap->monotonic_ns = collect_clock_ns(CLOCK_MONOTONIC) + (uint64_t)monotonic;
+	c->snap->clocks_read_ns = collect_clock_ns(CLOCK_MONOTONIC);
+	c->snap->monotonic_ns = c->snap->clocks_read_ns + (uint64_t)monotonic;
 	c->snap->boottime_ns = now + (uint64_t)boottime;
 	c->snap->realtime_ns = collect_clock_ns(CLOCK_REALTIME);
 	c->snap->uptime_us = now / 1000;

@@ -91,7 +91,8 @@ static int inside_run(struct ferry_inject *inject, struct ferry_blob *blob, stru
 	return 0;
 }
 
-static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_task *t, struct ferry_error *err)
+static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_task *t, uint64_t clocks_read_ns,
+			  struct ferry_error *err)
 {
 	struct ferry_inject *inject;
 	int r = freeze_inject(f, ft, &inject, err);
@@ -106,6 +107,7 @@ static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_
 				   INSIDE_HEAD_BYTES + bytes, &blob, err);
 	if (r < 0)
 		return r;
+	t->asked_after_ns = time_now_ns() - clocks_read_ns;
 	r = inside_run(inject, blob, leader, &t->script, t->pid, err);
 	for (size_t i = 0; i < t->threads.n && r >= 0; i++) {
 		struct snap_thread *th = &t->threads.v[i];
@@ -156,7 +158,7 @@ int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft, 
 {
 	int r = inside_ask(&c->snap->arena, t, ft->proc_dir, err);
 	if (r >= 0)
-		r = inside_run_all(f, ft, t, err);
+		r = inside_run_all(f, ft, t, c->snap->clocks_read_ns, err);
 	if (r >= 0)
 		r = inside_collect(c, ft, t, err);
 	return r;

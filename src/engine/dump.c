@@ -40,7 +40,7 @@ static void dump_log(struct engine *e, const char *stage, const char *what)
 		  (unsigned long long)(time_now_ns() - e->start_ns) / 1000);
 }
 
-static int dump_check(struct engine *e, struct ferry_error *err)
+int dump_check(struct engine *e, struct ferry_error *err)
 {
 	struct obstacles obstacles = {0};
 	int n = engine_check(e, &obstacles, err);
@@ -154,16 +154,27 @@ int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_j
 		return error_memory(err);
 	j->engine = e;
 	j->collect.snap = &j->snap;
+	uint64_t start = time_now_ns();
 	int r = dump_check(e, err);
 	dump_log(e, "check", "checked");
 	if (r >= 0)
 		r = dump_open(j, images_dir, err);
-	if (r >= 0)
+	engine_phase(e, "check", start);
+	if (r >= 0) {
+		start = time_now_ns();
 		r = dump_freeze(j, err);
-	if (r >= 0)
+		engine_phase(e, "freeze", start);
+	}
+	if (r >= 0) {
+		start = time_now_ns();
 		r = dump_collect(e, &j->frozen, &j->collect, err);
-	if (r >= 0)
+		engine_phase(e, "collect", start);
+	}
+	if (r >= 0) {
+		start = time_now_ns();
 		r = dump_write(e, &j->collect, j->dir, err);
+		engine_phase(e, "dump", start);
+	}
 	if (r < 0) {
 		dump_abort(j);
 		return r;
@@ -189,6 +200,17 @@ void dump_abort(struct dump_job *j)
 			log_write(j->engine->log, LOG_ERROR_LEVEL, "dump", NULL, 0, "putting the target's sockets back failed");
 		freeze_release(&j->frozen);
 	}
+	dump_free(j);
+}
+
+const struct frozen *dump_frozen(const struct dump_job *j)
+{
+	return &j->frozen;
+}
+
+void dump_leave(struct dump_job *j)
+{
+	freeze_release(&j->frozen);
 	dump_free(j);
 }
 

@@ -8,6 +8,9 @@
 
 struct dump_job;
 
+/* Whether the tree can be dumped, seen from outside; the first obstacle is the error. */
+must_check int dump_check(struct engine *e, struct ferry_error *err);
+
 /*
  * Check, freeze, collect, write the image and read it back. The tree stays frozen (volatile hold: it runs on when the worker
  * dies). On failure it runs and there is no image.
@@ -16,6 +19,14 @@ must_check int dump_start(struct engine *e, const char *images_dir, struct dump_
 
 /* The tree runs on, or is killed, silently for its network peers. Frees the job, also on failure (then the tree runs). */
 must_check int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err);
+
+/* Who is frozen, and since when. */
+const struct frozen *dump_frozen(const struct dump_job *j);
+
+/*
+ * Let go of a tree that something else holds, changing nothing: sockets stay as they are. Frees the job.
+ */
+void dump_leave(struct dump_job *j);
 
 /* The tree runs on; an image that is not complete is removed. Frees the job; NULL is fine. */
 void dump_abort(struct dump_job *j);

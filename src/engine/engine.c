@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -46,7 +47,8 @@ static void engine_raise_nofile(void)
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log, struct ferry_error *err)
 {
 	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS};
-	*e = (struct engine){.options = options, .log = log, .start_ns = time_now_ns()};
+	*e = (struct engine){
+		.options = options, .log = log, .warden_actions = engine_actions, .start_ns = time_now_ns()};
 	int r = fault_init(&e->fault);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, -r, "reading FERRY_FAULT and its kin");
@@ -74,7 +76,18 @@ void engine_release(struct engine *e)
 
 int engine_warden(struct engine *e, struct ferry_error *err)
 {
-	return e->warden ? 0 : warden_start(&engine_actions, &e->fault, &e->warden, err);
+	return e->warden ? 0 : warden_start(&e->warden_actions, &e->fault, &e->warden, err);
+}
+
+void engine_phase(struct engine *e, const char *name, uint64_t start_ns)
+{
+	struct engine_report *r = &e->report;
+	if (r->n_phases == ENGINE_PHASES)
+		return;
+	struct engine_phase *p = &r->phases[r->n_phases++];
+	snprintf(p->name, sizeof(p->name), "%s", name);
+	p->start_ns = start_ns;
+	p->end_ns = time_now_ns();
 }
 
 int engine_check(struct engine *e, struct obstacles *ret, struct ferry_error *err)

@@ -10,13 +10,36 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "engine/options.h"
+#include "host/warden.h"
 #include "kernel/caps.h"
 #include "model/kind.h"
 
 struct obstacles;
 struct frozen;
 struct peers;
-struct warden;
+
+/* CLOCK_MONOTONIC, of the machine that made the report. */
+struct engine_phase {
+	char name[16];
+	uint64_t start_ns, end_ns;
+};
+
+struct engine_round {
+	uint64_t pages, bytes, ns;
+};
+
+enum { ENGINE_PHASES = 24, ENGINE_ROUNDS = 1 };
+
+/* What only a migration has to tell. */
+struct engine_migration {
+	char id[48];
+	char outcome[16];            /* committed, aborted, unknown; on the target: running, reverted */
+	char source[72], target[72]; /* names of the nodes */
+	uint64_t transfer_ns;
+	uint64_t bytes; /* over the network, both directions */
+	uint32_t n_rounds;
+	struct engine_round rounds[ENGINE_ROUNDS];
+};
 
 struct engine_report {
 	pid_t pid;
@@ -28,6 +51,9 @@ struct engine_report {
 	uint64_t pages_written;
 	uint64_t bytes; /* of the image */
 	int exit_status; /* restore without --restore-detached: wait(2) status of the root task */
+	uint32_t n_phases;
+	struct engine_phase phases[ENGINE_PHASES];
+	struct engine_migration migration;
 };
 
 struct engine {
@@ -38,6 +64,7 @@ struct engine {
 	struct kind_options kinds;
 	struct warden *warden;
 	struct peers *peers; /* who holds what outside of the tree: read once, by the check */
+	struct warden_actions warden_actions; /* .deputy may be set before engine_warden() */
 	uint64_t start_ns;
 	struct engine_report report;
 };
@@ -49,6 +76,9 @@ void engine_release(struct engine *e);
 
 /* Start the warden, once, before the first effect on the outside. */
 must_check int engine_warden(struct engine *e, struct ferry_error *err);
+
+/* Enter a phase that began at start_ns and ends now. */
+void engine_phase(struct engine *e, const char *name, uint64_t start_ns);
 
 must_check int engine_dump(struct engine *e, struct ferry_error *err);
 must_check int engine_restore(struct engine *e, struct ferry_error *err);

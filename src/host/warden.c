@@ -145,13 +145,25 @@ static void warden_replay(struct warden *w, int worker_pidfd)
 	}
 }
 
+/* The worker is dead: do what it would have done. */
+static void warden_act(struct warden *w, int worker_pidfd)
+{
+	const struct warden_deputy *deputy = &w->actions->deputy;
+	bool held = worker_pidfd >= 0;
+	bool undo = !deputy->may_undo || deputy->may_undo(deputy->context, held);
+	if (undo)
+		warden_replay(w, worker_pidfd);
+	if (deputy->finish)
+		deputy->finish(deputy->context, held, undo, w->log->committed);
+}
+
 static void warden_watch_pipe(struct warden *w, int pipe_fd)
 {
 	char byte;
 	while (read(pipe_fd, &byte, 1) < 0 && errno == EINTR)
 		continue;
 	if (!w->log->over)
-		warden_replay(w, -1);
+		warden_act(w, -1);
 }
 
 /* The worker's life as its tracer sees it: signals pass through, the end is held until the log is replayed. */
@@ -166,7 +178,7 @@ static void warden_watch_worker(struct warden *w, pid_t worker, int worker_pidfd
 			return;
 		if (status >> 8 == (SIGTRAP | (PTRACE_EVENT_EXIT << 8))) {
 			if (!w->log->over)
-				warden_replay(w, worker_pidfd);
+				warden_act(w, worker_pidfd);
 			ptrace(PTRACE_DETACH, worker, 0, 0);
 			return;
 		}

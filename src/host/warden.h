@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -40,11 +41,22 @@ enum warden_when { WARDEN_ALWAYS, WARDEN_ONCE_COMMITTED, WARDEN_UNLESS_COMMITTED
 
 struct warden;
 
+/*
+ * Who acts for a dead worker beside the log; all NULL when nobody does. Runs in the warden, with the worker's memory as it
+ * was when the warden started. worker_is_held: the worker still holds its descriptors and locks.
+ */
+struct warden_deputy {
+	bool (*may_undo)(void *context, bool worker_is_held); /* before the log: false leaves everything as it is */
+	void (*finish)(void *context, bool worker_is_held, bool undone, bool committed); /* after it */
+	void *context;
+};
+
 /* How a kind of entry is undone by rooms that the warden's room may not include. */
 struct warden_actions {
 	int (*tcp_resume)(int socket, const void *data);
 	int (*net_unlock)(const char *id);
 	int (*address_add)(const char *text);
+	struct warden_deputy deputy;
 };
 
 /* Start the warden of the calling process. The caller traces nothing yet and has all signals blocked. */

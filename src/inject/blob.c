@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns functions that run inside a target. Code and data lie in one mapping, code readable and executable, the rest
- * readable and writable; memory that is both is never asked for, since a task may be forbidden to have it.
+ * Owns functions that run inside a target. Code and data lie in one mapping, code readable and executable,
+ * the rest readable and writable; memory that is both is never asked for, since a task may be forbidden to
+ * have it.
  *
- * A function runs between two labels of the landing pad: it is called from there and returns there, to a call without
- * effect in whose entry the tracer finds its result. If nobody is there, the pad leads the thread home. A function makes system
- * calls at two stops each, so it should make few, or do much in each.
+ * A function runs between two labels of the landing pad: it is called from there and returns there, to a
+ * call without effect in whose entry the tracer finds its result. If nobody is there, the pad leads the
+ * thread home. A function makes system calls at two stops each, so it should make few, or do much in each.
  *
- * Not handled: code that uses floating point (its registers are the application's), a function that faults or blocks.
+ * Not handled: code that uses floating point (its registers are the application's), a function that faults
+ * or blocks.
  */
 #include <ferry/inject.h>
 
@@ -37,7 +39,9 @@ static const struct inject_map *blob_map(const struct ferry_blob *blob)
 	const struct inject_slot *slot = &blob->inject->slots[blob->slot];
 	const struct inject_map *map = &slot->maps[blob->index];
 
-	return slot->thread && slot->thread == blob->owner && map->bytes && map->address == blob->address ? map : NULL;
+	return slot->thread && slot->thread == blob->owner && map->bytes && map->address == blob->address
+		       ? map
+		       : NULL;
 }
 
 static int blob_protect(struct ferry_blob *blob, struct ferry_error *err)
@@ -53,20 +57,22 @@ static int blob_protect(struct ferry_blob *blob, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (result < 0)
-		return error_errno(err, FERRY_ERROR_INJECT, (int)-result, "protecting injected memory of task %d",
-				   blob->owner->tid);
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-result,
+				   "protecting injected memory of task %d", blob->owner->tid);
 	return 0;
 }
 
-int ferry_inject_blob_load(struct ferry_inject *inject, struct ferry_thread *t, const void *code, size_t code_bytes,
-			   size_t data_bytes, struct ferry_blob **ret_blob, struct ferry_error *err)
+int ferry_inject_blob_load(struct ferry_inject *inject, struct ferry_thread *t, const void *code,
+			   size_t code_bytes, size_t data_bytes, struct ferry_blob **ret_blob,
+			   struct ferry_error *err)
 {
 	int r = thread_check_stopped(t, "loading a blob", err);
 
 	if (r < 0)
 		return r;
 	if (!code_bytes || code_bytes > BLOB_MAX || data_bytes > BLOB_MAX)
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "blob of %zu and %zu bytes", code_bytes, data_bytes);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "blob of %zu and %zu bytes", code_bytes,
+				 data_bytes);
 	_cleanup_free_ struct ferry_blob *blob = calloc(1, sizeof(*blob));
 	if (!blob)
 		return error_memory(err);
@@ -99,7 +105,8 @@ uint64_t ferry_inject_blob_data(const struct ferry_blob *blob)
 }
 
 /* Stand at the call of the function. */
-static int blob_start(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset, struct ferry_error *err)
+static int blob_start(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset,
+		      struct ferry_error *err)
 {
 	struct user_regs_struct regs = t->own_regs;
 
@@ -121,17 +128,17 @@ static int blob_check(struct ferry_blob *blob, struct ferry_thread *t, struct fe
 	const struct inject_slot *slot = &blob->inject->slots[t->slot];
 	struct call catch = {.nr = (long)slot->data.catch_nr, .args = {slot->data.catch_arg, 0, 0, 8}};
 
-	if (t->no_mask ||
-	    seccomp_classify(seccomp_verdict(&t->seccomp, &catch, blob->inject->place.address)) != SECCOMP_RUNS)
+	if (t->no_mask || seccomp_classify(seccomp_verdict(&t->seccomp, &catch,
+							   blob->inject->place.address)) != SECCOMP_RUNS)
 		return error_set(err, FERRY_ERROR_SECCOMP, EPERM,
 				 "seccomp leaves task %d no way to return from a blob by itself", t->tid);
 	return 0;
 }
 
-int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset, int64_t *ret_result,
-			  struct ferry_error *err)
+int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset,
+			  int64_t *ret_result, struct ferry_error *err)
 {
-	const struct aim home = {.label = ferry__pad_catch};
+	const struct aim home = {.label = ferry__pad_tail};
 	struct syscall_stop stop;
 	int r = thread_check_stopped(t, "running a blob", err);
 
@@ -142,8 +149,8 @@ int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_
 	if (!blob_map(blob))
 		return error_set(err, FERRY_ERROR_INTERNAL, ESTALE, "the blob's owner was cured");
 	if (arg_offset > blob->data_bytes)
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "argument at %zu of %llu bytes", arg_offset,
-				 (unsigned long long)blob->data_bytes);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "argument at %zu of %llu bytes",
+				 arg_offset, (unsigned long long)blob->data_bytes);
 	r = inject_aim(blob->inject, t, &home, err);
 	if (r >= 0)
 		r = blob_check(blob, t, err);
@@ -156,7 +163,8 @@ int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_
 	if (r < 0)
 		return r;
 	if (!stop.entry || stop.rip != slot_label(blob->inject, t->slot, ferry__pad_tail))
-		return error_set(err, FERRY_ERROR_INTERNAL, EPROTO, "task %d left the way of its landing pad", t->tid);
+		return error_set(err, FERRY_ERROR_INTERNAL, EPROTO, "task %d left the way of its landing pad",
+				 t->tid);
 	int64_t result = (int64_t)stop.args[5];
 	r = inject_step(t, &stop, err);
 	if (r >= 0 && ret_result)

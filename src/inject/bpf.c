@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns running a seccomp filter in classic BPF over a system call that has not been made, the way the kernel would
- * (kernel/seccomp.c, net/core/filter.c). Programs come from PTRACE_SECCOMP_GET_FILTER, so the kernel has accepted them;
- * whatever it would not have accepted counts as "kill".
+ * Owns running a seccomp filter in classic BPF over a system call that has not been made, the way the
+ * kernel would (kernel/seccomp.c, net/core/filter.c). Programs come from PTRACE_SECCOMP_GET_FILTER, so the
+ * kernel has accepted them; whatever it would not have accepted counts as "kill".
  */
 #include <linux/audit.h>
 #include <linux/seccomp.h>
@@ -109,7 +109,8 @@ static uint32_t bpf_execute(struct bpf_state *s, const struct sock_filter *f, ui
 
 uint32_t bpf_evaluate(const struct bpf_filter *filter, const struct call *call, uint64_t rip)
 {
-	struct bpf_state s = {.data = {.nr = (int)call->nr, .arch = AUDIT_ARCH_X86_64, .instruction_pointer = rip}};
+	struct bpf_state s = {
+		.data = {.nr = (int)call->nr, .arch = AUDIT_ARCH_X86_64, .instruction_pointer = rip}};
 	uint64_t at = 0;
 
 	memcpy(s.data.args, call->args, sizeof(s.data.args));

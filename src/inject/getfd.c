@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns taking a copy of another task's descriptor. Kernel interface: pidfd_open(2) (Linux 5.3), pidfd_getfd(2) (5.6);
- * needs the right to attach with ptrace. A thread other than the leader, which has the descriptors when the leader is a
- * zombie or the thread has a table of its own, needs PIDFD_THREAD (6.9).
+ * Owns taking a copy of another task's descriptor. Kernel interface: pidfd_open(2) (Linux 5.3),
+ * pidfd_getfd(2) (5.6); needs the right to attach with ptrace. A thread other than the leader, which has
+ * the descriptors when the leader is a zombie or the thread has a table of its own, needs PIDFD_THREAD
+ * (6.9).
  */
 #include <ferry/inject.h>
 
@@ -38,7 +39,8 @@ int ferry_inject_get_fd(pid_t pid, int fd, struct ferry_error *err)
 		if (code == ESRCH || code == EINVAL)
 			return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "there is no process %d", pid);
 		if (code == ENOSYS)
-			return error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOSYS, "pidfd_open needs Linux 5.3");
+			return error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOSYS,
+					 "pidfd_open needs Linux 5.3");
 		return error_errno(err, FERRY_ERROR_SYSTEM, code, "pidfd_open of process %d", pid);
 	}
 	int copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
@@ -46,7 +48,8 @@ int ferry_inject_get_fd(pid_t pid, int fd, struct ferry_error *err)
 		return copy;
 	code = errno;
 	switch (code) {
-	case EBADF: return error_set(err, FERRY_ERROR_SYSTEM, EBADF, "process %d has no descriptor %d", pid, fd);
+	case EBADF:
+		return error_set(err, FERRY_ERROR_SYSTEM, EBADF, "process %d has no descriptor %d", pid, fd);
 	case ESRCH: return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "process %d has exited", pid);
 	case ENOSYS: return error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOSYS, "pidfd_getfd needs Linux 5.6");
 	case EPERM:

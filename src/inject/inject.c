@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns driving a thread through its landing pad: away, calls, memory, and back. Kernel interface: ptrace(2),
- * PTRACE_GET_SYSCALL_INFO (Linux 5.3).
+ * Owns driving a thread through its landing pad: away, calls, memory, and back. Kernel interface:
+ * ptrace(2), PTRACE_GET_SYSCALL_INFO (Linux 5.3).
  *
- * At every instant the thread's natural way, if the tracer were dead now, leads to its own state. Away: the slot is
- * written first, then one PTRACE_SETREGSET makes the slot the thread's place, then signals are blocked. A step changes
- * either where the thread stands or what the slot says, never so that one needs the other. Back: the thread's memory is
- * unmapped by its own way through the pad's tail, then mask, then registers.
+ * At every instant the thread's natural way, if the tracer were dead now, leads to its own state. Away: the
+ * slot is written first, then one PTRACE_SETREGSET makes the slot the thread's place, then signals are
+ * blocked. A step changes either where the thread stands or what the slot says, never so that one needs the
+ * other. Back: the thread's memory is unmapped by its own way through the pad's tail, then mask, then
+ * registers.
  *
- * On the way back alive the thread gets the registers it had when it was stopped, and a pending trap makes it pass
- * the kernel's signal code, so that the kernel itself restarts the interrupted call, or does not when a handler is due. The pad
- * has to fold that into the registers; see restart.c.
+ * On the way back alive the thread gets the registers it had when it was stopped, and a pending trap makes
+ * it pass the kernel's signal code, so that the kernel itself restarts the interrupted call, or does not
+ * when a handler is due. The pad has to fold that into the registers; see restart.c.
  *
- * Not handled: a call that does not return. It times out, and the thread can then be cured if the call can be interrupted.
+ * Not handled: a call that does not return. It times out, and the thread can then be cured if the call can
+ * be interrupted.
  */
 #include <ferry/inject.h>
 
@@ -34,20 +36,26 @@
 #define PAGE 4096u
 #define EFLAGS_TF 0x100u
 
-/* Rounds of settling, of 20 us and then twice as long each, in which handlers may return to a dead ferry's pad: 80 ms. */
+/*
+ * Rounds of settling, of 20 us and then twice as long each, in which handlers may return to a dead ferry's
+ * pad: 80 ms.
+ */
 #define HANDLER_ROUNDS 12
 
 #define SIGNAL_BIT(signal) (1ull << ((signal)-1))
 
-/* A fault inside a blob must not make the kernel reset the application's handler, as it does for a blocked signal. */
-#define FAULT_SIGNALS                                                                              \
-	(SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) |      \
+/*
+ * A fault inside a blob must not make the kernel reset the application's handler, as it does for a blocked
+ * signal.
+ */
+#define FAULT_SIGNALS                                                                         \
+	(SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) | \
 	 SIGNAL_BIT(SIGTRAP) | SIGNAL_BIT(SIGSYS))
 
 /* Calls after which the thread would not come back, or come back twice. */
 static const uint16_t refused_calls[] = {
-	SYS_clone,  SYS_clone3, SYS_fork,	   SYS_vfork,	    SYS_execve,
-	SYS_execveat, SYS_exit,	  SYS_exit_group, SYS_rt_sigreturn, SYS_restart_syscall,
+	SYS_clone,    SYS_clone3, SYS_fork,       SYS_vfork,        SYS_execve,
+	SYS_execveat, SYS_exit,   SYS_exit_group, SYS_rt_sigreturn, SYS_restart_syscall,
 };
 
 /* ------------------------------------------------------------ open and close */
@@ -77,7 +85,8 @@ int ferry_inject_open(struct ferry_thread *t, const struct ferry_inject_options 
 		return r;
 	inject->mem_fd = fd_openf(O_RDWR, "/proc/%d/mem", t->tid);
 	if (inject->mem_fd < 0)
-		return error_errno(err, FERRY_ERROR_INJECT, -inject->mem_fd, "opening the memory of task %d", t->tid);
+		return error_errno(err, FERRY_ERROR_INJECT, -inject->mem_fd, "opening the memory of task %d",
+				   t->tid);
 	r = place_find(inject, err);
 	if (r >= 0)
 		r = slot_inspect(inject, err);
@@ -99,13 +108,14 @@ void ferry_inject_close(struct ferry_inject *inject)
 	free(inject);
 }
 
-int ferry_inject_read(struct ferry_inject *inject, uint64_t address, void *bytes, size_t n, struct ferry_error *err)
+int ferry_inject_read(struct ferry_inject *inject, uint64_t address, void *bytes, size_t n,
+		      struct ferry_error *err)
 {
 	int r = fd_pread_all(inject->mem_fd, bytes, n, address);
 
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_INJECT, EFAULT, "reading %zu bytes at %#llx of task %d", n,
-				   (unsigned long long)address, inject->tid);
+		return error_errno(err, FERRY_ERROR_INJECT, EFAULT, "reading %zu bytes at %#llx of task %d",
+				   n, (unsigned long long)address, inject->tid);
 	return 0;
 }
 
@@ -115,8 +125,8 @@ int ferry_inject_write(struct ferry_inject *inject, uint64_t address, const void
 	inject_effect(&inject->opts, "write-memory");
 	int r = fd_pwrite_all(inject->mem_fd, bytes, n, address);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_INJECT, EFAULT, "writing %zu bytes at %#llx of task %d", n,
-				   (unsigned long long)address, inject->tid);
+		return error_errno(err, FERRY_ERROR_INJECT, EFAULT, "writing %zu bytes at %#llx of task %d",
+				   n, (unsigned long long)address, inject->tid);
 	return 0;
 }
 
@@ -149,11 +159,12 @@ static int continue_to_stop(struct ferry_thread *t, int signal, struct ferry_err
 }
 
 /*
- * A dead ferry's pad ends by itself, unless the call in it blocks. Then the stop has interrupted the call; as it does not
- * count for the application, it is not made again. A thread in a group stop is pushed through: the stop stays in force.
+ * A dead ferry's pad ends by itself, unless the call in it blocks. Then the stop has interrupted the call;
+ * as it does not count for the application, it is not made again. A thread in a group stop is pushed
+ * through: the stop stays in force.
  */
-static int leave_old_pad(struct ferry_inject *inject, struct ferry_thread *t, struct user_regs_struct *regs, int round,
-			 struct ferry_error *err)
+static int leave_old_pad(struct ferry_inject *inject, struct ferry_thread *t, struct user_regs_struct *regs,
+			 int round, struct ferry_error *err)
 {
 	if (round > 8 && regs_restart(regs) != RESTART_NONE && slot_behind_call(inject, regs->rip)) {
 		regs->orig_rax = ~0ull;
@@ -170,11 +181,11 @@ static int leave_old_pad(struct ferry_inject *inject, struct ferry_thread *t, st
 }
 
 /*
- * A handler that ran on the way out of a pad returns there. Let it, for a while, but not in a stopped process: its own code
- * must not run. What nobody comes back to is cleared away.
+ * A handler that ran on the way out of a pad returns there. Let it, for a while, but not in a stopped
+ * process: its own code must not run. What nobody comes back to is cleared away.
  */
-static int settle_frames(struct ferry_inject *inject, struct ferry_thread *t, struct user_regs_struct *regs, int round,
-			 struct ferry_error *err)
+static int settle_frames(struct ferry_inject *inject, struct ferry_thread *t, struct user_regs_struct *regs,
+			 int round, struct ferry_error *err)
 {
 	int r = 1;
 
@@ -196,7 +207,8 @@ static int settle_frames(struct ferry_inject *inject, struct ferry_thread *t, st
 }
 
 /* One attempt: 1 = it stands in code of its own, 0 = not yet; it may run now. */
-static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round, struct ferry_error *err)
+static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round,
+		       struct ferry_error *err)
 {
 	struct user_regs_struct regs;
 	int r = thread_check_stopped(t, "settling", err);
@@ -206,7 +218,8 @@ static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int 
 	if (t->home)
 		return 1;
 	if (t->stop == FERRY_STOP_EXEC)
-		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program", t->tid);
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE,
+				 "task %d has executed another program", t->tid);
 	if (t->stop == FERRY_STOP_SIGNAL) {
 		r = continue_to_stop(t, t->signal, err);
 		return MIN(r, 0);
@@ -238,7 +251,10 @@ int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *co
 	uint64_t end = time_now_ns() + (uint64_t)MAX(inject_timeout(&inject->opts), 0) * 1000000;
 	struct timespec moment = {.tv_nsec = 20000};
 
-	/* Together: a thread in an old pad may wait for another one to leave memory that it is about to unmap. */
+	/*
+	 * Together: a thread in an old pad may wait for another one to leave memory that it is about to
+	 * unmap.
+	 */
 	for (int round = 0;; round++) {
 		bool all = true;
 		for (size_t i = 0; i < n; i++) {
@@ -257,8 +273,8 @@ int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *co
 		if (inject_timeout(&inject->opts) >= 0 && time_now_ns() > end)
 			break;
 	}
-	error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "task %d does not come out of the landing pad of a ferry that died",
-		  inject->tid);
+	error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
+		  "task %d does not come out of the landing pad of a ferry that died", inject->tid);
 	error_hint(err, "settle all threads of the process together");
 	return -ETIMEDOUT;
 }
@@ -271,7 +287,8 @@ int ferry_inject_settle(struct ferry_inject *inject, struct ferry_thread *t, str
 /* ---------------------------------------------------------------- away, step */
 
 /* What the pad may call under the thread's seccomp filters, if it has to find its way alone. */
-static bool pad_may(const struct ferry_inject *inject, struct ferry_thread *t, long nr, const uint64_t args[6])
+static bool pad_may(const struct ferry_inject *inject, struct ferry_thread *t, long nr,
+		    const uint64_t args[6])
 {
 	struct call call = {.nr = nr};
 
@@ -283,7 +300,8 @@ static bool pad_may(const struct ferry_inject *inject, struct ferry_thread *t, l
 
 static void slot_choose_calls(struct ferry_inject *inject, struct inject_slot *slot, struct ferry_thread *t)
 {
-	uint64_t data = slot_label(inject, t->slot, ferry__pad_data), mask = data + offsetof(struct pad_data, mask);
+	uint64_t data = slot_label(inject, t->slot, ferry__pad_data),
+		 mask = data + offsetof(struct pad_data, mask);
 	uint64_t zero = data + offsetof(struct pad_data, zero);
 
 	t->no_mask = !PAD_MAY(inject, t, SYS_rt_sigprocmask, SIG_SETMASK, mask, 0, 8);
@@ -299,9 +317,12 @@ static void slot_choose_calls(struct ferry_inject *inject, struct inject_slot *s
 	}
 }
 
-/* Where and with what the thread goes on: what the kernel is to see when it comes back alive, and what the pad loads. */
-static int slot_choose_regs(struct inject_slot *slot, struct ferry_thread *t, const struct user_regs_struct *regs,
-			    uint64_t *ret_rseq, struct ferry_error *err)
+/*
+ * Where and with what the thread goes on: what the kernel is to see when it comes back alive, and what the
+ * pad loads.
+ */
+static int slot_choose_regs(struct inject_slot *slot, struct ferry_thread *t,
+			    const struct user_regs_struct *regs, uint64_t *ret_rseq, struct ferry_error *err)
 {
 	struct user_regs_struct own = *regs, folded = *regs, eintr = *regs;
 	enum restart restart = regs_restart(regs);
@@ -332,8 +353,39 @@ static uint64_t slot_zero_word(const struct ferry_inject *inject, int slot)
 	return slot_label(inject, slot, ferry__pad_data) + offsetof(struct pad_data, zero);
 }
 
+#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
+#endif
+
+/*
+ * Syscall user dispatch (Linux 5.11; readable since 6.4) turns system calls from outside a range into
+ * SIGSYS while a byte of the task says so. It cannot be lifted and put back in one step.
+ */
+static int check_dispatch(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
+{
+	struct {
+		uint64_t mode, selector, start, bytes;
+	} config;
+	unsigned char block = 0;
+
+	long r =
+		thread_ptrace(t, PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, sizeof(config), (uintptr_t)&config);
+	if (r < 0 || !config.mode)
+		return r == -ESRCH ? thread_failed(t, r, "reading syscall user dispatch", err) : 0;
+	if (inject->place.address - config.start < config.bytes)
+		return 0;
+	if (config.selector && !fd_pread_all(inject->mem_fd, &block, 1, config.selector) && !block)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP,
+		  "task %d has its system calls dispatched to itself", t->tid);
+	error_hint(err,
+		   "an emulator does that while foreign code runs; try again when it is in code of its own");
+	return -EOPNOTSUPP;
+}
+
 /* Fill a free slot for the thread; the target does not change yet. */
-static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uint64_t *ret_rseq, struct ferry_error *err)
+static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uint64_t *ret_rseq,
+			struct ferry_error *err)
 {
 	struct user_regs_struct regs;
 	struct inject_slot fresh = {.head = {.magic = PAD_MAGIC, .tid = (uint32_t)t->tid}};
@@ -344,6 +396,8 @@ static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uin
 	int r = regs_get(t, &regs, err);
 	if (r >= 0)
 		r = mask_get(t, &t->own_mask, err);
+	if (r >= 0)
+		r = check_dispatch(inject, t, err);
 	if (r >= 0)
 		r = seccomp_read(t, &t->seccomp, err);
 	if (r < 0)
@@ -380,7 +434,8 @@ int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *er
 	if (r == -ESRCH)
 		return thread_failed(t, r, "suspending seccomp", err);
 	if (r < 0) {
-		error_errno(err, FERRY_ERROR_SECCOMP, (int)-r, "suspending the seccomp filters of task %d", t->tid);
+		error_errno(err, FERRY_ERROR_SECCOMP, (int)-r, "suspending the seccomp filters of task %d",
+			    t->tid);
 		error_hint(err, "this needs CAP_SYS_ADMIN and a caller without seccomp filters of its own");
 		return (int)r;
 	}
@@ -398,8 +453,9 @@ static int call_permit(struct ferry_inject *inject, struct ferry_thread *t, cons
 	if (class == SECCOMP_RUNS)
 		return 0;
 	if (class == SECCOMP_KILLS && !(inject->opts.flags & FERRY_INJECT_DEADLY_CALLS)) {
-		error_set(err, FERRY_ERROR_SECCOMP, EPERM, "seccomp would kill task %d for system call %ld", t->tid, call->nr);
-		error_hint(err, "allow such calls if it is acceptable that the target dies when the tracer is killed in one");
+		error_set(err, FERRY_ERROR_SECCOMP, EPERM, "seccomp would kill task %d for system call %ld",
+			  t->tid, call->nr);
+		error_hint(err, "allow such calls if the target may die when the tracer is killed in one");
 		return -EPERM;
 	}
 	return suspend_seccomp(t, true, err);
@@ -426,7 +482,8 @@ static int stand_at(struct ferry_inject *inject, struct ferry_thread *t, const u
 	return r;
 }
 
-static int inject_pair(struct ferry_inject *inject, const struct ferry_thread *leaving, struct ferry_error *err);
+static int inject_pair(struct ferry_inject *inject, const struct ferry_thread *leaving,
+		       struct ferry_error *err);
 
 /* The slot is prepared: make it the thread's place. */
 static int go_away(struct ferry_inject *inject, struct ferry_thread *t, uint64_t rseq, const struct aim *aim,
@@ -473,7 +530,8 @@ static void slot_set_undo(struct inject_slot *slot, const struct aim *aim)
 	slot->data.result_arg = aim->undo_arg;
 }
 
-static int aim_first(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim, struct ferry_error *err)
+static int aim_first(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
+		     struct ferry_error *err)
 {
 	const struct aim tail = {.label = ferry__pad_tail};
 	uint64_t rseq;
@@ -490,14 +548,20 @@ static int aim_first(struct ferry_inject *inject, struct ferry_thread *t, const 
 		slot_set_undo(&inject->slots[t->slot], aim);
 	if (!someone_owns(inject))
 		return go_away(inject, t, rseq, aim, err);
-	/* It may use memory of another thread, which has to wait for it from now on: stand in the slot, then tell both. */
+	/*
+	 * It may use memory of another thread, which has to wait for it from now on: stand in the slot,
+	 * then tell both.
+	 */
 	r = go_away(inject, t, rseq, &tail, err);
 	if (r >= 0)
 		r = inject_pair(inject, NULL, err);
-	return r < 0 ? r : stand_at(inject, t, aim->label, &aim->call, "set-call", err);
+	if (r < 0 || aim->label == ferry__pad_tail)
+		return r;
+	return stand_at(inject, t, aim->label, &aim->call, "set-call", err);
 }
 
-int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim, struct ferry_error *err)
+int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
+	       struct ferry_error *err)
 {
 	static const struct call nothing;
 	int r = ferry_inject_settle(inject, t, err);
@@ -507,7 +571,8 @@ int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, const struct
 	if (!t->home)
 		return aim_first(inject, t, aim, err);
 	if (t->home != inject)
-		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY, "task %d is injected into by another handle", t->tid);
+		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY,
+				 "task %d is injected into by another handle", t->tid);
 	r = call_permit(inject, t, &aim->call, err);
 	if (r < 0)
 		return r;
@@ -544,8 +609,8 @@ static int step_signal(struct ferry_thread *t, int signal, struct ferry_error *e
 	if (SIGNAL_BIT(signal) & FAULT_SIGNALS) {
 		if (info.si_code > 0)
 			return error_set(err, FERRY_ERROR_INJECT, EFAULT,
-					 "injected code of task %d fails with signal %d at address %p", t->tid, signal,
-					 info.si_addr);
+					 "injected code of task %d fails with signal %d at address %p",
+					 t->tid, signal, info.si_addr);
 		/* Sent by someone: blocked, it goes back to the queue. */
 		if (!t->no_mask)
 			r = mask_set(t, ~0ull, "block-signals", err);
@@ -563,7 +628,8 @@ static int syscall_info(struct ferry_thread *t, struct syscall_stop *ret, struct
 
 	if (r < 0)
 		return thread_failed(t, r, "reading a system call stop", err);
-	*ret = (struct syscall_stop){.entry = info.op == PTRACE_SYSCALL_INFO_ENTRY, .rip = info.instruction_pointer};
+	*ret = (struct syscall_stop){.entry = info.op == PTRACE_SYSCALL_INFO_ENTRY,
+				     .rip = info.instruction_pointer};
 	if (ret->entry) {
 		ret->nr = info.entry.nr;
 		for (int i = 0; i < 6; i++)
@@ -610,14 +676,17 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 				return (int)r;
 			t->in_syscall_stop = true;
 			t->at_entry = ret->entry;
-			/* Others are calls of a blob, or of a handler that runs since signals could not be blocked. */
+			/*
+			 * Others are calls of a blob, or of a handler that runs since signals could not be
+			 * blocked.
+			 */
 			if (in_slot(t, ret->rip))
 				return suspend_seccomp(t, suspended, err);
 			continue;
 		}
 		if (code >> 8 == PTRACE_EVENT_EXEC)
-			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program",
-					 t->tid);
+			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE,
+					 "task %d has executed another program", t->tid);
 		if (code >> 8)
 			continue;
 		signal = step_signal(t, code & 0x7f, err);
@@ -632,16 +701,20 @@ static bool to_be_restarted(int64_t result)
 	return result <= -512 && result >= -516;
 }
 
-int inject_run(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim, int64_t *ret_result,
-	       struct ferry_error *err)
+int inject_run(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
+	       int64_t *ret_result, struct ferry_error *err)
 {
 	struct syscall_stop stop;
 	int r = inject_aim(inject, t, aim, err);
 
 	while (r >= 0) {
 		r = inject_step(t, &stop, err);
-		/* A handler that returns into the slot, where signals cannot be blocked, stops there as well. */
-		bool after = r >= 0 && stop.rip == slot_label(inject, t->slot, aim->label) + PAD_SYSCALL_BYTES;
+		/*
+		 * A handler that returns into the slot, where signals cannot be blocked, stops there as
+		 * well.
+		 */
+		bool after =
+			r >= 0 && stop.rip == slot_label(inject, t->slot, aim->label) + PAD_SYSCALL_BYTES;
 		if (after && !stop.entry && !to_be_restarted(stop.result)) {
 			*ret_result = stop.result;
 			return 0;
@@ -660,12 +733,13 @@ static int call_check(struct ferry_inject *inject, struct ferry_thread *t, long 
 		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(refused_calls); i++)
 		if (refused_calls[i] == nr)
-			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "system call %ld cannot be injected", nr);
+			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
+					 "system call %ld cannot be injected", nr);
 	return inject_fault(&inject->opts, "inject-call", err);
 }
 
-static int call_with(struct ferry_inject *inject, struct ferry_thread *t, struct aim *aim, const uint64_t args[6],
-		     int64_t *ret_result, struct ferry_error *err)
+static int call_with(struct ferry_inject *inject, struct ferry_thread *t, struct aim *aim,
+		     const uint64_t args[6], int64_t *ret_result, struct ferry_error *err)
 {
 	int64_t result = 0;
 	int r = call_check(inject, t, aim->call.nr, err);
@@ -680,16 +754,16 @@ static int call_with(struct ferry_inject *inject, struct ferry_thread *t, struct
 	return r;
 }
 
-int ferry_inject_call(struct ferry_inject *inject, struct ferry_thread *t, long number, const uint64_t args[6],
-		      int64_t *ret_result, struct ferry_error *err)
+int ferry_inject_call(struct ferry_inject *inject, struct ferry_thread *t, long number,
+		      const uint64_t args[6], int64_t *ret_result, struct ferry_error *err)
 {
 	struct aim aim = {.label = ferry__pad_call, .call = {.nr = number}};
 
 	return call_with(inject, t, &aim, args, ret_result, err);
 }
 
-int ferry_inject_call_fd(struct ferry_inject *inject, struct ferry_thread *t, long number, const uint64_t args[6],
-			 int64_t *ret_fd, struct ferry_error *err)
+int ferry_inject_call_fd(struct ferry_inject *inject, struct ferry_thread *t, long number,
+			 const uint64_t args[6], int64_t *ret_fd, struct ferry_error *err)
 {
 	struct aim aim = {.label = ferry__pad_call_undo, .call = {.nr = number}, .undo_nr = SYS_close};
 
@@ -707,10 +781,12 @@ static const struct inject_map *slot_first_map(const struct inject_slot *slot)
 }
 
 /*
- * Let threads that are away wait for each other's memory, as things stand now: the owner waits for a word at the end of
- * its memory, which the user clears. Both learn of it in one write. 'leaving' counts as back already.
+ * Let threads that are away wait for each other's memory, as things stand now: the owner waits for a word
+ * at the end of its memory, which the user clears. Both learn of it in one write. 'leaving' counts as back
+ * already.
  */
-static int inject_pair(struct ferry_inject *inject, const struct ferry_thread *leaving, struct ferry_error *err)
+static int inject_pair(struct ferry_inject *inject, const struct ferry_thread *leaving,
+		       struct ferry_error *err)
 {
 	bool changed = false;
 
@@ -758,8 +834,8 @@ static int map_failed(struct ferry_thread *t, uint64_t bytes, int64_t result, st
 			   "mapping %llu bytes in task %d", (unsigned long long)bytes, t->tid);
 }
 
-int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint64_t bytes, int prot, int *ret_index,
-		      struct ferry_error *err)
+int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint64_t bytes, int prot,
+		      int *ret_index, struct ferry_error *err)
 {
 	const uint32_t used = 1;
 	int64_t address;
@@ -772,8 +848,8 @@ int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint6
 
 	int index = t->home ? slot_free_map(&inject->slots[t->slot]) : 0;
 	if (index < 0)
-		return error_set(err, FERRY_ERROR_INJECT, ENOSPC, "task %d owns %d injected mappings already", t->tid,
-				 PAD_UNMAPS);
+		return error_set(err, FERRY_ERROR_INJECT, ENOSPC, "task %d owns %d injected mappings already",
+				 t->tid, PAD_UNMAPS);
 	int r = inject_fault(&inject->opts, "inject-map", err);
 	if (r >= 0)
 		r = inject_run(inject, t, &aim, &address, err);
@@ -792,8 +868,12 @@ int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint6
 		r = ferry_inject_write(inject, MAP_WORD(&slot->maps[index]), &used, sizeof(used), err);
 	if (r < 0)
 		return r;
-	/* A child that another thread makes meanwhile has no use for it. Old kernels and filters may refuse. */
-	struct aim advise = {.label = ferry__pad_call, .call = {SYS_madvise, {(uint64_t)address, bytes, MADV_DONTFORK}}};
+	/*
+	 * A child that another thread makes meanwhile has no use for it. Old kernels and filters may
+	 * refuse.
+	 */
+	struct aim advise = {.label = ferry__pad_call,
+			     .call = {SYS_madvise, {(uint64_t)address, bytes, MADV_DONTFORK}}};
 	if (PAD_MAY(inject, t, SYS_madvise, (uint64_t)address, bytes, MADV_DONTFORK))
 		r = inject_run(inject, t, &advise, &address, err);
 	if (r >= 0)
@@ -815,7 +895,8 @@ static int unmap_by_tail(struct ferry_inject *inject, struct ferry_thread *t, in
 		if (r < 0)
 			return r;
 		if (stop.entry && stop.nr != SYS_munmap)
-			return error_set(err, FERRY_ERROR_INTERNAL, EPROTO, "task %d left the way of its landing pad", t->tid);
+			return error_set(err, FERRY_ERROR_INTERNAL, EPROTO,
+					 "task %d left the way of its landing pad", t->tid);
 		if (inside && !stop.entry)
 			n--;
 		inside = stop.entry;
@@ -832,7 +913,8 @@ static int unmap_by_call(struct ferry_inject *inject, struct ferry_thread *t, co
 	return inject_run(inject, t, &aim, &result, err);
 }
 
-int inject_unmap_memory(struct ferry_inject *inject, struct ferry_thread *t, int index, struct ferry_error *err)
+int inject_unmap_memory(struct ferry_inject *inject, struct ferry_thread *t, int index,
+			struct ferry_error *err)
 {
 	struct inject_slot *slot = &inject->slots[t->slot];
 	struct inject_map map = slot->maps[index];
@@ -853,7 +935,10 @@ int inject_unmap_memory(struct ferry_inject *inject, struct ferry_thread *t, int
 		r = unmap_by_tail(inject, t, 1, err);
 	if (r < 0)
 		return r;
-	/* It is past the first entry, which may hold anything now; the others stay where they are, dead or alive. */
+	/*
+	 * It is past the first entry, which may hold anything now; the others stay where they are, dead or
+	 * alive.
+	 */
 	slot->data.unmap[0].bytes = slot->data.unmap[0].address = 1;
 	r = slots_write(inject, "disown-memory", err);
 	if (r >= 0)
@@ -883,7 +968,8 @@ int ferry_inject_map(struct ferry_inject *inject, struct ferry_thread *t, size_t
 	return r;
 }
 
-int ferry_inject_unmap(struct ferry_inject *inject, struct ferry_thread *t, uint64_t address, struct ferry_error *err)
+int ferry_inject_unmap(struct ferry_inject *inject, struct ferry_thread *t, uint64_t address,
+		       struct ferry_error *err)
 {
 	int r = thread_check_stopped(t, "unmapping", err);
 
@@ -894,8 +980,8 @@ int ferry_inject_unmap(struct ferry_inject *inject, struct ferry_thread *t, uint
 		if (map->bytes && map->address == address)
 			return inject_unmap_memory(inject, t, i, err);
 	}
-	return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "task %d owns no injected mapping at %#llx", t->tid,
-			 (unsigned long long)address);
+	return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "task %d owns no injected mapping at %#llx",
+			 t->tid, (unsigned long long)address);
 }
 
 /* --------------------------------------------------------------------- cure */

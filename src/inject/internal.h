@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of libferry-inject share. thread.c owns the life of a seized thread (attach, stops, detach), place.c
- * finds room for the landing pad, slot.c writes it, inject.c drives a thread through it, blob.c runs functions,
- * seccomp.c says what a task's filters allow; arch/<cpu>/ knows registers, the pad's code and system call restart.
+ * What the files of libferry-inject share. thread.c owns the life of a seized thread (attach, stops,
+ * detach), place.c finds room for the landing pad, slot.c writes it, inject.c drives a thread through it,
+ * blob.c runs functions, seccomp.c says what a task's filters allow; arch/<cpu>/ knows registers, the pad's
+ * code and system call restart.
  *
  * Every call that changes a target is preceded by inject_effect(): tests kill there.
  */
@@ -55,9 +56,10 @@ struct ferry_thread {
 	/* Away: the registers and the mask are kept here, the thread stands in a slot of home. */
 	struct ferry_inject *home;
 	int slot;
-	struct user_regs_struct own_regs; /* to be put back; the kernel's own restart logic has still to see them */
+	struct user_regs_struct
+		own_regs; /* to be put back; the kernel's own restart logic has still to see them */
 	uint64_t own_mask;
-	bool must_trap; /* own_regs show a call to restart: the way back has to pass the kernel's signal code */
+	bool must_trap; /* own_regs show a call to restart: the kernel's signal code has to see them */
 
 	/* seccomp; the filters are kept while away */
 	int seccomp_mode; /* -1 = not known yet */
@@ -66,7 +68,10 @@ struct ferry_thread {
 	bool no_mask;   /* the pad may not restore a signal mask: signals stay unblocked */
 };
 
-/* Memory that a thread away owns. The last bytes hold a word that is 1 while another thread may use the memory. */
+/*
+ * Memory that a thread away owns. The last bytes hold a word that is 1 while another thread may use the
+ * memory.
+ */
 struct inject_map {
 	uint64_t address, bytes; /* bytes 0 = unused entry */
 };
@@ -79,7 +84,7 @@ struct inject_slot {
 	bool can_unmap, can_close;   /* seccomp lets the pad do that */
 	struct inject_map maps[PAD_UNMAPS];
 
-	bool dirty;         /* a dead ferry left something here, for this thread with this stack pointer (0 = unknown) */
+	bool dirty; /* a dead ferry left something, for this thread with this stack pointer (0 = unknown) */
 	pid_t dirty_tid;
 	uint64_t dirty_rsp;
 
@@ -88,7 +93,7 @@ struct inject_slot {
 };
 
 struct place {
-	uint64_t address; /* of INJECT_SLOTS slots, all in one page */
+	uint64_t address;        /* of INJECT_SLOTS slots, all in one page */
 	uint64_t area, area_end; /* pads of any ferry lie in here */
 };
 
@@ -110,7 +115,8 @@ must_check int inject_options_copy(struct ferry_inject_options *ret, const struc
 void inject_effect(const struct ferry_inject_options *opts, const char *what);
 
 /* A fault on purpose: 0, or -EIO with err set. */
-must_check int inject_fault(const struct ferry_inject_options *opts, const char *point, struct ferry_error *err);
+must_check int inject_fault(const struct ferry_inject_options *opts, const char *point,
+			    struct ferry_error *err);
 
 static inline int inject_timeout(const struct ferry_inject_options *opts)
 {
@@ -122,13 +128,19 @@ static inline int inject_timeout(const struct ferry_inject_options *opts)
 /* ptrace(2) with -errno as its result. */
 long thread_ptrace(const struct ferry_thread *t, int request, uintptr_t address, uintptr_t data);
 
-/* Wait for the next stop and note it; *ret_code is what wait(2) calls status >> 8. 0, -ETIMEDOUT, -ESRCH when gone. */
+/*
+ * Wait for the next stop and note it; *ret_code is what wait(2) calls status >> 8. 0, -ETIMEDOUT, -ESRCH
+ * when gone.
+ */
 must_check int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct ferry_error *err);
 
 /* 0 when stopped; else -EBUSY with err set. */
 must_check int thread_check_stopped(const struct ferry_thread *t, const char *what, struct ferry_error *err);
 
-/* A failed ptrace call on a thread that should have been stopped: tell a thread that is gone from other causes. */
+/*
+ * A failed ptrace call on a thread that should have been stopped: tell a thread that is gone from other
+ * causes.
+ */
 int thread_failed(struct ferry_thread *t, long r, const char *what, struct ferry_error *err);
 
 /* One line of /proc/TID/status ("TracerPid:") as a number in the given base; -errno when it is not there. */
@@ -143,8 +155,8 @@ must_check int mask_get(struct ferry_thread *t, uint64_t *ret, struct ferry_erro
 must_check int mask_set(struct ferry_thread *t, uint64_t mask, const char *effect, struct ferry_error *err);
 
 /*
- * What has to happen for a stopped thread to go on without noticing. The three steps of ferry_thread_normalize(), apart
- * because a thread that comes back alive leaves restarting to the kernel.
+ * What has to happen for a stopped thread to go on without noticing. The three steps of
+ * ferry_thread_normalize(), apart because a thread that comes back alive leaves restarting to the kernel.
  */
 enum restart { RESTART_NONE, RESTART_AGAIN, RESTART_BLOCK, RESTART_NO_HANDLER };
 
@@ -152,8 +164,9 @@ enum restart { RESTART_NONE, RESTART_AGAIN, RESTART_BLOCK, RESTART_NO_HANDLER };
 enum restart regs_restart(const struct user_regs_struct *regs);
 
 /*
- * If a stop made the call fail with EINTR for no reason, have it made again. Done as soon as the stop is seen: a tracer
- * that dies later changes nothing any more. regs_unmend() takes it back when a handler has become due meanwhile.
+ * If a stop made the call fail with EINTR for no reason, have it made again. Done as soon as the stop is
+ * seen: a tracer that dies later changes nothing any more. regs_unmend() takes it back when a handler has
+ * become due meanwhile.
  */
 must_check int regs_mend(struct ferry_thread *t, struct ferry_error *err);
 must_check int regs_unmend(struct ferry_thread *t, struct ferry_error *err);
@@ -175,7 +188,10 @@ void regs_set_call(struct user_regs_struct *regs, uint64_t rip, const struct cal
 
 /* ------------------------------------------------------------------ seccomp */
 
-/* Run one classic filter over a call; the SECCOMP_RET_* it gives, SECCOMP_RET_KILL_PROCESS when it is malformed. */
+/*
+ * Run one classic filter over a call; the SECCOMP_RET_* it gives, SECCOMP_RET_KILL_PROCESS when it is
+ * malformed.
+ */
 uint32_t bpf_evaluate(const struct bpf_filter *filter, const struct call *call, uint64_t rip);
 
 must_check int seccomp_read(struct ferry_thread *t, struct seccomp_state *ret, struct ferry_error *err);
@@ -213,7 +229,10 @@ static inline bool in_place(const struct ferry_inject *inject, uint64_t rip)
 	return rip >= inject->place.area && rip < inject->place.area_end;
 }
 
-/* Write what stands in all slots in use to the target: one write, so a death leaves the old or the new state. */
+/*
+ * Write what stands in all slots in use to the target: one write, so a death leaves the old or the new
+ * state.
+ */
 must_check int slots_write(struct ferry_inject *inject, const char *effect, struct ferry_error *err);
 
 /* Zero a free slot. */
@@ -222,7 +241,10 @@ must_check int slot_erase(struct ferry_inject *inject, int slot, struct ferry_er
 /* Look at what dead ferries left in the slots. */
 must_check int slot_inspect(struct ferry_inject *inject, struct ferry_error *err);
 
-/* Whether a thread that stands still with these pointers is in the slot, or in a handler that returns there. */
+/*
+ * Whether a thread that stands still with these pointers is in the slot, or in a handler that returns
+ * there.
+ */
 bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t program);
 
 /* Whether an address is behind the call of a slot, ours by its code, that a dead ferry left. */
@@ -246,8 +268,8 @@ must_check int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, c
 			  struct ferry_error *err);
 
 /* Aim, and go on to the end of the call; its raw result. */
-must_check int inject_run(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim, int64_t *ret_result,
-			  struct ferry_error *err);
+must_check int inject_run(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
+			  int64_t *ret_result, struct ferry_error *err);
 
 /* PTRACE_O_SUSPEND_SECCOMP on or off. */
 must_check int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *err);
@@ -256,7 +278,7 @@ must_check int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferr
 struct syscall_stop {
 	bool entry;
 	uint64_t rip;
-	int64_t result; /* at exit */
+	int64_t result;       /* at exit */
 	uint64_t nr, args[6]; /* at entry */
 };
 must_check int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_error *err);
@@ -264,8 +286,10 @@ must_check int inject_step(struct ferry_thread *t, struct syscall_stop *ret, str
 /* The thread is in its slot no longer (or gone). */
 void inject_forget(struct ferry_inject *inject, struct ferry_thread *t);
 
-/* Memory with a word at its end, owned by the thread; prot as for mmap(2). *ret_index names it in the slot. */
-must_check int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint64_t bytes, int prot,
-				 int *ret_index, struct ferry_error *err);
+/*
+ * Memory with a word at its end, owned by the thread; prot as for mmap(2). *ret_index names it in the slot.
+ */
+must_check int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint64_t bytes,
+				 int prot, int *ret_index, struct ferry_error *err);
 must_check int inject_unmap_memory(struct ferry_inject *inject, struct ferry_thread *t, int index,
 				   struct ferry_error *err);

@@ -2,9 +2,10 @@
 /*
  * Owns finding room for the landing pad in a target: executable memory that nothing executes.
  *
- * First choice is the end of the vdso: behind its ELF image the last page is zero. It is the process's own copy, in
- * the page cache of no file. Otherwise the zero padding that ends the last page of an executable file mapping (a private copy
- * of that page is made by the write). A pad that a dead ferry left counts as zero.
+ * First choice is the end of the vdso: behind its ELF image the last page is zero. It is the process's own
+ * copy, in the page cache of no file. Otherwise the zero padding that ends the last page of an executable
+ * file mapping (a private copy of that page is made by the write). A pad that a dead ferry left counts as
+ * zero.
  *
  * Kernel interface: /proc/PID/auxv (AT_SYSINFO_EHDR), /proc/PID/maps, /proc/PID/mem.
  */
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -54,7 +56,8 @@ static int elf_bytes(int mem_fd, uint64_t address, uint64_t *ret)
 	uint64_t end = header.e_phoff + (uint64_t)header.e_phnum * sizeof(segment);
 	end = MAX(end, header.e_shoff + (uint64_t)header.e_shnum * header.e_shentsize);
 	for (unsigned i = 0; i < header.e_phnum; i++) {
-		r = fd_pread_all(mem_fd, &segment, sizeof(segment), address + header.e_phoff + i * sizeof(segment));
+		r = fd_pread_all(mem_fd, &segment, sizeof(segment),
+				 address + header.e_phoff + i * sizeof(segment));
 		if (r < 0)
 			return r;
 		if (segment.p_offset > VDSO_MAX || segment.p_filesz > VDSO_MAX)
@@ -66,8 +69,8 @@ static int elf_bytes(int mem_fd, uint64_t address, uint64_t *ret)
 }
 
 /*
- * How many bytes at the end of a page are free: zero, or left by a pad. Reads backwards over zeros, then looks for the pad's
- * magic number, which is at a multiple of 8 and has only zeros before it.
+ * How many bytes at the end of a page are free: zero, or left by a pad. Reads backwards over zeros, then
+ * looks for the pad's magic number, which is at a multiple of 8 and has only zeros before it.
  */
 static size_t free_tail(const uint64_t words[static PAGE / 8])
 {
@@ -98,6 +101,43 @@ static int place_try(struct ferry_inject *inject, uint64_t used, uint64_t end)
 	return 0;
 }
 
+/* One answer of PROCMAP_QUERY (Linux 6.11), as linux/fs.h has it. */
+struct mapping_query {
+	uint64_t size, query_flags, query_addr;
+	uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
+	uint32_t dev_major, dev_minor, name_size, build_id_size;
+	uint64_t name_addr, build_id_addr;
+};
+
+#define MAPPING_QUERY _IOWR('f', 17, struct mapping_query)
+#define MAPPING_EXECUTABLE 4u
+
+/*
+ * Whether a range is executable memory of one mapping: a vdso that was moved leaves its old address behind.
+ */
+static int range_is_executable(pid_t tid, uint64_t start, uint64_t end)
+{
+	struct mapping_query query = {.size = sizeof(query), .query_addr = start};
+	_cleanup_free_ char *line = NULL;
+	unsigned long from, to;
+	char path[48], flags[8];
+	size_t room = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", tid);
+	_cleanup_fclose_ FILE *maps = fopen(path, "re");
+	if (!maps)
+		return -errno;
+	if (!ioctl(fileno(maps), MAPPING_QUERY, &query))
+		return query.vma_start <= start && query.vma_end >= end &&
+		       (query.vma_flags & MAPPING_EXECUTABLE);
+	if (errno == ENOENT)
+		return 0;
+	while (getline(&line, &room, maps) > 0)
+		if (sscanf(line, "%lx-%lx %7s", &from, &to, flags) == 3 && from <= start && to >= end)
+			return flags[2] == 'x';
+	return 0;
+}
+
 static int place_in_vdso(struct ferry_inject *inject)
 {
 	uint64_t address, bytes;
@@ -110,13 +150,18 @@ static int place_in_vdso(struct ferry_inject *inject)
 	r = elf_bytes(inject->mem_fd, address, &bytes);
 	if (r < 0)
 		return r;
-	/* What follows the image in its last page is padding by construction, whatever a dead ferry left there. */
+	/*
+	 * What follows the image in its last page is padding by construction, whatever a dead ferry left
+	 * there.
+	 */
 	uint64_t used = address + align_up(bytes, 16), end = address + align_up(bytes, PAGE);
 	if (end - used < NEEDED)
 		return -ENOSPC;
+	r = range_is_executable(inject->tid, address, end);
+	if (r <= 0)
+		return r < 0 ? r : -ENOEXEC;
 	inject->place = (struct place){.address = end - NEEDED, .area = used, .area_end = end};
-	unsigned char probe;
-	return fd_pread_all(inject->mem_fd, &probe, 1, end - 1);
+	return 0;
 }
 
 /* Private executable mappings of files, until one has room. */
@@ -152,6 +197,6 @@ int place_find(struct ferry_inject *inject, struct ferry_error *err)
 	if (r >= 0)
 		return 0;
 	return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP,
-			 "task %d has neither a vdso nor a program with %zu free executable bytes", inject->tid,
-			 (size_t)NEEDED);
+			 "task %d has neither a vdso nor a program with %zu free executable bytes",
+			 inject->tid, (size_t)NEEDED);
 }

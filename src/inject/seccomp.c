@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns knowing what a task may call: its seccomp mode and filters. Kernel interface: ptrace(2) PTRACE_SECCOMP_GET_FILTER
- * (Linux 4.4, needs CAP_SYS_ADMIN), Seccomp: in /proc/PID/status.
+ * Owns knowing what a task may call: its seccomp mode and filters. Kernel interface: ptrace(2)
+ * PTRACE_SECCOMP_GET_FILTER (Linux 4.4, needs CAP_SYS_ADMIN), Seccomp: in /proc/PID/status.
  */
 #include <errno.h>
 #include <linux/seccomp.h>
@@ -66,16 +66,19 @@ int seccomp_read(struct ferry_thread *t, struct seccomp_state *ret, struct ferry
 	if (t->seccomp_mode < 0) {
 		r = thread_status_number(t->tid, "Seccomp:", 10, &mode);
 		if (r < 0 && r != -ENODATA)
-			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the status of task %d", t->tid);
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the status of task %d",
+					   t->tid);
 		t->seccomp_mode = r < 0 ? SECCOMP_MODE_DISABLED : (int)mode;
 	}
 	state.mode = t->seccomp_mode;
 	if (state.mode == SECCOMP_MODE_FILTER) {
 		r = filters_read(t, &state);
 		if (r < 0) {
-			error_errno(err, FERRY_ERROR_SECCOMP, -r, "reading the seccomp filters of task %d", t->tid);
-			error_hint(err, "reading them needs CAP_SYS_ADMIN, a kernel with CONFIG_CHECKPOINT_RESTORE, and a "
-					"caller without seccomp filters of its own");
+			error_errno(err, FERRY_ERROR_SECCOMP, -r, "reading the seccomp filters of task %d",
+				    t->tid);
+			error_hint(
+				err,
+				"this needs CAP_SYS_ADMIN and a caller without seccomp filters of its own");
 			return r;
 		}
 	}

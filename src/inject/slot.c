@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the slots: copies of the landing pad in the target, each with the registers of the thread that is away in it.
+ * Owns the slots: copies of the landing pad in the target, each with the registers of the thread that is
+ * away in it.
  *
- * All slots lie in one page and are written by one pwrite(2) to /proc/PID/mem: the kernel copies such a write whole, so a
- * tracer that is killed has written all of it or nothing. State that concerns two threads can change in one step.
+ * All slots lie in one page and are written by one pwrite(2) to /proc/PID/mem: the kernel copies such a
+ * write whole, so a tracer that is killed has written all of it or nothing. State that concerns two threads
+ * can change in one step.
  *
- * A dead ferry leaves its slots behind. A thread may still come back to one: a signal handler that ran on the way out
- * returns into it. So a slot with anything in it is taken only when its thread is gone or has no address of it on its stack.
+ * A dead ferry leaves its slots behind. A thread may still come back to one: a signal handler that ran on
+ * the way out returns into it. So a slot with anything in it is taken only when its thread is gone or has
+ * no address of it on its stack.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +41,8 @@ static void slot_image(const struct inject_slot *slot, unsigned char image[stati
 	memcpy(image + PAD_CODE_BYTES, &slot->data, sizeof(slot->data));
 }
 
-static int slots_pwrite(struct ferry_inject *inject, int first, int n, const char *effect, struct ferry_error *err)
+static int slots_pwrite(struct ferry_inject *inject, int first, int n, const char *effect,
+			struct ferry_error *err)
 {
 	unsigned char image[INJECT_SLOTS * PAD_BYTES];
 	size_t bytes = (size_t)n * PAD_BYTES;
@@ -52,7 +56,8 @@ static int slots_pwrite(struct ferry_inject *inject, int first, int n, const cha
 		return 0;
 	int code = done < 0 ? errno : EIO;
 	error_errno(err, FERRY_ERROR_INJECT, code, "writing the landing pad of task %d", inject->tid);
-	error_hint(err, "the kernel must let a tracer write to read-only memory: proc_mem.force_override=ptrace");
+	error_hint(err,
+		   "the kernel must let a tracer write to read-only memory: proc_mem.force_override=ptrace");
 	return -code;
 }
 
@@ -122,7 +127,10 @@ bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t
 	if (program >= slot_address(inject, slot) && program < slot_address(inject, slot) + PAD_BYTES)
 		return true;
 	stack = align_down(stack, 8);
-	/* On the stack that the pad had, a frame can only be below where it was; elsewhere it may be anywhere above. */
+	/*
+	 * On the stack that the pad had, a frame can only be below where it was; elsewhere it may be
+	 * anywhere above.
+	 */
 	if (s->dirty_rsp >= stack && s->dirty_rsp - stack < NEAR_BYTES)
 		n = s->dirty_rsp - stack > RED_ZONE_BYTES ? s->dirty_rsp - RED_ZONE_BYTES - stack : 0;
 	return n && memory_refers(inject, stack, n, slot);
@@ -137,7 +145,8 @@ int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 		struct inject_slot *slot = &inject->slots[i];
 		int r = fd_pread_all(inject->mem_fd, bytes, sizeof(bytes), slot_address(inject, i));
 		if (r < 0)
-			return error_errno(err, FERRY_ERROR_INJECT, -r, "reading the landing pad of task %d", inject->tid);
+			return error_errno(err, FERRY_ERROR_INJECT, -r, "reading the landing pad of task %d",
+					   inject->tid);
 		memcpy(&head, bytes, sizeof(head));
 		for (size_t j = 0; !slot->dirty && j < sizeof(bytes); j++)
 			slot->dirty = bytes[j];
@@ -148,19 +157,32 @@ int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 	return 0;
 }
 
-/* Whether a thread may still come back to what a dead ferry left here. */
+/*
+ * Whether a thread may still come back to what a dead ferry, or one that works in another task of this
+ * memory, left here.
+ */
 static bool slot_in_use(struct ferry_inject *inject, int slot)
 {
 	struct inject_slot *s = &inject->slots[slot];
-	uint64_t stack, program;
+	uint64_t stack = 0, program = 0;
+	struct pad_head head;
 
-	/* Left by another version with slots elsewhere: whose it was cannot be known. Its pads ended long ago. */
+	if (!s->dirty) {
+		if (fd_pread_all(inject->mem_fd, &head, sizeof(head), slot_address(inject, slot)) < 0)
+			return true;
+		s->dirty = head.magic == PAD_MAGIC;
+		s->dirty_tid = (pid_t)head.tid;
+		s->dirty_rsp = 0;
+	}
+	/*
+	 * Left by another version with slots elsewhere: whose it was cannot be known. Its pads ended long
+	 * ago.
+	 */
 	if (!s->dirty || !s->dirty_tid)
 		return false;
 	int r = thread_pointers(s->dirty_tid, &stack, &program);
-	if (r < 0)
-		return r != -ENOENT && r != -ESRCH;
-	return slot_awaits(inject, slot, stack, program);
+	s->dirty = r < 0 ? r != -ENOENT && r != -ESRCH : slot_awaits(inject, slot, stack, program);
+	return s->dirty;
 }
 
 bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip)
@@ -191,14 +213,15 @@ int slot_find_free(struct ferry_inject *inject, struct ferry_error *err)
 		}
 		if (all_away)
 			return error_set(err, FERRY_ERROR_INJECT, EBUSY,
-					 "task %d has no landing pad left: %d threads at most can be injected into at a time",
+					 "task %d has no landing pad left: at most %d threads can be away",
 					 inject->tid, INJECT_SLOTS);
 		if (time_now_ns() > end)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 	}
-	error_set(err, FERRY_ERROR_INJECT, EBUSY, "threads of task %d are still in landing pads of a ferry that died",
-		  inject->tid);
-	error_hint(err, "settle all its threads first, or try again when their signal handlers have returned");
+	error_set(err, FERRY_ERROR_INJECT, EBUSY,
+		  "threads of task %d are still in landing pads of a ferry that died", inject->tid);
+	error_hint(err,
+		   "settle all its threads first, or try again when their signal handlers have returned");
 	return -EBUSY;
 }

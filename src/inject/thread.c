@@ -3,13 +3,16 @@
  * Owns the life of one seized thread: attach, stop, look, resume, detach. Kernel interface: ptrace(2) with
  * PTRACE_SEIZE (Linux 3.4), waitid(2).
  *
- * Stops are looked at with WNOWAIT and never consumed: when the tracer dies, a signal whose stop was consumed is lost,
- * one that was only looked at is delivered. Of a thread that is gone the stop is consumed, so that its parent hears of it.
+ * Stops are looked at with WNOWAIT and never consumed: when the tracer dies, a signal whose stop was
+ * consumed is lost, one that was only looked at is delivered. Of a thread that is gone the stop is
+ * consumed, so that its parent hears of it.
  *
- * Waiting polls: a blocking wait with a time limit needs a signal, and all signals of the caller may be blocked. Yielding
- * between looks also costs a third of what sleeping in waitid(2) does, since the two sides then share a CPU.
+ * Waiting polls: a blocking wait with a time limit needs a signal, and all signals of the caller may be
+ * blocked. Yielding between looks also costs a third of what sleeping in waitid(2) does, since the two
+ * sides then share a CPU.
  *
- * Not handled: tasks that are traced by someone else, and vfork parents, which do not stop before their child execs.
+ * Not handled: tasks that are traced by someone else, and vfork parents, which do not stop before their
+ * child execs.
  */
 #include <ferry/inject.h>
 
@@ -42,7 +45,8 @@ int inject_options_copy(struct ferry_inject_options *ret, const struct ferry_inj
 	if (!opts)
 		return 0;
 	if (opts->size < offsetof(struct ferry_inject_options, context))
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "options of libferry-inject have no size");
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
+				 "options of libferry-inject have no size");
 	memcpy(ret, opts, MIN(opts->size, sizeof(*ret)));
 	ret->size = sizeof(*ret);
 	return 0;
@@ -89,7 +93,8 @@ int thread_status_number(pid_t tid, const char *key, int base, uint64_t *ret)
 	line += key_n;
 	while (isblank((unsigned char)*line))
 		line++;
-	*ret = *line && !isxdigit((unsigned char)*line) ? (uint64_t)(unsigned char)*line : strtoull(line, NULL, base);
+	*ret = *line && !isxdigit((unsigned char)*line) ? (uint64_t)(unsigned char)*line
+							: strtoull(line, NULL, base);
 	return 0;
 }
 
@@ -107,13 +112,16 @@ static int seize_refused(pid_t tid, int code, struct ferry_error *err)
 	if (state == 'Z' || state == 'X')
 		return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "task %d has exited (zombie)", tid);
 	if (!thread_status_number(tid, "TracerPid:", 10, &tracer) && tracer) {
-		error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY, "task %d is traced by task %d already", tid, (int)tracer);
+		error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY, "task %d is traced by task %d already", tid,
+			  (int)tracer);
 		error_hint(err, "end the debugger or tracer with PID %d, or let it detach", (int)tracer);
 		return -EBUSY;
 	}
 	error_errno(err, FERRY_ERROR_PERMISSION, code, "task %d cannot be traced", tid);
-	error_hint(err, "run as root or as the owner of the task; kernel threads, the caller's own threads, and what "
-			"kernel.yama.ptrace_scope or a security module forbids cannot be traced");
+	error_hint(
+		err,
+		"run as root or as the owner of the task; kernel threads, the caller's own threads, and what "
+		"kernel.yama.ptrace_scope or a security module forbids cannot be traced");
 	return -code;
 }
 
@@ -146,16 +154,17 @@ int ferry_thread_seize(pid_t tid, const struct ferry_inject_options *opts, struc
 /* -------------------------------------------------------------------- waits */
 
 /*
- * The thread is gone. Consuming that tells its parent; but when its parent is this very process, consuming would take
- * the exit status away from it.
+ * The thread is gone. Consuming that tells its parent; but when its parent is this very process, consuming
+ * would take the exit status away from it.
  */
 static void thread_reap(struct ferry_thread *t)
 {
 	uint64_t parent = 0, tgid = 0;
 	siginfo_t info;
 
-	if (!thread_status_number(t->tid, "PPid:", 10, &parent) && !thread_status_number(t->tid, "Tgid:", 10, &tgid) &&
-	    (pid_t)parent == getpid() && (pid_t)tgid == t->tid)
+	if (!thread_status_number(t->tid, "PPid:", 10, &parent) &&
+	    !thread_status_number(t->tid, "Tgid:", 10, &tgid) && (pid_t)parent == getpid() &&
+	    (pid_t)tgid == t->tid)
 		return;
 	waitid(P_PID, (id_t)t->tid, &info, WEXITED | WNOHANG | __WALL);
 }
@@ -182,8 +191,9 @@ static int thread_look(struct ferry_thread *t, int *ret_code)
 		return 1;
 	}
 	thread_reap(t);
-	return thread_gone(t, info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8
-							  : info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0));
+	return thread_gone(t, info.si_code == CLD_EXITED
+				      ? (info.si_status & 0xff) << 8
+				      : info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0));
 }
 
 int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct ferry_error *err)
@@ -194,7 +204,8 @@ int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct f
 	for (int i = 0;; i++) {
 		int r = thread_look(t, ret_code);
 		if (r == -ESRCH)
-			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "task %d has exited", t->tid);
+			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "task %d has exited",
+					 t->tid);
 		if (r > 0)
 			return 0;
 		if (i < YIELDS) {
@@ -205,8 +216,8 @@ int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct f
 		if (!end)
 			end = now + (uint64_t)MAX(timeout_ms, 0) * 1000000;
 		if (timeout_ms >= 0 && now >= end)
-			return error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "task %d did not stop within %d ms", t->tid,
-					 timeout_ms);
+			return error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
+					 "task %d did not stop within %d ms", t->tid, timeout_ms);
 		nanosleep(&pause, NULL);
 		pause.tv_nsec = MIN(pause.tv_nsec * 2, SLEEP_MAX_NS);
 	}
@@ -258,10 +269,11 @@ int ferry_thread_wait(struct ferry_thread *t, int timeout_ms, struct ferry_error
 		uint64_t state = '?';
 		if (thread_status_number(t->tid, "State:", 10, &state) < 0)
 			state = '?';
-		error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "task %d did not stop within %d ms (state %c)", t->tid,
-			  timeout_ms, (int)state);
+		error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "task %d did not stop within %d ms (state %c)",
+			  t->tid, timeout_ms, (int)state);
 		if (state == 'D')
-			error_hint(err, "it waits for a device, a file system or a vfork child; try again later");
+			error_hint(err,
+				   "it waits for a device, a file system or a vfork child; try again later");
 		return r;
 	}
 	if (!timeout_ms && !r)
@@ -272,9 +284,11 @@ int ferry_thread_wait(struct ferry_thread *t, int timeout_ms, struct ferry_error
 int thread_check_stopped(const struct ferry_thread *t, const char *what, struct ferry_error *err)
 {
 	if (t->stop == FERRY_STOP_EXITED)
-		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "%s: task %d has exited", what, t->tid);
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "%s: task %d has exited", what,
+				 t->tid);
 	if (t->stop == FERRY_STOP_NONE)
-		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY, "%s: task %d is not stopped", what, t->tid);
+		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY, "%s: task %d is not stopped", what,
+				 t->tid);
 	return 0;
 }
 
@@ -286,7 +300,8 @@ int thread_failed(struct ferry_thread *t, long r, const char *what, struct ferry
 		return error_errno(err, FERRY_ERROR_SYSTEM, (int)-r, "%s of task %d", what, t->tid);
 	/* A killed tracee leaves its stop for good; the zombie shows up a moment later. */
 	if (thread_await(t, 1000, &code, NULL) != -ESRCH)
-		return error_set(err, FERRY_ERROR_INTERNAL, ESRCH, "%s: task %d is not stopped", what, t->tid);
+		return error_set(err, FERRY_ERROR_INTERNAL, ESRCH, "%s: task %d is not stopped", what,
+				 t->tid);
 	return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "task %d has exited", t->tid);
 }
 
@@ -306,8 +321,8 @@ int ferry_thread_interrupt(struct ferry_thread *t, struct ferry_error *err)
 	inject_effect(&t->opts, "interrupt");
 	long r = thread_ptrace(t, PTRACE_INTERRUPT, 0, 0);
 	if (r < 0)
-		return error_errno(err, r == -ESRCH ? FERRY_ERROR_TARGET_CHANGED : FERRY_ERROR_SYSTEM, (int)-r,
-				   "interrupting task %d", t->tid);
+		return error_errno(err, r == -ESRCH ? FERRY_ERROR_TARGET_CHANGED : FERRY_ERROR_SYSTEM,
+				   (int)-r, "interrupting task %d", t->tid);
 	t->trap_pending = true;
 	t->listening = false;
 	return 0;
@@ -354,8 +369,8 @@ static int thread_continue(struct ferry_thread *t, int request, int signal, stru
 }
 
 /*
- * A cured thread may stand in a system-call stop: a trap that was sent for the sake of system call restart is still to be
- * taken, and only from an event stop can a group stop go on.
+ * A cured thread may stand in a system-call stop: a trap that was sent for the sake of system call restart
+ * is still to be taken, and only from an event stop can a group stop go on.
  */
 static int thread_take_trap(struct ferry_thread *t, struct ferry_error *err)
 {
@@ -388,14 +403,16 @@ int ferry_thread_resume(struct ferry_thread *t, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (t->home)
-		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY, "task %d must be cured before it is resumed", t->tid);
+		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY,
+				 "task %d must be cured before it is resumed", t->tid);
 	r = thread_take_trap(t, err);
 	if (r >= 0)
 		r = regs_unmend(t, err);
 	if (r < 0)
 		return r;
 	bool group = t->stop == FERRY_STOP_GROUP;
-	r = thread_continue(t, group ? PTRACE_LISTEN : PTRACE_CONT, t->stop == FERRY_STOP_SIGNAL ? t->signal : 0, err);
+	r = thread_continue(t, group ? PTRACE_LISTEN : PTRACE_CONT,
+			    t->stop == FERRY_STOP_SIGNAL ? t->signal : 0, err);
 	if (r < 0)
 		return r;
 	t->listening = group;

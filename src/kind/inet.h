@@ -43,6 +43,9 @@ must_check int inet_settle(struct settle *s, struct plan_file *file, int fd, str
 /* The device that a link-local address belongs to. 0: none, or none here. */
 unsigned inet_scope(const InetSkEntry *isk);
 
+/* IP_TRANSPARENT or its IPv6 twin: a socket may be bound to an address that is not there yet. 0 or -errno. */
+must_check int inet_set_transparent(int fd, const InetSkEntry *isk, bool on);
+
 /* Options, filter, flags of a socket that stands; of a connection with what tcp_opts says, too. */
 must_check int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err);
 
@@ -59,6 +62,7 @@ struct tcp_plan {
 	TcpStreamEntry *stream; /* NULL: there is no such file */
 	uint8_t *inq, *outq;
 	bool paused;                /* rebuilt and in repair mode */
+	bool transparent;           /* rebuilt before its address was there */
 	struct ferry_tcp_undo undo; /* for its end */
 	int entry;                  /* in the undo log */
 };

@@ -210,6 +210,13 @@ static bool inet_shares_port(const struct plan *p, const struct plan_file *file)
 	return false;
 }
 
+int inet_set_transparent(int fd, const InetSkEntry *isk, bool on)
+{
+	bool v6 = isk->family == AF_INET6;
+	return sock_set(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, on);
+}
+
+/* 1: the address is not there yet and the socket is transparent for now. */
 static int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
@@ -229,7 +236,11 @@ static int inet_bind(struct opener *o, const struct plan_file *file, int fd, str
 	if (r < 0 || !inet_is_bound(isk))
 		return r;
 	socklen_t n = inet_address(isk, false, &address);
-	return bind(fd, (const struct sockaddr *)&address, n) < 0 ? inet_bind_failed(isk, errno, err) : 0;
+	if (bind(fd, (const struct sockaddr *)&address, n) == 0)
+		return 0;
+	if (errno != EADDRNOTAVAIL || !o->options->moving || inet_set_transparent(fd, isk, true) < 0)
+		return inet_bind_failed(isk, errno, err);
+	return bind(fd, (const struct sockaddr *)&address, n) < 0 ? inet_bind_failed(isk, errno, err) : 1;
 }
 
 /* The port is looked at again when listening begins, so sharing it is allowed once more. */
@@ -275,12 +286,15 @@ int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct f
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making the socket of file id %u", file->entry->id);
 	int r = inet_bind(o, file, fd, err);
+	bool transparent = r > 0;
 	if (r >= 0 && isk->proto != IPPROTO_TCP)
 		r = inet_connect_udp(file, fd, err);
 	if (r >= 0)
 		r = inet_finish(o, file, fd, err);
 	if (r >= 0 && isk->state == INET_LISTENING)
 		r = inet_listen(file, fd, err);
+	if (r >= 0 && transparent && inet_set_transparent(fd, isk, false) < 0)
+		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, EIO, "setting IP_TRANSPARENT of the socket of file id %u", file->entry->id);
 	if (r >= 0)
 		*ret_fd = take_fd(fd);
 	return r;

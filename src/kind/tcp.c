@@ -269,6 +269,8 @@ static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferr
 	_cleanup_free_ struct netlock_tcp *tuples = NULL;
 	size_t n;
 	struct netlock *lock = NULL;
+	if (c->options->moving)
+		return 0; /* who moves them keeps them blocked until their addresses have left */
 	image_dir_id_text(dir, run);
 	tcp_lock_id(run, id);
 	if (tcp_tuples(c->snap, &tuples, &n) < 0)
@@ -362,8 +364,8 @@ static int tcp_open_listeners(struct opener *o, uint32_t port, struct ferry_erro
 	return 0;
 }
 
-static int tcp_rebuild(struct opener *o, const struct plan_file *file, const struct ferry_tcp *t, int *ret_fd,
-		       struct ferry_error *err)
+static int tcp_rebuild(struct opener *o, const struct plan_file *file, const struct ferry_tcp *t, bool *ret_transparent,
+		       int *ret_fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
 	const IpOptsEntry *ip = isk->ip_opts;
@@ -384,6 +386,12 @@ static int tcp_rebuild(struct opener *o, const struct plan_file *file, const str
 		options.flags |= FERRY_TCP_SET_TTL;
 		options.ttl = (uint8_t)ip->ttl;
 	}
+	int r = ferry_tcp_rebuild(t, &options, ret_fd, err);
+	*ret_transparent = r == -EADDRNOTAVAIL && o->options->moving;
+	if (!*ret_transparent)
+		return r;
+	error_clear(err);
+	options.flags |= FERRY_TCP_TRANSPARENT;
 	return ferry_tcp_rebuild(t, &options, ret_fd, err);
 }
 
@@ -423,7 +431,7 @@ int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct fe
 	if (r >= 0)
 		r = tcp_lock(&o->netlock, o->fault, "restore", &tuple, err);
 	if (r >= 0)
-		r = tcp_rebuild(o, file, &t, &fd, err);
+		r = tcp_rebuild(o, file, &t, &plan->transparent, &fd, err);
 	if (r < 0)
 		return r;
 	plan->undo = t.undo;
@@ -471,6 +479,9 @@ void tcp_before_run(struct opener *o)
 			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u: %s", file->entry->id, err.message);
 		else
 			warden_disarm(o->warden, plan->entry);
+		/* Its address is there by now. */
+		if (plan->transparent && inet_set_transparent(file->fd, file->entry->isk, false) < 0)
+			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u keeps IP_TRANSPARENT", file->entry->id);
 		plan->paused = false;
 	}
 }

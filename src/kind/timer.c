@@ -47,22 +47,44 @@ static void timer_ask_task(const struct snap_task *t unused, int proc_dir, struc
 	proc_timers_release(&timers);
 }
 
-static ItimerEntry *timer_itimer_record(struct arena *a, const char *data)
+/*
+ * Timers go on while the tree is frozen, and they are read a moment after its clocks. What is left when the clocks were read
+ * is what belongs to them. 0 is a timer that is not armed, or has expired.
+ */
+static void timer_set_back(struct timespec *left, uint64_t after_ns)
+{
+	if (!left->tv_sec && !left->tv_nsec)
+		return;
+	uint64_t ns = (uint64_t)left->tv_nsec + after_ns;
+	left->tv_sec += (time_t)(ns / 1000000000u);
+	left->tv_nsec = (long)(ns % 1000000000u);
+}
+
+/* Clocks of processor time stand still with the tree. */
+static bool timer_clock_runs(int32_t clock)
+{
+	return clock >= 0 && clock != CLOCK_PROCESS_CPUTIME_ID && clock != CLOCK_THREAD_CPUTIME_ID;
+}
+
+static ItimerEntry *timer_itimer_record(struct arena *a, const char *data, uint64_t after_ns)
 {
 	struct itimerval value;
 	memcpy(&value, data, sizeof(value));
+	struct timespec left = {value.it_value.tv_sec, value.it_value.tv_usec * 1000};
+	timer_set_back(&left, after_ns);
 	ItimerEntry *entry = record_new(a, ItimerEntry, itimer_entry);
 	if (entry) {
 		entry->isec = (uint64_t)value.it_interval.tv_sec;
 		entry->iusec = (uint64_t)value.it_interval.tv_usec;
-		entry->vsec = (uint64_t)value.it_value.tv_sec;
-		entry->vusec = (uint64_t)value.it_value.tv_usec;
+		entry->vsec = (uint64_t)left.tv_sec;
+		entry->vusec = (uint64_t)left.tv_nsec / 1000;
 	}
 	return entry;
 }
 
-static int timer_collect_posix(struct collect *c, const struct proc_timer *timer, const struct blob_call *calls,
-			       const char *data, PosixTimerEntry **ret, struct ferry_error *err)
+static int timer_collect_posix(struct collect *c, const struct snap_task *t, const struct proc_timer *timer,
+			       const struct blob_call *calls, const char *data, PosixTimerEntry **ret,
+			       struct ferry_error *err)
 {
 	if (calls[TIMER_ASK_GETTIME].ret < 0)
 		return error_errno(err, FERRY_ERROR_INJECT, (int)-calls[TIMER_ASK_GETTIME].ret, "reading timer %d", timer->id);
@@ -71,6 +93,8 @@ static int timer_collect_posix(struct collect *c, const struct proc_timer *timer
 		return error_memory(err);
 	struct itimerspec value;
 	memcpy(&value, data, sizeof(value));
+	if (timer_clock_runs(timer->clockid))
+		timer_set_back(&value.it_value, t->asked_after_ns);
 	entry->it_id = (uint32_t)timer->id;
 	entry->clock_id = (uint32_t)timer->clockid;
 	entry->si_signo = (uint32_t)timer->signo;
@@ -94,9 +118,9 @@ static int timer_collect_task(struct collect *c, struct snap_task *t, int proc_d
 	TaskTimersEntry *all = record_new(arena, TaskTimersEntry, task_timers_entry);
 	if (!all)
 		return error_memory(err);
-	all->real = timer_itimer_record(arena, a->data);
-	all->virt = timer_itimer_record(arena, a->data + 64);
-	all->prof = timer_itimer_record(arena, a->data + 128);
+	all->real = timer_itimer_record(arena, a->data, t->asked_after_ns);
+	all->virt = timer_itimer_record(arena, a->data + 64, 0);
+	all->prof = timer_itimer_record(arena, a->data + 128, 0);
 	struct proc_timers timers = {0};
 	int r = proc_read_timers(proc_dir, &timers, err);
 	if (r < 0)
@@ -106,7 +130,7 @@ static int timer_collect_task(struct collect *c, struct snap_task *t, int proc_d
 	if (!all->real || !all->virt || !all->prof || !all->posix)
 		r = error_memory(err);
 	for (size_t i = 0; i < timers.v.n && r >= 0; i++) {
-		r = timer_collect_posix(c, &timers.v.v[i], a->calls + first + i * TIMER_ASKS, a->data + (first + i) * 64,
+		r = timer_collect_posix(c, t, &timers.v.v[i], a->calls + first + i * TIMER_ASKS, a->data + (first + i) * 64,
 					&all->posix[i], err);
 		all->n_posix++;
 	}

@@ -87,6 +87,7 @@ struct snap_task {
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct script script;            /* calls to run once in the task, by its leader */
 	struct snap_ask *asks;
+	uint64_t asked_after_ns;         /* how long after the snapshot's clocks were read the script ran */
 	const struct snap_task *parent;  /* NULL for the root */
 };
 
@@ -98,6 +99,7 @@ struct snapshot {
 	VEC(FerryFileGuardEntry *) guards;
 	uint64_t monotonic_ns, boottime_ns, realtime_ns; /* as the tree sees them */
 	uint64_t uptime_us;
+	uint64_t clocks_read_ns;         /* our CLOCK_MONOTONIC when the tree's clocks were read */
 	uint32_t next_file_id;
 	uint32_t next_object_id; /* pipes, sockets, shared memory: one sequence */
 };

@@ -170,6 +170,18 @@ static int set_binding(const struct rebuild *b, struct ferry_error *err)
 }
 
 /*
+ * Beyond the system's limit only with CAP_NET_ADMIN in the first user namespace; root of another one gets as much as
+ * net.core.wmem_max and rmem_max allow. The kernel doubles what it is given.
+ */
+static int set_buffer(const struct rebuild *b, bool send, int bytes, struct ferry_error *err)
+{
+	int r = socket_set(b->fd, SOL_SOCKET, send ? SO_SNDBUFFORCE : SO_RCVBUFFORCE, bytes);
+	if (r == -EPERM)
+		r = socket_set(b->fd, SOL_SOCKET, send ? SO_SNDBUF : SO_RCVBUF, bytes);
+	return r ? tcp_fail(err, -r, send ? "setsockopt SO_SNDBUF" : "setsockopt SO_RCVBUF", b->name) : 0;
+}
+
+/*
  * The owner's buffer sizes, before connect(2): the receive buffer bounds the window that this socket will ever offer.
  * Setting a size also fixes it, which restore_buffers() undoes.
  */
@@ -179,11 +191,9 @@ static int set_buffers(struct rebuild *b, struct ferry_error *err)
 	int r = 0;
 	b->buf_lock = t->has_buf_lock ? t->buf_lock : 0;
 	if (t->sndbuf_bytes)
-		r = set(b, SOL_SOCKET, SO_SNDBUFFORCE, (int)(MIN(t->sndbuf_bytes, MAX_QUEUE_BYTES) / 2),
-			"setsockopt SO_SNDBUFFORCE", err);
+		r = set_buffer(b, true, (int)(MIN(t->sndbuf_bytes, MAX_QUEUE_BYTES) / 2), err);
 	if (!r && t->rcvbuf_bytes)
-		r = set(b, SOL_SOCKET, SO_RCVBUFFORCE, (int)(MIN(t->rcvbuf_bytes, MAX_QUEUE_BYTES) / 2),
-			"setsockopt SO_RCVBUFFORCE", err);
+		r = set_buffer(b, false, (int)(MIN(t->rcvbuf_bytes, MAX_QUEUE_BYTES) / 2), err);
 	if (!r)
 		r = socket_get(b->fd, SOL_SOCKET, SO_SNDBUF, &b->sndbuf_bytes);
 	if (!r)
@@ -191,22 +201,18 @@ static int set_buffers(struct rebuild *b, struct ferry_error *err)
 	return r;
 }
 
-/* Room for the queues and for what the kernel keeps beside each segment; the kernel doubles what it is given. */
+/* Room for the queues and for what the kernel keeps beside each segment. */
 static int raise_buffers(const struct rebuild *b, struct ferry_error *err)
 {
-	int snd = (int)b->t->outq.len + BUFFER_SLACK_BYTES;
-	int rcv = (int)b->t->inq.len + BUFFER_SLACK_BYTES;
-	int r = set(b, SOL_SOCKET, SO_SNDBUFFORCE, MIN(snd, INT32_MAX / 2), "setsockopt SO_SNDBUFFORCE", err);
-	return r ? r
-		 : set(b, SOL_SOCKET, SO_RCVBUFFORCE, MIN(rcv, INT32_MAX / 2), "setsockopt SO_RCVBUFFORCE",
-		       err);
+	int r = set_buffer(b, true, (int)b->t->outq.len + BUFFER_SLACK_BYTES, err);
+	return r ? r : set_buffer(b, false, (int)b->t->inq.len + BUFFER_SLACK_BYTES, err);
 }
 
 static int restore_buffers(const struct rebuild *b, struct ferry_error *err)
 {
-	int r = set(b, SOL_SOCKET, SO_SNDBUFFORCE, b->sndbuf_bytes / 2, "setsockopt SO_SNDBUFFORCE", err);
+	int r = set_buffer(b, true, b->sndbuf_bytes / 2, err);
 	if (!r)
-		r = set(b, SOL_SOCKET, SO_RCVBUFFORCE, b->rcvbuf_bytes / 2, "setsockopt SO_RCVBUFFORCE", err);
+		r = set_buffer(b, false, b->rcvbuf_bytes / 2, err);
 	/* Before Linux 5.14 the sizes stay fixed and no longer grow by themselves. */
 	if (!r)
 		(void)!socket_set(b->fd, SOL_SOCKET, SO_BUF_LOCK, b->buf_lock);
@@ -328,8 +334,13 @@ static int write_queue(const struct rebuild *b, const uint8_t *bytes, size_t n, 
 			send(b->fd, bytes, MIN(n, (size_t)WRITE_BYTES), MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (written < 0 && errno == EINTR)
 			continue;
-		if (written <= 0)
-			return tcp_fail(err, written < 0 ? errno : EIO, "writing a queue", b->name);
+		if (written <= 0) {
+			int code = written < 0 ? errno : EIO;
+			tcp_fail(err, code, "writing a queue", b->name);
+			if (code == EAGAIN || code == ENOMEM)
+				error_hint(err, "raise net.core.wmem_max and rmem_max, or net.ipv4.tcp_mem");
+			return -code;
+		}
 		bytes += written;
 		n -= (size_t)written;
 	}

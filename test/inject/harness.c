@@ -136,8 +136,8 @@ void target_check_beats(struct target *t, const char *when)
 	for (int i = 0; i < t->n; i++) {
 		struct target_thread *thread = &t->shared->thread[i];
 		while (thread->beat == t->beats[i] && target_alive(t, when)) {
-			check(clock_ns() < end, "%s, %s: thread %s beats no more (%llu)", t->mode, when, thread->name,
-			      (unsigned long long)thread->beat);
+			check(clock_ns() < end, "%s, %s: thread %s beats no more (%llu)", t->mode, when,
+			      thread->name, (unsigned long long)thread->beat);
 			sleep_us(200);
 		}
 		t->beats[i] = thread->beat;
@@ -225,8 +225,8 @@ static void check_text(struct target *t, const char *when)
 				      pread(mem, in_memory, n, (off_t)at) == (ssize_t)n,
 			      "%s: cannot be read", file);
 			for (size_t i = 0; i < n; i++)
-				check(in_file[i] == in_memory[i], "%s, %s: %s differs from memory at %#lx", t->mode, when,
-				      file, at + i);
+				check(in_file[i] == in_memory[i], "%s, %s: %s differs from memory at %#lx",
+				      t->mode, when, file, at + i);
 		}
 		close(fd);
 	}
@@ -266,15 +266,16 @@ void target_check_eintr(struct target *t, const char *when, bool eintr_ok)
 	for (int i = 0; i < t->n; i++)
 		check_thread(t, i, when);
 	target_check_beats(t, when);
-	check(!t->shared->bad, "%s, %s: %llu wrong results: %s", t->mode, when, (unsigned long long)t->shared->bad,
-	      t->shared->bad_text);
+	check(!t->shared->bad, "%s, %s: %llu wrong results: %s", t->mode, when,
+	      (unsigned long long)t->shared->bad, t->shared->bad_text);
 	for (int i = 0; i < t->n; i++)
 		check(eintr_ok || !t->shared->thread[i].eintr, "%s, %s: %s returned EINTR", t->mode, when,
 		      t->shared->thread[i].name);
 	for (int i = 0; i < t->n; i++)
 		t->shared->thread[i].eintr = 0;
 	while (count_maps(living(t)) != t->maps) {
-		check(clock_ns() < end, "%s, %s: %u mappings, not %u", t->mode, when, count_maps(living(t)), t->maps);
+		check(clock_ns() < end, "%s, %s: %u mappings, not %u", t->mode, when, count_maps(living(t)),
+		      t->maps);
 		sleep_us(500);
 	}
 	check_text(t, when);

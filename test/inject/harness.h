@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of libferry-inject share: start a target, and look at it from outside. Failures end the test. */
+/*
+ * What the tests of libferry-inject share: start a target, and look at it from outside. Failures end the
+ * test.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -13,8 +16,8 @@ struct target {
 	const char *mode;
 	struct target_shared *shared;
 	int n;
-	unsigned maps;                     /* mappings before anything was done */
-	uint64_t blocked[TARGET_THREADS];  /* signal masks, likewise */
+	unsigned maps;                    /* mappings before anything was done */
+	uint64_t blocked[TARGET_THREADS]; /* signal masks, likewise */
 	uint64_t beats[TARGET_THREADS];
 };
 
@@ -37,10 +40,16 @@ void target_stop(struct target *t);
 /* In a child: a failure here does not end the target. */
 void harness_disown(void);
 
-/* The target has gone back to normal: nobody traces it, it runs, its threads beat, nothing is left, nothing went wrong. */
+/*
+ * The target has gone back to normal: nobody traces it, it runs, its threads beat, nothing is left, nothing
+ * went wrong.
+ */
 void target_check(struct target *t, const char *when);
 
-/* The same; eintr_ok: calls may have returned EINTR that do so after any stop, see signal(7). Forgets that they did. */
+/*
+ * The same; eintr_ok: calls may have returned EINTR that do so after any stop, see signal(7). Forgets that
+ * they did.
+ */
 void target_check_eintr(struct target *t, const char *when, bool eintr_ok);
 
 /* Every thread beats again, within a few seconds. */

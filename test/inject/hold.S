@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Holds known values in every register of a thread for a while and hands back what is in them afterwards. Offsets are
- * those of struct hold in target.h. While it holds, the stack pointer may stand in memory of the caller's choice: the two
- * words above it are used, nothing else.
+ * Holds known values in every register of a thread for a while and hands back what is in them afterwards.
+ * Offsets are those of struct hold in target.h. While it holds, the stack pointer may stand in memory of
+ * the caller's choice: the two words above it are used, nothing else.
  */
 #define IN(i) (8 * (i))(%rdi)
 #define OUT 120
@@ -146,7 +146,9 @@ hold_run:
 	ret
 	.size	hold_run, . - hold_run
 
-/* amx_load(config, tiles): 8 tiles of 1 KiB; amx_store(tiles). Tiles keep their contents across other code. */
+/*
+ * amx_load(config, tiles): 8 tiles of 1 KiB; amx_store(tiles). Tiles keep their contents across other code.
+ */
 	.globl	amx_load, amx_store
 	.type	amx_load, @function
 amx_load:

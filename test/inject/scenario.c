@@ -32,18 +32,21 @@ void fail_error(const char *what, const struct ferry_error *err)
 	     err->hint[0] ? "; " : "", err->hint);
 }
 
-int scenario_seize(struct target *t, const struct scenario *s, struct ferry_thread *ret_threads[TARGET_THREADS])
+int scenario_seize(struct target *t, const struct scenario *s,
+		   struct ferry_thread *ret_threads[TARGET_THREADS])
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	int n = 0;
 
 	for (int i = 0; i < t->n; i++)
-		must(ferry_thread_seize(t->shared->thread[i].tid, &s->options, &ret_threads[n++], &err), &err);
+		must(ferry_thread_seize(t->shared->thread[i].tid, &s->options, &ret_threads[n++], &err),
+		     &err);
 	for (int i = 0; i < n; i++)
 		must(ferry_thread_interrupt(ret_threads[i], &err), &err);
 	for (int i = 0; i < n; i++) {
 		int stop = (int)must(ferry_thread_wait(ret_threads[i], 5000, &err), &err);
-		check(stop == FERRY_STOP_EVENT || stop == FERRY_STOP_GROUP || stop == FERRY_STOP_SIGNAL, "stop %d", stop);
+		check(stop == FERRY_STOP_EVENT || stop == FERRY_STOP_GROUP || stop == FERRY_STOP_SIGNAL,
+		      "stop %d", stop);
 	}
 	return n;
 }
@@ -98,8 +101,8 @@ static void visit_descriptor(struct ferry_inject *inject, struct ferry_thread *t
 	check(fd >= 0, "eventfd gave %lld", (long long)fd);
 	int copy = (int)must(ferry_inject_get_fd(ferry_thread_tid(thread), (int)fd, &err), &err);
 	uint64_t value = 0;
-	check(read(copy, &value, sizeof(value)) == sizeof(value) && value == 7, "the copied eventfd holds %llu",
-	      (unsigned long long)value);
+	check(read(copy, &value, sizeof(value)) == sizeof(value) && value == 7,
+	      "the copied eventfd holds %llu", (unsigned long long)value);
 	close(copy);
 	must(ferry_inject_call(inject, thread, SYS_close, (uint64_t[6]){(uint64_t)fd}, &r, &err), &err);
 	check(!r, "close gave %lld", (long long)r);
@@ -122,7 +125,8 @@ static void visit_all(struct target *t, const struct scenario *s, struct ferry_i
 		must(ferry_inject_map(inject, leader, 4096, &second, &err), &err);
 	}
 	if (!s->no_memory && !s->no_blob)
-		must(ferry_inject_blob_load(inject, leader, test_blob, (size_t)(test_blob_end - test_blob), 128, &blob, &err),
+		must(ferry_inject_blob_load(inject, leader, test_blob, (size_t)(test_blob_end - test_blob),
+					    128, &blob, &err),
 		     &err);
 	for (int i = 0; i < n; i++) {
 		visit_registers(threads[i]);
@@ -152,7 +156,10 @@ void scenario_run(struct target *t, const struct scenario *s)
 	int n = scenario_seize(t, s, threads);
 	must(ferry_inject_open(threads[0], &s->options, &inject, &err), &err);
 	must(ferry_inject_settle_all(inject, threads, (size_t)n, &err), &err);
-	/* A descriptor in the target belongs to the process, not to a thread: only while nobody else opens one. */
+	/*
+	 * A descriptor in the target belongs to the process, not to a thread: only while nobody else opens
+	 * one.
+	 */
 	if (!s->no_blob && !s->no_memory) {
 		visit_descriptor(inject, threads[0]);
 		must(ferry_inject_cure(inject, threads[0], &err), &err);

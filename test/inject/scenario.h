@@ -13,7 +13,8 @@ struct scenario {
 };
 
 /* Seize and stop all threads; they are in ret_threads, gone ones left out. Returns how many. */
-int scenario_seize(struct target *t, const struct scenario *s, struct ferry_thread *ret_threads[TARGET_THREADS]);
+int scenario_seize(struct target *t, const struct scenario *s,
+		   struct ferry_thread *ret_threads[TARGET_THREADS]);
 
 /* Visit all threads and let them go. Ends the process with 1 and a message when something is wrong. */
 void scenario_run(struct target *t, const struct scenario *s);
@@ -27,10 +28,10 @@ extern const unsigned char test_blob[], test_blob_end[];
 /* Ends the process with the error's message. */
 void fail_error(const char *what, const struct ferry_error *err) __attribute__((noreturn));
 
-#define must(call, err)                             \
-	({                                          \
-		long result_ = (call);              \
-		if (result_ < 0)                    \
-			fail_error(#call, (err));   \
-		result_;                            \
+#define must(call, err)                           \
+	({                                        \
+		long result_ = (call);            \
+		if (result_ < 0)                  \
+			fail_error(#call, (err)); \
+		result_;                          \
 	})

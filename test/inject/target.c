@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A program to inject into, that proves its own state: target MODE, with memory shared with the test on descriptor
- * TARGET_FD. Every thread checks what it computes or waits for, counts what is wrong, and beats while it is well.
+ * A program to inject into, that proves its own state: target MODE, with memory shared with the test on
+ * descriptor TARGET_FD. Every thread checks what it computes or waits for, counts what is wrong, and beats
+ * while it is well.
  */
 #include "target.h"
 
@@ -33,8 +34,8 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <ucontext.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -86,9 +87,9 @@ static void crashed(int signal, siginfo_t *info, void *context)
 
 	S->bad++;
 	snprintf(S->bad_text, sizeof(S->bad_text),
-		 "signal %d (code %d, address %p) in thread %d: rip %llx rsp %llx rax %llx rcx %llx rbx %llx rdx %llx r11 %llx", signal,
-		 info->si_code, info->si_addr, (int)syscall(SYS_gettid), regs[REG_RIP], regs[REG_RSP], regs[REG_RAX],
-		 regs[REG_RCX], regs[REG_RBX], regs[REG_RDX], regs[REG_R11]);
+		 "signal %d (code %d, address %p) in thread %d: rip %llx rsp %llx rax %llx rcx %llx rbx %llx",
+		 signal, info->si_code, info->si_addr, (int)syscall(SYS_gettid), regs[REG_RIP], regs[REG_RSP],
+		 regs[REG_RAX], regs[REG_RCX], regs[REG_RBX]);
 	_exit(100);
 }
 
@@ -136,7 +137,8 @@ static bool has_amx(void)
 {
 	unsigned a, b, c, d;
 
-	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & (1u << 24)) && !syscall(SYS_arch_prctl, 0x1023, 18);
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & (1u << 24)) &&
+	       !syscall(SYS_arch_prctl, 0x1023, 18);
 }
 
 struct amx {
@@ -180,7 +182,8 @@ static void hold_check(const struct hold *h)
 
 	for (int i = 0; i < 15; i++)
 		if (h->in[i] != h->out[i])
-			bad("general register %d is %llx, not %llx", i, (long long)h->out[i], (long long)h->in[i]);
+			bad("general register %d is %llx, not %llx", i, (long long)h->out[i],
+			    (long long)h->in[i]);
 	for (size_t i = 0; i < n; i++)
 		if (memcmp(h->vector_in[i], h->vector_out[i], bytes) != 0)
 			bad("vector register %zu changed", i);
@@ -252,7 +255,8 @@ static void *small_stack(void *name)
 		hold_run(&h);
 		hold_check(&h);
 		for (int i = 0; i < WORDS; i++)
-			if (i != TOP - 1 && i != TOP - 2 && memory[i] != ((uint64_t)i * 0x9e3779b97f4a7c15u ^ copy))
+			if (i != TOP - 1 && i != TOP - 2 &&
+			    memory[i] != ((uint64_t)i * 0x9e3779b97f4a7c15u ^ copy))
 				bad("memory %d bytes from the stack pointer changed", 8 * (i - TOP));
 		me->beat++;
 	}
@@ -262,8 +266,8 @@ static void *small_stack(void *name)
 /* --------------------------------------------------------------------- rseq */
 
 /*
- * Stays inside a restartable sequence until told to commit (aux[0]); aux[1] counts aborts, aux[2] commits. A stop is
- * always inside, so it has to show as an abort.
+ * Stays inside a restartable sequence until told to commit (aux[0]); aux[1] counts aborts, aux[2] commits.
+ * A stop is always inside, so it has to show as an abort.
  */
 static void *rseq_loop(void *name)
 {
@@ -547,7 +551,10 @@ static void *sleeper_thread(void *argument)
 {
 	const struct sleeper *sleeper = argument;
 	struct target_thread *me = enlist(sleeper->name);
-	/* "sleep-long": one sleep; aux[] is what it took in ms, whether it counts anew, its start and its end in ms. */
+	/*
+	 * "sleep-long": one sleep; aux[] is what it took in ms, whether it counts anew, its start and its
+	 * end in ms.
+	 */
 	bool once = !strcmp(mode_argument, "sleep-long");
 	long ms = once ? LONG_SLEEP_MS : SLEEP_MS;
 
@@ -671,8 +678,8 @@ static void *tcp_server(void *name)
 	for (;; expected++) {
 		ssize_t n = recv(tcp_fds[1], &number, sizeof(number), MSG_WAITALL);
 		if (n != sizeof(number) || number != expected)
-			bad("server got %zd bytes, number %llu for %llu (%s)", n, (long long)number, (long long)expected,
-			    strerror(errno));
+			bad("server got %zd bytes, number %llu for %llu (%s)", n, (long long)number,
+			    (long long)expected, strerror(errno));
 		if (send(tcp_fds[1], &number, sizeof(number), 0) != sizeof(number))
 			bad("server send: %s", strerror(errno));
 		me->beat++;
@@ -708,12 +715,14 @@ static void seccomp_install(const struct seccomp_mode *mode)
 	unsigned short n = 4;
 
 	for (size_t i = 0; i < ARRAY_SIZE(mode->calls) && mode->calls[i]; i++) {
-		code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)mode->calls[i], 0, 1);
+		code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)mode->calls[i],
+							 0, 1);
 		code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, mode->action);
 	}
 	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	struct sock_fprog program = {.len = n, .filter = code};
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) {
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) {
 		perror("seccomp");
 		_exit(77);
 	}
@@ -840,7 +849,8 @@ static void *alarmed(void *name)
 		handled = S->handled;
 		setitimer(ITIMER_REAL, &soon, NULL);
 		if (syscall(SYS_pause) != -1 || errno != EINTR || S->handled != handled + 1)
-			bad("pause ended with %s after %llu alarms", strerror(errno), (long long)(S->handled - handled));
+			bad("pause ended with %s after %llu alarms", strerror(errno),
+			    (long long)(S->handled - handled));
 		me->beat++;
 	}
 	return NULL;
@@ -870,19 +880,19 @@ static void main_flooded(void)
 	sigaction(SIGRTMIN + 3, &action, NULL);
 	start_flood();
 	S->ready = 1;
-	compute((void *)(uintptr_t)"flooded");
+	compute((void *)(uintptr_t) "flooded");
 }
 
 static void main_alarmed(void)
 {
 	S->ready = 1;
-	alarmed((void *)(uintptr_t)"alarmed");
+	alarmed((void *)(uintptr_t) "alarmed");
 }
 
 static void main_rseq(void)
 {
 	S->ready = 1;
-	rseq_loop((void *)(uintptr_t)"rseq-main");
+	rseq_loop((void *)(uintptr_t) "rseq-main");
 }
 
 /* Many threads that only sleep, for speed. */

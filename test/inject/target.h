@@ -13,7 +13,8 @@ struct target_thread {
 	pid_t tid;
 	char name[28];
 	volatile uint64_t beat; /* grows while the thread is well */
-	volatile uint64_t eintr; /* calls that returned EINTR, of those that signal(7) says may do so after a stop */
+	volatile uint64_t
+		eintr; /* calls that returned EINTR, of those that signal(7) says may do so after a stop */
 	volatile uint64_t aux[4];
 };
 

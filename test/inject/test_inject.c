@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libferry-inject against targets that prove their own state: visits, stops of all kinds, refusals, faults, things that
- * go wrong inside the target. test_inject TARGET [TEST...].
+ * libferry-inject against targets that prove their own state: visits, stops of all kinds, refusals, faults,
+ * things that go wrong inside the target. test_inject TARGET [TEST...].
  */
 #include "harness.h"
 #include "scenario.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -31,14 +33,14 @@ static struct ferry_error *fresh(void)
 #define MUST(call) must(call, &error)
 
 /* The call fails with this identifier. */
-#define refused(call, want)                                                                               \
-	do {                                                                                              \
-		fresh();                                                                                  \
-		long result_ = (call);                                                                    \
-		check(result_ < 0, "%s did not fail", #call);                                             \
+#define refused(call, want)                                                                              \
+	do {                                                                                             \
+		fresh();                                                                                 \
+		long result_ = (call);                                                                   \
+		check(result_ < 0, "%s did not fail", #call);                                            \
 		check(error.id == FERRY_ERROR_##want, "%s: error %d (%s), not %s", #call, (int)error.id, \
-		      error.message, #want);                                                              \
-		check(error.message[0], "%s: no message", #call);                                         \
+		      error.message, #want);                                                             \
+		check(error.message[0], "%s: no message", #call);                                        \
 	} while (0)
 
 static const struct ferry_inject_options plain = FERRY_INJECT_OPTIONS_INIT;
@@ -117,7 +119,7 @@ static void visit(const char *mode, const struct scenario *s)
 
 static void test_visits(void)
 {
-	static const char *const names[] = {"compute",	   "sleepers",	   "rseq", "tcp", "flood",
+	static const char *const names[] = {"compute",       "sleepers",          "rseq", "tcp", "flood",
 					    "zombie-leader", "seccomp-kill-other"};
 	const struct scenario s = {.options = plain};
 
@@ -166,7 +168,8 @@ static void test_crowd(void)
 	uint64_t stopped = clock_ns();
 	struct ferry_inject *inject = open_at(threads[0], &plain);
 	MUST(ferry_inject_settle_all(inject, threads, (size_t)n, &error));
-	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 128, &blob, &error));
+	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 128,
+				    &blob, &error));
 	uint64_t data[2] = {0, 0};
 	MUST(ferry_inject_write(inject, ferry_inject_blob_data(blob), data, sizeof(data), &error));
 	for (int i = 0; i < n; i++) {
@@ -184,8 +187,9 @@ static void test_crowd(void)
 	ferry_inject_close(inject);
 	uint64_t end = clock_ns();
 	target_check(&t, "after a visit to all threads");
-	printf("%d threads: stop %.1f ms, a blob in each %.1f ms, release %.1f ms\n", n, (double)(stopped - start) / 1e6,
-	       (double)(visited - stopped) / 1e6, (double)(end - visited) / 1e6);
+	printf("%d threads: stop %.1f ms, a blob in each %.1f ms, release %.1f ms\n", n,
+	       (double)(stopped - start) / 1e6, (double)(visited - stopped) / 1e6,
+	       (double)(end - visited) / 1e6);
 	target_stop(&t);
 }
 
@@ -289,7 +293,8 @@ static void test_faults(void)
 
 static void test_refused_calls(void)
 {
-	static const long calls[] = {SYS_clone, SYS_fork, SYS_vfork, SYS_execve, SYS_exit, SYS_exit_group, SYS_rt_sigreturn};
+	static const long calls[] = {SYS_clone, SYS_fork,       SYS_vfork,       SYS_execve,
+				     SYS_exit,  SYS_exit_group, SYS_rt_sigreturn};
 	struct ferry_thread *thread;
 	struct target t;
 	uint64_t address;
@@ -392,7 +397,8 @@ static void test_signal_stop(void)
 		int stop = (int)MUST(ferry_thread_wait(thread, 5000, &error));
 		check(stop == FERRY_STOP_SIGNAL, "stop %d, not a signal", stop);
 		int signal = ferry_thread_stop_signal(thread, &info);
-		check(signal == SIGRTMIN + 3 && info.si_code == SI_QUEUE, "signal %d with code %d", signal, info.si_code);
+		check(signal == SIGRTMIN + 3 && info.si_code == SI_QUEUE, "signal %d with code %d", signal,
+		      info.si_code);
 		check((uint64_t)info.si_value.sival_int == (t.shared->handled & 0x7fffffff),
 		      "signal number %d is due, %llu were handled", info.si_value.sival_int,
 		      (unsigned long long)t.shared->handled);
@@ -410,8 +416,8 @@ static void test_signal_stop(void)
 	t.shared->go = 1;
 	for (int i = 0; i < 1000 && t.shared->sent != t.shared->handled; i++)
 		sleep_us(2000);
-	check(t.shared->sent == t.shared->handled, "%llu signals sent, %llu handled", (unsigned long long)t.shared->sent,
-	      (unsigned long long)t.shared->handled);
+	check(t.shared->sent == t.shared->handled, "%llu signals sent, %llu handled",
+	      (unsigned long long)t.shared->sent, (unsigned long long)t.shared->handled);
 	target_check(&t, "after signal stops");
 	target_stop(&t);
 }
@@ -447,8 +453,8 @@ static void test_death_at_signal(void)
 	t.shared->go = 1;
 	for (int i = 0; i < 1000 && t.shared->sent != t.shared->handled; i++)
 		sleep_us(2000);
-	check(t.shared->sent == t.shared->handled, "%llu signals sent, %llu handled", (unsigned long long)t.shared->sent,
-	      (unsigned long long)t.shared->handled);
+	check(t.shared->sent == t.shared->handled, "%llu signals sent, %llu handled",
+	      (unsigned long long)t.shared->sent, (unsigned long long)t.shared->handled);
 	target_stop(&t);
 }
 
@@ -495,7 +501,8 @@ static void test_group_stop(void)
 	check_stopped(&t, "SIGSTOP");
 	int n = scenario_seize(&t, &s, threads);
 	for (int i = 0; i < n; i++) {
-		check(ferry_thread_stop(threads[i]) == FERRY_STOP_GROUP, "stop %d", (int)ferry_thread_stop(threads[i]));
+		check(ferry_thread_stop(threads[i]) == FERRY_STOP_GROUP, "stop %d",
+		      (int)ferry_thread_stop(threads[i]));
 		check(ferry_thread_stop_signal(threads[i], NULL) == SIGSTOP, "not SIGSTOP");
 		fresh();
 		MUST(ferry_thread_release(threads[i], &error));
@@ -528,7 +535,8 @@ static void test_group_stop(void)
 	}
 	check(stop == FERRY_STOP_GROUP, "stop %d, not a group stop", stop);
 	MUST(ferry_thread_resume(thread, &error));
-	check(ferry_thread_wait(thread, 0, &error) == FERRY_STOP_NONE, "a listening thread is reported as stopped");
+	check(ferry_thread_wait(thread, 0, &error) == FERRY_STOP_NONE,
+	      "a listening thread is reported as stopped");
 	kill(t.pid, SIGCONT);
 	stop = (int)MUST(ferry_thread_wait(thread, 5000, &error));
 	check(stop == FERRY_STOP_EVENT || stop == FERRY_STOP_SIGNAL, "stop %d after SIGCONT", stop);
@@ -617,11 +625,13 @@ static void test_exit(void)
 	refused(ferry_inject_call(inject, thread, SYS_getpid, NULL, NULL, &error), TARGET_CHANGED);
 	fresh();
 	check(ferry_thread_wait(thread, 1000, &error) == FERRY_STOP_EXITED, "not exited");
-	check(WIFSIGNALED(ferry_thread_exit_status(thread)) && WTERMSIG(ferry_thread_exit_status(thread)) == SIGKILL,
+	check(WIFSIGNALED(ferry_thread_exit_status(thread)) &&
+		      WTERMSIG(ferry_thread_exit_status(thread)) == SIGKILL,
 	      "exit status %#x", ferry_thread_exit_status(thread));
 	MUST(ferry_thread_release(thread, &error));
 	ferry_inject_close(inject);
-	check(waitpid(t.pid, &status, 0) == t.pid && WIFSIGNALED(status), "the parent did not get its child's status");
+	check(waitpid(t.pid, &status, 0) == t.pid && WIFSIGNALED(status),
+	      "the parent did not get its child's status");
 	target_stop(&t);
 }
 
@@ -649,16 +659,20 @@ static void test_pending_signals(void)
 	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
 	check(MUST(ferry_thread_peek_signals(thread, 1, 0, infos, 8, &error)) == 3, "not 3 shared signals");
 	for (int i = 0; i < 3; i++)
-		check(infos[i].si_signo == SIGRTMIN + 1 && infos[i].si_value.sival_int == 40 + i, "shared signal %d", i);
-	check(MUST(ferry_thread_peek_signals(thread, 1, 2, infos, 8, &error)) == 1, "not 1 from the third on");
-	check(MUST(ferry_thread_peek_signals(thread, 0, 0, infos, 8, &error)) == 1, "not 1 signal of its own");
+		check(infos[i].si_signo == SIGRTMIN + 1 && infos[i].si_value.sival_int == 40 + i,
+		      "shared signal %d", i);
+	check(MUST(ferry_thread_peek_signals(thread, 1, 2, infos, 8, &error)) == 1,
+	      "not 1 from the third on");
+	check(MUST(ferry_thread_peek_signals(thread, 0, 0, infos, 8, &error)) == 1,
+	      "not 1 signal of its own");
 	check(infos[0].si_signo == SIGUSR1 && infos[0].si_value.sival_int == 77, "own signal");
 	MUST(ferry_thread_get_sigmask(thread, &mask, &error));
 	check(mask == (1ull << (SIGUSR1 - 1) | 1ull << SIGRTMIN), "mask %llx", (unsigned long long)mask);
 	struct ferry_inject *inject = open_at(thread, NULL);
 	call(inject, thread, SYS_getpid);
 	MUST(ferry_thread_get_sigmask(thread, &mask, &error));
-	check(mask == (1ull << (SIGUSR1 - 1) | 1ull << SIGRTMIN), "mask %llx while away", (unsigned long long)mask);
+	check(mask == (1ull << (SIGUSR1 - 1) | 1ull << SIGRTMIN), "mask %llx while away",
+	      (unsigned long long)mask);
 	MUST(ferry_inject_cure(inject, thread, &error));
 	check(MUST(ferry_thread_peek_signals(thread, 1, 0, infos, 8, &error)) == 3, "signals after the cure");
 	MUST(ferry_thread_release(thread, &error));
@@ -686,11 +700,14 @@ static void test_registers(void)
 		MUST(ferry_thread_set_regs(thread, &other, &error));
 		MUST(ferry_thread_get_regs(thread, &again, &error));
 		check(again.user.rbx == 0x1234, "rbx is %llx", again.user.rbx);
-		check(memcmp(again.xstate + 160, regs.xstate + 160, 256) != 0, "vector registers did not change");
+		check(memcmp(again.xstate + 160, regs.xstate + 160, 256) != 0,
+		      "vector registers did not change");
 		MUST(ferry_thread_set_regs(thread, &regs, &error));
 		MUST(ferry_thread_get_regs(thread, &again, &error));
-		check(!memcmp(&again.user, &regs.user, sizeof(regs.user)), "registers differ after they were set");
-		check(again.xstate_bytes == regs.xstate_bytes && !memcmp(again.xstate + 160, regs.xstate + 160, 256),
+		check(!memcmp(&again.user, &regs.user, sizeof(regs.user)),
+		      "registers differ after they were set");
+		check(again.xstate_bytes == regs.xstate_bytes &&
+			      !memcmp(again.xstate + 160, regs.xstate + 160, 256),
 		      "xstate differs after it was set");
 		MUST(ferry_thread_release(thread, &error));
 		free(xstate);
@@ -775,7 +792,8 @@ static void test_blocking_call(void)
 	struct ferry_thread *thread = seize_stopped(pid, &options, FERRY_STOP_EVENT);
 	struct ferry_inject *inject = open_at(thread, &options);
 	MUST(ferry_inject_map(inject, thread, 16, &address, &error));
-	refused(ferry_inject_call(inject, thread, SYS_read, (uint64_t[6]){70, address, 1}, NULL, &error), TIMEOUT);
+	refused(ferry_inject_call(inject, thread, SYS_read, (uint64_t[6]){70, address, 1}, NULL, &error),
+		TIMEOUT);
 	fresh();
 	check(call(inject, thread, SYS_getpid) == pid, "getpid after a time-out");
 	MUST(ferry_thread_release(thread, &error));
@@ -793,7 +811,8 @@ static void test_blocking_call(void)
 	MUST(ferry_inject_settle(inject, thread, &error));
 	struct ferry_regs regs = FERRY_REGS_INIT;
 	MUST(ferry_thread_get_regs(thread, &regs, &error));
-	check(regs.user.orig_rax == SYS_poll || (long)regs.user.orig_rax < 0, "in system call %lld", regs.user.orig_rax);
+	check(regs.user.orig_rax == SYS_poll || (long)regs.user.orig_rax < 0, "in system call %lld",
+	      regs.user.orig_rax);
 	ferry_regs_release(&regs);
 	check(call(inject, thread, SYS_getpid) == pid, "getpid after a dead tracer's blocking call");
 	MUST(ferry_thread_release(thread, &error));
@@ -866,7 +885,8 @@ static void test_seccomp(void)
 	inject = open_at(threads[0], NULL);
 	check(call(inject, threads[0], SYS_getpid) == t.pid, "getpid past a filter");
 	MUST(ferry_inject_map(inject, threads[0], 1, &address, &error));
-	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 16, &blob, &error));
+	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 16,
+				    &blob, &error));
 	MUST(ferry_inject_blob_run(blob, threads[0], 0, &r, &error));
 	MUST(ferry_inject_blob_unload(blob, &error));
 	for (int i = 0; i < n; i++)
@@ -911,8 +931,9 @@ static void hold_all(struct target *t, long us)
 }
 
 /*
- * One long sleep, held three times: it ends when it would have without, but for the calls that begin anew, whose full
- * time counts from the last hold. One that begins anew by mistake is late by more than the machine can be.
+ * One long sleep, held three times: it ends when it would have without, but for the calls that begin anew,
+ * whose full time counts from the last hold. One that begins anew by mistake is late by more than the
+ * machine can be.
  */
 static void test_sleep_lengths(void)
 {
@@ -952,8 +973,8 @@ static void test_sleep_lengths(void)
 }
 
 /*
- * A signal becomes due while its thread, in pause(), is held: the handler runs and pause() returns EINTR, also when the tracer
- * dies meanwhile. A pause() made again would sleep for ever.
+ * A signal becomes due while its thread, in pause(), is held: the handler runs and pause() returns EINTR,
+ * also when the tracer dies meanwhile. A pause() made again would sleep for ever.
  */
 static void hold_alarmed(struct target *t, bool away, bool die)
 {
@@ -996,10 +1017,346 @@ static void test_due_signal(void)
 		}
 		int status;
 		waitpid(pid, &status, 0);
-		check((i & 2) ? WIFSIGNALED(status) : !status, "the tracer ended with wait status %#x", status);
+		check((i & 2) ? WIFSIGNALED(status) : !status, "the tracer ended with wait status %#x",
+		      status);
 		target_check(&t, i & 2 ? "alarm, tracer killed" : "alarm");
 	}
 	target_stop(&t);
+}
+
+/* ------------------------------------------------- a handler is due, by kind of call */
+
+struct due {
+	volatile int ready, handled, done;
+	volatile long result; /* of the call, or -errno */
+	volatile uint64_t mask;
+	int pipe[2];
+};
+
+static struct due *due;
+
+static void count_due(int signal)
+{
+	(void)signal;
+	due->handled++;
+}
+
+static long in_pause(void)
+{
+	return syscall(SYS_pause);
+}
+
+static long in_epoll(void)
+{
+	struct epoll_event event;
+
+	return syscall(SYS_epoll_wait, epoll_create1(0), &event, 1, -1);
+}
+
+static long in_poll(void)
+{
+	return poll(NULL, 0, 100000);
+}
+
+static long in_nanosleep(void)
+{
+	return nanosleep(&(struct timespec){.tv_sec = 100}, NULL);
+}
+
+static long in_read(void)
+{
+	char byte;
+
+	return read(due->pipe[0], &byte, 1);
+}
+
+/* Blocked but for the time of the call: what is due is known to the kernel only inside. */
+static long in_sigsuspend(void)
+{
+	uint64_t none = 0;
+
+	return syscall(SYS_rt_sigsuspend, &none, sizeof(none));
+}
+
+static long in_ppoll(void)
+{
+	uint64_t none = 0;
+
+	return syscall(SYS_ppoll, NULL, 0, NULL, &none, sizeof(none));
+}
+
+static long in_epoll_pwait(void)
+{
+	struct epoll_event event;
+	uint64_t none = 0;
+
+	return syscall(SYS_epoll_pwait, epoll_create1(0), &event, 1, -1, &none, sizeof(none));
+}
+
+static const struct due_case {
+	const char *name;
+	long (*call)(void);
+	int flags;    /* of the handler */
+	bool blocked; /* the signal is, outside of the call */
+	bool goes_on; /* after the handler the call is made again */
+} due_cases[] = {
+	{"pause", in_pause, SA_RESTART, false, false},
+	{"epoll_wait", in_epoll, SA_RESTART, false, false},
+	{"poll", in_poll, SA_RESTART, false, false},
+	{"nanosleep", in_nanosleep, SA_RESTART, false, false},
+	{"read with SA_RESTART", in_read, SA_RESTART, false, true},
+	{"read", in_read, 0, false, false},
+	{"sigsuspend", in_sigsuspend, 0, true, false},
+	{"ppoll", in_ppoll, SA_RESTART, true, false},
+	{"epoll_pwait", in_epoll_pwait, 0, true, false},
+};
+
+static const struct due_case *due_now;
+
+static void be_interrupted(void)
+{
+	struct sigaction action = {.sa_handler = count_due, .sa_flags = due_now->flags};
+	sigset_t set;
+
+	sigaction(SIGUSR1, &action, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	if (due_now->blocked)
+		sigprocmask(SIG_BLOCK, &set, NULL);
+	due->ready = 1;
+	long r = due_now->call();
+	due->result = r < 0 ? -errno : r;
+	sigprocmask(SIG_BLOCK, NULL, &set);
+	due->mask = (uint64_t)sigismember(&set, SIGUSR1);
+	due->done = 1;
+	wait_for_ever();
+}
+
+enum due_way { DUE_RELEASED, DUE_INJECTED, DUE_KILLED, DUE_WAYS };
+
+static void hold_and_signal(pid_t pid, enum due_way way)
+{
+	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *inject = open_at(thread, NULL);
+
+	if (way != DUE_RELEASED)
+		call(inject, thread, SYS_gettid);
+	kill(pid, SIGUSR1);
+	if (way == DUE_KILLED)
+		kill(getpid(), SIGKILL);
+	MUST(ferry_thread_release(thread, &error));
+	ferry_inject_close(inject);
+}
+
+static void test_due_case(enum due_way way)
+{
+	*due = (struct due){0};
+	check(!pipe(due->pipe), "pipe");
+	pid_t pid = spawn(be_interrupted);
+	uint64_t end = clock_ns() + 6000000000u;
+	while (!due->ready && clock_ns() < end)
+		sleep_us(1000);
+	sleep_us(15000);
+	fflush(NULL);
+	pid_t tracer = fork();
+	if (!tracer) {
+		harness_disown();
+		hold_and_signal(pid, way);
+		_exit(0);
+	}
+	int status;
+	waitpid(tracer, &status, 0);
+	check(way == DUE_KILLED ? WIFSIGNALED(status) : !status, "%s: the tracer failed", due_now->name);
+	while (!due->handled && clock_ns() < end)
+		sleep_us(500);
+	check(due->handled == 1, "%s (way %d): %d signals handled", due_now->name, (int)way, due->handled);
+	/* The pad does not know how the handler was installed, and restarts. */
+	bool goes_on = due_now->goes_on || (due_now->call == in_read && way == DUE_KILLED);
+	if (goes_on) {
+		sleep_us(20000);
+		check(!due->done, "%s (way %d): returned %ld", due_now->name, (int)way, due->result);
+		check(write(due->pipe[1], "x", 1) == 1, "write");
+	}
+	while (!due->done && clock_ns() < end)
+		sleep_us(500);
+	check(due->done, "%s (way %d): does not return", due_now->name, (int)way);
+	check(due->result == (goes_on ? 1 : -EINTR), "%s (way %d): returned %ld", due_now->name, (int)way,
+	      due->result);
+	check((int)due->mask == due_now->blocked, "%s (way %d): the signal mask changed", due_now->name,
+	      (int)way);
+	reap(pid);
+	close(due->pipe[0]);
+	close(due->pipe[1]);
+}
+
+static void test_due_by_call(void)
+{
+	due = mmap(NULL, sizeof(*due), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(due != MAP_FAILED, "mmap");
+	for (size_t i = 0; i < sizeof(due_cases) / sizeof(due_cases[0]); i++) {
+		due_now = &due_cases[i];
+		for (int way = 0; way < DUE_WAYS; way++)
+			test_due_case((enum due_way)way);
+	}
+}
+
+/* A traced task is stopped even by signals that it ignores; no call may fail because of that. */
+static void test_ignored_signal(void)
+{
+	static const struct due_case ignoring = {"epoll_wait", in_epoll, 0, false, true};
+	struct ferry_thread *thread;
+
+	due = mmap(NULL, sizeof(*due), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(due != MAP_FAILED, "mmap");
+	due_now = &ignoring;
+	pid_t pid = spawn(be_interrupted);
+	fresh();
+	MUST(ferry_thread_seize(pid, NULL, &thread, &error));
+	for (int i = 0; i < 10; i++) {
+		kill(pid, SIGWINCH);
+		int stop = (int)MUST(ferry_thread_wait(thread, 5000, &error));
+		check(stop == FERRY_STOP_SIGNAL && ferry_thread_stop_signal(thread, NULL) == SIGWINCH,
+		      "stop %d", stop);
+		if (i == 5) {
+			struct ferry_inject *inject = open_at(thread, NULL);
+			check(call(inject, thread, SYS_getpid) == pid, "getpid");
+			MUST(ferry_inject_cure(inject, thread, &error));
+			ferry_inject_close(inject);
+		}
+		MUST(ferry_thread_resume(thread, &error));
+		sleep_us(5000);
+		check(!due->done, "epoll_wait returned %ld after an ignored signal", due->result);
+	}
+	MUST(ferry_thread_release(thread, &error));
+	sleep_us(20000);
+	check(!due->done && !due->handled, "epoll_wait returned %ld", due->result);
+	reap(pid);
+}
+
+/* ------------------------------------------------------------- unusual processes */
+
+static char other_stack[65536] __attribute__((aligned(16)));
+
+static int share_memory(void *argument)
+{
+	(void)argument;
+	wait_for_ever();
+	return 0;
+}
+
+static void have_twin(void)
+{
+	clone(share_memory, other_stack + sizeof(other_stack), CLONE_VM | SIGCHLD, NULL);
+	wait_for_ever();
+}
+
+static pid_t child_of(pid_t pid)
+{
+	char path[64];
+	int child = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	FILE *f = fopen(path, "re");
+	check(f && fscanf(f, "%d", &child) == 1, "%s names no child", path);
+	fclose(f);
+	return child;
+}
+
+/*
+ * Two processes that share their memory, each with a handle of its own: they keep out of each other's pads.
+ */
+static void test_shared_memory(void)
+{
+	pid_t pid = spawn(have_twin), twin = child_of(pid);
+	struct ferry_thread *a = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_thread *b = seize_stopped(twin, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *in_a = open_at(a, NULL), *in_b = open_at(b, NULL);
+
+	check(call(in_a, a, SYS_getpid) == pid, "getpid");
+	check(call(in_b, b, SYS_getpid) == twin, "getpid of the twin");
+	check(call(in_a, a, SYS_getpid) == pid, "getpid");
+	MUST(ferry_inject_cure(in_a, a, &error));
+	check(call(in_b, b, SYS_getpid) == twin, "getpid of the twin");
+	check(call(in_a, a, SYS_getpid) == pid, "getpid");
+	MUST(ferry_thread_release(b, &error));
+	MUST(ferry_thread_release(a, &error));
+	ferry_inject_close(in_a);
+	ferry_inject_close(in_b);
+	check_state(pid, 'S', "one");
+	check_state(twin, 'S', "its twin");
+	kill(twin, SIGKILL);
+	reap(pid);
+}
+
+static volatile unsigned char *dispatch_selector;
+
+static void dispatch_calls(void)
+{
+	static volatile unsigned char allow;
+
+	dispatch_selector[1] = prctl(59, 1, 0, 0, &allow) == 0;
+	/* Blocks in code that makes no call. */
+	for (;;)
+		allow = dispatch_selector[0];
+}
+
+static void test_user_dispatch(void)
+{
+	dispatch_selector = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t pid = spawn(dispatch_calls);
+	if (!dispatch_selector[1]) {
+		printf("user-dispatch: not in this kernel\n");
+		reap(pid);
+		return;
+	}
+	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *inject = open_at(thread, NULL);
+	check(call(inject, thread, SYS_getpid) == pid, "getpid while calls are allowed");
+	MUST(ferry_inject_cure(inject, thread, &error));
+	MUST(ferry_thread_resume(thread, &error));
+	dispatch_selector[0] = 1;
+	sleep_us(20000);
+	MUST(ferry_thread_interrupt(thread, &error));
+	MUST(ferry_thread_wait(thread, 5000, &error));
+	refused(ferry_inject_call(inject, thread, SYS_getpid, NULL, NULL, &error), UNSUPPORTED_TASK);
+	fresh();
+	MUST(ferry_thread_release(thread, &error));
+	ferry_inject_close(inject);
+	check_state(pid, 'R', "dispatching");
+	reap(pid);
+}
+
+static void move_vdso(void)
+{
+	uint64_t from = 0, to = 0;
+	char line[512];
+
+	FILE *f = fopen("/proc/self/maps", "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, "[vdso]"))
+			sscanf(line, "%lx-%lx", &from, &to);
+	if (f)
+		fclose(f);
+	void *elsewhere = mmap(NULL, to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	mremap((void *)from, to - from, to - from, MREMAP_MAYMOVE | MREMAP_FIXED, elsewhere);
+	/* In its old place something that looks like it, and cannot be executed. */
+	void *copy = mmap((void *)from, to - from, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	memcpy(copy, elsewhere, to - from);
+	wait_for_ever();
+}
+
+static void test_moved_vdso(void)
+{
+	pid_t pid = spawn(move_vdso);
+	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *inject = open_at(thread, NULL);
+
+	check(call(inject, thread, SYS_getpid) == pid, "getpid without a vdso");
+	MUST(ferry_thread_release(thread, &error));
+	ferry_inject_close(inject);
+	check_state(pid, 'S', "without a vdso");
+	reap(pid);
 }
 
 /* Every stop is inside a restartable sequence; it must end in an abort, never in a commit. */
@@ -1026,7 +1383,8 @@ static void test_rseq(void)
 		waitpid(pid, NULL, 0);
 		uint64_t end = clock_ns() + 5000000000u;
 		while (thread->aux[1] == aborts) {
-			check(clock_ns() < end, "a section went on after an injection%s", i & 2 ? " (killed)" : "");
+			check(clock_ns() < end, "a section went on after an injection%s",
+			      i & 2 ? " (killed)" : "");
 			sleep_us(100);
 		}
 		thread->aux[0] = 1;
@@ -1065,6 +1423,11 @@ static const struct {
 	{"seccomp", test_seccomp},
 	{"sleep-lengths", test_sleep_lengths},
 	{"due-signal", test_due_signal},
+	{"due-by-call", test_due_by_call},
+	{"ignored-signal", test_ignored_signal},
+	{"shared-memory", test_shared_memory},
+	{"user-dispatch", test_user_dispatch},
+	{"moved-vdso", test_moved_vdso},
 	{"rseq", test_rseq},
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kills the tracer with SIGKILL: before every single call that changes the target, by number, and at random instants. After
- * each kill the target must be as if nothing had happened. test_kill TARGET [MODE...]; INJECT_KILLS = random kills over all modes.
+ * Kills the tracer with SIGKILL: before every single call that changes the target, by number, and at random
+ * instants. After each kill the target must be as if nothing had happened. test_kill TARGET [MODE...];
+ * INJECT_KILLS = random kills over all modes.
  */
 #include "harness.h"
 #include "scenario.h"
@@ -41,11 +42,12 @@ static struct counter *counter_new(void)
 /* Between a stop and the moment at which ferry sees it, the kernel alone decides: some calls return EINTR. */
 static bool before_mended(const char *what)
 {
-	return !strcmp(what, "interrupt") || !strcmp(what, "mend");
+	return !strcmp(what, "interrupt") || !strcmp(what, "mend-mask") || !strcmp(what, "mend");
 }
 
 /* One kill at every effect, 1 to last; returns the last. step > 1 leaves some out. */
-static unsigned kill_everywhere(struct target *t, const struct scenario *plain, struct counter *c, unsigned step)
+static unsigned kill_everywhere(struct target *t, const struct scenario *plain, struct counter *c,
+				unsigned step)
 {
 	struct scenario s = *plain;
 	char when[80];
@@ -62,7 +64,8 @@ static unsigned kill_everywhere(struct target *t, const struct scenario *plain, 
 			check(!WEXITSTATUS(status), "%s: the visit failed", t->mode);
 			return n;
 		}
-		check(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%s: wait status %#x", t->mode, status);
+		check(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%s: wait status %#x", t->mode,
+		      status);
 		n++;
 	}
 }
@@ -119,7 +122,8 @@ static const struct {
 
 static void kill_mode(const char *name, bool no_blob, bool no_memory, unsigned n_modes)
 {
-	struct scenario s = {.options = FERRY_INJECT_OPTIONS_INIT, .no_blob = no_blob, .no_memory = no_memory};
+	struct scenario s = {
+		.options = FERRY_INJECT_OPTIONS_INIT, .no_blob = no_blob, .no_memory = no_memory};
 	struct counter *c = counter_new();
 	struct target t;
 
@@ -128,7 +132,8 @@ static void kill_mode(const char *name, bool no_blob, bool no_memory, unsigned n
 	unsigned kills = (env_number("INJECT_KILLS", 100) + n_modes - 1) / n_modes;
 	unsigned randomly = kill_randomly(&t, &s, kills);
 	check(randomly == kills, "%s: only %u of %u kills hit a visit", name, randomly, kills);
-	printf("%s: %u threads, killed at %u effects and %u times at random\n", name, (unsigned)t.n, everywhere, randomly);
+	printf("%s: %u threads, killed at %u effects and %u times at random\n", name, (unsigned)t.n,
+	       everywhere, randomly);
 	fflush(stdout);
 	target_stop(&t);
 	munmap(c, sizeof(*c));

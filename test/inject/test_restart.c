@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every system call that sleeps, stopped inside: which of them the kernel fails with EINTR, and that none shows one to its
- * caller after an injection. test_restart TARGET (unused) prints what it saw.
+ * Every system call that sleeps, stopped inside: which of them the kernel fails with EINTR, and that none
+ * shows one to its caller after an injection. test_restart TARGET (unused) prints what it saw.
  */
 #include "harness.h"
 #include "scenario.h"
@@ -48,55 +48,57 @@ static struct world w;
 static volatile long *outcome;
 static const struct timeval receive_limit = {.tv_sec = 100};
 
-#define CALLS(X)                                                                                              \
-	X(epoll_wait, syscall(SYS_epoll_wait, w.epoll, w.buffer, 4, -1))                                      \
-	X(epoll_wait_limit, syscall(SYS_epoll_wait, w.epoll, w.buffer, 4, 100000))                            \
-	X(epoll_pwait, syscall(SYS_epoll_pwait, w.epoll, w.buffer, 4, -1, &w.mask, sizeof(w.mask)))                        \
-	X(epoll_pwait2, syscall(SYS_epoll_pwait2, w.epoll, w.buffer, 4, &w.limit, &w.mask, sizeof(w.mask)))                \
-	X(sigtimedwait, syscall(SYS_rt_sigtimedwait, &(uint64_t){1u << (SIGUSR2 - 1)}, 0, &w.limit, sizeof(w.mask)))       \
-	X(sigwaitinfo, syscall(SYS_rt_sigtimedwait, &(uint64_t){1u << (SIGUSR2 - 1)}, 0, 0, sizeof(w.mask)))               \
-	X(semop, semop(w.semaphore, &(struct sembuf){.sem_op = -1}, 1))                                       \
-	X(semtimedop, semtimedop(w.semaphore, &(struct sembuf){.sem_op = -1}, 1, &w.limit))                   \
-	X(msgrcv, msgrcv(w.queue, w.buffer, 10, 0, 0))                                                        \
-	X(io_getevents, syscall(SYS_io_getevents, w.aio, 1, 1, w.buffer, NULL))                               \
-	X(io_getevents_limit, syscall(SYS_io_getevents, w.aio, 1, 1, w.buffer, &w.limit))                     \
-	X(io_pgetevents, syscall(SYS_io_pgetevents, w.aio, 1, 1, w.buffer, NULL, NULL))                       \
-	X(io_uring_enter, syscall(SYS_io_uring_enter, w.ring, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0L))         \
-	X(futex, syscall(SYS_futex, &w.futex, FUTEX_WAIT, 0, NULL))                                           \
-	X(futex_limit, syscall(SYS_futex, &w.futex, FUTEX_WAIT, 0, &w.limit))                                 \
-	X(select, select(w.pipe[0] + 1, pipe_set(), NULL, NULL, &(struct timeval){.tv_sec = 100}))            \
-	X(pselect, pselect(w.pipe[0] + 1, pipe_set(), NULL, NULL, &w.limit, (sigset_t *)w.buffer))            \
-	X(poll, poll(&(struct pollfd){w.pipe[0], POLLIN, 0}, 1, 100000))                                      \
-	X(poll_forever, poll(&(struct pollfd){w.pipe[0], POLLIN, 0}, 1, -1))                                  \
-	X(ppoll, ppoll(&(struct pollfd){w.pipe[0], POLLIN, 0}, 1, &w.limit, (sigset_t *)w.buffer))            \
-	X(nanosleep, nanosleep(&w.limit, NULL))                                                               \
-	X(nanosleep_by_syscall, syscall(SYS_nanosleep, &w.limit, NULL))                                       \
-	X(poll_by_syscall, syscall(SYS_poll, &(struct pollfd){w.pipe[0], POLLIN, 0}, 1, 100000))              \
-	X(poll_nothing, poll(NULL, 0, 100000))                                                                \
-	X(clock_nanosleep, syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &w.limit, NULL))                  \
-	X(read_pipe, read(w.pipe[0], w.buffer, 1))                                                            \
-	X(readv_pipe, readv(w.pipe[0], &(struct iovec){w.buffer, 1}, 1))                                      \
-	X(write_pipe, write(full_pipe(), w.buffer, 1))                                                        \
-	X(read_eventfd, read(eventfd(0, 0), w.buffer, 8))                                                     \
-	X(read_timerfd, read(timerfd(), w.buffer, 8))                                                         \
-	X(read_inotify, read(inotify_init1(0), w.buffer, 4096))                                               \
-	X(read_signalfd, read(signalfd(-1, (sigset_t *)w.buffer, 0), w.buffer, 128))                          \
-	X(recv, recv(w.pair[0], w.buffer, 1, 0))                                                              \
-	X(recv_limit, recv(limited(SO_RCVTIMEO), w.buffer, 1, 0))                                             \
-	X(recvmsg_limit, recvmsg(limited(SO_RCVTIMEO), &(struct msghdr){0}, 0))                               \
-	X(read_limit, read(limited(SO_RCVTIMEO), w.buffer, 1))                                                \
-	X(readv_limit, readv(limited(SO_RCVTIMEO), &(struct iovec){w.buffer, 1}, 1))                          \
-	X(recvmmsg_limit, recvmmsg(limited(SO_RCVTIMEO), &(struct mmsghdr){0}, 1, 0, NULL))                   \
-	X(accept, accept(listener(0), NULL, NULL))                                                            \
-	X(accept_limit, accept(listener(1), NULL, NULL))                                                      \
-	X(accept4_limit, accept4(listener(1), NULL, NULL, 0))                                                 \
-	X(send_limit, send(stuffed(), w.buffer, 100, 0))                                                      \
-	X(sendmsg_limit, sendmsg(stuffed(), &(struct msghdr){.msg_iov = &(struct iovec){w.buffer, 9}, .msg_iovlen = 1}, 0)) \
-	X(write_limit, write(stuffed(), w.buffer, 100))                                                       \
-	X(flock, flock(w.lock[1], LOCK_EX))                                                                   \
-	X(wait4, wait4(-1, NULL, 0, NULL))                                                                    \
-	X(sigsuspend, syscall(SYS_rt_sigsuspend, &w.mask, sizeof(w.mask)))                                                 \
-	X(pause, syscall(SYS_pause))                                                                          \
+#define CALLS(X)                                                                                             \
+	X(epoll_wait, syscall(SYS_epoll_wait, w.epoll, w.buffer, 4, -1))                                     \
+	X(epoll_wait_limit, syscall(SYS_epoll_wait, w.epoll, w.buffer, 4, 100000))                           \
+	X(epoll_pwait, syscall(SYS_epoll_pwait, w.epoll, w.buffer, 4, -1, &w.mask, sizeof(w.mask)))          \
+	X(epoll_pwait2, syscall(SYS_epoll_pwait2, w.epoll, w.buffer, 4, &w.limit, &w.mask, sizeof(w.mask)))  \
+	X(sigtimedwait,                                                                                      \
+	  syscall(SYS_rt_sigtimedwait, &(uint64_t){1u << (SIGUSR2 - 1)}, 0, &w.limit, sizeof(w.mask)))       \
+	X(sigwaitinfo, syscall(SYS_rt_sigtimedwait, &(uint64_t){1u << (SIGUSR2 - 1)}, 0, 0, sizeof(w.mask))) \
+	X(semop, semop(w.semaphore, &(struct sembuf){.sem_op = -1}, 1))                                      \
+	X(semtimedop, semtimedop(w.semaphore, &(struct sembuf){.sem_op = -1}, 1, &w.limit))                  \
+	X(msgrcv, msgrcv(w.queue, w.buffer, 10, 0, 0))                                                       \
+	X(io_getevents, syscall(SYS_io_getevents, w.aio, 1, 1, w.buffer, NULL))                              \
+	X(io_getevents_limit, syscall(SYS_io_getevents, w.aio, 1, 1, w.buffer, &w.limit))                    \
+	X(io_pgetevents, syscall(SYS_io_pgetevents, w.aio, 1, 1, w.buffer, NULL, NULL))                      \
+	X(io_uring_enter, syscall(SYS_io_uring_enter, w.ring, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0L))       \
+	X(futex, syscall(SYS_futex, &w.futex, FUTEX_WAIT, 0, NULL))                                          \
+	X(futex_limit, syscall(SYS_futex, &w.futex, FUTEX_WAIT, 0, &w.limit))                                \
+	X(select, select(w.pipe[0] + 1, pipe_set(), NULL, NULL, &(struct timeval){.tv_sec = 100}))           \
+	X(pselect, pselect(w.pipe[0] + 1, pipe_set(), NULL, NULL, &w.limit, (sigset_t *)w.buffer))           \
+	X(poll, poll(&(struct pollfd){w.pipe[0], POLLIN, 0}, 1, 100000))                                     \
+	X(poll_forever, poll(&(struct pollfd){w.pipe[0], POLLIN, 0}, 1, -1))                                 \
+	X(ppoll, ppoll(&(struct pollfd){w.pipe[0], POLLIN, 0}, 1, &w.limit, (sigset_t *)w.buffer))           \
+	X(nanosleep, nanosleep(&w.limit, NULL))                                                              \
+	X(nanosleep_by_syscall, syscall(SYS_nanosleep, &w.limit, NULL))                                      \
+	X(poll_by_syscall, syscall(SYS_poll, &(struct pollfd){w.pipe[0], POLLIN, 0}, 1, 100000))             \
+	X(poll_nothing, poll(NULL, 0, 100000))                                                               \
+	X(clock_nanosleep, syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &w.limit, NULL))                 \
+	X(read_pipe, read(w.pipe[0], w.buffer, 1))                                                           \
+	X(readv_pipe, readv(w.pipe[0], &(struct iovec){w.buffer, 1}, 1))                                     \
+	X(write_pipe, write(full_pipe(), w.buffer, 1))                                                       \
+	X(read_eventfd, read(eventfd(0, 0), w.buffer, 8))                                                    \
+	X(read_timerfd, read(timerfd(), w.buffer, 8))                                                        \
+	X(read_inotify, read(inotify_init1(0), w.buffer, 4096))                                              \
+	X(read_signalfd, read(signalfd(-1, (sigset_t *)w.buffer, 0), w.buffer, 128))                         \
+	X(recv, recv(w.pair[0], w.buffer, 1, 0))                                                             \
+	X(recv_limit, recv(limited(SO_RCVTIMEO), w.buffer, 1, 0))                                            \
+	X(recvmsg_limit, recvmsg(limited(SO_RCVTIMEO), &(struct msghdr){0}, 0))                              \
+	X(read_limit, read(limited(SO_RCVTIMEO), w.buffer, 1))                                               \
+	X(readv_limit, readv(limited(SO_RCVTIMEO), &(struct iovec){w.buffer, 1}, 1))                         \
+	X(recvmmsg_limit, recvmmsg(limited(SO_RCVTIMEO), &(struct mmsghdr){0}, 1, 0, NULL))                  \
+	X(accept, accept(listener(0), NULL, NULL))                                                           \
+	X(accept_limit, accept(listener(1), NULL, NULL))                                                     \
+	X(accept4_limit, accept4(listener(1), NULL, NULL, 0))                                                \
+	X(send_limit, send(stuffed(), w.buffer, 100, 0))                                                     \
+	X(sendmsg_limit,                                                                                     \
+	  sendmsg(stuffed(), &(struct msghdr){.msg_iov = &(struct iovec){w.buffer, 9}, .msg_iovlen = 1}, 0)) \
+	X(write_limit, write(stuffed(), w.buffer, 100))                                                      \
+	X(flock, flock(w.lock[1], LOCK_EX))                                                                  \
+	X(wait4, wait4(-1, NULL, 0, NULL))                                                                   \
+	X(sigsuspend, syscall(SYS_rt_sigsuspend, &w.mask, sizeof(w.mask)))                                   \
+	X(pause, syscall(SYS_pause))                                                                         \
 	X(splice, splice(w.pipe[0], NULL, w.pair[0], NULL, 10, 0))
 
 static fd_set *pipe_set(void)
@@ -107,7 +109,10 @@ static fd_set *pipe_set(void)
 	return &set;
 }
 
-/* A call that has written something returns how much when it is stopped; one that has not can be made again. */
+/*
+ * A call that has written something returns how much when it is stopped; one that has not can be made
+ * again.
+ */
 static int full_pipe(void)
 {
 	fcntl(w.pipe[1], F_SETFL, O_NONBLOCK);
@@ -156,10 +161,10 @@ static int stuffed(void)
 	return w.pair[0];
 }
 
-#define DEFINE(name, ...)                   \
-	static long sleep_in_##name(void)   \
-	{                                   \
-		return __VA_ARGS__;         \
+#define DEFINE(name, ...)                 \
+	static long sleep_in_##name(void) \
+	{                                 \
+		return __VA_ARGS__;       \
 	}
 CALLS(DEFINE)
 
@@ -215,10 +220,11 @@ static int visit_sleeper(pid_t pid, const char *name, long nr)
 	must(ferry_thread_get_regs(thread, &regs, &err), &err);
 	must(ferry_thread_get_regs(thread, &image, &err), &err);
 	int done = (int)must(ferry_thread_normalize(thread, FERRY_RESUME_IMAGE, &image, &err), &err);
-	check(done == FERRY_RESUMED_CALL || done == FERRY_RESUMED_EINTR, "%s: normalized with %d (rax %lld, orig_rax %lld)",
-	      name, done, regs.user.rax, regs.user.orig_rax);
-	check((long)image.user.orig_rax == -1 && (long)image.user.rax == nr, "%s: an image would go on with call %lld, not %ld",
-	      name, image.user.rax, nr);
+	check(done == FERRY_RESUMED_CALL || done == FERRY_RESUMED_EINTR,
+	      "%s: normalized with %d (rax %lld, orig_rax %lld)", name, done, regs.user.rax,
+	      regs.user.orig_rax);
+	check((long)image.user.orig_rax == -1 && (long)image.user.rax == nr,
+	      "%s: an image would go on with call %lld, not %ld", name, image.user.rax, nr);
 	must(ferry_inject_open(thread, &options, &inject, &err), &err);
 	must(ferry_inject_call(inject, thread, SYS_getpid, NULL, &r, &err), &err);
 	check(r == pid, "%s: getpid gave %lld", name, (long long)r);
@@ -265,7 +271,8 @@ static long wait_asleep(pid_t pid, const char *name)
 		long nr = sleeping_in(pid);
 		same = nr >= 0 && nr == before && outcome[0] == 1 ? same + 1 : 0;
 		before = nr;
-		check(outcome[0] == 0 || outcome[0] == 1, "%s: ended with %ld before anything was done", name, outcome[0]);
+		check(outcome[0] == 0 || outcome[0] == 1, "%s: ended with %ld before anything was done", name,
+		      outcome[0]);
 		check(clock_ns() < end, "%s: does not sleep", name);
 		sleep_us(3000);
 	}
@@ -311,6 +318,7 @@ int main(void)
 		}
 	}
 	printf("\n%zu calls, %d of them mended\n", sizeof(sleeps) / sizeof(sleeps[0]), n);
-	check(n >= 10, "the kernel fails only %d calls with EINTR: the table is out of date, or nothing slept", n);
+	check(n >= 10,
+	      "the kernel fails only %d calls with EINTR: the table is out of date, or nothing slept", n);
 	return 0;
 }

@@ -14,6 +14,12 @@ def rank(room):
     return tree.ROOMS.index(room)
 
 
+def exists(name):
+    """A header of src/, or one that the build makes from NAME.in."""
+    return (tree.SOURCE / "src" / name).exists() or (tree.SOURCE / "src" / (name + ".in")).exists() \
+        or (tree.BUILD / "src" / name).exists()
+
+
 def check_source(path, problems):
     room = path.parts[1]
     if room not in tree.ROOMS:
@@ -31,7 +37,7 @@ def check_source(path, problems):
                 problems.append(f"{path}: includes '{name}', and {room} stands above {target}")
         elif "/" not in name or target not in tree.ROOMS:
             problems.append(f"{path}: '{name}' is not named from src/ as \"room/file.h\"")
-        elif not (tree.SOURCE / "src" / name).exists():
+        elif not exists(name):
             problems.append(f"{path}: '{name}' does not exist")
         elif rank(target) > rank(room):
             problems.append(f"{path}: includes '{name}', and {room} stands above {target}")

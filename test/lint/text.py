@@ -12,8 +12,8 @@ BY_NAME = ("meson.build", "meson_options.txt", "Makefile", "run")
 LEFTOVERS = re.compile(r"\b(" + "TO" + "DO|FIX" + "ME|XX" + "X)\\b")
 MACHINE_PATHS = re.compile(r"(?<![\w./-])/(" + "wo" + r"rk/|tmp/(wt|build-)|ro" + r"ot/|ho" + r"me/\w)")
 MIRRORS = re.compile(r"https?://(deb|ftp|snapshot|security)[\w.]*\.debian\.org|https?://[\w.]*(mirror|registry)[\w.]*")
-# Columns; tables in Markdown and lists with one entry a line may be wider.
-WIDEST = {".c": 120, ".h": 120, ".py": 120, ".sh": 120}
+# Columns. For C it is clang-format that says.
+WIDEST = {".py": 120, ".sh": 120}
 BINARY = (".img", ".png", ".gz", ".bin")
 
 

@@ -31,24 +31,24 @@ struct timer {
 	bool absolute;
 	bool removed; /* leaves a gap in the identifiers */
 	int id;
-	int64_t left_ns; /* as last seen */
+	int64_t left_ns;    /* as last seen */
+	int64_t seen_at_ns; /* then, on its own clock */
 };
 
 static struct timer timers[] = {
-	{"ticking", CLOCK_MONOTONIC, SIGEV_SIGNAL, 1, 0, TICK_NS, false, false, 0, 0},
-	{"gap", CLOCK_MONOTONIC, SIGEV_SIGNAL, 2, 100, 0, false, true, 0, 0},
-	{"silent", CLOCK_MONOTONIC, SIGEV_NONE, 0, 4000, 123456789, false, false, 0, 0},
-	{"to a thread", CLOCK_BOOTTIME, SIGEV_THREAD_ID, 3, 5000, 0, false, false, 0, 0},
-	{"absolute", CLOCK_REALTIME, SIGEV_SIGNAL, 4, 6000, 500, true, false, 0, 0},
-	{"processor time", CLOCK_PROCESS_CPUTIME_ID, SIGEV_SIGNAL, 5, 7000, 0, false, false, 0, 0},
-	{"disarmed", CLOCK_MONOTONIC, SIGEV_SIGNAL, 6, 0, 0, false, false, 0, 0},
+	{"ticking", CLOCK_MONOTONIC, SIGEV_SIGNAL, 1, 0, TICK_NS, false, false, 0, 0, 0},
+	{"gap", CLOCK_MONOTONIC, SIGEV_SIGNAL, 2, 100, 0, false, true, 0, 0, 0},
+	{"silent", CLOCK_MONOTONIC, SIGEV_NONE, 0, 4000, 123456789, false, false, 0, 0, 0},
+	{"to a thread", CLOCK_BOOTTIME, SIGEV_THREAD_ID, 3, 5000, 0, false, false, 0, 0, 0},
+	{"absolute", CLOCK_REALTIME, SIGEV_SIGNAL, 4, 6000, 500, true, false, 0, 0, 0},
+	{"processor time", CLOCK_PROCESS_CPUTIME_ID, SIGEV_SIGNAL, 5, 7000, 0, false, false, 0, 0, 0},
+	{"disarmed", CLOCK_MONOTONIC, SIGEV_SIGNAL, 6, 0, 0, false, false, 0, 0, 0},
 };
 
 struct state {
 	const struct program *program;
 	char listing[TEXT_BYTES]; /* /proc/self/timers */
 	unsigned long ticks;
-	int64_t seen_at_ns;
 	volatile pid_t thread;
 };
 
@@ -59,11 +59,12 @@ static int64_t to_ns(const struct timespec *t)
 	return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
 }
 
-static int64_t now_ns(void)
+/* Between dump and restore some clocks may stand still and others not. */
+static int64_t now_ns(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return to_ns(&t);
 }
 
@@ -101,17 +102,17 @@ static void timer_make(struct timer *t, pid_t thread)
 	must(syscall(SYS_timer_settime, t->id, t->absolute ? TIMER_ABSTIME : 0, &spec, NULL));
 }
 
-static void timers_look(struct state *s)
+static void timers_look(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++) {
 		struct itimerspec now = {0};
 		syscall(SYS_timer_gettime, timers[i].id, &now);
 		timers[i].left_ns = to_ns(&now.it_value);
+		timers[i].seen_at_ns = now_ns(timers[i].clock);
 	}
-	s->seen_at_ns = now_ns();
 }
 
-static void timer_verify(struct program *p, const struct timer *t, int64_t seen_at_ns)
+static void timer_verify(struct program *p, const struct timer *t)
 {
 	struct itimerspec now = {0};
 
@@ -120,7 +121,7 @@ static void timer_verify(struct program *p, const struct timer *t, int64_t seen_
 		return;
 	}
 	expect_same(p, t->name, to_ns(&now.it_interval), t->interval_ns);
-	int64_t left = to_ns(&now.it_value), passed = now_ns() - seen_at_ns;
+	int64_t left = to_ns(&now.it_value), passed = now_ns(t->clock) - t->seen_at_ns;
 	if (!t->value_s)
 		return;
 	expect(p, left > 0 && left <= t->left_ns, "%s: %lld ns are left, %lld were", t->name, (long long)left,
@@ -138,13 +139,13 @@ static void verify(struct program *p, void *state)
 	expect(p, !strcmp(listing, s->listing), "/proc/self/timers changed");
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++)
 		if (!timers[i].removed)
-			timer_verify(p, &timers[i], s->seen_at_ns);
+			timer_verify(p, &timers[i]);
 	for (int i = 0; i < ANSWER_MS && ticks < s->ticks + 4; i++)
 		sleep_ms(1);
 	expect(p, ticks >= s->ticks + 4, "the short timer ticks no more");
 	expect_same(p, "signals with another value or code", wrong_value, 0);
 	s->ticks = ticks;
-	timers_look(s);
+	timers_look();
 }
 
 static void spoil(void *state)
@@ -184,6 +185,6 @@ int main(int argc, char **argv)
 		if (timers[i].removed)
 			must(syscall(SYS_timer_delete, timers[i].id));
 	read_listing(s.listing);
-	timers_look(&s);
+	timers_look();
 	return program_serve(&p, &ops, &s);
 }

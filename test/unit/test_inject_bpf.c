@@ -29,10 +29,10 @@ static uint32_t run(const struct sock_filter *code, size_t n)
 	return bpf_evaluate(&filter, &sample, RIP);
 }
 
-#define RUN(...)                                                             \
-	({                                                                   \
-		const struct sock_filter code_[] = {__VA_ARGS__};            \
-		run(code_, ARRAY_SIZE(code_));                               \
+#define RUN(...)                                                  \
+	({                                                        \
+		const struct sock_filter code_[] = {__VA_ARGS__}; \
+		run(code_, ARRAY_SIZE(code_));                    \
 	})
 
 static void test_loads(void **state)
@@ -54,19 +54,22 @@ static void test_loads(void **state)
 static void test_memory(void **state)
 {
 	(void)state;
-	assert_int_equal(RUN(BPF_STMT(BPF_LD | BPF_IMM, 5), BPF_STMT(BPF_ST, 15), BPF_STMT(BPF_LD | BPF_IMM, 6),
-			     BPF_STMT(BPF_LDX | BPF_W | BPF_MEM, 15), BPF_STMT(BPF_MISC | BPF_TXA, 0), RETURN_A),
+	assert_int_equal(RUN(BPF_STMT(BPF_LD | BPF_IMM, 5), BPF_STMT(BPF_ST, 15),
+			     BPF_STMT(BPF_LD | BPF_IMM, 6), BPF_STMT(BPF_LDX | BPF_W | BPF_MEM, 15),
+			     BPF_STMT(BPF_MISC | BPF_TXA, 0), RETURN_A),
 			 5);
-	assert_int_equal(RUN(BPF_STMT(BPF_LDX | BPF_IMM, 9), BPF_STMT(BPF_STX, 0), BPF_STMT(BPF_LD | BPF_MEM, 0), RETURN_A),
+	assert_int_equal(RUN(BPF_STMT(BPF_LDX | BPF_IMM, 9), BPF_STMT(BPF_STX, 0),
+			     BPF_STMT(BPF_LD | BPF_MEM, 0), RETURN_A),
 			 9);
-	assert_int_equal(RUN(BPF_STMT(BPF_LD | BPF_IMM, 4), BPF_STMT(BPF_MISC | BPF_TAX, 0), BPF_STMT(BPF_LD | BPF_IMM, 0),
-			     BPF_STMT(BPF_ALU | BPF_ADD | BPF_X, 0), RETURN_A),
+	assert_int_equal(RUN(BPF_STMT(BPF_LD | BPF_IMM, 4), BPF_STMT(BPF_MISC | BPF_TAX, 0),
+			     BPF_STMT(BPF_LD | BPF_IMM, 0), BPF_STMT(BPF_ALU | BPF_ADD | BPF_X, 0), RETURN_A),
 			 4);
 }
 
 static uint32_t alu(uint16_t op, uint32_t a, uint32_t k)
 {
-	const struct sock_filter by_constant[] = {BPF_STMT(BPF_LD | BPF_IMM, a), BPF_STMT(BPF_ALU | op | BPF_K, k), RETURN_A};
+	const struct sock_filter by_constant[] = {BPF_STMT(BPF_LD | BPF_IMM, a),
+						  BPF_STMT(BPF_ALU | op | BPF_K, k), RETURN_A};
 	const struct sock_filter by_x[] = {BPF_STMT(BPF_LD | BPF_IMM, a), BPF_STMT(BPF_LDX | BPF_IMM, k),
 					   BPF_STMT(BPF_ALU | op | BPF_X, 0), RETURN_A};
 	uint32_t r = run(by_constant, ARRAY_SIZE(by_constant));
@@ -89,12 +92,14 @@ static void test_arithmetic(void **state)
 	assert_int_equal(alu(BPF_RSH, 0x80000000, 31), 1);
 	assert_int_equal(RUN(BPF_STMT(BPF_LD | BPF_IMM, 5), BPF_STMT(BPF_ALU | BPF_NEG, 0), RETURN_A), -5u);
 	/* Dividing by zero in the index register ends a program with 0: kill the thread. */
-	assert_int_equal(RUN(BPF_STMT(BPF_LD | BPF_IMM, 5), BPF_STMT(BPF_ALU | BPF_DIV | BPF_X, 0), RETURN(7)), 0);
+	assert_int_equal(
+		RUN(BPF_STMT(BPF_LD | BPF_IMM, 5), BPF_STMT(BPF_ALU | BPF_DIV | BPF_X, 0), RETURN(7)), 0);
 }
 
 static uint32_t jump(uint16_t op, uint32_t a, uint32_t k)
 {
-	return RUN(BPF_STMT(BPF_LD | BPF_IMM, a), BPF_JUMP(BPF_JMP | op | BPF_K, k, 1, 0), RETURN(0), RETURN(1));
+	return RUN(BPF_STMT(BPF_LD | BPF_IMM, a), BPF_JUMP(BPF_JMP | op | BPF_K, k, 1, 0), RETURN(0),
+		   RETURN(1));
 }
 
 static void test_jumps(void **state)
@@ -166,7 +171,10 @@ static void test_verdicts(void **state)
 	assert_int_equal(seccomp_verdict(&strict, &sample, RIP), SECCOMP_RET_KILL_THREAD);
 }
 
-/* Programs of chance, as far as the kernel accepts them: it and the evaluator agree on the errno they answer with. */
+/*
+ * Programs of chance, as far as the kernel accepts them: it and the evaluator agree on the errno they
+ * answer with.
+ */
 static struct sock_filter chance(uint32_t *seed, unsigned left)
 {
 	static const uint16_t ops[] = {BPF_ADD, BPF_SUB, BPF_MUL, BPF_AND, BPF_OR, BPF_XOR};
@@ -186,8 +194,8 @@ static struct sock_filter chance(uint32_t *seed, unsigned left)
 	case 2: return (struct sock_filter)BPF_STMT(BPF_MISC | (source == BPF_X ? BPF_TAX : BPF_TXA), 0);
 	case 3: return (struct sock_filter)BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, k % 32);
 	case 4:
-		return (struct sock_filter)BPF_JUMP(BPF_JMP | jumps[k % 4] | source, k, (uint8_t)(k % (left - 1)),
-						    (uint8_t)(k / 3 % (left - 1)));
+		return (struct sock_filter)BPF_JUMP(BPF_JMP | jumps[k % 4] | source, k,
+						    (uint8_t)(k % (left - 1)), (uint8_t)(k / 3 % (left - 1)));
 	default: return (struct sock_filter)BPF_STMT(BPF_ALU | ops[k % 6] | source, k);
 	}
 }
@@ -200,7 +208,10 @@ static void test_against_kernel(void **state)
 	uint32_t seed = 20240229;
 
 	for (int round = 0; round < 150; round++) {
-		/* getppid answers with an errno of 1 to 256 that the program has computed; all other calls are let through. */
+		/*
+		 * getppid answers with an errno of 1 to 256 that the program has computed; all other calls
+		 * are let through.
+		 */
 		struct sock_filter code[PROGRAM + 6] = {
 			LOAD(DATA(nr)),
 			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 1, 0),
@@ -209,19 +220,25 @@ static void test_against_kernel(void **state)
 		for (unsigned i = 0; i < PROGRAM; i++)
 			code[3 + i] = chance(&seed, PROGRAM - i);
 		code[PROGRAM + 3] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xff);
-		code[PROGRAM + 4] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, SECCOMP_RET_ERRNO + 1);
+		code[PROGRAM + 4] =
+			(struct sock_filter)BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, SECCOMP_RET_ERRNO + 1);
 		code[PROGRAM + 5] = (struct sock_filter)RETURN_A;
 		struct sock_fprog program = {ARRAY_SIZE(code), code};
 		struct bpf_filter filter = {ARRAY_SIZE(code), code};
 		const struct call call = {SYS_getppid, {1, 22, 333, 4444, 55555, 666666}};
-		/* The instruction pointer is the one thing that is not known beforehand: not loaded by test programs. */
+		/*
+		 * The instruction pointer is the one thing that is not known beforehand: not loaded by test
+		 * programs.
+		 */
 		for (unsigned i = 0; i < PROGRAM; i++)
-			if (code[3 + i].code == (BPF_LD | BPF_W | BPF_ABS) && (code[3 + i].k == 8 || code[3 + i].k == 12))
+			if (code[3 + i].code == (BPF_LD | BPF_W | BPF_ABS) &&
+			    (code[3 + i].k == 8 || code[3 + i].k == 12))
 				code[3 + i].k = 16;
 		uint32_t expected = bpf_evaluate(&filter, &call, 0) & 0xffff;
 		pid_t pid = fork();
 		if (!pid) {
-			if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+			if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+			    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
 				_exit(250);
 			long r = syscall(SYS_getppid, 1, 22, 333, 4444, 55555, 666666);
 			_exit(r == -1 && errno == (int)expected ? 0 : 1);
@@ -236,8 +253,9 @@ static void test_against_kernel(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_loads),	  cmocka_unit_test(test_memory),    cmocka_unit_test(test_arithmetic),
-		cmocka_unit_test(test_jumps),	  cmocka_unit_test(test_malformed), cmocka_unit_test(test_verdicts),
+		cmocka_unit_test(test_loads),          cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_arithmetic),     cmocka_unit_test(test_jumps),
+		cmocka_unit_test(test_malformed),      cmocka_unit_test(test_verdicts),
 		cmocka_unit_test(test_against_kernel),
 	};
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The landing pad's code run in this very process, as a thread left to itself would walk through it; and the registers
- * that a restart makes.
+ * The landing pad's code run in this very process, as a thread left to itself would walk through it; and
+ * the registers that a restart makes.
  */
 #include "unit.h"
 
@@ -38,7 +38,8 @@ struct pad {
 
 static struct pad pad_new(void)
 {
-	unsigned char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *code =
+		mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	assert_ptr_not_equal(code, MAP_FAILED);
 	memcpy(code, ferry__pad, PAD_BYTES);
@@ -56,14 +57,25 @@ struct walk {
 };
 
 /*
- * Enter the pad as a redirected thread does, and come back where the pad leads: label 1 is the normal way, label 2 the one
- * after a handler. Every register that the pad loads is known to the compiler as clobbered.
+ * Enter the pad as a redirected thread does, and come back where the pad leads: label 1 is the normal way,
+ * label 2 the one after a handler. Every register that the pad loads is known to the compiler as clobbered.
  */
 static void walk_pad(struct pad *pad, struct walk *w)
 {
-	struct user_regs_struct normal = {.rax = 0x1111, .rcx = 0x2222, .rdx = 0x3333, .rsi = 0x4444, .rdi = 0x5555,
-					  .r8 = 0x6666, .r9 = 0x7777, .r10 = 0x8888, .r11 = 0x9999, .r12 = 0xaaaa,
-					  .r13 = 0xbbbb, .r14 = 0xcccc, .r15 = 0xdddd, .rbx = 0xeeee};
+	struct user_regs_struct normal = {.rax = 0x1111,
+					  .rcx = 0x2222,
+					  .rdx = 0x3333,
+					  .rsi = 0x4444,
+					  .rdi = 0x5555,
+					  .r8 = 0x6666,
+					  .r9 = 0x7777,
+					  .r10 = 0x8888,
+					  .r11 = 0x9999,
+					  .r12 = 0xaaaa,
+					  .r13 = 0xbbbb,
+					  .r14 = 0xcccc,
+					  .r15 = 0xdddd,
+					  .rbx = 0xeeee};
 	struct user_regs_struct eintr = normal;
 	uint64_t rbp, rip, eintr_rip;
 
@@ -88,9 +100,11 @@ static void walk_pad(struct pad *pad, struct walk *w)
 			 "stc\n"
 			 "jmp *%%r10\n"
 			 "7:\n"
-			 : "=a"(w->rax), "=c"(w->rcx), "=d"(w->rdx), "=b"(w->rbx), "=D"(w->by_eintr), "=S"(w->flags), "+r"(r10)
-			 : "a"(w->nr), "D"(w->args[0]), "S"(w->args[1]), "d"(w->args[2]), [data] "b"(pad->data),
-			   [r13] "i"(offsetof(struct pad_data, r13)), [rsp] "i"(offsetof(struct pad_data, rsp))
+			 : "=a"(w->rax), "=c"(w->rcx), "=d"(w->rdx), "=b"(w->rbx), "=D"(w->by_eintr),
+			   "=S"(w->flags), "+r"(r10)
+			 : "a"(w->nr), "D"(w->args[0]), "S"(w->args[1]),
+			   "d"(w->args[2]), [data] "b"(pad->data), [r13] "i"(offsetof(struct pad_data, r13)),
+			   [rsp] "i"(offsetof(struct pad_data, rsp))
 			 : "r8", "r9", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
 	assert_int_equal(w->rcx, 0x2222);
 	assert_int_equal(w->rdx, 0x3333);
@@ -108,7 +122,7 @@ static void test_call(void **state)
 	char byte = 0;
 
 	assert_int_equal(pipe(fds), 0);
-	struct walk w = {LABEL(pad, ferry__pad_call), SYS_write, {(uint64_t)fds[1], (uint64_t)"q", 1}};
+	struct walk w = {LABEL(pad, ferry__pad_call), SYS_write, {(uint64_t)fds[1], (uint64_t) "q", 1}};
 	walk_pad(&pad, &w);
 	assert_int_equal(w.rax, 0x1111);
 	assert_int_equal(w.by_eintr, 0);
@@ -200,7 +214,10 @@ static void on_signal(int signal)
 	handled++;
 }
 
-/* A handler that is due runs on the way, and then the second way is taken; an ignored signal does not count. */
+/*
+ * A handler that is due runs on the way, and then the second way is taken; an ignored signal does not
+ * count.
+ */
 static void test_due_handler(void **state)
 {
 	(void)state;
@@ -265,8 +282,9 @@ static void test_restarts(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(restarts); i++) {
-		const struct user_regs_struct regs = {
-			.rax = (uint64_t)restarts[i].rax, .orig_rax = (uint64_t)restarts[i].orig_rax, .rip = 0x1000};
+		const struct user_regs_struct regs = {.rax = (uint64_t)restarts[i].rax,
+						      .orig_rax = (uint64_t)restarts[i].orig_rax,
+						      .rip = 0x1000};
 		struct user_regs_struct folded = regs;
 		assert_int_equal(regs_restart(&regs), restarts[i].restart);
 		if (restarts[i].restart == RESTART_NONE)
@@ -307,10 +325,10 @@ static void test_registers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_layout),	     cmocka_unit_test(test_call),
-		cmocka_unit_test(test_call_undo),    cmocka_unit_test(test_unmap),
+		cmocka_unit_test(test_layout),           cmocka_unit_test(test_call),
+		cmocka_unit_test(test_call_undo),        cmocka_unit_test(test_unmap),
 		cmocka_unit_test(test_wait_and_release), cmocka_unit_test(test_due_handler),
-		cmocka_unit_test(test_restarts),     cmocka_unit_test(test_registers),
+		cmocka_unit_test(test_restarts),         cmocka_unit_test(test_registers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,11 +7,14 @@
 #include "lab.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { GENERATIONS = 2, AFTER_BYTES = 3 << 20, BIG_BYTES = 8 << 20 };
@@ -352,6 +355,45 @@ static void test_other_defaults(void **state)
 		lab_sysctl(names[i], "1");
 }
 
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		_exit(2);
+	close(fd);
+}
+
+/* Root of a user namespace has all it takes over that namespace's own network, except boundless buffers. */
+static void test_user_namespace(void **state)
+{
+	(void)state;
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		struct end a;
+		struct end b;
+		if (unshare(CLONE_NEWUSER))
+			_exit(77);
+		write_file("/proc/self/setgroups", "deny");
+		write_file("/proc/self/uid_map", "0 0 1");
+		write_file("/proc/self/gid_map", "0 0 1");
+		lab_enter();
+		for (int family = 0; family < FAMILIES; family++) {
+			pair_open((enum family)family, false, NULL, &a, &b);
+			unsent_both_ways(&a, &b);
+			pair_close(&a, &b);
+		}
+		_exit(0);
+	}
+	int status = 0;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		print_message("no user namespaces here\n");
+	else
+		assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void test_nothing_left(void **state)
 {
 	char text[256];
@@ -384,6 +426,7 @@ int main(void)
 		cmocka_unit_test(test_tiny_windows),
 		cmocka_unit_test(test_negotiated),
 		cmocka_unit_test(test_other_defaults),
+		cmocka_unit_test(test_user_namespace),
 		cmocka_unit_test(test_nothing_left),
 	};
 	return cmocka_run_group_tests_name("tcp-move", tests, setup, NULL);

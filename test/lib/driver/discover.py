@@ -18,6 +18,12 @@ def matches(name, pattern):
     return pattern in name
 
 
+def absolute(command, folder):
+    """Meson gives its own targets among the arguments relative to the build directory; a test runs elsewhere."""
+    return [str(folder / word) if "/" in word and not word.startswith("/") and (folder / word).exists() else word
+            for word in command]
+
+
 def meson_tests(build, top):
     """Tests declared with test() in a meson.build; the suite is part of the name."""
     folder = top / build.folder
@@ -28,7 +34,7 @@ def meson_tests(build, top):
         suite = entry["suite"][0].split(":", 1)[-1] if entry["suite"] else "unit"
         tests.append(Test(
             name=f"{build.prefix}{suite}/{entry['name']}",
-            command=entry["cmd"],
+            command=absolute(entry["cmd"], folder),
             timeout=max(entry["timeout"], 1) * (3 if build.environment else 1),
             environment={**dict(build.environment), **entry["env"]},
             exclusive=not entry["is_parallel"],
@@ -88,6 +94,7 @@ LINTS = [
     ("public-functions", ["test/lint/public_functions.py"], True),
     ("options", ["test/lint/options.py"], True),
     ("help", ["test/lint/help.py"], True),
+    ("generated", ["test/lint/generated.py"], True),
     ("packages", ["test/lint/packages.py"], True),
     ("tidy-changed", ["test/lint/tidy.py", "--changed"], True),
     ("tidy", ["test/lint/tidy.py"], False),

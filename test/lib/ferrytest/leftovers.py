@@ -48,8 +48,8 @@ def own_vdso():
 
 
 def vdso_bytes_used(image):
-    """What of the vdso belongs to its ELF image. Nothing executes what follows in the last page; ferry's landing pads and its
-    exit gadget lie there."""
+    """What of the vdso belongs to its ELF image. Nothing executes what follows in the last page; ferry's landing pads
+    and its exit gadget lie there."""
     offset, = struct.unpack_from("<Q", image, 0x28)
     size, count = struct.unpack_from("<HH", image, 0x3a)
     return offset + size * count

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The landing pad: machine code that is copied into a target, and that a thread walks through to the end when
- * nobody steers it any more. The numbers are those of struct pad_data in pad.h.
+ * The landing pad: machine code that is copied into a target, and that a thread walks through to the end
+ * when nobody steers it any more. The numbers are those of struct pad_data in pad.h.
  *
  * Rules, so that it is right at every instruction:
- * - no stack (a goroutine may have a few bytes left) and no store: the pad lies in memory the task cannot write;
+ * - no stack (a goroutine may have a few bytes left) and no store: the pad lies in memory the task cannot
+ *   write;
  * - no flag changes, thus jrcxz instead of compare: flags need no place to be restored from;
  * - no floating point;
  * - what it does twice does no harm, and what it does on a failed call (close or munmap of an errno) fails.

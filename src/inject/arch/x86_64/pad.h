@@ -24,7 +24,8 @@ struct pad_head {
 struct pad_data {
 	uint64_t mask;
 	uint64_t zero[2];
-	uint64_t result_nr;  /* call that gives back the result of the call at ferry__pad_call_undo; 0 = none */
+	uint64_t
+		result_nr; /* call that gives back the result of the call at ferry__pad_call_undo; 0 = none */
 	uint64_t result_arg; /* its second argument */
 	struct {
 		uint64_t bytes, address;

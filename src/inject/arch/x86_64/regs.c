@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns reading and writing the registers, signal mask and pending signals of a stopped thread. Kernel interface:
- * ptrace(2) PTRACE_GETREGSET and SETREGSET (Linux 2.6.34), PTRACE_GETSIGMASK (3.11), PTRACE_PEEKSIGINFO (3.10).
+ * Owns reading and writing the registers, signal mask and pending signals of a stopped thread. Kernel
+ * interface: ptrace(2) PTRACE_GETREGSET and SETREGSET (Linux 2.6.34), PTRACE_GETSIGMASK (3.11),
+ * PTRACE_PEEKSIGINFO (3.10).
  *
  * Not handled: threads in 32-bit code, also those of a 64-bit process; they are refused.
  */
@@ -32,12 +33,14 @@ int regs_get(struct ferry_thread *t, struct user_regs_struct *ret, struct ferry_
 	if (r < 0)
 		return thread_failed(t, r, "reading registers", err);
 	if (io.iov_len != sizeof(regs) || regs.cs != USER_CS_64)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP, "task %d runs 32-bit code", t->tid);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP, "task %d runs 32-bit code",
+				 t->tid);
 	*ret = regs;
 	return 0;
 }
 
-int regs_set(struct ferry_thread *t, const struct user_regs_struct *regs, const char *effect, struct ferry_error *err)
+int regs_set(struct ferry_thread *t, const struct user_regs_struct *regs, const char *effect,
+	     struct ferry_error *err)
 {
 	struct user_regs_struct copy = *regs;
 	struct iovec io = {&copy, sizeof(copy)};
@@ -112,7 +115,8 @@ void ferry_regs_release(struct ferry_regs *regs)
 	*regs = (struct ferry_regs){.size = regs->size};
 }
 
-static int xstate_get(struct ferry_thread *t, uint8_t **ret_xstate, uint32_t *ret_bytes, struct ferry_error *err)
+static int xstate_get(struct ferry_thread *t, uint8_t **ret_xstate, uint32_t *ret_bytes,
+		      struct ferry_error *err)
 {
 	uint8_t area[XSTATE_MAX];
 	struct iovec io = {area, sizeof(area)};
@@ -195,8 +199,8 @@ int ferry_thread_set_sigmask(struct ferry_thread *t, uint64_t mask, struct ferry
 	return mask_set(t, mask, "set-mask", err);
 }
 
-int ferry_thread_peek_signals(struct ferry_thread *t, int shared, uint32_t first, siginfo_t *infos, uint32_t n,
-			      struct ferry_error *err)
+int ferry_thread_peek_signals(struct ferry_thread *t, int shared, uint32_t first, siginfo_t *infos,
+			      uint32_t n, struct ferry_error *err)
 {
 	struct __ptrace_peeksiginfo_args args = {
 		.off = first,

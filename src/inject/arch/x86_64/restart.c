@@ -2,18 +2,21 @@
 /*
  * Owns what a stop does to a system call and to a restartable sequence, and how it is undone.
  *
- * A stop wakes a sleeping call. Most calls then leave a number between -512 and -516 in rax, and the kernel makes the
- * call again on its way back to user mode, or turns it to EINTR when a signal handler runs first. Some return a plain EINTR,
- * which an application must not see: nothing happened to it. They are in eintr.def.
+ * A stop wakes a sleeping call. Most calls then leave a number between -512 and -516 in rax, and the kernel
+ * makes the call again on its way back to user mode, or turns it to EINTR when a signal handler runs first.
+ * Some return a plain EINTR, which an application must not see: nothing happened to it. They are in
+ * eintr.def.
  *
- * Such a call is made again from its beginning: a relative time limit that is not kept by the kernel (epoll_wait,
- * sigtimedwait, semtimedop, io_getevents, SO_RCVTIMEO) counts anew.
+ * Such a call is made again from its beginning: a relative time limit that is not kept by the kernel
+ * (epoll_wait, sigtimedwait, semtimedop, io_getevents, SO_RCVTIMEO) counts anew.
  *
- * A call that the kernel has made again by restart_syscall has lost its number. For an image, where restart_syscall means
- * nothing, it is found in the code before the system call instruction, or told from the arguments.
+ * A call that the kernel has made again by restart_syscall has lost its number. For an image, where
+ * restart_syscall means nothing, it is found in the code before the system call instruction, or told from
+ * the arguments.
  *
- * rseq: a thread that is sent elsewhere inside a critical section is no longer seen in it by the kernel, so it has to go
- * on at the abort handler. Kernel interface: PTRACE_GET_RSEQ_CONFIGURATION (Linux 5.13), rseq(2), kernel/rseq.c.
+ * rseq: a thread that is sent elsewhere inside a critical section is no longer seen in it by the kernel, so
+ * it has to go on at the abort handler. Kernel interface: PTRACE_GET_RSEQ_CONFIGURATION (Linux 5.13),
+ * rseq(2), kernel/rseq.c.
  */
 #include <ferry/inject.h>
 
@@ -132,6 +135,17 @@ int regs_mend(struct ferry_thread *t, struct ferry_error *err)
 	r = handler_is_due(t, err);
 	if (r)
 		return MIN(r, 0);
+	/*
+	 * A call with a signal mask of its own (epoll_pwait) has left it in force until the kernel's signal
+	 * code has run. Setting the outer mask ends that: a signal that only the call may take waits for
+	 * the call.
+	 */
+	uint64_t mask;
+	r = mask_get(t, &mask, err);
+	if (r >= 0)
+		r = mask_set(t, mask, "mend-mask", err);
+	if (r < 0)
+		return r;
 	regs_fold(&regs, FERRY_RESUME_IN_PLACE, false);
 	r = regs_set(t, &regs, "mend", err);
 	t->mended = r >= 0;
@@ -169,7 +183,8 @@ void regs_fold(struct user_regs_struct *regs, enum ferry_resume_use use, bool co
 	if (!block)
 		regs->rax = regs->orig_rax;
 	else
-		regs->rax = compat_call ? 0 : SYS_restart_syscall; /* 0 is the 32-bit table's restart_syscall */
+		regs->rax =
+			compat_call ? 0 : SYS_restart_syscall; /* 0 is the 32-bit table's restart_syscall */
 	regs->orig_rax = ~0ull;
 }
 
@@ -234,7 +249,8 @@ static bool is_timespec(struct ferry_thread *t, uint64_t address)
 {
 	uint64_t words[2];
 
-	return is_pointer(address) && !peek_words(t, address, words, 2) && (int64_t)words[0] >= 0 && words[1] < 1000000000;
+	return is_pointer(address) && !peek_words(t, address, words, 2) && (int64_t)words[0] >= 0 &&
+	       words[1] < 1000000000;
 }
 
 /* From the arguments, which a restart leaves alone. */
@@ -243,7 +259,8 @@ static long number_from_arguments(struct ferry_thread *t, const struct user_regs
 	uint64_t futex_op = regs->rsi & ~(uint64_t)(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
 
 	if (!is_pointer(regs->rdi))
-		return regs->rsi <= TIMER_ABSTIME && is_timespec(t, regs->rdx) ? SYS_clock_nanosleep : SYS_poll;
+		return regs->rsi <= TIMER_ABSTIME && is_timespec(t, regs->rdx) ? SYS_clock_nanosleep
+									       : SYS_poll;
 	if ((futex_op == FUTEX_WAIT || futex_op == FUTEX_WAIT_BITSET) && is_timespec(t, regs->r10))
 		return SYS_futex;
 	if ((!regs->rsi || is_pointer(regs->rsi)) && is_timespec(t, regs->rdi))
@@ -260,7 +277,8 @@ static void find_number(struct ferry_thread *t, struct user_regs_struct *regs)
 
 /* --------------------------------------------------------------------- rseq */
 
-int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint64_t *ret_area, struct ferry_error *err)
+int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint64_t *ret_area,
+		    struct ferry_error *err)
 {
 	struct rseq_configuration rseq;
 	uint64_t section = 0, signature = 0;
@@ -272,13 +290,17 @@ int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint6
 		return thread_failed(t, r, "reading the rseq configuration", err);
 	if (r <= 0 || !rseq.address)
 		return 0;
-	/* What cannot be read, or has another signature, makes the kernel kill the task by itself; nothing is made up here. */
+	/*
+	 * What cannot be read, or has another signature, makes the kernel kill the task by itself; nothing
+	 * is made up here.
+	 */
 	if (peek_words(t, rseq.address + offsetof(struct rseq, rseq_cs), &section, 1) < 0 || !section ||
 	    peek_words(t, section, (uint64_t *)&cs, sizeof(cs) / 8) < 0)
 		return 0;
 	if (regs->rip - cs.start_ip >= cs.post_commit_offset || cs.version)
 		return 0;
-	if (peek_words(t, cs.abort_ip - sizeof(uint32_t), &signature, 1) < 0 || (uint32_t)signature != rseq.signature)
+	if (peek_words(t, cs.abort_ip - sizeof(uint32_t), &signature, 1) < 0 ||
+	    (uint32_t)signature != rseq.signature)
 		return 0;
 	regs->rip = cs.abort_ip;
 	*ret_area = rseq.address;

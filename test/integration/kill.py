@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""SIGKILL to ferry, at each of its effects on the outside and at random instants. A killed dump leaves the target running as
+if nothing had happened; a killed restore leaves nothing, or everything running."""
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+from ferrytest import Ferry, main, test
+from ferrytest.cases import CASES, start
+from ferrytest.leftovers import Leftovers
+from ferrytest.process import is_alive
+
+IMAGES = pathlib.Path("images")
+EFFECTS = pathlib.Path("effects")
+CHECK_KILLS = 25   # of one program, in make check
+SOAK_KILLS = 200   # random ones of one program, in make soak
+SEED = 20261121    # the same instants in every run
+
+DUMPED = [case for case in CASES if case.name in (
+    "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "unix-socket")]
+
+
+def effects_of(*words):
+    """Run ferry once and count its effects."""
+    EFFECTS.unlink(missing_ok=True)
+    done = Ferry().run(*words, environment={"FERRY_EFFECT_LOG": str(EFFECTS)})
+    assert done.returncode == 0, done.stderr
+    return [line.split(" ", 3) for line in EFFECTS.read_text().splitlines()]
+
+
+def clear_images():
+    """No image, and no lock of an image that is not there."""
+    shutil.rmtree(IMAGES, ignore_errors=True)
+
+
+def dump_words(program, case):
+    """The dump that is killed again and again; the program runs on."""
+    words = ["dump", "-t", program.pid, "-D", IMAGES, "-R"]
+    return words + ["--tcp-established"] * bool(case.options.get("tcp_established"))
+
+
+def target_is_well(program, watch, what):
+    """Nothing of the killed ferry is left but files of an image that never became one, and every role of the program
+    proves its state."""
+    allowed = [IMAGES.absolute(), pathlib.Path("kept").absolute(), EFFECTS.absolute(), program.folder]
+    deadline = time.monotonic() + 20
+    while watch.problems(program.pid, allowed) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    found = watch.problems(program.pid, allowed)
+    assert not found, f"{what}: {found}"
+    program.verify()
+
+
+def pick(n, wanted):
+    """Numbers 1..n, all or evenly spread."""
+    return range(1, n + 1) if wanted is None or n <= wanted else sorted({1 + i * (n - 1) // (wanted - 1) for i in range(wanted)})
+
+
+def kill_dump_at(case, wanted):
+    """At so many of its effects, ferry alone and its whole process group in turn."""
+    program, partner = start(case)
+    watch = Leftovers(program.pid)
+    clear_images()
+    effects = effects_of(*dump_words(program, case))
+    assert len(effects) > 10, effects
+    stages = set()
+    for number in pick(len(effects), wanted):
+        clear_images()
+        victim = "group" if number % 2 else "self"
+        done = subprocess.run(["setsid", "-w", Ferry().path, *map(str, dump_words(program, case))], check=False,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "FERRY_KILL_AT": str(number), "FERRY_KILL_VICTIM": victim})
+        if done.returncode:
+            stages.add(effects[number - 1][2])
+        target_is_well(program, watch, f"killed ({victim}) at effect {number} of {len(effects)}, {effects[number - 1][2:]}")
+    assert "freeze" in stages, f"no kill hit a frozen target: {stages}"
+    if partner:
+        partner.finish()
+    program.quit()
+
+
+def kill_dump_random(case, count):
+    """At instants drawn over the length of a dump; the victim is ferry, its group, or a random one of its processes."""
+    program, partner = start(case)
+    watch = Leftovers(program.pid)
+    clear_images()
+    before = time.monotonic()
+    effects_of(*dump_words(program, case))
+    length = time.monotonic() - before
+    draw = random.Random(SEED)
+    for i in range(count):
+        clear_images()
+        with subprocess.Popen([Ferry().path, *map(str, dump_words(program, case))], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as ferry:
+            time.sleep(draw.uniform(0, length))
+            victims = [int(line) for line in subprocess.run(
+                ["pgrep", "-f", f"^{Ferry().path} dump"], check=False, capture_output=True, text=True).stdout.split()]
+            try:
+                if i % 3 == 0:
+                    os.killpg(ferry.pid, signal.SIGKILL)
+                else:
+                    os.kill(draw.choice(victims) if victims and i % 3 == 1 else ferry.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        target_is_well(program, watch, f"random kill {i}")
+    if partner:
+        partner.finish()
+    program.quit()
+
+
+def kill_restore_at(case):
+    """At each effect: before the commit nothing exists and the image is as good as new; after it everything runs."""
+    program, partner = start(case)
+    watch = Leftovers(program.pid)
+    tcp = ["--tcp-established"] * bool(case.options.get("tcp_established"))
+    clear_images()
+    Ferry().dump(program.pid, IMAGES, **case.options)
+    program.reap()
+    kept = pathlib.Path("kept")
+    shutil.copytree(IMAGES, kept)
+    number, ran = 0, False
+    while not ran:
+        number += 1
+        clear_images()
+        shutil.copytree(kept, IMAGES)
+        subprocess.run(["setsid", "-w", Ferry().path, "restore", "-D", str(IMAGES), "-d", *tcp], check=False,
+                       stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+                       env={**os.environ, "FERRY_KILL_AT": str(number), "FERRY_KILL_VICTIM": ("self", "group")[number % 2]})
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and is_alive(program.pid) and not (IMAGES / "ferry-restored").exists():
+            time.sleep(0.02)
+        ran = is_alive(program.pid)
+        assert ran == (IMAGES / "ferry-restored").exists(), f"kill {number}: runs {ran}, but the image says otherwise"
+        assert number < 100000
+    assert number > 3, "the first kills hit nothing"
+    target_is_well(program, watch, f"restore killed at effect {number}")
+    if partner:
+        partner.finish()
+    program.quit()
+
+
+def register(case):
+    """Three tests for each program."""
+    test(name=f"dump.{case.name}", timeout=300)(lambda: kill_dump_at(case, CHECK_KILLS))
+    test(name=f"restore.{case.name}", timeout=300)(lambda: kill_restore_at(case))
+    test(name=f"dump-all.{case.name}", timeout=3600, tier="soak")(lambda: kill_dump_at(case, None))
+    test(name=f"dump-random.{case.name}", timeout=3600, tier="soak")(lambda: kill_dump_random(case, SOAK_KILLS))
+
+
+if os.environ.get("FERRY"):
+    for line in DUMPED:
+        register(line)
+
+if __name__ == "__main__":
+    main()
