@@ -491,7 +491,8 @@ static void payload_of_one_length(void **state)
 		{IMAGE_IPCNS_SHM,
 		 "{\"magic\": \"IPCNS_SHM\", \"entries\": [{\"desc\": {\"key\": 1, \"uid\": 0, \"gid\": 0, "
 		 "\"cuid\": 0, \"cgid\": 0, \"mode\": 0, \"id\": 0}, \"size\": 5, \"extra\": \"YWJjZGU=\\n\"}, "
-		 "{\"desc\": {\"key\": 1, \"uid\": 0, \"gid\": 0, \"cuid\": 0, \"cgid\": 0, \"mode\": 0, \"id\": 0}, \"size\": 5, "
+		 "{\"desc\": {\"key\": 1, \"uid\": 0, \"gid\": 0, \"cuid\": 0, \"cgid\": 0, \"mode\": 0, "
+		 "\"id\": 0}, \"size\": 5, "
 		 "\"in_pagemaps\": true, \"extra\": \"\"}]}\n"},
 		{IMAGE_BPFMAP_DATA,
 		 "{\"magic\": \"BPFMAP_DATA\", \"entries\": [{\"map_id\": 1, \"keys_bytes\": 4, "
