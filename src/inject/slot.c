@@ -83,7 +83,6 @@ int slot_erase(struct ferry_inject *inject, int slot, struct ferry_error *err)
 static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program)
 {
 	char text[256];
-	unsigned long long stack, program;
 	_cleanup_close_ int fd = fd_openf(O_RDONLY, "/proc/%d/syscall", tid);
 	if (fd < 0)
 		return fd;
@@ -92,15 +91,15 @@ static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program
 		return n ? -errno : -ESRCH;
 	text[n] = '\0';
 	/* "NUMBER ARGUMENTS... STACK PROGRAM" or "-1 STACK PROGRAM" or "running" */
-	char *space = strrchr(text, ' ');
-	if (!space || space == text)
+	char *program = strrchr(text, ' ');
+	if (!program || program == text)
 		return -EAGAIN;
-	while (space > text && space[-1] != ' ')
-		space--;
-	if (sscanf(space, "%llx %llx", &stack, &program) != 2)
+	*program++ = '\0';
+	char *stack = strrchr(text, ' ');
+	if (!stack)
 		return -EAGAIN;
-	*ret_stack = stack;
-	*ret_program = program;
+	*ret_stack = strtoull(stack, NULL, 16);
+	*ret_program = strtoull(program, NULL, 16);
 	return 0;
 }
 

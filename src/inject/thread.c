@@ -32,8 +32,6 @@
 #include "base/log.h"
 #include "inject/internal.h"
 
-#define OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC)
-
 /* Looks with a yield between them, before the polls begin to sleep. */
 #define YIELDS 200
 #define SLEEP_MAX_NS 1000000
@@ -128,26 +126,26 @@ static int seize_refused(pid_t tid, int code, struct ferry_error *err)
 int ferry_thread_seize(pid_t tid, const struct ferry_inject_options *opts, struct ferry_thread **ret_thread,
 		       struct ferry_error *err)
 {
-	_cleanup_free_ struct ferry_thread *t = calloc(1, sizeof(*t));
+	struct ferry_inject_options copy;
 
-	if (!t)
-		return error_memory(err);
-	int r = inject_options_copy(&t->opts, opts, err);
-	if (r < 0)
-		return r;
-	t->tid = tid;
-	t->slot = -1;
-	t->seccomp_mode = -1;
-	r = inject_fault(&t->opts, "seize", err);
+	int r = inject_options_copy(&copy, opts, err);
+	if (r >= 0)
+		r = inject_fault(&copy, "seize", err);
 	if (r < 0)
 		return r;
 	if (tid <= 0)
 		return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "there is no task %d", tid);
+	struct ferry_thread *t = calloc(1, sizeof(*t));
+	if (!t)
+		return error_memory(err);
+	*t = (struct ferry_thread){.tid = tid, .opts = copy, .slot = -1, .seccomp_mode = -1};
 	inject_effect(&t->opts, "seize");
-	r = (int)thread_ptrace(t, PTRACE_SEIZE, 0, OPTIONS);
-	if (r < 0)
+	r = (int)thread_ptrace(t, PTRACE_SEIZE, 0, INJECT_PTRACE_OPTIONS);
+	if (r < 0) {
+		free(t);
 		return seize_refused(tid, -r, err);
-	*ret_thread = take_ptr(t);
+	}
+	*ret_thread = t;
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -121,7 +122,7 @@ static void test_call(void **state)
 	int fds[2];
 	char byte = 0;
 
-	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
 	struct walk w = {LABEL(pad, ferry__pad_call), SYS_write, {(uint64_t)fds[1], (uint64_t) "q", 1}};
 	walk_pad(&pad, &w);
 	assert_int_equal(w.rax, 0x1111);

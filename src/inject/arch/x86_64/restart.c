@@ -247,7 +247,7 @@ static bool is_pointer(uint64_t value)
 
 static bool is_timespec(struct ferry_thread *t, uint64_t address)
 {
-	uint64_t words[2];
+	uint64_t words[2] = {0};
 
 	return is_pointer(address) && !peek_words(t, address, words, 2) && (int64_t)words[0] >= 0 &&
 	       words[1] < 1000000000;
