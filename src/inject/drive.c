@@ -185,9 +185,12 @@ int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *er
 }
 
 /* Refuse or prepare a call that the thread's filters do not let pass. */
-static int call_permit(struct ferry_inject *inject, struct ferry_thread *t, const struct call *call,
+static int call_permit(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
 		       struct ferry_error *err)
 {
+	if (aim->label != ferry__pad_call && aim->label != ferry__pad_call_undo)
+		return 0;
+	const struct call *call = &aim->call;
 	uint32_t verdict = seccomp_verdict(&t->seccomp, call, inject->place.address);
 	enum seccomp_class class = seccomp_classify(verdict);
 
@@ -261,7 +264,7 @@ static int aim_first(struct ferry_inject *inject, struct ferry_thread *t, const 
 	int r = slot_prepare(inject, t, &rseq, err);
 	if (r < 0)
 		return r;
-	r = call_permit(inject, t, &aim->call, err);
+	r = call_permit(inject, t, aim, err);
 	if (r < 0) {
 		inject_forget(inject, t);
 		return r;
@@ -295,7 +298,7 @@ int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, const struct
 	if (t->home != inject)
 		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY,
 				 "task %d is injected into by another handle", t->tid);
-	r = call_permit(inject, t, &aim->call, err);
+	r = call_permit(inject, t, aim, err);
 	if (r < 0)
 		return r;
 	struct inject_slot *slot = &inject->slots[t->slot];
@@ -365,15 +368,17 @@ static int syscall_info(struct ferry_thread *t, struct syscall_stop *ret, struct
 /* It does not come back: try to get it out of a call that can be interrupted. */
 static void step_timed_out(struct ferry_thread *t)
 {
+	struct syscall_stop stop;
 	int code = 0;
 
+	t->at_entry = false;
 	t->stop = FERRY_STOP_NONE;
 	inject_effect(&t->opts, "interrupt");
 	if (thread_ptrace(t, PTRACE_INTERRUPT, 0, 0) < 0 || thread_await(t, 1000, &code, NULL) < 0)
 		return;
 	t->stop = FERRY_STOP_SYSCALL;
-	t->at_entry = false;
 	t->in_syscall_stop = true;
+	t->at_entry = code == (SIGTRAP | 0x80) && !syscall_info(t, &stop, NULL) && stop.entry;
 }
 
 int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_error *err)
@@ -406,9 +411,12 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 				return suspend_seccomp(t, suspended, err);
 			continue;
 		}
-		if (code >> 8 == PTRACE_EVENT_EXEC)
+		if (code >> 8 == PTRACE_EVENT_EXEC) {
+			t->stop = FERRY_STOP_EXEC;
+			inject_forget(t->home, t);
 			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE,
 					 "task %d has executed another program", t->tid);
+		}
 		if (code >> 8)
 			continue;
 		signal = step_signal(t, code & 0x7f, err);

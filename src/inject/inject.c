@@ -68,13 +68,23 @@ int ferry_inject_open(struct ferry_thread *t, const struct ferry_inject_options 
 	return 0;
 }
 
+/*
+ * Nobody steers the thread any more: it goes home through its pad, which knows about mended calls by
+ * itself.
+ */
+static void inject_abandon(struct ferry_thread *t)
+{
+	t->home = NULL;
+	t->mended = false;
+}
+
 void ferry_inject_close(struct ferry_inject *inject)
 {
 	if (!inject)
 		return;
 	for (int i = 0; i < INJECT_SLOTS; i++)
 		if (inject->slots[i].thread)
-			inject->slots[i].thread->home = NULL;
+			inject_abandon(inject->slots[i].thread);
 	if (inject->mem_fd >= 0)
 		close(inject->mem_fd);
 	free(inject);
@@ -158,12 +168,16 @@ int ferry_inject_call_fd(struct ferry_inject *inject, struct ferry_thread *t, lo
 
 static int cure_state(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
 {
+	static const struct call nothing;
 	struct syscall_stop stop;
 	int r = 0;
 
-	/* Registers set before a call would be those of the call. */
-	if (t->at_entry)
+	/* Off memory that may go, and past a call that it is about to make: that one is not made. */
+	if (t->at_entry || t->in_blob)
+		r = stand_at(inject, t, ferry__pad_tail, &nothing, "leave-blob", err);
+	if (r >= 0 && t->at_entry)
 		r = inject_step(t, &stop, err);
+	t->in_blob = false;
 	if (r >= 0)
 		r = inject_drop_memory(inject, t, err);
 	if (r < 0)

@@ -49,6 +49,7 @@ struct ferry_thread {
 	int exit_status;       /* wait(2) format */
 	bool in_syscall_stop;  /* of our own PTRACE_SYSCALL; .stop is then older */
 	bool at_entry;         /* namely before the call */
+	bool in_blob;          /* a function was started and has not returned yet */
 	bool mended;           /* the call it stands before returned a spurious EINTR */
 	bool trap_pending;     /* PTRACE_INTERRUPT was sent and its stop not taken yet */
 	bool listening;        /* group stop with PTRACE_LISTEN */

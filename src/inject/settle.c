@@ -74,9 +74,11 @@ static int settle_frames(struct ferry_inject *inject, struct ferry_thread *t, st
 
 	for (int i = 0; i < INJECT_SLOTS; i++) {
 		struct inject_slot *slot = &inject->slots[i];
-		if (!slot->dirty || slot->dirty_tid != t->tid || slot->thread)
+		if (!slot->dirty || slot->thread || (slot->dirty_tid && slot->dirty_tid != t->tid))
 			continue;
 		if (!slot_awaits(inject, i, regs->rsp, regs->rip)) {
+			if (!slot->dirty_tid)
+				continue;
 			r = slot_erase(inject, i, err);
 			if (r < 0)
 				return r;

@@ -13,9 +13,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -135,6 +137,14 @@ bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t
 	return n && memory_refers(inject, stack, n, slot);
 }
 
+/* Whose the slot was: 0 when it came along by fork, from a task with memory of its own. */
+static pid_t slot_owner(const struct ferry_inject *inject, const struct pad_head *head)
+{
+	pid_t tid = (pid_t)head->tid;
+
+	return syscall(SYS_kcmp, inject->tid, tid, KCMP_VM, 0, 0) > 0 ? 0 : tid;
+}
+
 int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 {
 	unsigned char bytes[PAD_BYTES];
@@ -149,7 +159,7 @@ int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 		memcpy(&head, bytes, sizeof(head));
 		for (size_t j = 0; !slot->dirty && j < sizeof(bytes); j++)
 			slot->dirty = bytes[j];
-		slot->dirty_tid = head.magic == PAD_MAGIC ? (pid_t)head.tid : 0;
+		slot->dirty_tid = head.magic == PAD_MAGIC ? slot_owner(inject, &head) : 0;
 		if (!memcmp(bytes + sizeof(head), ferry__pad + sizeof(head), PAD_CODE_BYTES - sizeof(head)))
 			memcpy(&slot->dirty_rsp, bytes + PAD_CODE_BYTES + offsetof(struct pad_data, rsp), 8);
 	}
@@ -170,12 +180,12 @@ static bool slot_in_use(struct ferry_inject *inject, int slot)
 		if (fd_pread_all(inject->mem_fd, &head, sizeof(head), slot_address(inject, slot)) < 0)
 			return true;
 		s->dirty = head.magic == PAD_MAGIC;
-		s->dirty_tid = (pid_t)head.tid;
+		s->dirty_tid = s->dirty ? slot_owner(inject, &head) : 0;
 		s->dirty_rsp = 0;
 	}
 	/*
-	 * Left by another version with slots elsewhere: whose it was cannot be known. Its pads ended long
-	 * ago.
+	 * Left by another version with slots elsewhere, or before a fork: whose it is cannot be known.
+	 * Threads that were settled do not come back to it.
 	 */
 	if (!s->dirty || !s->dirty_tid)
 		return false;

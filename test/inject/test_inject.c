@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -284,6 +285,15 @@ static void test_three_away(void)
 	target_stop(&t);
 }
 
+static struct ferry_thread *thread_named(struct target *t, struct ferry_thread **threads, int n,
+					 const char *name)
+{
+	for (int i = 0; i < n; i++)
+		if (ferry_thread_tid(threads[i]) == target_thread(t, name)->tid)
+			return threads[i];
+	fail("no thread %s", name);
+}
+
 /* Closing before releasing is a mistake that heals: threads go home through the pad. */
 static void test_close_first(void)
 {
@@ -296,8 +306,11 @@ static void test_close_first(void)
 	int n = scenario_seize(&t, &s, threads);
 	fresh();
 	struct ferry_inject *inject = open_at(threads[0], NULL);
-	MUST(ferry_inject_map(inject, threads[0], 100000, &address, &error));
-	check(call(inject, threads[1], SYS_gettid) == ferry_thread_tid(threads[1]), "gettid");
+	/* One whose call is made again by ferry, and one whose call the kernel restarts. */
+	struct ferry_thread *epoll = thread_named(&t, threads, n, "epoll_wait");
+	struct ferry_thread *sleeper = thread_named(&t, threads, n, "nanosleep");
+	MUST(ferry_inject_map(inject, epoll, 100000, &address, &error));
+	check(call(inject, sleeper, SYS_gettid) == ferry_thread_tid(sleeper), "gettid");
 	ferry_inject_close(inject);
 	for (int i = 0; i < n; i++)
 		MUST(ferry_thread_release(threads[i], &error));
@@ -637,6 +650,94 @@ static void test_shared_memory(void)
 	reap(pid);
 }
 
+/* Memory between a test and its child. */
+static volatile int *flag;
+
+static void *execute_later(void *unused)
+{
+	(void)unused;
+	while (!*flag)
+		sleep_us(500);
+	execl("/bin/sleep", "sleep", "100", NULL);
+	return NULL;
+}
+
+static void have_executor(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, execute_later, NULL);
+	wait_for_ever();
+}
+
+static void flag_new(void)
+{
+	flag = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(flag != MAP_FAILED, "mmap");
+}
+
+/*
+ * Another thread executes a program while this one is away: the new program gets none of the old registers.
+ */
+static void test_exec_elsewhere(void)
+{
+	uint64_t address;
+	char word[32];
+
+	flag_new();
+	pid_t pid = spawn(have_executor);
+	struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *inject = open_at(thread, NULL);
+	MUST(ferry_inject_map(inject, thread, 4096, &address, &error));
+	*flag = 1;
+	sleep_us(100000);
+	refused(ferry_inject_call(inject, thread, SYS_getpid, NULL, NULL, &error), TARGET_CHANGED);
+	fresh();
+	MUST(ferry_thread_release(thread, &error));
+	ferry_inject_close(inject);
+	check_state(pid, 'S', "executed");
+	status_word(pid, "Name:", word);
+	check(!strcmp(word, "sleep"), "the program is %s", word);
+	reap(pid);
+}
+
+static void fork_when_told(void)
+{
+	while (!*flag)
+		sleep_us(500);
+	if (!fork())
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	wait_for_ever();
+}
+
+/* What a dead tracer left is inherited by a child: it is nobody's there. */
+static void test_forked_leftover(void)
+{
+	flag_new();
+	pid_t pid = spawn(fork_when_told);
+	pid_t tracer = fork();
+	if (!tracer) {
+		harness_disown();
+		struct ferry_thread *thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+		call(open_at(thread, NULL), thread, SYS_getpid);
+		kill(getpid(), SIGKILL);
+	}
+	waitpid(tracer, NULL, 0);
+	*flag = 1;
+	sleep_us(50000);
+	pid_t child = child_of(pid);
+	struct ferry_thread *thread = seize_stopped(child, NULL, FERRY_STOP_EVENT);
+	struct ferry_inject *inject = open_at(thread, NULL);
+	uint64_t start = clock_ns();
+	check(call(inject, thread, SYS_getpid) == child, "getpid");
+	check(clock_ns() - start < 900000000, "the child's pad was thought to be in use");
+	MUST(ferry_thread_release(thread, &error));
+	ferry_inject_close(inject);
+	check_state(child, 'S', "the child");
+	kill(child, SIGKILL);
+	reap(pid);
+}
+
 static volatile unsigned char *dispatch_selector;
 
 static void dispatch_calls(void)
@@ -727,6 +828,8 @@ static const struct test tests[] = {
 	{"shared-memory", test_shared_memory},
 	{"user-dispatch", test_user_dispatch},
 	{"moved-vdso", test_moved_vdso},
+	{"exec-elsewhere", test_exec_elsewhere},
+	{"forked-leftover", test_forked_leftover},
 };
 
 int main(int argc, char **argv)

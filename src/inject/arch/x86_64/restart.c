@@ -128,7 +128,9 @@ static int handler_is_due(struct ferry_thread *t, struct ferry_error *err)
 int regs_mend(struct ferry_thread *t, struct ferry_error *err)
 {
 	struct user_regs_struct regs;
+	uint64_t mask;
 
+	t->mended = false;
 	int r = regs_get(t, &regs, err);
 	if (r < 0 || !eintr_listed(&regs))
 		return r;
@@ -140,7 +142,6 @@ int regs_mend(struct ferry_thread *t, struct ferry_error *err)
 	 * code has run. Setting the outer mask ends that: a signal that only the call may take waits for
 	 * the call.
 	 */
-	uint64_t mask;
 	r = mask_get(t, &mask, err);
 	if (r >= 0)
 		r = mask_set(t, mask, "mend-mask", err);
