@@ -165,6 +165,12 @@ enum restart { RESTART_NONE, RESTART_AGAIN, RESTART_BLOCK, RESTART_NO_HANDLER };
 enum restart regs_restart(const struct user_regs_struct *regs);
 
 /*
+ * Whether these registers show a call that has failed with EINTR and can be made again; with_limit: also one
+ * whose time limit would count anew.
+ */
+bool regs_eintr_listed(const struct user_regs_struct *regs, bool with_limit);
+
+/*
  * If a stop made the call fail with EINTR for no reason, have it made again. Done as soon as the stop is
  * seen: a tracer that dies later changes nothing any more. regs_unmend() takes it back when a handler has
  * become due meanwhile.

@@ -586,6 +586,39 @@ static void test_ignored_signal(void)
 	reap(pid);
 }
 
+static long in_epoll_limit(void)
+{
+	struct epoll_event event;
+
+	return syscall(SYS_epoll_wait, epoll_create1(EPOLL_CLOEXEC), &event, 1, 100000);
+}
+
+/* Asked for, a call with a time limit returns EINTR after a stop; one without is made again all the same. */
+static void test_timed_eintr(void)
+{
+	static const struct due_case cases[] = {{"epoll_wait", in_epoll, 0, false, true},
+						{"epoll_wait with a limit", in_epoll_limit, 0, false, false}};
+	const struct ferry_inject_options options = {.size = sizeof(options),
+						     .flags = FERRY_INJECT_TIMED_EINTR};
+
+	for (size_t i = 0; i < 2; i++) {
+		due = mmap(NULL, sizeof(*due), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		check(due != MAP_FAILED, "mmap");
+		due_now = &cases[i];
+		pid_t pid = spawn(be_interrupted);
+		struct ferry_thread *thread = seize_stopped(pid, &options, FERRY_STOP_EVENT);
+		struct ferry_inject *inject = open_at(thread, NULL);
+		check(call(inject, thread, SYS_getpid) == pid, "getpid");
+		MUST(ferry_thread_release(thread, &error));
+		ferry_inject_close(inject);
+		sleep_us(60000);
+		check(due->done == !cases[i].goes_on, "%s: done %d", cases[i].name, due->done);
+		check(!due->done || due->result == -EINTR, "%s returned %ld", cases[i].name, due->result);
+		reap(pid);
+		munmap(due, sizeof(*due));
+	}
+}
+
 /* Every stop is inside a restartable sequence; it must end in an abort, never in a commit. */
 static void test_rseq(void)
 {
@@ -625,11 +658,17 @@ static void test_rseq(void)
 }
 
 static const struct test tests[] = {
-	{"signal-stop", test_signal_stop},         {"death-at-signal", test_death_at_signal},
-	{"group-stop", test_group_stop},           {"death-at-group-stop", test_death_at_group_stop},
-	{"pending-signals", test_pending_signals}, {"sleep-lengths", test_sleep_lengths},
-	{"due-signal", test_due_signal},           {"due-by-call", test_due_by_call},
-	{"ignored-signal", test_ignored_signal},   {"rseq", test_rseq},
+	{"signal-stop", test_signal_stop},
+	{"death-at-signal", test_death_at_signal},
+	{"group-stop", test_group_stop},
+	{"death-at-group-stop", test_death_at_group_stop},
+	{"pending-signals", test_pending_signals},
+	{"sleep-lengths", test_sleep_lengths},
+	{"due-signal", test_due_signal},
+	{"due-by-call", test_due_by_call},
+	{"ignored-signal", test_ignored_signal},
+	{"timed-eintr", test_timed_eintr},
+	{"rseq", test_rseq},
 };
 
 int main(int argc, char **argv)
