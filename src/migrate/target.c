@@ -4,13 +4,13 @@
  * has let go. Until RUN_INTENT is on the disk the target may drop what it built; after it only the warden, which knows
  * whether the barrier was opened, or this process may say that nothing ran.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
@@ -34,9 +34,11 @@ enum {
 	TARGET_ANNOUNCE_MS = 20,
 	TARGET_GUESS_PAUSE_MS = 500, /* after a wrong token */
 	TARGET_SPARE_BYTES = 16 << 20,
-	TARGET_SHARED_BYTES = 4096,
 	TARGET_DRAIN_MS = 1000,
 };
+
+/* Follows the id in the name of the directory that holds what is received, when memory has no room. */
+#define TARGET_PLACE_SUFFIX ".received"
 
 struct target {
 	struct engine *e;
@@ -51,9 +53,7 @@ struct target {
 	int timeout_ms;
 	struct wire wire;
 
-	char *id; /* of the migration that was accepted, in memory that the warden shares */
-
-	/* that migration */
+	/* the migration that was accepted */
 	int lock;
 	struct journal_record record;
 	struct place place;
@@ -72,13 +72,13 @@ static void deputy_finish(void *context, bool worker_is_held, bool undone, bool 
 	struct journal_record r;
 	char name[HOLD_NAME_BYTES];
 	(void)undone;
-	snprintf(name, sizeof(name), "%s.received", t->id);
-	if (!t->id[0] || journal_open(t->e->options->journal, false, NULL, &j, NULL) < 0)
+	snprintf(name, sizeof(name), "%s" TARGET_PLACE_SUFFIX, t->record.id);
+	if (journal_open(t->e->options->journal, false, NULL, &j, NULL) < 0)
 		return;
 	place_remove_stale(journal_path(j), name);
-	_cleanup_close_ int lock = worker_is_held ? -1 : journal_lock(j, JOURNAL_TARGET, t->id, NULL);
+	_cleanup_close_ int lock = worker_is_held ? -1 : journal_lock(j, JOURNAL_TARGET, t->record.id, NULL);
 	bool may = worker_is_held || lock >= 0;
-	if (may && journal_read(j, JOURNAL_TARGET, t->id, &r, NULL) >= 0 &&
+	if (may && journal_read(j, JOURNAL_TARGET, t->record.id, &r, NULL) >= 0 &&
 	    (r.state == JOURNAL_PREPARED || r.state == JOURNAL_RUN_INTENT)) {
 		/* The log was replayed before: what had not been committed is dead by now. */
 		if (!committed && r.state == JOURNAL_RUN_INTENT && hold_remove_addresses(&r, NULL, NULL) < 0)
@@ -339,11 +339,8 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 	t->e->kinds.tcp_established = o->has_tcp_established && o->tcp_established;
 	t->e->kinds.moving = true;
 	t->e->kinds.shell_job = o->has_shell_job && o->shell_job;
-	t->e->warden_actions.deputy = (struct warden_deputy){NULL, deputy_finish, t};
-	snprintf(t->id, TARGET_SHARED_BYTES, "%s", t->record.id);
-	r = engine_warden(t->e, err);
 	char name[HOLD_NAME_BYTES];
-	snprintf(name, sizeof(name), "%s.received", t->record.id);
+	snprintf(name, sizeof(name), "%s" TARGET_PLACE_SUFFIX, t->record.id);
 	if (r >= 0)
 		r = place_make(t->e->options->images_dir, journal_path(t->journal), name, o->memory_bytes,
 			       &t->place, err);
@@ -370,6 +367,8 @@ static int target_build(struct target *t, struct ferry_error *err)
 		return r;
 	start = time_now_ns();
 	fault_effect(&e->fault, "migrate", "received");
+	/* The restore starts the warden, once it has mapped what the warden has to see. */
+	e->warden_actions.deputy = (struct warden_deputy){NULL, deputy_finish, t};
 	r = restore_prepare(e, t->place.path, &t->job, err);
 	engine_phase(e, "prepare", start);
 	if (r >= 0)
@@ -559,7 +558,6 @@ static int target_serve(struct target *t, struct ferry_error *err)
 			r = target_migrate(t, err);
 			return r < 0 ? r : 1;
 		}
-		t->id[0] = '\0';
 		place_release(&t->place);
 		if (t->lock >= 0)
 			close(t->lock);
@@ -581,6 +579,24 @@ static int target_serve(struct target *t, struct ferry_error *err)
 		r = 0;
 	}
 	return r;
+}
+
+/* What a ferry that was killed had received: nobody drives that migration any more. */
+static void target_remove_stale(struct target *t)
+{
+	_cleanup_closedir_ DIR *d = opendir(journal_path(t->journal));
+	if (!d)
+		return;
+	for (struct dirent *entry; (entry = readdir(d));) {
+		char id[JOURNAL_ID_MAX + 1];
+		const char *suffix = strstr(entry->d_name, TARGET_PLACE_SUFFIX);
+		if (!suffix || strcmp(suffix, TARGET_PLACE_SUFFIX) != 0 || (size_t)(suffix - entry->d_name) >= sizeof(id))
+			continue;
+		snprintf(id, sizeof(id), "%.*s", (int)(suffix - entry->d_name), entry->d_name);
+		_cleanup_close_ int lock = journal_lock(t->journal, JOURNAL_TARGET, id, NULL);
+		if (lock >= 0)
+			place_remove_stale(journal_path(t->journal), entry->d_name);
+	}
 }
 
 static int target_listen(struct target *t, struct ferry_error *err)
@@ -617,8 +633,6 @@ static void target_release(struct target *t)
 	wire_close(&t->wire);
 	place_release(&t->place);
 	journal_close(t->journal);
-	if (t->id)
-		munmap(t->id, TARGET_SHARED_BYTES);
 	const int fds[] = {t->listener, t->lock, t->caller_fd};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		if (fds[i] >= 0)
@@ -634,19 +648,15 @@ int migrate_receive(struct engine *e, struct ferry_error *err)
 			   .caller = getppid(),
 			   .timeout_ms = (int)e->options->timeout * 1000};
 	t.caller_fd = sys_pidfd_open(t.caller, 0);
-	t.id = mmap(NULL, TARGET_SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (t.id == MAP_FAILED) {
-		t.id = NULL;
-		target_release(&t);
-		return error_memory(err);
-	}
 	int r = token_read(e->options->token, &t.token, err);
 	if (r >= 0 && token_fingerprint(&t.token, t.fingerprint) < 0)
 		r = error_set(err, FERRY_ERROR_TOKEN, EIO, "computing the fingerprint of the token failed");
 	if (r >= 0)
 		r = journal_open(e->options->journal, true, &e->fault, &t.journal, err);
-	if (r >= 0)
+	if (r >= 0) {
+		target_remove_stale(&t);
 		r = target_listen(&t, err);
+	}
 	while (r >= 0) {
 		int fd = target_accept(&t, 0, err);
 		r = fd;

@@ -98,7 +98,7 @@ class Node:
     def run(self, *words, timeout=60, environment=None):
         """Run it to the end."""
         return subprocess.run(self.command(*words), check=False, text=True, errors="replace", timeout=timeout,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
                               env={**os.environ, **(environment or {})})
 
     def start(self, *words, environment=None, log=None):
