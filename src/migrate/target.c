@@ -590,7 +590,8 @@ static void target_remove_stale(struct target *t)
 	for (struct dirent *entry; (entry = readdir(d));) {
 		char id[JOURNAL_ID_MAX + 1];
 		const char *suffix = strstr(entry->d_name, TARGET_PLACE_SUFFIX);
-		if (!suffix || strcmp(suffix, TARGET_PLACE_SUFFIX) != 0 || (size_t)(suffix - entry->d_name) >= sizeof(id))
+		if (!suffix || strcmp(suffix, TARGET_PLACE_SUFFIX) != 0 ||
+		    (size_t)(suffix - entry->d_name) >= sizeof(id))
 			continue;
 		snprintf(id, sizeof(id), "%.*s", (int)(suffix - entry->d_name), entry->d_name);
 		_cleanup_close_ int lock = journal_lock(t->journal, JOURNAL_TARGET, id, NULL);
