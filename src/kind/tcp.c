@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -246,9 +245,9 @@ static int tcp_resume_all(struct collect *c, struct ferry_error *err)
 	return first;
 }
 
-static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tuples, size_t *ret_n)
+static int tcp_tuples(struct snapshot *snap, struct netlock_tcp **ret_tuples, size_t *ret_n)
 {
-	struct netlock_tcp *tuples = calloc(snap->files.n + 1, sizeof(*tuples));
+	struct netlock_tcp *tuples = arena_array(&snap->arena, struct netlock_tcp, snap->files.n + 1);
 	if (!tuples)
 		return -ENOMEM;
 	size_t n = 0;
@@ -269,7 +268,7 @@ static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tupl
 static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferry_error *err)
 {
 	char run[37], id[TCP_LOCK_ID_BYTES];
-	_cleanup_free_ struct netlock_tcp *tuples = NULL;
+	struct netlock_tcp *tuples = NULL;
 	size_t n;
 	struct netlock *lock = NULL;
 	if (c->options->moving)

@@ -125,7 +125,7 @@ static int unix_read_index(struct reader *r, struct ferry_error *err)
 			return ret;
 		index->by_inode[index->n++] = file;
 	}
-	qsort(index->by_inode, index->n, sizeof(*index->by_inode), unix_compare_files);
+	qsort(index->by_inode, index->n, sizeof(void *), unix_compare_files);
 	p->kind_data[KIND_unixsk] = index;
 	return 0;
 }
