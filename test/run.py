@@ -17,7 +17,7 @@ sys.path.insert(0, str(SOURCE / "test" / "lib"))
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
-from driver import builds, discover, report, runner  # noqa: E402
+from driver import builds, discover, prepare, report, runner  # noqa: E402
 
 TIERS = {"check": {"check"}, "soak": {"check", "soak"}}
 
@@ -102,6 +102,7 @@ def main():
         return 0
 
     skips = report.Skips(SOURCE / "test" / "skips.txt")
+    results += prepare.prepare_all(tests, SOURCE, options.build)
     if builds.PLAIN in ready:
         results += runner.run_all(tests, options, skips)
     if options.mode == "check" and not options.filter:

@@ -40,7 +40,7 @@ struct ferry_blob;   /* a function loaded into the process */
 struct ferry_inject_options {
 	uint32_t size;      /* sizeof(struct ferry_inject_options) */
 	int32_t timeout_ms; /* longest time for one step inside the target; 0 = 10000, negative = no limit */
-	uint32_t flags;     /* FERRY_INJECT_DEADLY_CALLS */
+	uint32_t flags;     /* FERRY_INJECT_DEADLY_CALLS, FERRY_INJECT_TIMED_EINTR */
 	uint32_t reserved;  /* 0 */
 	void *context;      /* handed to the two functions below */
 
@@ -62,6 +62,13 @@ struct ferry_inject_options {
  * that kills the target. Without the flag they are refused (SECCOMP).
  */
 #define FERRY_INJECT_DEADLY_CALLS 1u
+
+/*
+ * Let calls with a relative time limit (epoll_wait with a timeout, sigtimedwait, SO_RCVTIMEO...) return EINTR
+ * after a stop, as signal(7) says they do, instead of making them again. Made again, the limit counts anew: a
+ * process that is stopped over and over, more often than the limit, would never see it reached. For seizing.
+ */
+#define FERRY_INJECT_TIMED_EINTR 2u
 
 /* ------------------------------------------------------------------ threads */
 

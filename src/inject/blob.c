@@ -118,8 +118,10 @@ static int blob_start(struct ferry_blob *blob, struct ferry_thread *t, size_t ar
 	regs.r12 = t->own_regs.eflags;
 	regs.eflags = EFLAGS_CLEAN;
 	int r = regs_set(t, &regs, "start-blob", err);
-	if (r >= 0)
+	if (r >= 0) {
 		blob->inject->slots[t->slot].at_undo = false;
+		t->in_blob = true;
+	}
 	return r;
 }
 
@@ -165,6 +167,7 @@ int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_
 	if (!stop.entry || stop.rip != slot_label(blob->inject, t->slot, ferry__pad_tail))
 		return error_set(err, FERRY_ERROR_INTERNAL, EPROTO, "task %d left the way of its landing pad",
 				 t->tid);
+	t->in_blob = false;
 	int64_t result = (int64_t)stop.args[5];
 	r = inject_step(t, &stop, err);
 	if (r >= 0 && ret_result)

@@ -49,6 +49,7 @@ struct ferry_thread {
 	int exit_status;       /* wait(2) format */
 	bool in_syscall_stop;  /* of our own PTRACE_SYSCALL; .stop is then older */
 	bool at_entry;         /* namely before the call */
+	bool in_blob;          /* a function was started and has not returned yet */
 	bool mended;           /* the call it stands before returned a spurious EINTR */
 	bool trap_pending;     /* PTRACE_INTERRUPT was sent and its stop not taken yet */
 	bool listening;        /* group stop with PTRACE_LISTEN */
@@ -164,6 +165,12 @@ enum restart { RESTART_NONE, RESTART_AGAIN, RESTART_BLOCK, RESTART_NO_HANDLER };
 enum restart regs_restart(const struct user_regs_struct *regs);
 
 /*
+ * Whether these registers show a call that has failed with EINTR and can be made again; with_limit: also one
+ * whose time limit would count anew.
+ */
+bool regs_eintr_listed(const struct user_regs_struct *regs, bool with_limit);
+
+/*
  * If a stop made the call fail with EINTR for no reason, have it made again. Done as soon as the stop is
  * seen: a tracer that dies later changes nothing any more. regs_unmend() takes it back when a handler has
  * become due meanwhile.
@@ -253,7 +260,7 @@ bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip);
 /* A slot that no thread is in, nor will come back to: its number, or -EBUSY. */
 must_check int slot_find_free(struct ferry_inject *inject, struct ferry_error *err);
 
-/* ---------------------------------------------------------- driving (inject.c) */
+/* ----------------------------------------------------------- driving (drive.c) */
 
 /* Where a thread is sent, and what is given back if nobody is there when the call returns. */
 struct aim {
@@ -262,6 +269,20 @@ struct aim {
 	long undo_nr; /* with ferry__pad_call_undo: SYS_close or SYS_munmap */
 	uint64_t undo_arg;
 };
+
+#define SIGNAL_BIT(signal) (1ull << ((signal)-1))
+
+/* The ptrace options of a seized thread. */
+#define INJECT_PTRACE_OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC)
+
+/* Whether the pad may make a call under the thread's seccomp filters if it has to find its way alone. */
+bool pad_may(const struct ferry_inject *inject, struct ferry_thread *t, long nr, const uint64_t args[6]);
+
+#define PAD_MAY(inject, t, nr, ...) pad_may(inject, t, nr, (const uint64_t[6]){__VA_ARGS__})
+
+/* Let a thread that is away stand at a label of its slot, with the registers of a call. */
+must_check int stand_at(struct ferry_inject *inject, struct ferry_thread *t, const unsigned char *label,
+			const struct call *call, const char *effect, struct ferry_error *err);
 
 /* Take the thread to its slot unless it is there, and let it stand at the label. */
 must_check int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
@@ -293,3 +314,20 @@ must_check int inject_map_memory(struct ferry_inject *inject, struct ferry_threa
 				 int prot, int *ret_index, struct ferry_error *err);
 must_check int inject_unmap_memory(struct ferry_inject *inject, struct ferry_thread *t, int index,
 				   struct ferry_error *err);
+
+/* Unmap all that the thread owns, and let nobody wait for it: it is about to leave. */
+must_check int inject_drop_memory(struct ferry_inject *inject, struct ferry_thread *t,
+				  struct ferry_error *err);
+
+/* Whether any thread that is away owns memory. */
+bool inject_owns_memory(const struct ferry_inject *inject);
+
+/*
+ * Let threads that are away wait for each other's memory, as things stand now. 'leaving' (may be NULL)
+ * counts as back.
+ */
+must_check int inject_pair(struct ferry_inject *inject, const struct ferry_thread *leaving,
+			   struct ferry_error *err);
+
+/* Address of a word of the slot that is zero: waiting for it takes no time. */
+uint64_t slot_zero_word(const struct ferry_inject *inject, int slot);

@@ -112,6 +112,18 @@ struct mapping_query {
 #define MAPPING_QUERY _IOWR('f', 17, struct mapping_query)
 #define MAPPING_EXECUTABLE 4u
 
+/* A line of /proc/PID/maps: addresses, and a pointer to the flags ("r-xp"); NULL when it is none. */
+static const char *parse_line(const char *line, uint64_t *ret_start, uint64_t *ret_end)
+{
+	char *end;
+
+	*ret_start = strtoull(line, &end, 16);
+	if (*end != '-')
+		return NULL;
+	*ret_end = strtoull(end + 1, &end, 16);
+	return *end == ' ' && strlen(end) > 4 ? end + 1 : NULL;
+}
+
 /*
  * Whether a range is executable memory of one mapping: a vdso that was moved leaves its old address behind.
  */
@@ -119,8 +131,8 @@ static int range_is_executable(pid_t tid, uint64_t start, uint64_t end)
 {
 	struct mapping_query query = {.size = sizeof(query), .query_addr = start};
 	_cleanup_free_ char *line = NULL;
-	unsigned long from, to;
-	char path[48], flags[8];
+	uint64_t from, to;
+	char path[48];
 	size_t room = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", tid);
@@ -132,9 +144,11 @@ static int range_is_executable(pid_t tid, uint64_t start, uint64_t end)
 		       (query.vma_flags & MAPPING_EXECUTABLE);
 	if (errno == ENOENT)
 		return 0;
-	while (getline(&line, &room, maps) > 0)
-		if (sscanf(line, "%lx-%lx %7s", &from, &to, flags) == 3 && from <= start && to >= end)
+	while (getline(&line, &room, maps) > 0) {
+		const char *flags = parse_line(line, &from, &to);
+		if (flags && from <= start && to >= end)
 			return flags[2] == 'x';
+	}
 	return 0;
 }
 
@@ -169,8 +183,8 @@ static int place_in_text(struct ferry_inject *inject)
 {
 	_cleanup_free_ char *line = NULL;
 	_cleanup_fclose_ FILE *maps = NULL;
-	char path[48], flags[8];
-	unsigned long start, end;
+	uint64_t start, end;
+	char path[48];
 	size_t room = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", inject->tid);
@@ -178,9 +192,9 @@ static int place_in_text(struct ferry_inject *inject)
 	if (!maps)
 		return -errno;
 	while (getline(&line, &room, maps) > 0) {
-		if (sscanf(line, "%lx-%lx %7s", &start, &end, flags) != 3 || strcmp(flags, "r-xp") != 0)
-			continue;
-		if (strchr(line, '/') && !place_try(inject, start, end))
+		const char *flags = parse_line(line, &start, &end);
+		if (flags && !strncmp(flags, "r-xp", 4) && strchr(line, '/') &&
+		    !place_try(inject, start, end))
 			return 0;
 	}
 	return -ENOSPC;

@@ -13,9 +13,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -83,7 +85,6 @@ int slot_erase(struct ferry_inject *inject, int slot, struct ferry_error *err)
 static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program)
 {
 	char text[256];
-	unsigned long long stack, program;
 	_cleanup_close_ int fd = fd_openf(O_RDONLY, "/proc/%d/syscall", tid);
 	if (fd < 0)
 		return fd;
@@ -92,15 +93,15 @@ static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program
 		return n ? -errno : -ESRCH;
 	text[n] = '\0';
 	/* "NUMBER ARGUMENTS... STACK PROGRAM" or "-1 STACK PROGRAM" or "running" */
-	char *space = strrchr(text, ' ');
-	if (!space || space == text)
+	char *program = strrchr(text, ' ');
+	if (!program || program == text)
 		return -EAGAIN;
-	while (space > text && space[-1] != ' ')
-		space--;
-	if (sscanf(space, "%llx %llx", &stack, &program) != 2)
+	*program++ = '\0';
+	char *stack = strrchr(text, ' ');
+	if (!stack)
 		return -EAGAIN;
-	*ret_stack = stack;
-	*ret_program = program;
+	*ret_stack = strtoull(stack, NULL, 16);
+	*ret_program = strtoull(program, NULL, 16);
 	return 0;
 }
 
@@ -136,6 +137,14 @@ bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t
 	return n && memory_refers(inject, stack, n, slot);
 }
 
+/* Whose the slot was: 0 when it came along by fork, from a task with memory of its own. */
+static pid_t slot_owner(const struct ferry_inject *inject, const struct pad_head *head)
+{
+	pid_t tid = (pid_t)head->tid;
+
+	return syscall(SYS_kcmp, inject->tid, tid, KCMP_VM, 0, 0) > 0 ? 0 : tid;
+}
+
 int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 {
 	unsigned char bytes[PAD_BYTES];
@@ -150,7 +159,7 @@ int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 		memcpy(&head, bytes, sizeof(head));
 		for (size_t j = 0; !slot->dirty && j < sizeof(bytes); j++)
 			slot->dirty = bytes[j];
-		slot->dirty_tid = head.magic == PAD_MAGIC ? (pid_t)head.tid : 0;
+		slot->dirty_tid = head.magic == PAD_MAGIC ? slot_owner(inject, &head) : 0;
 		if (!memcmp(bytes + sizeof(head), ferry__pad + sizeof(head), PAD_CODE_BYTES - sizeof(head)))
 			memcpy(&slot->dirty_rsp, bytes + PAD_CODE_BYTES + offsetof(struct pad_data, rsp), 8);
 	}
@@ -171,12 +180,12 @@ static bool slot_in_use(struct ferry_inject *inject, int slot)
 		if (fd_pread_all(inject->mem_fd, &head, sizeof(head), slot_address(inject, slot)) < 0)
 			return true;
 		s->dirty = head.magic == PAD_MAGIC;
-		s->dirty_tid = (pid_t)head.tid;
+		s->dirty_tid = s->dirty ? slot_owner(inject, &head) : 0;
 		s->dirty_rsp = 0;
 	}
 	/*
-	 * Left by another version with slots elsewhere: whose it was cannot be known. Its pads ended long
-	 * ago.
+	 * Left by another version with slots elsewhere, or before a fork: whose it is cannot be known.
+	 * Threads that were settled do not come back to it.
 	 */
 	if (!s->dirty || !s->dirty_tid)
 		return false;

@@ -32,8 +32,6 @@
 #include "base/log.h"
 #include "inject/internal.h"
 
-#define OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC)
-
 /* Looks with a yield between them, before the polls begin to sleep. */
 #define YIELDS 200
 #define SLEEP_MAX_NS 1000000
@@ -128,26 +126,26 @@ static int seize_refused(pid_t tid, int code, struct ferry_error *err)
 int ferry_thread_seize(pid_t tid, const struct ferry_inject_options *opts, struct ferry_thread **ret_thread,
 		       struct ferry_error *err)
 {
-	_cleanup_free_ struct ferry_thread *t = calloc(1, sizeof(*t));
+	struct ferry_inject_options copy;
 
-	if (!t)
-		return error_memory(err);
-	int r = inject_options_copy(&t->opts, opts, err);
-	if (r < 0)
-		return r;
-	t->tid = tid;
-	t->slot = -1;
-	t->seccomp_mode = -1;
-	r = inject_fault(&t->opts, "seize", err);
+	int r = inject_options_copy(&copy, opts, err);
+	if (r >= 0)
+		r = inject_fault(&copy, "seize", err);
 	if (r < 0)
 		return r;
 	if (tid <= 0)
 		return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "there is no task %d", tid);
+	struct ferry_thread *t = calloc(1, sizeof(*t));
+	if (!t)
+		return error_memory(err);
+	*t = (struct ferry_thread){.tid = tid, .opts = copy, .slot = -1, .seccomp_mode = -1};
 	inject_effect(&t->opts, "seize");
-	r = (int)thread_ptrace(t, PTRACE_SEIZE, 0, OPTIONS);
-	if (r < 0)
+	r = (int)thread_ptrace(t, PTRACE_SEIZE, 0, INJECT_PTRACE_OPTIONS);
+	if (r < 0) {
+		free(t);
 		return seize_refused(tid, -r, err);
-	*ret_thread = take_ptr(t);
+	}
+	*ret_thread = t;
 	return 0;
 }
 
@@ -230,7 +228,6 @@ static int thread_name_stop(struct ferry_thread *t, int code)
 
 	t->signal = 0;
 	t->in_syscall_stop = false;
-	t->mended = false;
 	if (event == PTRACE_EVENT_EXEC)
 		return t->stop = FERRY_STOP_EXEC;
 	if (event == PTRACE_EVENT_STOP && signal != SIGTRAP) {
@@ -249,11 +246,18 @@ static int thread_name_stop(struct ferry_thread *t, int code)
 
 static int thread_classify(struct ferry_thread *t, int code, struct ferry_error *err)
 {
-	int stop = thread_name_stop(t, code), r = 0;
+	int stop = thread_name_stop(t, code);
 
-	if (!t->home && (stop == FERRY_STOP_EVENT || stop == FERRY_STOP_GROUP || stop == FERRY_STOP_SIGNAL))
-		r = regs_mend(t, err);
-	return r < 0 && r != -EOPNOTSUPP ? r : stop;
+	if (stop == FERRY_STOP_EXEC && t->home)
+		inject_forget(t->home, t);
+	if (t->home || (stop != FERRY_STOP_EVENT && stop != FERRY_STOP_GROUP && stop != FERRY_STOP_SIGNAL))
+		return stop;
+	/* Nothing is known of a thread in 32-bit code, and nothing needs to be. */
+	int r = regs_mend(t, NULL);
+	if (r < 0 && r != -EOPNOTSUPP && t->stop != FERRY_STOP_EXITED)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking at the system call of task %d",
+				   t->tid);
+	return (int)t->stop;
 }
 
 int ferry_thread_wait(struct ferry_thread *t, int timeout_ms, struct ferry_error *err)
@@ -294,15 +298,21 @@ int thread_check_stopped(const struct ferry_thread *t, const char *what, struct 
 
 int thread_failed(struct ferry_thread *t, long r, const char *what, struct ferry_error *err)
 {
+	uint64_t tracer = 0;
 	int code = 0;
 
 	if (r != -ESRCH)
 		return error_errno(err, FERRY_ERROR_SYSTEM, (int)-r, "%s of task %d", what, t->tid);
+	/* Another thread of its process executed a program and has its number now. */
+	if (!thread_status_number(t->tid, "TracerPid:", 10, &tracer) && (pid_t)tracer != gettid()) {
+		thread_gone(t, 0);
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH,
+				 "task %d was replaced by another program", t->tid);
+	}
 	/* A killed tracee leaves its stop for good; the zombie shows up a moment later. */
-	if (thread_await(t, 1000, &code, NULL) != -ESRCH)
-		return error_set(err, FERRY_ERROR_INTERNAL, ESRCH, "%s: task %d is not stopped", what,
-				 t->tid);
-	return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "task %d has exited", t->tid);
+	if (thread_await(t, 1000, &code, NULL) == -ESRCH)
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "task %d has exited", t->tid);
+	return error_set(err, FERRY_ERROR_INTERNAL, ESRCH, "%s: task %d is not stopped", what, t->tid);
 }
 
 /* ------------------------------------------------------------ stop, look, go */
@@ -392,7 +402,10 @@ static int thread_take_trap(struct ferry_thread *t, struct ferry_error *err)
 	r = thread_await(t, inject_timeout(&t->opts), &code, err);
 	if (r < 0)
 		return (int)r;
+	bool mended = t->mended;
 	r = thread_classify(t, code, err);
+	/* It still stands before the call. */
+	t->mended = mended;
 	return (int)MIN(r, 0);
 }
 
@@ -441,12 +454,12 @@ static int thread_detach(struct ferry_thread *t, struct ferry_error *err)
 		return r == -ESRCH ? 0 : (int)r;
 	inject_effect(&t->opts, "detach");
 	r = thread_ptrace(t, PTRACE_DETACH, 0, t->stop == FERRY_STOP_SIGNAL ? (uintptr_t)t->signal : 0);
-	if (r == -ESRCH) {
-		int code = 0;
-		if (thread_await(t, 1000, &code, NULL) == -ESRCH)
-			return 0;
-	}
-	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, (int)-r, "detaching from task %d", t->tid) : 0;
+	if (r >= 0)
+		return 0;
+	int failed = thread_failed(t, r, "detaching", NULL);
+	if (t->stop == FERRY_STOP_EXITED)
+		return 0;
+	return error_errno(err, FERRY_ERROR_SYSTEM, -failed, "detaching from task %d", t->tid);
 }
 
 int ferry_thread_release(struct ferry_thread *t, struct ferry_error *err)

@@ -118,7 +118,7 @@ static bool peer_parse(const char *link, struct peer *ret)
 	static const char *const words[] = {[PEER_PIPE] = "pipe:[", [PEER_SOCKET] = "socket:["};
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 		size_t n = strlen(words[i]);
-		if (strncmp(link, words[i], n))
+		if (strncmp(link, words[i], n) != 0)
 			continue;
 		ret->type = (enum peer_type)i;
 		ret->ino = strtoull(link + n, NULL, 10);
@@ -136,7 +136,7 @@ static int peers_read_fds(struct peers *p, pid_t pid)
 		return 0; /* it ended, or is not ours to look at */
 	int r = 0;
 	for (struct dirent *e; r >= 0 && (e = readdir(dir));) {
-		struct peer peer = {.pid = pid, .fd = atoi(e->d_name)};
+		struct peer peer = {.pid = pid, .fd = (int)strtol(e->d_name, NULL, 10)};
 		ssize_t n =
 			e->d_name[0] == '.' ? -1 : readlinkat(dirfd(dir), e->d_name, link, sizeof(link) - 1);
 		if (n < 0)

@@ -369,8 +369,8 @@ static int tcp_open_listeners(struct opener *o, uint32_t port, struct ferry_erro
 	return 0;
 }
 
-static int tcp_rebuild(struct opener *o, const struct plan_file *file, const struct ferry_tcp *t, bool *ret_transparent,
-		       int *ret_fd, struct ferry_error *err)
+static int tcp_rebuild(struct opener *o, const struct plan_file *file, const struct ferry_tcp *t,
+		       bool *ret_transparent, int *ret_fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
 	const IpOptsEntry *ip = isk->ip_opts;
@@ -495,7 +495,8 @@ void tcp_before_run(struct opener *o)
 			warden_disarm(o->warden, plan->entry);
 		/* Its address is there by now. */
 		if (plan->transparent && inet_set_transparent(file->fd, file->entry->isk, false) < 0)
-			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u keeps IP_TRANSPARENT", file->entry->id);
+			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u keeps IP_TRANSPARENT",
+				  file->entry->id);
 		plan->paused = false;
 	}
 }

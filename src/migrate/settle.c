@@ -33,8 +33,7 @@ static int settle_undo(struct source *s, struct ferry_error *err)
 
 static int settle_end(struct source *s, struct ferry_error *err)
 {
-	s->record.confirmed = true;
-	int r = source_swap(s, JOURNAL_COMMITTED, NULL, err);
+	int r = source_confirm(s, err);
 	if (r >= 0)
 		r = hold_end(&s->record, &s->e->fault, s->timeout_ms, err);
 	if (r < 0)
@@ -47,7 +46,10 @@ static int settle_end(struct source *s, struct ferry_error *err)
 static int settle_revert(struct source *s, const char *reason, struct ferry_error *err)
 {
 	int r = source_swap(s, JOURNAL_REVERTED, reason, err);
-	return r < 0 ? r : settle_undo(s, err);
+	if (r < 0)
+		return r;
+	source_done(s);
+	return settle_undo(s, err);
 }
 
 static int settle_committed(struct source *s, struct ferry_error *err)
@@ -62,7 +64,8 @@ static int settle_committed(struct source *s, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (!s->peer.is_local && !(o->insecure && s->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%s' is not on this machine, and the connection would not be encrypted",
+		error_set(err, FERRY_ERROR_USAGE, EINVAL,
+			  "'%s' is not on this machine, and the connection would not be encrypted",
 			  o->to ? o->to : s->record.peer);
 		error_hint(err, "repeat --insecure and --token FILE as they were given to the migration");
 		return -EINVAL;
@@ -103,9 +106,12 @@ static int settle_target(struct source *s, struct ferry_error *err)
 	case JOURNAL_TARGET_REVERTED: settle_outcome(s->e, "reverted"); return 0;
 	case JOURNAL_PREPARED: break;
 	default:
-		error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EIO, "migration '%s' was about to run here when ferry died", r->id);
-		error_hint(err, "look for pid %d (%s); if it does not run: on the source, ferry migrate --abort %s --peer-is-fenced", r->pid,
-			   r->comm, r->id);
+		error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EIO,
+			  "migration '%s' was about to run here when ferry died", r->id);
+		error_hint(
+			err,
+			"look for pid %d (%s); if it does not run: on the source, ferry migrate --abort %s --peer-is-fenced",
+			r->pid, r->comm, r->id);
 		return -EIO;
 	}
 	r->settled = true;

@@ -4,13 +4,13 @@
  * has let go. Until RUN_INTENT is on the disk the target may drop what it built; after it only the warden, which knows
  * whether the barrier was opened, or this process may say that nothing ran.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
@@ -34,9 +34,11 @@ enum {
 	TARGET_ANNOUNCE_MS = 20,
 	TARGET_GUESS_PAUSE_MS = 500, /* after a wrong token */
 	TARGET_SPARE_BYTES = 16 << 20,
-	TARGET_SHARED_BYTES = 4096,
 	TARGET_DRAIN_MS = 1000,
 };
+
+/* Follows the id in the name of the directory that holds what is received, when memory has no room. */
+#define TARGET_PLACE_SUFFIX ".received"
 
 struct target {
 	struct engine *e;
@@ -51,14 +53,14 @@ struct target {
 	int timeout_ms;
 	struct wire wire;
 
-	char *id; /* of the migration that was accepted, in memory that the warden shares */
-
-	/* that migration */
+	/* the migration that was accepted */
 	int lock;
 	struct journal_record record;
 	struct place place;
 	struct restore_job *job; /* everything stands at the barrier */
+	bool decided;            /* the source has committed, and it runs, or was taken back for good */
 	bool running;
+	struct ferry_error failure; /* why it was taken back */
 };
 
 /* ----------------------------------------------------- in the warden, for a dead worker */
@@ -70,13 +72,13 @@ static void deputy_finish(void *context, bool worker_is_held, bool undone, bool 
 	struct journal_record r;
 	char name[HOLD_NAME_BYTES];
 	(void)undone;
-	snprintf(name, sizeof(name), "%s.received", t->id);
-	if (!t->id[0] || journal_open(t->e->options->journal, false, NULL, &j, NULL) < 0)
+	snprintf(name, sizeof(name), "%s" TARGET_PLACE_SUFFIX, t->record.id);
+	if (journal_open(t->e->options->journal, false, NULL, &j, NULL) < 0)
 		return;
 	place_remove_stale(journal_path(j), name);
-	_cleanup_close_ int lock = worker_is_held ? -1 : journal_lock(j, JOURNAL_TARGET, t->id, NULL);
+	_cleanup_close_ int lock = worker_is_held ? -1 : journal_lock(j, JOURNAL_TARGET, t->record.id, NULL);
 	bool may = worker_is_held || lock >= 0;
-	if (may && journal_read(j, JOURNAL_TARGET, t->id, &r, NULL) >= 0 &&
+	if (may && journal_read(j, JOURNAL_TARGET, t->record.id, &r, NULL) >= 0 &&
 	    (r.state == JOURNAL_PREPARED || r.state == JOURNAL_RUN_INTENT)) {
 		/* The log was replayed before: what had not been committed is dead by now. */
 		if (!committed && r.state == JOURNAL_RUN_INTENT && hold_remove_addresses(&r, NULL, NULL) < 0)
@@ -101,7 +103,8 @@ static int target_check_peer(const struct target *t, int fd, struct ferry_error 
 	if (r >= 0 && (uid == 0 || uid == geteuid()))
 		return 0;
 	if (r >= 0)
-		error_set(err, FERRY_ERROR_PERMISSION, EACCES, "user %u may not send work to a ferry of user %u", uid, geteuid());
+		error_set(err, FERRY_ERROR_PERMISSION, EACCES,
+			  "user %u may not send work to a ferry of user %u", uid, geteuid());
 	else
 		error_errno(err, FERRY_ERROR_PERMISSION, -r, "it is not known who connected");
 	error_hint(err, "use --token FILE on both sides");
@@ -112,7 +115,8 @@ static int target_check_peer(const struct target *t, int fd, struct ferry_error 
 static int target_accept(struct target *t, uint64_t end_ns, struct ferry_error *err)
 {
 	for (;;) {
-		struct pollfd p[2] = {{.fd = t->listener, .events = POLLIN}, {.fd = t->caller_fd, .events = POLLIN}};
+		struct pollfd p[2] = {{.fd = t->listener, .events = POLLIN},
+				      {.fd = t->caller_fd, .events = POLLIN}};
 		uint64_t now = time_now_ns();
 		if (end_ns && now >= end_ns)
 			return -ETIMEDOUT;
@@ -157,7 +161,8 @@ static void target_take_id(struct target *t)
 	t->wire.epoch = m->epoch;
 }
 
-static int target_tell(struct target *t, const struct journal_record *r, bool is_driven, struct ferry_error *err)
+static int target_tell(struct target *t, const struct journal_record *r, bool is_driven,
+		       struct ferry_error *err)
 {
 	MigrateState state = MIGRATE_STATE__INIT;
 	MigrateMessage m = MIGRATE_MESSAGE__INIT;
@@ -193,7 +198,8 @@ static int target_answer(struct target *t, struct ferry_error *err)
 	struct journal_record r;
 	target_take_id(t);
 	if (!journal_id_valid(t->wire.id))
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side asked about a migration without a proper id");
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side asked about a migration without a proper id");
 	_cleanup_close_ int lock = journal_lock(t->journal, JOURNAL_TARGET, t->wire.id, NULL);
 	int ret = journal_read(t->journal, JOURNAL_TARGET, t->wire.id, &r, err);
 	if (ret == -ENOENT) {
@@ -201,7 +207,8 @@ static int target_answer(struct target *t, struct ferry_error *err)
 		return target_tell(t, NULL, lock < 0, err);
 	}
 	if (ret >= 0 && strcmp(r.token, t->fingerprint) != 0)
-		return error_set(err, FERRY_ERROR_TOKEN, EACCES, "migration '%s' began with another token", t->wire.id);
+		return error_set(err, FERRY_ERROR_TOKEN, EACCES, "migration '%s' began with another token",
+				 t->wire.id);
 	if (ret >= 0 && lock >= 0 && r.state == JOURNAL_PREPARED) {
 		r.settled = true;
 		snprintf(r.reason, sizeof(r.reason), "the ferry that had prepared it is gone");
@@ -212,7 +219,8 @@ static int target_answer(struct target *t, struct ferry_error *err)
 	if (ret < 0)
 		return ret;
 	t->record = r;
-	return r.state == JOURNAL_RUNNING || r.state == JOURNAL_TARGET_REVERTED;
+	/* Only when it has written that down nobody will ask any more. */
+	return wire_expect(&t->wire, MIGRATE_KIND__DONE, NULL) >= 0;
 }
 
 /* -------------------------------------------------------------------- the offer */
@@ -224,8 +232,11 @@ static int offer_check_pids(const MigrateOffer *o, struct ferry_error *err)
 		snprintf(path, sizeof(path), "/proc/%u", o->pids[i]);
 		if (access(path, F_OK) < 0)
 			continue;
-		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %u, which '%.16s' needs, is in use", o->pids[i], o->comm);
-		error_hint(err, "receive in a PID namespace of its own: unshare -pf --mount-proc ferry receive ...");
+		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %u, which '%.16s' needs, is in use",
+			  o->pids[i], o->comm);
+		error_hint(
+			err,
+			"receive in a PID namespace of its own: unshare -pf --mount-proc ferry receive ...");
 		return -EEXIST;
 	}
 	return 0;
@@ -238,7 +249,8 @@ static int offer_check_arch(const MigrateOffer *o, struct ferry_error *err)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "uname");
 	if (!strcmp(uts.machine, o->arch))
 		return 0;
-	return error_set(err, FERRY_ERROR_CPU_FEATURE, ENOEXEC, "the work is for '%.16s', this machine is '%s'", o->arch, uts.machine);
+	return error_set(err, FERRY_ERROR_CPU_FEATURE, ENOEXEC,
+			 "the work is for '%.16s', this machine is '%s'", o->arch, uts.machine);
 }
 
 /* A one-time token serves one migration. */
@@ -252,7 +264,8 @@ static int offer_check_token(struct target *t, struct ferry_error *err)
 	for (size_t i = 0; i < n && r >= 0; i++) {
 		if (list[i].side != JOURNAL_TARGET || strcmp(list[i].token, t->fingerprint) != 0)
 			continue;
-		r = error_set(err, FERRY_ERROR_TOKEN, EACCES, "the one-time token served migration '%s' already", list[i].id);
+		r = error_set(err, FERRY_ERROR_TOKEN, EACCES,
+			      "the one-time token served migration '%s' already", list[i].id);
 		error_hint(err, "put a new one into the files that --token names");
 	}
 	if (r >= 0 || n)
@@ -264,9 +277,12 @@ static int offer_take(struct target *t, const MigrateOffer *o, struct ferry_erro
 {
 	struct journal_record *r = &t->record;
 	if (!journal_id_valid(t->wire.id) || o->n_addresses > JOURNAL_ADDRESSES || o->root_pid > INT32_MAX)
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side sent an offer that is none");
-	*r = (struct journal_record){
-		.side = JOURNAL_TARGET, .state = JOURNAL_PREPARED, .epoch = t->wire.epoch, .pid = (pid_t)o->root_pid};
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side sent an offer that is none");
+	*r = (struct journal_record){.side = JOURNAL_TARGET,
+				     .state = JOURNAL_PREPARED,
+				     .epoch = t->wire.epoch,
+				     .pid = (pid_t)o->root_pid};
 	wire_copy_text(r->id, sizeof(r->id), t->wire.id);
 	snprintf(r->token, sizeof(r->token), "%s", t->fingerprint);
 	wire_copy_text(r->comm, sizeof(r->comm), o->comm);
@@ -285,12 +301,14 @@ static int offer_check_space(const struct target *t, uint64_t bytes, struct ferr
 {
 	struct statvfs fs;
 	if (fstatvfs(t->place.fd, &fs) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the file system of '%s'", t->place.path);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the file system of '%s'",
+				   t->place.path);
 	uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
 	if (available >= bytes && available - bytes >= TARGET_SPARE_BYTES)
 		return 0;
-	error_set(err, FERRY_ERROR_NO_SPACE, ENOSPC, "'%s' has %llu MiB free, the image may need %llu MiB", t->place.path,
-		  (unsigned long long)(available >> 20), (unsigned long long)((bytes + TARGET_SPARE_BYTES) >> 20));
+	error_set(err, FERRY_ERROR_NO_SPACE, ENOSPC, "'%s' has %llu MiB free, the image may need %llu MiB",
+		  t->place.path, (unsigned long long)(available >> 20),
+		  (unsigned long long)((bytes + TARGET_SPARE_BYTES) >> 20));
 	error_hint(err, "free some space, or choose another directory with --images-dir");
 	return -ENOSPC;
 }
@@ -304,8 +322,10 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 	int r = offer_take(t, o, err);
 	if (r >= 0)
 		r = t->lock = journal_lock(t->journal, JOURNAL_TARGET, t->record.id, err);
-	if (r >= 0 && journal_read(t->journal, JOURNAL_TARGET, t->record.id, &(struct journal_record){0}, NULL) != -ENOENT)
-		r = error_set(err, FERRY_ERROR_USAGE, EEXIST, "there was a migration '%s' here before", t->record.id);
+	if (r >= 0 && journal_read(t->journal, JOURNAL_TARGET, t->record.id, &(struct journal_record){0},
+				   NULL) != -ENOENT)
+		r = error_set(err, FERRY_ERROR_USAGE, EEXIST, "there was a migration '%s' here before",
+			      t->record.id);
 	if (r >= 0)
 		r = offer_check_token(t, err);
 	if (r >= 0)
@@ -319,13 +339,11 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 	t->e->kinds.tcp_established = o->has_tcp_established && o->tcp_established;
 	t->e->kinds.moving = true;
 	t->e->kinds.shell_job = o->has_shell_job && o->shell_job;
-	t->e->warden_actions.deputy = (struct warden_deputy){NULL, deputy_finish, t};
-	snprintf(t->id, TARGET_SHARED_BYTES, "%s", t->record.id);
-	r = engine_warden(t->e, err);
 	char name[HOLD_NAME_BYTES];
-	snprintf(name, sizeof(name), "%s.received", t->record.id);
+	snprintf(name, sizeof(name), "%s" TARGET_PLACE_SUFFIX, t->record.id);
 	if (r >= 0)
-		r = place_make(t->e->options->images_dir, journal_path(t->journal), name, o->memory_bytes, &t->place, err);
+		r = place_make(t->e->options->images_dir, journal_path(t->journal), name, o->memory_bytes,
+			       &t->place, err);
 	if (r >= 0)
 		r = offer_check_space(t, o->memory_bytes, err);
 	return r;
@@ -349,6 +367,8 @@ static int target_build(struct target *t, struct ferry_error *err)
 		return r;
 	start = time_now_ns();
 	fault_effect(&e->fault, "migrate", "received");
+	/* The restore starts the warden, once it has mapped what the warden has to see. */
+	e->warden_actions.deputy = (struct warden_deputy){NULL, deputy_finish, t};
 	r = restore_prepare(e, t->place.path, &t->job, err);
 	engine_phase(e, "prepare", start);
 	if (r >= 0)
@@ -367,7 +387,7 @@ static int target_send_prepared(struct target *t, struct ferry_error *err)
 	return wire_send(&t->wire, MIGRATE_KIND__PREPARED, &m, err);
 }
 
-/* Nothing ran and nothing will: first the tasks, then the word on the disk, then the word to the source. */
+/* Nothing ran and nothing will: first the tasks end, then the journal says so. */
 static void target_revert(struct target *t, const char *reason)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -381,67 +401,69 @@ static void target_revert(struct target *t, const char *reason)
 		log_write(t->e->log, LOG_WARN, "receive", NULL, 0, "%s", err.message);
 	/* True whatever the journal says: we are alive and have seen the tasks end before they ran. */
 	t->record.state = JOURNAL_TARGET_REVERTED;
-	if (wire_is_open(&t->wire) && target_tell(t, &t->record, true, NULL) < 0)
-		wire_close(&t->wire);
 }
 
-/* The source has let go: this copy is the one. */
-static int target_run(struct target *t, struct ferry_error *err)
+static int target_open(struct target *t, struct ferry_error *err)
 {
 	struct engine *e = t->e;
-	uint64_t start = time_now_ns();
+	struct restore_job *job = t->job;
 	int r = journal_swap(t->journal, &t->record, JOURNAL_RUN_INTENT, err);
 	if (r >= 0 && fault_hit(&e->fault, FAULT_ADDRESS))
 		r = error_set(err, FERRY_ERROR_FAULT, EIO, "adding an address: fault injected");
-	bool added = false;
 	if (r >= 0)
 		r = hold_add_addresses(&t->record, &e->fault, err);
-	if (r >= 0) {
-		struct restore_job *job = t->job;
-		added = true;
-		t->job = NULL;
-		r = restore_commit(job, err);
-	}
-	if (r < 0) {
-		if (added && hold_remove_addresses(&t->record, &e->fault, NULL) < 0)
-			log_write(e->log, LOG_ERROR_LEVEL, "receive", NULL, 0, "an address could not be removed again");
-		target_revert(t, err->message);
+	if (r < 0)
 		return r;
-	}
-	t->running = true;
-	engine_phase(e, "run", start);
-	t->record.settled = true;
+	t->job = NULL;
+	r = restore_commit(job, err);
+	if (r < 0 && hold_remove_addresses(&t->record, &e->fault, NULL) < 0)
+		log_write(e->log, LOG_ERROR_LEVEL, "receive", NULL, 0,
+			  "an address could not be removed again");
+	return r;
+}
+
+/* The source has let go: this copy is the one, or nothing is. */
+static void target_run(struct target *t)
+{
+	uint64_t start = time_now_ns();
 	struct ferry_error told = FERRY_ERROR_INIT;
+	t->failure = (struct ferry_error)FERRY_ERROR_INIT;
+	t->decided = true;
+	t->running = target_open(t, &t->failure) >= 0;
+	engine_phase(t->e, "run", start);
+	if (!t->running) {
+		target_revert(t, t->failure.message);
+		return;
+	}
+	t->record.settled = true;
 	if (journal_swap(t->journal, &t->record, JOURNAL_RUNNING, &told) < 0)
-		log_write(e->log, LOG_WARN, "receive", NULL, 0, "the work runs, but: %s", told.message);
+		log_write(t->e->log, LOG_WARN, "receive", NULL, 0, "the work runs, but: %s", told.message);
 	t->record.state = JOURNAL_RUNNING;
-	return 0;
 }
 
 /* ------------------------------------------------------------------ the last steps */
 
-/* One message while everything stands at the barrier, or runs. 1: it is decided and told. */
+/* One message while everything stands at the barrier, or afterwards. 1: it is decided, and the source knows. */
 static int target_step(struct target *t, struct ferry_error *err)
 {
-	int r = 0;
 	switch (t->wire.message->kind) {
-	case MIGRATE_KIND__ABORT:
-		if (!t->running) {
-			target_revert(t, "the source gave up");
-			return error_set(err, FERRY_ERROR_INTERRUPTED, ECANCELED, "the source gave up");
-		}
-		break;
 	case MIGRATE_KIND__COMMIT:
-		r = t->running ? 0 : target_run(t, err);
+		if (!t->decided)
+			target_run(t);
 		break;
-	case MIGRATE_KIND__QUERY: return target_tell(t, &t->record, true, err);
+	case MIGRATE_KIND__ABORT:
+		if (t->decided)
+			break;
+		target_revert(t, "the source gave up");
+		if (target_tell(t, &t->record, true, NULL) < 0)
+			wire_close(&t->wire);
+		return error_set(err, FERRY_ERROR_INTERRUPTED, ECANCELED, "the source gave up");
+	case MIGRATE_KIND__DONE: return t->decided ? 1 : wire_unexpected(&t->wire, err);
+	case MIGRATE_KIND__QUERY: break;
 	default: return wire_unexpected(&t->wire, err);
 	}
-	if (r < 0)
-		return r;
-	fault_effect(&t->e->fault, "migrate", "tell-running");
-	r = target_tell(t, &t->record, true, err);
-	return r < 0 ? r : 1;
+	fault_effect(&t->e->fault, "migrate", "tell");
+	return target_tell(t, &t->record, true, err);
 }
 
 /* A new connection of the same source, after the first was cut. */
@@ -465,8 +487,8 @@ static int target_reconnect(struct target *t, uint64_t end_ns, struct ferry_erro
 }
 
 /*
- * Wait for the decision. When the connection is cut the source may come again; when it does not, and had not committed, nothing
- * ran here and nothing ever will. After it runs, the source still wants to know.
+ * Wait for the decision, and until the source knows it. When the connection is cut the source may come again; when it does not,
+ * and had not committed, nothing ran here and nothing ever will.
  */
 static int target_decide(struct target *t, struct ferry_error *err)
 {
@@ -477,8 +499,7 @@ static int target_decide(struct target *t, struct ferry_error *err)
 			r = wire_receive(&t->wire, err);
 		if (r >= 0)
 			r = target_step(t, err);
-		bool undecided = t->job && err->id != FERRY_ERROR_INTERRUPTED;
-		if (r > 0 || (r < 0 && !t->running && !undecided))
+		if (r > 0 || (r < 0 && !t->decided && (!t->job || err->id == FERRY_ERROR_INTERRUPTED)))
 			return r;
 		if (r >= 0)
 			continue;
@@ -490,8 +511,6 @@ static int target_decide(struct target *t, struct ferry_error *err)
 			return r;
 		error_clear(err);
 		r = target_step(t, err);
-		if (r > 0)
-			return r;
 	}
 }
 
@@ -521,6 +540,10 @@ static int target_migrate(struct target *t, struct ferry_error *err)
 	if (t->running)
 		hold_announce(&t->record, TARGET_ANNOUNCE_TIMES, TARGET_ANNOUNCE_MS);
 	target_report(t, t->running ? "running" : "reverted");
+	if (t->decided && !t->running) {
+		*err = t->failure;
+		return -t->failure.code;
+	}
 	return t->running ? 0 : r;
 }
 
@@ -535,7 +558,6 @@ static int target_serve(struct target *t, struct ferry_error *err)
 			r = target_migrate(t, err);
 			return r < 0 ? r : 1;
 		}
-		t->id[0] = '\0';
 		place_release(&t->place);
 		if (t->lock >= 0)
 			close(t->lock);
@@ -559,6 +581,24 @@ static int target_serve(struct target *t, struct ferry_error *err)
 	return r;
 }
 
+/* What a ferry that was killed had received: nobody drives that migration any more. */
+static void target_remove_stale(struct target *t)
+{
+	_cleanup_closedir_ DIR *d = opendir(journal_path(t->journal));
+	if (!d)
+		return;
+	for (struct dirent *entry; (entry = readdir(d));) {
+		char id[JOURNAL_ID_MAX + 1];
+		const char *suffix = strstr(entry->d_name, TARGET_PLACE_SUFFIX);
+		if (!suffix || strcmp(suffix, TARGET_PLACE_SUFFIX) != 0 || (size_t)(suffix - entry->d_name) >= sizeof(id))
+			continue;
+		snprintf(id, sizeof(id), "%.*s", (int)(suffix - entry->d_name), entry->d_name);
+		_cleanup_close_ int lock = journal_lock(t->journal, JOURNAL_TARGET, id, NULL);
+		if (lock >= 0)
+			place_remove_stale(journal_path(t->journal), entry->d_name);
+	}
+}
+
 static int target_listen(struct target *t, struct ferry_error *err)
 {
 	const struct options *o = t->e->options;
@@ -570,8 +610,12 @@ static int target_listen(struct target *t, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (!e.is_local && !(o->insecure && t->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%s' can be reached from other machines, and what arrives runs as root", o->listen);
-		error_hint(err, "accept that with --insecure and --token FILE, or listen on loopback and forward a port with ssh");
+		error_set(err, FERRY_ERROR_USAGE, EINVAL,
+			  "'%s' can be reached from other machines, and what arrives runs as root",
+			  o->listen);
+		error_hint(
+			err,
+			"accept that with --insecure and --token FILE, or listen on loopback and forward a port with ssh");
 		return -EINVAL;
 	}
 	t->must_trust = !t->token.n;
@@ -589,8 +633,6 @@ static void target_release(struct target *t)
 	wire_close(&t->wire);
 	place_release(&t->place);
 	journal_close(t->journal);
-	if (t->id)
-		munmap(t->id, TARGET_SHARED_BYTES);
 	const int fds[] = {t->listener, t->lock, t->caller_fd};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		if (fds[i] >= 0)
@@ -606,19 +648,15 @@ int migrate_receive(struct engine *e, struct ferry_error *err)
 			   .caller = getppid(),
 			   .timeout_ms = (int)e->options->timeout * 1000};
 	t.caller_fd = sys_pidfd_open(t.caller, 0);
-	t.id = mmap(NULL, TARGET_SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (t.id == MAP_FAILED) {
-		t.id = NULL;
-		target_release(&t);
-		return error_memory(err);
-	}
 	int r = token_read(e->options->token, &t.token, err);
 	if (r >= 0 && token_fingerprint(&t.token, t.fingerprint) < 0)
 		r = error_set(err, FERRY_ERROR_TOKEN, EIO, "computing the fingerprint of the token failed");
 	if (r >= 0)
 		r = journal_open(e->options->journal, true, &e->fault, &t.journal, err);
-	if (r >= 0)
+	if (r >= 0) {
+		target_remove_stale(&t);
 		r = target_listen(&t, err);
+	}
 	while (r >= 0) {
 		int fd = target_accept(&t, 0, err);
 		r = fd;

@@ -200,36 +200,60 @@ void target_stop(struct target *t)
 	munmap(t->shared, sizeof(*t->shared));
 }
 
+/* One line of maps: an executable private mapping of a file. */
+struct mapping {
+	unsigned long start, end, offset;
+	char *file;
+};
+
+static bool parse_text_mapping(char *line, struct mapping *m)
+{
+	char *at = line;
+
+	line[strcspn(line, "\n")] = '\0';
+	m->start = strtoul(at, &at, 16);
+	m->end = strtoul(at + 1, &at, 16);
+	if (strncmp(at, " r-xp ", 6) != 0)
+		return false;
+	m->offset = strtoul(at + 6, &at, 16);
+	m->file = strchr(at, '/');
+	return m->file != NULL;
+}
+
+static void compare_text(struct target *t, int mem, const struct mapping *m, const char *when)
+{
+	static char in_memory[1 << 20], in_file[1 << 20];
+
+	int fd = open(m->file, O_RDONLY | O_CLOEXEC);
+	check(fd >= 0, "%s: %s", m->file, strerror(errno));
+	for (unsigned long at = m->start; at < m->end; at += sizeof(in_file)) {
+		size_t n = m->end - at < sizeof(in_file) ? m->end - at : sizeof(in_file);
+		memset(in_file, 0, n);
+		check(pread(fd, in_file, n, (off_t)(m->offset + at - m->start)) >= 0, "%s cannot be read",
+		      m->file);
+		check(pread(mem, in_memory, n, (off_t)at) == (ssize_t)n,
+		      "%s, %s: memory at %#lx cannot be read", t->mode, when, at);
+		for (size_t i = 0; i < n; i++)
+			check(in_file[i] == in_memory[i], "%s, %s: %s differs from memory at %#lx", t->mode,
+			      when, m->file, at + i);
+	}
+	close(fd);
+}
+
 /* Executable file mappings are as their files, to the last byte. */
 static void check_text(struct target *t, const char *when)
 {
-	char path[64], line[512], file[384], flags[8];
-	unsigned long start, end, offset;
-	static char in_memory[1 << 20], in_file[1 << 20];
+	char path[64], line[512];
+	struct mapping m;
 
 	snprintf(path, sizeof(path), "/proc/%d/mem", living(t));
 	int mem = open(path, O_RDONLY | O_CLOEXEC);
 	snprintf(path, sizeof(path), "/proc/%d/maps", living(t));
 	FILE *maps = fopen(path, "re");
 	check(mem >= 0 && maps, "%s: %s", path, strerror(errno));
-	while (fgets(line, sizeof(line), maps)) {
-		if (sscanf(line, "%lx-%lx %7s %lx %*s %*s %383s", &start, &end, flags, &offset, file) != 5 ||
-		    strcmp(flags, "r-xp") != 0 || file[0] != '/')
-			continue;
-		int fd = open(file, O_RDONLY | O_CLOEXEC);
-		check(fd >= 0, "%s: %s", file, strerror(errno));
-		for (unsigned long at = start; at < end; at += sizeof(in_file)) {
-			size_t n = end - at < sizeof(in_file) ? end - at : sizeof(in_file);
-			memset(in_file, 0, n);
-			check(pread(fd, in_file, n, (off_t)(offset + at - start)) >= 0 &&
-				      pread(mem, in_memory, n, (off_t)at) == (ssize_t)n,
-			      "%s: cannot be read", file);
-			for (size_t i = 0; i < n; i++)
-				check(in_file[i] == in_memory[i], "%s, %s: %s differs from memory at %#lx",
-				      t->mode, when, file, at + i);
-		}
-		close(fd);
-	}
+	while (fgets(line, sizeof(line), maps))
+		if (parse_text_mapping(line, &m))
+			compare_text(t, mem, &m, when);
 	fclose(maps);
 	close(mem);
 }

@@ -149,7 +149,7 @@ static void visit_all(struct target *t, const struct scenario *s, struct ferry_i
 
 void scenario_run(struct target *t, const struct scenario *s)
 {
-	struct ferry_thread *threads[TARGET_THREADS];
+	struct ferry_thread *threads[TARGET_THREADS] = {NULL};
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct ferry_inject *inject;
 

@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <cpuid.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -332,7 +333,7 @@ static __thread int idle_fds[2];
 
 static int idle_fd(void)
 {
-	if (!idle_fds[1] && pipe(idle_fds) < 0)
+	if (!idle_fds[1] && pipe2(idle_fds, O_CLOEXEC) < 0)
 		abort();
 	return idle_fds[0];
 }
@@ -401,7 +402,7 @@ static long by_epoll(long ms, int variant)
 	uint64_t mask = 0;
 
 	if (!epoll) {
-		epoll = epoll_create1(0);
+		epoll = epoll_create1(EPOLL_CLOEXEC);
 		epoll_ctl(epoll, EPOLL_CTL_ADD, idle_fd(), &event);
 	}
 	if (variant == 2)
@@ -797,7 +798,7 @@ static void start_compute(void)
 
 static void start_sleepers(void)
 {
-	if (pipe(handoffs[0].fds) < 0)
+	if (pipe2(handoffs[0].fds, O_CLOEXEC) < 0)
 		abort();
 	start(waker, "waker");
 	for (size_t i = 0; i < ARRAY_SIZE(sleepers); i++)
@@ -823,7 +824,7 @@ static void start_rseq(void)
 
 static void start_confined(void)
 {
-	if (pipe(handoffs[0].fds) < 0)
+	if (pipe2(handoffs[0].fds, O_CLOEXEC) < 0)
 		abort();
 	start(compute_confined, "compute-confined");
 	start(read_confined, "read-confined");

@@ -6,6 +6,7 @@
 #include "harness.h"
 #include "scenario.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
@@ -80,7 +81,7 @@ static const struct timeval receive_limit = {.tv_sec = 100};
 	X(write_pipe, write(full_pipe(), w.buffer, 1))                                                       \
 	X(read_eventfd, read(eventfd(0, 0), w.buffer, 8))                                                    \
 	X(read_timerfd, read(timerfd(), w.buffer, 8))                                                        \
-	X(read_inotify, read(inotify_init1(0), w.buffer, 4096))                                              \
+	X(read_inotify, read(inotify_init1(IN_CLOEXEC), w.buffer, 4096))                                     \
 	X(read_signalfd, read(signalfd(-1, (sigset_t *)w.buffer, 0), w.buffer, 128))                         \
 	X(recv, recv(w.pair[0], w.buffer, 1, 0))                                                             \
 	X(recv_limit, recv(limited(SO_RCVTIMEO), w.buffer, 1, 0))                                            \
@@ -178,18 +179,18 @@ static void world_make(void)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 	struct io_uring_params parameters = {0};
-	int lock = memfd_create("lock", 0);
+	int lock = memfd_create("lock", MFD_CLOEXEC);
 	char path[32];
 
 	memset(&w, 0, sizeof(w));
 	w.limit.tv_sec = 100;
-	if (pipe(w.pipe) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, w.pair) < 0)
+	if (pipe2(w.pipe, O_CLOEXEC) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, w.pair) < 0)
 		_exit(1);
-	w.epoll = epoll_create1(0);
+	w.epoll = epoll_create1(EPOLL_CLOEXEC);
 	epoll_ctl(w.epoll, EPOLL_CTL_ADD, w.pipe[0], &event);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", lock);
-	w.lock[0] = open(path, O_RDWR);
-	w.lock[1] = open(path, O_RDWR);
+	w.lock[0] = open(path, O_RDWR | O_CLOEXEC);
+	w.lock[1] = open(path, O_RDWR | O_CLOEXEC);
 	flock(w.lock[0], LOCK_EX);
 	w.semaphore = semget(IPC_PRIVATE, 1, 0600);
 	w.queue = msgget(IPC_PRIVATE, 0600);
@@ -250,13 +251,13 @@ static void sleep_once(size_t i)
 /* The system call that a process sleeps in; -1 = it runs. */
 static long sleeping_in(pid_t pid)
 {
-	char path[64];
+	char path[64], line[256];
 	long nr = -1;
 
 	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
 	FILE *f = fopen(path, "re");
-	if (f && fscanf(f, "%ld", &nr) != 1)
-		nr = -1;
+	if (f && fgets(line, sizeof(line), f) && isdigit((unsigned char)*line))
+		nr = strtol(line, NULL, 10);
 	if (f)
 		fclose(f);
 	return nr;

@@ -2,7 +2,8 @@
 /*
  * Tells an observer outside, every two milliseconds and over UDP, that it runs and where: "NODE STREAM COUNTER GAP GOOD".
  * NODE is read anew each time from a file that differs on each node; STREAM is the process (0, or 1 for a child);
- * COUNTER grows by one; GAP is the longest time between two beats in nanoseconds of CLOCK_MONOTONIC; GOOD is 1 while
+ * COUNTER grows by one; GAP is the longest time between two beats in nanoseconds of CLOCK_REALTIME (CLOCK_MONOTONIC of
+ * restored tasks goes on where it stood, which hides most of it); GOOD is 1 while CLOCK_MONOTONIC never went back and
  * a block of memory holds what was written into it.
  *
  * Usage: beats NODEFILE KIB ADDRESS PORT [OWN ADDRESS]
@@ -30,15 +31,15 @@ struct beats {
 	unsigned char *memory;
 	size_t bytes, checked;
 	unsigned long long counter;
-	long long last_ns, gap_ns;
+	long long last_ns, monotonic_ns, gap_ns;
 	int good;
 };
 
-static long long now_ns(void)
+static long long now_ns(clockid_t id)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(id, &t);
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
@@ -69,19 +70,21 @@ static void check_memory(struct beats *b)
 static void beat(struct beats *b)
 {
 	char node[32], text[128];
-	long long now = now_ns();
+	long long now = now_ns(CLOCK_REALTIME), monotonic = now_ns(CLOCK_MONOTONIC);
 
 	if (b->last_ns && now - b->last_ns > b->gap_ns)
 		b->gap_ns = now - b->last_ns;
-	/* A clock that goes back shows as a gap that never was. */
-	if (now < b->last_ns)
-		b->good = 0;
 	b->last_ns = now;
+	if (monotonic < b->monotonic_ns)
+		b->good = 0;
+	b->monotonic_ns = monotonic;
 	check_memory(b);
 	read_node(b->node_file, node, sizeof(node));
-	int n = snprintf(text, sizeof(text), "%s %d %llu %lld %d", node, b->stream, ++b->counter, b->gap_ns, b->good);
+	int n = snprintf(text, sizeof(text), "%s %d %llu %lld %d", node, b->stream, ++b->counter, b->gap_ns,
+			 b->good);
 	/* Nobody may be there to observe, and there may be no way to send just now. */
-	(void)!sendto(b->socket, text, (size_t)n, MSG_DONTWAIT, (const struct sockaddr *)&b->to, sizeof(b->to));
+	(void)!sendto(b->socket, text, (size_t)n, MSG_DONTWAIT, (const struct sockaddr *)&b->to,
+		      sizeof(b->to));
 }
 
 /* Not connected, so that the address it sends from is that of the node, unless an own address is given. */

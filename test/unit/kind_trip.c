@@ -177,7 +177,11 @@ static int trip_read_files(struct trip *t, struct image_dir *dir)
 		r = image_get(in, &file_entry__descriptor, &entry, &t->err);
 		if (r <= 0)
 			break;
-		*(FileEntry **)vec_push(&t->entries) = entry;
+		FileEntry **slot =
+			vec_push(&t->entries); /* NOLINT(bugprone-sizeof-expression): pointers are meant */
+		if (!slot)
+			return -ENOMEM;
+		*slot = entry;
 	}
 	image_reader_free(in);
 	t->plan.n_files = t->entries.n;
@@ -203,8 +207,10 @@ static void trip_plan_tasks(struct trip *t)
 		vec_foreach(fd, &t->snap.tasks.v[i].fds) {
 			struct plan_file *file = plan_file(&t->plan, t->snap.files.v[fd->file].entry->id);
 			assert_non_null(file);
-			*(struct plan_fd *)vec_push(&task->fds) =
-				(struct plan_fd){.fd = fd->fd, .cloexec = fd->cloexec, .file = file};
+			struct plan_fd *slot = vec_push(&task->fds);
+			if (!slot)
+				abort();
+			*slot = (struct plan_fd){.fd = fd->fd, .cloexec = fd->cloexec, .file = file};
 			if (!file->owner)
 				file->owner = task;
 		}

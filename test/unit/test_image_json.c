@@ -489,9 +489,10 @@ static void payload_of_one_length(void **state)
 		 "{\"magic\": \"SK_QUEUES\", \"entries\": [{\"id_for\": 1, \"length\": 3, \"scm\": "
 		 "[{\"type\": 1, \"rights\": [4, 5]}], \"extra\": \"YWJj\\n\"}]}\n"},
 		{IMAGE_IPCNS_SHM,
-		 "{\"magic\": \"IPCNS_SHM\", \"entries\": [{\"desc\": {\"key\": 1, \"uid\": 0, \"gid\": 0, \"cuid\": 0, "
-		 "\"cgid\": 0, \"mode\": 0, \"id\": 0}, \"size\": 5, \"extra\": \"YWJjZGU=\\n\"}, {\"desc\": {\"key\": 1, "
-		 "\"uid\": 0, \"gid\": 0, \"cuid\": 0, \"cgid\": 0, \"mode\": 0, \"id\": 0}, \"size\": 5, "
+		 "{\"magic\": \"IPCNS_SHM\", \"entries\": [{\"desc\": {\"key\": 1, \"uid\": 0, \"gid\": 0, "
+		 "\"cuid\": 0, \"cgid\": 0, \"mode\": 0, \"id\": 0}, \"size\": 5, \"extra\": \"YWJjZGU=\\n\"}, "
+		 "{\"desc\": {\"key\": 1, \"uid\": 0, \"gid\": 0, \"cuid\": 0, \"cgid\": 0, \"mode\": 0, "
+		 "\"id\": 0}, \"size\": 5, "
 		 "\"in_pagemaps\": true, \"extra\": \"\"}]}\n"},
 		{IMAGE_BPFMAP_DATA,
 		 "{\"magic\": \"BPFMAP_DATA\", \"entries\": [{\"map_id\": 1, \"keys_bytes\": 4, "
@@ -591,14 +592,14 @@ static void texts_that_are_refused(void **state)
 		{"{\"magic\": \"UTSNS\", \"entries\": [{\"nodename\": \"a\\u0000b\", \"domainname\": \"\"}]}",
 		 "malformed"},
 		{"{\"magic\": \"SEEN\", \"entries\": []}", "no magic"},
-		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": 2147483648, \"fd\": 1, "
-		 "\"start\": 0, \"len\": 0}]}",
+		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": 2147483648, "
+		 "\"fd\": 1, \"start\": 0, \"len\": 0}]}",
 		 "'pid' of file_lock_entry is out of range"},
-		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": 1, \"fd\": 1, \"start\": "
-		 "9223372036854775808, \"len\": 0}]}",
+		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": 1, "
+		 "\"fd\": 1, \"start\": 9223372036854775808, \"len\": 0}]}",
 		 "'start' of file_lock_entry is out of range"},
-		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": -2147483649, \"fd\": 1, "
-		 "\"start\": 0, \"len\": 0}]}",
+		{"{\"magic\": \"FILE_LOCKS\", \"entries\": [{\"flag\": 1, \"type\": 1, \"pid\": -2147483649, "
+		 "\"fd\": 1, \"start\": 0, \"len\": 0}]}",
 		 "'pid' of file_lock_entry is out of range"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -6,6 +6,7 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -121,7 +122,7 @@ static void test_call(void **state)
 	int fds[2];
 	char byte = 0;
 
-	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
 	struct walk w = {LABEL(pad, ferry__pad_call), SYS_write, {(uint64_t)fds[1], (uint64_t) "q", 1}};
 	walk_pad(&pad, &w);
 	assert_int_equal(w.rax, 0x1111);
@@ -302,6 +303,42 @@ static void test_restarts(void **state)
 	}
 }
 
+/* Calls that return EINTR after a stop, with or without a time limit. */
+static void test_eintr_table(void **state)
+{
+	(void)state;
+	static const struct {
+		struct user_regs_struct regs;
+		bool listed, without_limit;
+	} cases[] = {
+		{{.orig_rax = SYS_epoll_wait, .r10 = 0xffffffff}, true, true},
+		{{.orig_rax = SYS_epoll_wait, .r10 = ~0ull}, true, true},
+		{{.orig_rax = SYS_epoll_wait, .r10 = 100}, true, false},
+		{{.orig_rax = SYS_epoll_pwait2, .r10 = 0}, true, true},
+		{{.orig_rax = SYS_epoll_pwait2, .r10 = 0x7fff0000}, true, false},
+		{{.orig_rax = SYS_rt_sigtimedwait, .rdx = 0, .r10 = 8}, true, true},
+		{{.orig_rax = SYS_rt_sigtimedwait, .rdx = 0x7fff0000, .r10 = 8}, true, false},
+		{{.orig_rax = SYS_io_getevents, .r8 = 0x7fff0000}, true, false},
+		{{.orig_rax = SYS_semop}, true, true},
+		{{.orig_rax = SYS_recvfrom}, true, false},
+		{{.orig_rax = SYS_close}, false, false},
+		{{.orig_rax = SYS_nanosleep}, false, false},
+		{{.orig_rax = ~0ull}, false, false},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct user_regs_struct regs = cases[i].regs;
+		assert_false(regs_eintr_listed(&regs, true));
+		regs.rax = (uint64_t)-EINTR;
+		assert_int_equal(regs_eintr_listed(&regs, true), cases[i].listed);
+		assert_int_equal(regs_eintr_listed(&regs, false), cases[i].without_limit);
+		regs.rip = 0x1000;
+		regs_set_eintr(&regs);
+		assert_int_equal(regs.rip, 0x1002);
+		assert_int_equal((long)regs.rax, -EINTR);
+	}
+}
+
 static void test_registers(void **state)
 {
 	(void)state;
@@ -328,7 +365,8 @@ int main(void)
 		cmocka_unit_test(test_layout),           cmocka_unit_test(test_call),
 		cmocka_unit_test(test_call_undo),        cmocka_unit_test(test_unmap),
 		cmocka_unit_test(test_wait_and_release), cmocka_unit_test(test_due_handler),
-		cmocka_unit_test(test_restarts),         cmocka_unit_test(test_registers),
+		cmocka_unit_test(test_restarts),         cmocka_unit_test(test_eintr_table),
+		cmocka_unit_test(test_registers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -179,10 +179,12 @@ static socklen_t pair_address(enum family family, bool for_listener, struct sock
 	return sizeof(*a);
 }
 
+/* Both families have the port in the same place. */
 static uint16_t *address_port(struct sockaddr_storage *a)
 {
-	return a->ss_family == AF_INET ? &((struct sockaddr_in *)a)->sin_port
-				       : &((struct sockaddr_in6 *)a)->sin6_port;
+	_Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
+		       "port");
+	return &((struct sockaddr_in *)a)->sin_port;
 }
 
 static void set_int(int fd, int level, int name, int value)
@@ -196,7 +198,7 @@ void pair_open(enum family family, bool a_connects, const struct pair_options *o
 {
 	static const struct pair_options none;
 	static uint64_t seed;
-	struct sockaddr_storage address;
+	struct sockaddr_storage address = {0};
 	const struct pair_options *o = options ? options : &none;
 	socklen_t n = pair_address(family, true, &address);
 	int listener = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -384,8 +386,8 @@ void end_wait_state(const struct end *e, unsigned state)
 
 void end_locate(const struct end *e, struct netlock_tcp *ret_connection)
 {
-	struct sockaddr_storage local;
-	struct sockaddr_storage remote;
+	struct sockaddr_storage local = {0};
+	struct sockaddr_storage remote = {0};
 	socklen_t n = sizeof(local);
 	struct netlock_tcp c = {0};
 	assert_int_equal(getsockname(e->fd, (struct sockaddr *)&local, &n), 0);
@@ -415,7 +417,7 @@ static void end_lock(const struct end *e, struct netlock **ret_lock)
 
 void end_lose_input(const struct end *e)
 {
-	struct sockaddr_storage local;
+	struct sockaddr_storage local = {0};
 	socklen_t n = sizeof(local);
 	assert_int_equal(getsockname(e->fd, (struct sockaddr *)&local, &n), 0);
 	lab_run("nft 'add table inet lossy; add chain inet lossy in { type filter hook input priority 0; }; "

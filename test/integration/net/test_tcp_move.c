@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Connections are taken, closed silently and rebuilt on the same machine, with bytes waiting in every place a queue
- * has, and go on for megabytes afterwards. Everything is done twice in a row: a rebuilt connection must be as
- * good as the first one.
+ * Connections are taken, closed silently and rebuilt on the same machine, with bytes waiting in every place a
+ * queue has, and go on for megabytes afterwards. Everything is done twice in a row: a rebuilt connection must
+ * be as good as the first one.
  */
 #include "lab.h"
 
@@ -155,8 +155,9 @@ static void corked(struct end *a, struct end *b)
 }
 
 /*
- * A paced connection sends by a timer that does not stop for repair mode, and its timestamps run ahead of the clock: neither
- * may make the rebuilt one believe that bytes were sent which were not, nor go back in time for its peer.
+ * A paced connection sends by a timer that does not stop for repair mode, and its timestamps run ahead of the
+ * clock: neither may make the rebuilt one believe that bytes were sent which were not, nor go back in time for
+ * its peer.
  */
 static void paced(struct end *a, struct end *b, unsigned rate, size_t bytes, int moves)
 {

@@ -78,6 +78,7 @@ def integration_tests(source, top, tiers):
                     name=f"integration/{path.stem}.{entry['name']}",
                     command=[sys.executable, str(path), entry.get("argument", entry["name"])],
                     timeout=entry["timeout"], environment=environment, exclusive=entry["exclusive"],
+                    needs=entry.get("needs", []),
                 ))
     for path in sorted((source / "test" / "integration").glob("*.sh")):
         tests.append(Test(f"integration/{path.stem}", ["bash", str(path)], 120, environment))

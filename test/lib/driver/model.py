@@ -14,6 +14,7 @@ class Test:
     environment: dict = dataclasses.field(default_factory=dict)
     isolated: bool = True
     exclusive: bool = False  # runs while nothing else does
+    needs: list = dataclasses.field(default_factory=list)  # see prepare.py
 
 
 @dataclasses.dataclass

@@ -68,15 +68,21 @@ class Criu:
         self.sid = pathlib.Path(sid)
         self.path = self.sid / "usr/sbin/criu"
 
-    def command(self, *words):
+    def command(self, program, *words):
         """The command line for a program of that folder."""
         libraries = self.sid / "usr/lib/x86_64-linux-gnu"
         loader = libraries / "ld-linux-x86-64.so.2"
-        return [str(loader), "--library-path", str(libraries), str(self.path), *words]
+        return [str(loader), "--library-path", str(libraries), str(program), *map(str, words)]
+
+    def crit(self, *words):
+        """crit with that folder's own Python."""
+        usr = self.sid / "usr"
+        environment = {"PYTHONHOME": str(usr), "PYTHONPATH": str(usr / "lib/python3/dist-packages")}
+        return run(self.command(usr / "bin/python3", usr / "bin/crit", *words), 60, environment)
 
     def run(self, *words, timeout=120, environment=None):
         """Any command line."""
-        return run(self.command(*map(str, words)), timeout, environment)
+        return run(self.command(self.path, *words), timeout, environment)
 
     def version(self):
         """As it says itself."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines to migrate between: namespaces of this one. And an observer outside of them."""
 
+import atexit
 import ctypes
 import os
 import pathlib
@@ -35,6 +36,27 @@ SERVICE = "10.77.0.100"  # an address that can move
 def ip(*words):
     """ip(8), which must succeed."""
     subprocess.run(["ip", *map(str, words)], check=True, stdin=subprocess.DEVNULL)
+
+
+def release_held():
+    """Let everything of this PID namespace that a test left frozen die: in a v1 freezer even SIGKILL would wait."""
+    for base, file, word in (("/sys/fs/cgroup/freezer", "freezer.state", "THAWED"), ("/sys/fs/cgroup/unified", "cgroup.freeze", "0"),
+                             ("/sys/fs/cgroup", "cgroup.freeze", "0")):
+        for group in pathlib.Path(base).glob("**/ferry-hold-*"):
+            try:
+                pids = [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+                if not pids or 0 in pids:
+                    continue
+                for pid in pids:
+                    os.kill(pid, 9)
+                (group / file).write_text(word)
+                wait_until(lambda group=group: not (group / "cgroup.procs").read_text(), f"{group} stays", 5)
+                group.rmdir()
+            except OSError:
+                continue
+
+
+atexit.register(release_held)
 
 
 class Node:
@@ -76,7 +98,7 @@ class Node:
     def run(self, *words, timeout=60, environment=None):
         """Run it to the end."""
         return subprocess.run(self.command(*words), check=False, text=True, errors="replace", timeout=timeout,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
                               env={**os.environ, **(environment or {})})
 
     def start(self, *words, environment=None, log=None):
@@ -217,18 +239,22 @@ class Proxy:
     """Passes what two ferries say to each other, frame by frame, and cuts the connection where it is told to.
 
     It listens on the loopback of node a, or a unix socket, and connects to a listener on the loopback of node b, or a
-    unix socket. cut: (direction, number of frames that pass before, bytes of the next one that still pass); direction is
-    "out" for what the source says. After a cut new connections pass, unless stay_cut is set.
+    unix socket. cut: (kind of a frame, how many of that kind pass before, bytes of it that still pass). After a cut
+    new connections pass, unless stay_cut is set. spoil: (kind, how many of that kind before): a bit of it flips.
     """
 
+    # As in src/migrate/proto/migrate.proto; HELLO comes from both sides, the source's first.
+    KINDS = {"hello": 1, "proof": 2, "offer": 3, "accept": 4, "file": 5, "data": 6, "image-end": 7, "prepared": 8, "commit": 9,
+             "running": 10, "reverted": 11, "abort": 12, "query": 13, "state": 14, "error": 15, "done": 16}
     HEADER = 24
 
     def __init__(self, a, b, to, cut=None, stay_cut=False, spoil=None):
         self.a, self.b, self.to = a, b, to
         self.cut, self.stay_cut, self.spoil = cut, stay_cut, spoil
-        self.passed = {"out": [], "in": []}  # sizes of the frames that passed
+        self.passed = []  # kinds of the frames that passed, by number
         self.was_cut = False
         self.closed = False
+        self.lock = threading.Lock()
         self.address = None
         self.listener = None
         ready = threading.Event()
@@ -260,8 +286,8 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            for direction, source, sink in (("out", client, server), ("in", server, client)):
-                threading.Thread(target=self.carry, args=(direction, source, sink), daemon=True).start()
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self.carry, args=(source, sink), daemon=True).start()
 
     def connect(self):
         if self.to.startswith("unix:"):
@@ -289,20 +315,27 @@ class Proxy:
         body = self.read(source, int.from_bytes(head[4:8], "little") + int.from_bytes(head[8:12], "little"))
         return None if body is None else head + body
 
-    def carry(self, direction, source, sink):
+    def kind(self, frame):
+        """The first field of a head is its kind."""
+        assert frame[self.HEADER] == 8, frame[:40]
+        return frame[self.HEADER + 1]
+
+    def carry(self, source, sink):
         try:
             while True:
                 frame = self.frame(source)
                 if frame is None:
                     break
-                number = len(self.passed[direction])
-                if self.cut and not self.was_cut and self.cut[:2] == (direction, number):
+                kind = self.kind(frame)
+                with self.lock:
+                    before = self.passed.count(kind)
+                    self.passed.append(kind)
+                if self.cut and not self.was_cut and (self.KINDS[self.cut[0]], self.cut[1]) == (kind, before):
                     self.was_cut = True
                     sink.sendall(frame[:self.cut[2]])
                     break
-                if self.spoil and self.spoil == (direction, number):
+                if self.spoil and (self.KINDS[self.spoil[0]], self.spoil[1]) == (kind, before):
                     frame[-1] ^= 1
-                self.passed[direction].append(len(frame))
                 sink.sendall(frame)
         except OSError:
             pass

@@ -17,14 +17,16 @@ def skip(reason):
     raise Skip(reason)
 
 
-def test(name=None, timeout=60, tier="check", exclusive=False):
-    """Register a function as a test. A tier of "soak" keeps it out of make check; an exclusive one runs alone."""
+def test(name=None, timeout=60, tier="check", exclusive=False, needs=()):
+    """Register a function as a test. A tier of "soak" keeps it out of make check; an exclusive one runs alone. needs
+    names what the driver has to prepare outside, where there is a network (test/lib/driver/prepare.py)."""
 
     def register(function):
         called = name or function.__name__
         if called in TESTS:
             raise ValueError(f"two tests are called {called}")
-        TESTS[called] = (function, {"name": called, "timeout": timeout, "tier": tier, "exclusive": exclusive})
+        TESTS[called] = (function, {"name": called, "timeout": timeout, "tier": tier, "exclusive": exclusive,
+                                    "needs": list(needs)})
         return function
 
     return register

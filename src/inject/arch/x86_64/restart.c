@@ -51,10 +51,23 @@ struct rseq_configuration {
 };
 
 /* Calls that return EINTR after a mere stop. */
-static const uint16_t eintr_calls[] = {
-#define EINTR_CALL(name, reason) SYS_##name,
+enum limit { LIMIT_NONE, LIMIT_ALWAYS, LIMIT_MILLISECONDS, LIMIT_TIMESPEC };
+
+static const struct eintr_call {
+	uint16_t nr, reg; /* offset of a register in struct user_regs_struct */
+	enum limit limit;
+} eintr_calls[] = {
+#define NONE 0, LIMIT_NONE
+#define ALWAYS 0, LIMIT_ALWAYS
+#define MILLISECONDS(reg) offsetof(struct user_regs_struct, reg), LIMIT_MILLISECONDS
+#define TIMESPEC(reg) offsetof(struct user_regs_struct, reg), LIMIT_TIMESPEC
+#define EINTR_CALL(name, limit, reason) {SYS_##name, limit},
 #include "inject/eintr.def"
 #undef EINTR_CALL
+#undef NONE
+#undef ALWAYS
+#undef MILLISECONDS
+#undef TIMESPEC
 };
 
 enum restart regs_restart(const struct user_regs_struct *regs)
@@ -70,13 +83,30 @@ enum restart regs_restart(const struct user_regs_struct *regs)
 	}
 }
 
-static bool eintr_listed(const struct user_regs_struct *regs)
+static const struct eintr_call *eintr_find(const struct user_regs_struct *regs)
 {
 	if ((long)regs->orig_rax < 0 || (long)regs->rax != -EINTR)
-		return false;
+		return NULL;
 	for (size_t i = 0; i < ARRAY_SIZE(eintr_calls); i++)
-		if (eintr_calls[i] == regs->orig_rax)
-			return true;
+		if (eintr_calls[i].nr == regs->orig_rax)
+			return &eintr_calls[i];
+	return NULL;
+}
+
+bool regs_eintr_listed(const struct user_regs_struct *regs, bool with_limit)
+{
+	const struct eintr_call *call = eintr_find(regs);
+	uint64_t value;
+
+	if (!call)
+		return false;
+	memcpy(&value, (const char *)regs + call->reg, sizeof(value));
+	switch (call->limit) {
+	case LIMIT_NONE: return true;
+	case LIMIT_ALWAYS: return with_limit;
+	case LIMIT_MILLISECONDS: return with_limit || (int32_t)value < 0;
+	case LIMIT_TIMESPEC: return with_limit || !value;
+	}
 	return false;
 }
 
@@ -128,9 +158,11 @@ static int handler_is_due(struct ferry_thread *t, struct ferry_error *err)
 int regs_mend(struct ferry_thread *t, struct ferry_error *err)
 {
 	struct user_regs_struct regs;
+	uint64_t mask;
 
+	t->mended = false;
 	int r = regs_get(t, &regs, err);
-	if (r < 0 || !eintr_listed(&regs))
+	if (r < 0 || !regs_eintr_listed(&regs, !(t->opts.flags & FERRY_INJECT_TIMED_EINTR)))
 		return r;
 	r = handler_is_due(t, err);
 	if (r)
@@ -140,7 +172,6 @@ int regs_mend(struct ferry_thread *t, struct ferry_error *err)
 	 * code has run. Setting the outer mask ends that: a signal that only the call may take waits for
 	 * the call.
 	 */
-	uint64_t mask;
 	r = mask_get(t, &mask, err);
 	if (r >= 0)
 		r = mask_set(t, mask, "mend-mask", err);
@@ -247,7 +278,7 @@ static bool is_pointer(uint64_t value)
 
 static bool is_timespec(struct ferry_thread *t, uint64_t address)
 {
-	uint64_t words[2];
+	uint64_t words[2] = {0};
 
 	return is_pointer(address) && !peek_words(t, address, words, 2) && (int64_t)words[0] >= 0 &&
 	       words[1] < 1000000000;
