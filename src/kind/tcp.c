@@ -352,15 +352,16 @@ int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
 }
 
 /*
- * A listener may have the connection's port, and then has to have it first: a connection can be added to a
+ * A listener may have a connection's port, and then has to have it first: a connection can be added to a
  * port, but not a listener.
  */
-static int tcp_open_listeners(struct opener *o, uint32_t port, struct ferry_error *err)
+static int tcp_open_listeners(struct opener *o, struct ferry_error *err)
 {
-	for (size_t i = 0; i < o->plan->n_files; i++) {
+	/* The lock is made right after this, by the first connection. */
+	for (size_t i = 0; i < o->plan->n_files && !o->netlock; i++) {
 		struct plan_file *file = &o->plan->files[i];
 		if (file->fd >= 0 || file->kind != &kind_inetsk || file->entry->isk->proto != IPPROTO_TCP ||
-		    file->entry->isk->state != INET_LISTENING || file->entry->isk->src_port != port)
+		    file->entry->isk->state != INET_LISTENING)
 			continue;
 		int r = inet_restore(o, file, &file->fd, err);
 		if (r < 0)
@@ -436,7 +437,7 @@ int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct fe
 	struct ferry_tcp t;
 	int r = tcp_from_records(isk, plan, sock->extra, &t, err);
 	if (r >= 0)
-		r = tcp_open_listeners(o, isk->src_port, err);
+		r = tcp_open_listeners(o, err);
 	if (r >= 0)
 		r = tcp_arm_unlock(o, err);
 	if (r >= 0)
