@@ -425,6 +425,7 @@ const struct kind_ops kind_inetsk = {
 	.owns = inet_owns,
 	.check = inet_check,
 	.collect = inet_collect,
+	.collect_end = tcp_collect_end,
 	.dump = inet_dump,
 	.read = inet_read,
 	.restore = inet_restore,
