@@ -199,6 +199,8 @@ int collect_fds_end(struct collect *c, struct ferry_error *err)
 	for (size_t i = 0; i < KIND_COUNT; i++) {
 		size_t at = 0;
 		int r = kind_table[i]->check_end ? kind_table[i]->check_end(c->kind_data, &at, err) : 0;
+		if (r >= 0 && kind_table[i]->collect_end)
+			r = kind_table[i]->collect_end(c, err);
 		if (r < 0) {
 			error_context(err, "collect", kind_table[i]->name, 0);
 			return r;

@@ -201,7 +201,7 @@ static int inet_bind_failed(const InetSkEntry *isk, int code, struct ferry_error
 static bool inet_is_bound(const InetSkEntry *isk)
 {
 	static const uint32_t none[4];
-	return isk->src_port || memcmp(isk->src_addr, none, isk->family == AF_INET ? 4 : 16);
+	return isk->src_port || memcmp(isk->src_addr, none, isk->family == AF_INET ? 4 : 16) != 0;
 }
 
 /*

@@ -154,6 +154,8 @@ struct kind_ops {
 	int (*check_end)(void *const *kind_data, size_t *at, struct ferry_error *err);
 	int (*collect)(struct collect *c, struct fd_view *view, struct snap_file *file,
 		       struct ferry_error *err);
+	/* Every descriptor was collected: what is done for all of them together. */
+	int (*collect_end)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
 	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 	int (*settle)(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);
