@@ -348,7 +348,7 @@ static int step_signal(struct ferry_thread *t, int signal, struct ferry_error *e
 
 static int syscall_info(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_error *err)
 {
-	struct __ptrace_syscall_info info;
+	struct __ptrace_syscall_info info = {0};
 	long r = thread_ptrace(t, PTRACE_GET_SYSCALL_INFO, sizeof(info), (uintptr_t)&info);
 
 	if (r < 0)
@@ -368,7 +368,7 @@ static int syscall_info(struct ferry_thread *t, struct syscall_stop *ret, struct
 /* It does not come back: try to get it out of a call that can be interrupted. */
 static void step_timed_out(struct ferry_thread *t)
 {
-	struct syscall_stop stop;
+	struct syscall_stop stop = {.entry = false};
 	int code = 0;
 
 	t->at_entry = false;
