@@ -276,20 +276,23 @@ static int record_read_json(struct json_object *o, struct journal_record *r)
 
 /* ------------------------------------------------------------------- files */
 
+int journal_parse(const char *text, struct journal_record *ret)
+{
+	struct json_object *o = json_tokener_parse(text);
+	struct journal_record record = {0};
+	int r = o ? record_read_json(o, &record) : -EBADMSG;
+	json_object_put(o);
+	if (r >= 0)
+		*ret = record;
+	return r;
+}
+
 static int journal_read_name(struct journal *j, const char *name, struct journal_record *ret)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n;
 	int r = fd_read_path(j->dir, name, JOURNAL_FILE_MAX, &text, &n);
-	if (r < 0)
-		return r;
-	struct json_object *o = json_tokener_parse(text);
-	struct journal_record record = {0};
-	r = o ? record_read_json(o, &record) : -EBADMSG;
-	json_object_put(o);
-	if (r >= 0)
-		*ret = record;
-	return r;
+	return r < 0 ? r : journal_parse(text, ret);
 }
 
 int journal_read(struct journal *j, enum journal_side side, const char *id, struct journal_record *ret, struct ferry_error *err)
@@ -345,7 +348,7 @@ static int journal_write(struct journal *j, struct journal_record *r, struct fer
 	r->changed_s = time(NULL);
 	r->sequence++;
 	struct json_object *o = json_object_new_object();
-	const char *text = o && record_write_json(r, o) >= 0 ? json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY) : NULL;
+	const char *text = o && record_write_json(r, o) >= 0 ? json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE) : NULL;
 	fault_effect(j->fault, "journal", journal_state_word(r->state));
 	ret = text ? 0 : -ENOMEM;
 	if (ret >= 0 && fault_hit(j->fault, FAULT_JOURNAL_WRITE))
