@@ -95,5 +95,8 @@ must_check int journal_swap(struct journal *j, struct journal_record *r, enum jo
 must_check int journal_list(struct journal *j, struct journal_record **ret, size_t *ret_n, size_t *ret_bad,
 			    struct ferry_error *err);
 
+/* Read a record from its text. -EBADMSG when it is none. */
+must_check int journal_parse(const char *text, struct journal_record *ret);
+
 /* Whether the record was written in this boot: only then its processes can still be there. */
 bool journal_is_this_boot(const struct journal_record *r);
