@@ -22,7 +22,8 @@ static void receive_show(const struct engine_report *r)
 {
 	const struct engine_migration *m = &r->migration;
 	if (r->pid)
-		printf("pid %d came from %s and runs (%u tasks); migration %s\n", r->pid, m->source, r->tasks, m->id);
+		printf("pid %d came from %s and runs (%u tasks); migration %s\n", r->pid, m->source, r->tasks,
+		       m->id);
 	else if (!strcmp(m->outcome, "running"))
 		printf("told the source that the work runs here; migration %s\n", m->id);
 	else

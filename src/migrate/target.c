@@ -103,7 +103,8 @@ static int target_check_peer(const struct target *t, int fd, struct ferry_error 
 	if (r >= 0 && (uid == 0 || uid == geteuid()))
 		return 0;
 	if (r >= 0)
-		error_set(err, FERRY_ERROR_PERMISSION, EACCES, "user %u may not send work to a ferry of user %u", uid, geteuid());
+		error_set(err, FERRY_ERROR_PERMISSION, EACCES,
+			  "user %u may not send work to a ferry of user %u", uid, geteuid());
 	else
 		error_errno(err, FERRY_ERROR_PERMISSION, -r, "it is not known who connected");
 	error_hint(err, "use --token FILE on both sides");
@@ -114,7 +115,8 @@ static int target_check_peer(const struct target *t, int fd, struct ferry_error 
 static int target_accept(struct target *t, uint64_t end_ns, struct ferry_error *err)
 {
 	for (;;) {
-		struct pollfd p[2] = {{.fd = t->listener, .events = POLLIN}, {.fd = t->caller_fd, .events = POLLIN}};
+		struct pollfd p[2] = {{.fd = t->listener, .events = POLLIN},
+				      {.fd = t->caller_fd, .events = POLLIN}};
 		uint64_t now = time_now_ns();
 		if (end_ns && now >= end_ns)
 			return -ETIMEDOUT;
@@ -159,7 +161,8 @@ static void target_take_id(struct target *t)
 	t->wire.epoch = m->epoch;
 }
 
-static int target_tell(struct target *t, const struct journal_record *r, bool is_driven, struct ferry_error *err)
+static int target_tell(struct target *t, const struct journal_record *r, bool is_driven,
+		       struct ferry_error *err)
 {
 	MigrateState state = MIGRATE_STATE__INIT;
 	MigrateMessage m = MIGRATE_MESSAGE__INIT;
@@ -195,7 +198,8 @@ static int target_answer(struct target *t, struct ferry_error *err)
 	struct journal_record r;
 	target_take_id(t);
 	if (!journal_id_valid(t->wire.id))
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side asked about a migration without a proper id");
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side asked about a migration without a proper id");
 	_cleanup_close_ int lock = journal_lock(t->journal, JOURNAL_TARGET, t->wire.id, NULL);
 	int ret = journal_read(t->journal, JOURNAL_TARGET, t->wire.id, &r, err);
 	if (ret == -ENOENT) {
@@ -203,7 +207,8 @@ static int target_answer(struct target *t, struct ferry_error *err)
 		return target_tell(t, NULL, lock < 0, err);
 	}
 	if (ret >= 0 && strcmp(r.token, t->fingerprint) != 0)
-		return error_set(err, FERRY_ERROR_TOKEN, EACCES, "migration '%s' began with another token", t->wire.id);
+		return error_set(err, FERRY_ERROR_TOKEN, EACCES, "migration '%s' began with another token",
+				 t->wire.id);
 	if (ret >= 0 && lock >= 0 && r.state == JOURNAL_PREPARED) {
 		r.settled = true;
 		snprintf(r.reason, sizeof(r.reason), "the ferry that had prepared it is gone");
@@ -227,8 +232,11 @@ static int offer_check_pids(const MigrateOffer *o, struct ferry_error *err)
 		snprintf(path, sizeof(path), "/proc/%u", o->pids[i]);
 		if (access(path, F_OK) < 0)
 			continue;
-		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %u, which '%.16s' needs, is in use", o->pids[i], o->comm);
-		error_hint(err, "receive in a PID namespace of its own: unshare -pf --mount-proc ferry receive ...");
+		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %u, which '%.16s' needs, is in use",
+			  o->pids[i], o->comm);
+		error_hint(
+			err,
+			"receive in a PID namespace of its own: unshare -pf --mount-proc ferry receive ...");
 		return -EEXIST;
 	}
 	return 0;
@@ -241,7 +249,8 @@ static int offer_check_arch(const MigrateOffer *o, struct ferry_error *err)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "uname");
 	if (!strcmp(uts.machine, o->arch))
 		return 0;
-	return error_set(err, FERRY_ERROR_CPU_FEATURE, ENOEXEC, "the work is for '%.16s', this machine is '%s'", o->arch, uts.machine);
+	return error_set(err, FERRY_ERROR_CPU_FEATURE, ENOEXEC,
+			 "the work is for '%.16s', this machine is '%s'", o->arch, uts.machine);
 }
 
 /* A one-time token serves one migration. */
@@ -255,7 +264,8 @@ static int offer_check_token(struct target *t, struct ferry_error *err)
 	for (size_t i = 0; i < n && r >= 0; i++) {
 		if (list[i].side != JOURNAL_TARGET || strcmp(list[i].token, t->fingerprint) != 0)
 			continue;
-		r = error_set(err, FERRY_ERROR_TOKEN, EACCES, "the one-time token served migration '%s' already", list[i].id);
+		r = error_set(err, FERRY_ERROR_TOKEN, EACCES,
+			      "the one-time token served migration '%s' already", list[i].id);
 		error_hint(err, "put a new one into the files that --token names");
 	}
 	if (r >= 0 || n)
@@ -267,9 +277,12 @@ static int offer_take(struct target *t, const MigrateOffer *o, struct ferry_erro
 {
 	struct journal_record *r = &t->record;
 	if (!journal_id_valid(t->wire.id) || o->n_addresses > JOURNAL_ADDRESSES || o->root_pid > INT32_MAX)
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side sent an offer that is none");
-	*r = (struct journal_record){
-		.side = JOURNAL_TARGET, .state = JOURNAL_PREPARED, .epoch = t->wire.epoch, .pid = (pid_t)o->root_pid};
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side sent an offer that is none");
+	*r = (struct journal_record){.side = JOURNAL_TARGET,
+				     .state = JOURNAL_PREPARED,
+				     .epoch = t->wire.epoch,
+				     .pid = (pid_t)o->root_pid};
 	wire_copy_text(r->id, sizeof(r->id), t->wire.id);
 	snprintf(r->token, sizeof(r->token), "%s", t->fingerprint);
 	wire_copy_text(r->comm, sizeof(r->comm), o->comm);
@@ -288,12 +301,14 @@ static int offer_check_space(const struct target *t, uint64_t bytes, struct ferr
 {
 	struct statvfs fs;
 	if (fstatvfs(t->place.fd, &fs) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the file system of '%s'", t->place.path);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the file system of '%s'",
+				   t->place.path);
 	uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
 	if (available >= bytes && available - bytes >= TARGET_SPARE_BYTES)
 		return 0;
-	error_set(err, FERRY_ERROR_NO_SPACE, ENOSPC, "'%s' has %llu MiB free, the image may need %llu MiB", t->place.path,
-		  (unsigned long long)(available >> 20), (unsigned long long)((bytes + TARGET_SPARE_BYTES) >> 20));
+	error_set(err, FERRY_ERROR_NO_SPACE, ENOSPC, "'%s' has %llu MiB free, the image may need %llu MiB",
+		  t->place.path, (unsigned long long)(available >> 20),
+		  (unsigned long long)((bytes + TARGET_SPARE_BYTES) >> 20));
 	error_hint(err, "free some space, or choose another directory with --images-dir");
 	return -ENOSPC;
 }
@@ -307,8 +322,10 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 	int r = offer_take(t, o, err);
 	if (r >= 0)
 		r = t->lock = journal_lock(t->journal, JOURNAL_TARGET, t->record.id, err);
-	if (r >= 0 && journal_read(t->journal, JOURNAL_TARGET, t->record.id, &(struct journal_record){0}, NULL) != -ENOENT)
-		r = error_set(err, FERRY_ERROR_USAGE, EEXIST, "there was a migration '%s' here before", t->record.id);
+	if (r >= 0 && journal_read(t->journal, JOURNAL_TARGET, t->record.id, &(struct journal_record){0},
+				   NULL) != -ENOENT)
+		r = error_set(err, FERRY_ERROR_USAGE, EEXIST, "there was a migration '%s' here before",
+			      t->record.id);
 	if (r >= 0)
 		r = offer_check_token(t, err);
 	if (r >= 0)
@@ -325,7 +342,8 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 	char name[HOLD_NAME_BYTES];
 	snprintf(name, sizeof(name), "%s" TARGET_PLACE_SUFFIX, t->record.id);
 	if (r >= 0)
-		r = place_make(t->e->options->images_dir, journal_path(t->journal), name, o->memory_bytes, &t->place, err);
+		r = place_make(t->e->options->images_dir, journal_path(t->journal), name, o->memory_bytes,
+			       &t->place, err);
 	if (r >= 0)
 		r = offer_check_space(t, o->memory_bytes, err);
 	return r;
@@ -399,7 +417,8 @@ static int target_open(struct target *t, struct ferry_error *err)
 	t->job = NULL;
 	r = restore_commit(job, err);
 	if (r < 0 && hold_remove_addresses(&t->record, &e->fault, NULL) < 0)
-		log_write(e->log, LOG_ERROR_LEVEL, "receive", NULL, 0, "an address could not be removed again");
+		log_write(e->log, LOG_ERROR_LEVEL, "receive", NULL, 0,
+			  "an address could not be removed again");
 	return r;
 }
 
@@ -571,7 +590,8 @@ static void target_remove_stale(struct target *t)
 	for (struct dirent *entry; (entry = readdir(d));) {
 		char id[JOURNAL_ID_MAX + 1];
 		const char *suffix = strstr(entry->d_name, TARGET_PLACE_SUFFIX);
-		if (!suffix || strcmp(suffix, TARGET_PLACE_SUFFIX) != 0 || (size_t)(suffix - entry->d_name) >= sizeof(id))
+		if (!suffix || strcmp(suffix, TARGET_PLACE_SUFFIX) != 0 ||
+		    (size_t)(suffix - entry->d_name) >= sizeof(id))
 			continue;
 		snprintf(id, sizeof(id), "%.*s", (int)(suffix - entry->d_name), entry->d_name);
 		_cleanup_close_ int lock = journal_lock(t->journal, JOURNAL_TARGET, id, NULL);
@@ -591,8 +611,12 @@ static int target_listen(struct target *t, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (!e.is_local && !(o->insecure && t->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%s' can be reached from other machines, and what arrives runs as root", o->listen);
-		error_hint(err, "accept that with --insecure and --token FILE, or listen on loopback and forward a port with ssh");
+		error_set(err, FERRY_ERROR_USAGE, EINVAL,
+			  "'%s' can be reached from other machines, and what arrives runs as root",
+			  o->listen);
+		error_hint(
+			err,
+			"accept that with --insecure and --token FILE, or listen on loopback and forward a port with ssh");
 		return -EINVAL;
 	}
 	t->must_trust = !t->token.n;
