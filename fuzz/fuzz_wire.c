@@ -75,7 +75,8 @@ static void talk(const uint8_t *bytes, size_t n, int mode)
 	struct wire w = {0};
 	struct token none = {0};
 	struct ferry_error err = FERRY_ERROR_INIT;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || wire_open(&w, pair[0], TIMEOUT_MS, -1, NULL) < 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ||
+	    wire_open(&w, pair[0], TIMEOUT_MS, -1, NULL) < 0)
 		abort();
 	if (mode)
 		send_frames(pair[1], bytes, n);
@@ -83,7 +84,9 @@ static void talk(const uint8_t *bytes, size_t n, int mode)
 		abort();
 	shutdown(pair[1], SHUT_WR);
 	channel_set_data_max(w.channel, CHANNEL_DATA_MAX);
-	int r = mode == 1 ? wire_greet_source(&w, &none, &err) : mode == 2 ? wire_greet_target(&w, &none, &err) : 0;
+	int r = mode == 1   ? wire_greet_source(&w, &none, &err)
+		: mode == 2 ? wire_greet_target(&w, &none, &err)
+			    : 0;
 	check(r, &err);
 	if (r >= 0 && mode == 1) {
 		char folder[] = "/tmp/fuzz-wire-XXXXXX";

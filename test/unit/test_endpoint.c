@@ -21,12 +21,13 @@ static void parse(void **state)
 		const char *text;
 		bool is_local;
 	} good[] = {
-		{"unix:/run/ferry.sock", true}, {"127.0.0.1:80", true},	  {"127.9.9.9:1", true},
-		{"[::1]:65535", true},		{"192.0.2.1:7000", false}, {"[2001:db8::1]:7000", false},
-		{"0.0.0.0:0", false},		{"[::]:0", false},	   {"[::ffff:127.0.0.1]:5", true},
+		{"unix:/run/ferry.sock", true}, {"127.0.0.1:80", true},    {"127.9.9.9:1", true},
+		{"[::1]:65535", true},          {"192.0.2.1:7000", false}, {"[2001:db8::1]:7000", false},
+		{"0.0.0.0:0", false},           {"[::]:0", false},         {"[::ffff:127.0.0.1]:5", true},
 	};
-	static const char *const bad[] = {"",	  "unix:",	 "host", "127.0.0.1",	"127.0.0.1:", "127.0.0.1:x", "::1:80", ":80",
-					  "[]:80", "127.0.0.1:8 0", "[::1]",  "127.0.0.1:-1", "127.0.0.1:+1"};
+	static const char *const bad[] = {
+		"",    "unix:", "host",          "127.0.0.1", "127.0.0.1:",   "127.0.0.1:x", "::1:80",
+		":80", "[]:80", "127.0.0.1:8 0", "[::1]",     "127.0.0.1:-1", "127.0.0.1:+1"};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		struct endpoint e;

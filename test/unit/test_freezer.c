@@ -163,7 +163,8 @@ static void tracer_dies(void **state)
 	pid_t tracer = fork();
 	if (!tracer) {
 		for (int i = 0; i < CHILDREN; i++) {
-			if (ptrace(PTRACE_SEIZE, h->pids[i], 0, 0) < 0 || ptrace(PTRACE_INTERRUPT, h->pids[i], 0, 0) < 0 ||
+			if (ptrace(PTRACE_SEIZE, h->pids[i], 0, 0) < 0 ||
+			    ptrace(PTRACE_INTERRUPT, h->pids[i], 0, 0) < 0 ||
 			    waitpid(h->pids[i], NULL, __WALL) < 0)
 				_exit(1);
 			h->counters[CHILDREN + i] = h->counters[i];
@@ -213,10 +214,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(any, begin_v1, end),
-		cmocka_unit_test_setup_teardown(thaw, begin_v1, end),	     cmocka_unit_test_setup_teardown(thaw, begin_v2, end),
-		cmocka_unit_test_setup_teardown(killed, begin_v1, end),	     cmocka_unit_test_setup_teardown(killed, begin_v2, end),
-		cmocka_unit_test_setup_teardown(tracer_dies, begin_v1, end), cmocka_unit_test_setup_teardown(tracer_dies, begin_v2, end),
-		cmocka_unit_test_setup_teardown(gone_task, begin_v1, end),   cmocka_unit_test_setup_teardown(gone_task, begin_v2, end),
+		cmocka_unit_test_setup_teardown(thaw, begin_v1, end),
+		cmocka_unit_test_setup_teardown(thaw, begin_v2, end),
+		cmocka_unit_test_setup_teardown(killed, begin_v1, end),
+		cmocka_unit_test_setup_teardown(killed, begin_v2, end),
+		cmocka_unit_test_setup_teardown(tracer_dies, begin_v1, end),
+		cmocka_unit_test_setup_teardown(tracer_dies, begin_v2, end),
+		cmocka_unit_test_setup_teardown(gone_task, begin_v1, end),
+		cmocka_unit_test_setup_teardown(gone_task, begin_v2, end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,7 +41,8 @@ static void set_token(struct token *t, const char *text)
 	memcpy(t->bytes, text, t->n);
 }
 
-static void greet(const char *source_token, const char *target_token, struct side *source, struct side *target)
+static void greet(const char *source_token, const char *target_token, struct side *source,
+		  struct side *target)
 {
 	int pair[2];
 	pthread_t thread;
@@ -76,7 +77,8 @@ static void greetings(void **state)
 	greet("the same token", "the same token", &source, &target);
 	assert_int_equal(source.result | target.result, 0);
 	part(&source, &target);
-	static const char *const pairs[][2] = {{"one token", "another token"}, {"one token", ""}, {"", "one token"}};
+	static const char *const pairs[][2] = {
+		{"one token", "another token"}, {"one token", ""}, {"", "one token"}};
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
 		greet(pairs[i][0], pairs[i][1], &source, &target);
 		assert_int_equal(source.err.id, FERRY_ERROR_TOKEN);
@@ -186,9 +188,19 @@ static void tokens(void **state)
 
 static void addresses(void **state)
 {
-	static const char *const bad[] = {"",		   "192.0.2.1",	       "192.0.2.1/24",	   "192.0.2.1@eth0",	"192.0.2.1/33@eth0",
-					  "x/24@eth0",	   "192.0.2.1/@eth0",  "192.0.2.1/24@",	   "192.0.2.1/-1@eth0", "2001:db8::/129@eth0",
-					  "192.0.2/24@e0", "1.2.3.4/24x@eth0", "1.2.3.4/24@name-that-is-long-for-a-device"};
+	static const char *const bad[] = {"",
+					  "192.0.2.1",
+					  "192.0.2.1/24",
+					  "192.0.2.1@eth0",
+					  "192.0.2.1/33@eth0",
+					  "x/24@eth0",
+					  "192.0.2.1/@eth0",
+					  "192.0.2.1/24@",
+					  "192.0.2.1/-1@eth0",
+					  "2001:db8::/129@eth0",
+					  "192.0.2/24@e0",
+					  "1.2.3.4/24x@eth0",
+					  "1.2.3.4/24@name-that-is-long-for-a-device"};
 	struct address a;
 	(void)state;
 	assert_int_equal(hold_parse_address("192.0.2.7/24@eth0", &a, NULL), 0);
