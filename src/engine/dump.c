@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -105,8 +104,7 @@ static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir
 		r = mem_dump_task(&mem, &c->snap->tasks.v[i], err);
 	for (size_t i = 0; i < c->snap->shmems.n && r >= 0; i++)
 		r = mem_dump_shmem(&mem, &c->snap->shmems.v[i], err);
-	if (mem.buffer)
-		munmap(mem.buffer, MEM_BUFFER_BYTES);
+	mem_dump_end(&mem);
 	e->report.pages_scanned = mem.stats.pages_scanned + mem.stats.shmem_scanned;
 	e->report.pages_written = mem.stats.pages_written + mem.stats.shmem_written;
 	dump_log(e, "dump", "memory stored");

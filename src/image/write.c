@@ -85,8 +85,8 @@ static int writer_fail(struct image_writer *w, int r, const char *what, struct f
 	return image_io_error(err, -r, what, w->name);
 }
 
-/* Write straight to the file. */
-static int writer_write(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
+/* Whether more may be written at all. */
+static int writer_check(struct image_writer *w, struct ferry_error *err)
 {
 	if (w->failed)
 		return error_set(err, FERRY_ERROR_SYSTEM, -w->failed, "'%s' could not be written before",
@@ -95,7 +95,16 @@ static int writer_write(struct image_writer *w, const void *bytes, size_t n, str
 		w->failed = -EIO;
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "writing '%s' failed on purpose", w->name);
 	}
-	int r = fd_write_all(w->fd, bytes, n);
+	return 0;
+}
+
+/* Write straight to the file. */
+static int writer_write(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
+{
+	int r = writer_check(w, err);
+	if (r < 0)
+		return r;
+	r = fd_write_all(w->fd, bytes, n);
 	if (r < 0)
 		return writer_fail(w, r, "cannot write", err);
 	if (w->hash)
@@ -136,6 +145,35 @@ int image_put_iov(struct image_writer *w, const struct iovec *iov, size_t n_iov,
 			return r;
 	}
 	return 0;
+}
+
+int image_reserve(struct image_writer *w, const struct iovec *iov, size_t n_iov, uint64_t *ret_offset,
+		  struct ferry_error *err)
+{
+	uint64_t n = 0;
+	int r = writer_flush(w, err);
+	if (r == 0)
+		r = writer_check(w, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n_iov; i++) {
+		if (w->hash)
+			XXH3_128bits_update(w->hash, iov[i].iov_base, iov[i].iov_len);
+		n += iov[i].iov_len;
+	}
+	/* What is put without being reserved goes behind. */
+	if (lseek(w->fd, (off_t)(w->offset + n), SEEK_SET) < 0)
+		return writer_fail(w, -errno, "cannot write", err);
+	*ret_offset = w->offset;
+	w->offset += n;
+	return 0;
+}
+
+int image_store(const struct image_writer *w, uint64_t offset, const struct iovec *iov, size_t n_iov,
+		struct ferry_error *err)
+{
+	int r = fd_pwritev_all(w->fd, iov, n_iov, offset);
+	return r < 0 ? image_io_error(err, -r, "cannot write", w->name) : 0;
 }
 
 int image_put_from(struct image_writer *w, int fd, uint64_t n, struct ferry_error *err)
