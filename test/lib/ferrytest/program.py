@@ -37,6 +37,17 @@ class Program:
         assert self.running(), f"{name} ended before it was ready: {self.log()}"
         self.roles = sorted(p.name.partition(".")[2] for p in self.folder.glob("answer.*"))
 
+    @classmethod
+    def adopt(cls, state):
+        """What belongs() of the same program said, perhaps in another world where it runs now."""
+        program = cls.__new__(cls)
+        vars(program).update(state, process=None, ended=None)
+        return program
+
+    def belongs(self):
+        """What another world has to know of it."""
+        return {key: value for key, value in vars(self).items() if key not in ("process", "ended")}
+
     def log(self):
         """What the program wrote."""
         return (self.folder / "log").read_text(errors="replace").strip()
