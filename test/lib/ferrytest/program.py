@@ -16,17 +16,17 @@ SKIPPED = 77
 class Program:
     """A running test program. Its pid stays the same over dump and restore."""
 
-    def __init__(self, name, *arguments, before_ready=None, environment=None):
+    def __init__(self, name, *arguments, before_ready=None, environment=None, interpreter=None):
         self.name = name
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=name + "-"))
         # Roles may run as other users.
         self.folder.chmod(0o1777)
         self.asked = 0
         self.ended = None  # exit status of the process that we started
-        path = pathlib.Path(os.environ["FERRY_PROGRAMS"]) / name
+        command = interpreter or [str(pathlib.Path(os.environ["FERRY_PROGRAMS"]) / name)]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-                [str(path), str(self.folder), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*command, str(self.folder), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, env=environment)
         self.pid = self.process.pid
         if before_ready:
