@@ -115,14 +115,14 @@ static struct pipe_found *pipe_find(struct collect *c, const struct fd_view *vie
 		c->kind_data[KIND_pipe] = table = arena_new(&c->snap->arena, struct pipe_table);
 	if (!table)
 		return NULL;
-	struct pipe_found **bucket = &table->buckets[view->stat.st_ino % PIPE_BUCKETS];
-	for (struct pipe_found *p = *bucket; p; p = p->next)
-		if (p->ino == view->stat.st_ino)
-			return p;
-	struct pipe_found *p = arena_new(&c->snap->arena, struct pipe_found);
+	struct pipe_found **slot = &table->buckets[view->stat.st_ino % PIPE_BUCKETS];
+	while (*slot && (*slot)->ino != view->stat.st_ino)
+		slot = &(*slot)->next;
+	struct pipe_found *p = *slot;
+	if (p)
+		return p;
+	p = *slot = arena_new(&c->snap->arena, struct pipe_found);
 	if (p) {
-		p->next = *bucket;
-		*bucket = p;
 		p->ino = view->stat.st_ino;
 		p->uid = view->stat.st_uid;
 		p->gid = view->stat.st_gid;
