@@ -115,8 +115,8 @@ static int vma_shmem(struct collect *c, const struct snap_task *t, const struct 
 		if (!shmem)
 			return error_memory(err);
 		char path[96];
-		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid, (unsigned long long)vma->start,
-			 (unsigned long long)vma->end);
+		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid,
+			 (unsigned long long)vma->start, (unsigned long long)vma->end);
 		*shmem = (struct snap_shmem){
 			.inode = vma->ino,
 			.shmid = ++c->snap->next_object_id,

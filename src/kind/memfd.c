@@ -72,7 +72,8 @@ static int memfd_check_file(const char *who, int fd, struct ferry_error *err)
 	if (fstatfs(fd, &fs) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: looking at a memfd", who);
 	if (fs.f_type == HUGETLBFS_MAGIC) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a memfd of huge pages (MFD_HUGETLB)", who);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a memfd of huge pages (MFD_HUGETLB)",
+			  who);
 		error_hint(err, "huge pages of hugetlbfs cannot be dumped yet");
 		return -ENOTSUP;
 	}
@@ -86,11 +87,11 @@ static int memfd_check(const struct fd_view *view, const struct kind_options *op
 	char who[64];
 	fd_view_name(view, who, sizeof(who));
 	if (view->info->locks.n)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' carries a file lock or lease", who,
-				 view->link);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				 "%s: '%s' carries a file lock or lease", who, view->link);
 	if (view->info->flags & O_PATH)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' was opened with O_PATH", who,
-				 view->link);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' was opened with O_PATH",
+				 who, view->link);
 	int r = fd_view_copy(&copied, err);
 	if (r < 0)
 		return r;
@@ -146,8 +147,8 @@ static int memfd_describe(struct collect *c, struct memfd_found *found, const ch
 }
 
 /* The file's record, made when it is seen first. fd: a description that can be asked (not O_PATH). */
-static int memfd_find(struct collect *c, const char *link, int fd, const char *path,
-		      struct memfd_found **ret, struct ferry_error *err)
+static int memfd_find(struct collect *c, const char *link, int fd, const char *path, struct memfd_found **ret,
+		      struct ferry_error *err)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0)
@@ -237,7 +238,8 @@ int memfd_collect_mapped(struct collect *c, pid_t pid, int proc_dir, const struc
 		file = entry ? vec_push(&c->snap->files) : NULL;
 		if (!file)
 			return error_memory(err);
-		*file = (struct snap_file){.entry = entry, .kind = &kind_memfd, .copy = -1, .pid = pid, .fd = -1};
+		*file = (struct snap_file){
+			.entry = entry, .kind = &kind_memfd, .copy = -1, .pid = pid, .fd = -1};
 		entry->type = FD_TYPES__MEMFD;
 		entry->id = ++c->snap->next_file_id;
 		if (!memfd_record(c, file, found))
@@ -285,10 +287,13 @@ static int memfd_load(struct reader *r, struct ferry_error *err)
 		}
 		*message = entry;
 		if (memfd_plan(r->plan, entry->inode_id))
-			return image_bad(in, err, "memfd inode %llu appears twice", (unsigned long long)entry->inode_id);
+			return image_bad(in, err, "memfd inode %llu appears twice",
+					 (unsigned long long)entry->inode_id);
 		if (entry->has_hugetlb_flag && entry->hugetlb_flag)
-			return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-					 "memfd '%s' is made of huge pages, which this ferry does not restore", entry->name);
+			return error_set(
+				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				"memfd '%s' is made of huge pages, which this ferry does not restore",
+				entry->name);
 		m->entry = entry;
 		m->fd = -1;
 		m->next = r->plan->kind_data[KIND_memfd];
@@ -302,8 +307,8 @@ static int memfd_set_contents(struct opener *o, const MemfdInodeEntry *entry, in
 	if (!entry->size)
 		return 0;
 	if (entry->size > INT64_MAX || ftruncate(fd, (off_t)entry->size) < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "making memfd '%s' %llu bytes large", entry->name,
-				   (unsigned long long)entry->size);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "making memfd '%s' %llu bytes large",
+				   entry->name, (unsigned long long)entry->size);
 	void *at = mmap(NULL, entry->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno, "mapping %llu bytes of memfd '%s'",
@@ -318,16 +323,17 @@ static int memfd_make(struct opener *o, struct memfd_plan *m, struct ferry_error
 	const MemfdInodeEntry *entry = m->entry;
 	int fd = plan_keep_source(o->plan, memfd_create(entry->name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, fd == -ENOMEM ? ENOMEM : errno, "creating memfd '%s'",
-				   entry->name);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, fd == -ENOMEM ? ENOMEM : errno,
+				   "creating memfd '%s'", entry->name);
 	int r = memfd_set_contents(o, entry, fd, err);
 	if (r < 0)
 		return r;
 	int seals = (int)entry->seals & ~(entry->seals & F_SEAL_FUTURE_WRITE ? MEMFD_LATE_SEALS : 0);
-	if (fchown(fd, entry->uid, entry->gid) < 0 || (entry->has_mode && fchmod(fd, entry->mode & MEMFD_MODE_BITS) < 0) ||
+	if (fchown(fd, entry->uid, entry->gid) < 0 ||
+	    (entry->has_mode && fchmod(fd, entry->mode & MEMFD_MODE_BITS) < 0) ||
 	    (seals && fcntl(fd, F_ADD_SEALS, seals) < 0))
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "setting owner, mode and seals of memfd '%s'",
-				   entry->name);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno,
+				   "setting owner, mode and seals of memfd '%s'", entry->name);
 	m->fd = fd;
 	return 0;
 }
@@ -339,19 +345,22 @@ static int memfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, 
 		return fdcommon_no_record(file, err);
 	struct memfd_plan *m = memfd_plan(o->plan, memfd->inode_id);
 	if (!m)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u names memfd inode %u, which is not in memfd.img",
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "file id %u names memfd inode %u, which is not in memfd.img",
 				 file->entry->id, memfd->inode_id);
 	int r = m->fd < 0 ? memfd_make(o, m, err) : 0;
 	if (r < 0)
 		return r;
 	char path[64];
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", m->fd);
-	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, (int)memfd->flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW), 0);
+	_cleanup_close_ int fd =
+		fd_open(AT_FDCWD, path, (int)memfd->flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW), 0);
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd, "opening memfd '%s' again", m->entry->name);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd, "opening memfd '%s' again",
+				   m->entry->name);
 	if (memfd->pos && lseek(fd, (off_t)memfd->pos, SEEK_SET) < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "seeking in memfd '%s' to %llu", m->entry->name,
-				   (unsigned long long)memfd->pos);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "seeking in memfd '%s' to %llu",
+				   m->entry->name, (unsigned long long)memfd->pos);
 	*ret_fd = take_fd(fd);
 	return 0;
 }
@@ -368,8 +377,8 @@ static void memfd_before_run(struct opener *o)
 		if (m->fd < 0 || !(m->entry->seals & F_SEAL_FUTURE_WRITE))
 			continue;
 		if (fcntl(m->fd, F_ADD_SEALS, (int)m->entry->seals & MEMFD_LATE_SEALS) < 0)
-			log_write(o->log, LOG_ERROR_LEVEL, "restore", "memfd", 0, "sealing memfd '%s': %s", m->entry->name,
-				  strerror(errno));
+			log_write(o->log, LOG_ERROR_LEVEL, "restore", "memfd", 0, "sealing memfd '%s': %s",
+				  m->entry->name, strerror(errno));
 	}
 }
 

@@ -26,8 +26,8 @@ struct mem_block {
 	int mem;
 	bool sparse; /* zeroes mean absent */
 	uint32_t flags;
-	const char *what; /* for messages */
-	uint64_t bytes;   /* how much there is to read; what a last page lacks is zero */
+	const char *what;              /* for messages */
+	uint64_t bytes;                /* how much there is to read; what a last page lacks is zero */
 	uint64_t slack_from, slack_to; /* addresses whose bytes are ours, stored as zeroes */
 	struct ferry_error *err;
 };
@@ -52,8 +52,8 @@ static int mem_found(void *context, const struct mem_range *range)
 	for (uint64_t at = range->start; at < range->end;) {
 		uint64_t n = MIN(range->end - at, (uint64_t)MEM_BUFFER_BYTES);
 		if (fault_hit(b->d->fault, FAULT_PAGES_READ))
-			return error_set(b->err, FERRY_ERROR_FAULT, EIO,
-					 "reading '%s': fault injected", b->what);
+			return error_set(b->err, FERRY_ERROR_FAULT, EIO, "reading '%s': fault injected",
+					 b->what);
 		uint64_t there = MIN(n, b->bytes - at);
 		int r = fd_pread_all(b->mem, b->d->buffer, there, at);
 		if (r < 0)
@@ -136,8 +136,10 @@ int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct fe
 		return r;
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, shmem->path, O_RDONLY, 0);
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory at '%s'", shmem->path);
-	struct mem_block b = {.d = d, .mem = fd, .what = shmem->path, .bytes = shmem->bytes, .sparse = true, .err = err};
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory at '%s'",
+				   shmem->path);
+	struct mem_block b = {
+		.d = d, .mem = fd, .what = shmem->path, .bytes = shmem->bytes, .sparse = true, .err = err};
 	r = image_pages_create(d->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &b.writer, err);
 	if (r < 0)
 		return r;

@@ -11,8 +11,7 @@
 #include "image/pages.h"
 #include "mem/mem.h"
 
-int mem_fill_shmem(const struct image_dir *dir, uint64_t shmid, uint64_t bytes, char *at,
-		   struct ferry_error *err)
+int mem_fill_shmem(struct image_dir *dir, uint64_t shmid, uint64_t bytes, char *at, struct ferry_error *err)
 {
 	_cleanup_pages_reader_ struct image_pages_reader *pages = NULL;
 	uint64_t mapped = align_up(bytes, IMAGE_PAGE_BYTES);

@@ -51,7 +51,7 @@ must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t star
 must_check int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err);
 
 /* Put the stored pages of a shared memory object of that size to where it is mapped. The rest is left as it is. */
-must_check int mem_fill_shmem(const struct image_dir *dir, uint64_t shmid, uint64_t bytes, char *at,
+must_check int mem_fill_shmem(struct image_dir *dir, uint64_t shmid, uint64_t bytes, char *at,
 			      struct ferry_error *err);
 
 /* Store a shared memory object as pagemap-shmem-SHMID. */

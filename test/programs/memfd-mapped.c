@@ -19,7 +19,15 @@
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-enum { PAGE = 4096, PAGES = 8, ODD_BYTES = 5 * PAGE + 777, ODD_AT = 4321, READER_AT = 77, MODE = 0640, USER = 1234 };
+enum {
+	PAGE = 4096,
+	PAGES = 8,
+	ODD_BYTES = 5 * PAGE + 777,
+	ODD_AT = 4321,
+	READER_AT = 77,
+	MODE = 0640,
+	USER = 1234
+};
 enum { ANSWER_MS = 3000, FUTURE_SEALS = F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_SEAL };
 enum { FIXED_SEALS = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK };
 
@@ -40,7 +48,8 @@ static void check_shared(struct program *p, void *state)
 {
 	struct state *s = state;
 
-	expect(p, pattern_differs(s->shared->data, sizeof(s->shared->data), 5) < 0, "the mapped file differs");
+	expect(p, pattern_differs(s->shared->data, sizeof(s->shared->data), 5) < 0,
+	       "the mapped file differs");
 }
 
 static void check_odd(struct program *p, struct state *s)
