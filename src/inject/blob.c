@@ -83,6 +83,9 @@ int ferry_inject_blob_load(struct ferry_inject *inject, struct ferry_thread *t, 
 		.data_bytes = align_up(data_bytes, PAGE),
 	};
 	blob->bytes = blob->code_bytes + blob->data_bytes + STACK_BYTES;
+	/* What the process handles now: a signal that it ignores can tell when a function has returned. */
+	if (thread_status_number(t->tid, "SigCgt:", 16, &inject->caught) < 0)
+		inject->caught = ~0ull;
 	r = inject_map_memory(inject, t, blob->bytes, PROT_READ | PROT_EXEC, &blob->index, err);
 	if (r < 0)
 		return r;
@@ -137,12 +140,51 @@ static int blob_check(struct ferry_blob *blob, struct ferry_thread *t, struct fe
 	return 0;
 }
 
-int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset,
-			  int64_t *ret_result, struct ferry_error *err)
+/* Run to the signal that follows the function: one stop. */
+static int blob_run_quietly(struct ferry_blob *blob, struct ferry_thread *t, int64_t *ret_result,
+			    struct ferry_error *err)
+{
+	int signal = (int)blob->inject->slots[t->slot].data.catch_signal;
+
+	return inject_run_to_signal(t, signal, ret_result, err);
+}
+
+/* Run to the call that follows it: two stops, and two for each call of the function. */
+static int blob_run_by_steps(struct ferry_blob *blob, struct ferry_thread *t, int64_t *ret_result,
+			     struct ferry_error *err)
+{
+	struct syscall_stop stop;
+
+	int r = inject_step(t, &stop, err);
+	if (r < 0)
+		return r;
+	if (!stop.entry || stop.rip != slot_label(blob->inject, t->slot, ferry__pad_tail))
+		return error_set(err, FERRY_ERROR_INTERNAL, EPROTO, "task %d left the way of its landing pad",
+				 t->tid);
+	*ret_result = (int64_t)stop.args[5];
+	return inject_step(t, &stop, err);
+}
+
+static int blob_prepare(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset, struct ferry_error *err)
 {
 	const struct aim home = {.label = ferry__pad_tail};
-	struct syscall_stop stop;
+
+	int r = inject_aim(blob->inject, t, &home, err);
+	if (r >= 0)
+		r = blob_check(blob, t, err);
+	if (r >= 0 && t->seccomp.mode)
+		r = suspend_seccomp(t, true, err);
+	int signal = (int)blob->inject->slots[t->slot].data.catch_signal;
+	if (r >= 0 && signal)
+		r = mask_set(t, inject_away_mask(signal), "unblock-catch", err);
+	return r < 0 ? r : blob_start(blob, t, arg_offset, err);
+}
+
+int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset, int64_t *ret_result,
+			  struct ferry_error *err)
+{
 	int r = thread_check_stopped(t, "running a blob", err);
+	int64_t result = 0;
 
 	if (r >= 0)
 		r = inject_fault(&blob->inject->opts, "inject-call", err);
@@ -151,28 +193,21 @@ int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_
 	if (!blob_map(blob))
 		return error_set(err, FERRY_ERROR_INTERNAL, ESTALE, "the blob's owner was cured");
 	if (arg_offset > blob->data_bytes)
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "argument at %zu of %llu bytes",
-				 arg_offset, (unsigned long long)blob->data_bytes);
-	r = inject_aim(blob->inject, t, &home, err);
-	if (r >= 0)
-		r = blob_check(blob, t, err);
-	if (r >= 0 && t->seccomp.mode)
-		r = suspend_seccomp(t, true, err);
-	if (r >= 0)
-		r = blob_start(blob, t, arg_offset, err);
-	if (r >= 0)
-		r = inject_step(t, &stop, err);
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "argument at %zu of %llu bytes", arg_offset,
+				 (unsigned long long)blob->data_bytes);
+	r = blob_prepare(blob, t, arg_offset, err);
 	if (r < 0)
 		return r;
-	if (!stop.entry || stop.rip != slot_label(blob->inject, t->slot, ferry__pad_tail))
-		return error_set(err, FERRY_ERROR_INTERNAL, EPROTO, "task %d left the way of its landing pad",
-				 t->tid);
+	if (blob->inject->slots[t->slot].data.catch_signal)
+		r = blob_run_quietly(blob, t, &result, err);
+	else
+		r = blob_run_by_steps(blob, t, &result, err);
+	if (r < 0)
+		return r;
 	t->in_blob = false;
-	int64_t result = (int64_t)stop.args[5];
-	r = inject_step(t, &stop, err);
-	if (r >= 0 && ret_result)
+	if (ret_result)
 		*ret_result = result;
-	return r;
+	return 0;
 }
 
 int ferry_inject_blob_unload(struct ferry_blob *blob, struct ferry_error *err)

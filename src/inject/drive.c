@@ -29,6 +29,28 @@
 	(SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) | \
 	 SIGNAL_BIT(SIGTRAP) | SIGNAL_BIT(SIGSYS))
 
+uint64_t inject_away_mask(int unblocked)
+{
+	return ~(FAULT_SIGNALS | (unblocked ? SIGNAL_BIT(unblocked) : 0));
+}
+
+/*
+ * Signals whose default is to be ignored, by usefulness: one that the process does not handle and the thread does not
+ * block means nothing to it, and never waits in a queue.
+ */
+static int choose_signal(const struct ferry_inject *inject, struct ferry_thread *t)
+{
+	static const int candidates[] = {SIGURG, SIGWINCH, SIGCHLD};
+
+	if (!PAD_MAY(inject, t, SYS_tgkill, (uint64_t)t->tid, (uint64_t)t->tid, SIGURG) ||
+	    !PAD_MAY(inject, t, SYS_getpid, 0) || !PAD_MAY(inject, t, SYS_gettid, 0))
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(candidates); i++)
+		if (!((inject->caught | t->own_mask) & SIGNAL_BIT(candidates[i])))
+			return candidates[i];
+	return 0;
+}
+
 /* What the pad may call under the thread's seccomp filters, if it has to find its way alone. */
 bool pad_may(const struct ferry_inject *inject, struct ferry_thread *t, long nr, const uint64_t args[6])
 {
@@ -49,6 +71,7 @@ static void slot_choose_calls(struct ferry_inject *inject, struct inject_slot *s
 	slot->data.probe_nr = PAD_MAY(inject, t, SYS_ppoll, 0, 0, zero, mask, 8) ? SYS_ppoll : 0;
 	slot->can_close = PAD_MAY(inject, t, SYS_close, 0);
 	slot->can_unmap = PAD_MAY(inject, t, SYS_munmap, inject->place.address, PAGE);
+	slot->data.catch_signal = (uint64_t)choose_signal(inject, t);
 	slot->data.catch_nr = SYS_rt_sigprocmask;
 	slot->data.catch_arg = SIG_BLOCK;
 	if (!PAD_MAY(inject, t, SYS_rt_sigprocmask, SIG_BLOCK, 0, 0, 8)) {
@@ -240,7 +263,7 @@ static int go_away(struct ferry_inject *inject, struct ferry_thread *t, uint64_t
 		return r;
 	}
 	if (!t->no_mask)
-		r = mask_set(t, ~FAULT_SIGNALS, "block-signals", err);
+		r = mask_set(t, inject_away_mask(0), "block-signals", err);
 	if (r >= 0 && rseq)
 		r = ferry_inject_write(inject, rseq + 8, &none, sizeof(none), err);
 	return r;
@@ -377,8 +400,15 @@ static void step_timed_out(struct ferry_thread *t)
 	if (thread_ptrace(t, PTRACE_INTERRUPT, 0, 0) < 0 || thread_await(t, 1000, &code, NULL) < 0)
 		return;
 	t->stop = FERRY_STOP_SYSCALL;
-	t->in_syscall_stop = true;
+	t->stepped = true;
 	t->at_entry = code == (SIGTRAP | 0x80) && !syscall_info(t, &stop, NULL) && stop.entry;
+}
+
+static int step_executed(struct ferry_thread *t, struct ferry_error *err)
+{
+	t->stop = FERRY_STOP_EXEC;
+	inject_forget(t->home, t);
+	return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program", t->tid);
 }
 
 int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_error *err)
@@ -401,7 +431,7 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 			r = syscall_info(t, ret, err);
 			if (r < 0)
 				return (int)r;
-			t->in_syscall_stop = true;
+			t->stepped = true;
 			t->at_entry = ret->entry;
 			/*
 			 * Others are calls of a blob, or of a handler that runs since signals could not be
@@ -411,17 +441,52 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 				return suspend_seccomp(t, suspended, err);
 			continue;
 		}
-		if (code >> 8 == PTRACE_EVENT_EXEC) {
-			t->stop = FERRY_STOP_EXEC;
-			inject_forget(t->home, t);
-			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE,
-					 "task %d has executed another program", t->tid);
-		}
+		if (code >> 8 == PTRACE_EVENT_EXEC)
+			return step_executed(t, err);
 		if (code >> 8)
 			continue;
 		signal = step_signal(t, code & 0x7f, err);
 		if (signal < 0)
 			return signal;
+	}
+}
+
+int inject_run_to_signal(struct ferry_thread *t, int signal, int64_t *ret_result, struct ferry_error *err)
+{
+	uint64_t end = slot_label(t->home, t->slot, ferry__pad_signalled);
+	struct user_regs_struct regs;
+	int pass = 0, code = 0;
+
+	for (;;) {
+		inject_effect(&t->opts, "run");
+		long r = thread_ptrace(t, PTRACE_CONT, 0, (uintptr_t)pass);
+		if (r < 0)
+			return thread_failed(t, r, "running", err);
+		r = thread_await(t, inject_timeout(&t->opts), &code, err);
+		if (r == -ETIMEDOUT)
+			step_timed_out(t);
+		if (r < 0)
+			return (int)r;
+		t->stepped = true;
+		t->at_entry = false;
+		pass = 0;
+		if (code >> 8 == PTRACE_EVENT_EXEC)
+			return step_executed(t, err);
+		if (code >> 8)
+			continue;
+		if ((code & 0x7f) == signal) {
+			r = regs_get(t, &regs, err);
+			if (r < 0)
+				return (int)r;
+			/* Not passed on, it is gone: the next step resumes without it. */
+			if (regs.rip == end) {
+				*ret_result = (int64_t)regs.r9;
+				return 0;
+			}
+		}
+		pass = step_signal(t, code & 0x7f, err);
+		if (pass < 0)
+			return pass;
 	}
 }
 

@@ -47,7 +47,7 @@ struct ferry_thread {
 	int signal;            /* of a signal or group stop */
 	siginfo_t signal_info; /* of a signal stop */
 	int exit_status;       /* wait(2) format */
-	bool in_syscall_stop;  /* of our own PTRACE_SYSCALL; .stop is then older */
+	bool stepped;          /* the kernel's stop is one of our own steps; .stop is older */
 	bool at_entry;         /* namely before the call */
 	bool in_blob;          /* a function was started and has not returned yet */
 	bool mended;           /* the call it stands before returned a spurious EINTR */
@@ -103,6 +103,7 @@ struct ferry_inject {
 	pid_t tid;
 	int mem_fd;
 	struct place place;
+	uint64_t caught; /* signals that the process handles, as it was when a blob was loaded; ~0 = not known */
 	struct inject_slot slots[INJECT_SLOTS];
 };
 
@@ -291,6 +292,14 @@ must_check int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, c
 /* Aim, and go on to the end of the call; its raw result. */
 must_check int inject_run(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
 			  int64_t *ret_result, struct ferry_error *err);
+
+/*
+ * Let a function run until the pad sends the signal behind it. One stop, however many calls it makes.
+ */
+must_check int inject_run_to_signal(struct ferry_thread *t, int signal, int64_t *ret_result, struct ferry_error *err);
+
+/* All signals that are blocked while a thread is away, but for one (0 = none). */
+uint64_t inject_away_mask(int unblocked);
 
 /* PTRACE_O_SUSPEND_SECCOMP on or off. */
 must_check int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *err);

@@ -23,37 +23,41 @@
 #define D_RELEASE 120
 #define D_CATCH_NR 128
 #define D_CATCH_ARG 136
-#define D_PROBE_NR 144
-#define D_MASK_NR 152
-#define D_RIP 160
-#define D_RAX 168
-#define D_EINTR_RIP 176
-#define D_EINTR_RAX 184
-#define D_RCX 192
-#define D_R15 200
-#define D_R14 208
-#define D_R13 216
-#define D_R12 224
-#define D_RBP 232
-#define D_RBX 240
-#define D_R11 248
-#define D_R10 256
-#define D_R9 264
-#define D_R8 272
-#define D_RDX 280
-#define D_RSI 288
-#define D_RDI 296
-#define D_RSP 304
-#define D_SIZE 312
+#define D_CATCH_SIGNAL 144
+#define D_PROBE_NR 152
+#define D_MASK_NR 160
+#define D_RIP 168
+#define D_RAX 176
+#define D_EINTR_RIP 184
+#define D_EINTR_RAX 192
+#define D_RCX 200
+#define D_R15 208
+#define D_R14 216
+#define D_R13 224
+#define D_R12 232
+#define D_RBP 240
+#define D_RBX 248
+#define D_R11 256
+#define D_R10 264
+#define D_R9 272
+#define D_R8 280
+#define D_RDX 288
+#define D_RSI 296
+#define D_RDI 304
+#define D_RSP 312
+#define D_SIZE 320
 
 #define NR_MUNMAP 11
+#define NR_GETPID 39
+#define NR_GETTID 186
+#define NR_TGKILL 234
 
 	.section .rodata.ferry_pad, "a", @progbits
 	.balign 16
-	.globl ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_catch
-	.globl ferry__pad_tail, ferry__pad_data, ferry__pad_end
-	.hidden ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_catch
-	.hidden ferry__pad_tail, ferry__pad_data, ferry__pad_end
+	.globl ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_signalled
+	.globl ferry__pad_catch, ferry__pad_tail, ferry__pad_data, ferry__pad_end
+	.hidden ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_signalled
+	.hidden ferry__pad_catch, ferry__pad_tail, ferry__pad_data, ferry__pad_end
 
 ferry__pad:
 	.ascii "ferrypad"		/* struct pad_head */
@@ -85,7 +89,25 @@ ferry__pad_run:
 	/* Off the function's stack before it is unmapped or a signal handler needs one. */
 	mov	DATA(D_RSP), %rsp
 
-/* A call without effect, in whose entry the tracer finds the function's result (sixth argument). */
+/*
+ * A signal to itself that the application ignores: it stops a traced thread, and is nothing to one that is not.
+ * r9 still holds the function's result.
+ */
+	mov	DATA(D_CATCH_SIGNAL), %rdx
+	mov	%rdx, %rcx
+	jrcxz	ferry__pad_catch
+	mov	$NR_GETPID, %eax
+	syscall
+	mov	%rax, %rdi
+	mov	$NR_GETTID, %eax
+	syscall
+	mov	%rax, %rsi
+	mov	$NR_TGKILL, %eax
+	syscall
+ferry__pad_signalled:
+	jmp	ferry__pad_tail
+
+/* Without such a signal: a call without effect, in whose entry the tracer finds the function's result (sixth argument). */
 ferry__pad_catch:
 	mov	DATA(D_CATCH_NR), %rax
 	mov	DATA(D_CATCH_ARG), %rdi
