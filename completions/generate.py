@@ -11,7 +11,7 @@ import sys
 
 OPTION = re.compile(r'^OPTION\(\w+, "([\w-]+)", (\'\w\'|0), (\w+), ([\w |]+), ("[^"]*"|NULL), .*?, "([^"]*)"\)$',
                     re.MULTILINE)
-VERB = re.compile(r'^\t\{"([a-z]+)", (V_\w+), (?:"[^"]*"), "([^"]*)", \w+\},$', re.MULTILINE)
+VERB = re.compile(r'^\t\{"([a-z]+)",\s+(V_\w+),\s+(?:"[^"]*"),\s+"([^"]*)",\s+\w+\},$', re.MULTILINE)
 IMAGE_VERBS = "show decode encode info verify"
 HEAD = ("SPDX-License-Identifier: Apache-2.0\n"
         "# Completion of ferry for %s. Generated from options.def and the table of verbs.")

@@ -76,8 +76,8 @@ class Node:
         content, ready = folder / f"node.{name}", folder / f"ready.{name}"
         content.write_text(name)
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts", sys.executable, "-c",
-             INIT, name, str(self.file), str(content), str(ready)], stdin=subprocess.DEVNULL)
+            ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts",
+             sys.executable, "-c", INIT, name, str(self.file), str(content), str(ready)], stdin=subprocess.DEVNULL)
         wait_until(ready.exists, f"{name} does not come up")
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         self.init = int(children.read_text().split()[0])
@@ -238,7 +238,8 @@ def draw(report):
         begin = (phase["start_ns"] - first) * width // max(last - first, 1)
         length = max((phase["end_ns"] - phase["start_ns"]) * width // max(last - first, 1), 1)
         milliseconds = (phase["end_ns"] - phase["start_ns"]) / 1e6
-        say(f"  {phase['name']:9}{' ' * begin}{'█' * length}{' ' * max(width - begin - length, 0)} {milliseconds:7.1f} ms")
+        bar = " " * begin + "█" * length
+        say(f"  {phase['name']:9}{bar:{width}} {milliseconds:7.1f} ms")
 
 
 def write_report(report):
@@ -253,8 +254,8 @@ def start_redis(node, observer, folder):
     """redis-server on a node, at the address that will move, below the program that watches from inside."""
     run(*node.command("ip", "address", "add", f"{SERVICE}/24", "dev", "eth0"))
     run(*node.command("sh", "-c", "echo 4000 > /proc/sys/kernel/ns_last_pid"))
-    node.start("setsid", BUILD / "demo" / "inside", node.file, OUTSIDE, observer.socket.getsockname()[1], "redis-server",
-               "--bind", SERVICE, "--port", PORT, "--save", "", "--appendonly", "no", "--protected-mode", "no",
+    node.start("setsid", BUILD / "demo" / "inside", node.file, OUTSIDE, observer.socket.getsockname()[1],
+               "redis-server", "--bind", SERVICE, "--port", PORT, "--save", "", "--appendonly", "no", "--protected-mode", "no",
                "--dir", folder, log=os.devnull)
     wait_until(node.servers, "redis does not start")
 
@@ -304,7 +305,8 @@ def show(source, target, folder):
     client.start()
     wait_until(lambda: client.count > 200 or client.error, "the client does not get on")
 
-    say(f"a client writes and reads over one connection, {own[0]}:{own[1]} to {SERVICE}:{PORT}; moving to {target.name} now")
+    say(f"a client writes and reads over one connection, {own[0]}:{own[1]} to {SERVICE}:{PORT}")
+    say(f"moving the server to {target.name}")
     report = migrate(source, target, root, folder)
     at_move = client.count
     wait_until(lambda: client.count > at_move + 500 or client.error, "the client does not get on after the move")
@@ -354,7 +356,8 @@ def main():
     draw(report)
     say(f"\n  redis stood still for          {report['freeze_ns'] / 1e6:8.1f} ms (as seen from inside)")
     say(f"  longest gap for the client     {report['client_gap_ns'] / 1e6:8.1f} ms")
-    say(f"  over the network               {report['bytes'] / (1 << 20):8.1f} MiB in {report['transfer_ns'] / 1e6:.1f} ms")
+    megabytes = report["bytes"] / (1 << 20)
+    say(f"  over the network               {megabytes:8.1f} MiB in {report['transfer_ns'] / 1e6:.1f} ms")
     say(f"  all in all                     {report['total_ns'] / 1e6:8.1f} ms")
     say(f"\nreport: {OUT / 'report.json'} and {OUT / 'report.html'}")
 

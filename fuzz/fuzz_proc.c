@@ -259,7 +259,11 @@ static int fuzz_signed(const char *text, size_t n, struct ferry_error *err)
 static int fuzz_link(const char *text, size_t n, unused struct ferry_error *err)
 {
 	uint64_t number;
-	char *link = strndup(text, n);
+	char *link = malloc(n + 1);
+	if (link) {
+		memcpy(link, text, n);
+		link[n] = '\0';
+	}
 	if (link && !proc_link_number(link, "pipe", &number)) {
 		char again[64];
 		snprintf(again, sizeof(again), "pipe:[%llu]", (unsigned long long)number);

@@ -36,10 +36,10 @@ struct ferry_error {
 /* clang-format on */
 
 /* The identifier as a word, for instance "pid-taken"; "none" for FERRY_ERROR_NONE. Never NULL. Thread-safe. */
-const char *ferry_error_word(enum ferry_error_id id);
+__attribute__((visibility("default"))) const char *ferry_error_word(enum ferry_error_id id);
 
 /* One sentence that explains the identifier, as ferry-errors(7) does. Never NULL. Thread-safe. */
-const char *ferry_error_text(enum ferry_error_id id);
+__attribute__((visibility("default"))) const char *ferry_error_text(enum ferry_error_id id);
 
 /* Exit code of the command line for this identifier: 1 failed, 2 usage, 3 refused, 4 outcome unknown; 0 for NONE. */
-int ferry_error_exit_code(enum ferry_error_id id);
+__attribute__((visibility("default"))) int ferry_error_exit_code(enum ferry_error_id id);

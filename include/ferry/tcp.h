@@ -10,8 +10,8 @@
  * socket's network namespace; rebuilding a half-closed connection also CAP_NET_RAW. The functions neither
  * enter namespaces nor lock the network; both are the caller's.
  *
- * A socket in repair mode fails every send() and recv() of its owner, for ever, until somebody resumes it. The owner
- * must not run meanwhile, and whoever pauses a socket needs a plan for its own death: a second process
+ * A socket in repair mode fails every send() and recv() of its owner, for ever, until somebody resumes it. The
+ * owner must not run meanwhile, and whoever pauses a socket needs a plan for its own death: a second process
  * that holds the descriptor and calls ferry_tcp_resume() when the first one is gone.
  *
  * Since: 0.1
@@ -50,8 +50,8 @@ enum ferry_tcp_state {
 };
 
 /*
- * A queue of bytes. seq is the kernel's TCP_QUEUE_SEQ: the sequence number after the last byte, one more when a FIN
- * follows that byte (state tells). bytes has len bytes and is owned by the structure; NULL when len is 0.
+ * A queue of bytes. seq is the kernel's TCP_QUEUE_SEQ: the sequence number after the last byte, one more when a
+ * FIN follows that byte (state tells). bytes has len bytes and is owned by the structure; NULL when len is 0.
  */
 struct ferry_tcp_queue {
 	uint32_t seq;
@@ -125,7 +125,10 @@ struct ferry_tcp {
 	char congestion
 		[16]; /* name of the congestion control, "" = default; ignored where it is not available */
 
-	/* Buffer sizes as getsockopt(2) tells them, 0 = unknown; needed so that windows already promised still fit. */
+	/*
+	 * Buffer sizes as getsockopt(2) tells them, 0 = unknown; needed so that windows already promised still
+	 * fit.
+	 */
 	uint32_t sndbuf_bytes;
 	uint32_t rcvbuf_bytes;
 	uint8_t buf_lock; /* SO_BUF_LOCK (Linux 5.14): which of the two the owner fixed; bit 0 send, bit 1 receive */
@@ -179,71 +182,74 @@ struct ferry_tcp_options {
 /*
  * Tell whether ferry_tcp_take() would accept this socket, changing nothing.
  *
- * fd: any socket descriptor. ret_undo: receives what ferry_tcp_resume() must be given to leave the socket as it is
- * now, should the caller die after pausing it; may be NULL.
+ * fd: any socket descriptor. ret_undo: receives what ferry_tcp_resume() must be given to leave the socket as it
+ * is now, should the caller die after pausing it; may be NULL.
  *
  * Errors: -ENOTSOCK; -EPROTONOSUPPORT not a TCP socket, or one under TLS, MPTCP or another upper protocol;
- * -ENOTCONN not connected, still connecting, listening or closed (the message names the state); -EBUSY in repair
- * mode already; -EOPNOTSUPP urgent data waits.
+ * -ENOTCONN not connected, still connecting, listening or closed (the message names the state); -EBUSY in
+ * repair mode already; -EOPNOTSUPP urgent data waits.
  */
 int ferry_tcp_check(int fd, struct ferry_tcp_undo *ret_undo, struct ferry_error *err);
 
 /*
  * Read a whole connection. Nothing is consumed: the owner finds the same bytes afterwards.
  *
- * fd: a connected TCP socket whose owner does not run. If the connection is to be rebuilt elsewhere its packets must
- * be blocked in both directions from before this call on: in repair mode the kernel goes on receiving and
- * acknowledging, and what it acknowledges after the queues were read would be lost. Block them for a connection that stays,
- * too, if bytes of its send queue were not sent yet: an acknowledgement that comes in while the queue is read makes the
- * kernel take them for sent, and they follow only after a retransmission time-out.
- * options: NULL means none; flags FERRY_TCP_PAUSE. ret_state: .size must be set; written only on success, release with
- * ferry_tcp_release(). On failure the socket is out of repair mode again.
+ * fd: a connected TCP socket whose owner does not run. If the connection is to be rebuilt elsewhere its packets
+ * must be blocked in both directions from before this call on: in repair mode the kernel goes on receiving and
+ * acknowledging, and what it acknowledges after the queues were read would be lost. Block them for a connection
+ * that stays, too, if bytes of its send queue were not sent yet: an acknowledgement that comes in while the
+ * queue is read makes the kernel take them for sent, and they follow only after a retransmission time-out.
+ * options: NULL means none; flags FERRY_TCP_PAUSE. ret_state: .size must be set; written only on success,
+ * release with ferry_tcp_release(). On failure the socket is out of repair mode again.
  *
- * Errors: those of ferry_tcp_check(); -EPERM no CAP_NET_ADMIN; -EAGAIN the queues kept changing under the reader;
- * -ENOMEM; -EOPNOTSUPP urgent data; -EINVAL .size unknown.
+ * Errors: those of ferry_tcp_check(); -EPERM no CAP_NET_ADMIN; -EAGAIN the queues kept changing under the
+ * reader; -ENOMEM; -EOPNOTSUPP urgent data; -EINVAL .size unknown.
  */
 int ferry_tcp_take(int fd, const struct ferry_tcp_options *options, struct ferry_tcp *ret_state,
 		   struct ferry_error *err);
 
 /*
- * End repair mode. The connection goes on: a window probe makes the peer answer at once, and unsent bytes leave.
+ * End repair mode. The connection goes on: a window probe makes the peer answer at once, and unsent bytes
+ * leave.
  *
- * fd: a paused or rebuilt socket; for one that is not in repair mode only undo is applied, so calling twice is harmless.
- * undo: from ferry_tcp_check() or the state; NULL = nothing to put back. flags: 0 or FERRY_TCP_QUIET.
- * Call it after the network was unlocked, else the first packets are lost and a second or more passes
- * until they are repeated. Async-signal-safe when err is NULL.
+ * fd: a paused or rebuilt socket; for one that is not in repair mode only undo is applied, so calling twice is
+ * harmless. undo: from ferry_tcp_check() or the state; NULL = nothing to put back. flags: 0 or FERRY_TCP_QUIET.
+ * Call it after the network was unlocked, else the first packets are lost and a second or more passes until
+ * they are repeated. Async-signal-safe when err is NULL.
  *
  * Errors: -EPERM no CAP_NET_ADMIN; -ENOTSOCK; -ENOPROTOOPT not TCP.
  */
 int ferry_tcp_resume(int fd, const struct ferry_tcp_undo *undo, uint32_t flags, struct ferry_error *err);
 
 /*
- * Forget the connection without telling the peer: no FIN, no RST, now or later, whoever else holds the description (they
- * find it disconnected). Closes fd, also on failure.
+ * Forget the connection without telling the peer: no FIN, no RST, now or later, whoever else holds the
+ * description (they find it disconnected). Closes fd, also on failure.
  *
- * Errors: -EPERM no CAP_NET_ADMIN, then the connection is untouched apart from the closed fd; -ENOTSOCK; -ENOPROTOOPT.
+ * Errors: -EPERM no CAP_NET_ADMIN, then the connection is untouched apart from the closed fd; -ENOTSOCK;
+ * -ENOPROTOOPT.
  */
 int ferry_tcp_close_silently(int fd, struct ferry_error *err);
 
 /*
- * Make a new socket that continues the connection, in the network namespace of the calling thread. It stays in repair mode
- * until ferry_tcp_resume(fd, &state->undo, ...). The local address must exist there unless
+ * Make a new socket that continues the connection, in the network namespace of the calling thread. It stays in
+ * repair mode until ferry_tcp_resume(fd, &state->undo, ...). The local address must exist there unless
  * FERRY_TCP_TRANSPARENT. Restores addresses, sequence numbers, both queues, options, windows, timestamps,
- * half-closed states and buffer sizes. Not restored: round-trip time and congestion window (learned anew), out-of-order
- * segments (the peer sends them again), ECN.
+ * half-closed states and buffer sizes. Not restored: round-trip time and congestion window (learned anew),
+ * out-of-order segments (the peer sends them again), ECN.
  *
- * state: not changed, may be rebuilt from a file: everything in it is checked. options: NULL means none. ret_fd: the new
- * descriptor, close-on-exec.
+ * state: not changed, may be rebuilt from a file: everything in it is checked. options: NULL means none.
+ * ret_fd: the new descriptor, close-on-exec.
  *
- * Errors: -EBADMSG state contradicts itself; -EADDRNOTAVAIL the local address is missing or the
- * same connection exists here; -ENETUNREACH no route to the peer; -EPERM no CAP_NET_ADMIN; -ENODEV no such device;
- * -ENOMEM; -EINVAL .size unknown.
+ * Errors: -EBADMSG state contradicts itself; -EADDRNOTAVAIL the local address is missing or the same connection
+ * exists here; -ENETUNREACH no route to the peer; -EPERM no CAP_NET_ADMIN; -ENODEV no such device; -ENOMEM;
+ * -EINVAL .size unknown.
  */
 int ferry_tcp_rebuild(const struct ferry_tcp *state, const struct ferry_tcp_options *options, int *ret_fd,
 		      struct ferry_error *err);
 
 /*
- * Number of connections that wait in the accept queue of a listening socket, those still shaking hands not counted.
+ * Number of connections that wait in the accept queue of a listening socket, those still shaking hands not
+ * counted.
  *
  * fd: a listening TCP socket. ret_backlog: its limit, as given to listen(2); may be NULL.
  * Result: the number, or -EINVAL not listening; -ENOTSOCK; -EPROTONOSUPPORT not TCP.

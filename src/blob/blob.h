@@ -22,7 +22,7 @@ enum blob_check {
 	BLOB_CHECK_OK = 0, /* stop the script unless ret >= 0 */
 	BLOB_CHECK_NONE,   /* any result will do */
 	BLOB_CHECK_EQUAL,  /* stop the script unless ret == expect */
-	BLOB_CHECK_FULL,   /* read and write family: go on until arg[2] bytes have passed; arg[3] is the file offset */
+	BLOB_CHECK_FULL, /* read and write family: go on until arg[2] bytes have passed; arg[3] is the file offset */
 };
 
 struct blob_call {
@@ -31,7 +31,7 @@ struct blob_call {
 	uint8_t data_mask; /* bit i: arg[i] is an offset into the script's data */
 	uint16_t reserved;
 	int64_t expect;
-	int64_t ret;       /* filled by the blob */
+	int64_t ret; /* filled by the blob */
 	uint64_t arg[6];
 };
 _Static_assert(sizeof(struct blob_call) == 72, "blob_call layout");
@@ -84,12 +84,12 @@ struct blob_control {
 
 struct blob_thread {
 	struct blob_script script;
-	uint64_t xstate;       /* XSAVE area (standard format, 64-byte aligned), 0 = leave alone */
-	uint64_t xstate_mask;  /* requested-feature bitmap for XRSTOR */
-	uint64_t frame_to;     /* where the frame goes */
-	uint64_t stack_top;    /* stack inside the blob's region while the script runs */
-	uint64_t task;         /* struct blob_task */
-	uint64_t clone_args;   /* struct clone_args; unused for the leader */
+	uint64_t xstate;      /* XSAVE area (standard format, 64-byte aligned), 0 = leave alone */
+	uint64_t xstate_mask; /* requested-feature bitmap for XRSTOR */
+	uint64_t frame_to;    /* where the frame goes */
+	uint64_t stack_top;   /* stack inside the blob's region while the script runs */
+	uint64_t task;        /* struct blob_task */
+	uint64_t clone_args;  /* struct clone_args; unused for the leader */
 	uint64_t frame[BLOB_FRAME_WORDS];
 };
 
@@ -101,11 +101,11 @@ struct blob_task {
 	uint64_t control;          /* struct blob_control */
 	uint64_t threads;          /* struct blob_thread[n_threads], leader first */
 	uint32_t n_threads;
-	uint32_t park;             /* futex word on which the other threads wait until the leader has counted them */
-	uint32_t state;            /* enum blob_state */
-	uint32_t failed_thread;    /* index; n_threads = the memory script; valid when FAILED */
+	uint32_t park;  /* futex word on which the other threads wait until the leader has counted them */
+	uint32_t state; /* enum blob_state */
+	uint32_t failed_thread; /* index; n_threads = the memory script; valid when FAILED */
 	int64_t failed_ret;
-	uint64_t gadget;           /* address of the exit gadget (in the vdso's slack at its final place) */
+	uint64_t gadget; /* address of the exit gadget (in the vdso's slack at its final place) */
 };
 
 enum blob_command { BLOB_COMMAND_SCRIPT, BLOB_COMMAND_ENTER };

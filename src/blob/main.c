@@ -12,7 +12,8 @@
 
 #include "blob/blob.h"
 
-static inline int64_t blob_syscall(uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+static inline int64_t blob_syscall(uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
+				   uint64_t f)
 {
 	register uint64_t r10 __asm__("r10") = d;
 	register uint64_t r8 __asm__("r8") = e;
@@ -63,12 +64,9 @@ static int64_t blob_call_run(struct blob_call *call, uint64_t data)
 static int blob_call_went_well(const struct blob_call *call)
 {
 	switch (call->check) {
-	case BLOB_CHECK_NONE:
-		return 1;
-	case BLOB_CHECK_EQUAL:
-		return call->ret == call->expect;
-	default:
-		return call->ret >= 0;
+	case BLOB_CHECK_NONE: return 1;
+	case BLOB_CHECK_EQUAL: return call->ret == call->expect;
+	default: return call->ret >= 0;
 	}
 }
 
@@ -103,7 +101,8 @@ static __attribute__((noreturn)) void blob_give_up(struct blob_task *task, uint3
 {
 	uint32_t runs = BLOB_STATE_RUNS;
 	struct blob_control *control = (struct blob_control *)task->control;
-	if (__atomic_compare_exchange_n(&task->state, &runs, BLOB_STATE_FAILED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+	if (__atomic_compare_exchange_n(&task->state, &runs, BLOB_STATE_FAILED, 0, __ATOMIC_SEQ_CST,
+					__ATOMIC_SEQ_CST)) {
 		task->failed_thread = thread;
 		task->failed_ret = ret;
 		blob_announce(control, &control->failed);
@@ -113,7 +112,8 @@ static __attribute__((noreturn)) void blob_give_up(struct blob_task *task, uint3
 }
 
 /* Load the thread's floating point and vector state, put its frame where it belongs, wait at the word in the gadget. */
-static __attribute__((noreturn)) void blob_leave(struct blob_task *task, struct blob_thread *thread, uint32_t *word)
+static __attribute__((noreturn)) void blob_leave(struct blob_task *task, struct blob_thread *thread,
+						 uint32_t *word)
 {
 	blob_copy(thread->frame_to, (uint64_t)thread->frame, sizeof(thread->frame));
 	if (thread->xstate)
@@ -125,8 +125,8 @@ static __attribute__((noreturn)) void blob_leave(struct blob_task *task, struct 
 	register uint64_t r10 __asm__("r10") = 0;
 	__asm__ volatile("mov %[frame], %%rsp\n\tjmp *%[gadget]"
 			 :
-			 : [frame] "r"(thread->frame_to), [gadget] "r"(task->gadget), "D"(word), "S"((uint64_t)FUTEX_WAIT),
-			   "d"(0ul), "r"(r10)
+			 : [frame] "r"(thread->frame_to), [gadget] "r"(task->gadget), "D"(word),
+			   "S"((uint64_t)FUTEX_WAIT), "d"(0ul), "r"(r10)
 			 : "memory");
 	__builtin_unreachable();
 }

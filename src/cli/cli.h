@@ -15,15 +15,15 @@ struct cli {
 	struct options options;
 	struct log_sink log;
 	FILE *log_file;
-	int argc;    /* what follows the options */
+	int argc; /* what follows the options */
 	char **argv;
 };
 
 struct cli_verb {
 	const char *word;
-	unsigned verb;       /* V_x */
-	const char *usage;   /* what follows "ferry VERB" */
-	const char *text;    /* one line */
+	unsigned verb;                                      /* V_x */
+	const char *usage;                                  /* what follows "ferry VERB" */
+	const char *text;                                   /* one line */
 	int (*run)(struct cli *c, struct ferry_error *err); /* exit status, or -errno with *err filled */
 };
 

@@ -9,7 +9,8 @@
 int cli_image(struct cli *c, struct ferry_error *err)
 {
 	if (!c->argc) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL, "ferry image needs a verb: show, decode, encode, info or verify");
+		error_set(err, FERRY_ERROR_USAGE, EINVAL,
+			  "ferry image needs a verb: show, decode, encode, info or verify");
 		error_hint(err, "ferry image show DIR");
 		return -EINVAL;
 	}
@@ -19,6 +20,10 @@ int cli_image(struct cli *c, struct ferry_error *err)
 int cli_show(struct cli *c, struct ferry_error *err)
 {
 	char verb[] = "show", here[] = ".";
-	char *argv[] = {verb, c->options.images_dir ? c->options.images_dir : c->argc ? c->argv[0] : here, NULL};
+	char *argv[] = {verb,
+			c->options.images_dir ? c->options.images_dir
+			: c->argc             ? c->argv[0]
+					      : here,
+			NULL};
 	return image_verb(2, argv, stdout, err);
 }

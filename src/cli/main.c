@@ -13,15 +13,22 @@
 #include "cli/version.h"
 
 static const struct cli_verb cli_verbs[] = {
-	{"dump", V_DUMP, "--tree PID --images-dir DIR [OPTION...]", "write the state of a process tree as an image", cli_dump},
+	{"dump", V_DUMP, "--tree PID --images-dir DIR [OPTION...]",
+	 "write the state of a process tree as an image", cli_dump},
 	{"restore", V_RESTORE, "--images-dir DIR [OPTION...]", "bring an image back to life", cli_restore},
-	{"check", V_CHECK, "[--tree PID] [OPTION...]", "say what this machine can do, or what hinders a dump", cli_check},
-	{"migrate", V_MIGRATE, "--tree PID --to ADDRESS [OPTION...]", "move a process tree to a ferry that receives", cli_migrate},
-	{"receive", V_RECEIVE, "--listen ADDRESS [OPTION...]", "take one process tree over from another ferry", cli_receive},
-	{"migrations", V_MIGRATIONS, "[OPTION...]", "list migrations, and what to do about interrupted ones", cli_migrations},
+	{"check", V_CHECK, "[--tree PID] [OPTION...]", "say what this machine can do, or what hinders a dump",
+	 cli_check},
+	{"migrate", V_MIGRATE, "--tree PID --to ADDRESS [OPTION...]",
+	 "move a process tree to a ferry that receives", cli_migrate},
+	{"receive", V_RECEIVE, "--listen ADDRESS [OPTION...]",
+	 "take one process tree over from another ferry", cli_receive},
+	{"migrations", V_MIGRATIONS, "[OPTION...]", "list migrations, and what to do about interrupted ones",
+	 cli_migrations},
 	{"show", V_SHOW, "--images-dir DIR", "print what an image holds", cli_show},
-	{"image", V_IMAGE, "show|decode|encode|info|verify DIR|FILE", "look into image files, or make them from JSON", cli_image},
-	{"debug", V_IMAGE, "faults | report FILE", "list the faults that tests can ask for; draw a report", cli_debug},
+	{"image", V_IMAGE, "show|decode|encode|info|verify DIR|FILE",
+	 "look into image files, or make them from JSON", cli_image},
+	{"debug", V_IMAGE, "faults | report FILE", "list the faults that tests can ask for; draw a report",
+	 cli_debug},
 };
 
 static void cli_help(FILE *out)
@@ -66,7 +73,8 @@ static void cli_help_text(FILE *out, const char *text)
 
 static void cli_help_verb(FILE *out, const struct cli_verb *verb)
 {
-	fprintf(out, "Usage: ferry %s %s\n\n%c%s.\n\nOptions:\n", verb->word, verb->usage, verb->text[0] - 'a' + 'A', verb->text + 1);
+	fprintf(out, "Usage: ferry %s %s\n\n%c%s.\n\nOptions:\n", verb->word, verb->usage,
+		verb->text[0] - 'a' + 'A', verb->text + 1);
 	for (size_t i = 0; i < option_infos_n; i++) {
 		if (!(option_infos[i].verbs & verb->verb))
 			continue;
@@ -80,8 +88,8 @@ static void cli_write_log(void *context, const struct log_line *line)
 {
 	FILE *out = context;
 	fprintf(out, "%llu.%06llu %s%s%s%s", (unsigned long long)(line->time_ns / 1000000000u),
-		(unsigned long long)(line->time_ns / 1000 % 1000000u), line->stage, *line->kind ? "/" : "", line->kind,
-		line->pid ? "" : ": ");
+		(unsigned long long)(line->time_ns / 1000 % 1000000u), line->stage, *line->kind ? "/" : "",
+		line->kind, line->pid ? "" : ": ");
 	if (line->pid)
 		fprintf(out, " pid %d: ", line->pid);
 	fprintf(out, "%s\n", line->text);
@@ -130,7 +138,9 @@ static void cli_progress_write(void *context, const struct log_line *line)
 
 void cli_progress_start(struct cli_progress *p, const struct cli *c)
 {
-	*p = (struct cli_progress){.inner = &c->log, .shows = !c->options.json && isatty(STDERR_FILENO), .start_ns = time_now_ns()};
+	*p = (struct cli_progress){.inner = &c->log,
+				   .shows = !c->options.json && isatty(STDERR_FILENO),
+				   .start_ns = time_now_ns()};
 	p->sink = (struct log_sink){
 		.write = cli_progress_write, .context = p, .level = MAX(c->log.level, LOG_INFO)};
 }
@@ -150,10 +160,12 @@ static int cli_unknown(const struct cli_verb *verb, const char *text, struct fer
 }
 
 /* "--word", "--word=value", "--word value". Returns how many arguments were used. */
-static int cli_parse_long(struct cli *c, const struct cli_verb *verb, int left, char **argv, struct ferry_error *err)
+static int cli_parse_long(struct cli *c, const struct cli_verb *verb, int left, char **argv,
+			  struct ferry_error *err)
 {
 	const char *word = argv[0] + 2, *equals = strchr(word, '=');
-	const struct option_info *info = option_by_word(word, equals ? (size_t)(equals - word) : strlen(word));
+	const struct option_info *info =
+		option_by_word(word, equals ? (size_t)(equals - word) : strlen(word));
 	if (!info || !(info->verbs & verb->verb))
 		return cli_unknown(verb, argv[0], err);
 	bool separate = info->type != OPTION_BOOL && !equals && left > 1;
@@ -162,7 +174,8 @@ static int cli_parse_long(struct cli *c, const struct cli_verb *verb, int left, 
 }
 
 /* "-d", "-dj", "-t5", "-t 5" */
-static int cli_parse_short(struct cli *c, const struct cli_verb *verb, int left, char **argv, struct ferry_error *err)
+static int cli_parse_short(struct cli *c, const struct cli_verb *verb, int left, char **argv,
+			   struct ferry_error *err)
 {
 	for (const char *letter = argv[0] + 1; *letter; letter++) {
 		const struct option_info *info = option_by_letter(*letter);
@@ -175,14 +188,19 @@ static int cli_parse_short(struct cli *c, const struct cli_verb *verb, int left,
 			continue;
 		}
 		bool separate = !letter[1] && left > 1;
-		int r = option_set(&c->options, info, letter[1] ? letter + 1 : separate ? argv[1] : NULL, err);
+		int r = option_set(&c->options, info,
+				   letter[1]  ? letter + 1
+				   : separate ? argv[1]
+					      : NULL,
+				   err);
 		return r < 0 ? r : 1 + separate;
 	}
 	return 1;
 }
 
 /* 1: help was asked for. */
-static int cli_parse(struct cli *c, const struct cli_verb *verb, int argc, char **argv, struct ferry_error *err)
+static int cli_parse(struct cli *c, const struct cli_verb *verb, int argc, char **argv,
+		     struct ferry_error *err)
 {
 	int i = 0;
 	while (i < argc && argv[i][0] == '-' && argv[i][1]) {
@@ -205,8 +223,9 @@ static int cli_parse(struct cli *c, const struct cli_verb *verb, int argc, char 
 
 static int cli_open_log(struct cli *c, struct ferry_error *err)
 {
-	c->log = (struct log_sink){
-		.write = cli_write_log, .context = stderr, .level = c->options.verbose ? LOG_DEBUG : LOG_WARN};
+	c->log = (struct log_sink){.write = cli_write_log,
+				   .context = stderr,
+				   .level = c->options.verbose ? LOG_DEBUG : LOG_WARN};
 	if (!c->options.log_file)
 		return 0;
 	c->log_file = fopen(c->options.log_file, "we");
@@ -255,6 +274,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_SIZE(cli_verbs); i++)
 		if (!strcmp(argv[1], cli_verbs[i].word))
 			return cli_run(&cli_verbs[i], argc - 2, argv + 2);
-	fprintf(stderr, "ferry: there is no verb '%s' [usage]\nferry: hint: ferry --help lists them\n", argv[1]);
+	fprintf(stderr, "ferry: there is no verb '%s' [usage]\nferry: hint: ferry --help lists them\n",
+		argv[1]);
 	return 2;
 }

@@ -64,7 +64,8 @@ static int migrate_write_files(const struct migrate_files *f, struct json_object
 	_cleanup_strbuf_ struct strbuf html = {0};
 	if (f->json < 0)
 		return 0;
-	const char *text = json_object_to_json_string_ext(report, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED);
+	const char *text =
+		json_object_to_json_string_ext(report, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED);
 	int r = fd_write_all(f->json, text, strlen(text));
 	if (r >= 0)
 		r = fd_write_all(f->json, "\n", 1);
@@ -79,13 +80,17 @@ static void migrate_show(const struct cli *c, const struct engine_report *r)
 	if (!strcmp(m->outcome, "committed") && r->freeze_ns)
 		printf("pid %lld moved from %s to %s in %.0f ms and stood still for %.0f ms of it\n"
 		       "%.1f MiB over the network in %.0f ms; migration %s\n",
-		       (long long)c->options.tree, m->source, m->target, (double)r->total_ns / 1e6, (double)r->freeze_ns / 1e6,
-		       (double)m->bytes / (1 << 20), (double)m->transfer_ns / 1e6, m->id);
+		       (long long)c->options.tree, m->source, m->target, (double)r->total_ns / 1e6,
+		       (double)r->freeze_ns / 1e6, (double)m->bytes / (1 << 20), (double)m->transfer_ns / 1e6,
+		       m->id);
 	else if (!strcmp(m->outcome, "committed"))
-		printf("migration %s is complete: the work runs on the other side, the copy here is gone\n", m->id);
+		printf("migration %s is complete: the work runs on the other side, the copy here is gone\n",
+		       m->id);
 	else
 		printf("migration %s is settled: %s\n", m->id,
-		       !strcmp(m->outcome, "aborted") ? "the work runs here" : !strcmp(m->outcome, "running") ? "the work runs here" : "the work did not come here");
+		       !strcmp(m->outcome, "aborted")   ? "the work runs here"
+		       : !strcmp(m->outcome, "running") ? "the work runs here"
+							: "the work did not come here");
 }
 
 static int migrate_tell(struct cli *c, const struct engine_report *report, const struct migrate_files *files)
@@ -102,7 +107,8 @@ static int migrate_tell(struct cli *c, const struct engine_report *report, const
 	return 0;
 }
 
-static int migrate_run(struct cli *c, job_function function, struct engine_report *report, struct ferry_error *err)
+static int migrate_run(struct cli *c, job_function function, struct engine_report *report,
+		       struct ferry_error *err)
 {
 	struct cli_progress progress;
 	cli_progress_start(&progress, c);
@@ -118,7 +124,8 @@ static int migrate_settle_verb(struct cli *c, const struct migrate_files *files,
 	if (r < 0)
 		return r;
 	migrate_tell(c, &report, files);
-	bool moved = !strcmp(report.migration.outcome, "committed") || !strcmp(report.migration.outcome, "running");
+	bool moved = !strcmp(report.migration.outcome, "committed") ||
+		     !strcmp(report.migration.outcome, "running");
 	return moved == (c->options.resume != NULL) ? 0 : MIGRATE_EXIT_OTHER_WAY;
 }
 
@@ -171,7 +178,8 @@ int cli_migrate(struct cli *c, struct ferry_error *err)
 	const struct options *o = &c->options;
 	struct migrate_files files;
 	if (!!o->resume + !!o->abort + (o->tree > 0) != 1)
-		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "one of --tree PID, --resume ID and --abort ID is needed");
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "one of --tree PID, --resume ID and --abort ID is needed");
 	if (o->peer_is_fenced && !o->abort)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--peer-is-fenced goes with --abort ID");
 	int r = migrate_open_files(o->report, &files, err);

@@ -51,7 +51,8 @@ static struct json_object *migrations_json(const struct journal_record *r, bool 
 {
 	struct json_object *o = json_object_new_object();
 	json_object_object_add(o, "id", json_object_new_string(r->id));
-	json_object_object_add(o, "side", json_object_new_string(r->side == JOURNAL_SOURCE ? "source" : "target"));
+	json_object_object_add(o, "side",
+			       json_object_new_string(r->side == JOURNAL_SOURCE ? "source" : "target"));
 	json_object_object_add(o, "state", json_object_new_string(journal_state_word(r->state)));
 	json_object_object_add(o, "epoch", json_object_new_int64(r->epoch));
 	json_object_object_add(o, "settled", json_object_new_boolean(r->settled));
@@ -73,8 +74,9 @@ static void migrations_line(const struct journal_record *r, const char *advice)
 	time_t t = (time_t)r->changed_s;
 	if (localtime_r(&t, &tm))
 		strftime(when, sizeof(when), "%F %T", &tm);
-	printf("%-18s %-6s %-10s %s  pid %d (%s)\n    %s\n", r->id, r->side == JOURNAL_SOURCE ? "source" : "target",
-	       journal_state_word(r->state), when, r->pid, r->comm, advice);
+	printf("%-18s %-6s %-10s %s  pid %d (%s)\n    %s\n", r->id,
+	       r->side == JOURNAL_SOURCE ? "source" : "target", journal_state_word(r->state), when, r->pid,
+	       r->comm, advice);
 	if (r->reason[0])
 		printf("    %s\n", r->reason);
 }

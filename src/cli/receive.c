@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "cli/cli.h"
 #include "engine/job.h"
 #include "migrate/migrate.h"
@@ -21,7 +22,8 @@ static void receive_show(const struct engine_report *r)
 {
 	const struct engine_migration *m = &r->migration;
 	if (r->pid)
-		printf("pid %d came from %s and runs (%u tasks); migration %s\n", r->pid, m->source, r->tasks, m->id);
+		printf("pid %d came from %s and runs (%u tasks); migration %s\n", r->pid, m->source, r->tasks,
+		       m->id);
 	else if (!strcmp(m->outcome, "running"))
 		printf("told the source that the work runs here; migration %s\n", m->id);
 	else
@@ -35,6 +37,11 @@ int cli_receive(struct cli *c, struct ferry_error *err)
 	cli_progress_start(&progress, c);
 	int r = job_run(&c->options, migrate_receive, &progress.sink, &report, err);
 	cli_progress_end(&progress);
+	if (r < 0 && err->id == FERRY_ERROR_INTERRUPTED && !report.total_ns) {
+		error_clear(err);
+		error_set(err, FERRY_ERROR_INTERRUPTED, EINTR, "the process that received was killed");
+		error_hint(err, "'ferry migrations' says what became of a migration that had begun");
+	}
 	if (r < 0)
 		return r;
 	if (c->options.json) {

@@ -22,5 +22,6 @@ int cli_restore(struct cli *c, struct ferry_error *err)
 	}
 	if (c->options.restore_detached || c->options.restore_sibling)
 		return 0;
-	return WIFEXITED(report.exit_status) ? WEXITSTATUS(report.exit_status) : 128 + WTERMSIG(report.exit_status);
+	return WIFEXITED(report.exit_status) ? WEXITSTATUS(report.exit_status)
+					     : 128 + WTERMSIG(report.exit_status);
 }

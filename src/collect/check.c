@@ -4,8 +4,8 @@
  * tree changes, so collect asks the same predicates again once it is frozen.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <sched.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -23,7 +23,7 @@ struct check {
 	struct obstacles *obstacles;
 	struct peers *peers;
 	VEC(pid_t) pids;
-	struct arena arena;         /* of what kinds keep */
+	struct arena arena; /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
 };
 
@@ -42,21 +42,24 @@ static int check_state(pid_t pid, const struct proc_status *st, struct ferry_err
 	switch (st->state) {
 	case 'Z':
 	case 'X':
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a zombie", pid, st->name);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a zombie", pid,
+				 st->name);
 	case 'T':
-		error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is stopped", pid, st->name);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is stopped", pid,
+			  st->name);
 		error_hint(err, "continue it first: kill -CONT %d", pid);
 		return -ENOTSUP;
-	default:
-		break;
+	default: break;
 	}
 	if (st->kthread)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a kernel thread", pid, st->name);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a kernel thread",
+				 pid, st->name);
 	if (st->tracer_pid && st->tracer_pid != getpid())
-		return error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY, "pid %d (%s) is traced by pid %d", pid, st->name,
-				 st->tracer_pid);
+		return error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY, "pid %d (%s) is traced by pid %d", pid,
+				 st->name, st->tracer_pid);
 	if (st->seccomp)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) runs under seccomp", pid, st->name);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) runs under seccomp",
+				 pid, st->name);
 	return 0;
 }
 
@@ -75,15 +78,16 @@ static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
 		if (ns == PROC_NS_TIME || ns == PROC_NS_TIME_FOR_CHILDREN || ns == PROC_NS_PID_FOR_CHILDREN)
 			continue;
 		if (theirs.ino[ns] != ours.ino[ns]) {
-			error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d lives in a %s namespace other than ferry's",
-				  pid, proc_ns_info((enum proc_ns)ns)->word);
+			error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				  "pid %d lives in a %s namespace other than ferry's", pid,
+				  proc_ns_info((enum proc_ns)ns)->word);
 			error_hint(err, "start ferry inside that namespace: nsenter -t %d -a ferry ...", pid);
 			r = -ENOTSUP;
 		}
 	}
 	if (r >= 0 && theirs.ino[PROC_NS_TIME] != theirs.ino[PROC_NS_TIME_FOR_CHILDREN])
-		r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d will put its children into another time namespace",
-			      pid);
+		r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			      "pid %d will put its children into another time namespace", pid);
 	return r;
 }
 
@@ -101,12 +105,14 @@ static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(shared); i++)
 		if (sys_kcmp(pid, ppid, shared[i].type, 0, 0) == 0)
-			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d shares %s with its parent (clone flags or vfork)", pid,
+			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+					 "pid %d shares %s with its parent (clone flags or vfork)", pid,
 					 shared[i].what);
 	return 0;
 }
 
-int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options, struct ferry_error *err)
+int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
+		       struct ferry_error *err)
 {
 	_cleanup_proc_status_ struct proc_status status = {0};
 	struct proc_stat st;
@@ -122,8 +128,9 @@ int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_
 	if (r < 0)
 		return r;
 	if (is_root && st.session != pid && !options->shell_job) {
-		error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP, "pid %d (%s) is not a session leader: session %d is outside the tree",
-			  pid, status.name, st.session);
+		error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
+			  "pid %d (%s) is not a session leader: session %d is outside the tree", pid,
+			  status.name, st.session);
 		error_hint(err, "start it with setsid, dump from the session leader on, or use --shell-job");
 		return -ENOTSUP;
 	}
@@ -142,8 +149,7 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 		check_add(k, &err, pid);
 		return;
 	}
-	vec_foreach(fd, &fds.v)
-	{
+	vec_foreach(fd, &fds.v) {
 		_cleanup_proc_fdinfo_ struct proc_fdinfo info = {0};
 		error_clear(&err);
 		if (proc_read_fdinfo(proc_dir, fd->fd, &info, &err) < 0)
@@ -163,7 +169,8 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 		char name[32];
 		snprintf(name, sizeof(name), "fd/%d", fd->fd);
 		const struct kind_ops *kind;
-		if (fstatat(proc_dir, name, &view.stat, 0) == 0 && collect_check_fd(&view, k->options, &kind, &err) < 0)
+		if (fstatat(proc_dir, name, &view.stat, 0) == 0 &&
+		    collect_check_fd(&view, k->options, &kind, &err) < 0)
 			check_add(k, &err, pid);
 		if (view.copy >= 0)
 			close(view.copy);
@@ -177,8 +184,7 @@ static void check_vmas(struct check *k, pid_t pid, int proc_dir)
 	struct proc_maps maps = {0};
 	if (proc_read_maps(proc_dir, k->caps, &maps, &err) < 0)
 		check_add(k, &err, pid);
-	vec_foreach(vma, &maps.vmas)
-	{
+	vec_foreach(vma, &maps.vmas) {
 		error_clear(&err);
 		if (collect_check_vma(pid, vma, proc_vma_name(&maps, vma), &err) < 0)
 			check_add(k, &err, pid);
@@ -192,8 +198,7 @@ static int check_children(struct check *k, int proc_dir)
 	int r = proc_read_children(proc_dir, &children, NULL);
 	if (r < 0)
 		return 0;
-	vec_foreach(pid, &children.v)
-	{
+	vec_foreach(pid, &children.v) {
 		pid_t *slot = k->pids.n < CHECK_DEPTH_TASKS ? vec_push(&k->pids) : NULL;
 		if (slot)
 			*slot = *pid;
@@ -237,8 +242,8 @@ static void check_ends(struct check *k)
 	}
 }
 
-int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options, struct peers *peers,
-	       struct obstacles *ret, struct ferry_error *err)
+int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
+	       struct peers *peers, struct obstacles *ret, struct ferry_error *err)
 {
 	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
 	pid_t *first = vec_push(&k.pids);

@@ -76,7 +76,8 @@ static int collect_threads(struct collect *c, struct frozen *f, struct frozen_ta
 	return 0;
 }
 
-static int collect_task_head(struct collect *c, struct frozen_task *ft, struct snap_task *t, struct ferry_error *err)
+static int collect_task_head(struct collect *c, struct frozen_task *ft, struct snap_task *t,
+			     struct ferry_error *err)
 {
 	struct proc_stat st;
 	int r = proc_read_stat(ft->proc_dir, &st, err);
@@ -123,8 +124,10 @@ static int collect_clocks(struct collect *c, int proc_dir, struct ferry_error *e
 	}
 	if (r < 0)
 		return r;
-	int64_t monotonic = (tree.monotonic.sec - ours.monotonic.sec) * 1000000000ll + tree.monotonic.nsec - ours.monotonic.nsec;
-	int64_t boottime = (tree.boottime.sec - ours.boottime.sec) * 1000000000ll + tree.boottime.nsec - ours.boottime.nsec;
+	int64_t monotonic = (tree.monotonic.sec - ours.monotonic.sec) * 1000000000ll + tree.monotonic.nsec -
+			    ours.monotonic.nsec;
+	int64_t boottime = (tree.boottime.sec - ours.boottime.sec) * 1000000000ll + tree.boottime.nsec -
+			   ours.boottime.nsec;
 	uint64_t now = collect_clock_ns(CLOCK_BOOTTIME);
 	c->snap->clocks_read_ns = collect_clock_ns(CLOCK_MONOTONIC);
 	c->snap->monotonic_ns = c->snap->clocks_read_ns + (uint64_t)monotonic;
@@ -157,14 +160,15 @@ static int collect_task(struct collect *c, struct frozen *f, size_t index, struc
 /* A child's session is its own, its parent's, or the one its parent had before it made a session of its own. */
 static int collect_check_sessions(struct collect *c, struct ferry_error *err)
 {
-	vec_foreach(t, &c->snap->tasks)
-	{
+	vec_foreach(t, &c->snap->tasks) {
 		const struct snap_task *root = c->snap->tasks.v;
-		bool own = t->sid == t->pid, inherited = t->parent && (t->sid == t->parent->sid || t->sid == root->sid);
+		bool own = t->sid == t->pid,
+		     inherited = t->parent && (t->sid == t->parent->sid || t->sid == root->sid);
 		if (own || inherited || t->is_root)
 			continue;
 		return error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
-				 "pid %d belongs to session %d, whose leader is not its ancestor or is gone", t->pid, t->sid);
+				 "pid %d belongs to session %d, whose leader is not its ancestor or is gone",
+				 t->pid, t->sid);
 	}
 	return 0;
 }

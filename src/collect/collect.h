@@ -33,7 +33,8 @@ must_check int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error 
 must_check int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err);
 
 /* Predicates that check and collect share. */
-must_check int collect_check_vma(pid_t pid, const struct proc_vma *vma, const char *name, struct ferry_error *err);
+must_check int collect_check_vma(pid_t pid, const struct proc_vma *vma, const char *name,
+				 struct ferry_error *err);
 must_check int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
 				  struct ferry_error *err);
 must_check int collect_check_fd(const struct fd_view *view, const struct kind_options *options,
@@ -44,5 +45,5 @@ must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir
 must_check int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
 must_check int collect_fds_end(struct collect *c, struct ferry_error *err);
 void collect_fds_release(struct collect *c);
-must_check int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
-			      struct ferry_error *err);
+must_check int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft,
+			      struct snap_task *t, struct ferry_error *err);

@@ -28,14 +28,15 @@ struct fd_order {
 	VEC(uint32_t) v;
 };
 
-int collect_check_fd(const struct fd_view *view, const struct kind_options *options, const struct kind_ops **ret_kind,
-		     struct ferry_error *err)
+int collect_check_fd(const struct fd_view *view, const struct kind_options *options,
+		     const struct kind_ops **ret_kind, struct ferry_error *err)
 {
 	const struct kind_ops *kind = kind_of_fd(view);
 	if (!kind) {
 		char who[64];
 		fd_view_name(view, who, sizeof(who));
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' is of a kind that ferry does not dump", who, view->link);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: '%s' is of a kind that ferry does not dump", who, view->link);
 		return -ENOTSUP;
 	}
 	int r = kind->check ? kind->check(view, options, err) : 0;
@@ -48,8 +49,8 @@ int collect_check_fd(const struct fd_view *view, const struct kind_options *opti
 }
 
 /* Where the description behind (pid, fd) is in the order; *ret_found says whether it is there already. */
-static int fd_order_find(const struct snapshot *s, const struct fd_order *order, pid_t pid, int fd, size_t *ret_at,
-			 bool *ret_found, struct ferry_error *err)
+static int fd_order_find(const struct snapshot *s, const struct fd_order *order, pid_t pid, int fd,
+			 size_t *ret_at, bool *ret_found, struct ferry_error *err)
 {
 	size_t low = 0, high = order->v.n;
 	*ret_found = false;
@@ -63,7 +64,8 @@ static int fd_order_find(const struct snapshot *s, const struct fd_order *order,
 			return 0;
 		}
 		if (r != KCMP_LESS && r != KCMP_GREATER)
-			return error_errno(err, FERRY_ERROR_SYSTEM, r < 0 ? -r : EIO, "comparing fd %d of pid %d (kcmp)", fd, pid);
+			return error_errno(err, FERRY_ERROR_SYSTEM, r < 0 ? -r : EIO,
+					   "comparing fd %d of pid %d (kcmp)", fd, pid);
 		if (r == KCMP_LESS)
 			high = middle;
 		else
@@ -83,7 +85,8 @@ static int fd_order_insert(struct fd_order *order, size_t at, uint32_t index)
 }
 
 /* A description not seen before: let its kind make the record. */
-static int fd_collect_new(struct collect *c, struct fd_view *view, uint32_t *ret_index, struct ferry_error *err)
+static int fd_collect_new(struct collect *c, struct fd_view *view, uint32_t *ret_index,
+			  struct ferry_error *err)
 {
 	const struct kind_ops *kind;
 	int r = collect_check_fd(view, c->options, &kind, err);
@@ -117,8 +120,8 @@ static int fd_collect_new(struct collect *c, struct fd_view *view, uint32_t *ret
 	return r;
 }
 
-static int fd_collect(struct collect *c, struct fd_order *order, struct snap_task *t, struct fd_view *view, bool cloexec,
-		      struct ferry_error *err)
+static int fd_collect(struct collect *c, struct fd_order *order, struct snap_task *t, struct fd_view *view,
+		      bool cloexec, struct ferry_error *err)
 {
 	size_t at = 0;
 	bool found = false;
@@ -140,8 +143,9 @@ static int fd_collect(struct collect *c, struct fd_order *order, struct snap_tas
 	return 0;
 }
 
-static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap_task *t, int proc_dir, int pidfd,
-			  const struct proc_fds *fds, const struct proc_fd *fd, struct ferry_error *err)
+static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap_task *t, int proc_dir,
+			  int pidfd, const struct proc_fds *fds, const struct proc_fd *fd,
+			  struct ferry_error *err)
 {
 	_cleanup_proc_fdinfo_ struct proc_fdinfo info = {0};
 	int r = proc_read_fdinfo(proc_dir, fd->fd, &info, err);
@@ -162,7 +166,8 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 	char name[32];
 	snprintf(name, sizeof(name), "fd/%d", fd->fd);
 	if (fstatat(proc_dir, name, &view.stat, 0) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at fd %d of pid %d", fd->fd, t->pid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at fd %d of pid %d", fd->fd,
+				   t->pid);
 	return fd_collect(c, order, t, &view, info.flags & O_CLOEXEC, err);
 }
 
@@ -194,6 +199,8 @@ int collect_fds_end(struct collect *c, struct ferry_error *err)
 	for (size_t i = 0; i < KIND_COUNT; i++) {
 		size_t at = 0;
 		int r = kind_table[i]->check_end ? kind_table[i]->check_end(c->kind_data, &at, err) : 0;
+		if (r >= 0 && kind_table[i]->collect_end)
+			r = kind_table[i]->collect_end(c, err);
 		if (r < 0) {
 			error_context(err, "collect", kind_table[i]->name, 0);
 			return r;

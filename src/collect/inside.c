@@ -41,8 +41,7 @@ static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct
 		if (kind_table[i]->ask_task)
 			kind_table[i]->ask_task(t, proc_dir, &t->script);
 	}
-	vec_foreach(th, &t->threads)
-	{
+	vec_foreach(th, &t->threads) {
 		th->asks = arena_array(a, struct snap_ask, KIND_COUNT);
 		if (!th->asks)
 			return error_memory(err);
@@ -58,8 +57,8 @@ static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct
 }
 
 /* Run a script in a thread; results replace what was in it. */
-static int inside_run(struct ferry_inject *inject, struct ferry_blob *blob, struct ferry_thread *thread, struct script *s,
-		      pid_t tid, struct ferry_error *err)
+static int inside_run(struct ferry_inject *inject, struct ferry_blob *blob, struct ferry_thread *thread,
+		      struct script *s, pid_t tid, struct ferry_error *err)
 {
 	size_t bytes = INSIDE_HEAD_BYTES + script_bytes(s);
 	uint64_t base = ferry_inject_blob_data(blob);
@@ -91,8 +90,8 @@ static int inside_run(struct ferry_inject *inject, struct ferry_blob *blob, stru
 	return 0;
 }
 
-static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_task *t, uint64_t clocks_read_ns,
-			  struct ferry_error *err)
+static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_task *t,
+			  uint64_t clocks_read_ns, struct ferry_error *err)
 {
 	struct ferry_inject *inject;
 	int r = freeze_inject(f, ft, &inject, err);
@@ -103,8 +102,9 @@ static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_
 		bytes = MAX(bytes, script_bytes(&th->script));
 	struct ferry_blob *blob = NULL;
 	struct ferry_thread *leader = t->threads.v[0].control;
-	r = ferry_inject_blob_load(inject, leader, ferry_blob_start, (size_t)(ferry_blob_end - ferry_blob_start),
-				   INSIDE_HEAD_BYTES + bytes, &blob, err);
+	r = ferry_inject_blob_load(inject, leader, ferry_blob_start,
+				   (size_t)(ferry_blob_end - ferry_blob_start), INSIDE_HEAD_BYTES + bytes,
+				   &blob, err);
 	if (r < 0)
 		return r;
 	t->asked_after_ns = time_now_ns() - clocks_read_ns;
@@ -125,7 +125,8 @@ static struct answers inside_answers(const struct script *s, const struct snap_a
 	return (struct answers){.calls = s->calls.v + ask->call, .data = s->data.s + ask->data};
 }
 
-static int inside_collect(struct collect *c, struct frozen_task *ft, struct snap_task *t, struct ferry_error *err)
+static int inside_collect(struct collect *c, struct frozen_task *ft, struct snap_task *t,
+			  struct ferry_error *err)
 {
 	for (size_t i = 0; i < KIND_COUNT; i++) {
 		const struct kind_ops *kind = kind_table[i];
@@ -136,8 +137,7 @@ static int inside_collect(struct collect *c, struct frozen_task *ft, struct snap
 			return r;
 		}
 	}
-	vec_foreach(th, &t->threads)
-	{
+	vec_foreach(th, &t->threads) {
 		_cleanup_close_ int dir = proc_open_task(ft->proc_dir, th->tid, err);
 		if (dir < 0)
 			return dir;
@@ -154,7 +154,8 @@ static int inside_collect(struct collect *c, struct frozen_task *ft, struct snap
 	return 0;
 }
 
-int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t, struct ferry_error *err)
+int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
+		   struct ferry_error *err)
 {
 	int r = inside_ask(&c->snap->arena, t, ft->proc_dir, err);
 	if (r >= 0)

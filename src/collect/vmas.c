@@ -30,8 +30,9 @@ static const struct vma_advice {
 	uint64_t flag;
 	int advice;
 } vma_advices[] = {
-	{PROC_VM(SEQ_READ), MADV_SEQUENTIAL}, {PROC_VM(RAND_READ), MADV_RANDOM},     {PROC_VM(DONTCOPY), MADV_DONTFORK},
-	{PROC_VM(DONTDUMP), MADV_DONTDUMP},   {PROC_VM(MERGEABLE), MADV_MERGEABLE},  {PROC_VM(HUGEPAGE), MADV_HUGEPAGE},
+	{PROC_VM(SEQ_READ), MADV_SEQUENTIAL},   {PROC_VM(RAND_READ), MADV_RANDOM},
+	{PROC_VM(DONTCOPY), MADV_DONTFORK},     {PROC_VM(DONTDUMP), MADV_DONTDUMP},
+	{PROC_VM(MERGEABLE), MADV_MERGEABLE},   {PROC_VM(HUGEPAGE), MADV_HUGEPAGE},
 	{PROC_VM(NOHUGEPAGE), MADV_NOHUGEPAGE}, {PROC_VM(WIPEONFORK), MADV_WIPEONFORK},
 };
 
@@ -65,10 +66,8 @@ static bool vma_kind_is_known(const struct proc_vma *vma)
 	case PROC_VMA_HEAP:
 	case PROC_VMA_STACK:
 	case PROC_VMA_FILE:
-	case PROC_VMA_SHMEM_ANON:
-		return true;
-	default:
-		return vma_is_kernel(vma);
+	case PROC_VMA_SHMEM_ANON: return true;
+	default: return vma_is_kernel(vma);
 	}
 }
 
@@ -79,10 +78,11 @@ int collect_check_vma(pid_t pid, const struct proc_vma *vma, const char *name, s
 		if (vma->has_flags && vma->vm_flags & vma_refusals[i].flag)
 			what = vma_refusals[i].what;
 	if (what)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps %s at %llx%s%s", pid, what,
-				 (unsigned long long)vma->start, *name ? ": " : "", name);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps %s at %llx%s%s", pid,
+				 what, (unsigned long long)vma->start, *name ? ": " : "", name);
 	if (vma->kind == PROC_VMA_FILE && vma->deleted) {
-		error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "pid %d maps '%s' at %llx, which was deleted", pid, name,
+		error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP,
+			  "pid %d maps '%s' at %llx, which was deleted", pid, name,
 			  (unsigned long long)vma->start);
 		error_hint(err, "restart the program so that it maps the file of that name");
 		return -ENOTSUP;
@@ -99,12 +99,11 @@ static uint64_t vma_madv(const struct proc_vma *vma)
 	return mask;
 }
 
-static int vma_shmem(struct collect *c, const struct snap_task *t, const struct proc_vma *vma, VmaEntry *entry,
-		     struct ferry_error *err)
+static int vma_shmem(struct collect *c, const struct snap_task *t, const struct proc_vma *vma,
+		     VmaEntry *entry, struct ferry_error *err)
 {
 	struct snap_shmem *shmem = NULL;
-	vec_foreach(known, &c->snap->shmems)
-	{
+	vec_foreach(known, &c->snap->shmems) {
 		if (known->inode == vma->ino)
 			shmem = known;
 	}
@@ -128,8 +127,8 @@ static int vma_shmem(struct collect *c, const struct snap_task *t, const struct 
 	return 0;
 }
 
-static int vma_file(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_vma *vma, const char *name,
-		    struct snap_vma *snap, struct ferry_error *err)
+static int vma_file(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_vma *vma,
+		    const char *name, struct snap_vma *snap, struct ferry_error *err)
 {
 	VmaEntry *entry = snap->entry;
 	_cleanup_close_ int fd = proc_open_vma_file(proc_dir, vma, O_PATH, err);
@@ -158,14 +157,15 @@ static void vma_anonymous(const struct proc_vma *vma, VmaEntry *entry)
 		entry->status |= VMA_STATUS_VVAR;
 }
 
-static int vma_collect(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_vma *vma, const char *name,
-		       struct ferry_error *err)
+static int vma_collect(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_vma *vma,
+		       const char *name, struct ferry_error *err)
 {
 	int r = collect_check_vma(t->pid, vma, name, err);
 	if (r < 0)
 		return r;
 	struct snap_vma *last = t->vmas.n ? &t->vmas.v[t->vmas.n - 1] : NULL;
-	if (vma->kind == PROC_VMA_VVAR_VCLOCK && last && last->entry->status & VMA_STATUS_VVAR && last->entry->end == vma->start) {
+	if (vma->kind == PROC_VMA_VVAR_VCLOCK && last && last->entry->status & VMA_STATUS_VVAR &&
+	    last->entry->end == vma->start) {
 		last->entry->end = vma->end; /* one block, as kernels before 6.13 show it */
 		return 0;
 	}
@@ -173,7 +173,11 @@ static int vma_collect(struct collect *c, struct snap_task *t, int proc_dir, con
 	struct snap_vma *snap = entry ? vec_push(&t->vmas) : NULL;
 	if (!snap)
 		return error_memory(err);
-	*snap = (struct snap_vma){.entry = entry, .file = SNAP_NO_FILE, .inode = vma->ino, .dev = vma->dev, .private_ = !vma->shared};
+	*snap = (struct snap_vma){.entry = entry,
+				  .file = SNAP_NO_FILE,
+				  .inode = vma->ino,
+				  .dev = vma->dev,
+				  .private_ = !vma->shared};
 	entry->start = vma->start;
 	entry->end = vma->end;
 	entry->pgoff = vma->offset;
@@ -198,7 +202,8 @@ static int vma_collect(struct collect *c, struct snap_task *t, int proc_dir, con
 	if (madv)
 		record_set(entry, madv, madv);
 	/* What a fork must not see, a restore must not bring back either: two copies would draw the same secrets. */
-	snap->dump_pages = snap->private_ && !(entry->status & VMA_STATUS_VVAR) && !(vma->vm_flags & PROC_VM(WIPEONFORK));
+	snap->dump_pages = snap->private_ && !(entry->status & VMA_STATUS_VVAR) &&
+			   !(vma->vm_flags & PROC_VM(WIPEONFORK));
 	if (vma->kind == PROC_VMA_VDSO) {
 		t->vdso_start = vma->start;
 		t->vdso_bytes = vma->end - vma->start;
@@ -245,7 +250,8 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 {
 	struct proc_maps maps = {0};
 	if (fault_hit(c->fault, FAULT_COLLECT_VMA))
-		return error_set(err, FERRY_ERROR_FAULT, EIO, "reading the mappings of pid %d: fault injected", t->pid);
+		return error_set(err, FERRY_ERROR_FAULT, EIO,
+				 "reading the mappings of pid %d: fault injected", t->pid);
 	int r = vma_collect_mm(c, t, proc_dir, err);
 	if (r < 0)
 		return r;

@@ -47,7 +47,8 @@ int dump_check(struct engine *e, struct ferry_error *err)
 	if (n > 0 && err) {
 		*err = obstacles.v.v[0];
 		if (n > 1 && !err->hint[0])
-			error_hint(err, "and %d more: ferry check --tree %d lists them all", n - 1, (int)e->options->tree);
+			error_hint(err, "and %d more: ferry check --tree %d lists them all", n - 1,
+				   (int)e->options->tree);
 	}
 	vec_release(&obstacles.v);
 	return n > 0 ? -ENOTSUP : n;
@@ -62,12 +63,14 @@ static int dump_check_space(struct engine *e, const struct image_dir *dir, struc
 	if (r < 0)
 		return r;
 	if (fstatvfs(image_dir_fd(dir), &fs) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the file system of '%s'", image_dir_path(dir));
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the file system of '%s'",
+				   image_dir_path(dir));
 	uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
 	if (available >= needed + DUMP_SPARE_BYTES)
 		return 0;
-	error_set(err, FERRY_ERROR_NO_SPACE, ENOSPC, "'%s' has %llu MiB free, the image may need %llu MiB", image_dir_path(dir),
-		  (unsigned long long)(available >> 20), (unsigned long long)((needed + DUMP_SPARE_BYTES) >> 20));
+	error_set(err, FERRY_ERROR_NO_SPACE, ENOSPC, "'%s' has %llu MiB free, the image may need %llu MiB",
+		  image_dir_path(dir), (unsigned long long)(available >> 20),
+		  (unsigned long long)((needed + DUMP_SPARE_BYTES) >> 20));
 	error_hint(err, "free some space, or choose another directory with --images-dir");
 	return -ENOSPC;
 }
@@ -197,7 +200,8 @@ void dump_abort(struct dump_job *j)
 		return;
 	if (j->is_frozen) {
 		if (dump_after(j->engine, &j->collect, j->dir, false, NULL) < 0)
-			log_write(j->engine->log, LOG_ERROR_LEVEL, "dump", NULL, 0, "putting the target's sockets back failed");
+			log_write(j->engine->log, LOG_ERROR_LEVEL, "dump", NULL, 0,
+				  "putting the target's sockets back failed");
 		freeze_release(&j->frozen);
 	}
 	dump_free(j);
@@ -217,11 +221,11 @@ void dump_leave(struct dump_job *j)
 /* From the commit on no task of the tree runs on, also when we die between the first kill and the last. */
 static int dump_arm_end(struct dump_job *j, struct ferry_error *err)
 {
-	vec_foreach(task, &j->frozen.tasks)
-	{
+	vec_foreach(task, &j->frozen.tasks) {
 		int r = warden_arm(j->engine->warden, WARDEN_END, task->pid, 0, NULL, 0);
 		if (r < 0)
-			return error_errno(err, FERRY_ERROR_LIMIT, -r, "entering %zu tasks into the undo log", j->frozen.tasks.n);
+			return error_errno(err, FERRY_ERROR_LIMIT, -r, "entering %zu tasks into the undo log",
+					   j->frozen.tasks.n);
 	}
 	return 0;
 }

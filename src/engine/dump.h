@@ -15,7 +15,8 @@ must_check int dump_check(struct engine *e, struct ferry_error *err);
  * Check, freeze, collect, write the image and read it back. The tree stays frozen (volatile hold: it runs on when the worker
  * dies). On failure it runs and there is no image.
  */
-must_check int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_job, struct ferry_error *err);
+must_check int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_job,
+			  struct ferry_error *err);
 
 /* The tree runs on, or is killed, silently for its network peers. Frees the job, also on failure (then the tree runs). */
 must_check int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err);

@@ -26,8 +26,7 @@ static int write_task(struct image_dir *dir, const struct snap_task *t, struct f
 {
 	struct image_writer *extra;
 	int r = image_create(dir, IMAGE_FERRY_TASK, (uint64_t)t->pid, &extra, err);
-	vec_foreach(th, &t->threads)
-	{
+	vec_foreach(th, &t->threads) {
 		if (r >= 0)
 			r = image_put_one(dir, IMAGE_CORE, (uint64_t)th->tid, &th->core->base, err);
 		if (r >= 0)
@@ -42,7 +41,8 @@ static int write_task(struct image_dir *dir, const struct snap_task *t, struct f
 	return r < 0 ? r : image_put_one(dir, IMAGE_FS, (uint64_t)t->pid, &t->fs->base, err);
 }
 
-static int write_fdinfo(struct image_dir *dir, const struct snapshot *snap, const struct snap_task *t, struct ferry_error *err)
+static int write_fdinfo(struct image_dir *dir, const struct snapshot *snap, const struct snap_task *t,
+			struct ferry_error *err)
 {
 	struct image_writer *w;
 	int r = image_create(dir, IMAGE_FDINFO, t->ids->files_id, &w, err);
@@ -106,7 +106,8 @@ static int write_clocks(struct image_dir *dir, const struct snapshot *snap, stru
 	return r < 0 ? r : image_put_one(dir, IMAGE_FERRY_CLOCKS, 0, &clocks.base, err);
 }
 
-static int write_guards(struct engine *e, struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+static int write_guards(struct engine *e, struct image_dir *dir, const struct snapshot *snap,
+			struct ferry_error *err)
 {
 	struct image_writer *w;
 	int r = image_create(dir, IMAGE_FERRY_FILE_GUARD, 0, &w, err);
@@ -173,7 +174,8 @@ static uint32_t write_lock_method(const struct engine *e, const struct snapshot 
 	return WRITE_LOCK_NONE;
 }
 
-static int write_inventory(struct engine *e, struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+static int write_inventory(struct engine *e, struct image_dir *dir, const struct snapshot *snap,
+			   struct ferry_error *err)
 {
 	char run_id[37];
 	image_dir_id_text(dir, run_id);

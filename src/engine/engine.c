@@ -22,7 +22,8 @@ static int engine_tcp_resume(int socket, const void *data)
 	memcpy(&undo, data, sizeof(undo));
 	return ferry_tcp_resume(socket, &undo, 0, NULL);
 }
-_Static_assert(sizeof(struct ferry_tcp_undo) <= WARDEN_DATA_BYTES, "the undo of a connection fits into a log entry");
+_Static_assert(sizeof(struct ferry_tcp_undo) <= WARDEN_DATA_BYTES,
+	       "the undo of a connection fits into a log entry");
 
 static int engine_net_unlock(const char *id)
 {
@@ -44,9 +45,11 @@ static void engine_raise_nofile(void)
 	}
 }
 
-int engine_init(struct engine *e, const struct options *options, const struct log_sink *log, struct ferry_error *err)
+int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
+		struct ferry_error *err)
 {
-	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS};
+	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PROCMAP_QUERY,
+						  KERN_CAP_TIMER_RESTORE_IDS};
 	*e = (struct engine){
 		.options = options, .log = log, .warden_actions = engine_actions, .start_ns = time_now_ns()};
 	int r = fault_init(&e->fault);

@@ -49,7 +49,7 @@ struct engine_report {
 	uint64_t total_ns;
 	uint64_t pages_scanned;
 	uint64_t pages_written;
-	uint64_t bytes; /* of the image */
+	uint64_t bytes;  /* of the image */
 	int exit_status; /* restore without --restore-detached: wait(2) status of the root task */
 	uint32_t n_phases;
 	struct engine_phase phases[ENGINE_PHASES];

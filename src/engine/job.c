@@ -57,8 +57,8 @@ static void job_forward_log(void *context, const struct log_line *line)
 		return; /* the caller is gone; the job goes on */
 }
 
-static __attribute__((noreturn)) void job_worker(int channel, const struct options *options, job_function function,
-						 enum log_level level)
+static __attribute__((noreturn)) void job_worker(int channel, const struct options *options,
+						 job_function function, enum log_level level)
 {
 	struct log_sink sink = {.write = job_forward_log, .context = &channel, .level = level};
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -90,14 +90,15 @@ static void job_take_log(const struct log_sink *log, const struct job_message *m
 	log->write(log->context, &line);
 }
 
-static int job_listen(int channel, const struct log_sink *log, struct engine_report *ret_report, int *ret_warden,
-		      struct ferry_error *err)
+static int job_listen(int channel, const struct log_sink *log, struct engine_report *ret_report,
+		      int *ret_warden, struct ferry_error *err)
 {
 	for (;;) {
 		struct job_message m;
 		ssize_t n = fd_recv(channel, &m, sizeof(m), NULL, 0, NULL);
 		if (n != (ssize_t)sizeof(m)) {
-			error_set(err, FERRY_ERROR_INTERRUPTED, EINTR, "the worker process of the job was killed");
+			error_set(err, FERRY_ERROR_INTERRUPTED, EINTR,
+				  "the worker process of the job was killed");
 			error_hint(err, "the target was put back as it was; try again");
 			return -EINTR;
 		}

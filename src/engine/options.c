@@ -34,7 +34,8 @@ static char *options_text(const char *s)
 
 void options_init(struct options *o)
 {
-#define OPTION(field, word, letter, type, verbs, argument, value, help) o->field = OPTION_DEFAULT_##type(value);
+#define OPTION(field, word, letter, type, verbs, argument, value, help) \
+	o->field = OPTION_DEFAULT_##type(value);
 #include "engine/options.def"
 #undef OPTION
 }
@@ -76,13 +77,15 @@ const struct option_info *option_by_letter(char letter)
 	return NULL;
 }
 
-static int option_set_int(int64_t *place, const struct option_info *info, const char *value, struct ferry_error *err)
+static int option_set_int(int64_t *place, const struct option_info *info, const char *value,
+			  struct ferry_error *err)
 {
 	char *end;
 	errno = 0;
 	long long number = strtoll(value, &end, 10);
 	if (errno || end == value || *end)
-		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s wants a number, not '%s'", info->word, value);
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s wants a number, not '%s'", info->word,
+				 value);
 	*place = number;
 	return 0;
 }
@@ -103,12 +106,14 @@ int option_set(struct options *o, const struct option_info *info, const char *va
 	void *place = option_place(o, info);
 	if (info->type == OPTION_BOOL) {
 		if (value)
-			return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s takes no argument", info->word);
+			return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s takes no argument",
+					 info->word);
 		*(bool *)place = true;
 		return 0;
 	}
 	if (!value)
-		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s wants an argument: %s", info->word, info->argument);
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s wants an argument: %s", info->word,
+				 info->argument);
 	if (info->type == OPTION_INT)
 		return option_set_int(place, info, value, err);
 	if (info->type == OPTION_LIST)

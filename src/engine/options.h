@@ -61,4 +61,5 @@ const struct option_info *option_by_word(const char *word, size_t n);
 const struct option_info *option_by_letter(char letter);
 
 /* Set an option; value is NULL for one without argument. USAGE when it does not fit. */
-must_check int option_set(struct options *o, const struct option_info *info, const char *value, struct ferry_error *err);
+must_check int option_set(struct options *o, const struct option_info *info, const char *value,
+			  struct ferry_error *err);

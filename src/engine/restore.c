@@ -77,8 +77,10 @@ static int restore_clocks(struct restore_job *j, struct ferry_error *err)
 		return -ENOTSUP;
 	}
 	/* Offsets count from the first namespace's clock; ours may be shifted itself. */
-	int64_t monotonic = restore_clock_ns(CLOCK_MONOTONIC) - (own.monotonic.sec * 1000000000ll + own.monotonic.nsec);
-	int64_t boottime = restore_clock_ns(CLOCK_BOOTTIME) - (own.boottime.sec * 1000000000ll + own.boottime.nsec);
+	int64_t monotonic =
+		restore_clock_ns(CLOCK_MONOTONIC) - (own.monotonic.sec * 1000000000ll + own.monotonic.nsec);
+	int64_t boottime =
+		restore_clock_ns(CLOCK_BOOTTIME) - (own.boottime.sec * 1000000000ll + own.boottime.nsec);
 	char text[160] = "";
 	restore_add_offset(text, sizeof(text), "monotonic", (int64_t)clocks->monotonic_ns - monotonic);
 	restore_add_offset(text, sizeof(text), "boottime", (int64_t)clocks->boottime_ns - boottime);
@@ -99,23 +101,31 @@ static int restore_open(struct restore_job *j, const char *images_dir, struct fe
 	if (r < 0)
 		return r;
 	if (image_dir_has(j->dir, IMAGE_FERRY_CLOCKS, 0) && !image_dir_has_manifest(j->dir))
-		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "'%s' was written by ferry and has lost its ferry-manifest.img",
-				 images_dir);
+		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT,
+				 "'%s' was written by ferry and has lost its ferry-manifest.img", images_dir);
 	r = image_dir_is_spent(j->dir);
 	if (r > 0 && !o->again) {
 		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "'%s' was restored before", images_dir);
-		error_hint(err, "restoring it again runs the same work twice: use --again if that is what you want");
+		error_hint(
+			err,
+			"restoring it again runs the same work twice: use --again if that is what you want");
 		return -EEXIST;
 	}
-	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking for '%s' in '%s'", IMAGE_SPENT_NAME, images_dir) : 0;
+	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking for '%s' in '%s'", IMAGE_SPENT_NAME,
+				   images_dir)
+		     : 0;
 }
 
 static int restore_plan(struct restore_job *j, struct ferry_error *err)
 {
 	struct engine *e = j->e;
 	struct restore *r = &j->restore;
-	j->reader = (struct reader){
-		.plan = &j->plan, .dir = j->dir, .caps = &e->caps, .options = &e->kinds, .fault = &e->fault, .log = e->log};
+	j->reader = (struct reader){.plan = &j->plan,
+				    .dir = j->dir,
+				    .caps = &e->caps,
+				    .options = &e->kinds,
+				    .fault = &e->fault,
+				    .log = e->log};
 	j->opener = (struct opener){
 		.plan = &j->plan, .dir = j->dir, .options = &e->kinds, .fault = &e->fault, .log = e->log};
 	*r = (struct restore){
@@ -133,8 +143,9 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = vdso_find(&r->vdso, err);
 	if (ret >= 0)
-		ret = vdso_write_slack(&r->vdso, ferry_gadget_start, (size_t)(ferry_gadget_end - ferry_gadget_start),
-				       &r->gadget_offset, err);
+		ret = vdso_write_slack(&r->vdso, ferry_gadget_start,
+				       (size_t)(ferry_gadget_end - ferry_gadget_start), &r->gadget_offset,
+				       err);
 	if (ret >= 0)
 		ret = layout_plan(r, err);
 	if (ret >= 0)
@@ -182,7 +193,8 @@ static int restore_mark_spent(struct restore_job *j, struct ferry_error *err)
 		return 0; /* --again */
 	r = warden_arm(j->e->warden, WARDEN_UNLINK, 0, 0, path, strlen(path) + 1);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_LIMIT, -r, "entering the mark of a restored image into the undo log");
+		return error_errno(err, FERRY_ERROR_LIMIT, -r,
+				   "entering the mark of a restored image into the undo log");
 	fault_effect(&j->e->fault, "restore", "mark-spent");
 	r = image_dir_mark_spent(j->dir, err);
 	j->marked = r >= 0;
@@ -211,7 +223,8 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 		r = error_set(err, FERRY_ERROR_FAULT, EIO, "opening the barrier: fault injected");
 	if (r < 0) {
 		if (j->marked && image_dir_unmark_spent(j->dir, NULL) < 0)
-			log_write(e->log, LOG_WARN, "restore", NULL, 0, "the image stays marked as restored, use --again");
+			log_write(e->log, LOG_WARN, "restore", NULL, 0,
+				  "the image stays marked as restored, use --again");
 		return r;
 	}
 	tasks_commit(&j->restore);
@@ -238,7 +251,8 @@ static void restore_free(struct restore_job *j)
 	free(j);
 }
 
-int restore_prepare(struct engine *e, const char *images_dir, struct restore_job **ret_job, struct ferry_error *err)
+int restore_prepare(struct engine *e, const char *images_dir, struct restore_job **ret_job,
+		    struct ferry_error *err)
 {
 	struct restore_job *j = calloc(1, sizeof(*j));
 	if (!j)

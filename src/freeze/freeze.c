@@ -40,8 +40,7 @@ static int freeze_fault(void *context, const char *point)
 
 static struct frozen_task *frozen_find(struct frozen *f, pid_t pid)
 {
-	vec_foreach(t, &f->tasks)
-	{
+	vec_foreach(t, &f->tasks) {
 		if (t->pid == pid)
 			return t;
 	}
@@ -50,8 +49,7 @@ static struct frozen_task *frozen_find(struct frozen *f, pid_t pid)
 
 static struct ferry_thread *frozen_thread(const struct frozen_task *t, pid_t tid)
 {
-	vec_foreach(th, &t->threads)
-	{
+	vec_foreach(th, &t->threads) {
 		if (ferry_thread_tid(*th) == tid)
 			return *th;
 	}
@@ -91,8 +89,7 @@ static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct fe
 		r = freeze_seize(f, t, t->pid, err);
 		found++;
 	}
-	vec_foreach(tid, &tids.v)
-	{
+	vec_foreach(tid, &tids.v) {
 		if (r < 0 || frozen_thread(t, *tid))
 			continue;
 		r = freeze_seize(f, t, *tid, err);
@@ -125,8 +122,7 @@ static int freeze_new_children(struct frozen *f, size_t index, struct ferry_erro
 	if (r < 0)
 		return r;
 	int found = 0;
-	vec_foreach(pid, &children.v)
-	{
+	vec_foreach(pid, &children.v) {
 		if (r < 0 || frozen_find(f, *pid))
 			continue;
 		r = freeze_add_task(f, *pid, f->tasks.v[index].pid, err);
@@ -149,13 +145,11 @@ static int freeze_wait(const struct freeze_options *o, const struct frozen_task 
 	if (stop < 0)
 		return stop;
 	switch (stop) {
-	case FERRY_STOP_EXITED:
-		return 0;
+	case FERRY_STOP_EXITED: return 0;
 	case FERRY_STOP_EXEC:
-		return error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN, "pid %d executed another program while it was stopped",
-				 t->pid);
-	default:
-		return 1;
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN,
+				 "pid %d executed another program while it was stopped", t->pid);
+	default: return 1;
 	}
 }
 
@@ -168,7 +162,8 @@ static int freeze_wait_task(const struct freeze_options *o, struct frozen_task *
 		if (r < 0)
 			return r;
 		if (!r && i == 0)
-			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH, "pid %d ended while it was being stopped", t->pid);
+			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH,
+					 "pid %d ended while it was being stopped", t->pid);
 		if (!r)
 			ferry_thread_release(th, NULL);
 		else
@@ -225,7 +220,8 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 		}
 		if (r > 0 && round == FREEZE_ROUNDS)
 			r = error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN,
-				      "the tree of pid %d creates tasks faster than they can be stopped", root);
+				      "the tree of pid %d creates tasks faster than they can be stopped",
+				      root);
 	}
 	freeze_release(&f);
 	return r;
@@ -266,8 +262,8 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 		frozen_task_release(&f->tasks.v[i]);
 		struct pollfd p = {.fd = pidfd, .events = POLLIN};
 		if (pidfd >= 0 && poll(&p, 1, o->timeout_ms) == 0 && !ret)
-			ret = error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "pid %d does not end after SIGKILL",
-					f->tasks.v[i].pid);
+			ret = error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
+					"pid %d does not end after SIGKILL", f->tasks.v[i].pid);
 		if (pidfd >= 0)
 			close(pidfd);
 	}

@@ -18,9 +18,9 @@
 
 struct frozen_task {
 	pid_t pid, ppid;
-	int proc_dir;                   /* /proc/PID */
+	int proc_dir;                       /* /proc/PID */
 	VEC(struct ferry_thread *) threads; /* leader first */
-	struct ferry_inject *inject;    /* opened by freeze_inject() */
+	struct ferry_inject *inject;        /* opened by freeze_inject() */
 };
 
 struct frozen {
@@ -40,7 +40,8 @@ struct freeze_options {
  * Seize and stop every thread of root and of its descendants. On failure everything runs again.
  * NO_SUCH_TASK, BUSY_TASK, TIMEOUT, TARGET_CHANGED (the tree kept growing).
  */
-must_check int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen *ret, struct ferry_error *err);
+must_check int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen *ret,
+			   struct ferry_error *err);
 
 /* Let every thread go on exactly where it was; releases f. */
 void freeze_release(struct frozen *f);
@@ -49,4 +50,5 @@ void freeze_release(struct frozen *f);
 must_check int freeze_kill(struct frozen *f, struct ferry_error *err);
 
 /* The task's injection context, opened at first use. */
-must_check int freeze_inject(struct frozen *f, struct frozen_task *t, struct ferry_inject **ret, struct ferry_error *err);
+must_check int freeze_inject(struct frozen *f, struct frozen_task *t, struct ferry_inject **ret,
+			     struct ferry_error *err);

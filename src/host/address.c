@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns addresses and links: rtnetlink(7) RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWLINK. Telling the neighbours is
- * announce.c.
+ * Owns addresses and links: rtnetlink(7) RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWLINK. Telling the
+ * neighbours is announce.c.
  */
 #include "host/address.h"
 
@@ -224,8 +224,8 @@ static int route_type(struct mnl_socket *socket, const struct address *a)
 }
 
 /*
- * The kernel adds the local route of an IPv6 address from a work queue; until then packets for it would leave the
- * machine. Link-local ones depend on the device and are not waited for; neither is a device that is down.
+ * The kernel adds the local route of an IPv6 address from a work queue; until then packets for it would leave
+ * the machine. Link-local ones depend on the device and are not waited for; neither is a device that is down.
  */
 static int wait_usable(int netns_fd, const struct address *a)
 {

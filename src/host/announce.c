@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns telling neighbours where an address lives now: gratuitous ARP (RFC 826, 5227) and unsolicited neighbour
- * advertisement (RFC 4861) as whole frames over packet(7), so that neither a route nor the state of the address is
- * needed.
+ * advertisement (RFC 4861) as whole frames over packet(7), so that neither a route nor the state of the address
+ * is needed.
  *
  * Not handled: devices other than Ethernet-like ones, whose neighbours learn in other ways or have none.
  */
@@ -166,7 +166,7 @@ int announce_open(int netns_fd, struct ferry_error *err)
 static int announce_on(int fd, const struct address *a, unsigned times, unsigned interval_ms)
 {
 	const struct timespec pause = {interval_ms / 1000, interval_ms % 1000 * 1000000L};
-	struct device d;
+	struct device d = {0};
 	int r = read_device(fd, a->device, &d);
 	if (r || !d.is_ethernet)
 		return r;

@@ -80,15 +80,13 @@ static bool freezer_has_word(const char *list, const char *word)
 static const struct proc_cgroup *freezer_choose(const struct proc_cgroups *list, enum freezer_kind wanted,
 						enum freezer_kind *ret_kind)
 {
-	vec_foreach(c, &list->v)
-	{
+	vec_foreach(c, &list->v) {
 		if (wanted != FREEZER_V2 && c->hierarchy && freezer_has_word(c->controllers, "freezer")) {
 			*ret_kind = FREEZER_V1;
 			return c;
 		}
 	}
-	vec_foreach(c, &list->v)
-	{
+	vec_foreach(c, &list->v) {
 		if (wanted != FREEZER_V1 && !c->hierarchy) {
 			*ret_kind = FREEZER_V2;
 			return c;
@@ -112,7 +110,8 @@ static int freezer_mount(const struct freezer_words *words, const char *controll
 	char list[256];
 	snprintf(list, sizeof(list), "%s", controllers);
 	int r = 0;
-	for (char *save = NULL, *word = strtok_r(list, ",", &save); word && r >= 0; word = strtok_r(NULL, ",", &save))
+	for (char *save = NULL, *word = strtok_r(list, ",", &save); word && r >= 0;
+	     word = strtok_r(NULL, ",", &save))
 		r = sys_fsconfig(fs, FSCONFIG_SET_FLAG, word, NULL, 0);
 	if (r >= 0)
 		r = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
@@ -121,8 +120,11 @@ static int freezer_mount(const struct freezer_words *words, const char *controll
 
 static int freezer_missing(struct ferry_error *err, int code, const char *what)
 {
-	error_errno(err, FERRY_ERROR_KERNEL_FEATURE, code, "holding processes with the cgroup freezer: %s", what);
-	error_hint(err, "a migration needs cgroup v2, or the freezer controller of cgroup v1, and CAP_SYS_ADMIN to reach it");
+	error_errno(err, FERRY_ERROR_KERNEL_FEATURE, code, "holding processes with the cgroup freezer: %s",
+		    what);
+	error_hint(
+		err,
+		"a migration needs cgroup v2, or the freezer controller of cgroup v1, and CAP_SYS_ADMIN to reach it");
 	return -code;
 }
 
@@ -186,7 +188,8 @@ static int freezer_path_of(struct freezer *f, pid_t pid, char **ret_path, struct
 	if (!path)
 		return c ? error_memory(err) : freezer_missing(err, ENOENT, "a process is in no group");
 	if (!strncmp(path, "/..", 3)) {
-		error_set(err, FERRY_ERROR_KERNEL_FEATURE, EXDEV, "pid %d is in cgroup '%s', outside this cgroup namespace", pid, path);
+		error_set(err, FERRY_ERROR_KERNEL_FEATURE, EXDEV,
+			  "pid %d is in cgroup '%s', outside this cgroup namespace", pid, path);
 		error_hint(err, "run ferry in the cgroup namespace of the host");
 		free(path);
 		return -EXDEV;
@@ -197,8 +200,7 @@ static int freezer_path_of(struct freezer *f, pid_t pid, char **ret_path, struct
 
 static struct freezer_group *freezer_known(struct freezer *f, const char *path)
 {
-	vec_foreach(g, &f->groups)
-	{
+	vec_foreach(g, &f->groups) {
 		if (!strcmp(g->path, path))
 			return g;
 	}
@@ -311,8 +313,7 @@ static int freezer_dissolve(struct freezer *f, struct freezer_group *g)
 	for (int round = 0; round < FREEZER_ROUNDS; round++) {
 		struct proc_pid_list list = {0};
 		int r = freezer_read_procs(g, &list);
-		vec_foreach(pid, &list.v)
-		{
+		vec_foreach(pid, &list.v) {
 			int moved = r < 0 ? 0 : freezer_move(g->parent, *pid);
 			if (moved < 0 && moved != -ESRCH)
 				r = moved;
@@ -339,8 +340,7 @@ static void freezer_forget(struct freezer *f)
 int freezer_thaw(struct freezer *f, struct ferry_error *err)
 {
 	int ret = 0;
-	vec_foreach(g, &f->groups)
-	{
+	vec_foreach(g, &f->groups) {
 		if (g->dir < 0)
 			continue;
 		fault_effect(f->fault, "hold", "thaw");
@@ -348,7 +348,8 @@ int freezer_thaw(struct freezer *f, struct ferry_error *err)
 		if (r >= 0)
 			r = freezer_dissolve(f, g);
 		if (r < 0 && !ret)
-			ret = error_errno(err, FERRY_ERROR_SYSTEM, -r, "putting processes back into cgroup '%s'", g->path);
+			ret = error_errno(err, FERRY_ERROR_SYSTEM, -r,
+					  "putting processes back into cgroup '%s'", g->path);
 	}
 	freezer_forget(f);
 	return ret;
@@ -358,11 +359,11 @@ int freezer_try(struct freezer *f, pid_t pid, struct ferry_error *err)
 {
 	int index;
 	int r = freezer_group_of(f, pid, &index, err);
-	vec_foreach(g, &f->groups)
-	{
+	vec_foreach(g, &f->groups) {
 		int removed = g->made ? freezer_dissolve(f, g) : 0;
 		if (removed < 0 && r >= 0)
-			r = error_errno(err, FERRY_ERROR_SYSTEM, -removed, "removing a cgroup below '%s'", g->path);
+			r = error_errno(err, FERRY_ERROR_SYSTEM, -removed, "removing a cgroup below '%s'",
+					g->path);
 	}
 	freezer_forget(f);
 	return r;
@@ -376,13 +377,14 @@ static int freezer_wait_frozen(struct freezer *f, int timeout_ms, struct ferry_e
 		if (r)
 			return r < 0 ? r : 0;
 		if (time_now_ns() > end)
-			return error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "the cgroup freezer did not hold the tree within %d ms",
-					 timeout_ms);
+			return error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
+					 "the cgroup freezer did not hold the tree within %d ms", timeout_ms);
 		freezer_pause();
 	}
 }
 
-static int freezer_hold_all(struct freezer *f, const pid_t *pids, size_t n, int timeout_ms, struct ferry_error *err)
+static int freezer_hold_all(struct freezer *f, const pid_t *pids, size_t n, int timeout_ms,
+			    struct ferry_error *err)
 {
 	for (size_t i = 0; i < n; i++) {
 		int index;
@@ -394,14 +396,15 @@ static int freezer_hold_all(struct freezer *f, const pid_t *pids, size_t n, int 
 		if (r == -EOPNOTSUPP)
 			return freezer_missing(err, EOPNOTSUPP, "a group of threads");
 		if (r < 0)
-			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "moving pid %d into a cgroup", pids[i]);
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "moving pid %d into a cgroup",
+					   pids[i]);
 	}
-	vec_foreach(g, &f->groups)
-	{
+	vec_foreach(g, &f->groups) {
 		fault_effect(f->fault, "hold", "freeze");
 		int r = freezer_write(g->dir, f->words->file, f->words->freeze);
 		if (r < 0)
-			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "freezing a group below cgroup '%s'", g->path);
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "freezing a group below cgroup '%s'",
+					   g->path);
 	}
 	return freezer_wait_frozen(f, timeout_ms, err);
 }
@@ -416,11 +419,11 @@ int freezer_hold(struct freezer *f, const pid_t *pids, size_t n, int timeout_ms,
 
 int freezer_is_frozen(struct freezer *f, struct ferry_error *err)
 {
-	vec_foreach(g, &f->groups)
-	{
+	vec_foreach(g, &f->groups) {
 		int r = freezer_group_frozen(f, g);
 		if (r < 0)
-			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading whether cgroup '%s' is frozen", g->path);
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r,
+					   "reading whether cgroup '%s' is frozen", g->path);
 		if (!r)
 			return 0;
 	}
@@ -443,7 +446,8 @@ static int freezer_search(struct freezer *f, int dir, const char *path, struct f
 		if (!strcmp(entry->d_name, f->name)) {
 			int parent = fd_dup(dirfd(d), 3);
 			char *copy = strdup(*path ? path : "/");
-			r = parent < 0 || !copy ? error_memory(err) : freezer_add(f, parent, copy, false, err);
+			r = parent < 0 || !copy ? error_memory(err)
+						: freezer_add(f, parent, copy, false, err);
 			continue;
 		}
 		_cleanup_free_ char *below = NULL;
@@ -473,8 +477,7 @@ static int freezer_kill_group(struct freezer *f, struct freezer_group *g, int ti
 	struct proc_pid_list list = {0};
 	uint64_t end = time_now_ns() + (uint64_t)timeout_ms * 1000000;
 	int r = freezer_read_procs(g, &list);
-	vec_foreach(pid, &list.v)
-	{
+	vec_foreach(pid, &list.v) {
 		fault_effect(f->fault, "hold", "kill");
 		if (r >= 0 && (*pid <= 0 || (kill(*pid, SIGKILL) < 0 && errno != ESRCH)))
 			r = *pid <= 0 ? -ESRCH : -errno;
@@ -500,8 +503,7 @@ static int freezer_kill_group(struct freezer *f, struct freezer_group *g, int ti
 int freezer_kill(struct freezer *f, int timeout_ms, struct ferry_error *err)
 {
 	int ret = 0;
-	vec_foreach(g, &f->groups)
-	{
+	vec_foreach(g, &f->groups) {
 		int r = freezer_kill_group(f, g, timeout_ms);
 		if (r < 0 && !ret)
 			ret = error_errno(err, r == -ETIMEDOUT ? FERRY_ERROR_TIMEOUT : FERRY_ERROR_SYSTEM, -r,

@@ -25,8 +25,8 @@ enum freezer_kind {
  * Reach a hierarchy that can freeze. name: of the groups, [a-z0-9-]. KERNEL_FEATURE: there is none, or it is out of reach.
  * fault may be NULL; it has to outlive the freezer.
  */
-must_check int freezer_open(enum freezer_kind kind, const char *name, const struct fault *fault, struct freezer **ret,
-			    struct ferry_error *err);
+must_check int freezer_open(enum freezer_kind kind, const char *name, const struct fault *fault,
+			    struct freezer **ret, struct ferry_error *err);
 
 /* Let go of the hierarchy; what is frozen stays frozen. NULL is fine. */
 void freezer_close(struct freezer *f);
@@ -38,7 +38,8 @@ must_check int freezer_try(struct freezer *f, pid_t pid, struct ferry_error *err
  * Put processes into groups and freeze them; returns when all stand. They may be stopped by ptrace before; what they
  * were stopped by may go away afterwards. On failure all are back where they were.
  */
-must_check int freezer_hold(struct freezer *f, const pid_t *pids, size_t n, int timeout_ms, struct ferry_error *err);
+must_check int freezer_hold(struct freezer *f, const pid_t *pids, size_t n, int timeout_ms,
+			    struct ferry_error *err);
 
 /* Adopt the groups of this name that an earlier freezer left. Returns how many there are. */
 must_check int freezer_find(struct freezer *f, struct ferry_error *err);

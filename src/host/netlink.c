@@ -17,7 +17,7 @@
 enum {
 	REQUEST_ROOM_BYTES = 8 << 20,
 	ANSWER_ROOM_BYTES = 4 << 20,
-	READ_BYTES = 256 * 1024, /* the kernel fills dumps with up to 32 KiB, an error repeats the request */
+	READ_BYTES = 32 * 1024, /* as much as the kernel puts into one piece of a dump */
 };
 
 struct netns_request {
@@ -133,21 +133,18 @@ static int read_messages(const void *bytes, int n, uint32_t seq, unsigned port,
 int netlink_ask(struct mnl_socket *socket, struct nlmsghdr *request,
 		int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx)
 {
-	_cleanup_free_ char *bytes = malloc(READ_BYTES);
-	if (!bytes)
-		return -ENOMEM;
+	char bytes[READ_BYTES] __attribute__((aligned(8)));
 	request->nlmsg_seq = 1;
 	if (mnl_socket_sendto(socket, request, request->nlmsg_len) < 0)
 		return -errno;
-	for (;;) {
+	int r = 0;
+	while (!r) {
 		ssize_t n = mnl_socket_recvfrom(socket, bytes, READ_BYTES);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
+		if (n < 0 && errno != EINTR)
 			return -errno;
-		int r = read_messages(bytes, (int)n, request->nlmsg_seq, mnl_socket_get_portid(socket), each,
-				      ctx);
-		if (r)
-			return r < 0 ? r : 0;
+		if (n > 0)
+			r = read_messages(bytes, (int)n, request->nlmsg_seq, mnl_socket_get_portid(socket),
+					  each, ctx);
 	}
+	return r < 0 ? r : 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sockets in another network namespace, and the question-and-answer of netlink(7), for the files of this room. A socket
- * stays in the namespace it was made in, so that only its creation has to happen there.
+ * Sockets in another network namespace, and the question-and-answer of netlink(7), for the files of this room.
+ * A socket stays in the namespace it was made in, so that only its creation has to happen there.
  */
 #pragma once
 
@@ -21,8 +21,8 @@ must_check int netns_socket(int netns_fd, int domain, int type, int protocol);
 must_check int netlink_open(int netns_fd, int protocol, struct mnl_socket **ret_socket);
 
 /*
- * Send one request and hand every message of the answer to 'each' until the answer ends. each returns 0 to go on or
- * -errno; it may be NULL when only success matters. Returns 0 or -errno (the kernel's, or each's).
+ * Send one request and hand every message of the answer to 'each' until the answer ends. each returns 0 to go
+ * on or -errno; it may be NULL when only success matters. Returns 0 or -errno (the kernel's, or each's).
  */
 must_check int netlink_ask(struct mnl_socket *socket, struct nlmsghdr *request,
 			   int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the network lock: nf_tables over NETLINK_NETFILTER, kernel net/netfilter/nfnetlink.c. Tables with an owner
- * vanish with the socket that made them (Linux 5.12), so that a killed ferry leaves no lock behind.
+ * Owns the network lock: nf_tables over NETLINK_NETFILTER, kernel net/netfilter/nfnetlink.c. Tables with an
+ * owner vanish with the socket that made them (Linux 5.12), so that a killed ferry leaves no lock behind.
  *
  * Not handled: connections other than TCP; ICMP errors about a locked connection still pass.
  */

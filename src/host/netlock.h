@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The network lock: an nftables table named ferry-<id> in one network namespace that drops the packets of chosen TCP
- * connections, in both directions, on input and output, loopback included. Both ends of a loopback connection
- * are held by locking one.
+ * The network lock: an nftables table named ferry-<id> in one network namespace that drops the packets of
+ * chosen TCP connections, in both directions, on input and output, loopback included. Both ends of a loopback
+ * connection are held by locking one.
  */
 #pragma once
 
@@ -58,8 +58,8 @@ must_check int netlock_drop_tcp(struct netlock *lock, const struct netlock_tcp *
 				struct ferry_error *err);
 
 /*
- * Let everything pass at once; the table stays, empty. This is how to unlock when somebody waits: it takes microseconds, while
- * removing a table waits for every processor (15 to 30 ms).
+ * Let everything pass at once; the table stays, empty. This is how to unlock when somebody waits: it takes
+ * microseconds, while removing a table waits for every processor (15 to 30 ms).
  */
 must_check int netlock_clear(struct netlock *lock, struct ferry_error *err);
 
@@ -72,7 +72,9 @@ int netlock_remove(struct netlock *lock, struct ferry_error *err);
 /* Free the lock without removing the table: an OWNED one vanishes, a PERSIST one stays. NULL is allowed. */
 void netlock_close(struct netlock *lock);
 
-/* Remove a PERSIST table by id. 1 = removed, 0 = there was none, or -errno (-EPERM: owned by a living ferry). */
+/*
+ * Remove a PERSIST table by id. 1 = removed, 0 = there was none, or -errno (-EPERM: owned by a living ferry).
+ */
 must_check int netlock_find_and_remove(int netns_fd, const char *id, struct ferry_error *err);
 
 /* The netlink socket, so that a warden can keep an OWNED lock alive by holding a copy. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the bytes of the network lock: kernel include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h (concatenated
- * set keys 4.1, owned tables 5.12), attributes by libmnl.
+ * Owns the bytes of the network lock: kernel include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h
+ * (concatenated set keys 4.1, owned tables 5.12), attributes by libmnl.
  *
- * The table holds one set for each of IPv4 and IPv6 whose keys are (local address, local port, remote address, remote
- * port), and two chains, on input and output, that load the fields of a packet in that order as seen from here. The
- * chains come before connection tracking, which a lock should not disturb.
+ * The table holds one set for each of IPv4 and IPv6 whose keys are (local address, local port, remote address,
+ * remote port), and two chains, on input and output, that load the fields of a packet in that order as seen
+ * from here. The chains come before connection tracking, which a lock should not disturb.
  */
 #include "host/netlock_batch.h"
 
@@ -38,7 +38,10 @@ struct field {
 	uint8_t len;
 };
 
-/* One family: where its four fields stand in a packet, the remote ones of an outgoing packet being its destination. */
+/*
+ * One family: where its four fields stand in a packet, the remote ones of an outgoing packet being its
+ * destination.
+ */
 static const struct family {
 	const char *set;
 	uint8_t nfproto;

@@ -43,7 +43,10 @@ void netlock_batch_clear(struct netlock_batch *b, const char *table);
 void netlock_batch_connections(struct netlock_batch *b, const char *table, bool remove,
 			       const struct netlock_tcp *connections, size_t n);
 
-/* Ask for an answer to the last message and close the batch. Returns its sequence number, 0 when memory was short. */
+/*
+ * Ask for an answer to the last message and close the batch. Returns its sequence number, 0 when memory was
+ * short.
+ */
 must_check uint32_t netlock_batch_end(struct netlock_batch *b);
 
 /* What message seq was about. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Asking the kernel for sockets through NETLINK_SOCK_DIAG. netns_fd is -1 for the namespace of the calling thread.
+ * Asking the kernel for sockets through NETLINK_SOCK_DIAG. netns_fd is -1 for the namespace of the calling
+ * thread.
  */
 #pragma once
 
@@ -13,9 +14,9 @@
 struct ferry_error;
 
 /*
- * All sockets of a protocol (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE) and family (AF_INET, AF_INET6) whose state is in the
- * mask (bit = 1 << TCP state; 0 = all). AF_INET6 includes v4-mapped ones. Sorted by inode. The caller
- * frees *ret_socks. -EOPNOTSUPP: the kernel has no diag for this protocol.
+ * All sockets of a protocol (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE) and family (AF_INET, AF_INET6) whose
+ * state is in the mask (bit = 1 << TCP state; 0 = all). AF_INET6 includes v4-mapped ones. Sorted by inode. The
+ * caller frees *ret_socks. -EOPNOTSUPP: the kernel has no diag for this protocol.
  */
 must_check int sockdiag_inet(int netns_fd, int family, int protocol, uint32_t states,
 			     struct inet_sock **ret_socks, size_t *ret_n, struct ferry_error *err);

@@ -83,7 +83,8 @@ int vdso_find(struct vdso *ret, struct ferry_error *err)
 	return 0;
 }
 
-int vdso_write_slack(const struct vdso *v, const void *bytes, size_t n, uint64_t *ret_offset, struct ferry_error *err)
+int vdso_write_slack(const struct vdso *v, const void *bytes, size_t n, uint64_t *ret_offset,
+		     struct ferry_error *err)
 {
 	if (v->slack + n > v->code_bytes)
 		return error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOSPC,

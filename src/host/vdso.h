@@ -16,9 +16,9 @@ struct vdso_part {
 };
 
 struct vdso {
-	uint64_t start, end;   /* all parts: the vvar mappings, then the code */
+	uint64_t start, end; /* all parts: the vvar mappings, then the code */
 	uint64_t code, code_bytes;
-	uint64_t slack;        /* offset within the code where nothing of the vdso's own begins */
+	uint64_t slack; /* offset within the code where nothing of the vdso's own begins */
 	size_t n_parts;
 	struct vdso_part parts[VDSO_PARTS]; /* as the kernel maps them, ascending */
 };

@@ -71,7 +71,8 @@ static void warden_on_socket(const struct warden *w, const struct warden_entry *
 	int value = (int)e->value;
 	if (e->op == WARDEN_TCP_RESUME && w->actions->tcp_resume)
 		w->actions->tcp_resume(fd, e->data);
-	else if (e->op == WARDEN_PEEK_OFF && setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &value, sizeof(value)) < 0)
+	else if (e->op == WARDEN_PEEK_OFF &&
+		 setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &value, sizeof(value)) < 0)
 		return;
 }
 
@@ -103,9 +104,7 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 {
 	switch ((enum warden_op)e->op) {
 	case WARDEN_TCP_RESUME:
-	case WARDEN_PEEK_OFF:
-		warden_on_socket(w, e, worker_pidfd);
-		break;
+	case WARDEN_PEEK_OFF: warden_on_socket(w, e, worker_pidfd); break;
 	case WARDEN_KILL:
 		if (!w->log->committed && __atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST))
 			kill((pid_t)e->object, SIGKILL);
@@ -122,9 +121,7 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		if (w->actions->net_unlock)
 			w->actions->net_unlock(e->data);
 		break;
-	case WARDEN_THAW:
-		warden_thaw(e->data);
-		break;
+	case WARDEN_THAW: warden_thaw(e->data); break;
 	case WARDEN_UNLINK:
 		if (!w->log->committed)
 			unlink(e->data);
@@ -233,7 +230,8 @@ int warden_start(const struct warden_actions *actions, const struct fault *fault
 	w->pipe = -1;
 	w->actions = actions;
 	w->free_entry = -1;
-	w->log = mmap(NULL, sizeof(*w->log), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	w->log = mmap(NULL, sizeof(*w->log), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (w->log == MAP_FAILED) {
 		w->log = NULL;
 		warden_free(w);
@@ -267,7 +265,8 @@ int warden_start(const struct warden_actions *actions, const struct fault *fault
 	return 0;
 }
 
-int warden_arm(struct warden *w, enum warden_op op, int64_t object, uint64_t value, const void *data, size_t n)
+int warden_arm(struct warden *w, enum warden_op op, int64_t object, uint64_t value, const void *data,
+	       size_t n)
 {
 	if (!w)
 		return 0;

@@ -25,16 +25,17 @@
 #include "base/macros.h"
 
 enum warden_op {
-	WARDEN_TCP_RESUME = 1,  /* object: socket in the worker: leave repair mode; value: when; data: what resuming needs */
-	WARDEN_PEEK_OFF,        /* object: socket in the worker; value: SO_PEEK_OFF as it was */
-	WARDEN_KILL,            /* object: PID of a task that must not run, value: address of a word in shared memory that is
+	WARDEN_TCP_RESUME =
+		1, /* object: socket in the worker: leave repair mode; value: when; data: what resuming needs */
+	WARDEN_PEEK_OFF, /* object: socket in the worker; value: SO_PEEK_OFF as it was */
+	WARDEN_KILL, /* object: PID of a task that must not run, value: address of a word in shared memory that is
 				   not 0 once the task exists; killed unless the job was committed */
-	WARDEN_WAKE,            /* value: address of a futex word in shared memory: set to 1 and woken once committed */
-	WARDEN_NET_UNLOCK,      /* value: when; data: id of a network lock */
-	WARDEN_THAW,            /* data: path of a frozen cgroup */
-	WARDEN_UNLINK,          /* data: path of a file to remove unless the job was committed */
-	WARDEN_ADDRESS_ADD,     /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
-	WARDEN_END,             /* object: PID of a stopped task that is killed once the job was committed */
+	WARDEN_WAKE, /* value: address of a futex word in shared memory: set to 1 and woken once committed */
+	WARDEN_NET_UNLOCK,  /* value: when; data: id of a network lock */
+	WARDEN_THAW,        /* data: path of a frozen cgroup */
+	WARDEN_UNLINK,      /* data: path of a file to remove unless the job was committed */
+	WARDEN_ADDRESS_ADD, /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
+	WARDEN_END,         /* object: PID of a stopped task that is killed once the job was committed */
 };
 
 /* Value of WARDEN_TCP_RESUME and WARDEN_NET_UNLOCK: when the entry counts. */
@@ -47,7 +48,8 @@ struct warden;
  * was when the warden started. worker_is_held: the worker still holds its descriptors and locks.
  */
 struct warden_deputy {
-	bool (*may_undo)(void *context, bool worker_is_held); /* before the log: false leaves everything as it is */
+	bool (*may_undo)(void *context,
+			 bool worker_is_held); /* before the log: false leaves everything as it is */
 	void (*finish)(void *context, bool worker_is_held, bool undone, bool committed); /* after it */
 	void *context;
 };
@@ -61,8 +63,8 @@ struct warden_actions {
 };
 
 /* Start the warden of the calling process. The caller traces nothing yet and has all signals blocked. */
-must_check int warden_start(const struct warden_actions *actions, const struct fault *fault, struct warden **ret_warden,
-			    struct ferry_error *err);
+must_check int warden_start(const struct warden_actions *actions, const struct fault *fault,
+			    struct warden **ret_warden, struct ferry_error *err);
 
 /* Bytes that an entry can carry beside its numbers; strings include their NUL. */
 enum { WARDEN_DATA_BYTES = 88 };
@@ -71,7 +73,8 @@ enum { WARDEN_DATA_BYTES = 88 };
  * Enter a change. Returns the entry's number, or -ENOSPC when the log is full, -ENAMETOOLONG when n is too large: then
  * the change must not be made. warden may be NULL: nothing is logged, 0 is returned.
  */
-must_check int warden_arm(struct warden *w, enum warden_op op, int64_t object, uint64_t value, const void *data, size_t n);
+must_check int warden_arm(struct warden *w, enum warden_op op, int64_t object, uint64_t value,
+			  const void *data, size_t n);
 void warden_disarm(struct warden *w, int entry);
 
 /* Do what an armed entry says now, in the worker itself, and strike it out. */

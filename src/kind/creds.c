@@ -21,7 +21,8 @@
 
 enum { CREDS_CAP_WORDS = 2 };
 
-static void creds_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused, struct script *s)
+static void creds_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused,
+			     struct script *s)
 {
 	script_call(s, "reading securebits", SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0);
 }
@@ -57,8 +58,8 @@ static int creds_fill(struct arena *a, const struct proc_status *st, CredsEntry 
 	return c->groups ? 0 : -ENOMEM;
 }
 
-static int creds_collect_thread(struct collect *c, struct snap_task *t unused, struct snap_thread *th, int proc_dir,
-				const struct answers *a, struct ferry_error *err)
+static int creds_collect_thread(struct collect *c, struct snap_task *t unused, struct snap_thread *th,
+				int proc_dir, const struct answers *a, struct ferry_error *err)
 {
 	_cleanup_proc_status_ struct proc_status status = {0};
 	int r = proc_read_status(proc_dir, &status, err);
@@ -68,7 +69,8 @@ static int creds_collect_thread(struct collect *c, struct snap_task *t unused, s
 	if (!creds || creds_fill(&c->snap->arena, &status, creds) < 0)
 		return error_memory(err);
 	if (a->calls[0].ret < 0)
-		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret, "reading the securebits of thread %d", th->tid);
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret,
+				   "reading the securebits of thread %d", th->tid);
 	creds->secbits = (uint32_t)a->calls[0].ret;
 	th->core->thread_core->creds = creds;
 	return 0;
@@ -82,8 +84,8 @@ static uint64_t creds_words(const uint32_t *words, size_t n)
 static void creds_ids(struct script *s, const CredsEntry *c)
 {
 	/* Keep capabilities over the change of user ids; the sets are given exactly afterwards. */
-	script_call(s, "keeping capabilities", SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)->check =
-		BLOB_CHECK_NONE;
+	script_call(s, "keeping capabilities", SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
+		->check = BLOB_CHECK_NONE;
 	script_call(s, "setting groups", SYS_setgroups, c->n_groups,
 		    script_put(s, c->groups, c->n_groups * sizeof(uint32_t)))
 		->data_mask = 1 << 1;
@@ -103,29 +105,31 @@ static void creds_capset(struct script *s, uint64_t inheritable, uint64_t permit
 		sets[i].effective = (uint32_t)(effective >> 32 * i);
 	}
 	uint64_t head_at = script_put(s, &head, sizeof(head));
-	script_call(s, "setting capabilities", SYS_capset, head_at, script_put(s, sets, sizeof(sets)))->data_mask = 1 << 0 | 1 << 1;
+	script_call(s, "setting capabilities", SYS_capset, head_at, script_put(s, sets, sizeof(sets)))
+		->data_mask = 1 << 0 | 1 << 1;
 }
 
-static int creds_check_caps(const struct kern_caps *caps, const CredsEntry *c, pid_t tid, struct ferry_error *err)
+static int creds_check_caps(const struct kern_caps *caps, const CredsEntry *c, pid_t tid,
+			    struct ferry_error *err)
 {
 	uint64_t permitted = creds_words(c->cap_prm, c->n_cap_prm);
 	uint64_t known = caps->limits.cap_last >= 63 ? ~0ull : (1ull << (caps->limits.cap_last + 1)) - 1;
 	uint64_t missing = permitted & known & ~caps->limits.capabilities;
 	if (!missing)
 		return 0;
-	error_set(err, FERRY_ERROR_PERMISSION, EPERM, "thread %d has capability number %d, which ferry lacks", tid,
-		  __builtin_ctzll(missing));
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM, "thread %d has capability number %d, which ferry lacks",
+		  tid, __builtin_ctzll(missing));
 	error_hint(err, "run the restore with all capabilities that the image has");
 	return -EPERM;
 }
 
-static int creds_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
-				struct ferry_error *err)
+static int creds_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
+				struct script *s, struct ferry_error *err)
 {
 	const CredsEntry *c = th->core->thread_core ? th->core->thread_core->creds : NULL;
 	if (!c)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "thread %d of pid %d has no credentials in the image", th->tid,
-				 t->pid);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "thread %d of pid %d has no credentials in the image", th->tid, t->pid);
 	int ret = creds_check_caps(r->caps, c, th->tid, err);
 	if (ret < 0)
 		return ret;
@@ -143,12 +147,13 @@ static int creds_restore_thread(struct reader *r, struct plan_task *t, struct pl
 		creds_capset(s, inheritable, r->caps->limits.capabilities, r->caps->limits.capabilities);
 		for (unsigned cap = 0; cap <= r->caps->limits.cap_last; cap++)
 			if (ambient >> cap & 1)
-				script_call(s, "raising an ambient capability", SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap,
-					    0, 0);
+				script_call(s, "raising an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
+					    PR_CAP_AMBIENT_RAISE, cap, 0, 0);
 	}
 	/* They may forbid what came before, and need CAP_SETPCAP, which the sets may lack. */
 	script_call(s, "setting securebits", SYS_prctl, PR_SET_SECUREBITS, c->secbits, 0, 0, 0);
-	creds_capset(s, inheritable, creds_words(c->cap_prm, c->n_cap_prm), creds_words(c->cap_eff, c->n_cap_eff));
+	creds_capset(s, inheritable, creds_words(c->cap_prm, c->n_cap_prm),
+		     creds_words(c->cap_eff, c->n_cap_eff));
 	return 0;
 }
 

@@ -14,8 +14,8 @@
 #include "model/record.h"
 #include "proc/read.h"
 
-static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir, const struct answers *a unused,
-			   struct ferry_error *err)
+static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
+			   const struct answers *a unused, struct ferry_error *err)
 {
 	_cleanup_proc_status_ struct proc_status status = {0};
 	FsEntry *fs = record_new(&c->snap->arena, FsEntry, fs_entry);
@@ -33,12 +33,13 @@ static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
 	return 0;
 }
 
-static int fs_directory(struct plan *p, struct plan_task *t, uint32_t id, const char *what, struct ferry_error *err)
+static int fs_directory(struct plan *p, struct plan_task *t, uint32_t id, const char *what,
+			struct ferry_error *err)
 {
 	struct plan_file *file = plan_file(p, id);
 	if (!file)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the %s of pid %d, file id %u, is not in files.img", what, t->pid,
-				 id);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "the %s of pid %d, file id %u, is not in files.img", what, t->pid, id);
 	int fd = plan_temp_file(t, file, -1);
 	return fd < 0 ? error_memory(err) : fd;
 }
@@ -53,7 +54,8 @@ static int fs_restore_task(struct reader *r, struct plan_task *t, struct script 
 		return cwd;
 	if (!regfile_is_root(plan_file(r->plan, t->fs->root_id))) {
 		script_call(s, "entering the root directory", SYS_fchdir, (uint64_t)root);
-		script_call(s, "changing the root directory", SYS_chroot, script_put(s, ".", 2))->data_mask = 1 << 0;
+		script_call(s, "changing the root directory", SYS_chroot, script_put(s, ".", 2))->data_mask =
+			1 << 0;
 	}
 	script_call(s, "entering the working directory", SYS_fchdir, (uint64_t)cwd);
 	if (t->fs->has_umask)

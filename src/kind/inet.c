@@ -97,7 +97,7 @@ static bool inet_owns(const struct fd_view *view)
 static int inet_refuse_multipath(const struct fd_view *view, const char *who, struct ferry_error *err)
 {
 	char name[32];
-	if (sock_protocol(view, name) < 0 || strncmp(name, "MPTCP", 5))
+	if (sock_protocol(view, name) < 0 || strncmp(name, "MPTCP", 5) != 0)
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a Multipath TCP socket", who);
 	error_hint(err, "switch Multipath TCP off; a Go program does without under GODEBUG=multipathtcp=0");
@@ -140,7 +140,7 @@ static int inet_check_tcp(const char *who, unsigned state, const struct kind_opt
 static int inet_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
 {
 	char who[64];
-	const struct inet_sock *sock;
+	const struct inet_sock *sock = NULL;
 	fd_view_name(view, who, sizeof(who));
 	int r = inet_refuse_multipath(view, who, err);
 	if (r >= 0)
@@ -172,41 +172,40 @@ static int inet_words(struct arena *a, const void *address, size_t n_words, uint
 	return *ret_words ? 0 : -ENOMEM;
 }
 
+union inet_name {
+	struct sockaddr any;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
+
 /* One of the two names; a zeroed address where there is none. */
-static int inet_collect_address(struct arena *a, const struct sockaddr_storage *address, int family,
-				uint32_t *ret_port, uint32_t **ret_words, size_t *ret_n)
+static int inet_collect_address(struct arena *a, const union inet_name *name, int family, uint32_t *ret_port,
+				uint32_t **ret_words, size_t *ret_n)
 {
-	if (family == AF_INET) {
-		const struct sockaddr_in *in = (const struct sockaddr_in *)address;
-		*ret_port = ntohs(in->sin_port);
-		return inet_words(a, &in->sin_addr, 1, ret_words, ret_n);
-	}
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
-	*ret_port = ntohs(in6->sin6_port);
-	return inet_words(a, &in6->sin6_addr, 4, ret_words, ret_n);
+	bool v6 = family == AF_INET6;
+	*ret_port = ntohs(v6 ? name->in6.sin6_port : name->in.sin_port);
+	return v6 ? inet_words(a, &name->in6.sin6_addr, 4, ret_words, ret_n)
+		  : inet_words(a, &name->in.sin_addr, 1, ret_words, ret_n);
 }
 
 static int inet_collect_names(struct arena *a, int fd, InetSkEntry *isk, struct ferry_error *err)
 {
-	struct sockaddr_storage local = {0}, remote = {0};
+	union inet_name local = {0}, remote = {0};
 	socklen_t n = sizeof(local);
 	char device[IF_NAMESIZE];
-	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
+	if (getsockname(fd, &local.any, &n) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the name of a socket");
-	/*
-	 * Also of a connection that is over, which getpeername(2) no longer tells. It wants the exact size.
-	 */
+	/* Also of a connection that is over, which getpeername(2) no longer tells. It wants the exact size. */
 	n = isk->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERNAME, &remote, &n) < 0)
-		remote = (struct sockaddr_storage){0};
-	int r = inet_collect_address(a, &local, (int)isk->family, &isk->src_port, &isk->src_addr,
-				     &isk->n_src_addr);
+		remote = (union inet_name){0};
+	int family = (int)isk->family;
+	int r = inet_collect_address(a, &local, family, &isk->src_port, &isk->src_addr, &isk->n_src_addr);
 	if (r >= 0)
-		r = inet_collect_address(a, &remote, (int)isk->family, &isk->dst_port, &isk->dst_addr,
+		r = inet_collect_address(a, &remote, family, &isk->dst_port, &isk->dst_addr,
 					 &isk->n_dst_addr);
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&local;
-	if (r >= 0 && isk->family == AF_INET6 && in6->sin6_scope_id &&
-	    if_indextoname(in6->sin6_scope_id, device)) {
+	if (r >= 0 && family == AF_INET6 && local.in6.sin6_scope_id &&
+	    if_indextoname(local.in6.sin6_scope_id, device)) {
 		isk->ifname = arena_string(a, device);
 		r = isk->ifname ? 0 : -ENOMEM;
 	}
@@ -344,7 +343,7 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 			       struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
-	const struct inet_sock *sock;
+	const struct inet_sock *sock = NULL;
 	int r = inet_look_up(view, &sock, err);
 	if (r < 0)
 		return r;
@@ -426,6 +425,7 @@ const struct kind_ops kind_inetsk = {
 	.owns = inet_owns,
 	.check = inet_check,
 	.collect = inet_collect,
+	.collect_end = tcp_collect_end,
 	.dump = inet_dump,
 	.read = inet_read,
 	.restore = inet_restore,

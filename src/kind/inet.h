@@ -58,9 +58,10 @@ must_check int inet_set_transparent(int fd, const InetSkEntry *isk, bool on);
 /* Options, filter, flags of a socket that stands; of a connection with what tcp_opts says, too. */
 must_check int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err);
 
-/* tcp.c: connections. collect locks and pauses; restore leaves the new socket paused. */
+/* tcp.c: connections. collect_end locks and pauses all; restore leaves the new socket paused. */
 must_check int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
 			   struct ferry_error *err);
+must_check int tcp_collect_end(struct collect *c, struct ferry_error *err);
 must_check int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err);
 must_check int tcp_after(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
 must_check int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);

@@ -201,7 +201,7 @@ static int inet_bind_failed(const InetSkEntry *isk, int code, struct ferry_error
 static bool inet_is_bound(const InetSkEntry *isk)
 {
 	static const uint32_t none[4];
-	return isk->src_port || memcmp(isk->src_addr, none, isk->family == AF_INET ? 4 : 16);
+	return isk->src_port || memcmp(isk->src_addr, none, isk->family == AF_INET ? 4 : 16) != 0;
 }
 
 /*
@@ -308,7 +308,8 @@ int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct f
 	if (r >= 0 && isk->state == INET_LISTENING)
 		r = inet_listen(file, fd, err);
 	if (r >= 0 && transparent && inet_set_transparent(fd, isk, false) < 0)
-		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, EIO, "setting IP_TRANSPARENT of the socket of file id %u", file->entry->id);
+		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, EIO,
+				"setting IP_TRANSPARENT of the socket of file id %u", file->entry->id);
 	if (r >= 0)
 		*ret_fd = take_fd(fd);
 	return r;

@@ -27,30 +27,46 @@
 #define MEMBARRIER_CMD_GET_REGISTRATIONS (1 << 9)
 #endif
 
-enum { PRCTL_ASK_DUMPABLE, PRCTL_ASK_SUBREAPER, PRCTL_ASK_THP, PRCTL_ASK_BRK, PRCTL_ASK_MEMBARRIER, PRCTL_ASK_IO_FLUSHER };
+enum {
+	PRCTL_ASK_DUMPABLE,
+	PRCTL_ASK_SUBREAPER,
+	PRCTL_ASK_THP,
+	PRCTL_ASK_BRK,
+	PRCTL_ASK_MEMBARRIER,
+	PRCTL_ASK_IO_FLUSHER
+};
 enum { PRCTL_ASK_PDEATHSIG, PRCTL_ASK_TIMERSLACK, PRCTL_ASK_MCE_KILL };
 
 static void prctl_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
 {
 	script_call(s, "reading dumpable", SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0);
-	script_call(s, "reading subreaper", SYS_prctl, PR_GET_CHILD_SUBREAPER, script_put(s, NULL, 4), 0, 0, 0)->data_mask = 1 << 1;
-	script_call(s, "reading THP disable", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
-	script_call(s, "reading brk", SYS_brk, 0);
-	script_call(s, "reading membarrier registrations", SYS_membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0)->check =
+	script_call(s, "reading subreaper", SYS_prctl, PR_GET_CHILD_SUBREAPER, script_put(s, NULL, 4), 0, 0,
+		    0)
+		->data_mask = 1 << 1;
+	script_call(s, "reading THP disable", SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0)->check =
 		BLOB_CHECK_NONE;
-	script_call(s, "reading IO flusher", SYS_prctl, PR_GET_IO_FLUSHER, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
+	script_call(s, "reading brk", SYS_brk, 0);
+	script_call(s, "reading membarrier registrations", SYS_membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS,
+		    0, 0)
+		->check = BLOB_CHECK_NONE;
+	script_call(s, "reading IO flusher", SYS_prctl, PR_GET_IO_FLUSHER, 0, 0, 0, 0)->check =
+		BLOB_CHECK_NONE;
 }
 
-static void prctl_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused, struct script *s)
+static void prctl_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused,
+			     struct script *s)
 {
-	script_call(s, "reading the parent death signal", SYS_prctl, PR_GET_PDEATHSIG, script_put(s, NULL, 4), 0, 0, 0)->data_mask =
-		1 << 1;
-	script_call(s, "reading timer slack", SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
-	script_call(s, "reading the memory error policy", SYS_prctl, PR_MCE_KILL_GET, 0, 0, 0, 0)->check = BLOB_CHECK_NONE;
+	script_call(s, "reading the parent death signal", SYS_prctl, PR_GET_PDEATHSIG, script_put(s, NULL, 4),
+		    0, 0, 0)
+		->data_mask = 1 << 1;
+	script_call(s, "reading timer slack", SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0)->check =
+		BLOB_CHECK_NONE;
+	script_call(s, "reading the memory error policy", SYS_prctl, PR_MCE_KILL_GET, 0, 0, 0, 0)->check =
+		BLOB_CHECK_NONE;
 }
 
-static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir, const struct answers *a,
-			      struct ferry_error *err)
+static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir,
+			      const struct answers *a, struct ferry_error *err)
 {
 	TaskCoreEntry *tc = t->threads.v[0].core->tc;
 	if (a->calls[PRCTL_ASK_DUMPABLE].ret < 0 || a->calls[PRCTL_ASK_BRK].ret < 0)
@@ -96,7 +112,8 @@ static int prctl_collect_thread(struct collect *c unused, struct snap_task *t un
 	return 0;
 }
 
-static int prctl_restore_task(struct reader *r unused, struct plan_task *t, struct script *s, struct ferry_error *err unused)
+static int prctl_restore_task(struct reader *r unused, struct plan_task *t, struct script *s,
+			      struct ferry_error *err unused)
 {
 	const TaskCoreEntry *tc = t->threads.v[0].core->tc;
 	const FerryTaskEntry *extra = t->threads.v[0].extra;
@@ -114,21 +131,24 @@ static int prctl_restore_task(struct reader *r unused, struct plan_task *t, stru
 	return 0;
 }
 
-static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th, struct script *s,
-				struct ferry_error *err unused)
+static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th,
+				struct script *s, struct ferry_error *err unused)
 {
 	const ThreadCoreEntry *core = th->core->thread_core;
 	if (th->extra && th->extra->has_timerslack_ns)
-		script_call(s, "setting timer slack", SYS_prctl, PR_SET_TIMERSLACK, th->extra->timerslack_ns, 0, 0, 0);
+		script_call(s, "setting timer slack", SYS_prctl, PR_SET_TIMERSLACK, th->extra->timerslack_ns,
+			    0, 0, 0);
 	if (th->extra && th->extra->has_mce_kill)
-		script_call(s, "setting the memory error policy", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, th->extra->mce_kill, 0, 0);
+		script_call(s, "setting the memory error policy", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET,
+			    th->extra->mce_kill, 0, 0);
 	script_call(s, "setting the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
 		    core && core->has_pdeath_sig ? core->pdeath_sig : 0, 0, 0, 0);
 	if (core && core->creds && core->creds->has_no_new_privs && core->creds->no_new_privs)
 		script_call(s, "setting no_new_privs", SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	/* The leader comes last: every change of credentials before this one has reset the flag. 2 cannot be asked for. */
 	if (th == t->threads.v && t->mm->has_dumpable && t->mm->dumpable != 2)
-		script_call(s, "setting dumpable", SYS_prctl, PR_SET_DUMPABLE, (uint64_t)t->mm->dumpable, 0, 0, 0);
+		script_call(s, "setting dumpable", SYS_prctl, PR_SET_DUMPABLE, (uint64_t)t->mm->dumpable, 0,
+			    0, 0);
 	return 0;
 }
 
@@ -148,7 +168,8 @@ static int prctl_settle_task(struct settle *s, struct ferry_error *err)
 	if (dir < 0)
 		return dir;
 	/* Lowering it takes CAP_SYS_RESOURCE, which may be missing where nothing has to change. */
-	if (tc->has_oom_score_adj && proc_read_oom_score_adj(dir, &now, NULL) >= 0 && now != tc->oom_score_adj) {
+	if (tc->has_oom_score_adj && proc_read_oom_score_adj(dir, &now, NULL) >= 0 &&
+	    now != tc->oom_score_adj) {
 		snprintf(text, sizeof(text), "%d", tc->oom_score_adj);
 		r = prctl_write("/proc/self/oom_score_adj", text, err);
 	}

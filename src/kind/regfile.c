@@ -59,34 +59,38 @@ int regfile_check_path(const char *who, const char *path, const struct stat *st,
 		return 0;
 	if (!st->st_nlink || (n > sizeof(deleted) && !strcmp(path + n - sizeof(deleted) + 1, deleted))) {
 		error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "%s: '%s' was deleted", who, path);
-		error_hint(err, "let the program close the file, or restart it so that it uses the file of that name");
+		error_hint(
+			err,
+			"let the program close the file, or restart it so that it uses the file of that name");
 		return -ENOTSUP;
 	}
-	error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "%s: '%s' does not lead to the file that is open", who, path);
+	error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "%s: '%s' does not lead to the file that is open",
+		  who, path);
 	error_hint(err, "the path lies in another mount namespace, under another mount, or was renamed");
 	return -ENOTSUP;
 }
 
-static int regfile_check(const struct fd_view *view, const struct kind_options *options unused, struct ferry_error *err)
+static int regfile_check(const struct fd_view *view, const struct kind_options *options unused,
+			 struct ferry_error *err)
 {
 	char who[64];
 	fd_view_name(view, who, sizeof(who));
 	if (view->info->locks.n) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' carries a file lock or lease", who, view->link);
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' carries a file lock or lease",
+			  who, view->link);
 		error_hint(err, "file locks are not dumped yet");
 		return -ENOTSUP;
 	}
 	if (!strncmp(view->link, "/proc/", 6) || !strncmp(view->link, "/memfd:", 7))
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' has no path to be opened again by", who,
-				 view->link);
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				 "%s: '%s' has no path to be opened again by", who, view->link);
 	return regfile_check_path(who, view->link, &view->stat, err);
 }
 
 /* What must not change until the restore: a file somebody can write to through this description. */
 static int regfile_guard(struct collect *c, const char *path, const struct stat *st, struct ferry_error *err)
 {
-	vec_foreach(known, &c->snap->guards)
-	{
+	vec_foreach(known, &c->snap->guards) {
 		if ((*known)->ino == st->st_ino && (*known)->dev == st->st_dev)
 			return 0;
 	}
@@ -104,7 +108,8 @@ static int regfile_guard(struct collect *c, const char *path, const struct stat 
 	return guard->path ? 0 : error_memory(err);
 }
 
-static RegFileEntry *regfile_record(struct arena *a, const char *path, const struct stat *st, uint32_t flags, uint64_t pos)
+static RegFileEntry *regfile_record(struct arena *a, const char *path, const struct stat *st, uint32_t flags,
+				    uint64_t pos)
 {
 	RegFileEntry *reg = record_new(a, RegFileEntry, reg_file_entry);
 	if (!reg)
@@ -119,12 +124,14 @@ static RegFileEntry *regfile_record(struct arena *a, const char *path, const str
 	return reg->fown && reg->name ? reg : NULL;
 }
 
-static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_file *file, struct ferry_error *err)
+static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
+			   struct ferry_error *err)
 {
 	int r = regfile_check(view, c->options, err);
 	if (r < 0)
 		return r;
-	RegFileEntry *reg = regfile_record(&c->snap->arena, view->link, &view->stat, view->info->flags, view->info->pos);
+	RegFileEntry *reg =
+		regfile_record(&c->snap->arena, view->link, &view->stat, view->info->flags, view->info->pos);
 	if (!reg)
 		return error_memory(err);
 	reg->id = file->entry->id;
@@ -137,8 +144,8 @@ static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_
 }
 
 /* One record for each file that is in no descriptor table. */
-static int regfile_collect_path(struct collect *c, pid_t pid, const char *path, const struct stat *st, uint32_t flags,
-				uint32_t *ret_index, struct ferry_error *err)
+static int regfile_collect_path(struct collect *c, pid_t pid, const char *path, const struct stat *st,
+				uint32_t flags, uint32_t *ret_index, struct ferry_error *err)
 {
 	for (size_t i = 0; i < c->snap->files.n; i++) {
 		const struct snap_file *known = &c->snap->files.v[i];
@@ -161,14 +168,15 @@ static int regfile_collect_path(struct collect *c, pid_t pid, const char *path, 
 	return 0;
 }
 
-int regfile_collect_mapped(struct collect *c, pid_t pid, const char *name, int fd, uint32_t flags, uint32_t *ret_index,
-			   struct ferry_error *err)
+int regfile_collect_mapped(struct collect *c, pid_t pid, const char *name, int fd, uint32_t flags,
+			   uint32_t *ret_index, struct ferry_error *err)
 {
 	struct stat st;
 	char who[64];
 	snprintf(who, sizeof(who), "mapped file of pid %d", pid);
 	if (fstat(fd, &st) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at '%s', which pid %d maps", name, pid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at '%s', which pid %d maps", name,
+				   pid);
 	int r = regfile_check_path(who, name, &st, err);
 	if (r < 0)
 		return r;
@@ -209,27 +217,32 @@ int regfile_verify(const RegFileEntry *entry, struct ferry_error *err)
 {
 	struct stat st;
 	if (stat(entry->name, &st) < 0) {
-		error_errno(err, FERRY_ERROR_FILES_CHANGED, errno, "'%s' is needed by the image", entry->name);
+		error_errno(err, FERRY_ERROR_FILES_CHANGED, errno, "'%s' is needed by the image",
+			    entry->name);
 		error_hint(err, "put the file back where it was when the dump was taken");
 		return -errno;
 	}
 	if (entry->has_mode && (st.st_mode & S_IFMT) != (entry->mode & S_IFMT))
-		return error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF, "'%s' is of another type than when the dump was taken",
-				 entry->name);
+		return error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF,
+				 "'%s' is of another type than when the dump was taken", entry->name);
 	if (entry->has_size && S_ISREG(st.st_mode) && (uint64_t)st.st_size != entry->size) {
-		error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF, "'%s' had %llu bytes when the dump was taken and has %llu now",
-			  entry->name, (unsigned long long)entry->size, (unsigned long long)st.st_size);
-		error_hint(err, "restore the file from the time of the dump, or restore with --files=as-found");
+		error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF,
+			  "'%s' had %llu bytes when the dump was taken and has %llu now", entry->name,
+			  (unsigned long long)entry->size, (unsigned long long)st.st_size);
+		error_hint(err,
+			   "restore the file from the time of the dump, or restore with --files=as-found");
 		return -EBADF;
 	}
 	return 0;
 }
 
-static int regfile_restore(struct opener *o unused, struct plan_file *file, int *ret_fd, struct ferry_error *err)
+static int regfile_restore(struct opener *o unused, struct plan_file *file, int *ret_fd,
+			   struct ferry_error *err)
 {
 	const RegFileEntry *reg = file->entry->reg;
 	if (!reg)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u has no record of its own", file->entry->id);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u has no record of its own",
+				 file->entry->id);
 	int flags = (int)(reg->flags & ~(uint32_t)REGFILE_FLAGS_DROP);
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, reg->name, flags | O_NOCTTY, 0);
 	if (fd < 0) {

@@ -8,8 +8,8 @@
 #include "model/kind.h"
 
 /* A record for what a link of /proc/PID refers to ("cwd", "root", "exe"); its id in *ret_id. */
-must_check int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link, uint32_t *ret_id,
-				    struct ferry_error *err);
+must_check int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link,
+				    uint32_t *ret_id, struct ferry_error *err);
 
 /*
  * A record for a mapped file: name as the mapping shows it, fd an open O_PATH or other descriptor of it (not kept).
@@ -25,4 +25,5 @@ bool regfile_is_root(const struct plan_file *file);
 must_check int regfile_verify(const RegFileEntry *entry, struct ferry_error *err);
 
 /* Why a file cannot be dumped by its path: 0 when it can. *ret_path: where the path of a descriptor leads. */
-must_check int regfile_check_path(const char *who, const char *path, const struct stat *st, struct ferry_error *err);
+must_check int regfile_check_path(const char *who, const char *path, const struct stat *st,
+				  struct ferry_error *err);

@@ -36,7 +36,17 @@ enum {
 };
 
 /* XSAVE components that CRIU's record has a field for. */
-enum { REGS_YMM = 2, REGS_BNDREGS, REGS_BNDCSR, REGS_OPMASK, REGS_ZMM_UPPER, REGS_ZMM_HIGH, REGS_PKRU = 9, REGS_TILECFG = 17, REGS_TILEDATA };
+enum {
+	REGS_YMM = 2,
+	REGS_BNDREGS,
+	REGS_BNDCSR,
+	REGS_OPMASK,
+	REGS_ZMM_UPPER,
+	REGS_ZMM_HIGH,
+	REGS_PKRU = 9,
+	REGS_TILECFG = 17,
+	REGS_TILEDATA
+};
 
 #define REGS_CRIU_FEATURES 0x2ffull
 #define REGS_AMX_FEATURES (1ull << REGS_TILECFG | 1ull << REGS_TILEDATA)
@@ -66,14 +76,14 @@ static uint64_t regs_features(uint32_t *ret_bytes)
 
 static void regs_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
 {
-	struct blob_call *call = script_call(s, "reading extended state permissions", SYS_arch_prctl, ARCH_GET_XCOMP_PERM,
-					     script_put(s, NULL, 8));
+	struct blob_call *call = script_call(s, "reading extended state permissions", SYS_arch_prctl,
+					     ARCH_GET_XCOMP_PERM, script_put(s, NULL, 8));
 	call->data_mask = 1 << 1;
 	call->check = BLOB_CHECK_NONE;
 }
 
-static int regs_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir unused, const struct answers *a,
-			     struct ferry_error *err unused)
+static int regs_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir unused,
+			     const struct answers *a, struct ferry_error *err unused)
 {
 	uint64_t permitted = 0;
 	if (a->calls[0].ret >= 0)
@@ -167,8 +177,8 @@ static int regs_tls(struct arena *a, ThreadInfoX86 *info)
 	return info->tls ? 0 : -ENOMEM;
 }
 
-static int regs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir unused,
-			       const struct answers *a unused, struct ferry_error *err)
+static int regs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th,
+			       int proc_dir unused, const struct answers *a unused, struct ferry_error *err)
 {
 	struct arena *arena = &c->snap->arena;
 	struct ferry_regs regs = FERRY_REGS_INIT;
@@ -176,12 +186,15 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 	if (r >= 0)
 		r = ferry_thread_normalize(th->control, FERRY_RESUME_IMAGE, &regs, err);
 	if (r >= 0 && regs.user.cs != REGS_CS_64) {
-		r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
+		r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+			      "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
 	}
 	if (r >= 0) {
 		ThreadInfoX86 *info = th->core->thread_info;
 		info->gpregs = regs_record(arena, &regs.user);
-		info->fpregs = regs.xstate_bytes >= REGS_LEGACY_BYTES ? regs_fp_record(arena, regs.xstate, regs.xstate_bytes) : NULL;
+		info->fpregs = regs.xstate_bytes >= REGS_LEGACY_BYTES
+				       ? regs_fp_record(arena, regs.xstate, regs.xstate_bytes)
+				       : NULL;
 		th->extra->xstate = record_bytes(arena, regs.xstate, regs.xstate_bytes);
 		th->extra->has_xstate = 1;
 		if (!info->gpregs || !info->fpregs || !th->extra->xstate.data || regs_tls(arena, info) < 0)
@@ -225,7 +238,8 @@ static uint8_t *regs_rebuild(struct arena *a, const UserX86FpregsEntry *fp, uint
 	return area;
 }
 
-static int regs_check_features(const struct plan_thread *th, uint64_t needed, uint64_t features, struct ferry_error *err)
+static int regs_check_features(const struct plan_thread *th, uint64_t needed, uint64_t features,
+			       struct ferry_error *err)
 {
 	if (!(needed & ~features))
 		return 0;
@@ -242,7 +256,8 @@ static int regs_plan_xstate(struct reader *r, struct plan_thread *th, struct fer
 	struct arena *a = &r->plan->arena;
 	uint32_t size;
 	uint64_t features = regs_features(&size), needed = fp->xsave ? fp->xsave->xstate_bv : 3;
-	bool raw = th->extra && th->extra->has_xstate && th->extra->xstate.len == size && size <= REGS_AREA_MAX;
+	bool raw =
+		th->extra && th->extra->has_xstate && th->extra->xstate.len == size && size <= REGS_AREA_MAX;
 	if (raw)
 		memcpy(&needed, th->extra->xstate.data + REGS_LEGACY_BYTES, 8);
 	int ret = regs_check_features(th, needed, features, err);
@@ -263,7 +278,8 @@ static int regs_plan_xstate(struct reader *r, struct plan_thread *th, struct fer
 	return 0;
 }
 
-static int regs_restore_task(struct reader *r unused, struct plan_task *t, struct script *s, struct ferry_error *err unused)
+static int regs_restore_task(struct reader *r unused, struct plan_task *t, struct script *s,
+			     struct ferry_error *err unused)
 {
 	const FerryTaskEntry *extra = t->threads.v[0].extra;
 	(void)s;
@@ -272,16 +288,17 @@ static int regs_restore_task(struct reader *r unused, struct plan_task *t, struc
 	return 0;
 }
 
-static int regs_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
-			       struct ferry_error *err)
+static int regs_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
+			       struct script *s, struct ferry_error *err)
 {
 	ThreadInfoX86 *info = th->core->thread_info;
 	if (th->core->mtype != CORE_ENTRY__MARCH__X86_64 || !info || !info->gpregs || !info->fpregs)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "thread %d of pid %d is not of an x86-64 machine", th->tid,
-				 t->pid);
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				 "thread %d of pid %d is not of an x86-64 machine", th->tid, t->pid);
 	UserX86RegsEntry *g = info->gpregs;
 	if (g->mode != USER_X86_REGS_MODE__NATIVE || g->cs != REGS_CS_64)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				 "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
 	/* An image of CRIU's has the registers as the stop left them; ours were folded when it was taken. */
 	int64_t ax = (int64_t)g->ax;
 	if ((int64_t)g->orig_ax >= 0 && (ax == -512 || ax == -513 || ax == -514)) {

@@ -16,8 +16,8 @@
 
 #include <linux/capability.h>
 
-static int rlimit_collect_task(struct collect *c, struct snap_task *t, int proc_dir, const struct answers *a unused,
-			       struct ferry_error *err)
+static int rlimit_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
+			       const struct answers *a unused, struct ferry_error *err)
 {
 	struct arena *arena = &c->snap->arena;
 	struct proc_limits limits;
@@ -41,7 +41,8 @@ static int rlimit_collect_task(struct collect *c, struct snap_task *t, int proc_
 	return 0;
 }
 
-static int rlimit_restore_task(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err)
+static int rlimit_restore_task(struct reader *r, struct plan_task *t, struct script *s,
+			       struct ferry_error *err)
 {
 	const TaskRlimitsEntry *all = t->threads.v[0].core->tc->rlimits;
 	for (size_t i = 0; all && i < all->n_rlimits && i < RLIM_NLIMITS; i++) {
@@ -50,12 +51,16 @@ static int rlimit_restore_task(struct reader *r, struct plan_task *t, struct scr
 			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading resource limit %zu", i);
 		if (wanted.rlim_max > ours.rlim_max && !kern_capable(r->caps, CAP_SYS_RESOURCE)) {
 			error_set(err, FERRY_ERROR_LIMIT, EPERM,
-				  "pid %d had resource limit %zu at %llu, ferry may not go above %llu", t->pid, i,
-				  (unsigned long long)wanted.rlim_max, (unsigned long long)ours.rlim_max);
-			error_hint(err, "raise the hard limit of the shell that starts ferry, or give ferry CAP_SYS_RESOURCE");
+				  "pid %d had resource limit %zu at %llu, ferry may not go above %llu",
+				  t->pid, i, (unsigned long long)wanted.rlim_max,
+				  (unsigned long long)ours.rlim_max);
+			error_hint(
+				err,
+				"raise the hard limit of the shell that starts ferry, or give ferry CAP_SYS_RESOURCE");
 			return -EPERM;
 		}
-		script_call(s, "setting a resource limit", SYS_prlimit64, 0, i, script_put(s, &wanted, sizeof(wanted)), 0)
+		script_call(s, "setting a resource limit", SYS_prlimit64, 0, i,
+			    script_put(s, &wanted, sizeof(wanted)), 0)
 			->data_mask = 1 << 2;
 		script_detail(s, i);
 	}

@@ -20,14 +20,15 @@
 
 enum { SCHED_IOPRIO_WHO_PROCESS = 1, SCHED_MASK_BYTES = 1024 };
 
-static int sched_collect_thread(struct collect *c, struct snap_task *t unused, struct snap_thread *th, int proc_dir unused,
-				const struct answers *a unused, struct ferry_error *err)
+static int sched_collect_thread(struct collect *c, struct snap_task *t unused, struct snap_thread *th,
+				int proc_dir unused, const struct answers *a unused, struct ferry_error *err)
 {
 	ThreadCoreEntry *core = th->core->thread_core;
 	struct kern_sched_attr attr = {.size = sizeof(attr)};
 	int r = (int)sys_call(SYS_sched_getattr, th->tid, &attr, sizeof(attr), 0);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the scheduling of thread %d", th->tid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the scheduling of thread %d",
+				   th->tid);
 	record_set(core, sched_nice, attr.sched_nice);
 	record_set(core, sched_policy, attr.sched_policy);
 	if (attr.sched_policy == SCHED_FIFO || attr.sched_policy == SCHED_RR)
@@ -37,7 +38,8 @@ static int sched_collect_thread(struct collect *c, struct snap_task *t unused, s
 	unsigned char mask[SCHED_MASK_BYTES];
 	long n = sys_call(SYS_sched_getaffinity, th->tid, sizeof(mask), mask);
 	if (n < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, (int)-n, "reading the affinity of thread %d", th->tid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, (int)-n, "reading the affinity of thread %d",
+				   th->tid);
 	th->extra->affinity = record_bytes(&c->snap->arena, mask, (size_t)n);
 	th->extra->has_affinity = th->extra->affinity.data != NULL;
 	int ioprio = (int)sys_call(SYS_ioprio_get, SCHED_IOPRIO_WHO_PROCESS, th->tid);
@@ -62,8 +64,8 @@ static bool sched_affinity_wanted(const ProtobufCBinaryData *saved)
 	return common && !equal;
 }
 
-static int sched_restore_thread(struct reader *r unused, struct plan_task *t unused, struct plan_thread *th, struct script *s,
-				struct ferry_error *err unused)
+static int sched_restore_thread(struct reader *r unused, struct plan_task *t unused, struct plan_thread *th,
+				struct script *s, struct ferry_error *err unused)
 {
 	const ThreadCoreEntry *core = th->core->thread_core;
 	struct kern_sched_attr attr = {.size = sizeof(attr)};
@@ -77,14 +79,17 @@ static int sched_restore_thread(struct reader *r unused, struct plan_task *t unu
 	}
 	/* Utilisation clamps are set only where they were asked for; a kernel without them refuses the flags. */
 	attr.sched_flags &= ~(uint64_t)0x60;
-	script_call(s, "setting the scheduling policy", SYS_sched_setattr, 0, script_put(s, &attr, sizeof(attr)), 0)->data_mask =
-		1 << 1;
+	script_call(s, "setting the scheduling policy", SYS_sched_setattr, 0,
+		    script_put(s, &attr, sizeof(attr)), 0)
+		->data_mask = 1 << 1;
 	if (th->extra && th->extra->has_affinity && sched_affinity_wanted(&th->extra->affinity))
-		script_call(s, "setting the processor affinity", SYS_sched_setaffinity, 0, th->extra->affinity.len,
+		script_call(s, "setting the processor affinity", SYS_sched_setaffinity, 0,
+			    th->extra->affinity.len,
 			    script_put(s, th->extra->affinity.data, th->extra->affinity.len))
 			->data_mask = 1 << 2;
 	if (th->extra && th->extra->has_ioprio)
-		script_call(s, "setting the I/O priority", SYS_ioprio_set, SCHED_IOPRIO_WHO_PROCESS, 0, th->extra->ioprio);
+		script_call(s, "setting the I/O priority", SYS_ioprio_set, SCHED_IOPRIO_WHO_PROCESS, 0,
+			    th->extra->ioprio);
 	return 0;
 }
 

@@ -38,14 +38,16 @@ static void signal_ask_task(const struct snap_task *t unused, int proc_dir unuse
 				->data_mask = 1 << 2;
 }
 
-static void signal_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused, struct script *s)
+static void signal_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused,
+			      struct script *s)
 {
-	script_call(s, "reading the alternate stack", SYS_sigaltstack, 0, script_put(s, NULL, sizeof(stack_t)))->data_mask =
-		1 << 1;
+	script_call(s, "reading the alternate stack", SYS_sigaltstack, 0,
+		    script_put(s, NULL, sizeof(stack_t)))
+		->data_mask = 1 << 1;
 }
 
-static int signal_collect_queue(struct collect *c, struct ferry_thread *thread, int shared, SignalQueueEntry **ret,
-				struct ferry_error *err)
+static int signal_collect_queue(struct collect *c, struct ferry_thread *thread, int shared,
+				SignalQueueEntry **ret, struct ferry_error *err)
 {
 	VEC(SiginfoEntry *) list = {0};
 	siginfo_t infos[SIGNAL_PEEK];
@@ -65,7 +67,8 @@ static int signal_collect_queue(struct collect *c, struct ferry_thread *thread, 
 	} while (n == SIGNAL_PEEK && !r);
 	if (n < 0)
 		r = n;
-	SignalQueueEntry *queue = r < 0 ? NULL : record_new(&c->snap->arena, SignalQueueEntry, signal_queue_entry);
+	SignalQueueEntry *queue =
+		r < 0 ? NULL : record_new(&c->snap->arena, SignalQueueEntry, signal_queue_entry);
 	if (queue && list.n) {
 		queue->n_signals = list.n;
 		queue->signals = arena_copy(&c->snap->arena, list.v, list.n * sizeof(*list.v));
@@ -78,8 +81,8 @@ static int signal_collect_queue(struct collect *c, struct ferry_thread *thread, 
 	return r;
 }
 
-static int signal_collect_task(struct collect *c, struct snap_task *t, int proc_dir unused, const struct answers *a,
-			       struct ferry_error *err)
+static int signal_collect_task(struct collect *c, struct snap_task *t, int proc_dir unused,
+			       const struct answers *a, struct ferry_error *err)
 {
 	TaskCoreEntry *tc = t->threads.v[0].core->tc;
 	tc->sigactions = arena_array(&c->snap->arena, SaEntry *, SIGNAL_LAST);
@@ -92,8 +95,8 @@ static int signal_collect_task(struct collect *c, struct snap_task *t, int proc_
 		struct signal_action action;
 		memcpy(&action, a->data + i * 64, sizeof(action));
 		if (a->calls[i].ret < 0)
-			return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[i].ret, "reading the action of signal %d of pid %d",
-					   number, t->pid);
+			return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[i].ret,
+					   "reading the action of signal %d of pid %d", number, t->pid);
 		SaEntry *entry = record_new(&c->snap->arena, SaEntry, sa_entry);
 		if (!entry)
 			return error_memory(err);
@@ -107,15 +110,15 @@ static int signal_collect_task(struct collect *c, struct snap_task *t, int proc_
 	return signal_collect_queue(c, t->threads.v[0].control, 1, &tc->signals_s, err);
 }
 
-static int signal_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir unused,
-				 const struct answers *a, struct ferry_error *err)
+static int signal_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th,
+				 int proc_dir unused, const struct answers *a, struct ferry_error *err)
 {
 	ThreadCoreEntry *core = th->core->thread_core;
 	stack_t stack;
 	memcpy(&stack, a->data, sizeof(stack));
 	if (a->calls[0].ret < 0)
-		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret, "reading the alternate stack of thread %d",
-				   th->tid);
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret,
+				   "reading the alternate stack of thread %d", th->tid);
 	core->sas = record_new(&c->snap->arena, ThreadSasEntry, thread_sas_entry);
 	if (!core->sas)
 		return error_memory(err);
@@ -134,20 +137,23 @@ static int signal_collect_thread(struct collect *c, struct snap_task *t, struct 
 }
 
 /* The task signals itself, so the kernel lets every si_code through. All signals are blocked at this time. */
-static int signal_queue(const SignalQueueEntry *queue, pid_t pid, pid_t tid, struct script *s, struct ferry_error *err)
+static int signal_queue(const SignalQueueEntry *queue, pid_t pid, pid_t tid, struct script *s,
+			struct ferry_error *err)
 {
 	for (size_t i = 0; queue && i < queue->n_signals; i++) {
 		const ProtobufCBinaryData *bytes = &queue->signals[i]->siginfo;
 		siginfo_t info;
 		if (bytes->len != sizeof(info))
 			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					 "a pending signal of pid %d has %zu bytes instead of %zu", pid, bytes->len, sizeof(info));
+					 "a pending signal of pid %d has %zu bytes instead of %zu", pid,
+					 bytes->len, sizeof(info));
 		memcpy(&info, bytes->data, sizeof(info));
 		uint64_t at = script_put(s, &info, sizeof(info));
 		struct blob_call *call;
 		if (tid)
-			call = script_call(s, "queueing a pending signal of the thread", SYS_rt_tgsigqueueinfo, (uint64_t)pid,
-					   (uint64_t)tid, (uint64_t)info.si_signo, at);
+			call = script_call(s, "queueing a pending signal of the thread",
+					   SYS_rt_tgsigqueueinfo, (uint64_t)pid, (uint64_t)tid,
+					   (uint64_t)info.si_signo, at);
 		else
 			call = script_call(s, "queueing a pending signal", SYS_rt_sigqueueinfo, (uint64_t)pid,
 					   (uint64_t)info.si_signo, at);
@@ -156,7 +162,8 @@ static int signal_queue(const SignalQueueEntry *queue, pid_t pid, pid_t tid, str
 	return 0;
 }
 
-static int signal_restore_task(struct reader *r unused, struct plan_task *t, struct script *s, struct ferry_error *err)
+static int signal_restore_task(struct reader *r unused, struct plan_task *t, struct script *s,
+			       struct ferry_error *err)
 {
 	const TaskCoreEntry *tc = t->threads.v[0].core->tc;
 	size_t i = 0;
@@ -173,8 +180,8 @@ static int signal_restore_task(struct reader *r unused, struct plan_task *t, str
 	return signal_queue(tc->signals_s, t->pid, 0, s, err);
 }
 
-static int signal_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th, struct script *s,
-				 struct ferry_error *err)
+static int signal_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th,
+				 struct script *s, struct ferry_error *err)
 {
 	const ThreadCoreEntry *core = th->core->thread_core;
 	if (!core)
@@ -186,8 +193,9 @@ static int signal_restore_thread(struct reader *r unused, struct plan_task *t, s
 			.ss_size = core->sas->ss_size,
 			.ss_flags = (int)core->sas->ss_flags & ~SS_ONSTACK,
 		};
-		script_call(s, "setting the alternate stack", SYS_sigaltstack, script_put(s, &stack, sizeof(stack)), 0)->data_mask =
-			1 << 0;
+		script_call(s, "setting the alternate stack", SYS_sigaltstack,
+			    script_put(s, &stack, sizeof(stack)), 0)
+			->data_mask = 1 << 0;
 	}
 	return signal_queue(core->signals_p, t->pid, th->tid, s, err);
 }

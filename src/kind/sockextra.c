@@ -162,8 +162,9 @@ int sock_protocol(const struct fd_view *view, char ret_name[32])
 
 uint32_t sock_inode(const struct fd_view *view)
 {
-	unsigned inode = 0;
-	return sscanf(view->link, "socket:[%u]", &inode) == 1 ? inode : 0;
+	static const char prefix[] = "socket:[";
+	size_t n = sizeof(prefix) - 1;
+	return strncmp(view->link, prefix, n) ? 0 : (uint32_t)strtoul(view->link + n, NULL, 10);
 }
 
 int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err)

@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -36,6 +35,7 @@ enum { TCP_LOCK_ID_BYTES = 32 };
 
 struct tcp_snap {
 	struct ferry_tcp t;
+	struct ferry_tcp_undo undo; /* until t has it */
 	struct netlock_tcp tuple;
 	int entry; /* in the undo log */
 	bool paused;
@@ -70,20 +70,17 @@ static bool tcp_plan_lock_id(const struct opener *o, char ret_id[TCP_LOCK_ID_BYT
 	return true;
 }
 
-/* Block a connection with the lock of this job, made by the first one. */
+/* Block connections with a lock of this job. All at once: each transaction waits for the whole machine. */
 static int tcp_lock(struct netlock **lock, const struct fault *fault, const char *stage,
-		    const struct netlock_tcp *tuple, struct ferry_error *err)
+		    const struct netlock_tcp *tuples, size_t n, struct ferry_error *err)
 {
-	int r = 0;
+	char id[64];
 	if (fault_hit(fault, FAULT_NET_LOCK))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "locking the network: fault injected");
 	fault_effect(fault, stage, "net-lock");
-	if (!*lock) {
-		char id[64];
-		snprintf(id, sizeof(id), "job-%d-%llx", getpid(), (unsigned long long)time_now_ns());
-		r = netlock_open(-1, NETLOCK_OWNED, id, NETLOCK_IMAGE_MARK, lock, err);
-	}
-	return r < 0 ? r : netlock_add_tcp(*lock, tuple, 1, err);
+	snprintf(id, sizeof(id), "job-%d-%llx", getpid(), (unsigned long long)time_now_ns());
+	int r = netlock_open(-1, NETLOCK_OWNED, id, NETLOCK_IMAGE_MARK, lock, err);
+	return r < 0 ? r : netlock_add_tcp(*lock, tuples, n, err);
 }
 
 struct tcp_effects {
@@ -111,8 +108,8 @@ static int tcp_failed(const struct fd_view *view, int r, const struct ferry_erro
 	return r;
 }
 
-static int tcp_pause(struct collect *c, struct fd_view *view, struct tcp_snap *tcp,
-		     const struct ferry_tcp_undo *undo, struct ferry_error *err)
+static int tcp_pause(struct collect *c, const struct fd_view *view, struct tcp_snap *tcp,
+		     struct ferry_error *err)
 {
 	struct ferry_error inner = FERRY_ERROR_INIT;
 	struct tcp_effects effects = {.fault = c->fault, .stage = "dump"};
@@ -122,8 +119,8 @@ static int tcp_pause(struct collect *c, struct fd_view *view, struct tcp_snap *t
 	options.on_effect_ctx = &effects;
 	if (fault_hit(c->fault, FAULT_TCP_REPAIR))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "pausing a TCP connection: fault injected");
-	tcp->entry = warden_arm(c->warden, WARDEN_TCP_RESUME, view->copy, WARDEN_UNLESS_COMMITTED, undo,
-				sizeof(*undo));
+	tcp->entry = warden_arm(c->warden, WARDEN_TCP_RESUME, view->copy, WARDEN_UNLESS_COMMITTED, &tcp->undo,
+				sizeof(tcp->undo));
 	if (tcp->entry < 0)
 		return error_errno(err, FERRY_ERROR_LIMIT, -tcp->entry,
 				   "entering a TCP connection into the undo log");
@@ -159,24 +156,85 @@ int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
 {
 	struct inet_snap *data = file->data;
 	struct ferry_error inner = FERRY_ERROR_INIT;
-	struct ferry_tcp_undo undo;
 	struct tcp_snap *tcp = arena_new(&c->snap->arena, struct tcp_snap);
 	if (!tcp)
 		return error_memory(err);
-	int r = ferry_tcp_check(view->copy, &undo, &inner);
+	int r = ferry_tcp_check(view->copy, &tcp->undo, &inner);
 	if (r < 0)
 		return tcp_failed(view, r, &inner, err);
 	tcp->tuple = tcp_tuple(isk);
-	r = tcp_lock(&c->netlock, c->fault, "dump", &tcp->tuple, err);
-	if (r >= 0)
-		r = tcp_pause(c, view, tcp, &undo, err);
-	if (r < 0)
-		return r;
-	/* From here on tcp_after() lets it go. */
 	data->tcp = tcp;
 	file->copy = view->copy;
 	view->copy = -1;
-	return tcp_record(file->copy, &tcp->t, isk, data->extra, err);
+	return 0;
+}
+
+static struct tcp_snap *tcp_of(const struct snap_file *file)
+{
+	const struct inet_snap *data = file->kind == &kind_inetsk ? file->data : NULL;
+	return data ? data->tcp : NULL;
+}
+
+static int tcp_tuples(struct snapshot *snap, struct netlock_tcp **ret_tuples, size_t *ret_n)
+{
+	struct netlock_tcp *tuples = arena_array(&snap->arena, struct netlock_tcp, snap->files.n + 1);
+	if (!tuples)
+		return -ENOMEM;
+	size_t n = 0;
+	vec_foreach(file, &snap->files) {
+		const struct tcp_snap *tcp = tcp_of(file);
+		if (tcp)
+			tuples[n++] = tcp->tuple;
+	}
+	*ret_tuples = tuples;
+	*ret_n = n;
+	return 0;
+}
+
+/* Until its packets were blocked a connection could still come to its end. */
+static int tcp_collect_ended(struct collect *c, struct fd_view *view, struct snap_file *file,
+			     struct ferry_error *err)
+{
+	struct inet_snap *data = file->data;
+	data->tcp = NULL;
+	file->entry->isk->state = INET_CLOSED;
+	file->entry->isk->has_ns_id = 0;
+	int r = tcp_dead_collect(c, view, file, file->entry->isk, err);
+	close(take_fd(file->copy));
+	return r;
+}
+
+static int tcp_collect_one(struct collect *c, struct snap_file *file, struct tcp_snap *tcp,
+			   struct ferry_error *err)
+{
+	const struct inet_snap *data = file->data;
+	const struct snap_task *t = snapshot_task(c->snap, file->pid);
+	struct fd_view view = {.pid = file->pid, .fd = file->fd, .copy = file->copy, .pidfd = -1};
+	struct ferry_error inner = FERRY_ERROR_INIT;
+	view.comm = t ? t->threads.v[0].core->tc->comm : "";
+	int r = tcp_pause(c, &view, tcp, &inner);
+	if (r == -ENOTCONN && tcp_was_connected(file->copy, INET_CLOSED))
+		return tcp_collect_ended(c, &view, file, err);
+	if (r >= 0)
+		r = tcp_record(file->copy, &tcp->t, file->entry->isk, data->extra, &inner);
+	if (r < 0 && err)
+		*err = inner;
+	return r;
+}
+
+int tcp_collect_end(struct collect *c, struct ferry_error *err)
+{
+	struct netlock_tcp *tuples;
+	size_t n = 0;
+	if (tcp_tuples(c->snap, &tuples, &n) < 0)
+		return error_memory(err);
+	int r = n ? tcp_lock(&c->netlock, c->fault, "dump", tuples, n, err) : 0;
+	for (size_t i = 0; i < c->snap->files.n && r >= 0; i++) {
+		struct tcp_snap *tcp = tcp_of(&c->snap->files.v[i]);
+		if (tcp)
+			r = tcp_collect_one(c, &c->snap->files.v[i], tcp, err);
+	}
+	return r;
 }
 
 /* --------------------------------------------------------------------- dump */
@@ -206,16 +264,16 @@ int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 
 /* ---------------------------------------------------------------- after the dump */
 
-static struct tcp_snap *tcp_of(const struct snap_file *file)
+static struct tcp_snap *tcp_paused(const struct snap_file *file)
 {
-	const struct inet_snap *data = file->kind == &kind_inetsk ? file->data : NULL;
-	return data && data->tcp && data->tcp->paused ? data->tcp : NULL;
+	struct tcp_snap *tcp = tcp_of(file);
+	return tcp && tcp->paused ? tcp : NULL;
 }
 
 static void tcp_forget_queues(struct snapshot *snap)
 {
 	vec_foreach(file, &snap->files) {
-		struct tcp_snap *tcp = tcp_of(file);
+		struct tcp_snap *tcp = tcp_paused(file);
 		if (tcp)
 			ferry_tcp_release(&tcp->t);
 	}
@@ -229,7 +287,7 @@ static int tcp_resume_all(struct collect *c, struct ferry_error *err)
 	if (c->netlock)
 		first = netlock_remove(take_ptr(c->netlock), err);
 	vec_foreach(file, &c->snap->files) {
-		struct tcp_snap *tcp = tcp_of(file);
+		struct tcp_snap *tcp = tcp_paused(file);
 		if (!tcp)
 			continue;
 		fault_effect(c->fault, "dump", "tcp: resume");
@@ -246,22 +304,6 @@ static int tcp_resume_all(struct collect *c, struct ferry_error *err)
 	return first;
 }
 
-static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tuples, size_t *ret_n)
-{
-	struct netlock_tcp *tuples = calloc(snap->files.n + 1, sizeof(*tuples));
-	if (!tuples)
-		return -ENOMEM;
-	size_t n = 0;
-	vec_foreach(file, &snap->files) {
-		const struct tcp_snap *tcp = tcp_of(file);
-		if (tcp)
-			tuples[n++] = tcp->tuple;
-	}
-	*ret_tuples = tuples;
-	*ret_n = n;
-	return 0;
-}
-
 /*
  * The tasks are about to be killed. Their sockets stay paused, so that whoever closes them last, a task that
  * dies or we, closes them silently; the packets stay blocked by a lock of the image's name.
@@ -269,7 +311,7 @@ static int tcp_tuples(const struct snapshot *snap, struct netlock_tcp **ret_tupl
 static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferry_error *err)
 {
 	char run[37], id[TCP_LOCK_ID_BYTES];
-	_cleanup_free_ struct netlock_tcp *tuples = NULL;
+	struct netlock_tcp *tuples = NULL;
 	size_t n;
 	struct netlock *lock = NULL;
 	if (c->options->moving)
@@ -353,15 +395,16 @@ int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
 }
 
 /*
- * A listener may have the connection's port, and then has to have it first: a connection can be added to a
+ * A listener may have a connection's port, and then has to have it first: a connection can be added to a
  * port, but not a listener.
  */
-static int tcp_open_listeners(struct opener *o, uint32_t port, struct ferry_error *err)
+static int tcp_open_listeners(struct opener *o, struct ferry_error *err)
 {
-	for (size_t i = 0; i < o->plan->n_files; i++) {
+	/* The lock is made right after this, by the first connection. */
+	for (size_t i = 0; i < o->plan->n_files && !o->netlock; i++) {
 		struct plan_file *file = &o->plan->files[i];
 		if (file->fd >= 0 || file->kind != &kind_inetsk || file->entry->isk->proto != IPPROTO_TCP ||
-		    file->entry->isk->state != INET_LISTENING || file->entry->isk->src_port != port)
+		    file->entry->isk->state != INET_LISTENING)
 			continue;
 		int r = inet_restore(o, file, &file->fd, err);
 		if (r < 0)
@@ -370,8 +413,8 @@ static int tcp_open_listeners(struct opener *o, uint32_t port, struct ferry_erro
 	return 0;
 }
 
-static int tcp_rebuild(struct opener *o, const struct plan_file *file, const struct ferry_tcp *t, bool *ret_transparent,
-		       int *ret_fd, struct ferry_error *err)
+static int tcp_rebuild(struct opener *o, const struct plan_file *file, const struct ferry_tcp *t,
+		       bool *ret_transparent, int *ret_fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
 	const IpOptsEntry *ip = isk->ip_opts;
@@ -427,21 +470,36 @@ static int tcp_arm_unlock(struct opener *o, struct ferry_error *err)
 		     : 0;
 }
 
+/* Every connection of the image, before the first one is rebuilt. */
+static int tcp_lock_plan(struct opener *o, struct ferry_error *err)
+{
+	struct plan *p = o->plan;
+	size_t n = 0;
+	if (o->netlock)
+		return 0;
+	struct netlock_tcp *tuples = arena_array(&p->arena, struct netlock_tcp, p->n_files);
+	if (!tuples)
+		return error_memory(err);
+	for (size_t i = 0; i < p->n_files; i++)
+		if (p->files[i].kind == &kind_inetsk && inet_is_connection(p->files[i].entry->isk))
+			tuples[n++] = tcp_tuple(p->files[i].entry->isk);
+	return tcp_lock(&o->netlock, o->fault, "restore", tuples, n, err);
+}
+
 int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
 {
 	const struct sock_plan *sock = file->data;
 	struct tcp_plan *plan = sock->kind;
 	const InetSkEntry *isk = file->entry->isk;
-	const struct netlock_tcp tuple = tcp_tuple(isk);
 	_cleanup_close_ int fd = -1;
 	struct ferry_tcp t;
 	int r = tcp_from_records(isk, plan, sock->extra, &t, err);
 	if (r >= 0)
-		r = tcp_open_listeners(o, isk->src_port, err);
+		r = tcp_open_listeners(o, err);
 	if (r >= 0)
 		r = tcp_arm_unlock(o, err);
 	if (r >= 0)
-		r = tcp_lock(&o->netlock, o->fault, "restore", &tuple, err);
+		r = tcp_lock_plan(o, err);
 	if (r >= 0)
 		r = tcp_rebuild(o, file, &t, &plan->transparent, &fd, err);
 	if (r < 0)
@@ -496,7 +554,8 @@ void tcp_before_run(struct opener *o)
 			warden_disarm(o->warden, plan->entry);
 		/* Its address is there by now. */
 		if (plan->transparent && inet_set_transparent(file->fd, file->entry->isk, false) < 0)
-			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u keeps IP_TRANSPARENT", file->entry->id);
+			log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u keeps IP_TRANSPARENT",
+				  file->entry->id);
 		plan->paused = false;
 	}
 }

@@ -22,9 +22,11 @@
 
 enum { THREAD_COMM_BYTES = 16 };
 
-static void thread_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused, struct script *s)
+static void thread_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused,
+			      struct script *s)
 {
-	script_call(s, "reading the address to clear at exit", SYS_prctl, PR_GET_TID_ADDRESS, script_put(s, NULL, 8), 0, 0, 0)
+	script_call(s, "reading the address to clear at exit", SYS_prctl, PR_GET_TID_ADDRESS,
+		    script_put(s, NULL, 8), 0, 0, 0)
 		->data_mask = 1 << 1;
 }
 
@@ -59,32 +61,37 @@ static int thread_collect_thread(struct collect *c, struct snap_task *t, struct 
 	size_t length = 0;
 	r = (int)sys_call(SYS_get_robust_list, th->tid, &head, &length);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the robust futex list of thread %d", th->tid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the robust futex list of thread %d",
+				   th->tid);
 	core->futex_rla = head;
 	core->futex_rla_len = (uint32_t)length;
 	if (a->calls[0].ret < 0)
-		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret, "reading the tid address of thread %d", th->tid);
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret,
+				   "reading the tid address of thread %d", th->tid);
 	uint64_t clear;
 	memcpy(&clear, a->data, sizeof(clear));
 	th->core->thread_info->clear_tid_addr = clear;
 	return core->comm ? thread_collect_rseq(c, th, err) : error_memory(err);
 }
 
-static int thread_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th, struct script *s,
-				 struct ferry_error *err unused)
+static int thread_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th,
+				 struct script *s, struct ferry_error *err unused)
 {
 	const ThreadCoreEntry *core = th->core->thread_core;
 	bool leader = th == t->threads.v;
 	const char *name = core && core->comm ? core->comm : leader ? th->core->tc->comm : NULL;
-	script_call(s, "setting the address to clear at exit", SYS_set_tid_address, th->core->thread_info->clear_tid_addr);
+	script_call(s, "setting the address to clear at exit", SYS_set_tid_address,
+		    th->core->thread_info->clear_tid_addr);
 	if (name) {
 		char comm[THREAD_COMM_BYTES] = {0};
 		memcpy(comm, name, MIN(strlen(name), sizeof(comm) - 1));
-		script_call(s, "naming the thread", SYS_prctl, PR_SET_NAME, script_put(s, comm, sizeof(comm)), 0, 0, 0)->data_mask =
-			1 << 1;
+		script_call(s, "naming the thread", SYS_prctl, PR_SET_NAME, script_put(s, comm, sizeof(comm)),
+			    0, 0, 0)
+			->data_mask = 1 << 1;
 	}
 	if (core && core->futex_rla)
-		script_call(s, "setting the robust futex list", SYS_set_robust_list, core->futex_rla, core->futex_rla_len);
+		script_call(s, "setting the robust futex list", SYS_set_robust_list, core->futex_rla,
+			    core->futex_rla_len);
 	if (core && core->rseq_entry) {
 		const RseqEntry *rseq = core->rseq_entry;
 		/* The kernel wants the fields as a new thread has them; what the image holds was written for another CPU. */
@@ -93,7 +100,8 @@ static int thread_restore_thread(struct reader *r unused, struct plan_task *t, s
 		script_call(s, "clearing the rseq area", BLOB_OP_COPY, rseq->rseq_abi_pointer,
 			    script_put(s, fresh, sizeof(fresh)), 16)
 			->data_mask = 1 << 1;
-		script_call(s, "registering rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0, rseq->signature);
+		script_call(s, "registering rseq", SYS_rseq, rseq->rseq_abi_pointer, rseq->rseq_abi_size, 0,
+			    rseq->signature);
 	}
 	return 0;
 }

@@ -37,8 +37,7 @@ static void timer_ask_task(const struct snap_task *t unused, int proc_dir, struc
 	struct proc_timers timers = {0};
 	if (proc_read_timers(proc_dir, &timers, NULL) < 0)
 		return; /* collect reads it again and reports */
-	vec_foreach(timer, &timers.v)
-	{
+	vec_foreach(timer, &timers.v) {
 		script_call(s, "reading a timer", SYS_timer_gettime, (uint64_t)timer->id,
 			    script_put(s, NULL, sizeof(struct itimerspec)))
 			->data_mask = 1 << 1;
@@ -87,7 +86,8 @@ static int timer_collect_posix(struct collect *c, const struct snap_task *t, con
 			       struct ferry_error *err)
 {
 	if (calls[TIMER_ASK_GETTIME].ret < 0)
-		return error_errno(err, FERRY_ERROR_INJECT, (int)-calls[TIMER_ASK_GETTIME].ret, "reading timer %d", timer->id);
+		return error_errno(err, FERRY_ERROR_INJECT, (int)-calls[TIMER_ASK_GETTIME].ret,
+				   "reading timer %d", timer->id);
 	PosixTimerEntry *entry = record_new(&c->snap->arena, PosixTimerEntry, posix_timer_entry);
 	if (!entry)
 		return error_memory(err);
@@ -130,8 +130,8 @@ static int timer_collect_task(struct collect *c, struct snap_task *t, int proc_d
 	if (!all->real || !all->virt || !all->prof || !all->posix)
 		r = error_memory(err);
 	for (size_t i = 0; i < timers.v.n && r >= 0; i++) {
-		r = timer_collect_posix(c, t, &timers.v.v[i], a->calls + first + i * TIMER_ASKS, a->data + (first + i) * 64,
-					&all->posix[i], err);
+		r = timer_collect_posix(c, t, &timers.v.v[i], a->calls + first + i * TIMER_ASKS,
+					a->data + (first + i) * 64, &all->posix[i], err);
 		all->n_posix++;
 	}
 	proc_timers_release(&timers);
@@ -153,7 +153,8 @@ static void timer_restore_itimer(struct script *s, int which, const ItimerEntry 
 		value.it_value.tv_usec = 1;
 	if (!value.it_value.tv_sec && !value.it_value.tv_usec)
 		return;
-	script_call(s, "arming an interval timer", SYS_setitimer, (uint64_t)which, script_put(s, &value, sizeof(value)), 0)
+	script_call(s, "arming an interval timer", SYS_setitimer, (uint64_t)which,
+		    script_put(s, &value, sizeof(value)), 0)
 		->data_mask = 1 << 1;
 }
 
@@ -164,11 +165,16 @@ static void timer_create_calls(struct script *s, const PosixTimerEntry *entry, u
 		uint64_t value;
 		int32_t signo, notify, tid;
 		char rest[44];
-	} event = {entry->sival_ptr, (int32_t)entry->si_signo, (int32_t)entry->it_sigev_notify, entry->notify_thread_id, {0}};
+	} event = {entry->sival_ptr,
+		   (int32_t)entry->si_signo,
+		   (int32_t)entry->it_sigev_notify,
+		   entry->notify_thread_id,
+		   {0}};
 	_Static_assert(sizeof(event) == 64, "struct sigevent");
 	uint64_t event_at = script_put(s, &event, sizeof(event));
 	uint64_t id_at = script_put(s, &id, sizeof(id));
-	script_call(s, "creating a timer", SYS_timer_create, (uint64_t)(int64_t)(int32_t)entry->clock_id, event_at, id_at)
+	script_call(s, "creating a timer", SYS_timer_create, (uint64_t)(int64_t)(int32_t)entry->clock_id,
+		    event_at, id_at)
 		->data_mask = 1 << 1 | 1 << 2;
 	script_detail(s, id);
 }
@@ -180,7 +186,8 @@ static void timer_arm(struct script *s, const PosixTimerEntry *entry)
 		.it_value = {(time_t)entry->vsec, (long)entry->vnsec},
 	};
 	if (value.it_value.tv_sec || value.it_value.tv_nsec)
-		script_call(s, "arming a timer", SYS_timer_settime, entry->it_id, 0, script_put(s, &value, sizeof(value)), 0)
+		script_call(s, "arming a timer", SYS_timer_settime, entry->it_id, 0,
+			    script_put(s, &value, sizeof(value)), 0)
 			->data_mask = 1 << 2;
 }
 
@@ -190,7 +197,8 @@ static int timer_by_id(const void *a, const void *b)
 	return (*x)->it_id < (*y)->it_id ? -1 : (*x)->it_id > (*y)->it_id;
 }
 
-static int timer_restore_task(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err)
+static int timer_restore_task(struct reader *r, struct plan_task *t, struct script *s,
+			      struct ferry_error *err)
 {
 	const TaskTimersEntry *all = t->threads.v[0].core->tc->timers;
 	if (!all)
@@ -207,7 +215,8 @@ static int timer_restore_task(struct reader *r, struct plan_task *t, struct scri
 		const PosixTimerEntry *entry = all->posix[i];
 		if (!with_ids && entry->it_id - next > TIMER_SKIP_MAX) {
 			error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOTSUP,
-				  "timer %u of pid %d: this kernel cannot create a timer with a given id", entry->it_id, t->pid);
+				  "timer %u of pid %d: this kernel cannot create a timer with a given id",
+				  entry->it_id, t->pid);
 			error_hint(err, "Linux 6.15 can (PR_TIMER_CREATE_RESTORE_IDS)");
 			return -ENOTSUP;
 		}

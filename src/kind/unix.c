@@ -114,8 +114,8 @@ static int unix_scan_get(const struct fd_view *view, struct unix_scan **ret, str
 {
 	struct unix_scan *scan = view->kind_data[KIND_unixsk];
 	if (!scan) {
-		struct unix_sock *socks;
-		size_t n;
+		struct unix_sock *socks = NULL;
+		size_t n = 0;
 		scan = arena_new(view->arena, struct unix_scan);
 		int r = scan ? sockdiag_unix(-1, &socks, &n, err) : error_memory(err);
 		if (r < 0)
@@ -460,8 +460,8 @@ static int unix_add_run(struct arena *a, FerrySocketEntry *extra, size_t n, cons
 	FerrySocketRun **more = arena_array(a, FerrySocketRun *, extra->n_runs + 1);
 	if (!run || !more)
 		return -ENOMEM;
-	if (extra->n_runs)
-		memcpy(more, extra->runs, extra->n_runs * sizeof(*more));
+	for (size_t i = 0; i < extra->n_runs; i++)
+		more[i] = extra->runs[i];
 	run->length = (uint32_t)n;
 	run->sender = unix_creds(a, sender);
 	if (!run->sender)
@@ -481,7 +481,7 @@ static int unix_peek_runs(struct collect *c, int fd, int peek_off, uint8_t *byte
 	fault_effect(c->fault, "dump", "unix: SO_PEEK_OFF on");
 	int r = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
 	for (size_t at = 0; at < n && r >= 0;) {
-		struct ucred sender;
+		struct ucred sender = {0};
 		ssize_t got = unix_peek_once(fd, bytes + at, n - at, &sender);
 		r = got < 0 ? (int)got : unix_add_run(&c->snap->arena, extra, (size_t)got, &sender);
 		at += got < 0 ? 0 : (size_t)got;
@@ -496,7 +496,7 @@ static int unix_peek_runs(struct collect *c, int fd, int peek_off, uint8_t *byte
 static int unix_peek(struct collect *c, int fd, uint8_t *bytes, size_t n, FerrySocketEntry *extra)
 {
 	int peek_off = -1;
-	struct ucred sender;
+	struct ucred sender = {0};
 	int r = sock_get(fd, SOL_SOCKET, SO_PEEK_OFF, &peek_off);
 	if (r < 0)
 		return r;
@@ -588,15 +588,15 @@ static int unix_collect(struct collect *c, struct fd_view *view, struct snap_fil
 			struct ferry_error *err)
 {
 	struct unix_scan *scan;
-	const struct unix_sock *sock;
-	struct sock_type type;
+	const struct unix_sock *sock = NULL;
+	struct sock_type type = {0};
 	struct arena *a = &c->snap->arena;
 	int r = unix_look_up(view, &scan, &sock, err);
 	if (r >= 0)
 		r = fd_view_copy(view, err);
 	if (r >= 0)
 		r = sock_type_of(view->copy, &type, err);
-	if (r < 0)
+	if (r < 0 || !sock)
 		return r;
 	UnixSkEntry *usk = record_new(a, UnixSkEntry, unix_sk_entry);
 	struct unix_snap *data = arena_new(a, struct unix_snap);

@@ -42,6 +42,8 @@ struct unix_plan {
 struct unix_index {
 	struct plan_file **by_inode;
 	size_t n;
+	struct plan_file **listeners;
+	size_t n_listeners;
 };
 
 static struct unix_plan *unix_plan_of(const struct plan_file *file)
@@ -109,7 +111,8 @@ static int unix_read_index(struct reader *r, struct ferry_error *err)
 {
 	struct plan *p = r->plan;
 	struct unix_index *index = arena_new(&p->arena, struct unix_index);
-	if (!index || !(index->by_inode = arena_array(&p->arena, struct plan_file *, p->n_files + 1)))
+	if (!index || !(index->by_inode = arena_array(&p->arena, struct plan_file *, p->n_files + 1)) ||
+	    !(index->listeners = arena_array(&p->arena, struct plan_file *, p->n_files + 1)))
 		return error_memory(err);
 	for (size_t i = 0; i < p->n_files; i++) {
 		struct plan_file *file = &p->files[i];
@@ -124,8 +127,10 @@ static int unix_read_index(struct reader *r, struct ferry_error *err)
 		if (ret < 0)
 			return ret;
 		index->by_inode[index->n++] = file;
+		if (file->entry->usk->state == UNIX_LISTENING)
+			index->listeners[index->n_listeners++] = file;
 	}
-	qsort(index->by_inode, index->n, sizeof(*index->by_inode), unix_compare_files);
+	qsort(index->by_inode, index->n, sizeof(void *), unix_compare_files);
 	p->kind_data[KIND_unixsk] = index;
 	return 0;
 }
@@ -317,15 +322,15 @@ static bool unix_same_name(const UnixSkEntry *a, const UnixSkEntry *b)
 
 static bool unix_is_listener_of(const struct plan_file *listener, const struct plan_file *file)
 {
-	return listener->kind == &kind_unixsk && listener->entry->usk->state == UNIX_LISTENING &&
-	       unix_same_name(listener->entry->usk, file->entry->usk);
+	return unix_same_name(listener->entry->usk, file->entry->usk);
 }
 
 static struct plan_file *unix_listener_of(const struct plan *p, const struct plan_file *file)
 {
-	for (size_t i = 0; i < p->n_files; i++)
-		if (unix_is_listener_of(&p->files[i], file))
-			return &p->files[i];
+	const struct unix_index *index = p->kind_data[KIND_unixsk];
+	for (size_t i = 0; i < index->n_listeners; i++)
+		if (unix_is_listener_of(index->listeners[i], file))
+			return index->listeners[i];
 	return NULL;
 }
 

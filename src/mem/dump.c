@@ -24,7 +24,7 @@ struct mem_block {
 	struct mem_dump *d;
 	struct image_pages_writer *writer;
 	int mem;
-	bool sparse;    /* zeroes mean absent */
+	bool sparse; /* zeroes mean absent */
 	uint32_t flags;
 	pid_t pid;
 	uint64_t slack_from, slack_to; /* addresses whose bytes are ours, stored as zeroes */
@@ -51,11 +51,12 @@ static int mem_found(void *context, const struct mem_range *range)
 	for (uint64_t at = range->start; at < range->end;) {
 		uint64_t n = MIN(range->end - at, (uint64_t)MEM_BUFFER_BYTES);
 		if (fault_hit(b->d->fault, FAULT_PAGES_READ))
-			return error_set(b->err, FERRY_ERROR_FAULT, EIO, "reading memory of pid %d: fault injected", b->pid);
+			return error_set(b->err, FERRY_ERROR_FAULT, EIO,
+					 "reading memory of pid %d: fault injected", b->pid);
 		int r = fd_pread_all(b->mem, b->d->buffer, n, at);
 		if (r < 0)
-			return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "reading memory of pid %d at %llx", b->pid,
-					   (unsigned long long)at);
+			return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "reading memory of pid %d at %llx",
+					   b->pid, (unsigned long long)at);
 		if (b->slack_from >= at && b->slack_to <= at + n)
 			memset((char *)b->d->buffer + (b->slack_from - at), 0, b->slack_to - b->slack_from);
 		r = mem_store(b, at, n, b->d->buffer);
@@ -80,8 +81,8 @@ static int mem_dump_vma(struct mem_block *b, int pagemap, const struct snap_task
 	else
 		r = mem_find(pagemap, b->d->caps, vma->start, vma->end, anonymous, mem_found, b);
 	if (r < 0 && b->err && b->err->id == FERRY_ERROR_NONE)
-		return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "finding the pages of pid %d at %llx", t->pid,
-				   (unsigned long long)vma->start);
+		return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "finding the pages of pid %d at %llx",
+				   t->pid, (unsigned long long)vma->start);
 	return r;
 }
 
@@ -89,7 +90,8 @@ static int mem_buffer(struct mem_dump *d, struct ferry_error *err)
 {
 	if (d->buffer)
 		return 0;
-	void *buffer = mmap(NULL, MEM_BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	void *buffer = mmap(NULL, MEM_BUFFER_BYTES, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (buffer == MAP_FAILED)
 		return error_memory(err);
 	d->buffer = buffer;
@@ -104,7 +106,8 @@ int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_er
 	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->pid);
 	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
 	if (mem < 0 || pagemap < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, mem < 0 ? -mem : -pagemap, "opening the memory of pid %d", t->pid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, mem < 0 ? -mem : -pagemap,
+				   "opening the memory of pid %d", t->pid);
 	struct mem_block b = {.d = d, .mem = mem, .pid = t->pid, .err = err};
 	if (t->vdso_slack) {
 		b.slack_from = t->vdso_start + t->vdso_slack;
@@ -130,8 +133,8 @@ int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct fe
 					  (unsigned long long)shmem->address,
 					  (unsigned long long)(shmem->address + shmem->map_bytes));
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory of pid %d at %llx", shmem->pid,
-				   (unsigned long long)shmem->address);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory of pid %d at %llx",
+				   shmem->pid, (unsigned long long)shmem->address);
 	struct mem_block b = {.d = d, .mem = fd, .pid = shmem->pid, .sparse = true, .err = err};
 	r = image_pages_create(d->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &b.writer, err);
 	if (r < 0)

@@ -43,8 +43,9 @@ struct mem_range {
  * Find them. proc_dir: /proc/PID. anonymous: the mapping has no file, so pages of zeroes that the kernel shares count as
  * absent. Calls found() for each run; a negative result ends the search and is returned.
  */
-must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end, bool anonymous,
-			int (*found)(void *context, const struct mem_range *range), void *context);
+must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
+			bool anonymous, int (*found)(void *context, const struct mem_range *range),
+			void *context);
 
 /* Store the private memory of a task as pagemap-PID and pages-N. */
 must_check int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err);

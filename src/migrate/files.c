@@ -56,7 +56,8 @@ static int files_list(int dir_fd, struct files_list *ret, struct ferry_error *er
 	int fd = fd_open(dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
 	_cleanup_closedir_ DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d)
-		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno, "reading the images directory");
+		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno,
+				   "reading the images directory");
 	for (struct dirent *entry; (entry = readdir(d));) {
 		if (!files_is_image(entry->d_name))
 			continue;
@@ -76,7 +77,8 @@ static int files_step(struct transfer *t, size_t n, struct ferry_error *err)
 {
 	t->bytes += n;
 	if (t->caller && getppid() != t->caller)
-		return error_set(err, FERRY_ERROR_INTERRUPTED, EINTR, "interrupted while the image was under way");
+		return error_set(err, FERRY_ERROR_INTERRUPTED, EINTR,
+				 "interrupted while the image was under way");
 	uint64_t now = time_now_ns();
 	if (now - t->told_ns < FILES_TELL_NS)
 		return 0;
@@ -102,13 +104,14 @@ static int files_listen(struct wire *w, struct ferry_error *err)
 static int files_last_words(struct wire *w, int r, struct ferry_error *err)
 {
 	struct ferry_error said = FERRY_ERROR_INIT;
-	if (err->id == FERRY_ERROR_PEER_GONE && files_listen(w, &said) < 0 && said.id != FERRY_ERROR_PEER_GONE)
+	if (err->id == FERRY_ERROR_PEER_GONE && files_listen(w, &said) < 0 &&
+	    said.id != FERRY_ERROR_PEER_GONE)
 		*err = said;
 	return r;
 }
 
-static int files_send_data(struct wire *w, int fd, const char *name, uint64_t size, char *buffer, struct transfer *t,
-			   struct ferry_error *err)
+static int files_send_data(struct wire *w, int fd, const char *name, uint64_t size, char *buffer,
+			   struct transfer *t, struct ferry_error *err)
 {
 	for (uint64_t offset = 0; offset < size;) {
 		size_t n = (size_t)MIN(size - offset, (uint64_t)FILES_CHUNK_BYTES);
@@ -123,8 +126,9 @@ static int files_send_data(struct wire *w, int fd, const char *name, uint64_t si
 		r = files_listen(w, err);
 		if (r < 0)
 			return r;
-		r = fault_hit(t->fault, FAULT_TRANSFER) ? error_set(err, FERRY_ERROR_FAULT, EIO, "sending the image: fault injected")
-							: wire_send_data(w, &m, buffer, n, err);
+		r = fault_hit(t->fault, FAULT_TRANSFER)
+			    ? error_set(err, FERRY_ERROR_FAULT, EIO, "sending the image: fault injected")
+			    : wire_send_data(w, &m, buffer, n, err);
 		if (r >= 0)
 			r = files_step(t, n, err);
 		if (r < 0)
@@ -134,7 +138,8 @@ static int files_send_data(struct wire *w, int fd, const char *name, uint64_t si
 	return 0;
 }
 
-static int files_send_one(struct wire *w, int dir_fd, const char *name, char *buffer, struct transfer *t, struct ferry_error *err)
+static int files_send_one(struct wire *w, int dir_fd, const char *name, char *buffer, struct transfer *t,
+			  struct ferry_error *err)
 {
 	struct stat st;
 	MigrateFile file = MIGRATE_FILE__INIT;
@@ -188,7 +193,8 @@ static int files_write_failed(struct ferry_error *err, int code)
 	return -code;
 }
 
-static int files_receive_data(struct wire *w, int fd, uint64_t size, struct transfer *t, struct ferry_error *err)
+static int files_receive_data(struct wire *w, int fd, uint64_t size, struct transfer *t,
+			      struct ferry_error *err)
 {
 	for (uint64_t offset = 0; offset < size;) {
 		int r = wire_expect(w, MIGRATE_KIND__DATA, err);
@@ -198,7 +204,8 @@ static int files_receive_data(struct wire *w, int fd, uint64_t size, struct tran
 		size_t n = w->frame.data_bytes;
 		if (!data || data->offset != offset || !n || n > size - offset)
 			return files_bad(err, "data that does not fit its file");
-		r = fault_hit(t->fault, FAULT_RECEIVE) ? -ENOSPC : fd_pwrite_all(fd, w->frame.data, n, offset);
+		r = fault_hit(t->fault, FAULT_RECEIVE) ? -ENOSPC
+						       : fd_pwrite_all(fd, w->frame.data, n, offset);
 		if (r < 0)
 			return files_write_failed(err, -r);
 		r = files_step(t, n, err);
@@ -234,7 +241,9 @@ int files_receive_image(struct wire *w, int dir_fd, struct transfer *t, struct f
 			return r;
 		if (w->message->kind == MIGRATE_KIND__IMAGE_END) {
 			const MigrateImageEnd *end = w->message->image_end;
-			return end && end->files == t->files && end->bytes == t->bytes ? 0 : files_bad(err, "an end that does not fit");
+			return end && end->files == t->files && end->bytes == t->bytes
+				       ? 0
+				       : files_bad(err, "an end that does not fit");
 		}
 		if (w->message->kind == MIGRATE_KIND__ABORT)
 			return error_set(err, FERRY_ERROR_INTERRUPTED, ECANCELED, "the source gave up");

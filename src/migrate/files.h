@@ -15,9 +15,9 @@
 struct transfer {
 	const struct fault *fault;
 	const struct log_sink *log; /* told how far it is, now and then */
-	pid_t caller;               /* a changed parent process ends the transfer: INTERRUPTED; 0 = do not look */
-	uint64_t expected_bytes;    /* for the log; 0 = unknown */
-	uint64_t bytes;             /* of files, so far */
+	pid_t caller; /* a changed parent process ends the transfer: INTERRUPTED; 0 = do not look */
+	uint64_t expected_bytes; /* for the log; 0 = unknown */
+	uint64_t bytes;          /* of files, so far */
 	uint32_t files;
 	uint64_t told_ns;
 };

@@ -30,15 +30,20 @@ void migrate_new_id(char ret[static MIGRATE_ID_BYTES])
 int source_init(struct source *s, struct engine *e, const char *id, struct ferry_error *err)
 {
 	const struct options *o = e->options;
-	*s = (struct source){
-		.e = e, .lock = -1, .caller_fd = -1, .place = PLACE_INIT, .timeout_ms = (int)o->timeout * 1000, .caller = getppid()};
+	*s = (struct source){.e = e,
+			     .lock = -1,
+			     .caller_fd = -1,
+			     .place = PLACE_INIT,
+			     .timeout_ms = (int)o->timeout * 1000,
+			     .caller = getppid()};
 	s->caller_fd = sys_pidfd_open(s->caller, 0);
 	snprintf(e->report.migration.id, sizeof(e->report.migration.id), "%s", id);
 	snprintf(e->report.migration.outcome, sizeof(e->report.migration.outcome), "aborted");
 	if (gethostname(e->report.migration.source, sizeof(e->report.migration.source) - 1) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "gethostname");
 	if (!journal_id_valid(id))
-		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%.60s' cannot be the id of a migration", id);
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%.60s' cannot be the id of a migration",
+				 id);
 	int r = token_read(o->token, &s->token, err);
 	if (r >= 0)
 		r = journal_open(o->journal, true, &e->fault, &s->journal, err);
@@ -83,11 +88,13 @@ static int source_unknown(struct source *s, const char *why, struct ferry_error 
 {
 	snprintf(s->e->report.migration.outcome, sizeof(s->e->report.migration.outcome), "unknown");
 	error_clear(err);
-	error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EIO, "migration '%s': %s; the copy here is held", s->record.id, why);
-	error_hint(err,
-		   "with 'ferry receive' running there: ferry migrate --resume %s; if the other machine is known to be off: ferry migrate --abort "
-		   "%s --peer-is-fenced",
-		   s->record.id, s->record.id);
+	error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EIO, "migration '%s': %s; the copy here is held",
+		  s->record.id, why);
+	error_hint(
+		err,
+		"with 'ferry receive' running there: ferry migrate --resume %s; if the other machine is known to be off: ferry migrate --abort "
+		"%s --peer-is-fenced",
+		s->record.id, s->record.id);
 	return -EIO;
 }
 
@@ -99,9 +106,7 @@ static int source_read_answer(struct source *s, enum source_answer *ret, struct 
 		return r;
 	const MigrateMessage *m = s->wire.message;
 	switch (m->kind) {
-	case MIGRATE_KIND__RUNNING:
-		*ret = SOURCE_RUNS_THERE;
-		return 1;
+	case MIGRATE_KIND__RUNNING: *ret = SOURCE_RUNS_THERE; return 1;
 	case MIGRATE_KIND__REVERTED:
 		*ret = SOURCE_REVERTED;
 		if (m->state && m->state->reason)
@@ -115,8 +120,7 @@ static int source_read_answer(struct source *s, enum source_answer *ret, struct 
 				  ? "the target began to run it and died before it could say more"
 				  : "the target knows nothing of it");
 		return -ENODATA;
-	default:
-		return wire_unexpected(&s->wire, err);
+	default: return wire_unexpected(&s->wire, err);
 	}
 }
 
@@ -143,7 +147,8 @@ int source_ask(struct source *s, MigrateKind kind, enum source_answer *ret, stru
 		if (r > 0)
 			return 0;
 		if (r < 0) {
-			log_write(s->e->log, LOG_INFO, "migrate", NULL, 0, "asking the target: %s", last.message);
+			log_write(s->e->log, LOG_INFO, "migrate", NULL, 0, "asking the target: %s",
+				  last.message);
 			wire_close(&s->wire);
 		}
 		if (last.id == FERRY_ERROR_OUTCOME_UNKNOWN || time_now_ns() > end)
@@ -164,7 +169,8 @@ void source_done(struct source *s)
 {
 	fault_effect(&s->e->fault, "migrate", "done");
 	if (wire_is_open(&s->wire) && wire_send(&s->wire, MIGRATE_KIND__DONE, NULL, NULL) < 0)
-		log_write(s->e->log, LOG_INFO, "migrate", NULL, 0, "the target was gone before it heard that we know, ignoring");
+		log_write(s->e->log, LOG_INFO, "migrate", NULL, 0,
+			  "the target was gone before it heard that we know, ignoring");
 }
 
 int source_confirm(struct source *s, struct ferry_error *err)
@@ -181,6 +187,6 @@ void source_settled(struct source *s)
 	struct ferry_error err = FERRY_ERROR_INIT;
 	s->record.settled = true;
 	if (journal_swap(s->journal, &s->record, s->record.state, &err) < 0)
-		log_write(s->e->log, LOG_WARN, "migrate", NULL, 0, "the journal still lists migration '%s' as open: %s", s->record.id,
-			  err.message);
+		log_write(s->e->log, LOG_WARN, "migrate", NULL, 0,
+			  "the journal still lists migration '%s' as open: %s", s->record.id, err.message);
 }

@@ -53,8 +53,9 @@ int hold_parse_address(const char *text, struct address *ret, struct ferry_error
 	const char *slash = strchr(text, '/'), *at = slash ? strchr(slash, '@') : NULL;
 	char *end;
 	unsigned long prefix = slash ? strtoul(slash + 1, &end, 10) : 0;
-	if (!at || end != at || slash[1] < '0' || slash[1] > '9' || (size_t)(slash - text) >= sizeof(number) || !at[1] ||
-	    strlen(at + 1) >= sizeof(a.device) || strlen(text) >= JOURNAL_ADDRESS_BYTES)
+	if (!at || end != at || slash[1] < '0' || slash[1] > '9' ||
+	    (size_t)(slash - text) >= sizeof(number) || !at[1] || strlen(at + 1) >= sizeof(a.device) ||
+	    strlen(text) >= JOURNAL_ADDRESS_BYTES)
 		goto bad;
 	snprintf(number, sizeof(number), "%.*s", (int)(slash - text), text);
 	a.family = strchr(number, ':') ? AF_INET6 : AF_INET;
@@ -95,9 +96,10 @@ int hold_check_addresses(const struct journal_record *r, bool wanted, struct fer
 			return ret;
 		if (ret == wanted)
 			continue;
-		error_set(err, FERRY_ERROR_ADDRESS_TAKEN, EADDRNOTAVAIL, "device '%s' has %s address '%.60s'", a.device,
-			  wanted ? "no" : "already", r->addresses[i]);
-		error_hint(err, "'ip address' shows the addresses; --move-address wants the same prefix length");
+		error_set(err, FERRY_ERROR_ADDRESS_TAKEN, EADDRNOTAVAIL, "device '%s' has %s address '%.60s'",
+			  a.device, wanted ? "no" : "already", r->addresses[i]);
+		error_hint(err,
+			   "'ip address' shows the addresses; --move-address wants the same prefix length");
 		return -EADDRNOTAVAIL;
 	}
 	return 0;
@@ -128,7 +130,8 @@ void hold_announce(const struct journal_record *r, unsigned times, unsigned inte
 	for (size_t i = 0; i < r->n_addresses; i++) {
 		struct address a;
 		/* Neighbours that do not hear it ask again after a while. */
-		if (hold_parse_address(r->addresses[i], &a, NULL) >= 0 && address_announce(-1, &a, times, interval_ms, NULL) < 0)
+		if (hold_parse_address(r->addresses[i], &a, NULL) >= 0 &&
+		    address_announce(-1, &a, times, interval_ms, NULL) < 0)
 			continue;
 	}
 }
@@ -168,7 +171,8 @@ static int hold_each_of(pid_t pid, hold_socket_function function, void *context,
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	_cleanup_closedir_ DIR *d = opendir(path);
 	if (!d)
-		return errno == ENOENT ? 0 : error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading '%s'", path);
+		return errno == ENOENT ? 0
+				       : error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading '%s'", path);
 	int r = 0;
 	for (struct dirent *entry; r >= 0 && (entry = readdir(d));) {
 		ssize_t n = readlinkat(dirfd(d), entry->d_name, link, sizeof(link) - 1);
@@ -184,7 +188,8 @@ static int hold_each_of(pid_t pid, hold_socket_function function, void *context,
 }
 
 /* Every socket in repair mode; one that several descriptors name comes several times. */
-static int hold_each_socket(const pid_t *pids, size_t n, hold_socket_function function, void *context, struct ferry_error *err)
+static int hold_each_socket(const pid_t *pids, size_t n, hold_socket_function function, void *context,
+			    struct ferry_error *err)
 {
 	int r = 0;
 	for (size_t i = 0; i < n && r >= 0; i++)
@@ -212,7 +217,8 @@ static int hold_note_connection(int fd, void *context, struct ferry_error *err)
 	struct hold_connections *list = context;
 	struct sockaddr_storage own = {0}, peer = {0};
 	socklen_t own_n = sizeof(own), peer_n = sizeof(peer);
-	if (getsockname(fd, (struct sockaddr *)&own, &own_n) < 0 || getpeername(fd, (struct sockaddr *)&peer, &peer_n) < 0)
+	if (getsockname(fd, (struct sockaddr *)&own, &own_n) < 0 ||
+	    getpeername(fd, (struct sockaddr *)&peer, &peer_n) < 0)
 		return 0; /* listening or closed: nothing to block */
 	struct netlock_tcp *slot = vec_push(&list->v);
 	if (!slot)
@@ -223,7 +229,8 @@ static int hold_note_connection(int fd, void *context, struct ferry_error *err)
 	return 0;
 }
 
-int hold_lock_connections(const char *id, const pid_t *pids, size_t n, const struct fault *fault, struct ferry_error *err)
+int hold_lock_connections(const char *id, const pid_t *pids, size_t n, const struct fault *fault,
+			  struct ferry_error *err)
 {
 	char name[HOLD_NAME_BYTES];
 	struct hold_connections list = {0};
@@ -264,8 +271,8 @@ static int hold_resume_socket(int fd, void *context, struct ferry_error *err)
 
 /* ----------------------------------------------------------------- recovery */
 
-static int hold_open(const struct journal_record *r, enum freezer_kind kind, const struct fault *fault, struct freezer **ret,
-		     struct ferry_error *err)
+static int hold_open(const struct journal_record *r, enum freezer_kind kind, const struct fault *fault,
+		     struct freezer **ret, struct ferry_error *err)
 {
 	char name[HOLD_NAME_BYTES];
 	hold_name(r->id, name);
@@ -281,7 +288,8 @@ static int hold_open(const struct journal_record *r, enum freezer_kind kind, con
 }
 
 /* The groups are in one of the two hierarchies; *ret stays NULL when they are in none. */
-static int hold_find(const struct journal_record *r, const struct fault *fault, struct freezer **ret, struct ferry_error *err)
+static int hold_find(const struct journal_record *r, const struct fault *fault, struct freezer **ret,
+		     struct ferry_error *err)
 {
 	*ret = NULL;
 	int v1 = hold_open(r, FREEZER_V1, fault, ret, NULL);
@@ -323,7 +331,8 @@ int hold_undo(const struct journal_record *r, const struct fault *fault, struct 
 	return ret < 0 ? ret : members;
 }
 
-int hold_end(const struct journal_record *r, const struct fault *fault, int timeout_ms, struct ferry_error *err)
+int hold_end(const struct journal_record *r, const struct fault *fault, int timeout_ms,
+	     struct ferry_error *err)
 {
 	struct freezer *f;
 	int ret = hold_find(r, fault, &f, err);

@@ -27,10 +27,12 @@ must_check int hold_parse_address(const char *text, struct address *ret, struct 
 /* Every address of the record must be here (wanted), or must not be and its device must exist (!wanted). */
 must_check int hold_check_addresses(const struct journal_record *r, bool wanted, struct ferry_error *err);
 
-must_check int hold_remove_addresses(const struct journal_record *r, const struct fault *fault, struct ferry_error *err);
+must_check int hold_remove_addresses(const struct journal_record *r, const struct fault *fault,
+				     struct ferry_error *err);
 
 /* Add them and tell the neighbours once. On failure those that were added are removed again. */
-must_check int hold_add_addresses(const struct journal_record *r, const struct fault *fault, struct ferry_error *err);
+must_check int hold_add_addresses(const struct journal_record *r, const struct fault *fault,
+				  struct ferry_error *err);
 
 /* Tell the neighbours again. */
 void hold_announce(const struct journal_record *r, unsigned times, unsigned interval_ms);
@@ -49,4 +51,5 @@ must_check int hold_unlock(const char *id, struct ferry_error *err);
 must_check int hold_undo(const struct journal_record *r, const struct fault *fault, struct ferry_error *err);
 
 /* End the held copy, silently for its peers. */
-must_check int hold_end(const struct journal_record *r, const struct fault *fault, int timeout_ms, struct ferry_error *err);
+must_check int hold_end(const struct journal_record *r, const struct fault *fault, int timeout_ms,
+			struct ferry_error *err);

@@ -54,8 +54,7 @@ static uint64_t place_group_room(void)
 	_cleanup_close_ int self = proc_open(getpid(), NULL);
 	if (self < 0 || proc_read_cgroups(self, &list, NULL) < 0)
 		return room;
-	vec_foreach(c, &list.v)
-	{
+	vec_foreach(c, &list.v) {
 		char folder[512];
 		uint64_t left = UINT64_MAX;
 		if (c->hierarchy && !strcmp(c->controllers, "memory")) {
@@ -131,7 +130,8 @@ static int place_in_directory(const char *dir, const char *parent, const char *n
 	return p->made ? 0 : -ENOMEM;
 }
 
-int place_make(const char *dir, const char *parent, const char *name, uint64_t bytes, struct place *ret, struct ferry_error *err)
+int place_make(const char *dir, const char *parent, const char *name, uint64_t bytes, struct place *ret,
+	       struct ferry_error *err)
 {
 	struct place p = PLACE_INIT;
 	int r = -ENOMEM;
@@ -143,7 +143,8 @@ int place_make(const char *dir, const char *parent, const char *name, uint64_t b
 		r = place_in_directory(dir, parent, name, &p);
 	}
 	if (r < 0) {
-		error_errno(err, FERRY_ERROR_SYSTEM, -r, "making the directory '%s' for the image", p.path ? p.path : name);
+		error_errno(err, FERRY_ERROR_SYSTEM, -r, "making the directory '%s' for the image",
+			    p.path ? p.path : name);
 		place_release(&p);
 		return r;
 	}
@@ -158,7 +159,8 @@ static void place_remove(const char *path)
 	if (!d)
 		return;
 	for (struct dirent *entry; (entry = readdir(d));)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && unlinkat(dirfd(d), entry->d_name, 0) < 0)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+		    unlinkat(dirfd(d), entry->d_name, 0) < 0)
 			return;
 	rmdir(path);
 }

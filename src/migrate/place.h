@@ -22,8 +22,8 @@ struct place {
  * A place for about so many bytes. dir: use this directory and leave the image there; NULL: memory, or a
  * directory named 'name' below parent, which vanish with place_release(). In memory nothing is left behind by a death.
  */
-must_check int place_make(const char *dir, const char *parent, const char *name, uint64_t bytes, struct place *ret,
-			  struct ferry_error *err);
+must_check int place_make(const char *dir, const char *parent, const char *name, uint64_t bytes,
+			  struct place *ret, struct ferry_error *err);
 void place_release(struct place *p);
 
 /* Remove what an earlier ferry left under this name. */

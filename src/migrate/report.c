@@ -18,7 +18,8 @@ enum {
 };
 
 /* While these last nothing of the work runs anywhere. */
-static const char *const report_still[] = {"freeze", "collect", "dump", "transfer", "prepare", "hold", "commit"};
+static const char *const report_still[] = {"freeze",  "collect", "dump",  "transfer",
+					   "prepare", "hold",    "commit"};
 
 static struct json_object *report_phases(const struct engine_report *r)
 {
@@ -119,7 +120,8 @@ static void html_row_ms(struct strbuf *b, const char *name, struct json_object *
 static double picture_x(const struct picture *p, int64_t ns)
 {
 	int64_t all = p->end_ns > p->start_ns ? p->end_ns - p->start_ns : 1;
-	return PICTURE_LEFT + (double)(ns - p->start_ns) * (PICTURE_WIDTH - PICTURE_LEFT - PICTURE_RIGHT) / (double)all;
+	return PICTURE_LEFT +
+	       (double)(ns - p->start_ns) * (PICTURE_WIDTH - PICTURE_LEFT - PICTURE_RIGHT) / (double)all;
 }
 
 static bool picture_is_still(const char *name)
@@ -135,16 +137,18 @@ static void picture_axis(struct strbuf *b, const struct picture *p, int height)
 	for (int i = 0; i <= PICTURE_TICKS; i++) {
 		int64_t ns = p->start_ns + (p->end_ns - p->start_ns) * i / PICTURE_TICKS;
 		double x = picture_x(p, ns);
-		strbuf_addf(b, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>\n", x, x, PICTURE_TOP - 6, height);
-		strbuf_addf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%d\">%.0f ms</text>\n", x, PICTURE_TOP - 12,
-			    (double)(ns - p->start_ns) / 1e6);
+		strbuf_addf(b, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>\n", x, x,
+			    PICTURE_TOP - 6, height);
+		strbuf_addf(b, "<text class=\"tick\" x=\"%.1f\" y=\"%d\">%.0f ms</text>\n", x,
+			    PICTURE_TOP - 12, (double)(ns - p->start_ns) / 1e6);
 	}
 }
 
 static void picture_draw(struct strbuf *b, const struct picture *p)
 {
 	int height = PICTURE_TOP + (int)p->n * PICTURE_ROW + 8;
-	strbuf_addf(b, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"timeline of the migration\">\n", PICTURE_WIDTH, height);
+	strbuf_addf(b, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"timeline of the migration\">\n",
+		    PICTURE_WIDTH, height);
 	picture_axis(b, p, height);
 	for (size_t i = 0; i < p->n; i++) {
 		struct json_object *phase = json_object_array_get_idx(p->phases, i);
@@ -154,10 +158,13 @@ static void picture_draw(struct strbuf *b, const struct picture *p)
 		int y = PICTURE_TOP + (int)i * PICTURE_ROW;
 		strbuf_addf(b, "<text class=\"name\" x=\"%d\" y=\"%d\">", PICTURE_LEFT - 10, y + 15);
 		html_text(b, name);
-		strbuf_addf(b, "</text>\n<rect class=\"%s\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>\n",
-			    picture_is_still(name) ? "still" : "live", x, y + 3, MAX(width, 1.0), PICTURE_ROW - 10);
-		strbuf_addf(b, "<text class=\"time\" x=\"%.1f\" y=\"%d\">%.1f ms</text>\n", x + MAX(width, 1.0) + 6, y + 15,
-			    (double)(end - start) / 1e6);
+		strbuf_addf(
+			b,
+			"</text>\n<rect class=\"%s\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>\n",
+			picture_is_still(name) ? "still" : "live", x, y + 3, MAX(width, 1.0),
+			PICTURE_ROW - 10);
+		strbuf_addf(b, "<text class=\"time\" x=\"%.1f\" y=\"%d\">%.1f ms</text>\n",
+			    x + MAX(width, 1.0) + 6, y + 15, (double)(end - start) / 1e6);
 	}
 	strbuf_adds(b, "</svg>\n<p class=\"key\"><span class=\"still\"></span> the work stands still "
 		       "<span class=\"live\"></span> it runs</p>\n");
@@ -178,7 +185,8 @@ static const char html_style[] =
 
 static int picture_init(struct picture *p, struct json_object *report)
 {
-	if (!json_object_object_get_ex(report, "phases", &p->phases) || !json_object_is_type(p->phases, json_type_array))
+	if (!json_object_object_get_ex(report, "phases", &p->phases) ||
+	    !json_object_is_type(p->phases, json_type_array))
 		return -EBADMSG;
 	p->n = json_object_array_length(p->phases);
 	for (size_t i = 0; i < p->n; i++) {

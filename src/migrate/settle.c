@@ -64,7 +64,8 @@ static int settle_committed(struct source *s, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (!s->peer.is_local && !(o->insecure && s->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%s' is not on this machine, and the connection would not be encrypted",
+		error_set(err, FERRY_ERROR_USAGE, EINVAL,
+			  "'%s' is not on this machine, and the connection would not be encrypted",
 			  o->to ? o->to : s->record.peer);
 		error_hint(err, "repeat --insecure and --token FILE as they were given to the migration");
 		return -EINVAL;
@@ -105,9 +106,12 @@ static int settle_target(struct source *s, struct ferry_error *err)
 	case JOURNAL_TARGET_REVERTED: settle_outcome(s->e, "reverted"); return 0;
 	case JOURNAL_PREPARED: break;
 	default:
-		error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EIO, "migration '%s' was about to run here when ferry died", r->id);
-		error_hint(err, "look for pid %d (%s); if it does not run: on the source, ferry migrate --abort %s --peer-is-fenced", r->pid,
-			   r->comm, r->id);
+		error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EIO,
+			  "migration '%s' was about to run here when ferry died", r->id);
+		error_hint(
+			err,
+			"look for pid %d (%s); if it does not run: on the source, ferry migrate --abort %s --peer-is-fenced",
+			r->pid, r->comm, r->id);
 		return -EIO;
 	}
 	r->settled = true;

@@ -106,13 +106,15 @@ static int source_addresses(struct source *s, struct ferry_error *err)
 {
 	const struct text_list *list = &s->e->options->move_address;
 	if (list->v.n > JOURNAL_ADDRESSES)
-		return error_set(err, FERRY_ERROR_USAGE, E2BIG, "more than %d times --move-address", JOURNAL_ADDRESSES);
+		return error_set(err, FERRY_ERROR_USAGE, E2BIG, "more than %d times --move-address",
+				 JOURNAL_ADDRESSES);
 	for (size_t i = 0; i < list->v.n; i++) {
 		struct address a;
 		int r = hold_parse_address(list->v.v[i], &a, err);
 		if (r < 0)
 			return r;
-		snprintf(s->record.addresses[s->record.n_addresses++], JOURNAL_ADDRESS_BYTES, "%s", list->v.v[i]);
+		snprintf(s->record.addresses[s->record.n_addresses++], JOURNAL_ADDRESS_BYTES, "%s",
+			 list->v.v[i]);
 	}
 	return hold_check_addresses(&s->record, true, err);
 }
@@ -129,12 +131,17 @@ static int source_check_own_address(const struct source *s, struct ferry_error *
 		int r = hold_parse_address(s->record.addresses[i], &a, err);
 		if (r < 0)
 			return r;
-		bool same = own.ss_family == AF_INET ? !memcmp(&((struct sockaddr_in *)&own)->sin_addr, a.bytes, 4)
-						     : own.ss_family == AF_INET6 && !memcmp(&((struct sockaddr_in6 *)&own)->sin6_addr, a.bytes, 16);
+		bool same = own.ss_family == AF_INET
+				    ? !memcmp(&((struct sockaddr_in *)&own)->sin_addr, a.bytes, 4)
+				    : own.ss_family == AF_INET6 &&
+					      !memcmp(&((struct sockaddr_in6 *)&own)->sin6_addr, a.bytes, 16);
 		if (!same || own.ss_family != a.family)
 			continue;
-		error_set(err, FERRY_ERROR_USAGE, EADDRINUSE, "the migration itself would run over '%s', which is to move", s->record.addresses[i]);
-		error_hint(err, "use another address of the target with --to, so that ours is another one, too");
+		error_set(err, FERRY_ERROR_USAGE, EADDRINUSE,
+			  "the migration itself would run over '%s', which is to move",
+			  s->record.addresses[i]);
+		error_hint(err,
+			   "use another address of the target with --to, so that ours is another one, too");
 		return -EADDRINUSE;
 	}
 	return 0;
@@ -191,7 +198,8 @@ static int source_prepare(struct source *s, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (!s->peer.is_local && !(o->insecure && s->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%s' is not on this machine, and the connection would not be encrypted", o->to);
+		error_set(err, FERRY_ERROR_USAGE, EINVAL,
+			  "'%s' is not on this machine, and the connection would not be encrypted", o->to);
 		error_hint(err, "accept that with --insecure and --token FILE, or forward a port with ssh");
 		return -EINVAL;
 	}
@@ -221,8 +229,7 @@ static int source_list_pids(pid_t root, uint32_t *pids, size_t max, size_t *ret_
 		_cleanup_close_ int proc = proc_open((pid_t)pids[i], NULL);
 		if (proc < 0 || proc_read_children(proc, &children, NULL) < 0)
 			continue; /* it ended meanwhile */
-		vec_foreach(child, &children.v)
-		{
+		vec_foreach(child, &children.v) {
 			if (n < max)
 				pids[n++] = (uint32_t)*child;
 		}
@@ -328,7 +335,8 @@ static int source_send(struct source *s, struct ferry_error *err)
 	engine_phase(s->e, "transfer", start);
 	struct engine_migration *m = &report->migration;
 	m->transfer_ns = time_now_ns() - start;
-	m->rounds[0] = (struct engine_round){.pages = report->pages_written, .bytes = t.bytes, .ns = m->transfer_ns};
+	m->rounds[0] =
+		(struct engine_round){.pages = report->pages_written, .bytes = t.bytes, .ns = m->transfer_ns};
 	m->n_rounds = 1;
 	report->bytes = t.bytes;
 	return r;
@@ -350,16 +358,18 @@ static int source_hold(struct source *s, struct ferry_error *err)
 {
 	uint64_t start = time_now_ns();
 	struct engine *e = s->e;
-	int r = fault_hit(&e->fault, FAULT_HOLD) ? error_set(err, FERRY_ERROR_FAULT, EIO, "freezing: fault injected")
-						 : freezer_hold(s->freezer, s->pids, s->n_pids, s->timeout_ms, err);
+	int r = fault_hit(&e->fault, FAULT_HOLD)
+			? error_set(err, FERRY_ERROR_FAULT, EIO, "freezing: fault injected")
+			: freezer_hold(s->freezer, s->pids, s->n_pids, s->timeout_ms, err);
 	s->held = r >= 0;
 	if (r >= 0 && e->kinds.tcp_established)
 		r = hold_lock_connections(s->record.id, s->pids, s->n_pids, &e->fault, err);
 	if (r >= 0)
 		r = source_swap(s, JOURNAL_HELD, NULL, err);
 	if (r >= 0)
-		r = fault_hit(&e->fault, FAULT_ADDRESS) ? error_set(err, FERRY_ERROR_FAULT, EIO, "moving an address: fault injected")
-							: hold_remove_addresses(&s->record, &e->fault, err);
+		r = fault_hit(&e->fault, FAULT_ADDRESS)
+			    ? error_set(err, FERRY_ERROR_FAULT, EIO, "moving an address: fault injected")
+			    : hold_remove_addresses(&s->record, &e->fault, err);
 	if (r >= 0)
 		r = source_go_on(s, err);
 	engine_phase(e, "hold", start);
@@ -367,7 +377,8 @@ static int source_hold(struct source *s, struct ferry_error *err)
 }
 
 /* Write a state, or find out that it was not written. A result that stays unknown is OUTCOME_UNKNOWN. */
-static int source_write(struct source *s, enum journal_state state, const char *reason, struct ferry_error *err)
+static int source_write(struct source *s, enum journal_state state, const char *reason,
+			struct ferry_error *err)
 {
 	struct timespec pause = {.tv_nsec = SOURCE_WRITE_PAUSE_NS};
 	struct journal_record now;
@@ -384,8 +395,10 @@ static int source_write(struct source *s, enum journal_state state, const char *
 		nanosleep(&pause, NULL);
 	}
 	error_clear(err);
-	error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EIO, "the journal '%s' can neither be written nor read", journal_path(s->journal));
-	error_hint(err, "the tree is held; when the journal works again: ferry migrate --abort %s", s->record.id);
+	error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EIO, "the journal '%s' can neither be written nor read",
+		  journal_path(s->journal));
+	error_hint(err, "the tree is held; when the journal works again: ferry migrate --abort %s",
+		   s->record.id);
 	return -EIO;
 }
 
@@ -408,7 +421,8 @@ static int source_undo(struct source *s, enum journal_state state, struct ferry_
 		if (err.id != FERRY_ERROR_OUTCOME_UNKNOWN) {
 			error_clear(why);
 			error_set(why, FERRY_ERROR_OUTCOME_UNKNOWN, EIO, "%s; the tree is held", err.message);
-			error_hint(why, "when the journal works again: ferry migrate --abort %s", s->record.id);
+			error_hint(why, "when the journal works again: ferry migrate --abort %s",
+				   s->record.id);
 		}
 		snprintf(s->e->report.migration.outcome, sizeof(s->e->report.migration.outcome), "unknown");
 		return r;
@@ -426,7 +440,8 @@ static int source_undo(struct source *s, enum journal_state state, struct ferry_
 	dump_abort(s->job);
 	s->job = NULL;
 	if (back < 0)
-		log_write(s->e->log, LOG_ERROR_LEVEL, "migrate", NULL, 0, "putting the source back: %s", err.message);
+		log_write(s->e->log, LOG_ERROR_LEVEL, "migrate", NULL, 0, "putting the source back: %s",
+			  err.message);
 	else
 		source_settled(s);
 	return 0;
@@ -476,7 +491,10 @@ static int source_end(struct source *s, struct ferry_error *err)
 	if (r >= 0)
 		source_settled(s);
 	else
-		error_hint(err, "the work runs on the target; end the held copy here with: ferry migrate --resume %s", s->record.id);
+		error_hint(
+			err,
+			"the work runs on the target; end the held copy here with: ferry migrate --resume %s",
+			s->record.id);
 	return r;
 }
 
@@ -520,7 +538,8 @@ int migrate_source(struct engine *e, struct ferry_error *err)
 		r = source_hold(&s, err);
 	r = r < 0 ? source_fail(&s, r, err) : source_commit(&s, err);
 	if (wire_is_open(&s.wire))
-		e->report.migration.bytes = channel_stats(s.wire.channel).sent_bytes + channel_stats(s.wire.channel).received_bytes;
+		e->report.migration.bytes = channel_stats(s.wire.channel).sent_bytes +
+					    channel_stats(s.wire.channel).received_bytes;
 	e->report.total_ns = time_now_ns() - e->start_ns;
 	source_release(&s);
 	return r;

@@ -31,8 +31,8 @@ struct source {
 	struct dump_job *job; /* the tree is frozen */
 	pid_t *pids;          /* of the tree */
 	size_t n_pids;
-	bool held;            /* by the freezer */
-	bool stopped;         /* the tree was frozen at some time */
+	bool held;    /* by the freezer */
+	bool stopped; /* the tree was frozen at some time */
 	uint64_t frozen_ns;
 };
 
@@ -48,10 +48,12 @@ enum source_answer { SOURCE_RUNS_THERE, SOURCE_REVERTED };
  * Say COMMIT or ABORT until there is an answer that settles it, connecting anew as often as needed. OUTCOME_UNKNOWN when none
  * comes within the time-out.
  */
-must_check int source_ask(struct source *s, MigrateKind kind, enum source_answer *ret, struct ferry_error *err);
+must_check int source_ask(struct source *s, MigrateKind kind, enum source_answer *ret,
+			  struct ferry_error *err);
 
 /* Swap the record and say why. */
-must_check int source_swap(struct source *s, enum journal_state state, const char *reason, struct ferry_error *err);
+must_check int source_swap(struct source *s, enum journal_state state, const char *reason,
+			   struct ferry_error *err);
 
 /* Let the target go: its answer is written down here. Without it the target waits a little longer for questions, no more. */
 void source_done(struct source *s);

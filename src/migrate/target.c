@@ -4,13 +4,13 @@
  * has let go. Until RUN_INTENT is on the disk the target may drop what it built; after it only the warden, which knows
  * whether the barrier was opened, or this process may say that nothing ran.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
@@ -34,9 +34,11 @@ enum {
 	TARGET_ANNOUNCE_MS = 20,
 	TARGET_GUESS_PAUSE_MS = 500, /* after a wrong token */
 	TARGET_SPARE_BYTES = 16 << 20,
-	TARGET_SHARED_BYTES = 4096,
 	TARGET_DRAIN_MS = 1000,
 };
+
+/* Follows the id in the name of the directory that holds what is received, when memory has no room. */
+#define TARGET_PLACE_SUFFIX ".received"
 
 struct target {
 	struct engine *e;
@@ -51,9 +53,7 @@ struct target {
 	int timeout_ms;
 	struct wire wire;
 
-	char *id; /* of the migration that was accepted, in memory that the warden shares */
-
-	/* that migration */
+	/* the migration that was accepted */
 	int lock;
 	struct journal_record record;
 	struct place place;
@@ -72,13 +72,13 @@ static void deputy_finish(void *context, bool worker_is_held, bool undone, bool 
 	struct journal_record r;
 	char name[HOLD_NAME_BYTES];
 	(void)undone;
-	snprintf(name, sizeof(name), "%s.received", t->id);
-	if (!t->id[0] || journal_open(t->e->options->journal, false, NULL, &j, NULL) < 0)
+	snprintf(name, sizeof(name), "%s" TARGET_PLACE_SUFFIX, t->record.id);
+	if (journal_open(t->e->options->journal, false, NULL, &j, NULL) < 0)
 		return;
 	place_remove_stale(journal_path(j), name);
-	_cleanup_close_ int lock = worker_is_held ? -1 : journal_lock(j, JOURNAL_TARGET, t->id, NULL);
+	_cleanup_close_ int lock = worker_is_held ? -1 : journal_lock(j, JOURNAL_TARGET, t->record.id, NULL);
 	bool may = worker_is_held || lock >= 0;
-	if (may && journal_read(j, JOURNAL_TARGET, t->id, &r, NULL) >= 0 &&
+	if (may && journal_read(j, JOURNAL_TARGET, t->record.id, &r, NULL) >= 0 &&
 	    (r.state == JOURNAL_PREPARED || r.state == JOURNAL_RUN_INTENT)) {
 		/* The log was replayed before: what had not been committed is dead by now. */
 		if (!committed && r.state == JOURNAL_RUN_INTENT && hold_remove_addresses(&r, NULL, NULL) < 0)
@@ -103,7 +103,8 @@ static int target_check_peer(const struct target *t, int fd, struct ferry_error 
 	if (r >= 0 && (uid == 0 || uid == geteuid()))
 		return 0;
 	if (r >= 0)
-		error_set(err, FERRY_ERROR_PERMISSION, EACCES, "user %u may not send work to a ferry of user %u", uid, geteuid());
+		error_set(err, FERRY_ERROR_PERMISSION, EACCES,
+			  "user %u may not send work to a ferry of user %u", uid, geteuid());
 	else
 		error_errno(err, FERRY_ERROR_PERMISSION, -r, "it is not known who connected");
 	error_hint(err, "use --token FILE on both sides");
@@ -114,7 +115,8 @@ static int target_check_peer(const struct target *t, int fd, struct ferry_error 
 static int target_accept(struct target *t, uint64_t end_ns, struct ferry_error *err)
 {
 	for (;;) {
-		struct pollfd p[2] = {{.fd = t->listener, .events = POLLIN}, {.fd = t->caller_fd, .events = POLLIN}};
+		struct pollfd p[2] = {{.fd = t->listener, .events = POLLIN},
+				      {.fd = t->caller_fd, .events = POLLIN}};
 		uint64_t now = time_now_ns();
 		if (end_ns && now >= end_ns)
 			return -ETIMEDOUT;
@@ -159,7 +161,8 @@ static void target_take_id(struct target *t)
 	t->wire.epoch = m->epoch;
 }
 
-static int target_tell(struct target *t, const struct journal_record *r, bool is_driven, struct ferry_error *err)
+static int target_tell(struct target *t, const struct journal_record *r, bool is_driven,
+		       struct ferry_error *err)
 {
 	MigrateState state = MIGRATE_STATE__INIT;
 	MigrateMessage m = MIGRATE_MESSAGE__INIT;
@@ -195,7 +198,8 @@ static int target_answer(struct target *t, struct ferry_error *err)
 	struct journal_record r;
 	target_take_id(t);
 	if (!journal_id_valid(t->wire.id))
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side asked about a migration without a proper id");
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side asked about a migration without a proper id");
 	_cleanup_close_ int lock = journal_lock(t->journal, JOURNAL_TARGET, t->wire.id, NULL);
 	int ret = journal_read(t->journal, JOURNAL_TARGET, t->wire.id, &r, err);
 	if (ret == -ENOENT) {
@@ -203,7 +207,8 @@ static int target_answer(struct target *t, struct ferry_error *err)
 		return target_tell(t, NULL, lock < 0, err);
 	}
 	if (ret >= 0 && strcmp(r.token, t->fingerprint) != 0)
-		return error_set(err, FERRY_ERROR_TOKEN, EACCES, "migration '%s' began with another token", t->wire.id);
+		return error_set(err, FERRY_ERROR_TOKEN, EACCES, "migration '%s' began with another token",
+				 t->wire.id);
 	if (ret >= 0 && lock >= 0 && r.state == JOURNAL_PREPARED) {
 		r.settled = true;
 		snprintf(r.reason, sizeof(r.reason), "the ferry that had prepared it is gone");
@@ -227,8 +232,11 @@ static int offer_check_pids(const MigrateOffer *o, struct ferry_error *err)
 		snprintf(path, sizeof(path), "/proc/%u", o->pids[i]);
 		if (access(path, F_OK) < 0)
 			continue;
-		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %u, which '%.16s' needs, is in use", o->pids[i], o->comm);
-		error_hint(err, "receive in a PID namespace of its own: unshare -pf --mount-proc ferry receive ...");
+		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %u, which '%.16s' needs, is in use",
+			  o->pids[i], o->comm);
+		error_hint(
+			err,
+			"receive in a PID namespace of its own: unshare -pf --mount-proc ferry receive ...");
 		return -EEXIST;
 	}
 	return 0;
@@ -241,7 +249,8 @@ static int offer_check_arch(const MigrateOffer *o, struct ferry_error *err)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "uname");
 	if (!strcmp(uts.machine, o->arch))
 		return 0;
-	return error_set(err, FERRY_ERROR_CPU_FEATURE, ENOEXEC, "the work is for '%.16s', this machine is '%s'", o->arch, uts.machine);
+	return error_set(err, FERRY_ERROR_CPU_FEATURE, ENOEXEC,
+			 "the work is for '%.16s', this machine is '%s'", o->arch, uts.machine);
 }
 
 /* A one-time token serves one migration. */
@@ -255,7 +264,8 @@ static int offer_check_token(struct target *t, struct ferry_error *err)
 	for (size_t i = 0; i < n && r >= 0; i++) {
 		if (list[i].side != JOURNAL_TARGET || strcmp(list[i].token, t->fingerprint) != 0)
 			continue;
-		r = error_set(err, FERRY_ERROR_TOKEN, EACCES, "the one-time token served migration '%s' already", list[i].id);
+		r = error_set(err, FERRY_ERROR_TOKEN, EACCES,
+			      "the one-time token served migration '%s' already", list[i].id);
 		error_hint(err, "put a new one into the files that --token names");
 	}
 	if (r >= 0 || n)
@@ -267,9 +277,12 @@ static int offer_take(struct target *t, const MigrateOffer *o, struct ferry_erro
 {
 	struct journal_record *r = &t->record;
 	if (!journal_id_valid(t->wire.id) || o->n_addresses > JOURNAL_ADDRESSES || o->root_pid > INT32_MAX)
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side sent an offer that is none");
-	*r = (struct journal_record){
-		.side = JOURNAL_TARGET, .state = JOURNAL_PREPARED, .epoch = t->wire.epoch, .pid = (pid_t)o->root_pid};
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side sent an offer that is none");
+	*r = (struct journal_record){.side = JOURNAL_TARGET,
+				     .state = JOURNAL_PREPARED,
+				     .epoch = t->wire.epoch,
+				     .pid = (pid_t)o->root_pid};
 	wire_copy_text(r->id, sizeof(r->id), t->wire.id);
 	snprintf(r->token, sizeof(r->token), "%s", t->fingerprint);
 	wire_copy_text(r->comm, sizeof(r->comm), o->comm);
@@ -288,12 +301,14 @@ static int offer_check_space(const struct target *t, uint64_t bytes, struct ferr
 {
 	struct statvfs fs;
 	if (fstatvfs(t->place.fd, &fs) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the file system of '%s'", t->place.path);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the file system of '%s'",
+				   t->place.path);
 	uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
 	if (available >= bytes && available - bytes >= TARGET_SPARE_BYTES)
 		return 0;
-	error_set(err, FERRY_ERROR_NO_SPACE, ENOSPC, "'%s' has %llu MiB free, the image may need %llu MiB", t->place.path,
-		  (unsigned long long)(available >> 20), (unsigned long long)((bytes + TARGET_SPARE_BYTES) >> 20));
+	error_set(err, FERRY_ERROR_NO_SPACE, ENOSPC, "'%s' has %llu MiB free, the image may need %llu MiB",
+		  t->place.path, (unsigned long long)(available >> 20),
+		  (unsigned long long)((bytes + TARGET_SPARE_BYTES) >> 20));
 	error_hint(err, "free some space, or choose another directory with --images-dir");
 	return -ENOSPC;
 }
@@ -307,8 +322,10 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 	int r = offer_take(t, o, err);
 	if (r >= 0)
 		r = t->lock = journal_lock(t->journal, JOURNAL_TARGET, t->record.id, err);
-	if (r >= 0 && journal_read(t->journal, JOURNAL_TARGET, t->record.id, &(struct journal_record){0}, NULL) != -ENOENT)
-		r = error_set(err, FERRY_ERROR_USAGE, EEXIST, "there was a migration '%s' here before", t->record.id);
+	if (r >= 0 && journal_read(t->journal, JOURNAL_TARGET, t->record.id, &(struct journal_record){0},
+				   NULL) != -ENOENT)
+		r = error_set(err, FERRY_ERROR_USAGE, EEXIST, "there was a migration '%s' here before",
+			      t->record.id);
 	if (r >= 0)
 		r = offer_check_token(t, err);
 	if (r >= 0)
@@ -322,13 +339,11 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 	t->e->kinds.tcp_established = o->has_tcp_established && o->tcp_established;
 	t->e->kinds.moving = true;
 	t->e->kinds.shell_job = o->has_shell_job && o->shell_job;
-	t->e->warden_actions.deputy = (struct warden_deputy){NULL, deputy_finish, t};
-	snprintf(t->id, TARGET_SHARED_BYTES, "%s", t->record.id);
-	r = engine_warden(t->e, err);
 	char name[HOLD_NAME_BYTES];
-	snprintf(name, sizeof(name), "%s.received", t->record.id);
+	snprintf(name, sizeof(name), "%s" TARGET_PLACE_SUFFIX, t->record.id);
 	if (r >= 0)
-		r = place_make(t->e->options->images_dir, journal_path(t->journal), name, o->memory_bytes, &t->place, err);
+		r = place_make(t->e->options->images_dir, journal_path(t->journal), name, o->memory_bytes,
+			       &t->place, err);
 	if (r >= 0)
 		r = offer_check_space(t, o->memory_bytes, err);
 	return r;
@@ -352,6 +367,8 @@ static int target_build(struct target *t, struct ferry_error *err)
 		return r;
 	start = time_now_ns();
 	fault_effect(&e->fault, "migrate", "received");
+	/* The restore starts the warden, once it has mapped what the warden has to see. */
+	e->warden_actions.deputy = (struct warden_deputy){NULL, deputy_finish, t};
 	r = restore_prepare(e, t->place.path, &t->job, err);
 	engine_phase(e, "prepare", start);
 	if (r >= 0)
@@ -400,7 +417,8 @@ static int target_open(struct target *t, struct ferry_error *err)
 	t->job = NULL;
 	r = restore_commit(job, err);
 	if (r < 0 && hold_remove_addresses(&t->record, &e->fault, NULL) < 0)
-		log_write(e->log, LOG_ERROR_LEVEL, "receive", NULL, 0, "an address could not be removed again");
+		log_write(e->log, LOG_ERROR_LEVEL, "receive", NULL, 0,
+			  "an address could not be removed again");
 	return r;
 }
 
@@ -540,7 +558,6 @@ static int target_serve(struct target *t, struct ferry_error *err)
 			r = target_migrate(t, err);
 			return r < 0 ? r : 1;
 		}
-		t->id[0] = '\0';
 		place_release(&t->place);
 		if (t->lock >= 0)
 			close(t->lock);
@@ -564,6 +581,25 @@ static int target_serve(struct target *t, struct ferry_error *err)
 	return r;
 }
 
+/* What a ferry that was killed had received: nobody drives that migration any more. */
+static void target_remove_stale(struct target *t)
+{
+	_cleanup_closedir_ DIR *d = opendir(journal_path(t->journal));
+	if (!d)
+		return;
+	for (struct dirent *entry; (entry = readdir(d));) {
+		char id[JOURNAL_ID_MAX + 1];
+		const char *suffix = strstr(entry->d_name, TARGET_PLACE_SUFFIX);
+		if (!suffix || strcmp(suffix, TARGET_PLACE_SUFFIX) != 0 ||
+		    (size_t)(suffix - entry->d_name) >= sizeof(id))
+			continue;
+		snprintf(id, sizeof(id), "%.*s", (int)(suffix - entry->d_name), entry->d_name);
+		_cleanup_close_ int lock = journal_lock(t->journal, JOURNAL_TARGET, id, NULL);
+		if (lock >= 0)
+			place_remove_stale(journal_path(t->journal), entry->d_name);
+	}
+}
+
 static int target_listen(struct target *t, struct ferry_error *err)
 {
 	const struct options *o = t->e->options;
@@ -575,8 +611,12 @@ static int target_listen(struct target *t, struct ferry_error *err)
 	if (r < 0)
 		return r;
 	if (!e.is_local && !(o->insecure && t->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%s' can be reached from other machines, and what arrives runs as root", o->listen);
-		error_hint(err, "accept that with --insecure and --token FILE, or listen on loopback and forward a port with ssh");
+		error_set(err, FERRY_ERROR_USAGE, EINVAL,
+			  "'%s' can be reached from other machines, and what arrives runs as root",
+			  o->listen);
+		error_hint(
+			err,
+			"accept that with --insecure and --token FILE, or listen on loopback and forward a port with ssh");
 		return -EINVAL;
 	}
 	t->must_trust = !t->token.n;
@@ -594,8 +634,6 @@ static void target_release(struct target *t)
 	wire_close(&t->wire);
 	place_release(&t->place);
 	journal_close(t->journal);
-	if (t->id)
-		munmap(t->id, TARGET_SHARED_BYTES);
 	const int fds[] = {t->listener, t->lock, t->caller_fd};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		if (fds[i] >= 0)
@@ -611,19 +649,15 @@ int migrate_receive(struct engine *e, struct ferry_error *err)
 			   .caller = getppid(),
 			   .timeout_ms = (int)e->options->timeout * 1000};
 	t.caller_fd = sys_pidfd_open(t.caller, 0);
-	t.id = mmap(NULL, TARGET_SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (t.id == MAP_FAILED) {
-		t.id = NULL;
-		target_release(&t);
-		return error_memory(err);
-	}
 	int r = token_read(e->options->token, &t.token, err);
 	if (r >= 0 && token_fingerprint(&t.token, t.fingerprint) < 0)
 		r = error_set(err, FERRY_ERROR_TOKEN, EIO, "computing the fingerprint of the token failed");
 	if (r >= 0)
 		r = journal_open(e->options->journal, true, &e->fault, &t.journal, err);
-	if (r >= 0)
+	if (r >= 0) {
+		target_remove_stale(&t);
 		r = target_listen(&t, err);
+	}
 	while (r >= 0) {
 		int fd = target_accept(&t, 0, err);
 		r = fd;

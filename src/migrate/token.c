@@ -43,11 +43,13 @@ int token_read(const char *path, struct token *ret, struct ferry_error *err)
 		n += got > 0 ? (size_t)got : 0;
 	}
 	if (n == sizeof(ret->bytes))
-		return error_set(err, FERRY_ERROR_TOKEN, EFBIG, "--token '%s' holds more than %d bytes", path, TOKEN_MAX - 1);
+		return error_set(err, FERRY_ERROR_TOKEN, EFBIG, "--token '%s' holds more than %d bytes", path,
+				 TOKEN_MAX - 1);
 	while (n && (ret->bytes[n - 1] == '\n' || ret->bytes[n - 1] == '\r'))
 		n--;
 	if (n < TOKEN_MIN) {
-		error_set(err, FERRY_ERROR_TOKEN, EINVAL, "--token '%s' holds fewer than %d characters", path, TOKEN_MIN);
+		error_set(err, FERRY_ERROR_TOKEN, EINVAL, "--token '%s' holds fewer than %d characters", path,
+			  TOKEN_MIN);
 		error_hint(err, "make one: (umask 077; head -c 24 /dev/urandom | base64 > '%s')", path);
 		return -EINVAL;
 	}
@@ -55,7 +57,8 @@ int token_read(const char *path, struct token *ret, struct ferry_error *err)
 	return 0;
 }
 
-int token_prove(const struct token *t, const char *label, const struct iovec *texts, int n, uint8_t ret[static TOKEN_PROOF_BYTES])
+int token_prove(const struct token *t, const char *label, const struct iovec *texts, int n,
+		uint8_t ret[static TOKEN_PROOF_BYTES])
 {
 	OSSL_PARAM params[] = {
 		OSSL_PARAM_construct_utf8_string("digest", (char *)"SHA256", 0),

@@ -98,8 +98,10 @@ static int wire_bad(struct ferry_error *err, const char *what)
 
 int wire_unexpected(const struct wire *w, struct ferry_error *err)
 {
-	const ProtobufCEnumValue *kind = protobuf_c_enum_descriptor_get_value(&migrate_kind__descriptor, (int)w->message->kind);
-	return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side sent %s out of turn", kind ? kind->name : "something unknown");
+	const ProtobufCEnumValue *kind =
+		protobuf_c_enum_descriptor_get_value(&migrate_kind__descriptor, (int)w->message->kind);
+	return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side sent %s out of turn",
+			 kind ? kind->name : "something unknown");
 }
 
 void wire_copy_text(char *to, size_t n, const char *from)
@@ -173,7 +175,8 @@ static void greeting_release(struct wire_greeting *g)
 
 #define _cleanup_greeting_ __attribute__((cleanup(greeting_release)))
 
-static int greeting_send(struct wire *w, const struct token *token, struct iovec *ret_hello, struct ferry_error *err)
+static int greeting_send(struct wire *w, const struct token *token, struct iovec *ret_hello,
+			 struct ferry_error *err)
 {
 	uint8_t nonce[WIRE_NONCE_BYTES];
 	struct utsname uts;
@@ -196,7 +199,8 @@ static int greeting_send(struct wire *w, const struct token *token, struct iovec
 	return wire_send(w, MIGRATE_KIND__HELLO, &m, err);
 }
 
-static int greeting_receive(struct wire *w, struct iovec *ret_hello, struct wire_greeting *g, struct ferry_error *err)
+static int greeting_receive(struct wire *w, struct iovec *ret_hello, struct wire_greeting *g,
+			    struct ferry_error *err)
 {
 	int r = wire_expect(w, MIGRATE_KIND__HELLO, err);
 	if (r < 0)
@@ -207,8 +211,10 @@ static int greeting_receive(struct wire *w, struct iovec *ret_hello, struct wire
 	if (hello->version_min > WIRE_VERSION_MAX || hello->version_max < WIRE_VERSION_MIN) {
 		char software[64];
 		wire_copy_text(software, sizeof(software), hello->software);
-		error_set(err, FERRY_ERROR_PROTOCOL, EPROTONOSUPPORT, "the other side (%s) speaks versions %u to %u of the protocol, we %d to %d",
-			  software, hello->version_min, hello->version_max, WIRE_VERSION_MIN, WIRE_VERSION_MAX);
+		error_set(err, FERRY_ERROR_PROTOCOL, EPROTONOSUPPORT,
+			  "the other side (%s) speaks versions %u to %u of the protocol, we %d to %d",
+			  software, hello->version_min, hello->version_max, WIRE_VERSION_MIN,
+			  WIRE_VERSION_MAX);
 		error_hint(err, "use the same release of ferry on both sides");
 		return -EPROTONOSUPPORT;
 	}
@@ -223,8 +229,8 @@ static int greeting_receive(struct wire *w, struct iovec *ret_hello, struct wire
 	return 0;
 }
 
-static int greeting_prove(struct wire *w, const struct token *token, const char *label, const struct wire_greeting *g,
-			  struct ferry_error *err)
+static int greeting_prove(struct wire *w, const struct token *token, const char *label,
+			  const struct wire_greeting *g, struct ferry_error *err)
 {
 	uint8_t proof[TOKEN_PROOF_BYTES];
 	MigrateMessage m = MIGRATE_MESSAGE__INIT;
@@ -235,8 +241,8 @@ static int greeting_prove(struct wire *w, const struct token *token, const char 
 	return wire_send(w, MIGRATE_KIND__PROOF, &m, err);
 }
 
-static int greeting_check(struct wire *w, const struct token *token, const char *label, const struct wire_greeting *g,
-			  struct ferry_error *err)
+static int greeting_check(struct wire *w, const struct token *token, const char *label,
+			  const struct wire_greeting *g, struct ferry_error *err)
 {
 	uint8_t proof[TOKEN_PROOF_BYTES];
 	int r = wire_expect(w, MIGRATE_KIND__PROOF, err);
@@ -256,7 +262,8 @@ static int greeting_compare(const struct token *token, const struct wire_greetin
 {
 	if ((token->n > 0) == g->peer_has_token)
 		return 0;
-	error_set(err, FERRY_ERROR_TOKEN, EACCES, token->n ? "the other side knows no token" : "the other side asks for a token");
+	error_set(err, FERRY_ERROR_TOKEN, EACCES,
+		  token->n ? "the other side knows no token" : "the other side asks for a token");
 	error_hint(err, "--token FILE must name the same contents on both sides");
 	return -EACCES;
 }

@@ -16,7 +16,7 @@ enum { WIRE_VERSION_MIN = 1, WIRE_VERSION_MAX = 1, WIRE_NODE_BYTES = 72 };
 
 struct wire {
 	struct channel *channel;
-	char id[48];       /* of the migration; "" = not agreed on yet */
+	char id[48]; /* of the migration; "" = not agreed on yet */
 	uint32_t epoch;
 	uint64_t sequence; /* of the message sent last */
 	uint32_t version;
@@ -36,7 +36,8 @@ must_check int wire_greet_source(struct wire *w, const struct token *token, stru
 
 /* Fill kind (and what m has already), send; data may be NULL. */
 must_check int wire_send(struct wire *w, MigrateKind kind, MigrateMessage *m, struct ferry_error *err);
-must_check int wire_send_data(struct wire *w, MigrateMessage *m, const void *data, size_t n, struct ferry_error *err);
+must_check int wire_send_data(struct wire *w, MigrateMessage *m, const void *data, size_t n,
+			      struct ferry_error *err);
 
 /* Tell an error. What fails here is nobody's concern any more. */
 void wire_send_error(struct wire *w, const struct ferry_error *error);

@@ -53,8 +53,8 @@ struct fd_view {
 	const char *link; /* target of /proc/PID/fd/N */
 	struct stat stat;
 	const struct proc_fdinfo *info;
-	int copy;      /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
-	int pidfd;     /* of the task; for fd_view_copy() */
+	int copy;            /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
+	int pidfd;           /* of the task; for fd_view_copy() */
 	struct peers *peers; /* see struct collect */
 	struct arena *arena; /* lives as long as the check or collect */
 	void **kind_data;    /* by kind index: what a kind keeps during one check or collect, in the arena */
@@ -71,7 +71,8 @@ struct collect {
 	struct netlock *netlock;
 	struct peers *peers; /* who holds pipes outside of the tree; NULL = nobody asks */
 	void *fd_order;      /* how collect finds descriptions again */
-	void *kind_data[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
+	void *kind_data
+		[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
 };
 
 /* Results of the calls that a kind asked for, in the order in which it appended them. */
@@ -108,8 +109,8 @@ typedef int opener_function(void *arguments, int *fds, size_t *n_fds);
 struct opener_call {
 	opener_function *run; /* returns 0 or -errno; may change the arguments, and replace the descriptors */
 	void *arguments;
-	size_t bytes;  /* of the arguments; at most OPENER_CALL_BYTES */
-	int fds[4];    /* in: ours, lent; out: new ones, owned by the caller */
+	size_t bytes; /* of the arguments; at most OPENER_CALL_BYTES */
+	int fds[4];   /* in: ours, lent; out: new ones, owned by the caller */
 	size_t n_fds;
 };
 
@@ -124,7 +125,8 @@ struct opener {
 	struct warden *warden;
 	struct netlock *netlock; /* opened by the first connection */
 	/* Run a function in a task; what is stamped with the caller's PID has to be made there. */
-	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call, struct ferry_error *err);
+	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call,
+		       struct ferry_error *err);
 	void *in_task_context;
 };
 
@@ -150,14 +152,17 @@ struct kind_ops {
 	 * it returns 0.
 	 */
 	int (*check_end)(void *const *kind_data, size_t *at, struct ferry_error *err);
-	int (*collect)(struct collect *c, struct fd_view *view, struct snap_file *file, struct ferry_error *err);
+	int (*collect)(struct collect *c, struct fd_view *view, struct snap_file *file,
+		       struct ferry_error *err);
+	/* Every descriptor was collected: what is done for all of them together. */
+	int (*collect_end)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
 	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 	int (*settle)(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);
 
 	/* tasks and threads; t->threads.v[0] is the leader */
-	int (*check_task)(pid_t pid, int proc_dir, const struct proc_status *status, const struct kind_options *options,
-			  struct ferry_error *err);
+	int (*check_task)(pid_t pid, int proc_dir, const struct proc_status *status,
+			  const struct kind_options *options, struct ferry_error *err);
 	void (*ask_task)(const struct snap_task *t, int proc_dir, struct script *s);
 	void (*ask_thread)(const struct snap_task *t, const struct snap_thread *th, struct script *s);
 	int (*collect_task)(struct collect *c, struct snap_task *t, int proc_dir, const struct answers *a,

@@ -20,8 +20,7 @@ void plan_release(struct plan *p)
 	for (size_t i = 0; i < p->n_files; i++)
 		if (p->files[i].fd >= 0)
 			close(p->files[i].fd);
-	vec_foreach(shmem, &p->shmems)
-	{
+	vec_foreach(shmem, &p->shmems) {
 		if (shmem->fd >= 0)
 			close(shmem->fd);
 	}
@@ -84,8 +83,7 @@ static int plan_temp_add(struct plan_task *t, struct plan_temp wanted)
 
 int plan_temp_file(struct plan_task *t, struct plan_file *file, int flags)
 {
-	vec_foreach(temp, &t->temps)
-	{
+	vec_foreach(temp, &t->temps) {
 		if (temp->file == file && temp->flags == flags)
 			return temp->number;
 	}
@@ -94,8 +92,7 @@ int plan_temp_file(struct plan_task *t, struct plan_file *file, int flags)
 
 int plan_temp_source(struct plan_task *t, int source)
 {
-	vec_foreach(temp, &t->temps)
-	{
+	vec_foreach(temp, &t->temps) {
 		if (!temp->file && temp->source == source)
 			return temp->number;
 	}

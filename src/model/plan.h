@@ -26,11 +26,12 @@ struct plan_task;
 struct plan_file {
 	FileEntry *entry;
 	const struct kind_ops *kind;
-	void *data;                     /* the kind's own, in the arena */
-	int fd;                         /* in the process that opened it; -1 = not opened yet */
-	bool settled;                   /* in a task: what is set once for the description is set */
-	bool opening;                   /* guards against records that refer to each other in a circle */
-	const struct plan_task *owner;  /* first task that holds it; whose credentials it is opened with. NULL = none */
+	void *data;   /* the kind's own, in the arena */
+	int fd;       /* in the process that opened it; -1 = not opened yet */
+	bool settled; /* in a task: what is set once for the description is set */
+	bool opening; /* guards against records that refer to each other in a circle */
+	const struct plan_task
+		*owner; /* first task that holds it; whose credentials it is opened with. NULL = none */
 };
 
 struct plan_fd {
@@ -44,7 +45,7 @@ struct plan_temp {
 	int number;             /* in the task */
 	struct plan_file *file; /* either a file of the image ... */
 	int source;             /* ... or a descriptor of the coordinator, which keeps owning it; -1 */
-	int flags;              /* for a file: open flags that the use needs (O_RDONLY, O_RDWR, O_PATH), -1 = the record's own */
+	int flags; /* for a file: open flags that the use needs (O_RDONLY, O_RDWR, O_PATH), -1 = the record's own */
 };
 
 struct plan_thread {
@@ -52,31 +53,31 @@ struct plan_thread {
 	CoreEntry *core;
 	FerryTaskEntry *extra; /* NULL when the image has none */
 	struct script script;
-	uint8_t *xstate;      /* XSAVE area in this machine's layout */
+	uint8_t *xstate; /* XSAVE area in this machine's layout */
 	uint32_t xstate_bytes;
 	uint64_t xstate_mask; /* features that XRSTOR loads from it */
 };
 
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;
-	struct plan_task *parent;      /* NULL for the root */
+	struct plan_task *parent; /* NULL for the root */
 	VEC(struct plan_task *) children;
-	bool born_before_setsid;       /* forked before its parent becomes a session leader */
+	bool born_before_setsid;         /* forked before its parent becomes a session leader */
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
 	FsEntry *fs;
-	VEC(struct plan_fd) fds;       /* ascending */
+	VEC(struct plan_fd) fds; /* ascending */
 	VEC(struct plan_temp) temps;
-	int first_temp;                /* temps are numbered from here on; number first_temp itself is the channel */
-	struct script memory;          /* run once by the leader, before threads exist */
-	uint64_t hole;                 /* where the blob's region goes: free now and in the restored task */
+	int first_temp;       /* temps are numbered from here on; number first_temp itself is the channel */
+	struct script memory; /* run once by the leader, before threads exist */
+	uint64_t hole;        /* where the blob's region goes: free now and in the restored task */
 	uint64_t hole_bytes;
-	uint64_t region_offset;        /* of the task's slice in the job's shared region */
-	uint64_t region_bytes;         /* of the slice; the region's head lies before it in the hole */
-	uint64_t vdso_parked;          /* where the kernel's vdso block waits while memory is rebuilt */
-	uint64_t vdso_final;           /* where it ends up */
-	uint64_t gadget;               /* address of the exit gadget in the end */
+	uint64_t region_offset; /* of the task's slice in the job's shared region */
+	uint64_t region_bytes;  /* of the slice; the region's head lies before it in the hole */
+	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */
+	uint64_t vdso_final;    /* where it ends up */
+	uint64_t gadget;        /* address of the exit gadget in the end */
 	size_t index;
 };
 

@@ -6,8 +6,7 @@
 
 void snapshot_release(struct snapshot *s)
 {
-	vec_foreach(task, &s->tasks)
-	{
+	vec_foreach(task, &s->tasks) {
 		vec_foreach(thread, &task->threads)
 			script_release(&thread->script);
 		script_release(&task->script);
@@ -15,8 +14,7 @@ void snapshot_release(struct snapshot *s)
 		vec_release(&task->fds);
 		vec_release(&task->vmas);
 	}
-	vec_foreach(file, &s->files)
-	{
+	vec_foreach(file, &s->files) {
 		if (file->copy >= 0)
 			close(file->copy);
 	}
@@ -29,8 +27,7 @@ void snapshot_release(struct snapshot *s)
 
 struct snap_task *snapshot_task(struct snapshot *s, pid_t pid)
 {
-	vec_foreach(task, &s->tasks)
-	{
+	vec_foreach(task, &s->tasks) {
 		if (task->pid == pid)
 			return task;
 	}

@@ -24,13 +24,13 @@ struct kind_ops;
 
 /* A file description (what descriptors refer to). */
 struct snap_file {
-	FileEntry *entry;            /* .id is the id that everything else uses */
+	FileEntry *entry; /* .id is the id that everything else uses */
 	const struct kind_ops *kind;
-	void *data;                  /* the kind's own, in the arena; NULL */
-	int copy;                    /* our own descriptor for it while the tree is frozen, -1 = none taken */
-	pid_t pid;                   /* a task and a number in it where the description can be found */
-	int fd;                      /* -1: not in a descriptor table (mapped file, executable, directory) */
-	uint64_t ino, dev;           /* as stat(2) tells them, of what is in a table */
+	void *data;        /* the kind's own, in the arena; NULL */
+	int copy;          /* our own descriptor for it while the tree is frozen, -1 = none taken */
+	pid_t pid;         /* a task and a number in it where the description can be found */
+	int fd;            /* -1: not in a descriptor table (mapped file, executable, directory) */
+	uint64_t ino, dev; /* as stat(2) tells them, of what is in a table */
 	uint32_t mode;
 };
 
@@ -60,8 +60,8 @@ struct snap_thread {
 	pid_t tid;
 	CoreEntry *core;
 	FerryTaskEntry *extra;
-	struct script script;  /* calls to run inside the thread */
-	struct snap_ask *asks; /* by kind index */
+	struct script script;         /* calls to run inside the thread */
+	struct snap_ask *asks;        /* by kind index */
 	struct ferry_thread *control; /* while the tree is frozen; not for dump */
 };
 
@@ -87,8 +87,8 @@ struct snap_task {
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct script script;            /* calls to run once in the task, by its leader */
 	struct snap_ask *asks;
-	uint64_t asked_after_ns;         /* how long after the snapshot's clocks were read the script ran */
-	const struct snap_task *parent;  /* NULL for the root */
+	uint64_t asked_after_ns;        /* how long after the snapshot's clocks were read the script ran */
+	const struct snap_task *parent; /* NULL for the root */
 };
 
 struct snapshot {
@@ -99,7 +99,7 @@ struct snapshot {
 	VEC(FerryFileGuardEntry *) guards;
 	uint64_t monotonic_ns, boottime_ns, realtime_ns; /* as the tree sees them */
 	uint64_t uptime_us;
-	uint64_t clocks_read_ns;         /* our CLOCK_MONOTONIC when the tree's clocks were read */
+	uint64_t clocks_read_ns; /* our CLOCK_MONOTONIC when the tree's clocks were read */
 	uint32_t next_file_id;
 	uint32_t next_object_id; /* pipes, sockets, shared memory: one sequence */
 };

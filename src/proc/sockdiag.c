@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns reading sock_diag(7) answers: struct inet_diag_msg and unix_diag_msg with their attributes. The bytes may be
- * anything: lengths are checked before use, attributes of unknown type are passed over.
+ * Owns reading sock_diag(7) answers: struct inet_diag_msg and unix_diag_msg with their attributes. The bytes
+ * may be anything: lengths are checked before use, attributes of unknown type are passed over.
  */
 /* A field of theirs is named as one of our macros. */
 #include <linux/inet_diag.h>
@@ -17,8 +17,6 @@
 
 #include <linux/netlink.h>
 #include <linux/unix_diag.h>
-
-#include "base/cleanup.h"
 
 /* One attribute; value points into the payload and may be unaligned. */
 struct attribute {
@@ -194,6 +192,18 @@ static int unix_attribute(const struct attribute *a, struct unix_sock *s)
 	}
 }
 
+static int unix_attributes(const uint8_t *at, const uint8_t *end, struct unix_sock *s)
+{
+	struct attribute a = {0};
+	int r;
+	while ((r = next_attribute(&at, end, &a)) > 0) {
+		r = unix_attribute(&a, s);
+		if (r)
+			return r;
+	}
+	return r;
+}
+
 int unix_sock_parse(const void *payload, size_t n, struct unix_sock *ret)
 {
 	struct unix_diag_msg m;
@@ -202,26 +212,18 @@ int unix_sock_parse(const void *payload, size_t n, struct unix_sock *ret)
 	memcpy(&m, payload, sizeof(m));
 	if (m.udiag_family != AF_UNIX)
 		return -EBADMSG;
-	_cleanup_(unix_sock_release) struct unix_sock s = {
+	struct unix_sock s = {
 		.type = m.udiag_type,
 		.state = m.udiag_state,
 		.inode = m.udiag_ino,
 		.cookie = cookie_of(m.udiag_cookie),
 	};
-	const uint8_t *at = (const uint8_t *)payload + sizeof(m);
-	const uint8_t *end = (const uint8_t *)payload + n;
-	struct attribute a = {0};
-	int r;
-	while ((r = next_attribute(&at, end, &a)) > 0) {
-		r = unix_attribute(&a, &s);
-		if (r)
-			return r;
-	}
+	int r = unix_attributes((const uint8_t *)payload + sizeof(m), (const uint8_t *)payload + n, &s);
 	if (r)
-		return r;
-	*ret = s;
-	s.pending = NULL;
-	return 0;
+		unix_sock_release(&s);
+	else
+		*ret = s;
+	return r;
 }
 
 void unix_sock_release(struct unix_sock *sock)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sock_diag answers as plain data: bytes of one netlink message's payload -> struct. Pure: no socket is touched.
- * The payload begins behind struct nlmsghdr. Malformed input is -EBADMSG and leaves *ret untouched.
+ * sock_diag answers as plain data: bytes of one netlink message's payload -> struct. Pure: no socket is
+ * touched. The payload begins behind struct nlmsghdr. Malformed input is -EBADMSG and leaves *ret untouched.
  */
 #pragma once
 

@@ -22,11 +22,11 @@ enum { CHECK_LIST_MAX = 8, CHECK_SPARE_VMAS = 64 };
 static int check_pids(const struct plan *p, const struct kern_caps *caps, struct ferry_error *err)
 {
 	for (size_t i = 0; i < p->n_tasks; i++) {
-		vec_foreach(th, &p->tasks[i].threads)
-		{
+		vec_foreach(th, &p->tasks[i].threads) {
 			char path[32];
 			if ((uint32_t)th->tid >= caps->limits.pid_max) {
-				error_set(err, FERRY_ERROR_LIMIT, ERANGE, "pid %d is above kernel.pid_max, which is %u", th->tid,
+				error_set(err, FERRY_ERROR_LIMIT, ERANGE,
+					  "pid %d is above kernel.pid_max, which is %u", th->tid,
 					  caps->limits.pid_max);
 				error_hint(err, "raise it: sysctl kernel.pid_max=%d", th->tid + 1);
 				return -ERANGE;
@@ -35,8 +35,11 @@ static int check_pids(const struct plan *p, const struct kern_caps *caps, struct
 			snprintf(path, sizeof(path), "/proc/%d", th->tid);
 			if (access(path, F_OK) < 0)
 				continue;
-			error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d, which the image needs, is in use", th->tid);
-			error_hint(err, "if it is the original, it must end first; else restore in a new PID namespace (unshare -pf)");
+			error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST,
+				  "pid %d, which the image needs, is in use", th->tid);
+			error_hint(
+				err,
+				"if it is the original, it must end first; else restore in a new PID namespace (unshare -pf)");
 			return -EEXIST;
 		}
 	}
@@ -50,8 +53,8 @@ static int check_groups(const struct plan *p, struct ferry_error *err)
 		pid_t pid = p->tasks[i].pid;
 		if (kill(-pid, 0) < 0 && errno == ESRCH)
 			continue;
-		return error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "process group %d, whose number the image needs, still has members",
-				 pid);
+		return error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST,
+				 "process group %d, whose number the image needs, still has members", pid);
 	}
 	return 0;
 }
@@ -65,8 +68,8 @@ static bool check_guard(const FerryFileGuardEntry *guard, struct strbuf *list)
 	}
 	int64_t mtime = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
 	if ((uint64_t)st.st_size != guard->size)
-		strbuf_addf(list, "%s'%s' had %llu bytes, has %llu", list->n ? ", " : "", guard->path, (unsigned long long)guard->size,
-			    (unsigned long long)st.st_size);
+		strbuf_addf(list, "%s'%s' had %llu bytes, has %llu", list->n ? ", " : "", guard->path,
+			    (unsigned long long)guard->size, (unsigned long long)st.st_size);
 	else if (mtime != guard->mtime_ns)
 		strbuf_addf(list, "%s'%s' was written to", list->n ? ", " : "", guard->path);
 	else
@@ -79,8 +82,7 @@ static int check_guards(const struct plan *p, struct ferry_error *err)
 {
 	_cleanup_strbuf_ struct strbuf list = {0};
 	size_t changed = 0;
-	vec_foreach(guard, &p->guards)
-	{
+	vec_foreach(guard, &p->guards) {
 		if (changed < CHECK_LIST_MAX)
 			changed += !check_guard(*guard, &list);
 		else
@@ -88,7 +90,8 @@ static int check_guards(const struct plan *p, struct ferry_error *err)
 	}
 	if (!changed)
 		return 0;
-	error_set(err, FERRY_ERROR_FILES_CHANGED, ESTALE, "files changed after the dump: %s", strbuf_str(&list));
+	error_set(err, FERRY_ERROR_FILES_CHANGED, ESTALE, "files changed after the dump: %s",
+		  strbuf_str(&list));
 	error_hint(err, "put them back as they were, or accept them with --files=as-found");
 	return -ESTALE;
 }
@@ -117,14 +120,17 @@ static int check_limits(const struct plan *p, const struct kern_caps *caps, stru
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		const struct plan_task *t = &p->tasks[i];
 		if (t->mm->n_vmas + CHECK_SPARE_VMAS > caps->limits.max_map_count) {
-			error_set(err, FERRY_ERROR_LIMIT, ENOMEM, "pid %d has %zu mappings, vm.max_map_count is %u", t->pid, t->mm->n_vmas,
+			error_set(err, FERRY_ERROR_LIMIT, ENOMEM,
+				  "pid %d has %zu mappings, vm.max_map_count is %u", t->pid, t->mm->n_vmas,
 				  caps->limits.max_map_count);
 			error_hint(err, "raise it: sysctl vm.max_map_count=%zu", t->mm->n_vmas + 1024);
 			return -ENOMEM;
 		}
 		int highest = t->fds.n ? t->fds.v[t->fds.n - 1].fd : 0;
-		if ((rlim_t)highest + 1 + t->mm->n_vmas > nofile.rlim_cur && (rlim_t)highest + 64 > nofile.rlim_cur) {
-			error_set(err, FERRY_ERROR_LIMIT, EMFILE, "pid %d has descriptor %d, RLIMIT_NOFILE is %llu", t->pid, highest,
+		if ((rlim_t)highest + 1 + t->mm->n_vmas > nofile.rlim_cur &&
+		    (rlim_t)highest + 64 > nofile.rlim_cur) {
+			error_set(err, FERRY_ERROR_LIMIT, EMFILE,
+				  "pid %d has descriptor %d, RLIMIT_NOFILE is %llu", t->pid, highest,
 				  (unsigned long long)nofile.rlim_cur);
 			error_hint(err, "raise it: ulimit -n %d", highest + 1024);
 			return -EMFILE;

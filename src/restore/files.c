@@ -22,10 +22,11 @@ static int files_open_one(struct restore *r, struct plan_file *file, struct ferr
 		return 0;
 	if (!file->kind || !file->kind->restore)
 		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				 "file id %u is of type %d, which this ferry does not restore", file->entry->id,
-				 file->entry->type);
+				 "file id %u is of type %d, which this ferry does not restore",
+				 file->entry->id, file->entry->type);
 	if (fault_hit(r->fault, FAULT_OPEN_FILE))
-		return error_set(err, FERRY_ERROR_FAULT, EIO, "opening file id %u: fault injected", file->entry->id);
+		return error_set(err, FERRY_ERROR_FAULT, EIO, "opening file id %u: fault injected",
+				 file->entry->id);
 	int fd = -1, ret = file->kind->restore(r->opener, file, &fd, err);
 	if (ret < 0) {
 		error_context(err, "restore", file->kind->name, 0);
@@ -62,25 +63,28 @@ static int files_temp(struct restore *r, const struct plan_temp *temp, struct fe
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", temp->file->fd);
 	int fd = plan_keep_source(r->plan, fd_open(AT_FDCWD, path, temp->flags, 0));
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "reopening file id %u for mapping", temp->file->entry->id);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "reopening file id %u for mapping",
+				   temp->file->entry->id);
 	return fd;
 }
 
-static int files_flush(struct restore *r, const struct plan_task *t, struct files_message *m, int *fds, bool last,
-		       struct ferry_error *err)
+static int files_flush(struct restore *r, const struct plan_task *t, struct files_message *m, int *fds,
+		       bool last, struct ferry_error *err)
 {
 	m->last = last;
 	if (fault_hit(r->fault, FAULT_SEND_FD))
-		return error_set(err, FERRY_ERROR_FAULT, EIO, "sending descriptors to pid %d: fault injected", t->pid);
+		return error_set(err, FERRY_ERROR_FAULT, EIO, "sending descriptors to pid %d: fault injected",
+				 t->pid);
 	int ret = fd_send(r->channels[t->index][0], m, sizeof(*m), fds, m->n);
 	if (ret < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "sending descriptors to pid %d", t->pid);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "sending descriptors to pid %d",
+				   t->pid);
 	m->n = 0;
 	return 0;
 }
 
-static int files_add(struct restore *r, const struct plan_task *t, struct files_message *m, int *fds, int fd, int number,
-		     bool cloexec, struct ferry_error *err)
+static int files_add(struct restore *r, const struct plan_task *t, struct files_message *m, int *fds, int fd,
+		     int number, bool cloexec, struct ferry_error *err)
 {
 	if (m->n == FILES_BATCH) {
 		int ret = files_flush(r, t, m, fds, false, err);
@@ -98,14 +102,12 @@ static int files_send_task(struct restore *r, const struct plan_task *t, struct 
 {
 	struct files_message m = {.type = FILES_DESCRIPTORS};
 	int fds[FILES_BATCH], ret = 0;
-	vec_foreach(fd, &t->fds)
-	{
+	vec_foreach(fd, &t->fds) {
 		ret = files_add(r, t, &m, fds, fd->file->fd, fd->fd, fd->cloexec, err);
 		if (ret < 0)
 			return ret;
 	}
-	vec_foreach(temp, &t->temps)
-	{
+	vec_foreach(temp, &t->temps) {
 		int fd = files_temp(r, temp, err);
 		ret = fd < 0 ? fd : files_add(r, t, &m, fds, fd, temp->number, true, err);
 		if (ret < 0)
@@ -154,9 +156,12 @@ int files_call(struct opener *o, const struct plan_task *t, struct opener_call *
 	int channel = r->channels[t->index][0];
 	memcpy(m.arguments, call->arguments, call->bytes);
 	int ret = fd_send(channel, &m, sizeof(m), call->fds, call->n_fds);
-	ssize_t got = ret < 0 ? ret : fd_recv(channel, &m, sizeof(m), call->fds, ARRAY_SIZE(call->fds), &call->n_fds);
+	ssize_t got =
+		ret < 0 ? ret
+			: fd_recv(channel, &m, sizeof(m), call->fds, ARRAY_SIZE(call->fds), &call->n_fds);
 	if (got != (ssize_t)sizeof(m))
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : ECHILD, "asking pid %d to make a socket", t->pid);
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : ECHILD,
+				   "asking pid %d to make a socket", t->pid);
 	memcpy(call->arguments, m.arguments, call->bytes);
 	return m.result;
 }
@@ -184,15 +189,18 @@ int files_receive(struct plan_task *t, int channel, struct ferry_error *err)
 		if (got == (ssize_t)sizeof(any.call) && any.type == FILES_CALL) {
 			ret = files_serve(channel, &any.call, fds, n);
 			if (ret < 0)
-				return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "answering from pid %d", t->pid);
+				return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret,
+						   "answering from pid %d", t->pid);
 			continue;
 		}
-		if (got != (ssize_t)sizeof(any.message) || any.type != FILES_DESCRIPTORS || n != any.message.n)
+		if (got != (ssize_t)sizeof(any.message) || any.type != FILES_DESCRIPTORS ||
+		    n != any.message.n)
 			return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : EPROTO,
 					   "receiving the descriptors of pid %d", t->pid);
 		ret = files_place(&any.message, fds);
 		if (ret < 0)
-			return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "placing the descriptors of pid %d", t->pid);
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret,
+					   "placing the descriptors of pid %d", t->pid);
 		if (any.message.last)
 			return 0;
 	}

@@ -22,8 +22,8 @@
 enum {
 	LAYOUT_MAPS_MAX = 64 << 20,
 };
-#define LAYOUT_HOLE_BYTES (4ull << 30)   /* far more than any script needs */
-#define LAYOUT_HOLE_FROM (1ull << 40)    /* programs rarely map near 1 TiB */
+#define LAYOUT_HOLE_BYTES (4ull << 30) /* far more than any script needs */
+#define LAYOUT_HOLE_FROM (1ull << 40)  /* programs rarely map near 1 TiB */
 #define LAYOUT_HOLE_TO (0x7ff000000000ull)
 
 struct layout_range {
@@ -70,8 +70,7 @@ static uint64_t layout_find_hole(layout_ranges *ranges)
 {
 	qsort(ranges->v, ranges->n, sizeof(*ranges->v), layout_compare);
 	uint64_t at = LAYOUT_HOLE_FROM;
-	vec_foreach(range, ranges)
-	{
+	vec_foreach(range, ranges) {
 		if (range->end <= at)
 			continue;
 		if (range->start >= at + LAYOUT_HOLE_BYTES)
@@ -81,7 +80,8 @@ static uint64_t layout_find_hole(layout_ranges *ranges)
 	return at + LAYOUT_HOLE_BYTES <= LAYOUT_HOLE_TO ? at : 0;
 }
 
-static int layout_task(struct restore *r, struct plan_task *t, const layout_ranges *own, struct ferry_error *err)
+static int layout_task(struct restore *r, struct plan_task *t, const layout_ranges *own,
+		       struct ferry_error *err)
 {
 	layout_ranges ranges = {0};
 	int ret = 0;
@@ -99,14 +99,16 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 		return error_memory(err);
 	if (!t->hole)
 		return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
-				 "pid %d leaves no hole of %llu bytes in its address space", t->pid, LAYOUT_HOLE_BYTES);
+				 "pid %d leaves no hole of %llu bytes in its address space", t->pid,
+				 LAYOUT_HOLE_BYTES);
 	int highest = t->fds.n ? t->fds.v[t->fds.n - 1].fd : 2;
 	t->first_temp = highest + 1;
 	return 0;
 }
 
 /* Where the task had its vdso block: vvar, then code. */
-static bool layout_find_vdso(const struct plan_task *t, struct vdso_part *ret_vvar, struct vdso_part *ret_code)
+static bool layout_find_vdso(const struct plan_task *t, struct vdso_part *ret_vvar,
+			     struct vdso_part *ret_code)
 {
 	*ret_vvar = *ret_code = (struct vdso_part){0};
 	for (size_t i = 0; i < t->mm->n_vmas; i++) {
@@ -120,7 +122,8 @@ static bool layout_find_vdso(const struct plan_task *t, struct vdso_part *ret_vv
 }
 
 /* The task's code holds addresses inside its vdso, so only the same vdso can take that place. */
-static int layout_same_vdso(struct restore *r, const struct plan_task *t, const struct vdso_part *code, struct ferry_error *err)
+static int layout_same_vdso(struct restore *r, const struct plan_task *t, const struct vdso_part *code,
+			    struct ferry_error *err)
 {
 	_cleanup_pages_reader_ struct image_pages_reader *pages = NULL;
 	struct image_run run;
@@ -149,13 +152,15 @@ static int layout_vdso(struct restore *r, struct plan_task *t, struct ferry_erro
 	uint64_t offset = r->vdso.code - r->vdso.start;
 	t->vdso_final = t->vdso_parked;
 	if (layout_find_vdso(t, &vvar, &code)) {
-		int same = code.bytes == r->vdso.code_bytes && vvar.bytes == offset && vvar.start + vvar.bytes == code.start;
+		int same = code.bytes == r->vdso.code_bytes && vvar.bytes == offset &&
+			   vvar.start + vvar.bytes == code.start;
 		if (same)
 			same = layout_same_vdso(r, t, &code, err);
 		if (same < 0)
 			return same;
 		if (!same) {
-			error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "pid %d was dumped under a kernel with another vdso", t->pid);
+			error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				  "pid %d was dumped under a kernel with another vdso", t->pid);
 			error_hint(err, "restore on a machine that runs the same kernel");
 			return -ENOTSUP;
 		}

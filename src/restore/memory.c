@@ -62,8 +62,8 @@ static void memory_place_vdso(struct restore *r, struct plan_task *t, struct scr
 	for (size_t i = 0; i < r->vdso.n_parts; i++) {
 		const struct vdso_part *part = &r->vdso.parts[i];
 		uint64_t offset = part->start - r->vdso.start;
-		script_call(s, "placing the vdso", SYS_mremap, t->vdso_parked + offset, part->bytes, part->bytes,
-			    MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_final + offset);
+		script_call(s, "placing the vdso", SYS_mremap, t->vdso_parked + offset, part->bytes,
+			    part->bytes, MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_final + offset);
 	}
 }
 
@@ -105,17 +105,19 @@ static int memory_vma_fd(struct restore *r, struct plan_task *t, const VmaEntry 
 static bool memory_fill(struct memory_runs *runs, struct script *s, uint64_t start, uint64_t end)
 {
 	bool any = false;
-	while (runs->at < runs->n && runs->runs[runs->at].vaddr + runs->runs[runs->at].nr_pages * IMAGE_PAGE_BYTES <= start)
+	while (runs->at < runs->n &&
+	       runs->runs[runs->at].vaddr + runs->runs[runs->at].nr_pages * IMAGE_PAGE_BYTES <= start)
 		runs->at++;
 	for (size_t i = runs->at; i < runs->n && runs->runs[i].vaddr < end; i++) {
 		const struct image_run *run = &runs->runs[i];
 		uint64_t from = MAX(run->vaddr, start);
 		uint64_t to = MIN(run->vaddr + run->nr_pages * IMAGE_PAGE_BYTES, end);
 		if (to - from >= MEMORY_POPULATE_PAGES * IMAGE_PAGE_BYTES)
-			script_call(s, "populating memory", SYS_madvise, from, to - from, MADV_POPULATE_WRITE)->check =
-				BLOB_CHECK_NONE;
-		struct blob_call *call = script_call(s, "filling memory", SYS_pread64, (uint64_t)runs->pages_number, from,
-						     to - from, run->offset + (from - run->vaddr));
+			script_call(s, "populating memory", SYS_madvise, from, to - from, MADV_POPULATE_WRITE)
+				->check = BLOB_CHECK_NONE;
+		struct blob_call *call =
+			script_call(s, "filling memory", SYS_pread64, (uint64_t)runs->pages_number, from,
+				    to - from, run->offset + (from - run->vaddr));
 		call->check = BLOB_CHECK_FULL;
 		script_detail(s, from);
 		any = true;
@@ -136,13 +138,14 @@ static void memory_advise(struct script *s, const VmaEntry *vma)
 	for (int advice = 0; advice < 64; advice++) {
 		if (!(vma->madv >> advice & 1))
 			continue;
-		script_call(s, "advising on a mapping", SYS_madvise, vma->start, vma->end - vma->start, (uint64_t)advice);
+		script_call(s, "advising on a mapping", SYS_madvise, vma->start, vma->end - vma->start,
+			    (uint64_t)advice);
 		script_detail(s, vma->start);
 	}
 }
 
-static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma, struct memory_runs *runs,
-			  struct ferry_error *err)
+static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma,
+			  struct memory_runs *runs, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
 	int fd, ret = memory_vma_fd(r, t, vma, &fd, err);
@@ -155,8 +158,9 @@ static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry
 		flags &= ~(uint64_t)MAP_ANONYMOUS;
 	else
 		flags |= MAP_ANONYMOUS;
-	struct blob_call *call = script_call(s, "making a mapping", SYS_mmap, vma->start, vma->end - vma->start, prot, flags,
-					     (uint64_t)(int64_t)fd, vma->pgoff);
+	struct blob_call *call =
+		script_call(s, "making a mapping", SYS_mmap, vma->start, vma->end - vma->start, prot, flags,
+			    (uint64_t)(int64_t)fd, vma->pgoff);
 	call->check = BLOB_CHECK_EQUAL;
 	call->expect = (int64_t)vma->start;
 	script_detail(s, vma->start);
@@ -165,7 +169,8 @@ static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry
 	if (filled)
 		memory_fill(runs, s, vma->start, vma->end);
 	if (prot != vma->prot) {
-		script_call(s, "protecting a mapping", SYS_mprotect, vma->start, vma->end - vma->start, vma->prot);
+		script_call(s, "protecting a mapping", SYS_mprotect, vma->start, vma->end - vma->start,
+			    vma->prot);
 		script_detail(s, vma->start);
 	}
 	if (vma->flags & MAP_LOCKED) {
@@ -182,8 +187,9 @@ static int memory_set_mm(struct restore *r, struct plan_task *t, struct ferry_er
 	const MmEntry *mm = t->mm;
 	struct plan_file *exe = plan_file(r->plan, mm->exe_file_id);
 	if (!exe)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the executable of pid %d, file id %u, is not in files.img",
-				 t->pid, mm->exe_file_id);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "the executable of pid %d, file id %u, is not in files.img", t->pid,
+				 mm->exe_file_id);
 	int exe_fd = plan_temp_file(t, exe, O_RDONLY);
 	if (exe_fd < 0)
 		return error_memory(err);
@@ -207,8 +213,8 @@ static int memory_set_mm(struct restore *r, struct plan_task *t, struct ferry_er
 	struct blob_call *copy = script_call(s, "placing the auxiliary vector", BLOB_OP_STORE,
 					     at + offsetof(struct prctl_mm_map, auxv), auxv);
 	copy->data_mask = 1 << 0 | 1 << 1;
-	struct blob_call *call = script_call(s, "setting brk, arguments and executable", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
-					     at, sizeof(map), 0);
+	struct blob_call *call = script_call(s, "setting brk, arguments and executable", SYS_prctl, PR_SET_MM,
+					     PR_SET_MM_MAP, at, sizeof(map), 0);
 	call->data_mask = 1 << 2;
 	return 0;
 }
@@ -222,8 +228,10 @@ static int memory_read_runs(struct restore *r, struct plan_task *t, struct memor
 	ret = image_pages_read_all(*ret_reader, &runs->runs, &runs->n, err);
 	for (size_t i = 0; i < runs->n && ret >= 0; i++)
 		if (!(runs->runs[i].flags & IMAGE_PE_PRESENT))
-			ret = error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-					"pagemap of pid %d refers to pages of a parent image or a page server", t->pid);
+			ret = error_set(
+				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				"pagemap of pid %d refers to pages of a parent image or a page server",
+				t->pid);
 	return ret;
 }
 

@@ -29,19 +29,22 @@ static int read_keep(struct plan *p, void *message, struct ferry_error *err)
 	return 0;
 }
 
-static int read_one(struct reader *r, enum image_kind kind, uint64_t id, void *ret_message, struct ferry_error *err)
+static int read_one(struct reader *r, enum image_kind kind, uint64_t id, void *ret_message,
+		    struct ferry_error *err)
 {
 	int ret = image_get_one(r->dir, kind, id, ret_message, err);
 	return ret < 0 ? ret : read_keep(r->plan, *(void **)ret_message, err);
 }
 
 /* All messages of one type of a file. */
-static int read_many(struct reader *r, enum image_kind kind, uint64_t id, const ProtobufCMessageDescriptor *type, bool optional,
-		     int (*take)(struct reader *r, void *message, void *context, struct ferry_error *err), void *context,
-		     struct ferry_error *err)
+static int read_many(struct reader *r, enum image_kind kind, uint64_t id,
+		     const ProtobufCMessageDescriptor *type, bool optional,
+		     int (*take)(struct reader *r, void *message, void *context, struct ferry_error *err),
+		     void *context, struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = optional ? image_open_optional(r->dir, kind, id, &in, err) : image_open(r->dir, kind, id, &in, err);
+	int ret = optional ? image_open_optional(r->dir, kind, id, &in, err)
+			   : image_open(r->dir, kind, id, &in, err);
 	if (ret < 0 || !in)
 		return ret;
 	void *message;
@@ -79,9 +82,11 @@ static int read_thread(struct reader *r, struct plan_task *t, pid_t tid, struct 
 	if (ret < 0)
 		return ret;
 	if (th->core->mtype != CORE_ENTRY__MARCH__X86_64)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "core-%d.img is of another processor architecture", tid);
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				 "core-%d.img is of another processor architecture", tid);
 	if (!th->core->thread_info || !th->core->thread_core || (tid == t->pid && !th->core->tc))
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "core-%d.img lacks the state of its thread", tid);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "core-%d.img lacks the state of its thread", tid);
 	return 0;
 }
 
@@ -89,15 +94,14 @@ static int read_take_extra(struct reader *r unused, void *message, void *context
 {
 	struct plan_task *t = context;
 	FerryTaskEntry *extra = message;
-	vec_foreach(th, &t->threads)
-	{
+	vec_foreach(th, &t->threads) {
 		if (th->tid != (pid_t)extra->tid)
 			continue;
 		th->extra = extra;
 		return 0;
 	}
-	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "ferry-task-%d.img names thread %u, which the task lacks", t->pid,
-			 extra->tid);
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+			 "ferry-task-%d.img names thread %u, which the task lacks", t->pid, extra->tid);
 }
 
 static int read_take_fd(struct reader *r, void *message, void *context, struct ferry_error *err)
@@ -106,10 +110,12 @@ static int read_take_fd(struct reader *r, void *message, void *context, struct f
 	const FdinfoEntry *entry = message;
 	struct plan_file *file = plan_file(r->plan, entry->id);
 	if (!file || file->entry->type != entry->type)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "fd %u of pid %d refers to file id %u, which files.img %s", entry->fd,
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "fd %u of pid %d refers to file id %u, which files.img %s", entry->fd,
 				 t->pid, entry->id, file ? "has with another type" : "lacks");
 	if (entry->fd >= READ_FD_MAX)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pid %d has a descriptor number %u", t->pid, entry->fd);
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pid %d has a descriptor number %u",
+				 t->pid, entry->fd);
 	struct plan_fd *fd = vec_push(&t->fds);
 	if (!fd)
 		return error_memory(err);
@@ -127,15 +133,16 @@ static int read_compare_fds(const void *a, const void *b)
 
 static int read_fds(struct reader *r, struct plan_task *t, struct ferry_error *err)
 {
-	int ret = read_many(r, IMAGE_FDINFO, t->ids->files_id, &fdinfo_entry__descriptor, false, read_take_fd, t, err);
+	int ret = read_many(r, IMAGE_FDINFO, t->ids->files_id, &fdinfo_entry__descriptor, false, read_take_fd,
+			    t, err);
 	if (ret < 0)
 		return ret;
 	if (t->fds.n)
 		qsort(t->fds.v, t->fds.n, sizeof(*t->fds.v), read_compare_fds);
 	for (size_t i = 1; i < t->fds.n; i++)
 		if (t->fds.v[i].fd == t->fds.v[i - 1].fd)
-			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "fd %d of pid %d is in the image twice", t->fds.v[i].fd,
-					 t->pid);
+			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					 "fd %d of pid %d is in the image twice", t->fds.v[i].fd, t->pid);
 	return 0;
 }
 
@@ -146,16 +153,19 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 	t->pgid = (pid_t)entry->pgid;
 	t->sid = (pid_t)entry->sid;
 	if (t->pid <= 0 || !entry->n_threads || entry->threads[0] != entry->pid)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pstree.img has a task without a leading thread");
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "pstree.img has a task without a leading thread");
 	for (size_t i = 0; i < entry->n_threads; i++) {
 		int ret = read_thread(r, t, (pid_t)entry->threads[i], err);
 		if (ret < 0)
 			return ret;
 	}
 	if (t->threads.v[0].core->tc->task_state != READ_STATE_ALIVE)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "pid %d was not running when it was dumped (state %u)", t->pid,
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				 "pid %d was not running when it was dumped (state %u)", t->pid,
 				 t->threads.v[0].core->tc->task_state);
-	int ret = read_many(r, IMAGE_FERRY_TASK, entry->pid, &ferry_task_entry__descriptor, true, read_take_extra, t, err);
+	int ret = read_many(r, IMAGE_FERRY_TASK, entry->pid, &ferry_task_entry__descriptor, true,
+			    read_take_extra, t, err);
 	if (ret >= 0)
 		ret = read_one(r, IMAGE_IDS, entry->pid, &t->ids, err);
 	if (ret >= 0)
@@ -172,13 +182,15 @@ static int read_link(struct plan *p, struct plan_task *t, struct ferry_error *er
 		return 0;
 	t->parent = plan_task(p, t->ppid);
 	if (!t->parent || t->parent >= t)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pstree.img: the parent %d of pid %d does not come before it", t->ppid,
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "pstree.img: the parent %d of pid %d does not come before it", t->ppid,
 				 t->pid);
 	struct plan_task **slot = vec_push(&t->parent->children);
 	if (!slot)
 		return error_memory(err);
 	*slot = t;
-	t->born_before_setsid = t->sid != t->pid && t->sid != t->parent->sid && t->parent->sid == t->parent->pid;
+	t->born_before_setsid =
+		t->sid != t->pid && t->sid != t->parent->sid && t->parent->sid == t->parent->pid;
 	return 0;
 }
 
@@ -188,7 +200,8 @@ static int read_tree(struct reader *r, struct ferry_error *err)
 	struct plan *p = r->plan;
 	int ret = read_many(r, IMAGE_PSTREE, 0, &pstree_entry__descriptor, false, read_take_task, &tree, err);
 	if (ret >= 0 && (!tree.entries.n || tree.entries.n > READ_TASKS_MAX))
-		ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pstree.img holds %zu tasks", tree.entries.n);
+		ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pstree.img holds %zu tasks",
+				tree.entries.n);
 	if (ret >= 0) {
 		p->tasks = arena_array(&p->arena, struct plan_task, tree.entries.n);
 		ret = p->tasks ? 0 : error_memory(err);
@@ -197,8 +210,10 @@ static int read_tree(struct reader *r, struct ferry_error *err)
 		struct plan_task *t = &p->tasks[i];
 		t->index = i;
 		p->n_tasks = i + 1;
-		if (plan_task(p, (pid_t)tree.entries.v[i]->pid) && i && plan_task(p, (pid_t)tree.entries.v[i]->pid) != t)
-			ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pid %u is in pstree.img twice", tree.entries.v[i]->pid);
+		if (plan_task(p, (pid_t)tree.entries.v[i]->pid) && i &&
+		    plan_task(p, (pid_t)tree.entries.v[i]->pid) != t)
+			ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pid %u is in pstree.img twice",
+					tree.entries.v[i]->pid);
 		if (ret >= 0)
 			ret = read_task(r, t, tree.entries.v[i], err);
 		if (ret >= 0)
@@ -224,7 +239,8 @@ static int read_take_file(struct reader *r unused, void *message, void *context,
 	struct plan_file *file = vec_push(&files->v);
 	if (!file)
 		return error_memory(err);
-	*file = (struct plan_file){.entry = message, .kind = kind_of_type((int)((FileEntry *)message)->type), .fd = -1};
+	*file = (struct plan_file){
+		.entry = message, .kind = kind_of_type((int)((FileEntry *)message)->type), .fd = -1};
 	return 0;
 }
 
@@ -242,10 +258,12 @@ static int read_files(struct reader *r, struct ferry_error *err)
 	for (size_t i = 0; i < p->n_files && ret >= 0; i++) {
 		const FileEntry *entry = p->files[i].entry;
 		if (i && entry->id == p->files[i - 1].entry->id)
-			ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u is in files.img twice", entry->id);
+			ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					"file id %u is in files.img twice", entry->id);
 		else if (!p->files[i].kind)
 			ret = error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-					"file id %u is of type %d, which this ferry does not restore", entry->id, entry->type);
+					"file id %u is of type %d, which this ferry does not restore",
+					entry->id, entry->type);
 	}
 	vec_release(&files.v);
 	return ret;
@@ -291,7 +309,8 @@ int plan_read(struct reader *r, struct ferry_error *err)
 	p->kind_data = arena_array(&p->arena, void *, KIND_COUNT);
 	int ret = p->kind_data ? read_one(r, IMAGE_INVENTORY, 0, &p->inventory, err) : error_memory(err);
 	if (ret >= 0 && p->inventory->img_version != READ_IMG_VERSION)
-		ret = error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "the image has version %u", p->inventory->img_version);
+		ret = error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "the image has version %u",
+				p->inventory->img_version);
 	if (ret >= 0)
 		ret = read_files(r, err);
 	if (ret >= 0)
@@ -299,7 +318,8 @@ int plan_read(struct reader *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = read_clocks(r, err);
 	if (ret >= 0)
-		ret = read_many(r, IMAGE_FERRY_FILE_GUARD, 0, &ferry_file_guard_entry__descriptor, true, read_take_guard, NULL, err);
+		ret = read_many(r, IMAGE_FERRY_FILE_GUARD, 0, &ferry_file_guard_entry__descriptor, true,
+				read_take_guard, NULL, err);
 	for (size_t i = 0; i < KIND_COUNT && ret >= 0; i++) {
 		ret = kind_table[i]->read ? kind_table[i]->read(r, err) : 0;
 		error_context(err, "plan", kind_table[i]->name, 0);
@@ -323,10 +343,10 @@ static int plan_task_scripts(struct reader *r, struct plan_task *t, struct ferry
 		}
 		/* The last kinds give up rights; temporary descriptors are not needed by them any more. */
 		if (kind == &kind_fs)
-			script_call(leader, "closing temporary descriptors", SYS_close_range, (uint64_t)t->first_temp, ~0u, 0);
+			script_call(leader, "closing temporary descriptors", SYS_close_range,
+				    (uint64_t)t->first_temp, ~0u, 0);
 	}
-	vec_foreach(th, &t->threads)
-	{
+	vec_foreach(th, &t->threads) {
 		if (th->script.failed)
 			return error_memory(err);
 	}

@@ -46,8 +46,7 @@ struct region_clone {
 static void region_measure(const struct plan_task *t, struct region_layout *l)
 {
 	uint64_t scripts = 0, xstates = 0;
-	vec_foreach(th, &t->threads)
-	{
+	vec_foreach(th, &t->threads) {
 		scripts += script_bytes(&th->script);
 		xstates += region_xstate_bytes(th);
 	}
@@ -124,7 +123,8 @@ static void region_frame(const struct restore *r, const struct plan_task *t, con
 }
 
 /* Threads share everything that POSIX threads share; the ids come from the image. */
-static void region_clone_args(struct region_clone *clone, uint64_t address, const struct plan_thread *th, uint64_t stack)
+static void region_clone_args(struct region_clone *clone, uint64_t address, const struct plan_thread *th,
+			      uint64_t stack)
 {
 	clone->tid = th->tid;
 	clone->args = (struct clone_args){
@@ -181,7 +181,8 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 
 int region_build(struct restore *r, struct ferry_error *err)
 {
-	r->shared_bytes = align_up(sizeof(struct restore_shared) + r->plan->n_tasks * sizeof(uint32_t), REGION_PAGE);
+	r->shared_bytes =
+		align_up(sizeof(struct restore_shared) + r->plan->n_tasks * sizeof(uint32_t), REGION_PAGE);
 	uint64_t bytes = r->shared_bytes;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		struct plan_task *t = &r->plan->tasks[i];
@@ -191,13 +192,13 @@ int region_build(struct restore *r, struct ferry_error *err)
 		t->region_bytes = l.end;
 		bytes += l.end;
 		if (r->shared_bytes + l.end > t->vdso_parked - t->hole)
-			return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM, "the restore script of pid %d is too large",
-					 t->pid);
+			return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
+					 "the restore script of pid %d is too large", t->pid);
 	}
 	void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
-		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno, "mapping %llu bytes to share with the tasks",
-				   (unsigned long long)bytes);
+		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno,
+				   "mapping %llu bytes to share with the tasks", (unsigned long long)bytes);
 	r->shared = shared;
 	r->region_bytes = bytes;
 	for (size_t i = 0; i < r->plan->n_tasks; i++)

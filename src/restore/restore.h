@@ -51,8 +51,8 @@ struct restore {
 	struct restore_shared *shared; /* start of the shared region */
 	uint64_t shared_bytes;         /* of its head */
 	uint64_t region_bytes;         /* of all of it */
-	int (*channels)[2];            /* by task index: [0] the coordinator's end, [1] the task's until it exists */
-	bool sibling;                  /* the root becomes a child of our parent (--restore-sibling) */
+	int (*channels)[2]; /* by task index: [0] the coordinator's end, [1] the task's until it exists */
+	bool sibling;       /* the root becomes a child of our parent (--restore-sibling) */
 	pid_t root_pid;
 };
 
@@ -81,7 +81,8 @@ must_check int files_send(struct restore *r, struct ferry_error *err);
 must_check int tasks_wait_ready(struct restore *r, struct ferry_error *err);
 
 /* opener.in_task: run a function in a task that waits for its descriptors. */
-must_check int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call, struct ferry_error *err);
+must_check int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call,
+			  struct ferry_error *err);
 
 /* From here on the restored tasks are what runs, whatever happens to us. Cannot fail. */
 void tasks_commit(struct restore *r);

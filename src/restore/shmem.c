@@ -18,8 +18,7 @@
 
 static struct plan_shmem *shmem_find(struct plan *p, uint64_t shmid)
 {
-	vec_foreach(shmem, &p->shmems)
-	{
+	vec_foreach(shmem, &p->shmems) {
 		if (shmem->shmid == shmid)
 			return shmem;
 	}
@@ -47,9 +46,10 @@ static int shmem_fill(struct reader *r, const struct plan_shmem *shmem, char *at
 	while (ret >= 0 && (ret = image_pages_next(pages, &run, err)) > 0) {
 		uint64_t end = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES;
 		if (!(run.flags & IMAGE_PE_PRESENT) || end > shmem->bytes)
-			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					 "pagemap-shmem-%llu.img has pages that the object does not have or that are elsewhere",
-					 (unsigned long long)shmem->shmid);
+			return error_set(
+				err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				"pagemap-shmem-%llu.img has pages that the object does not have or that are elsewhere",
+				(unsigned long long)shmem->shmid);
 		ret = image_pages_read(pages, &run, 0, run.nr_pages, at + run.vaddr, err);
 	}
 	return ret;
@@ -57,15 +57,18 @@ static int shmem_fill(struct reader *r, const struct plan_shmem *shmem, char *at
 
 static int shmem_create(struct reader *r, struct plan_shmem *shmem, struct ferry_error *err)
 {
-	char *at = mmap(NULL, shmem->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *at = mmap(NULL, shmem->bytes, PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (at == MAP_FAILED)
 		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno, "mapping %llu bytes of shared memory",
 				   (unsigned long long)shmem->bytes);
 	int ret = shmem_fill(r, shmem, at, err);
 	if (ret >= 0) {
-		shmem->fd = fd_openf(O_RDWR, "/proc/self/map_files/%lx-%lx", (unsigned long)at, (unsigned long)at + shmem->bytes);
+		shmem->fd = fd_openf(O_RDWR, "/proc/self/map_files/%lx-%lx", (unsigned long)at,
+				     (unsigned long)at + shmem->bytes);
 		if (shmem->fd < 0) {
-			ret = error_errno(err, FERRY_ERROR_PERMISSION, -shmem->fd, "opening shared memory in /proc/self/map_files");
+			ret = error_errno(err, FERRY_ERROR_PERMISSION, -shmem->fd,
+					  "opening shared memory in /proc/self/map_files");
 			error_hint(err, "this takes CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN");
 		}
 	}

@@ -56,12 +56,14 @@ static void futex_wake(uint32_t *word)
 /* ---------------------------------------------------------------- in a task */
 
 /* The first task that fails leaves its error for the coordinator; all end here. */
-static __attribute__((noreturn)) void task_fail(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+static __attribute__((noreturn)) void task_fail(struct restore *r, const struct plan_task *t,
+						struct ferry_error *err)
 {
 	struct restore_shared *shared = r->shared;
 	uint32_t none = 0;
 	error_context(err, "restore", NULL, t->pid);
-	if (__atomic_compare_exchange_n(&shared->failing, &none, 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+	if (__atomic_compare_exchange_n(&shared->failing, &none, 1, false, __ATOMIC_SEQ_CST,
+					__ATOMIC_SEQ_CST)) {
 		shared->error = *err;
 		__atomic_store_n(&shared->failing, 2, __ATOMIC_SEQ_CST);
 		__atomic_add_fetch(&shared->control.event, 1, __ATOMIC_SEQ_CST);
@@ -107,8 +109,7 @@ static int task_create(struct restore *r, struct plan_task *t, uint64_t flags, s
 
 static void task_create_children(struct restore *r, struct plan_task *t, bool before_setsid)
 {
-	vec_foreach(child, &t->children)
-	{
+	vec_foreach(child, &t->children) {
 		struct ferry_error err = FERRY_ERROR_INIT;
 		if ((*child)->born_before_setsid == before_setsid && task_create(r, *child, 0, &err) < 0)
 			task_fail(r, t, &err);
@@ -130,7 +131,8 @@ static void task_join_session(struct restore *r, struct plan_task *t)
 	}
 	task_arrive(r, RESTORE_STAGE_CREATE);
 	if (t->pgid != getpgrp() && setpgid(0, t->pgid) < 0) {
-		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", t->pid, t->pgid);
+		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", t->pid,
+			    t->pgid);
 		task_fail(r, t, &err);
 	}
 	task_arrive(r, RESTORE_STAGE_GROUPS);
@@ -142,7 +144,8 @@ static void task_take_files(struct restore *r, struct plan_task *t)
 	int channel = t->first_temp;
 	int ret = r->channels[t->index][1] == channel ? channel : dup2(r->channels[t->index][1], channel);
 	if (ret < 0) {
-		error_errno(&err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d", channel, t->pid);
+		error_errno(&err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d", channel,
+			    t->pid);
 		error_hint(&err, "raise RLIMIT_NOFILE (ulimit -n) above %d", channel);
 		task_fail(r, t, &err);
 	}
@@ -160,8 +163,7 @@ static void task_take_files(struct restore *r, struct plan_task *t)
 			error_context(&err, "restore", kind_table[i]->name, t->pid);
 			task_fail(r, t, &err);
 		}
-	vec_foreach(fd, &t->fds)
-	{
+	vec_foreach(fd, &t->fds) {
 		const struct kind_ops *kind = fd->file->kind;
 		if (kind && kind->settle && kind->settle(&s, fd->file, fd->fd, &err) < 0) {
 			error_context(&err, "restore", kind->name, t->pid);
@@ -192,13 +194,16 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 	uint64_t code_bytes = align_up((uint64_t)(ferry_blob_end - ferry_blob_start), 4096);
 	task_forget_rseq();
 	struct restore_shared *control = (struct restore_shared *)hole;
-	if (mremap(slice, t->region_bytes, t->region_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)base) == MAP_FAILED ||
+	if (mremap(slice, t->region_bytes, t->region_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)base) ==
+		    MAP_FAILED ||
 	    mprotect((void *)base, code_bytes, PROT_READ | PROT_EXEC) < 0) {
-		error_errno(&err, FERRY_ERROR_RESTORE_STEP, errno, "moving the blob of pid %d into place", t->pid);
+		error_errno(&err, FERRY_ERROR_RESTORE_STEP, errno, "moving the blob of pid %d into place",
+			    t->pid);
 		task_fail(r, t, &err);
 	}
 	/* From here on the head is at its new place, where task_fail() would not find it. */
-	if (mremap(head, r->shared_bytes, r->shared_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, control) == MAP_FAILED)
+	if (mremap(head, r->shared_bytes, r->shared_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, control) ==
+	    MAP_FAILED)
 		task_fail(r, t, &err);
 	struct blob_args *args = (struct blob_args *)(stack - 64);
 	*args = (struct blob_args){.command = BLOB_COMMAND_ENTER, .object = task_at};
@@ -231,7 +236,8 @@ static int tasks_look(struct restore *r, struct ferry_error *err)
 		_cleanup_fclose_ FILE *f = fopen(path, "re");
 		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
 			continue;
-		return error_set(err, FERRY_ERROR_RESTORE_STEP, ECHILD, "pid %d died while it was being restored", pid);
+		return error_set(err, FERRY_ERROR_RESTORE_STEP, ECHILD,
+				 "pid %d died while it was being restored", pid);
 	}
 	return 0;
 }
@@ -255,16 +261,18 @@ static int tasks_blob_error(struct restore *r, struct ferry_error *err)
 			continue;
 		bool in_memory = b->failed_thread >= t->threads.n;
 		const struct script *s = in_memory ? &t->memory : &t->threads.v[b->failed_thread].script;
-		uint32_t index = in_memory ? b->memory.done : region_thread(r, t, b->failed_thread)->script.done;
+		uint32_t index =
+			in_memory ? b->memory.done : region_thread(r, t, b->failed_thread)->script.done;
 		pid_t tid = in_memory ? t->pid : t->threads.v[b->failed_thread].tid;
 		uint64_t detail;
 		const char *what = tasks_name_call(s, index, &detail);
 		if (detail)
-			error_errno(err, FERRY_ERROR_RESTORE_STEP, (int)-b->failed_ret, "thread %d of pid %d: %s (0x%llx)", tid,
-				    t->pid, what, (unsigned long long)detail);
+			error_errno(err, FERRY_ERROR_RESTORE_STEP, (int)-b->failed_ret,
+				    "thread %d of pid %d: %s (0x%llx)", tid, t->pid, what,
+				    (unsigned long long)detail);
 		else
-			error_errno(err, FERRY_ERROR_RESTORE_STEP, (int)-b->failed_ret, "thread %d of pid %d: %s", tid, t->pid,
-				    what);
+			error_errno(err, FERRY_ERROR_RESTORE_STEP, (int)-b->failed_ret,
+				    "thread %d of pid %d: %s", tid, t->pid, what);
 		return -EIO;
 	}
 	return error_set(err, FERRY_ERROR_INTERNAL, EIO, "a task failed without saying why");
@@ -283,7 +291,8 @@ static int tasks_failure(struct restore *r, struct ferry_error *err)
 }
 
 /* Wait until *counter reaches n; word is what is woken when it changes. */
-static int tasks_wait(struct restore *r, uint32_t *counter, uint32_t *word, uint32_t n, struct ferry_error *err)
+static int tasks_wait(struct restore *r, uint32_t *counter, uint32_t *word, uint32_t n,
+		      struct ferry_error *err)
 {
 	for (;;) {
 		uint32_t seen = __atomic_load_n(word, __ATOMIC_SEQ_CST);
@@ -340,10 +349,11 @@ static int tasks_arm(struct restore *r, struct ferry_error *err)
 	struct restore_shared *shared = r->shared;
 	int ret = warden_arm(r->warden, WARDEN_WAKE, 0, (uint64_t)(uintptr_t)&shared->control.go, NULL, 0);
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
-		ret = warden_arm(r->warden, WARDEN_KILL, r->plan->tasks[i].pid, (uint64_t)(uintptr_t)&shared->created[i], NULL,
-				 0);
+		ret = warden_arm(r->warden, WARDEN_KILL, r->plan->tasks[i].pid,
+				 (uint64_t)(uintptr_t)&shared->created[i], NULL, 0);
 	if (ret < 0)
-		return error_errno(err, FERRY_ERROR_LIMIT, -ret, "entering %zu tasks into the undo log", r->plan->n_tasks);
+		return error_errno(err, FERRY_ERROR_LIMIT, -ret, "entering %zu tasks into the undo log",
+				   r->plan->n_tasks);
 	return 0;
 }
 

@@ -80,7 +80,8 @@ static int journal_make(const char *path)
 	return mkdir(copy, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-int journal_open(const char *path, bool make, const struct fault *fault, struct journal **ret, struct ferry_error *err)
+int journal_open(const char *path, bool make, const struct fault *fault, struct journal **ret,
+		 struct ferry_error *err)
 {
 	int r = make ? journal_make(path) : 0;
 	if (r < 0)
@@ -94,8 +95,8 @@ int journal_open(const char *path, bool make, const struct fault *fault, struct 
 	if (j->dir < 0) {
 		r = j->dir;
 		journal_close(j);
-		return error_errno(err, r == -ENOENT ? FERRY_ERROR_NO_SUCH_MIGRATION : FERRY_ERROR_SYSTEM, -r, "opening the journal '%s'",
-				   path);
+		return error_errno(err, r == -ENOENT ? FERRY_ERROR_NO_SUCH_MIGRATION : FERRY_ERROR_SYSTEM, -r,
+				   "opening the journal '%s'", path);
 	}
 	*ret = j;
 	return 0;
@@ -111,8 +112,8 @@ void journal_close(struct journal *j)
 	free(j);
 }
 
-static int journal_name(enum journal_side side, const char *id, const char *suffix, char ret[static JOURNAL_NAME_BYTES],
-			struct ferry_error *err)
+static int journal_name(enum journal_side side, const char *id, const char *suffix,
+			char ret[static JOURNAL_NAME_BYTES], struct ferry_error *err)
 {
 	if (!journal_id_valid(id)) {
 		error_set(err, FERRY_ERROR_USAGE, EINVAL, "'%.60s' is no id of a migration", id);
@@ -239,13 +240,14 @@ static int record_state(struct json_object *o, enum journal_side side, enum jour
 static int record_read_addresses(struct json_object *o, struct journal_record *r)
 {
 	struct json_object *list;
-	if (!json_object_object_get_ex(o, "addresses", &list) || !json_object_is_type(list, json_type_array) ||
-	    json_object_array_length(list) > JOURNAL_ADDRESSES)
+	if (!json_object_object_get_ex(o, "addresses", &list) ||
+	    !json_object_is_type(list, json_type_array) || json_object_array_length(list) > JOURNAL_ADDRESSES)
 		return -EBADMSG;
 	r->n_addresses = json_object_array_length(list);
 	for (size_t i = 0; i < r->n_addresses; i++) {
 		struct json_object *text = json_object_array_get_idx(list, i);
-		if (!json_object_is_type(text, json_type_string) || json_object_get_string_len(text) >= JOURNAL_ADDRESS_BYTES)
+		if (!json_object_is_type(text, json_type_string) ||
+		    json_object_get_string_len(text) >= JOURNAL_ADDRESS_BYTES)
 			return -EBADMSG;
 		snprintf(r->addresses[i], JOURNAL_ADDRESS_BYTES, "%s", json_object_get_string(text));
 	}
@@ -255,14 +257,20 @@ static int record_read_addresses(struct json_object *o, struct journal_record *r
 static int record_read_json(struct json_object *o, struct journal_record *r)
 {
 	int64_t format, epoch, sequence, changed, pid, start;
-	if (!json_object_is_type(o, json_type_object) || record_number(o, "format", JOURNAL_FORMAT, JOURNAL_FORMAT, &format) < 0 ||
+	if (!json_object_is_type(o, json_type_object) ||
+	    record_number(o, "format", JOURNAL_FORMAT, JOURNAL_FORMAT, &format) < 0 ||
 	    record_string(o, "id", r->id, sizeof(r->id)) < 0 || !journal_id_valid(r->id) ||
 	    record_side(o, &r->side) < 0 || record_state(o, r->side, &r->state) < 0 ||
-	    record_number(o, "epoch", 0, UINT32_MAX, &epoch) < 0 || record_number(o, "sequence", 0, INT64_MAX, &sequence) < 0 ||
-	    record_number(o, "changed_s", INT64_MIN, INT64_MAX, &changed) < 0 || record_number(o, "pid", 0, INT32_MAX, &pid) < 0 ||
-	    record_number(o, "start_ticks", 0, INT64_MAX, &start) < 0 || record_string(o, "comm", r->comm, sizeof(r->comm)) < 0 ||
-	    record_string(o, "boot_id", r->boot_id, sizeof(r->boot_id)) < 0 || record_string(o, "peer", r->peer, sizeof(r->peer)) < 0 ||
-	    record_string(o, "token", r->token, sizeof(r->token)) < 0 || record_string(o, "reason", r->reason, sizeof(r->reason)) < 0 ||
+	    record_number(o, "epoch", 0, UINT32_MAX, &epoch) < 0 ||
+	    record_number(o, "sequence", 0, INT64_MAX, &sequence) < 0 ||
+	    record_number(o, "changed_s", INT64_MIN, INT64_MAX, &changed) < 0 ||
+	    record_number(o, "pid", 0, INT32_MAX, &pid) < 0 ||
+	    record_number(o, "start_ticks", 0, INT64_MAX, &start) < 0 ||
+	    record_string(o, "comm", r->comm, sizeof(r->comm)) < 0 ||
+	    record_string(o, "boot_id", r->boot_id, sizeof(r->boot_id)) < 0 ||
+	    record_string(o, "peer", r->peer, sizeof(r->peer)) < 0 ||
+	    record_string(o, "token", r->token, sizeof(r->token)) < 0 ||
+	    record_string(o, "reason", r->reason, sizeof(r->reason)) < 0 ||
 	    record_bool(o, "confirmed", &r->confirmed) < 0 || record_bool(o, "settled", &r->settled) < 0 ||
 	    record_read_addresses(o, r) < 0)
 		return -EBADMSG;
@@ -276,23 +284,27 @@ static int record_read_json(struct json_object *o, struct journal_record *r)
 
 /* ------------------------------------------------------------------- files */
 
-static int journal_read_name(struct journal *j, const char *name, struct journal_record *ret)
+int journal_parse(const char *text, struct journal_record *ret)
 {
-	_cleanup_free_ char *text = NULL;
-	size_t n;
-	int r = fd_read_path(j->dir, name, JOURNAL_FILE_MAX, &text, &n);
-	if (r < 0)
-		return r;
 	struct json_object *o = json_tokener_parse(text);
 	struct journal_record record = {0};
-	r = o ? record_read_json(o, &record) : -EBADMSG;
+	int r = o ? record_read_json(o, &record) : -EBADMSG;
 	json_object_put(o);
 	if (r >= 0)
 		*ret = record;
 	return r;
 }
 
-int journal_read(struct journal *j, enum journal_side side, const char *id, struct journal_record *ret, struct ferry_error *err)
+static int journal_read_name(struct journal *j, const char *name, struct journal_record *ret)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n;
+	int r = fd_read_path(j->dir, name, JOURNAL_FILE_MAX, &text, &n);
+	return r < 0 ? r : journal_parse(text, ret);
+}
+
+int journal_read(struct journal *j, enum journal_side side, const char *id, struct journal_record *ret,
+		 struct ferry_error *err)
 {
 	char name[JOURNAL_NAME_BYTES];
 	struct journal_record record;
@@ -310,7 +322,8 @@ int journal_read(struct journal *j, enum journal_side side, const char *id, stru
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "'%s/%s' is damaged", j->path, name);
 	if (r != -ENOENT)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading '%s/%s'", j->path, name);
-	error_set(err, FERRY_ERROR_NO_SUCH_MIGRATION, ENOENT, "journal '%s' has no migration '%s' with this machine as its %s", j->path, id,
+	error_set(err, FERRY_ERROR_NO_SUCH_MIGRATION, ENOENT,
+		  "journal '%s' has no migration '%s' with this machine as its %s", j->path, id,
 		  journal_sides[side]);
 	error_hint(err, "'ferry migrations' lists them; --journal chooses another journal");
 	return -ENOENT;
@@ -345,7 +358,10 @@ static int journal_write(struct journal *j, struct journal_record *r, struct fer
 	r->changed_s = time(NULL);
 	r->sequence++;
 	struct json_object *o = json_object_new_object();
-	const char *text = o && record_write_json(r, o) >= 0 ? json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY) : NULL;
+	const char *text = o && record_write_json(r, o) >= 0
+				   ? json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
+									       JSON_C_TO_STRING_NOSLASHESCAPE)
+				   : NULL;
 	fault_effect(j->fault, "journal", journal_state_word(r->state));
 	ret = text ? 0 : -ENOMEM;
 	if (ret >= 0 && fault_hit(j->fault, FAULT_JOURNAL_WRITE))
@@ -377,14 +393,16 @@ int journal_create(struct journal *j, struct journal_record *r, struct ferry_err
 	return ret;
 }
 
-int journal_swap(struct journal *j, struct journal_record *r, enum journal_state state, struct ferry_error *err)
+int journal_swap(struct journal *j, struct journal_record *r, enum journal_state state,
+		 struct ferry_error *err)
 {
 	struct journal_record now;
 	int ret = journal_read(j, r->side, r->id, &now, err);
 	if (ret < 0)
 		return ret;
 	if (now.epoch != r->epoch || now.state != r->state) {
-		error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, ESTALE, "migration '%s' is '%s', not '%s' as expected", r->id,
+		error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, ESTALE,
+			  "migration '%s' is '%s', not '%s' as expected", r->id,
 			  journal_state_word(now.state), journal_state_word(r->state));
 		*r = now;
 		return -ESTALE;
@@ -405,14 +423,16 @@ static int journal_compare(const void *a, const void *b)
 	return r ? r : (int)x->side - (int)y->side;
 }
 
-int journal_list(struct journal *j, struct journal_record **ret, size_t *ret_n, size_t *ret_bad, struct ferry_error *err)
+int journal_list(struct journal *j, struct journal_record **ret, size_t *ret_n, size_t *ret_bad,
+		 struct ferry_error *err)
 {
 	VEC(struct journal_record) list = {0};
 	size_t bad = 0;
 	int fd = fd_open(j->dir, ".", O_RDONLY | O_DIRECTORY, 0);
 	_cleanup_closedir_ DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d)
-		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno, "reading the journal '%s'", j->path);
+		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno, "reading the journal '%s'",
+				   j->path);
 	for (struct dirent *entry; (entry = readdir(d));) {
 		size_t n = strlen(entry->d_name);
 		struct journal_record record, *slot;

@@ -73,11 +73,12 @@ const char *journal_state_word(enum journal_state state);
  * Become the one who drives a migration. The descriptor is the lock; closing it, or the end of the process, gives it
  * back. -EBUSY: another process drives it.
  */
-must_check int journal_lock(struct journal *j, enum journal_side side, const char *id, struct ferry_error *err);
+must_check int journal_lock(struct journal *j, enum journal_side side, const char *id,
+			    struct ferry_error *err);
 
 /* NO_SUCH_MIGRATION; IMAGE_BAD when the file is damaged. */
-must_check int journal_read(struct journal *j, enum journal_side side, const char *id, struct journal_record *ret,
-			    struct ferry_error *err);
+must_check int journal_read(struct journal *j, enum journal_side side, const char *id,
+			    struct journal_record *ret, struct ferry_error *err);
 
 /* Enter a new migration: -EEXIST when there is one of that id. */
 must_check int journal_create(struct journal *j, struct journal_record *r, struct ferry_error *err);
@@ -87,11 +88,15 @@ must_check int journal_create(struct journal *j, struct journal_record *r, struc
  * read back. -ESTALE when it differs: *r is then what is on disk. After any other failure the result is unknown until
  * the record is read.
  */
-must_check int journal_swap(struct journal *j, struct journal_record *r, enum journal_state state, struct ferry_error *err);
+must_check int journal_swap(struct journal *j, struct journal_record *r, enum journal_state state,
+			    struct ferry_error *err);
 
 /* All records, by id; the caller frees *ret. A file that cannot be read is skipped and counted in *ret_bad. */
 must_check int journal_list(struct journal *j, struct journal_record **ret, size_t *ret_n, size_t *ret_bad,
 			    struct ferry_error *err);
+
+/* Read a record from its text. -EBADMSG when it is none. */
+must_check int journal_parse(const char *text, struct journal_record *ret);
 
 /* Whether the record was written in this boot: only then its processes can still be there. */
 bool journal_is_this_boot(const struct journal_record *r);

@@ -85,7 +85,8 @@ int channel_from_socket(int fd, struct channel **ret, struct ferry_error *err)
 		return error_memory(err);
 	}
 	s->fd = fd;
-	*c = (struct channel){.ops = &socket_ops, .context = s, .timeout_ms = CHANNEL_TIMEOUT_MS, .interrupt = -1};
+	*c = (struct channel){
+		.ops = &socket_ops, .context = s, .timeout_ms = CHANNEL_TIMEOUT_MS, .interrupt = -1};
 	*ret = c;
 	return 0;
 }
@@ -130,10 +131,13 @@ struct channel_stats channel_stats(const struct channel *c)
 static int channel_gone(struct ferry_error *err, int code, const char *doing)
 {
 	if (code == ETIMEDOUT)
-		return error_set(err, FERRY_ERROR_PEER_GONE, code, "the other side did not answer in time (%s)", doing);
+		return error_set(err, FERRY_ERROR_PEER_GONE, code,
+				 "the other side did not answer in time (%s)", doing);
 	if (!code)
-		return error_set(err, FERRY_ERROR_PEER_GONE, EPIPE, "the other side closed the connection (%s)", doing);
-	return error_errno(err, FERRY_ERROR_PEER_GONE, code, "the connection to the other side failed (%s)", doing);
+		return error_set(err, FERRY_ERROR_PEER_GONE, EPIPE,
+				 "the other side closed the connection (%s)", doing);
+	return error_errno(err, FERRY_ERROR_PEER_GONE, code, "the connection to the other side failed (%s)",
+			   doing);
 }
 
 static int channel_wait(struct channel *c, short events, const char *doing, struct ferry_error *err)
@@ -190,7 +194,8 @@ static int channel_move(struct channel *c, struct iovec *iov, int n_iov, bool ou
 	return 0;
 }
 
-static uint64_t channel_checksum(const uint8_t *head, size_t head_bytes, const uint8_t *data, size_t data_bytes)
+static uint64_t channel_checksum(const uint8_t *head, size_t head_bytes, const uint8_t *data,
+				 size_t data_bytes)
 {
 	uint64_t seed = XXH3_64bits(head, head_bytes);
 	return XXH3_64bits_withSeed(data, data_bytes, seed);
@@ -199,7 +204,8 @@ static uint64_t channel_checksum(const uint8_t *head, size_t head_bytes, const u
 int channel_send(struct channel *c, const struct frame *f, struct ferry_error *err)
 {
 	if (!f->head_bytes || f->head_bytes > CHANNEL_HEAD_MAX || f->data_bytes > CHANNEL_DATA_MAX)
-		return error_set(err, FERRY_ERROR_INTERNAL, EMSGSIZE, "a frame of %zu and %zu bytes", f->head_bytes, f->data_bytes);
+		return error_set(err, FERRY_ERROR_INTERNAL, EMSGSIZE, "a frame of %zu and %zu bytes",
+				 f->head_bytes, f->data_bytes);
 	struct channel_header h = {
 		.magic = htole32(CHANNEL_MAGIC),
 		.head_bytes = htole32((uint32_t)f->head_bytes),
@@ -227,14 +233,18 @@ static int channel_room(uint8_t **buffer, size_t *cap, size_t n, struct ferry_er
 	return 0;
 }
 
-static int channel_check_header(const struct channel *c, const struct channel_header *h, struct ferry_error *err)
+static int channel_check_header(const struct channel *c, const struct channel_header *h,
+				struct ferry_error *err)
 {
 	if (h->magic != CHANNEL_MAGIC || h->zero)
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side does not speak ferry's protocol");
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side does not speak ferry's protocol");
 	if (!h->head_bytes || h->head_bytes > CHANNEL_HEAD_MAX)
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side sent a message of %u bytes", h->head_bytes);
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side sent a message of %u bytes", h->head_bytes);
 	if (h->data_bytes > c->data_max)
-		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "the other side sent %u bytes of data, at most %zu are allowed here",
+		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG,
+				 "the other side sent %u bytes of data, at most %zu are allowed here",
 				 h->data_bytes, c->data_max);
 	return 0;
 }
@@ -262,7 +272,8 @@ int channel_receive(struct channel *c, struct frame *ret, struct ferry_error *er
 		return r;
 	if (channel_checksum(c->head, h.head_bytes, c->data, h.data_bytes) != le64toh(h.checksum))
 		return error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "a message arrived damaged");
-	*ret = (struct frame){.head = c->head, .head_bytes = h.head_bytes, .data = c->data, .data_bytes = h.data_bytes};
+	*ret = (struct frame){
+		.head = c->head, .head_bytes = h.head_bytes, .data = c->data, .data_bytes = h.data_bytes};
 	return 0;
 }
 

@@ -84,7 +84,8 @@ void endpoint_format(const struct sockaddr_storage *address, char ret[static END
 {
 	char number[INET6_ADDRSTRLEN] = "?";
 	if (address->ss_family == AF_UNIX) {
-		snprintf(ret, ENDPOINT_TEXT_BYTES, "unix:%s", ((const struct sockaddr_un *)address)->sun_path);
+		snprintf(ret, ENDPOINT_TEXT_BYTES, "unix:%s",
+			 ((const struct sockaddr_un *)address)->sun_path);
 	} else if (address->ss_family == AF_INET) {
 		const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
 		inet_ntop(AF_INET, &v4->sin_addr, number, sizeof(number));
@@ -110,7 +111,8 @@ static void endpoint_remove_stale(const struct endpoint *e)
 	if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
 		return;
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && connect(fd, (const struct sockaddr *)&e->address, e->address_bytes) < 0 && errno == ECONNREFUSED)
+	if (fd >= 0 && connect(fd, (const struct sockaddr *)&e->address, e->address_bytes) < 0 &&
+	    errno == ECONNREFUSED)
 		unlink(path);
 }
 
@@ -192,7 +194,8 @@ int endpoint_peer_uid(int fd, uid_t *ret_uid)
 {
 	struct sockaddr_storage own = {0}, peer = {0};
 	socklen_t own_n = sizeof(own), peer_n = sizeof(peer);
-	if (getsockname(fd, (struct sockaddr *)&own, &own_n) < 0 || getpeername(fd, (struct sockaddr *)&peer, &peer_n) < 0)
+	if (getsockname(fd, (struct sockaddr *)&own, &own_n) < 0 ||
+	    getpeername(fd, (struct sockaddr *)&peer, &peer_n) < 0)
 		return -errno;
 	if (own.ss_family == AF_UNIX) {
 		struct ucred cred;
@@ -213,8 +216,9 @@ int endpoint_peer_uid(int fd, uid_t *ret_uid)
 		r = -ENOENT;
 	for (size_t i = 0; i < n && r == -ENOENT; i++) {
 		const struct inet_sock *s = &socks[i];
-		if (s->family == own.ss_family && s->local_port == peer_port && s->remote_port == own_port && s->inode &&
-		    !memcmp(s->local_addr, peer_bytes, n_bytes) && !memcmp(s->remote_addr, own_bytes, n_bytes)) {
+		if (s->family == own.ss_family && s->local_port == peer_port && s->remote_port == own_port &&
+		    s->inode && !memcmp(s->local_addr, peer_bytes, n_bytes) &&
+		    !memcmp(s->remote_addr, own_bytes, n_bytes)) {
 			*ret_uid = s->uid;
 			r = 0;
 		}

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns building one TCP segment by hand and delivering it to this machine: raw(7) with IP_HDRINCL, IPV6_HDRINCL (4.5); rtnetlink(7) RTM_GETROUTE to be sure that it stays here.
+ * Owns building one TCP segment by hand and delivering it to this machine: raw(7) with IP_HDRINCL, IPV6_HDRINCL
+ * (4.5); rtnetlink(7) RTM_GETROUTE to be sure that it stays here.
  *
- * The segment carries no timestamp: Linux accepts that on a connection with timestamps, and it leaves the peer's
- * recorded timestamp alone. Its window is zero, so that nothing leaves before the true window is set.
+ * The segment carries no timestamp: Linux accepts that on a connection with timestamps, and it leaves the
+ * peer's recorded timestamp alone. Its window is zero, so that nothing leaves before the true window is set.
  */
 #include "tcp/packet.h"
 
@@ -50,7 +51,9 @@ static void build_segment(const struct ferry_tcp *t, enum tcp_packet_kind kind, 
 	size_t n;
 	const uint8_t *from = wire_address(t, t->remote_addr, &n);
 	const uint8_t *to = wire_address(t, t->local_addr, &n);
-	/* The start of our queue is what the peer has acknowledged; the sequence numbers count FINs as bytes. */
+	/*
+	 * The start of our queue is what the peer has acknowledged; the sequence numbers count FINs as bytes.
+	 */
 	uint32_t una = t->outq.seq - t->outq.len - tcp_has_local_fin(t);
 	struct tcphdr h = {
 		.source = htons(t->remote_port),

@@ -21,9 +21,9 @@ size_t tcp_packet_build(const struct ferry_tcp *t, enum tcp_packet_kind kind,
 			uint8_t packet[static TCP_PACKET_MAX]);
 
 /*
- * Build it and hand it to our own network stack, in the namespace of the calling thread. The local address must exist
- * there, else the packet would leave the machine: -EADDRNOTAVAIL. Needs CAP_NET_RAW. scope: interface index of a link-local
- * address here. mark: 0 = none.
+ * Build it and hand it to our own network stack, in the namespace of the calling thread. The local address must
+ * exist there, else the packet would leave the machine: -EADDRNOTAVAIL. Needs CAP_NET_RAW. scope: interface
+ * index of a link-local address here. mark: 0 = none.
  */
 must_check int tcp_packet_inject(const struct ferry_tcp *t, enum tcp_packet_kind kind, uint32_t scope,
 				 uint32_t mark);

@@ -3,11 +3,13 @@
  * Owns making a socket that continues a connection: tcp(7) TCP_REPAIR and companions, TCP_REPAIR_OPTIONS,
  * TCP_REPAIR_WINDOW (4.8), SO_BUF_LOCK (5.14).
  *
- * In repair mode connect(2) only sets the addresses, and writing to the send queue marks the bytes as sent. Bytes that
- * were never sent are therefore written with repair mode off for an instant and the peer's window closed, so
- * that they queue up without leaving. States behind a FIN of the peer need a packet from it: packet.h.
+ * In repair mode connect(2) only sets the addresses, and writing to the send queue marks the bytes as sent.
+ * Bytes that were never sent are therefore written with repair mode off for an instant and the peer's window
+ * closed, so that they queue up without leaving. States behind a FIN of the peer need a packet from it:
+ * packet.h.
  *
- * Not handled: ECN (the connection continues without), round-trip estimate and congestion window (learned anew).
+ * Not handled: ECN (the connection continues without), round-trip estimate and congestion window (learned
+ * anew).
  */
 #include <ferry/tcp.h>
 
@@ -127,7 +129,10 @@ static bool needs_packet(const struct ferry_tcp *t)
 	return tcp_has_remote_fin(t) || t->state == FERRY_TCP_FIN_WAIT2;
 }
 
-/* Before connecting, as routes may depend on it; but last if packets are to come in through the loopback device. */
+/*
+ * Before connecting, as routes may depend on it; but last if packets are to come in through the loopback
+ * device.
+ */
 static int bind_device(const struct rebuild *b, struct ferry_error *err)
 {
 	const char *device = b->options->bound_device;
@@ -170,8 +175,8 @@ static int set_binding(const struct rebuild *b, struct ferry_error *err)
 }
 
 /*
- * Beyond the system's limit only with CAP_NET_ADMIN in the first user namespace; root of another one gets as much as
- * net.core.wmem_max and rmem_max allow. The kernel doubles what it is given.
+ * Beyond the system's limit only with CAP_NET_ADMIN in the first user namespace; root of another one gets as
+ * much as net.core.wmem_max and rmem_max allow. The kernel doubles what it is given.
  */
 static int set_buffer(const struct rebuild *b, bool send, int bytes, struct ferry_error *err)
 {
@@ -182,8 +187,8 @@ static int set_buffer(const struct rebuild *b, bool send, int bytes, struct ferr
 }
 
 /*
- * The owner's buffer sizes, before connect(2): the receive buffer bounds the window that this socket will ever offer.
- * Setting a size also fixes it, which restore_buffers() undoes.
+ * The owner's buffer sizes, before connect(2): the receive buffer bounds the window that this socket will ever
+ * offer. Setting a size also fixes it, which restore_buffers() undoes.
  */
 static int set_buffers(struct rebuild *b, struct ferry_error *err)
 {
@@ -317,9 +322,9 @@ static int set_negotiated(const struct rebuild *b, struct ferry_error *err)
 	if (!(t->tcp_options & FERRY_TCP_OPT_TIMESTAMPS) || !t->has_timestamp)
 		return 0;
 	/*
-	 * Ahead of what was taken, since whoever took it may have read a clock that lagged: see take.c. Since Linux
-	 * 6.7 the lowest bit says that the clock counts microseconds. A value from an older kernel may have it by
-	 * chance; one tick later is as good for the peer, which only minds going back.
+	 * Ahead of what was taken, since whoever took it may have read a clock that lagged: see take.c. Since
+	 * Linux 6.7 the lowest bit says that the clock counts microseconds. A value from an older kernel may
+	 * have it by chance; one tick later is as good for the peer, which only minds going back.
 	 */
 	bool microseconds = t->tcp_options & FERRY_TCP_OPT_USEC_TS;
 	uint32_t stamp = t->timestamp + (microseconds ? CLOCK_LEAD_MS * 1000 : CLOCK_LEAD_MS);
@@ -365,8 +370,8 @@ static int set_window(const struct rebuild *b, const struct tcp_repair_window *w
 }
 
 /*
- * While the queues are rebuilt the peer's window is closed, so that nothing can leave, and ours is open, so that a FIN
- * is accepted. rcv_nxt: sequence number that the socket expects next.
+ * While the queues are rebuilt the peer's window is closed, so that nothing can leave, and ours is open, so
+ * that a FIN is accepted. rcv_nxt: sequence number that the socket expects next.
  */
 static int close_window(const struct rebuild *b, uint32_t rcv_nxt, struct ferry_error *err)
 {
@@ -506,7 +511,10 @@ static int set_owner_options(const struct rebuild *b, struct ferry_error *err)
 		if (r)
 			return r;
 	}
-	/* Another algorithm only changes the pace; one that this kernel lacks is no reason to lose the connection. */
+	/*
+	 * Another algorithm only changes the pace; one that this kernel lacks is no reason to lose the
+	 * connection.
+	 */
 	size_t n = strnlen(t->congestion, sizeof(t->congestion));
 	if (n)
 		(void)!socket_set_bytes(b->fd, SOL_TCP, TCP_CONGESTION, t->congestion, (socklen_t)n);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns reading a connection out of a socket: tcp(7) TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_REPAIR_WINDOW (4.8),
- * TCP_TIMESTAMP (3.9) and MSG_PEEK on both queues.
+ * Owns reading a connection out of a socket: tcp(7) TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ,
+ * TCP_REPAIR_WINDOW (4.8), TCP_TIMESTAMP (3.9) and MSG_PEEK on both queues.
  *
- * Repair mode stops the owner's calls, not the wire: segments are still received and acknowledged. So everything that
- * moves is read before and after the queues and the whole is repeated until both agree.
+ * Repair mode stops the owner's calls, not the wire: segments are still received and acknowledged. So
+ * everything that moves is read before and after the queues and the whole is repeated until both agree.
  *
  * Not handled: urgent data (refused), segments received out of order (the peer keeps and repeats them).
  */
@@ -24,7 +24,9 @@
 
 enum { TAKE_ATTEMPTS = 64 };
 
-/* Room beyond what the send queue should hold, for bytes of its first segment that were acknowledged in part. */
+/*
+ * Room beyond what the send queue should hold, for bytes of its first segment that were acknowledged in part.
+ */
 enum { OUTQ_SLACK_BYTES = 64 * 1024 };
 
 enum { SEGMENT_MAX_BYTES = 64 * 1024, CLOCK_LEAD_MS = 1000, CLOCK_LEAD_MAX_MS = 10000 };
@@ -42,32 +44,33 @@ struct take_facts {
 	uint8_t rcv_wscale;
 };
 
+union tcp_address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
 static int read_addresses(int fd, struct ferry_tcp *t)
 {
-	struct sockaddr_storage local = {0};
-	struct sockaddr_storage remote = {0};
+	union tcp_address local = {.v6 = {0}};
+	union tcp_address remote = {.v6 = {0}};
 	socklen_t n_local = sizeof(local);
 	socklen_t n_remote = sizeof(remote);
-	if (getsockname(fd, (struct sockaddr *)&local, &n_local) < 0 ||
-	    getpeername(fd, (struct sockaddr *)&remote, &n_remote) < 0)
+	if (getsockname(fd, &local.any, &n_local) < 0 || getpeername(fd, &remote.any, &n_remote) < 0)
 		return -errno;
-	t->family = local.ss_family;
+	t->family = local.any.sa_family;
 	if (t->family == AF_INET) {
-		const struct sockaddr_in *a = (const struct sockaddr_in *)&local;
-		const struct sockaddr_in *b = (const struct sockaddr_in *)&remote;
-		t->local_port = ntohs(a->sin_port);
-		t->remote_port = ntohs(b->sin_port);
-		memcpy(t->local_addr, &a->sin_addr, sizeof(a->sin_addr));
-		memcpy(t->remote_addr, &b->sin_addr, sizeof(b->sin_addr));
+		t->local_port = ntohs(local.v4.sin_port);
+		t->remote_port = ntohs(remote.v4.sin_port);
+		memcpy(t->local_addr, &local.v4.sin_addr, sizeof(local.v4.sin_addr));
+		memcpy(t->remote_addr, &remote.v4.sin_addr, sizeof(remote.v4.sin_addr));
 		return 0;
 	}
-	const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)&local;
-	const struct sockaddr_in6 *b = (const struct sockaddr_in6 *)&remote;
-	t->local_port = ntohs(a->sin6_port);
-	t->remote_port = ntohs(b->sin6_port);
-	memcpy(t->local_addr, &a->sin6_addr, sizeof(a->sin6_addr));
-	memcpy(t->remote_addr, &b->sin6_addr, sizeof(b->sin6_addr));
-	t->scope_id = b->sin6_scope_id;
+	t->local_port = ntohs(local.v6.sin6_port);
+	t->remote_port = ntohs(remote.v6.sin6_port);
+	memcpy(t->local_addr, &local.v6.sin6_addr, sizeof(local.v6.sin6_addr));
+	memcpy(t->remote_addr, &remote.v6.sin6_addr, sizeof(remote.v6.sin6_addr));
+	t->scope_id = remote.v6.sin6_scope_id;
 	int v6only = 0;
 	int r = socket_get(fd, SOL_IPV6, IPV6_V6ONLY, &v6only);
 	t->v6only = v6only != 0;
@@ -134,8 +137,8 @@ static void read_extras(int fd, struct ferry_tcp *t)
 }
 
 /*
- * FINs count as one byte each in the kernel's figures. Ours is the last thing of the send queue, so that it is unsent
- * exactly when anything is; SIOCINQ leaves the peer's out by itself.
+ * FINs count as one byte each in the kernel's figures. Ours is the last thing of the send queue, so that it is
+ * unsent exactly when anything is; SIOCINQ leaves the peer's out by itself.
  */
 static void account_fin(struct take_facts *f)
 {
@@ -145,8 +148,9 @@ static void account_fin(struct take_facts *f)
 }
 
 /*
- * How much was sent is asked for before the send queue is selected for the first time: while it is, anything that makes the
- * kernel want to send (an acknowledgement, the pacing timer) makes it mark all bytes as sent without sending them.
+ * How much was sent is asked for before the send queue is selected for the first time: while it is, anything
+ * that makes the kernel want to send (an acknowledgement, the pacing timer) makes it mark all bytes as sent
+ * without sending them.
  */
 static int read_facts(int fd, struct take_facts *ret_facts)
 {
@@ -223,16 +227,13 @@ static int read_inq(int fd, const struct take_facts *f, struct ferry_tcp_queue *
 {
 	if (!f->inq_len)
 		return 0;
-	_cleanup_free_ uint8_t *bytes = malloc(f->inq_len);
-	if (!bytes)
+	q->bytes = malloc(f->inq_len);
+	if (!q->bytes)
 		return -ENOMEM;
-	int n = peek(fd, TCP_RECV_QUEUE, bytes, f->inq_len);
+	int n = peek(fd, TCP_RECV_QUEUE, q->bytes, f->inq_len);
 	if (n < 0)
 		return n;
-	if ((uint32_t)n != f->inq_len)
-		return -EOPNOTSUPP;
-	q->bytes = take_ptr(bytes);
-	return 0;
+	return (uint32_t)n == f->inq_len ? 0 : -EOPNOTSUPP;
 }
 
 /* -EAGAIN: the queue is not what the facts said. */
@@ -241,17 +242,18 @@ static int read_outq(int fd, const struct take_facts *f, struct ferry_tcp_queue 
 	if (!f->outq_len)
 		return 0;
 	size_t room = (size_t)f->outq_len + OUTQ_SLACK_BYTES;
-	_cleanup_free_ uint8_t *bytes = malloc(room);
-	if (!bytes)
+	q->bytes = malloc(room);
+	if (!q->bytes)
 		return -ENOMEM;
-	int n = peek(fd, TCP_SEND_QUEUE, bytes, room);
+	int n = peek(fd, TCP_SEND_QUEUE, q->bytes, room);
 	if (n < 0)
 		return n;
 	if ((uint32_t)n < f->outq_len || (size_t)n > room)
 		return -EAGAIN;
 	/* The kernel frees whole segments: what the first one holds beyond the queue's length was acknowledged. */
-	memmove(bytes, bytes + ((uint32_t)n - f->outq_len), f->outq_len);
-	q->bytes = take_ptr(bytes);
+	uint32_t acknowledged = (uint32_t)n - f->outq_len;
+	if (acknowledged)
+		memmove(q->bytes, q->bytes + acknowledged, f->outq_len);
 	return 0;
 }
 
@@ -290,13 +292,13 @@ static bool facts_agree(const struct take_facts *a, const struct take_facts *b)
 }
 
 /*
- * One try at a picture in which nothing moved; -EAGAIN when something did. first: the facts of the first try, the only ones
- * from before the send queue was ever selected.
+ * One try at a picture in which nothing moved; -EAGAIN when something did. first: the facts of the first try,
+ * the only ones from before the send queue was ever selected.
  */
 static int read_moving(int fd, struct take_facts *first, bool is_first, struct ferry_tcp *t)
 {
-	struct take_facts before;
-	struct take_facts after;
+	struct take_facts before = {0};
+	struct take_facts after = {0};
 	int r = read_facts(fd, &before);
 	if (!r && is_first)
 		*first = before;
@@ -321,8 +323,8 @@ static int read_moving(int fd, struct take_facts *first, bool is_first, struct f
 }
 
 /*
- * Bytes behind an urgent mark are hidden from SIOCINQ and from peeking unless SO_OOBINLINE is on: look with it on. Asking
- * the plain way last, bytes that arrive in between cannot look like hidden ones.
+ * Bytes behind an urgent mark are hidden from SIOCINQ and from peeking unless SO_OOBINLINE is on: look with it
+ * on. Asking the plain way last, bytes that arrive in between cannot look like hidden ones.
  */
 static int refuse_urgent(int fd, const struct ferry_tcp_options *options)
 {
@@ -344,9 +346,10 @@ static int refuse_urgent(int fd, const struct ferry_tcp_options *options)
 }
 
 /*
- * The clock may lag behind the timestamps that were sent: packets of a paced connection, acknowledgements too, carry the time at
- * which its next segment is to leave, up to two segments of 64 KiB ahead at a rate that may have changed since. A
- * rebuilt connection that went back would be ignored by its peer (PAWS) until it caught up; going forward harms nobody.
+ * The clock may lag behind the timestamps that were sent: packets of a paced connection, acknowledgements too,
+ * carry the time at which its next segment is to leave, up to two segments of 64 KiB ahead at a rate that may
+ * have changed since. A rebuilt connection that went back would be ignored by its peer (PAWS) until it caught
+ * up; going forward harms nobody.
  */
 static uint32_t timestamp_lead(const struct tcp_info *info)
 {

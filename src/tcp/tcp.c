@@ -190,8 +190,8 @@ static int apply_undo(int fd, const struct ferry_tcp_undo *undo)
 }
 
 /*
- * Bytes that were queued while nothing could be sent have nobody who pushes them: switching TCP_NODELAY on does, past
- * Nagle's rule and past TCP_CORK, and it arms the persist timer when the window is closed.
+ * Bytes that were queued while nothing could be sent have nobody who pushes them: switching TCP_NODELAY on
+ * does, past Nagle's rule and past TCP_CORK, and it arms the persist timer when the window is closed.
  */
 static int push_unsent(int fd)
 {
@@ -229,8 +229,9 @@ int ferry_tcp_close_silently(int fd, struct ferry_error *err)
 	if (r)
 		return tcp_fail(err, -r, "setsockopt TCP_REPAIR", "of this socket");
 	/*
-	 * Closing would be enough for the last descriptor; disconnecting reaches the connection whoever else has it open.
-	 * Where it fails (Linux 6.4 while a thread waits inside) repair mode stays on and keeps the last close silent.
+	 * Closing would be enough for the last descriptor; disconnecting reaches the connection whoever else
+	 * has it open. Where it fails (Linux 6.4 while a thread waits inside) repair mode stays on and keeps
+	 * the last close silent.
 	 */
 	const struct sockaddr none = {.sa_family = AF_UNSPEC};
 	(void)!connect(owned, &none, sizeof(none));

@@ -20,10 +20,12 @@ IMAGES = pathlib.Path("images")
 EFFECTS = pathlib.Path("effects")
 CHECK_KILLS = 25   # of one program, in make check
 SOAK_KILLS = 200   # random ones of one program, in make soak
+END_KILLS = 16     # before the last effect of a dump
 SEED = 20261121    # the same instants in every run
 
 DUMPED = [case for case in CASES if case.name in (
-    "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "unix-socket")]
+    "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "tcp-pairs", "unix-socket",
+    "unix-queues")]
 
 
 def effects_of(*words):
@@ -145,10 +147,61 @@ def kill_restore_at(case):
     program.quit()
 
 
+def killed(number, *words):
+    """Run ferry, which dies at this effect if it has so many; whether it did."""
+    done = subprocess.run(["setsid", "-w", Ferry().path, *map(str, words)], check=False, stdin=subprocess.DEVNULL,
+                          capture_output=True, timeout=60,
+                          env={**os.environ, "FERRY_KILL_AT": str(number), "FERRY_KILL_VICTIM": ("self", "group")[number % 2]})
+    return done.returncode != 0
+
+
+def restore_at(program, first, *tcp):
+    """Restore with kills from this effect on, until the program runs; the effect at which it did."""
+    while killed(first, "restore", "-D", IMAGES, "-d", *tcp) and not is_alive(program.pid):
+        first += 1
+        assert first < 100000
+    return first
+
+
+def kill_end_at(case):
+    """A dump that ends the tree dies at each effect around its commit: the tree runs, or the image is whole. A restore dies
+    at each effect from its commit on: the tree runs."""
+    program, partner = start(case)
+    watch = Leftovers(program.pid)
+    tcp = ["--tcp-established"] * bool(case.options.get("tcp_established"))
+    words = ["dump", "-t", program.pid, "-D", IMAGES, *tcp]
+    clear_images()
+    last = len(effects_of(*words))
+    program.reap()
+    commit = restore_at(program, 1)
+    number, ended, dies = max(1, last - END_KILLS), 0, True
+    while dies:
+        clear_images()
+        dies = killed(number, *words)
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and is_alive(program.pid) and (IMAGES / "inventory.img").exists():
+            time.sleep(0.02)
+        if is_alive(program.pid):
+            target_is_well(program, watch, f"dump killed at effect {number} of {last}")
+        else:
+            program.reap()
+            ended += 1
+            commit = max(commit, restore_at(program, commit)) + 1
+            target_is_well(program, watch, f"restore killed at effect {commit - 1}")
+        number += 1
+        assert number < 100000
+    assert ended > 1, "no kill came after the commit of a dump"
+    if partner:
+        partner.finish()
+    program.finish()
+    program.quit()
+
+
 def register(case):
-    """Three tests for each program."""
+    """Four tests for each program."""
     test(name=f"dump.{case.name}", timeout=300)(lambda: kill_dump_at(case, CHECK_KILLS))
     test(name=f"restore.{case.name}", timeout=300)(lambda: kill_restore_at(case))
+    test(name=f"end.{case.name}", timeout=300)(lambda: kill_end_at(case))
     test(name=f"dump-all.{case.name}", timeout=3600, tier="soak")(lambda: kill_dump_at(case, None))
     test(name=f"dump-random.{case.name}", timeout=3600, tier="soak")(lambda: kill_dump_random(case, SOAK_KILLS))
 

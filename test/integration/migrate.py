@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import time
+from random import Random
 
 from ferrytest import main, test, wait_until
 from ferrytest.nodes import SERVICE, Beats, Proxy, pair
@@ -46,7 +47,8 @@ class Move:
 
     def settle(self, how, *more):
         """ferry migrate --resume or --abort on a."""
-        return self.a.run(FERRY, "migrate", f"--{how}", self.id, "--journal", self.a.journal, "--timeout", TIMEOUT, *more)
+        return self.a.run(FERRY, "migrate", f"--{how}", self.id, "--journal", self.a.journal, "--timeout", TIMEOUT,
+                          *more)
 
     def record(self, node):
         """The record of the journal of a node, as ferry migrations tells it; None without one."""
@@ -106,7 +108,8 @@ def unix():
     assert report["source"] == "a" and report["target"] == "b"
     assert report["client_gap_ns"] is None
     names = [phase["name"] for phase in report["phases"]]
-    assert names == ["connect", "check", "freeze", "collect", "dump", "transfer", "prepare", "hold", "commit", "end"], names
+    assert names == ["connect", "check", "freeze", "collect", "dump", "transfer", "prepare", "hold", "commit",
+                     "end"], names
     ends = [phase["start_ns"] for phase in report["phases"]] + [report["phases"][-1]["end_ns"]]
     assert ends == sorted(ends), ends
     # What the program saw itself is the truth; ferry's figure ends a little later, when it hears of it.
@@ -245,7 +248,8 @@ def refused():
     # The token served its turn.
     m.receive("--token", token)
     program = Beats(m.a, m.observer, pid=6000)
-    done = m.a.run(FERRY, "migrate", "--tree", program.pid, "--to", m.address, "--journal", m.a.journal, "--token", token)
+    done = m.a.run(FERRY, "migrate", "--tree", program.pid, "--to", m.address, "--journal", m.a.journal, "--token",
+                   token)
     assert done.returncode == 3 and "one-time" in done.stderr, done.stderr
 
 
@@ -407,8 +411,8 @@ def kill_at(side, number, what, victim):
         agree(m)
         m.clean()
     except AssertionError as error:
-        raise AssertionError(f"{side} killed ({victim}) at {number} '{what}': {error}\nmigrate: {done.returncode} {done.stderr}"
-                             f"\nreceive: {m.receive_log.read_text()}\n{m.record(m.a)}\n{m.record(m.b)}") from error
+        raise AssertionError(f"{side} killed ({victim}) at {number} '{what}': {error}"
+                             f"\nmigrate: {done.returncode} {done.stderr}\nreceive: {m.receive_log.read_text()}\n{m.record(m.a)}\n{m.record(m.b)}") from error
     finally:
         m.close()
     return node.name
@@ -486,8 +490,8 @@ def unknown(m):
 @test(timeout=300, exclusive=True, tier="soak")
 def cuts():
     """The connection is cut in every phase for a moment."""
-    for kind, before in (("hello", 0), ("hello", 1), ("offer", 0), ("accept", 0), ("file", 0), ("file", 5), ("data", 0), ("data", 5),
-                         ("image-end", 0), ("prepared", 0)):
+    for kind, before in (("hello", 0), ("hello", 1), ("offer", 0), ("accept", 0), ("file", 0), ("file", 5), ("data", 0),
+                         ("data", 5), ("image-end", 0), ("prepared", 0)):
         for size in (0, 30):
             cut_at((kind, before, size), "a")
     for kind in ("commit", "running", "done"):
@@ -566,7 +570,8 @@ def interrupted_by_user():
     m = Move(kib=65536)
     m.receive()
     frozen = lambda: time.monotonic() - m.observer.heard()[-1][0] > 0.05  # noqa: E731
-    ferry = m.a.start(FERRY, "migrate", "--tree", m.beats.pid, "--to", m.address, "--journal", m.a.journal, "--id", m.id)
+    ferry = m.a.start(FERRY, "migrate", "--tree", m.beats.pid, "--to", m.address, "--journal", m.a.journal,
+                      "--id", m.id)
     wait_until(frozen, "nothing stands still")
     os.kill(m.a.named("ferry")[0], 9)
     ferry.wait()
@@ -576,6 +581,51 @@ def interrupted_by_user():
     m.received()
     agree(m)
     m.clean()
+
+
+def kill_one_of(side, random):
+    """Kill any ferry process of one side at any time: the one that the user sees, the worker, the warden."""
+    m = MoveWithAddress()
+    m.receive()
+    length = 0.5
+    ferry = m.a.start(FERRY, "migrate", "--tree", m.beats.pid, "--to", m.address, "--journal", m.a.journal, "--id", m.id,
+                      "--timeout", TIMEOUT, "--move-address", SERVICE_ADDRESS, log=m.folder / "migrate.log")
+    time.sleep(random.random() * length)
+    victims = (m.a if side == "source" else m.b).named("ferry")
+    victim = random.choice(victims) if victims else None
+    what = "nobody"
+    try:
+        if victim:
+            what = pathlib.Path(f"/proc/{victim}/comm").read_text().strip()
+            os.kill(victim, 9)
+    except (OSError, ProcessLookupError):
+        pass
+    ferry.wait(timeout=30)
+    try:
+        node = settle_if_needed(m)
+        m.only(node)
+        wait_until(lambda: has_service(node), f"the address is not on {node.name}", 5)
+        stop_receiver(m)
+        agree(m)
+        m.clean()
+    except AssertionError as error:
+        raise AssertionError(f"{side}: killed {what}: {error}\nmigrate: {(m.folder / 'migrate.log').read_text()}\nreceive: "
+                             f"{m.receive_log.read_text()}\n{m.record(m.a)}\n{m.record(m.b)}") from error
+    finally:
+        m.close()
+    return what, node.name
+
+
+@test(timeout=1800, exclusive=True)
+def random_kills():
+    """At random instants, random processes."""
+    count = 200 if os.environ.get("FERRY_TIER") == "soak" else 12
+    seed = int(os.environ.get("FERRY_SEED", time.time_ns()))
+    print(f"FERRY_SEED={seed}")
+    random = Random(seed)
+    ends = [kill_one_of(side, random) for _ in range(count // 2) for side in ("source", "target")]
+    for what in sorted({what for what, _ in ends}):
+        print(f"{what}: stayed {ends.count((what, 'a'))} times, moved {ends.count((what, 'b'))} times")
 
 
 @test(timeout=60, exclusive=True)
@@ -602,8 +652,8 @@ def there_and_back():
     for source, target in ((m.a, m.b), (m.b, m.a)):
         m.a, m.b = source, target
         m.receive()
-        done = m.a.run(FERRY, "migrate", "--tree", m.beats.pid, "--to", m.address, "--journal", m.a.journal, "--timeout", TIMEOUT,
-                       "--id", f"{m.id}-{source.name}")
+        done = m.a.run(FERRY, "migrate", "--tree", m.beats.pid, "--to", m.address, "--journal", m.a.journal,
+                       "--timeout", TIMEOUT, "--id", f"{m.id}-{source.name}")
         assert done.returncode == 0, done.stderr
         assert m.received() == 0
         m.observer.wait(target.name)

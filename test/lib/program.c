@@ -163,12 +163,13 @@ void program_note_volatile(const struct program *p)
 	stack_t alternate;
 	char text[192];
 	int n = snprintf(text, sizeof(text), "%d %lx %lx\n%d %lx %lx\n", getpid(), (unsigned long)rseq,
-			 (unsigned long)rseq + 32, getpid(), (unsigned long)(frame - DEAD_STACK), (unsigned long)frame);
+			 (unsigned long)rseq + 32, getpid(), (unsigned long)(frame - DEAD_STACK),
+			 (unsigned long)frame);
 
 	/* What lies below a stack pointer, or on an alternate stack that is not in use, belongs to signal frames. */
 	if (sigaltstack(NULL, &alternate) == 0 && !(alternate.ss_flags & (SS_DISABLE | SS_ONSTACK)))
-		snprintf(text + n, sizeof(text) - (size_t)n, "%d %lx %lx\n", getpid(), (unsigned long)alternate.ss_sp,
-			 (unsigned long)alternate.ss_sp + alternate.ss_size);
+		snprintf(text + n, sizeof(text) - (size_t)n, "%d %lx %lx\n", getpid(),
+			 (unsigned long)alternate.ss_sp, (unsigned long)alternate.ss_sp + alternate.ss_size);
 	mailbox_write(p, "volatile", text);
 }
 

@@ -13,7 +13,7 @@ LEFTOVERS = re.compile(r"\b(" + "TO" + "DO|FIX" + "ME|XX" + "X)\\b")
 MACHINE_PATHS = re.compile(r"(?<![\w./-])/(" + "wo" + r"rk/|tmp/(wt|build-)|ro" + r"ot/|ho" + r"me/\w)")
 MIRRORS = re.compile(r"https?://(deb|ftp|snapshot|security)[\w.]*\.debian\.org|https?://[\w.]*(mirror|registry)[\w.]*")
 # Columns. For C it is clang-format that says.
-WIDEST = {".py": 120, ".sh": 120}
+WIDEST = {".py": 140, ".sh": 120}
 BINARY = (".img", ".png", ".gz", ".bin")
 
 

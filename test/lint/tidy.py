@@ -36,7 +36,7 @@ def check(path):
 
 
 def main():
-    paths = sorted(tree.compile_commands("clang"))
+    paths = sorted(path for path in tree.compile_commands("clang") if path.suffix == ".c")
     if not paths:
         tree.finish(["no compile_commands.json in the clang build"], 0)
     if "--changed" in sys.argv:

@@ -80,9 +80,11 @@ static void beat(struct beats *b)
 	b->monotonic_ns = monotonic;
 	check_memory(b);
 	read_node(b->node_file, node, sizeof(node));
-	int n = snprintf(text, sizeof(text), "%s %d %llu %lld %d", node, b->stream, ++b->counter, b->gap_ns, b->good);
+	int n = snprintf(text, sizeof(text), "%s %d %llu %lld %d", node, b->stream, ++b->counter, b->gap_ns,
+			 b->good);
 	/* Nobody may be there to observe, and there may be no way to send just now. */
-	(void)!sendto(b->socket, text, (size_t)n, MSG_DONTWAIT, (const struct sockaddr *)&b->to, sizeof(b->to));
+	(void)!sendto(b->socket, text, (size_t)n, MSG_DONTWAIT, (const struct sockaddr *)&b->to,
+		      sizeof(b->to));
 }
 
 /* Not connected, so that the address it sends from is that of the node, unless an own address is given. */

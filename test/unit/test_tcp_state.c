@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a connection may look like that is to be rebuilt, which may come from a file, and the packets made for it. */
+/*
+ * What a connection may look like that is to be rebuilt, which may come from a file, and the packets made for
+ * it.
+ */
 #include "unit.h"
 
 #include <arpa/inet.h>
@@ -231,7 +234,9 @@ static void check_tcp(const uint8_t *tcp, uint32_t seq, uint32_t ack, uint8_t fl
 	assert_int_equal(tcp[14] << 8 | tcp[15], 0);
 }
 
-/* FIN and ACK flags with the sequence numbers that each state gives them; checksums by summing everything up. */
+/*
+ * FIN and ACK flags with the sequence numbers that each state gives them; checksums by summing everything up.
+ */
 static void test_packets_v4(void **state)
 {
 	struct ferry_tcp t = good_state();

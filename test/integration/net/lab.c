@@ -179,10 +179,12 @@ static socklen_t pair_address(enum family family, bool for_listener, struct sock
 	return sizeof(*a);
 }
 
+/* Both families have the port in the same place. */
 static uint16_t *address_port(struct sockaddr_storage *a)
 {
-	return a->ss_family == AF_INET ? &((struct sockaddr_in *)a)->sin_port
-				       : &((struct sockaddr_in6 *)a)->sin6_port;
+	_Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
+		       "port");
+	return &((struct sockaddr_in *)a)->sin_port;
 }
 
 static void set_int(int fd, int level, int name, int value)
@@ -196,7 +198,7 @@ void pair_open(enum family family, bool a_connects, const struct pair_options *o
 {
 	static const struct pair_options none;
 	static uint64_t seed;
-	struct sockaddr_storage address;
+	struct sockaddr_storage address = {0};
 	const struct pair_options *o = options ? options : &none;
 	socklen_t n = pair_address(family, true, &address);
 	int listener = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -382,25 +384,36 @@ void end_wait_state(const struct end *e, unsigned state)
 	assert_string_equal(ferry_tcp_state_name(end_state(e)), ferry_tcp_state_name(state));
 }
 
+union address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+/* Returns the port. bytes: the address as a lock wants it. */
+static uint16_t split_address(const union address *a, uint8_t bytes[static 16])
+{
+	memset(bytes, 0, 16);
+	if (a->any.sa_family == AF_INET) {
+		memcpy(bytes, &a->v4.sin_addr, 4);
+		return ntohs(a->v4.sin_port);
+	}
+	memcpy(bytes, &a->v6.sin6_addr, 16);
+	return ntohs(a->v6.sin6_port);
+}
+
 void end_locate(const struct end *e, struct netlock_tcp *ret_connection)
 {
-	struct sockaddr_storage local;
-	struct sockaddr_storage remote;
-	socklen_t n = sizeof(local);
+	union address local = {.v6 = {0}};
+	union address remote = {.v6 = {0}};
 	struct netlock_tcp c = {0};
-	assert_int_equal(getsockname(e->fd, (struct sockaddr *)&local, &n), 0);
+	socklen_t n = sizeof(local);
+	assert_int_equal(getsockname(e->fd, &local.any, &n), 0);
 	n = sizeof(remote);
-	assert_int_equal(getpeername(e->fd, (struct sockaddr *)&remote, &n), 0);
-	c.family = local.ss_family;
-	c.local_port = ntohs(*address_port(&local));
-	c.remote_port = ntohs(*address_port(&remote));
-	if (c.family == AF_INET) {
-		memcpy(c.local_addr, &((struct sockaddr_in *)&local)->sin_addr, 4);
-		memcpy(c.remote_addr, &((struct sockaddr_in *)&remote)->sin_addr, 4);
-	} else {
-		memcpy(c.local_addr, &((struct sockaddr_in6 *)&local)->sin6_addr, 16);
-		memcpy(c.remote_addr, &((struct sockaddr_in6 *)&remote)->sin6_addr, 16);
-	}
+	assert_int_equal(getpeername(e->fd, &remote.any, &n), 0);
+	c.family = local.any.sa_family;
+	c.local_port = split_address(&local, c.local_addr);
+	c.remote_port = split_address(&remote, c.remote_addr);
 	*ret_connection = c;
 }
 
@@ -415,12 +428,13 @@ static void end_lock(const struct end *e, struct netlock **ret_lock)
 
 void end_lose_input(const struct end *e)
 {
-	struct sockaddr_storage local;
+	union address local = {.v6 = {0}};
+	uint8_t bytes[16];
 	socklen_t n = sizeof(local);
-	assert_int_equal(getsockname(e->fd, (struct sockaddr *)&local, &n), 0);
+	assert_int_equal(getsockname(e->fd, &local.any, &n), 0);
 	lab_run("nft 'add table inet lossy; add chain inet lossy in { type filter hook input priority 0; }; "
 		"add rule inet lossy in tcp dport %u drop'",
-		ntohs(*address_port(&local)));
+		split_address(&local, bytes));
 }
 
 void end_lose_nothing(void)

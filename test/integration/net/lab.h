@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the network tests share: namespaces of their own, connected pairs of sockets, and streams of bytes whose every
- * byte is known from its position, so that one lost, doubled or changed byte fails the test.
+ * What the network tests share: namespaces of their own, connected pairs of sockets, and streams of bytes whose
+ * every byte is known from its position, so that one lost, doubled or changed byte fails the test.
  */
 #pragma once
 
@@ -93,15 +93,15 @@ struct netlock_tcp;
 void end_locate(const struct end *e, struct netlock_tcp *ret_connection);
 
 /*
- * Packets to this end are lost on the wire from now on, the sender not knowing; end_lose_nothing() ends that. The rule is the
- * test's own, not ferry's.
+ * Packets to this end are lost on the wire from now on, the sender not knowing; end_lose_nothing() ends that.
+ * The rule is the test's own, not ferry's.
  */
 void end_lose_input(const struct end *e);
 void end_lose_nothing(void);
 
 /*
- * Lock the connection, take it, close it silently, rebuild it, compare the kernel's figures with the old socket's, unlock,
- * resume. ret_state: what was taken, NULL = not wanted, else to be released.
+ * Lock the connection, take it, close it silently, rebuild it, compare the kernel's figures with the old
+ * socket's, unlock, resume. ret_state: what was taken, NULL = not wanted, else to be released.
  */
 void end_move(struct end *e, struct ferry_tcp *ret_state);
 

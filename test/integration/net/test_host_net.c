@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The network side of the host: locks as nft(8) and packets see them, addresses as ip(8) does, announcements as a neighbour
- * learns them, and sock_diag compared with what the sockets themselves and /proc say.
+ * The network side of the host: locks as nft(8) and packets see them, addresses as ip(8) does, announcements as
+ * a neighbour learns them, and sock_diag compared with what the sockets themselves and /proc say.
  */
 #include "lab.h"
 
@@ -123,8 +123,8 @@ static void test_lock_owner(void **state)
 		int ready[2];
 		int hold[2];
 		char byte;
-		assert_int_equal(pipe(ready), 0);
-		assert_int_equal(pipe(hold), 0);
+		assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+		assert_int_equal(pipe2(hold, O_CLOEXEC), 0);
 		pid_t pid = fork();
 		assert_true(pid >= 0);
 		if (!pid) {
@@ -395,7 +395,8 @@ static void test_announce(void **state)
 		far);
 	lab_read(mac, sizeof(mac), "ip -o link show d0 | sed 's/.*ether \\([^ ]*\\).*/\\1/' | tr -d '\\n'");
 	lab_go(far);
-	lab_run("ip link set d1 up && ip address add 192.0.2.1/24 dev d1 && ip address add 2001:db8::1/64 dev d1 nodad && "
+	lab_run("ip link set d1 up && ip address add 192.0.2.1/24 dev d1 && "
+		"ip address add 2001:db8::1/64 dev d1 nodad && "
 		"ip neighbour add 192.0.2.7 lladdr 02:00:00:00:00:99 dev d1 nud stale && "
 		"ip neighbour add 2001:db8::7 lladdr 02:00:00:00:00:99 dev d1 nud stale");
 	lab_go(home);

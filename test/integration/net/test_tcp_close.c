@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Half-closed connections: every state that has a descriptor, with and without bytes waiting, is taken and rebuilt, and
- * both directions come to their proper end.
+ * Half-closed connections: every state that has a descriptor, with and without bytes waiting, is taken and
+ * rebuilt, and both directions come to their proper end.
  */
 #include "lab.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Taking a connection in place: its owner and its peer must notice nothing, not even when the taker is killed at the worst
- * moment, and what cannot be taken is refused before it is touched.
+ * Taking a connection in place: its owner and its peer must notice nothing, not even when the taker is killed
+ * at the worst moment, and what cannot be taken is refused before it is touched.
  */
 #include "lab.h"
 
@@ -133,7 +133,9 @@ static void *run_sender(void *arg)
 	return NULL;
 }
 
-/* The peer goes on sending while the connection is taken: packets come in between any two calls of the taker. */
+/*
+ * The peer goes on sending while the connection is taken: packets come in between any two calls of the taker.
+ */
 static void test_takes_under_fire(void **state)
 {
 	struct end a;

@@ -40,8 +40,8 @@ def ip(*words):
 
 def release_held():
     """Let everything of this PID namespace that a test left frozen die: in a v1 freezer even SIGKILL would wait."""
-    for base, file, word in (("/sys/fs/cgroup/freezer", "freezer.state", "THAWED"), ("/sys/fs/cgroup/unified", "cgroup.freeze", "0"),
-                             ("/sys/fs/cgroup", "cgroup.freeze", "0")):
+    for base, file, word in (("/sys/fs/cgroup/freezer", "freezer.state", "THAWED"),
+                             ("/sys/fs/cgroup/unified", "cgroup.freeze", "0"), ("/sys/fs/cgroup", "cgroup.freeze", "0")):
         for group in pathlib.Path(base).glob("**/ferry-hold-*"):
             try:
                 pids = [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
@@ -78,8 +78,8 @@ class Node:
 
     def connect(self, number):
         """A link to the bridge, with the address 10.77.0.NUMBER."""
-        if not pathlib.Path("/sys/class/net/bridge").exists() and subprocess.run(
-                ["ip", "link", "show", "bridge"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+        if subprocess.run(["ip", "link", "show", "bridge"], check=False, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode:
             ip("link", "add", "bridge", "type", "bridge")
             ip("address", "add", f"{BRIDGE}/24", "dev", "bridge")
             ip("link", "set", "bridge", "up")
@@ -99,7 +99,7 @@ class Node:
         """Run it to the end."""
         return subprocess.run(self.command(*words), check=False, text=True, errors="replace", timeout=timeout,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              env={**os.environ, **(environment or {})})
+                              start_new_session=True, env={**os.environ, **(environment or {})})
 
     def start(self, *words, environment=None, log=None):
         """Start it in a session of its own. The result's pid is nsenter's; inner() finds the program."""
@@ -116,7 +116,8 @@ class Node:
                 continue
             try:
                 same = os.readlink(f"/proc/{text}/ns/pid") == os.readlink(f"/proc/{self.init}/ns/pid")
-                ids = [line for line in pathlib.Path(f"/proc/{text}/status").read_text().splitlines() if line.startswith("NSpid:")]
+                lines = pathlib.Path(f"/proc/{text}/status").read_text().splitlines()
+                ids = [line for line in lines if line.startswith("NSpid:")]
             except OSError:
                 continue
             if same and int(text) != self.init and is_alive(int(text)):
@@ -244,8 +245,8 @@ class Proxy:
     """
 
     # As in src/migrate/proto/migrate.proto; HELLO comes from both sides, the source's first.
-    KINDS = {"hello": 1, "proof": 2, "offer": 3, "accept": 4, "file": 5, "data": 6, "image-end": 7, "prepared": 8, "commit": 9,
-             "running": 10, "reverted": 11, "abort": 12, "query": 13, "state": 14, "error": 15, "done": 16}
+    KINDS = {"hello": 1, "proof": 2, "offer": 3, "accept": 4, "file": 5, "data": 6, "image-end": 7, "prepared": 8,
+             "commit": 9, "running": 10, "reverted": 11, "abort": 12, "query": 13, "state": 14, "error": 15, "done": 16}
     HEADER = 24
 
     def __init__(self, a, b, to, cut=None, stay_cut=False, spoil=None):
