@@ -29,28 +29,6 @@
 	(SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) | \
 	 SIGNAL_BIT(SIGTRAP) | SIGNAL_BIT(SIGSYS))
 
-uint64_t inject_away_mask(int unblocked)
-{
-	return ~(FAULT_SIGNALS | (unblocked ? SIGNAL_BIT(unblocked) : 0));
-}
-
-/*
- * Signals whose default is to be ignored, by usefulness: one that the process does not handle and the thread does not
- * block means nothing to it, and never waits in a queue.
- */
-static int choose_signal(const struct ferry_inject *inject, struct ferry_thread *t)
-{
-	static const int candidates[] = {SIGURG, SIGWINCH, SIGCHLD};
-
-	if (!PAD_MAY(inject, t, SYS_tgkill, (uint64_t)t->tid, (uint64_t)t->tid, SIGURG) ||
-	    !PAD_MAY(inject, t, SYS_getpid, 0) || !PAD_MAY(inject, t, SYS_gettid, 0))
-		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(candidates); i++)
-		if (!((inject->caught | t->own_mask) & SIGNAL_BIT(candidates[i])))
-			return candidates[i];
-	return 0;
-}
-
 /* What the pad may call under the thread's seccomp filters, if it has to find its way alone. */
 bool pad_may(const struct ferry_inject *inject, struct ferry_thread *t, long nr, const uint64_t args[6])
 {
@@ -71,10 +49,9 @@ static void slot_choose_calls(struct ferry_inject *inject, struct inject_slot *s
 	slot->data.probe_nr = PAD_MAY(inject, t, SYS_ppoll, 0, 0, zero, mask, 8) ? SYS_ppoll : 0;
 	slot->can_close = PAD_MAY(inject, t, SYS_close, 0);
 	slot->can_unmap = PAD_MAY(inject, t, SYS_munmap, inject->place.address, PAGE);
-	slot->data.catch_signal = (uint64_t)choose_signal(inject, t);
 	slot->data.catch_nr = SYS_rt_sigprocmask;
-	slot->data.catch_arg = SIG_BLOCK;
-	if (!PAD_MAY(inject, t, SYS_rt_sigprocmask, SIG_BLOCK, 0, 0, 8)) {
+	slot->data.catch_arg = SIG_UNBLOCK;
+	if (!PAD_MAY(inject, t, SYS_rt_sigprocmask, SIG_UNBLOCK, slot_catch_mask(inject, t->slot), 0, 8)) {
 		slot->data.catch_nr = SYS_read;
 		slot->data.catch_arg = ~0ull;
 	}
@@ -114,6 +91,11 @@ static int slot_choose_regs(struct inject_slot *slot, struct ferry_thread *t,
 uint64_t slot_zero_word(const struct ferry_inject *inject, int slot)
 {
 	return slot_label(inject, slot, ferry__pad_data) + offsetof(struct pad_data, zero);
+}
+
+uint64_t slot_catch_mask(const struct ferry_inject *inject, int slot)
+{
+	return slot_label(inject, slot, ferry__pad_data) + offsetof(struct pad_data, catch_mask);
 }
 
 #ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
@@ -263,7 +245,7 @@ static int go_away(struct ferry_inject *inject, struct ferry_thread *t, uint64_t
 		return r;
 	}
 	if (!t->no_mask)
-		r = mask_set(t, inject_away_mask(0), "block-signals", err);
+		r = mask_set(t, ~FAULT_SIGNALS, "block-signals", err);
 	if (r >= 0 && rseq)
 		r = ferry_inject_write(inject, rseq + 8, &none, sizeof(none), err);
 	return r;
@@ -408,7 +390,16 @@ static int step_executed(struct ferry_thread *t, struct ferry_error *err)
 {
 	t->stop = FERRY_STOP_EXEC;
 	inject_forget(t->home, t);
-	return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program", t->tid);
+	return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program",
+			 t->tid);
+}
+
+/* A stop on the way: what to resume with, or -errno. */
+static int pass_stop(struct ferry_thread *t, int code, struct ferry_error *err)
+{
+	if (code >> 8 == PTRACE_EVENT_EXEC)
+		return step_executed(t, err);
+	return code >> 8 ? 0 : step_signal(t, code & 0x7f, err);
 }
 
 int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_error *err)
@@ -441,23 +432,18 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 				return suspend_seccomp(t, suspended, err);
 			continue;
 		}
-		if (code >> 8 == PTRACE_EVENT_EXEC)
-			return step_executed(t, err);
-		if (code >> 8)
-			continue;
-		signal = step_signal(t, code & 0x7f, err);
+		signal = pass_stop(t, code, err);
 		if (signal < 0)
 			return signal;
 	}
 }
 
-int inject_run_to_signal(struct ferry_thread *t, int signal, int64_t *ret_result, struct ferry_error *err)
+int inject_run_to_signal(struct ferry_thread *t, int signal, uint64_t rip, struct user_regs_struct *ret_regs,
+			 struct ferry_error *err)
 {
-	uint64_t end = slot_label(t->home, t->slot, ferry__pad_signalled);
-	struct user_regs_struct regs;
 	int pass = 0, code = 0;
 
-	for (;;) {
+	while (pass >= 0) {
 		inject_effect(&t->opts, "run");
 		long r = thread_ptrace(t, PTRACE_CONT, 0, (uintptr_t)pass);
 		if (r < 0)
@@ -469,25 +455,17 @@ int inject_run_to_signal(struct ferry_thread *t, int signal, int64_t *ret_result
 			return (int)r;
 		t->stepped = true;
 		t->at_entry = false;
-		pass = 0;
-		if (code >> 8 == PTRACE_EVENT_EXEC)
-			return step_executed(t, err);
-		if (code >> 8)
-			continue;
-		if ((code & 0x7f) == signal) {
-			r = regs_get(t, &regs, err);
+		if (code == signal) {
+			r = regs_get(t, ret_regs, err);
 			if (r < 0)
 				return (int)r;
-			/* Not passed on, it is gone: the next step resumes without it. */
-			if (regs.rip == end) {
-				*ret_result = (int64_t)regs.r9;
-				return 0;
-			}
+			/* Resumed with anything but the signal, it is gone. */
+			if (ret_regs->rip == rip)
+				return mask_set(t, ~FAULT_SIGNALS, "block-signals", err);
 		}
-		pass = step_signal(t, code & 0x7f, err);
-		if (pass < 0)
-			return pass;
+		pass = pass_stop(t, code, err);
 	}
+	return pass;
 }
 
 /* ERESTARTSYS and its kin: the kernel will make the call again. */

@@ -103,7 +103,7 @@ struct ferry_inject {
 	pid_t tid;
 	int mem_fd;
 	struct place place;
-	uint64_t caught; /* signals that the process handles, as it was when a blob was loaded; ~0 = not known */
+	uint64_t caught; /* signals that the process may handle, as of the time when a blob was loaded */
 	struct inject_slot slots[INJECT_SLOTS];
 };
 
@@ -294,12 +294,11 @@ must_check int inject_run(struct ferry_inject *inject, struct ferry_thread *t, c
 			  int64_t *ret_result, struct ferry_error *err);
 
 /*
- * Let a function run until the pad sends the signal behind it. One stop, however many calls it makes.
+ * Let a thread run until the signal, which waits for it blocked, is let in and stops it at rip; its registers there.
+ * One stop, however many calls it makes.
  */
-must_check int inject_run_to_signal(struct ferry_thread *t, int signal, int64_t *ret_result, struct ferry_error *err);
-
-/* All signals that are blocked while a thread is away, but for one (0 = none). */
-uint64_t inject_away_mask(int unblocked);
+must_check int inject_run_to_signal(struct ferry_thread *t, int signal, uint64_t rip,
+				    struct user_regs_struct *ret_regs, struct ferry_error *err);
 
 /* PTRACE_O_SUSPEND_SECCOMP on or off. */
 must_check int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *err);
@@ -340,3 +339,6 @@ must_check int inject_pair(struct ferry_inject *inject, const struct ferry_threa
 
 /* Address of a word of the slot that is zero: waiting for it takes no time. */
 uint64_t slot_zero_word(const struct ferry_inject *inject, int slot);
+
+/* Address of the slot's set of signals that are let in when a function has returned. */
+uint64_t slot_catch_mask(const struct ferry_inject *inject, int slot);

@@ -155,32 +155,39 @@ static unsigned kill_randomly(struct target *t, const struct scenario *s, struct
 
 static const struct {
 	const char *name;
-	bool no_blob, no_memory;
+	bool no_blob, no_memory, by_steps;
 } kill_modes[] = {
-	{"compute", false, false},
-	{"sleepers", false, false},
-	{"rseq", false, false},
-	{"tcp", false, false},
-	{"flood", false, false},
-	{"zombie-leader", false, false},
-	{"seccomp-kill-other", false, false},
-	{"seccomp-kill-mask", true, false},
-	{"seccomp-kill-mmap", true, true},
+	{"compute", false, false, false},
+	{"compute", false, false, true},
+	{"sleepers", false, false, false},
+	{"sleepers", false, false, true},
+	{"rseq", false, false, false},
+	{"tcp", false, false, false},
+	{"flood", false, false, false},
+	{"zombie-leader", false, false, false},
+	{"seccomp-kill-other", false, false, false},
+	{"seccomp-kill-mask", true, false, false},
+	{"seccomp-kill-mmap", true, true, false},
 };
 
-static void kill_mode(const char *name, bool no_blob, bool no_memory, unsigned n_modes)
+static void kill_mode(size_t mode, unsigned n_modes)
 {
+	const char *name = kill_modes[mode].name;
 	struct scenario s = {
-		.options = FERRY_INJECT_OPTIONS_INIT, .no_blob = no_blob, .no_memory = no_memory};
+		.options = FERRY_INJECT_OPTIONS_INIT,
+		.no_blob = kill_modes[mode].no_blob,
+		.no_memory = kill_modes[mode].no_memory,
+	};
 	struct counter *c = shared_new(sizeof(*c));
 	struct target t;
 
+	s.options.flags = kill_modes[mode].by_steps ? 0 : FERRY_INJECT_ALL_STOPPED;
 	target_start(&t, name);
 	unsigned everywhere = kill_everywhere(&t, &s, c, t.n > 8 ? 7 : 1);
 	unsigned kills = (env_number("INJECT_KILLS", 100) + n_modes - 1) / n_modes;
 	unsigned tries = kill_randomly(&t, &s, shared_new(sizeof(struct visit)), kills);
-	printf("%s: %u threads, killed at %u effects and %u times at random in %u visits\n", name,
-	       (unsigned)t.n, everywhere, kills, tries);
+	printf("%s%s: %u threads, killed at %u effects and %u times at random in %u visits\n", name,
+	       kill_modes[mode].by_steps ? " (by steps)" : "", (unsigned)t.n, everywhere, kills, tries);
 	fflush(stdout);
 	target_stop(&t);
 }
@@ -203,6 +210,6 @@ int main(int argc, char **argv)
 		n += mode_wanted(argc, argv, kill_modes[i].name);
 	for (size_t i = 0; i < sizeof(kill_modes) / sizeof(kill_modes[0]); i++)
 		if (mode_wanted(argc, argv, kill_modes[i].name))
-			kill_mode(kill_modes[i].name, kill_modes[i].no_blob, kill_modes[i].no_memory, n);
+			kill_mode(i, n);
 	return 0;
 }

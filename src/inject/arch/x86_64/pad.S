@@ -23,7 +23,7 @@
 #define D_RELEASE 120
 #define D_CATCH_NR 128
 #define D_CATCH_ARG 136
-#define D_CATCH_SIGNAL 144
+#define D_CATCH_MASK 144
 #define D_PROBE_NR 152
 #define D_MASK_NR 160
 #define D_RIP 168
@@ -48,16 +48,13 @@
 #define D_SIZE 320
 
 #define NR_MUNMAP 11
-#define NR_GETPID 39
-#define NR_GETTID 186
-#define NR_TGKILL 234
 
 	.section .rodata.ferry_pad, "a", @progbits
 	.balign 16
-	.globl ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_signalled
-	.globl ferry__pad_catch, ferry__pad_tail, ferry__pad_data, ferry__pad_end
-	.hidden ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_signalled
-	.hidden ferry__pad_catch, ferry__pad_tail, ferry__pad_data, ferry__pad_end
+	.globl ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_catch
+	.globl ferry__pad_tail, ferry__pad_data, ferry__pad_end
+	.hidden ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_catch
+	.hidden ferry__pad_tail, ferry__pad_data, ferry__pad_end
 
 ferry__pad:
 	.ascii "ferrypad"		/* struct pad_head */
@@ -90,28 +87,14 @@ ferry__pad_run:
 	mov	DATA(D_RSP), %rsp
 
 /*
- * A signal to itself that the application ignores: it stops a traced thread, and is nothing to one that is not.
- * r9 still holds the function's result.
+ * A call without effect, in whose entry the tracer finds the function's result (sixth argument). Or one that lets in a
+ * signal which the tracer has sent and the application ignores: it stops a traced thread behind the call, and is nothing
+ * to one that is not.
  */
-	mov	DATA(D_CATCH_SIGNAL), %rdx
-	mov	%rdx, %rcx
-	jrcxz	ferry__pad_catch
-	mov	$NR_GETPID, %eax
-	syscall
-	mov	%rax, %rdi
-	mov	$NR_GETTID, %eax
-	syscall
-	mov	%rax, %rsi
-	mov	$NR_TGKILL, %eax
-	syscall
-ferry__pad_signalled:
-	jmp	ferry__pad_tail
-
-/* Without such a signal: a call without effect, in whose entry the tracer finds the function's result (sixth argument). */
 ferry__pad_catch:
 	mov	DATA(D_CATCH_NR), %rax
 	mov	DATA(D_CATCH_ARG), %rdi
-	mov	$0, %esi
+	lea	DATA(D_CATCH_MASK), %rsi
 	mov	$0, %edx
 	mov	$8, %r10d
 	syscall

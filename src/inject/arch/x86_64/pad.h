@@ -34,9 +34,9 @@ struct pad_data {
 	uint64_t wait;    /* address of a 32-bit word that must be zero before anything is unmapped */
 	uint64_t release; /* address of a word of another thread to clear; 0 = none */
 	uint64_t catch_nr, catch_arg;
-	uint64_t catch_signal; /* sent to itself after a function; 0 = catch_nr is called instead */
-	uint64_t probe_nr; /* ppoll or 0 */
-	uint64_t mask_nr;  /* rt_sigprocmask or 0 */
+	uint64_t catch_mask; /* signals that are unblocked when a function has returned */
+	uint64_t probe_nr;   /* ppoll or 0 */
+	uint64_t mask_nr;    /* rt_sigprocmask or 0 */
 	uint64_t rip, rax;
 	uint64_t eintr_rip, eintr_rax; /* the same, when a signal handler has run on the way out */
 	uint64_t rcx, r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rdx, rsi, rdi, rsp;
@@ -48,7 +48,7 @@ struct pad_data {
 PAD_DATA_AT(unmap, 40);
 PAD_DATA_AT(wait, 112);
 PAD_DATA_AT(catch_nr, 128);
-PAD_DATA_AT(catch_signal, 144);
+PAD_DATA_AT(catch_mask, 144);
 PAD_DATA_AT(rip, 168);
 PAD_DATA_AT(rcx, 200);
 PAD_DATA_AT(rsp, 312);
@@ -56,12 +56,12 @@ static_assert(sizeof(struct pad_head) == 16, "pad.S has a head of 16 bytes");
 static_assert(sizeof(struct pad_data) == 320, "pad.S has 320 bytes of data");
 
 extern const unsigned char ferry__pad[], ferry__pad_call[], ferry__pad_call_undo[], ferry__pad_run[];
-extern const unsigned char ferry__pad_signalled[], ferry__pad_catch[], ferry__pad_tail[], ferry__pad_data[], ferry__pad_end[];
+extern const unsigned char ferry__pad_catch[], ferry__pad_tail[], ferry__pad_data[], ferry__pad_end[];
 
 #define PAD_OFFSET(label) ((uint64_t)((label)-ferry__pad))
 
 /* Bytes of one slot, a multiple of 8. Checked against pad.S by a unit test. */
-#define PAD_CODE_BYTES 424
+#define PAD_CODE_BYTES 384
 #define PAD_BYTES (PAD_CODE_BYTES + sizeof(struct pad_data))
 
 /* Fill the register part: 'normal' is where the thread goes on, 'eintr' where when a handler has run. */
