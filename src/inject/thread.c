@@ -33,7 +33,8 @@
 #include "inject/internal.h"
 
 /* Looks with a yield between them, before the polls begin to sleep. */
-#define YIELDS 200
+#define YIELDS 10
+#define SLEEP_MIN_NS 5000
 #define SLEEP_MAX_NS 1000000
 
 int inject_options_copy(struct ferry_inject_options *ret, const struct ferry_inject_options *opts,
@@ -196,7 +197,7 @@ static int thread_look(struct ferry_thread *t, int *ret_code)
 
 int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct ferry_error *err)
 {
-	struct timespec pause = {.tv_nsec = 20000};
+	struct timespec pause = {.tv_nsec = SLEEP_MIN_NS};
 	uint64_t end = 0;
 
 	for (int i = 0;; i++) {
