@@ -126,17 +126,19 @@ static void dump_report(struct engine *e, const struct snapshot *snap)
 		e->report.threads += (uint32_t)snap->tasks.v[i].threads.n;
 }
 
-static int dump_open(struct dump_job *j, const char *images_dir, struct ferry_error *err)
+static int dump_open(struct dump_job *j, const struct dump_to *to, struct ferry_error *err)
 {
 	struct engine *e = j->engine;
 	struct image_dir_create create = {
 		.overwrite = e->options->overwrite,
-		.read_back = IMAGE_READ_BACK_ALL,
+		.read_back = to->pages ? IMAGE_READ_BACK_NONE : IMAGE_READ_BACK_ALL,
+		.no_sync = to->pages,
+		.pages = to->pages,
 		.fault = &e->fault,
 		.log = e->log,
 	};
-	int r = image_dir_create(AT_FDCWD, images_dir, &create, &j->dir, err);
-	if (r >= 0)
+	int r = image_dir_create(AT_FDCWD, to->images_dir, &create, &j->dir, err);
+	if (r >= 0 && !to->pages)
 		r = dump_check_space(e, j->dir, err);
 	return r < 0 ? r : engine_warden(e, err);
 }
@@ -156,7 +158,7 @@ static int dump_freeze(struct dump_job *j, struct ferry_error *err)
 	return r;
 }
 
-int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_job, struct ferry_error *err)
+int dump_start(struct engine *e, const struct dump_to *to, struct dump_job **ret_job, struct ferry_error *err)
 {
 	struct dump_job *j = calloc(1, sizeof(*j));
 	if (!j)
@@ -167,7 +169,7 @@ int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_j
 	int r = dump_check(e, err);
 	dump_log(e, "check", "checked");
 	if (r >= 0)
-		r = dump_open(j, images_dir, err);
+		r = dump_open(j, to, err);
 	engine_phase(e, "check", start);
 	if (r >= 0) {
 		start = time_now_ns();
@@ -267,7 +269,8 @@ int engine_dump(struct engine *e, struct ferry_error *err)
 	struct dump_job *j;
 	if (!e->options->images_dir)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
-	int r = dump_start(e, e->options->images_dir, &j, err);
+	struct dump_to to = {.images_dir = e->options->images_dir};
+	int r = dump_start(e, &to, &j, err);
 	if (r >= 0)
 		r = dump_finish(j, !e->options->leave_running, err);
 	e->report.total_ns = time_now_ns() - e->start_ns;

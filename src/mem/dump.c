@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -62,7 +63,9 @@ struct mem_store {
 	struct image_pages_writer *writer;
 	int mem; /* /proc/PID/mem, or the shared object */
 	bool is_file;
-	pid_t pid;
+	pid_t pid;                     /* of an address space */
+	uint64_t limit;                /* of a shared object: its size; a last page goes on with zeroes */
+	const char *what;              /* what is read, for messages */
 	uint64_t slack_from, slack_to; /* addresses whose bytes are ours, stored as zeroes */
 	VEC(struct mem_piece) pieces;
 	VEC(struct mem_block) blocks;
@@ -131,16 +134,16 @@ static void mem_split(struct mem_lane *lane, const struct mem_piece *piece, cons
  */
 static int mem_read_piece(const struct mem_store *s, const struct mem_piece *piece, char *to)
 {
-	uint64_t done = 0;
-	if (!s->is_file) {
-		struct iovec ours = {to, piece->bytes},
-			     theirs = {(void *)(uintptr_t)piece->address, piece->bytes};
+	uint64_t done = 0, there = piece->bytes;
+	if (s->is_file) {
+		there = MIN(there, s->limit - piece->address);
+		memset(to + there, 0, piece->bytes - there);
+	} else {
+		struct iovec ours = {to, there}, theirs = {(void *)(uintptr_t)piece->address, there};
 		ssize_t n = sys_process_vm_readv(s->pid, &ours, 1, &theirs, 1);
 		done = n > 0 ? (uint64_t)n : 0;
 	}
-	return done < piece->bytes
-		       ? fd_pread_all(s->mem, to + done, piece->bytes - done, piece->address + done)
-		       : 0;
+	return done < there ? fd_pread_all(s->mem, to + done, there - done, piece->address + done) : 0;
 }
 
 static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem_block *block)
@@ -152,11 +155,11 @@ static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem
 		uint64_t at = piece->address;
 		if (fault_hit(s->d->fault, FAULT_PAGES_READ))
 			return error_set(&lane->err, FERRY_ERROR_FAULT, EIO,
-					 "reading memory of pid %d: fault injected", s->pid);
+					 "reading '%s': fault injected", s->what);
 		int r = mem_read_piece(s, piece, to);
 		if (r < 0)
 			return error_errno(&lane->err, FERRY_ERROR_SYSTEM, -r,
-					   "reading memory of pid %d at %llx", s->pid,
+					   "reading '%s' at %llx", s->what,
 					   (unsigned long long)at);
 		if (s->slack_from >= at && s->slack_to <= at + piece->bytes)
 			memset(to + (s->slack_from - at), 0, s->slack_to - s->slack_from);
@@ -269,7 +272,9 @@ int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_er
 	if (mem < 0 || pagemap < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, mem < 0 ? -mem : -pagemap,
 				   "opening the memory of pid %d", t->pid);
-	struct mem_store s = {.d = d, .mem = mem, .pid = t->pid};
+	char what[32];
+	snprintf(what, sizeof(what), "/proc/%d/mem", t->pid);
+	struct mem_store s = {.d = d, .mem = mem, .pid = t->pid, .what = what};
 	if (t->vdso_slack) {
 		s.slack_from = t->vdso_start + t->vdso_slack;
 		s.slack_to = t->vdso_start + t->vdso_bytes;
@@ -288,13 +293,16 @@ int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_er
 
 int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct ferry_error *err)
 {
-	_cleanup_close_ int fd = fd_openf(O_RDONLY, "/proc/%d/map_files/%llx-%llx", shmem->pid,
-					  (unsigned long long)shmem->address,
-					  (unsigned long long)(shmem->address + shmem->map_bytes));
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, shmem->path, O_RDONLY, 0);
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory of pid %d at %llx",
-				   shmem->pid, (unsigned long long)shmem->address);
-	struct mem_store s = {.d = d, .mem = fd, .is_file = true, .pid = shmem->pid, .sparse = true};
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory at '%s'",
+				   shmem->path);
+	struct mem_store s = {.d = d,
+			      .mem = fd,
+			      .is_file = true,
+			      .limit = shmem->bytes,
+			      .what = shmem->path,
+			      .sparse = true};
 	int r = image_pages_create(d->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &s.writer, err);
 	if (r < 0)
 		return r;
@@ -304,7 +312,7 @@ int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct fe
 		if (data < 0 || (uint64_t)data >= shmem->bytes)
 			break;
 		off_t hole = lseek(fd, data, SEEK_HOLE);
-		uint64_t end = MIN(align_up((uint64_t)hole, IMAGE_PAGE_BYTES), shmem->bytes);
+		uint64_t end = align_up(MIN((uint64_t)hole, shmem->bytes), IMAGE_PAGE_BYTES);
 		r = mem_found(&s, &(struct mem_range){align_down((uint64_t)data, IMAGE_PAGE_BYTES), end});
 		if (r < 0)
 			error_memory(err);

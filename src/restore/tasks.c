@@ -191,7 +191,7 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 	uint64_t hole = t->hole, base = hole + r->shared_bytes;
 	uint64_t task_at = base + (uint64_t)((char *)region_task(r, t) - slice);
 	uint64_t stack = region_thread(r, t, 0)->stack_top;
-	uint64_t code_bytes = align_up((uint64_t)(ferry_blob_end - ferry_blob_start), 4096);
+	uint64_t code_bytes = align_up(ferry_blob_bytes, 4096);
 	task_forget_rseq();
 	struct restore_shared *control = (struct restore_shared *)hole;
 	if (mremap(slice, t->region_bytes, t->region_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)base) ==
@@ -401,10 +401,15 @@ void tasks_go(struct restore *r)
 	futex_wake(&r->shared->control.go);
 }
 
-/* Whether the mask that a thread has from its first moment on was replaced by its own. */
+/*
+ * Whether the mask that a thread has from its first moment on was replaced by its own. One that blocks everything itself
+ * cannot be told apart, and is not waited for: it needs nothing of ours any more but the vdso.
+ */
 static bool tasks_thread_left(const struct plan_task *t, const struct plan_thread *th)
 {
 	char path[64];
+	if (th->core->thread_core->blk_sigset == TASKS_BLOCKED)
+		return true;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d", t->pid, th->tid);
 	_cleanup_close_ int dir = fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 	_cleanup_proc_status_ struct proc_status status = {0};
