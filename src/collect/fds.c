@@ -185,11 +185,9 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 		.arena = &c->snap->arena,
 		.kind_data = c->kind_data,
 	};
-	char name[32];
-	snprintf(name, sizeof(name), "fd/%d", fd->fd);
-	if (fstatat(proc_dir, name, &view.stat, 0) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at fd %d of pid %d", fd->fd,
-				   t->pid);
+	r = proc_fd_stat(proc_dir, fd, &view.stat);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking at fd %d of pid %d", fd->fd, t->pid);
 	return fd_collect(c, order, t, &view, info.flags & O_CLOEXEC, err);
 }
 
