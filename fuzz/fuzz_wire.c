@@ -91,10 +91,11 @@ static void talk(const uint8_t *bytes, size_t n, int mode)
 	if (r >= 0 && mode == 1) {
 		char folder[] = "/tmp/fuzz-wire-XXXXXX";
 		int dir = mkdtemp(folder) ? fd_open(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY, 0) : -1;
-		struct transfer t = {0};
+		struct transfer t = {.wire = &w};
 		if (dir < 0)
 			abort();
-		r = files_receive_image(&w, dir, &t, &err);
+		r = files_receive_image(&t, dir, &err);
+		transfer_release(&t);
 		check(r, &err);
 		close(dir);
 		remove_folder(folder);

@@ -111,6 +111,34 @@ int fd_pwrite_all(int fd, const void *bytes, size_t n, uint64_t offset)
 	return 0;
 }
 
+int fd_pwritev_all(int fd, const struct iovec *iov, size_t n_iov, uint64_t offset)
+{
+	while (n_iov) {
+		ssize_t done = pwritev(fd, iov, (int)MIN(n_iov, (size_t)IOV_MAX), (off_t)offset);
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done < 0)
+			return -errno;
+		if (!done && iov->iov_len)
+			return -ENOSPC;
+		offset += (uint64_t)done;
+		size_t left = (size_t)done;
+		for (; n_iov && left >= iov->iov_len; iov++, n_iov--)
+			left -= iov->iov_len;
+		if (!left)
+			continue;
+		/* The rest of the element in which the kernel stopped. */
+		size_t rest = iov->iov_len - left;
+		int r = fd_pwrite_all(fd, (const char *)iov->iov_base + left, rest, offset);
+		if (r < 0)
+			return r;
+		offset += rest;
+		iov++;
+		n_iov--;
+	}
+	return 0;
+}
+
 int fd_read_whole(int fd, size_t max_bytes, char **ret_bytes, size_t *ret_n)
 {
 	size_t n = 0, cap = 4096;

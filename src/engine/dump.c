@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns a dump from check to the end: look, make the image directory, freeze, collect, write, sync and read back, and only
- * then let the tree go or end it. Whatever fails before that leaves the tree running and no image.
+ * then end the tree. A tree that is to run on does so once everything is written, before the sync. Whatever fails before
+ * the end leaves the tree running and no image.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -89,6 +89,13 @@ static int dump_collect(struct engine *e, struct frozen *f, struct collect *c, s
 	return r;
 }
 
+static int dump_seal(struct engine *e, struct image_dir *dir, struct ferry_error *err)
+{
+	int r = image_dir_finish(dir, err);
+	dump_log(e, "dump", "image synced and read back");
+	return r;
+}
+
 static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir, struct ferry_error *err)
 {
 	struct mem_dump mem = {.dir = dir, .caps = &e->caps, .fault = &e->fault};
@@ -97,17 +104,16 @@ static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir
 		r = mem_dump_task(&mem, &c->snap->tasks.v[i], err);
 	for (size_t i = 0; i < c->snap->shmems.n && r >= 0; i++)
 		r = mem_dump_shmem(&mem, &c->snap->shmems.v[i], err);
-	if (mem.buffer)
-		munmap(mem.buffer, MEM_BUFFER_BYTES);
+	mem_dump_end(&mem);
 	e->report.pages_scanned = mem.stats.pages_scanned + mem.stats.shmem_scanned;
 	e->report.pages_written = mem.stats.pages_written + mem.stats.shmem_written;
 	dump_log(e, "dump", "memory stored");
 	if (r >= 0)
 		r = dump_write_records(e, c, dir, err);
 	dump_log(e, "dump", "records stored");
-	if (r >= 0)
-		r = image_dir_finish(dir, err);
-	dump_log(e, "dump", "image synced and read back");
+	/* A tree that runs on in any case need not stand still for the disk. */
+	if (r >= 0 && !e->options->leave_running)
+		r = dump_seal(e, dir, err);
 	error_context(err, "dump", NULL, 0);
 	return r;
 }
@@ -120,17 +126,19 @@ static void dump_report(struct engine *e, const struct snapshot *snap)
 		e->report.threads += (uint32_t)snap->tasks.v[i].threads.n;
 }
 
-static int dump_open(struct dump_job *j, const char *images_dir, struct ferry_error *err)
+static int dump_open(struct dump_job *j, const struct dump_to *to, struct ferry_error *err)
 {
 	struct engine *e = j->engine;
 	struct image_dir_create create = {
 		.overwrite = e->options->overwrite,
-		.read_back = IMAGE_READ_BACK_ALL,
+		.read_back = to->pages ? IMAGE_READ_BACK_NONE : IMAGE_READ_BACK_ALL,
+		.no_sync = to->pages,
+		.pages = to->pages,
 		.fault = &e->fault,
 		.log = e->log,
 	};
-	int r = image_dir_create(AT_FDCWD, images_dir, &create, &j->dir, err);
-	if (r >= 0)
+	int r = image_dir_create(AT_FDCWD, to->images_dir, &create, &j->dir, err);
+	if (r >= 0 && !to->pages)
 		r = dump_check_space(e, j->dir, err);
 	return r < 0 ? r : engine_warden(e, err);
 }
@@ -150,7 +158,7 @@ static int dump_freeze(struct dump_job *j, struct ferry_error *err)
 	return r;
 }
 
-int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_job, struct ferry_error *err)
+int dump_start(struct engine *e, const struct dump_to *to, struct dump_job **ret_job, struct ferry_error *err)
 {
 	struct dump_job *j = calloc(1, sizeof(*j));
 	if (!j)
@@ -161,7 +169,7 @@ int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_j
 	int r = dump_check(e, err);
 	dump_log(e, "check", "checked");
 	if (r >= 0)
-		r = dump_open(j, images_dir, err);
+		r = dump_open(j, to, err);
 	engine_phase(e, "check", start);
 	if (r >= 0) {
 		start = time_now_ns();
@@ -246,6 +254,12 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 	}
 	e->report.freeze_ns = time_now_ns() - since;
 	dump_log(e, "dump", kill ? "the tree is ended" : "the tree runs");
+	if (r >= 0 && e->options->leave_running) {
+		uint64_t start = time_now_ns();
+		r = dump_seal(e, j->dir, err);
+		error_context(err, "dump", NULL, 0);
+		engine_phase(e, "sync", start);
+	}
 	dump_free(j);
 	return r;
 }
@@ -255,7 +269,8 @@ int engine_dump(struct engine *e, struct ferry_error *err)
 	struct dump_job *j;
 	if (!e->options->images_dir)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
-	int r = dump_start(e, e->options->images_dir, &j, err);
+	struct dump_to to = {.images_dir = e->options->images_dir};
+	int r = dump_start(e, &to, &j, err);
 	if (r >= 0)
 		r = dump_finish(j, !e->options->leave_running, err);
 	e->report.total_ns = time_now_ns() - e->start_ns;

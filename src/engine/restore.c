@@ -92,11 +92,18 @@ static int restore_clocks(struct restore_job *j, struct ferry_error *err)
 	return 0;
 }
 
-static int restore_open(struct restore_job *j, const char *images_dir, struct ferry_error *err)
+static int restore_open(struct restore_job *j, const struct restore_from *from, struct ferry_error *err)
 {
 	struct engine *e = j->e;
 	const struct options *o = e->options;
-	struct image_dir_open open = {.check_pages = !o->no_verify_pages, .fault = &e->fault, .log = e->log};
+	const char *images_dir = from->images_dir;
+	struct image_dir_open open = {
+		.check_pages = !o->no_verify_pages,
+		.seen = from->seen,
+		.n_seen = from->n_seen,
+		.fault = &e->fault,
+		.log = e->log,
+	};
 	int r = image_dir_open(AT_FDCWD, images_dir, &open, &j->dir, err);
 	if (r < 0)
 		return r;
@@ -249,14 +256,14 @@ static void restore_free(struct restore_job *j)
 	free(j);
 }
 
-int restore_prepare(struct engine *e, const char *images_dir, struct restore_job **ret_job,
+int restore_prepare(struct engine *e, const struct restore_from *from, struct restore_job **ret_job,
 		    struct ferry_error *err)
 {
 	struct restore_job *j = calloc(1, sizeof(*j));
 	if (!j)
 		return error_memory(err);
 	j->e = e;
-	int r = restore_open(j, images_dir, err);
+	int r = restore_open(j, from, err);
 	if (r >= 0)
 		r = restore_plan(j, err);
 	if (r >= 0)
@@ -292,7 +299,8 @@ int engine_restore(struct engine *e, struct ferry_error *err)
 	struct restore_job *j;
 	if (!e->options->images_dir)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
-	int r = restore_prepare(e, e->options->images_dir, &j, err);
+	struct restore_from from = {.images_dir = e->options->images_dir};
+	int r = restore_prepare(e, &from, &j, err);
 	if (r >= 0)
 		r = restore_commit(j, err);
 	bool wait = r >= 0 && !e->options->restore_detached && !e->options->restore_sibling;

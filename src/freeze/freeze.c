@@ -205,6 +205,7 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 			{
 				.size = sizeof(struct ferry_inject_options),
 				.timeout_ms = options->timeout_ms,
+				.flags = FERRY_INJECT_ALL_STOPPED,
 				.context = (void *)options,
 				.on_effect = freeze_effect,
 				.fault = freeze_fault,

@@ -13,6 +13,7 @@
 
 #include "base/macros.h"
 #include "image/file.h"
+#include "image/hash.h"
 
 struct fault;
 struct log_sink;
@@ -21,15 +22,17 @@ struct image_dir;
 /* A restored image carries this file. */
 #define IMAGE_SPENT_NAME "ferry-restored"
 
-/* XXH3 with 128 bits, canonical bytes. */
-struct image_checksum {
-	uint8_t bytes[16];
-};
-
 enum image_read_back {
 	IMAGE_READ_BACK_NONE,
 	IMAGE_READ_BACK_METADATA, /* everything but pages files */
 	IMAGE_READ_BACK_ALL,
+};
+
+/* Takes the bytes of pages files, one file after the other, in order. A failure sets *err and ends the image. */
+struct image_sink {
+	int (*begin)(void *context, const char *name, struct ferry_error *err);
+	int (*write)(void *context, const void *bytes, size_t n, struct ferry_error *err);
+	void *context;
 };
 
 struct image_dir_create {
@@ -37,7 +40,9 @@ struct image_dir_create {
 	bool no_manifest;               /* plain CRIU image: ferry-manifest.img is left out */
 	bool no_sync;                   /* for tests and for images that only pass through memory */
 	enum image_read_back read_back; /* after the sync */
-	bool read_back_cold;        /* ask the kernel to drop its cache first, so that the medium answers */
+	const struct image_sink
+		*pages;      /* gets the pages files, which are then not in the directory; NULL = none */
+	bool read_back_cold; /* ask the kernel to drop its cache first, so that the medium answers */
 	const struct fault *fault;  /* may be NULL; has to outlive the directory */
 	const struct log_sink *log; /* may be NULL; has to outlive the directory */
 };
@@ -75,9 +80,19 @@ must_check int image_dir_link_parent(struct image_dir *dir, const char *target, 
 /* The next unused pages_id, from 1. */
 uint32_t image_dir_next_pages_id(struct image_dir *dir);
 
+/* What somebody found out while a file of the directory passed through his hands. */
+struct image_seen {
+	char name[IMAGE_NAME_MAX];
+	uint64_t size; /* bytes */
+	struct image_checksum checksum;
+};
+
 struct image_dir_open {
-	bool check_pages;           /* also compare the checksums of pages files */
-	bool no_checksums;          /* sizes and names only */
+	bool check_pages;  /* also compare the checksums of pages files */
+	bool no_checksums; /* sizes and names only */
+	const struct image_seen
+		*seen; /* these need not be read again to be compared with the manifest; may be NULL */
+	size_t n_seen;
 	const struct fault *fault;  /* may be NULL; has to outlive the directory */
 	const struct log_sink *log; /* may be NULL; has to outlive the directory */
 };

@@ -19,6 +19,8 @@ struct image_dir_entry {
 	uint64_t size; /* bytes */
 	struct image_checksum checksum;
 	bool closed; /* size and checksum are final */
+	bool sent;   /* it went to the sink and is not in the directory */
+	bool seen;   /* its checksum was compared already */
 };
 
 struct image_dir {

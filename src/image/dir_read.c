@@ -163,15 +163,33 @@ static int check_strangers(struct image_dir *dir, struct ferry_error *err)
 	return errno ? error_errno(err, FERRY_ERROR_SYSTEM, errno, "cannot list '%s'", dir->path) : 0;
 }
 
+/* Compare what was computed while the files came in: they need not be read again for that. */
+static int check_seen(struct image_dir *dir, const struct image_dir_open *options, struct ferry_error *err)
+{
+	for (size_t i = 0; i < options->n_seen; i++) {
+		const struct image_seen *seen = &options->seen[i];
+		struct image_dir_entry *entry = image_dir__find(dir, seen->name);
+		if (!entry)
+			continue;
+		if (seen->size != entry->size ||
+		    memcmp(&seen->checksum, &entry->checksum, sizeof(seen->checksum)))
+			return bad(dir, err, entry->name, "is not what was written: damaged on its way");
+		entry->seen = true;
+	}
+	return 0;
+}
+
 static int check_manifest(struct image_dir *dir, const struct image_dir_open *options,
 			  struct ferry_error *err)
 {
 	int r = read_manifest(dir, err);
+	if (r >= 0 && dir->has_manifest)
+		r = check_seen(dir, options, err);
 	if (r < 0 || !dir->has_manifest)
 		return r;
 	vec_foreach(entry, &dir->entries) {
-		bool with_checksum =
-			!options->no_checksums && (options->check_pages || !image_dir__is_pages(entry->name));
+		bool with_checksum = !options->no_checksums && !entry->seen &&
+				     (options->check_pages || !image_dir__is_pages(entry->name));
 		r = check_file(dir, entry, with_checksum, err);
 		if (r < 0)
 			return r;

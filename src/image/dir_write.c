@@ -285,7 +285,8 @@ static int sync_all(struct image_dir *dir, struct ferry_error *err)
 	if (dir->create.no_sync)
 		return 0;
 	vec_foreach(entry, &dir->entries) {
-		int r = strcmp(entry->name, IMAGE_PARENT_NAME) ? sync_file(dir, entry, err) : 0;
+		bool is_file = !entry->sent && strcmp(entry->name, IMAGE_PARENT_NAME);
+		int r = is_file ? sync_file(dir, entry, err) : 0;
 		if (r < 0)
 			return r;
 	}
@@ -319,7 +320,7 @@ static int read_back(struct image_dir *dir, struct ferry_error *err)
 	if (dir->create.read_back == IMAGE_READ_BACK_NONE)
 		return 0;
 	vec_foreach(entry, &dir->entries) {
-		if (!strcmp(entry->name, IMAGE_PARENT_NAME))
+		if (entry->sent || !strcmp(entry->name, IMAGE_PARENT_NAME))
 			continue;
 		if (image_dir__is_pages(entry->name) && dir->create.read_back != IMAGE_READ_BACK_ALL)
 			continue;

@@ -36,8 +36,9 @@ struct image_writer {
 	size_t index;              /* of its entry in dir */
 	const struct fault *fault;
 	char *name;
-	int fd;
-	int failed; /* -errno of the first failure; nothing is written after it */
+	int fd;                        /* -1 with a sink */
+	const struct image_sink *sink; /* NULL = the file */
+	int failed;                    /* -errno of the first failure; nothing is written after it */
 	uint64_t offset;
 	XXH3_state_t *hash; /* NULL when nobody wants the checksum */
 	size_t used;
@@ -85,8 +86,16 @@ static int writer_fail(struct image_writer *w, int r, const char *what, struct f
 	return image_io_error(err, -r, what, w->name);
 }
 
-/* Write straight to the file. */
-static int writer_write(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
+static int writer_put(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
+{
+	if (w->sink)
+		return w->failed = w->sink->write(w->sink->context, bytes, n, err);
+	int r = fd_write_all(w->fd, bytes, n);
+	return r < 0 ? writer_fail(w, r, "cannot write", err) : 0;
+}
+
+/* Whether more may be written at all. */
+static int writer_check(struct image_writer *w, struct ferry_error *err)
 {
 	if (w->failed)
 		return error_set(err, FERRY_ERROR_SYSTEM, -w->failed, "'%s' could not be written before",
@@ -95,12 +104,18 @@ static int writer_write(struct image_writer *w, const void *bytes, size_t n, str
 		w->failed = -EIO;
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "writing '%s' failed on purpose", w->name);
 	}
-	int r = fd_write_all(w->fd, bytes, n);
-	if (r < 0)
-		return writer_fail(w, r, "cannot write", err);
-	if (w->hash)
-		XXH3_128bits_update(w->hash, bytes, n);
 	return 0;
+}
+
+/* Write straight to the file. */
+static int writer_write(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
+{
+	int r = writer_check(w, err);
+	if (r >= 0)
+		r = writer_put(w, bytes, n, err);
+	if (r >= 0 && w->hash)
+		XXH3_128bits_update(w->hash, bytes, n);
+	return r;
 }
 
 static int writer_flush(struct image_writer *w, struct ferry_error *err)
@@ -136,6 +151,40 @@ int image_put_iov(struct image_writer *w, const struct iovec *iov, size_t n_iov,
 			return r;
 	}
 	return 0;
+}
+
+int image_reserve(struct image_writer *w, const struct iovec *iov, size_t n_iov, uint64_t *ret_offset,
+		  struct ferry_error *err)
+{
+	uint64_t n = 0;
+	int r = writer_flush(w, err);
+	if (r == 0)
+		r = writer_check(w, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n_iov && r >= 0; i++) {
+		/* A sink takes everything in order, so it takes it now. */
+		if (w->sink)
+			r = writer_put(w, iov[i].iov_base, iov[i].iov_len, err);
+		if (w->hash)
+			XXH3_128bits_update(w->hash, iov[i].iov_base, iov[i].iov_len);
+		n += iov[i].iov_len;
+	}
+	if (r < 0)
+		return r;
+	/* What is put without being reserved goes behind. */
+	if (!w->sink && lseek(w->fd, (off_t)(w->offset + n), SEEK_SET) < 0)
+		return writer_fail(w, -errno, "cannot write", err);
+	*ret_offset = w->offset;
+	w->offset += n;
+	return 0;
+}
+
+int image_store(const struct image_writer *w, uint64_t offset, const struct iovec *iov, size_t n_iov,
+		struct ferry_error *err)
+{
+	int r = w->sink ? 0 : fd_pwritev_all(w->fd, iov, n_iov, offset);
+	return r < 0 ? image_io_error(err, -r, "cannot write", w->name) : 0;
 }
 
 int image_put_from(struct image_writer *w, int fd, uint64_t n, struct ferry_error *err)
@@ -245,16 +294,9 @@ int image_create_fd(int fd, const char *name, enum image_kind kind, struct image
 	return writer_new(NULL, fd, name, kind, ret, err);
 }
 
-int image_create(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_writer **ret,
-		 struct ferry_error *err)
+static int create_file(struct image_dir *dir, const char *name, enum image_kind kind,
+		       struct image_writer **ret, struct ferry_error *err)
 {
-	if (!dir->writing || dir->over)
-		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' is not being written",
-				 dir->path);
-	char name[IMAGE_NAME_MAX];
-	image_file_name(kind, id, name);
-	if (image_dir__find(dir, name))
-		return error_set(err, FERRY_ERROR_INTERNAL, EEXIST, "'%s' would be written twice", name);
 	const char *written = image_dir__written_name(name);
 	/* A stranger's file of that name, or a link to somewhere else, must not receive what we write. */
 	if (unlinkat(dir->fd, written, 0) < 0 && errno != ENOENT)
@@ -265,6 +307,40 @@ int image_create(struct image_dir *dir, enum image_kind kind, uint64_t id, struc
 	if (fd < 0)
 		return image_io_error(err, -fd, "cannot create", written);
 	return writer_new(dir, fd, name, kind, ret, err);
+}
+
+static int create_sent(struct image_dir *dir, const char *name, enum image_kind kind,
+		       struct image_writer **ret, struct ferry_error *err)
+{
+	const struct image_sink *sink = dir->create.pages;
+	for (const struct image_writer *w = dir->writers; w; w = w->next)
+		if (w->sink)
+			return error_set(err, FERRY_ERROR_INTERNAL, EBUSY,
+					 "'%s' would be written together with '%s'", name, w->name);
+	struct image_dir_entry *entry = image_dir__add(dir, name);
+	if (!entry)
+		return error_memory(err);
+	entry->sent = true;
+	int r = sink->begin(sink->context, name, err);
+	if (r >= 0)
+		r = writer_new(dir, -1, name, kind, ret, err);
+	if (r >= 0)
+		(*ret)->sink = sink;
+	return r;
+}
+
+int image_create(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_writer **ret,
+		 struct ferry_error *err)
+{
+	if (!dir->writing || dir->over)
+		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' is not being written",
+				 dir->path);
+	char name[IMAGE_NAME_MAX];
+	image_file_name(kind, id, name);
+	if (image_dir__find(dir, name))
+		return error_set(err, FERRY_ERROR_INTERNAL, EEXIST, "'%s' would be written twice", name);
+	bool send = kind == IMAGE_PAGES && dir->create.pages;
+	return send ? create_sent(dir, name, kind, ret, err) : create_file(dir, name, kind, ret, err);
 }
 
 int image_writer__digest(struct image_writer *w, XXH128_hash_t *ret, struct ferry_error *err)
@@ -293,14 +369,14 @@ int image_close(struct image_writer *w, struct ferry_error *err)
 				 w->name);
 	if (w->dir) {
 		/* Start the disk now, so that the sync at the end finds little left to do. Best effort. */
-		if (!w->dir->create.no_sync)
+		if (!w->sink && !w->dir->create.no_sync)
 			sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 		XXH128_hash_t none = {0};
 		image_dir__set_closed(w->dir, w->index, w->offset,
 				      w->hash ? XXH3_128bits_digest(w->hash) : none);
 	}
 	int fd = take_fd(w->fd);
-	if (close(fd) < 0 && errno != EINTR)
+	if (fd >= 0 && close(fd) < 0 && errno != EINTR)
 		return image_io_error(err, errno, "cannot close", w->name);
 	return 0;
 }

@@ -297,7 +297,8 @@ static int source_begin(struct source *s, struct ferry_error *err)
 		return r;
 	char name[HOLD_NAME_BYTES];
 	snprintf(name, sizeof(name), "%s.image", s->record.id);
-	return place_make(NULL, journal_path(s->journal), name, memory_bytes, &s->place, err);
+	/* Pages go over the wire at once; what is left is small. */
+	return place_make(NULL, journal_path(s->journal), name, 0, &s->place, err);
 }
 
 /* ------------------------------------------------------------------- moving */
@@ -307,13 +308,18 @@ static int source_go_on(const struct source *s, struct ferry_error *err)
 	return getppid() == s->caller ? 0 : error_set(err, FERRY_ERROR_INTERRUPTED, EINTR, "interrupted");
 }
 
+/* The memory is under way to the target while it is read. */
 static int source_dump(struct source *s, struct ferry_error *err)
 {
-	int r = dump_start(s->e, s->place.path, &s->job, err);
+	s->transfer = (struct transfer){
+		.wire = &s->wire, .fault = &s->e->fault, .log = s->e->log, .caller = s->caller};
+	struct image_sink pages = files_sink(&s->transfer);
+	struct dump_to to = {.images_dir = s->place.path, .pages = &pages};
+	int r = dump_start(s->e, &to, &s->job, err);
+	s->stopped = r >= 0 || s->transfer.files;
 	if (r < 0)
 		return r;
 	const struct frozen *f = dump_frozen(s->job);
-	s->stopped = true;
 	s->frozen_ns = f->since_ns;
 	s->pids = calloc(f->tasks.n, sizeof(*s->pids));
 	if (!s->pids)
@@ -326,22 +332,16 @@ static int source_dump(struct source *s, struct ferry_error *err)
 static int source_send(struct source *s, struct ferry_error *err)
 {
 	struct engine_report *report = &s->e->report;
-	struct transfer t = {
-		.fault = &s->e->fault,
-		.log = s->e->log,
-		.caller = s->caller,
-		.expected_bytes = report->pages_written * 4096,
-	};
-	uint64_t start = time_now_ns();
+	struct transfer *t = &s->transfer;
 	fault_effect(&s->e->fault, "migrate", "transfer");
-	int r = files_send_image(&s->wire, s->place.fd, &t, err);
-	engine_phase(s->e, "transfer", start);
+	int r = files_send_image(t, s->place.fd, err);
+	engine_phase(s->e, "transfer", t->start_ns);
 	struct engine_migration *m = &report->migration;
-	m->transfer_ns = time_now_ns() - start;
-	m->rounds[0] =
-		(struct engine_round){.pages = report->pages_written, .bytes = t.bytes, .ns = m->transfer_ns};
+	m->transfer_ns = time_now_ns() - t->start_ns;
+	m->rounds[0] = (struct engine_round){
+		.pages = report->pages_written, .bytes = t->bytes, .ns = m->transfer_ns};
 	m->n_rounds = 1;
-	report->bytes = t.bytes;
+	report->bytes = t->bytes;
 	return r;
 }
 

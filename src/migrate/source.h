@@ -7,6 +7,7 @@
 #include "engine/dump.h"
 #include "engine/engine.h"
 #include "host/freezer.h"
+#include "migrate/files.h"
 #include "migrate/place.h"
 #include "migrate/token.h"
 #include "migrate/wire.h"
@@ -28,6 +29,7 @@ struct source {
 	/* migrating only */
 	struct freezer *freezer;
 	struct place place;
+	struct transfer transfer;
 	struct dump_job *job; /* the tree is frozen */
 	pid_t *pids;          /* of the tree */
 	size_t n_pids;

@@ -57,6 +57,7 @@ struct target {
 	int lock;
 	struct journal_record record;
 	struct place place;
+	struct transfer transfer;
 	struct restore_job *job; /* everything stands at the barrier */
 	bool decided;            /* the source has committed, and it runs, or was taken back for good */
 	bool running;
@@ -354,22 +355,33 @@ static int target_accept_offer(struct target *t, struct ferry_error *err)
 static int target_build(struct target *t, struct ferry_error *err)
 {
 	struct engine *e = t->e;
-	struct transfer transfer = {.fault = &e->fault, .log = e->log, .caller = t->caller};
 	uint64_t start = time_now_ns();
+	t->transfer = (struct transfer){
+		.wire = &t->wire,
+		.fault = &e->fault,
+		.log = e->log,
+		.caller = t->caller,
+		.expected_bytes = t->wire.message->offer->memory_bytes,
+	};
 	channel_set_data_max(t->wire.channel, CHANNEL_DATA_MAX);
 	fault_effect(&e->fault, "migrate", "accept");
 	int r = wire_send(&t->wire, MIGRATE_KIND__ACCEPT, NULL, err);
 	if (r >= 0)
-		r = files_receive_image(&t->wire, t->place.fd, &transfer, err);
+		r = files_receive_image(&t->transfer, t->place.fd, err);
 	channel_set_data_max(t->wire.channel, 0);
-	engine_phase(e, "transfer", start);
+	engine_phase(e, "transfer", t->transfer.start_ns ? t->transfer.start_ns : start);
 	if (r < 0)
 		return r;
 	start = time_now_ns();
 	fault_effect(&e->fault, "migrate", "received");
 	/* The restore starts the warden, once it has mapped what the warden has to see. */
 	e->warden_actions.deputy = (struct warden_deputy){NULL, deputy_finish, t};
-	r = restore_prepare(e, t->place.path, &t->job, err);
+	struct restore_from from = {
+		.images_dir = t->place.path,
+		.seen = t->transfer.seen.v,
+		.n_seen = t->transfer.seen.n,
+	};
+	r = restore_prepare(e, &from, &t->job, err);
 	engine_phase(e, "prepare", start);
 	if (r >= 0)
 		r = journal_create(t->journal, &t->record, err);
@@ -633,6 +645,7 @@ static void target_release(struct target *t)
 		unlink(t->e->options->listen + strlen("unix:"));
 	wire_close(&t->wire);
 	place_release(&t->place);
+	transfer_release(&t->transfer);
 	journal_close(t->journal);
 	const int fds[] = {t->listener, t->lock, t->caller_fd};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)

@@ -401,10 +401,15 @@ void tasks_go(struct restore *r)
 	futex_wake(&r->shared->control.go);
 }
 
-/* Whether the mask that a thread has from its first moment on was replaced by its own. */
+/*
+ * Whether the mask that a thread has from its first moment on was replaced by its own. One that blocks everything itself
+ * cannot be told apart, and is not waited for: it needs nothing of ours any more but the vdso.
+ */
 static bool tasks_thread_left(const struct plan_task *t, const struct plan_thread *th)
 {
 	char path[64];
+	if (th->core->thread_core->blk_sigset == TASKS_BLOCKED)
+		return true;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d", t->pid, th->tid);
 	_cleanup_close_ int dir = fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 	_cleanup_proc_status_ struct proc_status status = {0};

@@ -456,19 +456,19 @@ def source_killed():
     kill_everywhere("source", "self")
 
 
-@test(timeout=900, exclusive=True, tier="soak")
+@test(timeout=900, exclusive=True)
 def source_group_killed():
     """All ferries of the source but the warden are killed at each step."""
     kill_everywhere("source", "group")
 
 
-@test(timeout=900, exclusive=True, tier="soak")
+@test(timeout=900, exclusive=True)
 def target_killed():
     """The ferry process of the target is killed at each step."""
     kill_everywhere("target", "self")
 
 
-@test(timeout=900, exclusive=True, tier="soak")
+@test(timeout=900, exclusive=True)
 def target_group_killed():
     """All ferries of the target but the warden are killed at each step."""
     kill_everywhere("target", "group")
@@ -509,7 +509,7 @@ def unknown(m):
     assert done.returncode == (0 if m.b.named("beats") else 1), (done.returncode, done.stderr)
 
 
-@test(timeout=300, exclusive=True, tier="soak")
+@test(timeout=300, exclusive=True)
 def cuts():
     """The connection is cut in every phase for a moment."""
     for kind, before in (("hello", 0), ("hello", 1), ("offer", 0), ("accept", 0), ("file", 0), ("file", 5), ("data", 0),

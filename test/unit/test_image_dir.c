@@ -348,6 +348,100 @@ static void pages_are_checked_when_asked(void **state)
 	assert_int_equal(try_open(dir, &plain, &err), -EBADMSG);
 }
 
+/* Files that were looked at on their way are not read again; what was seen counts. */
+static void what_was_seen_is_compared(void **state)
+{
+	char dir[256], path[512];
+	struct ferry_error err = FERRY_ERROR_INIT;
+	scratch_path(*state, "a", dir);
+	make_image(dir, 4, &quick);
+	snprintf(path, sizeof(path), "%s/pages-1.img", dir);
+	size_t n;
+	_cleanup_free_ uint8_t *bytes = slurp(path, &n);
+	_cleanup_image_hash_ struct image_hash *hash = image_hash_new();
+	assert_non_null(hash);
+	struct image_seen seen = {.name = "pages-1.img", .size = n};
+	image_hash_add(hash, "before", 6);
+	image_hash_end(hash);
+	image_hash_add(hash, bytes, 100);
+	image_hash_add(hash, bytes + 100, n - 100);
+	seen.checksum = image_hash_end(hash);
+	const struct image_dir_open options = {.check_pages = true, .seen = &seen, .n_seen = 1};
+	assert_int_equal(try_open(dir, &options, &err), 0);
+	seen.size--;
+	assert_int_equal(try_open(dir, &options, &err), -EBADMSG);
+	seen.size++;
+	seen.checksum.bytes[15] ^= 1;
+	assert_int_equal(try_open(dir, &options, &err), -EBADMSG);
+	assert_non_null(strstr(err.message, "pages-1.img"));
+	/* It is read as ever when another file was seen, and its size counts in any case. */
+	bytes[1234] ^= 1;
+	spill(path, bytes, n);
+	snprintf(seen.name, sizeof(seen.name), "pages-2.img");
+	assert_int_equal(try_open(dir, &options, &err), -EBADMSG);
+	snprintf(seen.name, sizeof(seen.name), "pages-1.img");
+	seen.checksum.bytes[15] ^= 1;
+	assert_int_equal(truncate(path, (off_t)n - 1), 0);
+	assert_int_equal(try_open(dir, &options, &err), -EBADMSG);
+}
+
+struct taken {
+	char name[64];
+	uint8_t bytes[2 * IMAGE_PAGE_BYTES];
+	size_t n;
+	int files, fails_at;
+};
+
+static int take_begin(void *context, const char *name, struct ferry_error *err)
+{
+	struct taken *t = context;
+	(void)err;
+	snprintf(t->name, sizeof(t->name), "%s", name);
+	t->files++;
+	return 0;
+}
+
+static int take_write(void *context, const void *bytes, size_t n, struct ferry_error *err)
+{
+	struct taken *t = context;
+	if (t->fails_at == t->files)
+		return error_set(err, FERRY_ERROR_PEER_GONE, EPIPE, "nobody is there");
+	assert_true(t->n + n <= sizeof(t->bytes));
+	memcpy(t->bytes + t->n, bytes, n);
+	t->n += n;
+	return 0;
+}
+
+/* Pages go to the sink, and together with what it took the directory is a whole image. */
+static void pages_go_to_the_sink(void **state)
+{
+	char path[256], file[512];
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct taken taken = {0};
+	const struct image_sink sink = {take_begin, take_write, &taken};
+	const struct image_dir_create options = {.read_back = IMAGE_READ_BACK_ALL, .pages = &sink};
+	const struct image_dir_open all = {.check_pages = true};
+	scratch_path(*state, "a", path);
+	make_image(path, 4, &options);
+	assert_string_equal(taken.name, "pages-1.img");
+	assert_int_equal(taken.n, IMAGE_PAGE_BYTES);
+	assert_int_equal(taken.bytes[1234], 4);
+	assert_int_equal(count_names(path), 4);
+	assert_int_equal(try_open(path, &all, &err), -ENOENT);
+	snprintf(file, sizeof(file), "%s/pages-1.img", path);
+	spill(file, taken.bytes, taken.n);
+	assert_int_equal(try_open(path, &all, &err), 0);
+
+	/* Its failure is the image's, and nothing stays. */
+	scratch_path(*state, "b", path);
+	taken = (struct taken){.fails_at = 1};
+	_cleanup_image_dir_ struct image_dir *dir = create(path, &options);
+	assert_int_equal(fill(dir, 4, &err), -EPIPE);
+	assert_int_equal(err.id, FERRY_ERROR_PEER_GONE);
+	image_dir_abort(dir);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
 static void truncated_at_every_byte(void **state)
 {
 	static const char *const names[] = {"inventory.img", "pstree.img", "pagemap-4.img",
@@ -570,6 +664,8 @@ int main(void)
 		TEST(a_link_is_not_followed),
 		TEST(every_single_bit_counts),
 		TEST(pages_are_checked_when_asked),
+		TEST(what_was_seen_is_compared),
+		TEST(pages_go_to_the_sink),
 		TEST(truncated_at_every_byte),
 		TEST(missing_and_foreign_files),
 		TEST(other_versions_are_refused),
