@@ -154,13 +154,12 @@ static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem
 		const struct mem_piece *piece = &s->pieces.v[i];
 		uint64_t at = piece->address;
 		if (fault_hit(s->d->fault, FAULT_PAGES_READ))
-			return error_set(&lane->err, FERRY_ERROR_FAULT, EIO,
-					 "reading '%s': fault injected", s->what);
+			return error_set(&lane->err, FERRY_ERROR_FAULT, EIO, "reading '%s': fault injected",
+					 s->what);
 		int r = mem_read_piece(s, piece, to);
 		if (r < 0)
-			return error_errno(&lane->err, FERRY_ERROR_SYSTEM, -r,
-					   "reading '%s' at %llx", s->what,
-					   (unsigned long long)at);
+			return error_errno(&lane->err, FERRY_ERROR_SYSTEM, -r, "reading '%s' at %llx",
+					   s->what, (unsigned long long)at);
 		if (s->slack_from >= at && s->slack_to <= at + piece->bytes)
 			memset(to + (s->slack_from - at), 0, s->slack_to - s->slack_from);
 		mem_split(lane, piece, to);
