@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns a dump from check to the end: look, make the image directory, freeze, collect, write, sync and read back, and only
- * then let the tree go or end it. Whatever fails before that leaves the tree running and no image.
+ * then end the tree. A tree that is left running goes on as soon as everything is written: the disk takes its time, and
+ * there is nothing to be lost. Whatever fails leaves the tree running and no image.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,7 @@ struct dump_job {
 	struct freeze_options freeze;
 	struct frozen frozen;
 	bool is_frozen;
+	bool is_complete; /* the image is synced and read back */
 	struct snapshot snap;
 	struct collect collect;
 };
@@ -105,9 +107,16 @@ static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir
 	if (r >= 0)
 		r = dump_write_records(e, c, dir, err);
 	dump_log(e, "dump", "records stored");
-	if (r >= 0)
-		r = image_dir_finish(dir, err);
-	dump_log(e, "dump", "image synced and read back");
+	error_context(err, "dump", NULL, 0);
+	return r;
+}
+
+/* From here on there is an image. */
+static int dump_complete(struct dump_job *j, struct ferry_error *err)
+{
+	int r = image_dir_finish(j->dir, err);
+	j->is_complete = r >= 0;
+	dump_log(j->engine, "dump", "image synced and read back");
 	error_context(err, "dump", NULL, 0);
 	return r;
 }
@@ -150,7 +159,9 @@ static int dump_freeze(struct dump_job *j, struct ferry_error *err)
 	return r;
 }
 
-int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_job, struct ferry_error *err)
+/* The image is not complete yet if the tree is to run on. */
+static int dump_begin(struct engine *e, const char *images_dir, bool complete, struct dump_job **ret_job,
+		      struct ferry_error *err)
 {
 	struct dump_job *j = calloc(1, sizeof(*j));
 	if (!j)
@@ -176,6 +187,8 @@ int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_j
 	if (r >= 0) {
 		start = time_now_ns();
 		r = dump_write(e, &j->collect, j->dir, err);
+		if (r >= 0 && complete)
+			r = dump_complete(j, err);
 		engine_phase(e, "dump", start);
 	}
 	if (r < 0) {
@@ -185,6 +198,11 @@ int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_j
 	dump_report(e, &j->snap);
 	*ret_job = j;
 	return 0;
+}
+
+int dump_start(struct engine *e, const char *images_dir, struct dump_job **ret_job, struct ferry_error *err)
+{
+	return dump_begin(e, images_dir, true, ret_job, err);
 }
 
 static void dump_free(struct dump_job *j)
@@ -246,6 +264,8 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 	}
 	e->report.freeze_ns = time_now_ns() - since;
 	dump_log(e, "dump", kill ? "the tree is ended" : "the tree runs");
+	if (r >= 0 && !j->is_complete)
+		r = dump_complete(j, err);
 	dump_free(j);
 	return r;
 }
@@ -255,7 +275,7 @@ int engine_dump(struct engine *e, struct ferry_error *err)
 	struct dump_job *j;
 	if (!e->options->images_dir)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
-	int r = dump_start(e, e->options->images_dir, &j, err);
+	int r = dump_begin(e, e->options->images_dir, !e->options->leave_running, &j, err);
 	if (r >= 0)
 		r = dump_finish(j, !e->options->leave_running, err);
 	e->report.total_ns = time_now_ns() - e->start_ns;
