@@ -54,7 +54,11 @@ int main(int argc, char **argv)
 	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (argc < 5 || sock < 0 || inet_pton(AF_INET, argv[2], &to.sin_addr) != 1)
 		return 2;
-	to.sin_port = htons((uint16_t)atoi(argv[3]));
+	char *end;
+	unsigned long port = strtoul(argv[3], &end, 10);
+	if (*end || !port || port > 65535)
+		return 2;
+	to.sin_port = htons((uint16_t)port);
 	pid_t pid = fork();
 	if (pid < 0)
 		return 1;

@@ -116,7 +116,9 @@ struct blob_args {
 };
 
 /* The blob as bytes: position-independent code whose entry is its first byte, `long entry(struct blob_args *)`. */
-extern const unsigned char ferry_blob_start[], ferry_blob_end[];
+extern const unsigned char ferry_blob[];
+extern const uint64_t ferry_blob_bytes;
 
 /* The exit gadget as bytes; goes into the slack at the end of the vdso. */
-extern const unsigned char ferry_gadget_start[], ferry_gadget_end[];
+extern const unsigned char ferry_gadget[];
+extern const uint64_t ferry_gadget_bytes;

@@ -8,10 +8,10 @@
  * is needed for the jump.
  */
 	.section .rodata
-	.globl ferry_gadget_start, ferry_gadget_end
-	.hidden ferry_gadget_start, ferry_gadget_end
+	.globl ferry_gadget, ferry_gadget_bytes
+	.hidden ferry_gadget, ferry_gadget_bytes
 	.balign 16
-ferry_gadget_start:
+ferry_gadget:
 1:	mov $202, %eax			/* futex */
 	syscall
 	cmp $-4, %eax			/* EINTR: the barrier is still closed */
@@ -45,12 +45,18 @@ ferry_gadget_start:
 	pop %rsi
 	pop %rdi
 	iretq
-ferry_gadget_end:
+3:
+	.balign 8
+ferry_gadget_bytes:
+	.quad 3b - ferry_gadget
 
-	.globl ferry_blob_start, ferry_blob_end
-	.hidden ferry_blob_start, ferry_blob_end
+	.globl ferry_blob, ferry_blob_bytes
+	.hidden ferry_blob, ferry_blob_bytes
 	.balign 16
-ferry_blob_start:
+ferry_blob:
 	.incbin "blob.bin"
-ferry_blob_end:
+4:
+	.balign 8
+ferry_blob_bytes:
+	.quad 4b - ferry_blob
 	.section .note.GNU-stack, "", @progbits

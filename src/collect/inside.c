@@ -102,8 +102,7 @@ static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_
 		bytes = MAX(bytes, script_bytes(&th->script));
 	struct ferry_blob *blob = NULL;
 	struct ferry_thread *leader = t->threads.v[0].control;
-	r = ferry_inject_blob_load(inject, leader, ferry_blob_start,
-				   (size_t)(ferry_blob_end - ferry_blob_start), INSIDE_HEAD_BYTES + bytes,
+	r = ferry_inject_blob_load(inject, leader, ferry_blob, ferry_blob_bytes, INSIDE_HEAD_BYTES + bytes,
 				   &blob, err);
 	if (r < 0)
 		return r;

@@ -3,11 +3,12 @@
  * Owns the mappings of a task: which kinds can be dumped, and their records.
  *
  * Kernel interface: /proc/PID/smaps (VmFlags), /proc/PID/map_files, /proc/PID/stat, /proc/PID/auxv.
- * Does not handle yet: hugetlb, SysV and memfd memory, AIO rings, io_uring, packet rings, deleted files; they
+ * Does not handle yet: hugetlb and SysV memory, AIO rings, io_uring, packet rings, deleted files; they
  * are refused by name.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "collect/collect.h"
+#include "kind/memfd.h"
 #include "kind/regfile.h"
 #include "model/record.h"
 #include "model/vma-status.h"
@@ -66,6 +68,7 @@ static bool vma_kind_is_known(const struct proc_vma *vma)
 	case PROC_VMA_HEAP:
 	case PROC_VMA_STACK:
 	case PROC_VMA_FILE:
+	case PROC_VMA_MEMFD:
 	case PROC_VMA_SHMEM_ANON: return true;
 	default: return vma_is_kernel(vma);
 	}
@@ -111,14 +114,16 @@ static int vma_shmem(struct collect *c, const struct snap_task *t, const struct 
 		shmem = vec_push(&c->snap->shmems);
 		if (!shmem)
 			return error_memory(err);
+		char path[96];
+		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid,
+			 (unsigned long long)vma->start, (unsigned long long)vma->end);
 		*shmem = (struct snap_shmem){
 			.inode = vma->ino,
 			.shmid = ++c->snap->next_object_id,
-			.pid = t->pid,
-			.address = vma->start,
-			.offset = vma->offset,
-			.map_bytes = vma->end - vma->start,
+			.path = arena_string(&c->snap->arena, path),
 		};
+		if (!shmem->path)
+			return error_memory(err);
 	}
 	shmem->bytes = MAX(shmem->bytes, vma->offset + (vma->end - vma->start));
 	entry->shmid = shmem->shmid;
@@ -131,12 +136,16 @@ static int vma_file(struct collect *c, struct snap_task *t, int proc_dir, const 
 		    const char *name, struct snap_vma *snap, struct ferry_error *err)
 {
 	VmaEntry *entry = snap->entry;
-	_cleanup_close_ int fd = proc_open_vma_file(proc_dir, vma, O_PATH, err);
-	if (fd < 0)
-		return fd;
 	/* A shared mapping that may become writable was made from a description that was open for writing. */
 	uint32_t flags = vma->shared && vma->vm_flags & PROC_VM(MAYWRITE) ? O_RDWR : O_RDONLY;
-	int r = regfile_collect_mapped(c, t->pid, name, fd, flags, &snap->file, err);
+	int r;
+	if (vma->kind == PROC_VMA_MEMFD) {
+		r = memfd_collect_mapped(c, t->pid, proc_dir, vma, name, &snap->file, err);
+		entry->status |= VMA_STATUS_MEMFD;
+	} else {
+		_cleanup_close_ int fd = proc_open_vma_file(proc_dir, vma, O_PATH, err);
+		r = fd < 0 ? fd : regfile_collect_mapped(c, t->pid, name, fd, flags, &snap->file, err);
+	}
 	if (r < 0)
 		return r;
 	entry->shmid = c->snap->files.v[snap->file].entry->id;
@@ -186,7 +195,7 @@ static int vma_collect(struct collect *c, struct snap_task *t, int proc_dir, con
 	entry->fd = -1;
 	if (vma->kind == PROC_VMA_SHMEM_ANON)
 		r = vma_shmem(c, t, vma, entry, err);
-	else if (vma->kind == PROC_VMA_FILE)
+	else if (vma->kind == PROC_VMA_FILE || vma->kind == PROC_VMA_MEMFD)
 		r = vma_file(c, t, proc_dir, vma, name, snap, err);
 	else
 		vma_anonymous(vma, entry);

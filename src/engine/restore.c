@@ -150,9 +150,7 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = vdso_find(&r->vdso, err);
 	if (ret >= 0)
-		ret = vdso_write_slack(&r->vdso, ferry_gadget_start,
-				       (size_t)(ferry_gadget_end - ferry_gadget_start), &r->gadget_offset,
-				       err);
+		ret = vdso_write_slack(&r->vdso, ferry_gadget, ferry_gadget_bytes, &r->gadget_offset, err);
 	if (ret >= 0)
 		ret = layout_plan(r, err);
 	if (ret >= 0)

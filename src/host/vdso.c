@@ -8,16 +8,15 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "proc/read.h"
 
-enum { VDSO_SLACK_ALIGN = 16, VDSO_MAPS_MAX = 16 << 20 };
+enum { VDSO_SLACK_ALIGN = 16 };
 
 size_t vdso_elf_bytes(const unsigned char *code, size_t n)
 {
@@ -42,36 +41,31 @@ size_t vdso_elf_bytes(const unsigned char *code, size_t n)
 	return end;
 }
 
-static void vdso_take_line(struct vdso *v, const char *line)
+static void vdso_take(struct vdso *v, const struct proc_vma *vma)
 {
-	uint64_t start, end;
-	char name[32] = "";
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %*s %*s %31s", &start, &end, name) != 3)
+	bool code = vma->kind == PROC_VMA_VDSO;
+	bool data = vma->kind == PROC_VMA_VVAR || vma->kind == PROC_VMA_VVAR_VCLOCK;
+	if ((!code && !data) || v->n_parts == VDSO_PARTS)
 		return;
-	bool code = !strcmp(name, "[vdso]");
-	if ((!code && strncmp(name, "[vvar", 5)) || v->n_parts == VDSO_PARTS)
-		return;
-	v->parts[v->n_parts++] = (struct vdso_part){start, end - start};
+	v->parts[v->n_parts++] = (struct vdso_part){vma->start, vma->end - vma->start};
 	if (!v->start)
-		v->start = start;
-	v->end = end;
+		v->start = vma->start;
+	v->end = vma->end;
 	if (code) {
-		v->code = start;
-		v->code_bytes = end - start;
+		v->code = vma->start;
+		v->code_bytes = vma->end - vma->start;
 	}
 }
 
 int vdso_find(struct vdso *ret, struct ferry_error *err)
 {
-	_cleanup_free_ char *maps = NULL;
-	size_t n;
-	int r = fd_read_path(AT_FDCWD, "/proc/self/maps", VDSO_MAPS_MAX, &maps, &n);
+	_cleanup_proc_maps_ struct proc_maps maps = {0};
+	int r = proc_read_own_maps(&maps, err);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading /proc/self/maps");
+		return r;
 	struct vdso v = {0};
-	char *rest = maps, *line;
-	while ((line = strsep(&rest, "\n")))
-		vdso_take_line(&v, line);
+	vec_foreach(vma, &maps.vmas)
+		vdso_take(&v, vma);
 	size_t elf = v.code ? vdso_elf_bytes((const unsigned char *)v.code, v.code_bytes) : 0;
 	if (!elf) {
 		error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOENT, "this kernel maps no vdso into processes");

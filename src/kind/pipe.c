@@ -118,9 +118,10 @@ static struct pipe_found *pipe_find(struct collect *c, const struct fd_view *vie
 	struct pipe_found **slot = &table->buckets[view->stat.st_ino % PIPE_BUCKETS];
 	while (*slot && (*slot)->ino != view->stat.st_ino)
 		slot = &(*slot)->next;
-	if (*slot)
-		return *slot;
-	struct pipe_found *p = *slot = arena_new(&c->snap->arena, struct pipe_found);
+	struct pipe_found *p = *slot;
+	if (p)
+		return p;
+	p = *slot = arena_new(&c->snap->arena, struct pipe_found);
 	if (p) {
 		p->ino = view->stat.st_ino;
 		p->uid = view->stat.st_uid;

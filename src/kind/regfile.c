@@ -81,7 +81,7 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 		error_hint(err, "file locks are not dumped yet");
 		return -ENOTSUP;
 	}
-	if (!strncmp(view->link, "/proc/", 6) || !strncmp(view->link, "/memfd:", 7))
+	if (!strncmp(view->link, "/proc/", 6))
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 				 "%s: '%s' has no path to be opened again by", who, view->link);
 	return regfile_check_path(who, view->link, &view->stat, err);

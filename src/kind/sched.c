@@ -20,6 +20,9 @@
 
 enum { SCHED_IOPRIO_WHO_PROCESS = 1, SCHED_MASK_BYTES = 1024 };
 
+/* The flag of sched_attr. CRIU's record has it in the policy, as sched_getscheduler(2) does: SCHED_RESET_ON_FORK. */
+enum { SCHED_ATTR_RESET_ON_FORK = 1 };
+
 static int sched_collect_thread(struct collect *c, struct snap_task *t unused, struct snap_thread *th,
 				int proc_dir unused, const struct answers *a unused, struct ferry_error *err)
 {
@@ -30,7 +33,8 @@ static int sched_collect_thread(struct collect *c, struct snap_task *t unused, s
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the scheduling of thread %d",
 				   th->tid);
 	record_set(core, sched_nice, attr.sched_nice);
-	record_set(core, sched_policy, attr.sched_policy);
+	bool reset = attr.sched_flags & SCHED_ATTR_RESET_ON_FORK;
+	record_set(core, sched_policy, attr.sched_policy | (reset ? SCHED_RESET_ON_FORK : 0));
 	if (attr.sched_policy == SCHED_FIFO || attr.sched_policy == SCHED_RR)
 		record_set(core, sched_prio, attr.sched_priority);
 	th->extra->sched_attr = record_bytes(&c->snap->arena, &attr, sizeof(attr));
@@ -73,7 +77,9 @@ static int sched_restore_thread(struct reader *r unused, struct plan_task *t unu
 		memcpy(&attr, th->extra->sched_attr.data, MIN(sizeof(attr), th->extra->sched_attr.len));
 		attr.size = sizeof(attr);
 	} else if (core) {
-		attr.sched_policy = core->sched_policy;
+		attr.sched_policy = core->sched_policy & ~(uint32_t)SCHED_RESET_ON_FORK;
+		if (core->sched_policy & SCHED_RESET_ON_FORK)
+			attr.sched_flags = SCHED_ATTR_RESET_ON_FORK;
 		attr.sched_nice = core->sched_nice;
 		attr.sched_priority = core->sched_prio;
 	}

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -84,7 +85,7 @@ static int thread_restore_thread(struct reader *r unused, struct plan_task *t, s
 		    th->core->thread_info->clear_tid_addr);
 	if (name) {
 		char comm[THREAD_COMM_BYTES] = {0};
-		memcpy(comm, name, MIN(strlen(name), sizeof(comm) - 1));
+		snprintf(comm, sizeof(comm), "%s", name);
 		script_call(s, "naming the thread", SYS_prctl, PR_SET_NAME, script_put(s, comm, sizeof(comm)),
 			    0, 0, 0)
 			->data_mask = 1 << 1;

@@ -26,7 +26,8 @@ struct mem_block {
 	int mem;
 	bool sparse; /* zeroes mean absent */
 	uint32_t flags;
-	pid_t pid;
+	const char *what;              /* for messages */
+	uint64_t bytes;                /* how much there is to read; what a last page lacks is zero */
 	uint64_t slack_from, slack_to; /* addresses whose bytes are ours, stored as zeroes */
 	struct ferry_error *err;
 };
@@ -51,12 +52,14 @@ static int mem_found(void *context, const struct mem_range *range)
 	for (uint64_t at = range->start; at < range->end;) {
 		uint64_t n = MIN(range->end - at, (uint64_t)MEM_BUFFER_BYTES);
 		if (fault_hit(b->d->fault, FAULT_PAGES_READ))
-			return error_set(b->err, FERRY_ERROR_FAULT, EIO,
-					 "reading memory of pid %d: fault injected", b->pid);
-		int r = fd_pread_all(b->mem, b->d->buffer, n, at);
+			return error_set(b->err, FERRY_ERROR_FAULT, EIO, "reading '%s': fault injected",
+					 b->what);
+		uint64_t there = MIN(n, b->bytes - at);
+		int r = fd_pread_all(b->mem, b->d->buffer, there, at);
 		if (r < 0)
-			return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "reading memory of pid %d at %llx",
-					   b->pid, (unsigned long long)at);
+			return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "reading '%s' at %llx", b->what,
+					   (unsigned long long)at);
+		memset((char *)b->d->buffer + there, 0, n - there);
 		if (b->slack_from >= at && b->slack_to <= at + n)
 			memset((char *)b->d->buffer + (b->slack_from - at), 0, b->slack_to - b->slack_from);
 		r = mem_store(b, at, n, b->d->buffer);
@@ -108,7 +111,9 @@ int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_er
 	if (mem < 0 || pagemap < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, mem < 0 ? -mem : -pagemap,
 				   "opening the memory of pid %d", t->pid);
-	struct mem_block b = {.d = d, .mem = mem, .pid = t->pid, .err = err};
+	char what[32];
+	snprintf(what, sizeof(what), "/proc/%d/mem", t->pid);
+	struct mem_block b = {.d = d, .mem = mem, .what = what, .bytes = UINT64_MAX, .err = err};
 	if (t->vdso_slack) {
 		b.slack_from = t->vdso_start + t->vdso_slack;
 		b.slack_to = t->vdso_start + t->vdso_bytes;
@@ -129,13 +134,12 @@ int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct fe
 	int r = mem_buffer(d, err);
 	if (r < 0)
 		return r;
-	_cleanup_close_ int fd = fd_openf(O_RDONLY, "/proc/%d/map_files/%llx-%llx", shmem->pid,
-					  (unsigned long long)shmem->address,
-					  (unsigned long long)(shmem->address + shmem->map_bytes));
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, shmem->path, O_RDONLY, 0);
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory of pid %d at %llx",
-				   shmem->pid, (unsigned long long)shmem->address);
-	struct mem_block b = {.d = d, .mem = fd, .pid = shmem->pid, .sparse = true, .err = err};
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory at '%s'",
+				   shmem->path);
+	struct mem_block b = {
+		.d = d, .mem = fd, .what = shmem->path, .bytes = shmem->bytes, .sparse = true, .err = err};
 	r = image_pages_create(d->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &b.writer, err);
 	if (r < 0)
 		return r;
@@ -145,7 +149,7 @@ int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct fe
 		if (data < 0 || (uint64_t)data >= shmem->bytes)
 			break;
 		off_t hole = lseek(fd, data, SEEK_HOLE);
-		uint64_t end = MIN(align_up((uint64_t)hole, IMAGE_PAGE_BYTES), shmem->bytes);
+		uint64_t end = align_up(MIN((uint64_t)hole, shmem->bytes), IMAGE_PAGE_BYTES);
 		r = mem_found(&b, &(struct mem_range){align_down((uint64_t)data, IMAGE_PAGE_BYTES), end});
 		at = hole;
 	}

@@ -19,7 +19,7 @@ static int find_scan(int pagemap, uint64_t start, uint64_t end, bool anonymous,
 		     int (*found)(void *context, const struct mem_range *range), void *context)
 {
 	struct page_region regions[FIND_REGIONS];
-	uint64_t not = anonymous ? PAGE_IS_PFNZERO : PAGE_IS_FILE;
+	uint64_t unwanted = anonymous ? PAGE_IS_PFNZERO : PAGE_IS_FILE;
 	while (start < end) {
 		struct pm_scan_arg arg = {
 			.size = sizeof(arg),
@@ -27,8 +27,8 @@ static int find_scan(int pagemap, uint64_t start, uint64_t end, bool anonymous,
 			.end = end,
 			.vec = (uint64_t)(uintptr_t)regions,
 			.vec_len = FIND_REGIONS,
-			.category_inverted = not,
-			.category_mask = not,
+			.category_inverted = unwanted,
+			.category_mask = unwanted,
 			.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
 			.return_mask = PAGE_IS_PRESENT,
 		};

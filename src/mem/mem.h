@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Finding and storing the memory of frozen tasks. */
+/* Finding and storing the memory of frozen tasks, and bringing shared objects back. */
 #pragma once
 
 #include <stdint.h>
@@ -49,6 +49,10 @@ must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t star
 
 /* Store the private memory of a task as pagemap-PID and pages-N. */
 must_check int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err);
+
+/* Put the stored pages of a shared memory object of that size to where it is mapped. The rest is left as it is. */
+must_check int mem_fill_shmem(struct image_dir *dir, uint64_t shmid, uint64_t bytes, char *at,
+			      struct ferry_error *err);
 
 /* Store a shared memory object as pagemap-shmem-SHMID. */
 must_check int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct ferry_error *err);

@@ -9,7 +9,6 @@
 #include "migrate/hold.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -18,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <ferry/inject.h>
@@ -29,6 +29,7 @@
 #include "base/vec.h"
 #include "host/freezer.h"
 #include "host/netlock.h"
+#include "proc/read.h"
 
 enum { HOLD_ANNOUNCE_ONCE = 1 };
 
@@ -167,18 +168,17 @@ static bool hold_in_repair(int fd)
 
 static int hold_each_of(pid_t pid, hold_socket_function function, void *context, struct ferry_error *err)
 {
-	char path[64], link[64];
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	_cleanup_closedir_ DIR *d = opendir(path);
-	if (!d)
-		return errno == ENOENT ? 0
-				       : error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading '%s'", path);
-	int r = 0;
-	for (struct dirent *entry; r >= 0 && (entry = readdir(d));) {
-		ssize_t n = readlinkat(dirfd(d), entry->d_name, link, sizeof(link) - 1);
-		if (n < 7 || strncmp(link, "socket:", 7) != 0)
+	_cleanup_close_ int dir = proc_open(pid, NULL);
+	if (dir == -ESRCH)
+		return 0;
+	if (dir < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -dir, "opening '/proc/%d'", pid);
+	_cleanup_proc_fds_ struct proc_fds fds = {0};
+	int r = proc_read_fds(dir, &fds, err);
+	for (size_t i = 0; i < fds.v.n && r >= 0; i++) {
+		if (!S_ISSOCK(fds.v.v[i].mode))
 			continue;
-		_cleanup_close_ int fd = ferry_inject_get_fd(pid, atoi(entry->d_name), err);
+		_cleanup_close_ int fd = ferry_inject_get_fd(pid, fds.v.v[i].fd, err);
 		if (fd < 0)
 			return fd;
 		if (hold_in_repair(fd))

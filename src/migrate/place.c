@@ -74,13 +74,10 @@ static uint64_t place_memory_available(void)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n;
-	uint64_t kib;
 	if (fd_read_path(AT_FDCWD, "/proc/meminfo", PLACE_FILE_MAX, &text, &n) < 0)
 		return 0;
 	const char *line = strstr(text, "MemAvailable:");
-	if (!line || sscanf(line, "MemAvailable: %" SCNu64, &kib) != 1)
-		return 0;
-	return kib << 10;
+	return line ? (uint64_t)strtoull(line + strlen("MemAvailable:"), NULL, 10) << 10 : 0;
 }
 
 static bool place_fits_memory(uint64_t bytes)

@@ -79,7 +79,7 @@ static void deputy_finish(void *context, bool worker_is_held, bool undone, bool 
 	struct journal *j;
 	struct journal_record r;
 	char name[HOLD_NAME_BYTES];
-	int lock, done = 0;
+	int lock;
 	(void)committed;
 	snprintf(name, sizeof(name), "%s.image", s->record.id);
 	if (deputy_open(s, worker_is_held, &j, &lock) < 0)
@@ -87,13 +87,16 @@ static void deputy_finish(void *context, bool worker_is_held, bool undone, bool 
 	if (undone)
 		place_remove_stale(journal_path(j), name);
 	if (journal_read(j, JOURNAL_SOURCE, s->record.id, &r, NULL) >= 0) {
+		int done = -EBUSY;
 		if (undone)
 			done = hold_undo(&r, NULL, NULL);
-		else
-			done = r.confirmed ? hold_end(&r, NULL, s->timeout_ms, NULL) : -EBUSY;
+		else if (r.confirmed)
+			done = hold_end(&r, NULL, s->timeout_ms, NULL);
 		r.settled = true;
 		if (done >= 0 && journal_swap(j, &r, r.state, NULL) < 0)
-			done = -EIO;
+			log_write(s->e->log, LOG_WARN, "migrate", NULL, 0,
+				  "the journal of '%s' cannot be written: settle it with --resume or --abort",
+				  s->record.id);
 	}
 	if (lock >= 0)
 		close(lock);

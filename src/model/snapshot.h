@@ -65,13 +65,12 @@ struct snap_thread {
 	struct ferry_thread *control; /* while the tree is frozen; not for dump */
 };
 
-/* A shared anonymous memory object, by the inode that its mappings show. */
+/* A shared memory object, anonymous or a memfd, by the inode that its mappings show. */
 struct snap_shmem {
 	uint64_t inode;
 	uint64_t shmid; /* id in the image */
 	uint64_t bytes;
-	pid_t pid; /* a task that maps it, and where */
-	uint64_t address, offset, map_bytes;
+	char *path; /* in /proc, where it can be opened while the tree is frozen */
 };
 
 struct snap_task {

@@ -83,6 +83,7 @@ struct proc_maps {
 };
 
 void proc_maps_release(struct proc_maps *maps);
+#define _cleanup_proc_maps_ __attribute__((cleanup(proc_maps_release)))
 
 static inline const char *proc_vma_name(const struct proc_maps *maps, const struct proc_vma *vma)
 {

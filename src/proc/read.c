@@ -236,6 +236,14 @@ int proc_read_maps(int dirfd, const struct kern_caps *caps, struct proc_maps *re
 	return read_maps(feed_maps, dirfd, "maps", ret_maps, err);
 }
 
+int proc_read_own_maps(struct proc_maps *ret_maps, struct ferry_error *err)
+{
+	_cleanup_close_ int dirfd = fd_open(AT_FDCWD, "/proc/self", O_RDONLY | O_DIRECTORY, 0);
+	if (dirfd < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -dirfd, "opening '/proc/self'");
+	return proc_read_maps(dirfd, NULL, ret_maps, err);
+}
+
 int proc_read_smaps(int dirfd, struct proc_maps *ret_maps, struct ferry_error *err)
 {
 	return read_maps(feed_maps, dirfd, "smaps", ret_maps, err);

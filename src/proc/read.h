@@ -55,6 +55,9 @@ must_check int proc_read_maps(int dirfd, const struct kern_caps *caps, struct pr
 			      struct ferry_error *err);
 must_check int proc_read_smaps(int dirfd, struct proc_maps *ret_maps, struct ferry_error *err);
 
+/* The mappings of the calling process. */
+must_check int proc_read_own_maps(struct proc_maps *ret_maps, struct ferry_error *err);
+
 /* The one mapping that holds addr, without vm_flags; -ENOENT if none does. Its name goes into names. */
 must_check int proc_read_vma(int dirfd, const struct kern_caps *caps, uint64_t addr, struct proc_maps *maps,
 			     struct proc_vma *ret_vma, struct ferry_error *err);

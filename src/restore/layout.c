@@ -6,8 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,14 +15,13 @@
 #include "image/dir.h"
 #include "image/pages.h"
 #include "model/vma-status.h"
+#include "proc/read.h"
 #include "restore/restore.h"
 
-enum {
-	LAYOUT_MAPS_MAX = 64 << 20,
-};
 #define LAYOUT_HOLE_BYTES (4ull << 30) /* far more than any script needs */
 #define LAYOUT_HOLE_FROM (1ull << 40)  /* programs rarely map near 1 TiB */
-#define LAYOUT_HOLE_TO (0x7ff000000000ull)
+#define LAYOUT_HOLE_TO 0x7ff000000000ull
+#define LAYOUT_MARGIN (64ull << 20)
 
 struct layout_range {
 	uint64_t start, end;
@@ -47,23 +44,17 @@ static int layout_add(layout_ranges *ranges, uint64_t start, uint64_t end)
 }
 
 /* Our own mappings, widened: the heap and the stack of a fork may have grown a little since. */
-static int layout_own(layout_ranges *ranges)
+static int layout_own(layout_ranges *ranges, struct ferry_error *err)
 {
-	_cleanup_free_ char *maps = NULL;
-	size_t n;
-	int r = fd_read_path(AT_FDCWD, "/proc/self/maps", LAYOUT_MAPS_MAX, &maps, &n);
-	if (r < 0)
-		return r;
-	char *rest = maps, *line;
-	while ((line = strsep(&rest, "\n"))) {
-		uint64_t start, end;
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) != 2)
-			continue;
-		r = layout_add(ranges, start > (64 << 20) ? start - (64 << 20) : 0, end + (64 << 20));
+	_cleanup_proc_maps_ struct proc_maps maps = {0};
+	int r = proc_read_own_maps(&maps, err);
+	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++) {
+		uint64_t start = maps.vmas.v[i].start, end = maps.vmas.v[i].end;
+		r = layout_add(ranges, start - MIN(start, LAYOUT_MARGIN), end + LAYOUT_MARGIN);
 		if (r < 0)
-			return r;
+			error_memory(err);
 	}
-	return 0;
+	return r;
 }
 
 static uint64_t layout_find_hole(layout_ranges *ranges)
@@ -173,9 +164,7 @@ static int layout_vdso(struct restore *r, struct plan_task *t, struct ferry_erro
 int layout_plan(struct restore *r, struct ferry_error *err)
 {
 	layout_ranges own = {0};
-	int ret = layout_own(&own);
-	if (ret < 0)
-		error_errno(err, FERRY_ERROR_SYSTEM, -ret, "reading /proc/self/maps");
+	int ret = layout_own(&own, err);
 	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
 		ret = layout_task(r, &r->plan->tasks[i], &own, err);
 	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)

@@ -29,7 +29,7 @@ struct region_layout {
 
 static uint64_t region_code_bytes(void)
 {
-	return align_up((uint64_t)(ferry_blob_end - ferry_blob_start), REGION_PAGE);
+	return align_up(ferry_blob_bytes, REGION_PAGE);
 }
 
 static uint64_t region_xstate_bytes(const struct plan_thread *th)
@@ -142,7 +142,7 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 	region_measure(t, &l);
 	char *slice = region_slice(r, t);
 	uint64_t base = t->hole + r->shared_bytes; /* where the task sees the slice */
-	memcpy(slice, ferry_blob_start, (size_t)(ferry_blob_end - ferry_blob_start));
+	memcpy(slice, ferry_blob, ferry_blob_bytes);
 
 	struct blob_task *task = (struct blob_task *)(slice + l.task);
 	*task = (struct blob_task){

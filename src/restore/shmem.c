@@ -12,7 +12,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
-#include "image/pages.h"
+#include "mem/mem.h"
 #include "model/vma-status.h"
 #include "restore/read.h"
 
@@ -38,23 +38,6 @@ static int shmem_measure(struct plan *p, const VmaEntry *vma, struct ferry_error
 	return 0;
 }
 
-static int shmem_fill(struct reader *r, const struct plan_shmem *shmem, char *at, struct ferry_error *err)
-{
-	_cleanup_pages_reader_ struct image_pages_reader *pages = NULL;
-	struct image_run run;
-	int ret = image_pages_open(r->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &pages, err);
-	while (ret >= 0 && (ret = image_pages_next(pages, &run, err)) > 0) {
-		uint64_t end = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES;
-		if (!(run.flags & IMAGE_PE_PRESENT) || end > shmem->bytes)
-			return error_set(
-				err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-				"pagemap-shmem-%llu.img has pages that the object does not have or that are elsewhere",
-				(unsigned long long)shmem->shmid);
-		ret = image_pages_read(pages, &run, 0, run.nr_pages, at + run.vaddr, err);
-	}
-	return ret;
-}
-
 static int shmem_create(struct reader *r, struct plan_shmem *shmem, struct ferry_error *err)
 {
 	char *at = mmap(NULL, shmem->bytes, PROT_READ | PROT_WRITE,
@@ -62,7 +45,7 @@ static int shmem_create(struct reader *r, struct plan_shmem *shmem, struct ferry
 	if (at == MAP_FAILED)
 		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno, "mapping %llu bytes of shared memory",
 				   (unsigned long long)shmem->bytes);
-	int ret = shmem_fill(r, shmem, at, err);
+	int ret = mem_fill_shmem(r->dir, shmem->shmid, shmem->bytes, at, err);
 	if (ret >= 0) {
 		shmem->fd = fd_openf(O_RDWR, "/proc/self/map_files/%lx-%lx", (unsigned long)at,
 				     (unsigned long)at + shmem->bytes);

@@ -191,7 +191,7 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 	uint64_t hole = t->hole, base = hole + r->shared_bytes;
 	uint64_t task_at = base + (uint64_t)((char *)region_task(r, t) - slice);
 	uint64_t stack = region_thread(r, t, 0)->stack_top;
-	uint64_t code_bytes = align_up((uint64_t)(ferry_blob_end - ferry_blob_start), 4096);
+	uint64_t code_bytes = align_up(ferry_blob_bytes, 4096);
 	task_forget_rseq();
 	struct restore_shared *control = (struct restore_shared *)hole;
 	if (mremap(slice, t->region_bytes, t->region_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)base) ==

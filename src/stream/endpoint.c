@@ -38,9 +38,10 @@ static int endpoint_parse_unix(const char *text, struct endpoint *ret, struct fe
 	const char *path = text + strlen("unix:");
 	if (!*path)
 		return endpoint_bad(err, text, "the path is empty");
-	if (strlen(path) >= sizeof(un.sun_path))
+	size_t n = strlen(path);
+	if (n >= sizeof(un.sun_path))
 		return endpoint_bad(err, text, "the path is longer than 107 bytes");
-	strcpy(un.sun_path, path);
+	memcpy(un.sun_path, path, n);
 	*ret = (struct endpoint){.address_bytes = sizeof(un), .is_local = true};
 	memcpy(&ret->address, &un, sizeof(un));
 	return 0;

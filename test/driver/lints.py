@@ -41,7 +41,7 @@ WRONG = [
     ("text", "line comment", "src/base/x.c", SPDX_C + "int x; // no\n", "// comment"),
     ("text", "machine path", "README.md", "see /wo" + "rk/x\n", "path of one machine"),
     ("text", "white space", "README.md", "end \n", "white space"),
-    ("text", "wide", "x.py", SPDX_PY + "# " + "x" * 130 + "\n", "columns"),
+    ("text", "wide", "x.py", SPDX_PY + "# " + "x" * 150 + "\n", "columns"),
     ("text", "no newline", "README.md", "end", "no newline"),
     ("man_pages", "not scdoc", "doc/man/x.1.scd", "x(1)\n\n# NAME\n\nx - is\n\n*bold\n\n", "scdoc"),
     ("man_pages", "another name", "doc/man/x.1.scd", "y(1)\n\n# NAME\n\nx - is\n", "first line"),

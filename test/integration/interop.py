@@ -73,29 +73,26 @@ def exchange():
     assert not bad_forth and not bad_back, f"{line}; not expected: {', '.join(bad_forth + bad_back)}"
 
 
-def undecodable(criu, images):
-    """Files of CRIU's format in an image that crit cannot decode. Pages are raw bytes, and ferry-* is our own."""
-    for path in sorted(images.glob("*.img")):
-        if path.name.startswith(("ferry-", "pages-")):
-            continue
-        done = criu.crit("decode", "-i", path, "-o", images / "decoded.json")
-        if done.returncode:
-            yield f"{path.name}: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
+def files_of_criu(images):
+    """Files of CRIU's format in an image. Pages are raw bytes, and ferry-* is our own."""
+    return [path for path in sorted(images.glob("*.img")) if not path.name.startswith(("ferry-", "pages-"))]
 
 
 def crit_decodes():
     """Every file of CRIU's format, from a dump of each program."""
     criu, ferry = Criu(SID), Ferry()
-    problems, images_looked_at = [], 0
+    problems, files_looked_at = [], 0
     for case in CASES:
         program, _ = start(case)
         images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
         ferry.dump(program.pid, images, leave_running=True, **case.options)
-        problems += [f"{case.name}: {problem}" for problem in undecodable(criu, images)]
-        images_looked_at += 1
+        files = files_of_criu(images)
+        problems += [f"{case.name}: {problem}" for problem in criu.crit_decode(files)]
+        files_looked_at += len(files)
         program.kill()
         shutil.rmtree(images)
-    assert images_looked_at == len(CASES)
+    print(f"crit decodes {files_looked_at} files of {len(CASES)} images")
+    assert files_looked_at > 10 * len(CASES)
     assert not problems, "; ".join(problems)
 
 

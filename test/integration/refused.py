@@ -39,7 +39,6 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
-    register("memfd", "unsupported-fd", "memfd", "memfd")
     register("zombies", "unsupported-task", "is a zombie", "tree", "dead")
 
 

@@ -3,6 +3,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import time
 
@@ -60,7 +61,8 @@ def result(build, began, code, output):
     """The Result of a build is named build/NAME; a failed one carries the compiler's output."""
     if not code:
         return Result(f"build/{build.name}", "passed", time.monotonic() - began)
-    lines = [line for line in output.splitlines() if "error" in line.lower() or "FAILED" in line]
+    lines = [line for line in output.splitlines() if re.search(r"\berror:|^ERROR", line)]
+    lines += [line for line in output.splitlines() if line.startswith("FAILED:")]
     reason = " ".join(lines[0].split()) if lines else f"exit {code}"
     return Result(f"build/{build.name}", "failed", time.monotonic() - began, reason, output)
 

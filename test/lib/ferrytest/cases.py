@@ -73,7 +73,7 @@ class Case:
 
 CASES = [
     *(Case(name) for name in (
-        "vma-anon", "vma-file", "vma-shared", "heap-stack", "vdso", "threads", "xstate", "signals-pending",
+        "vma-anon", "vma-file", "vma-shared", "memfd", "memfd-mapped", "heap-stack", "vdso", "clocks", "threads", "xstate", "signals-pending",
         "signals-actions", "itimers", "posix-timers", "rseq", "robust-list", "credentials", "rlimits", "scheduling",
         "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "pipe-descriptions", "socketpair",
         "unix-socket", "unix-names", "unix-queues", "socket-options", "tcp-listen", "tcp-ended", "udp", "epoll",

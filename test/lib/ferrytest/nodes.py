@@ -3,6 +3,7 @@
 
 import atexit
 import ctypes
+import fnmatch
 import os
 import pathlib
 import socket
@@ -125,11 +126,11 @@ class Node:
         return sorted(found)
 
     def named(self, word):
-        """Pids, as seen from here, of programs on the node whose file has this name."""
+        """Pids, as seen from here, of programs on the node whose file has a name of this pattern."""
         found = []
         for pid, _ in self.pids():
             try:
-                if os.path.basename(os.readlink(f"/proc/{pid}/exe")).split(" ")[0] == word:
+                if fnmatch.fnmatch(os.path.basename(os.readlink(f"/proc/{pid}/exe")).split(" ")[0], word):
                     found.append(pid)
             except OSError:
                 continue

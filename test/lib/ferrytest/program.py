@@ -16,17 +16,17 @@ SKIPPED = 77
 class Program:
     """A running test program. Its pid stays the same over dump and restore."""
 
-    def __init__(self, name, *arguments, before_ready=None, environment=None):
+    def __init__(self, name, *arguments, before_ready=None, environment=None, interpreter=None):
         self.name = name
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=name + "-"))
         # Roles may run as other users.
         self.folder.chmod(0o1777)
         self.asked = 0
         self.ended = None  # exit status of the process that we started
-        path = pathlib.Path(os.environ["FERRY_PROGRAMS"]) / name
+        command = interpreter or [str(pathlib.Path(os.environ["FERRY_PROGRAMS"]) / name)]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-                [str(path), str(self.folder), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*command, str(self.folder), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, env=environment)
         self.pid = self.process.pid
         if before_ready:
@@ -36,6 +36,17 @@ class Program:
             skip(self.log())
         assert self.running(), f"{name} ended before it was ready: {self.log()}"
         self.roles = sorted(p.name.partition(".")[2] for p in self.folder.glob("answer.*"))
+
+    @classmethod
+    def adopt(cls, state):
+        """What belongs() of the same program said, perhaps in another world where it runs now."""
+        program = cls.__new__(cls)
+        vars(program).update(state, process=None, ended=None)
+        return program
+
+    def belongs(self):
+        """What another world has to know of it."""
+        return {key: value for key, value in vars(self).items() if key not in ("process", "ended")}
 
     def log(self):
         """What the program wrote."""

@@ -226,6 +226,12 @@ def link(pid, name):
         return f"errno {error.errno}"
 
 
+
+def namespace(pid, name):
+    """Which one of a kind; that of the observer is called so, for he may have moved along."""
+    which = link(pid, "ns/" + name)
+    return "the observer's" if which == link("self", "ns/" + name) else which
+
 def thread_state(pid, tid):
     """What counts of one thread."""
     fields = status(pid, tid)
@@ -261,7 +267,7 @@ def process_state(pid, names, volatile, samples, is_root):
     maps = mappings(pid)
     found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}
     found["links"] = {name: link(pid, name) for name in ("exe", "cwd", "root")}
-    found["namespaces"] = {name: link(pid, "ns/" + name) for name in NAMESPACES}
+    found["namespaces"] = {name: namespace(pid, name) for name in NAMESPACES}
     found["texts"] = {name: read_text(folder / name) for name in
                       ("cmdline", "environ", "limits", "oom_score_adj", "coredump_filter", "personality", "timers")}
     found["auxv"] = auxv(pid)

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that people run: redis-server with a client outside the tree, a python3 program with a bit of everything.
+Twice in a row on this machine, and from machine to machine in new namespaces."""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+from ferrytest import Ferry, Program, main, nodes, round_trip, test, wait_until
+from ferrytest.redis import Server
+
+MIXED = pathlib.Path(__file__).resolve().parent.parent / "programs/mixed.py"
+
+
+def images_folder():
+    """A new one."""
+    return pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+
+
+def carry(source, target, pid, images, *words):
+    """Dump on one node, move the address, restore on the other."""
+    done = source.run(os.environ["FERRY"], "dump", "-t", pid, "-D", images, *words)
+    assert done.returncode == 0, f"dump: {done.stderr}"
+    for node, verb in ((source, "del"), (target, "add")):
+        done = node.run("ip", "address", verb, f"{nodes.SERVICE}/24", "dev", "eth0")
+        assert done.returncode == 0, done.stderr
+    nodes.ip("neighbour", "flush", "all")
+    done = target.run(os.environ["FERRY"], "restore", "-d", "-D", images, *words)
+    assert done.returncode == 0, f"restore: {done.stderr}"
+
+
+if os.environ.get("FERRY"):
+    @test(timeout=120)
+    def redis():
+        """On one machine. It works all the time, so that what it holds is compared by its client."""
+        server = Server()
+        round_trip(server, Ferry(), compare=False, tcp_established=True)
+        server.quit()
+
+    @test(timeout=120, exclusive=True)
+    def redis_in_new_namespaces():
+        """From node to node to node; the client's connection goes through all of it."""
+        a, b, _ = nodes.pair()
+        c = nodes.Node("c", a.folder)
+        c.connect(3)
+        a.next_pid(4000)
+        assert a.run("ip", "address", "add", f"{nodes.SERVICE}/24", "dev", "eth0").returncode == 0
+        server = Server(nodes.SERVICE, a.start)
+        server.verify()
+        for source, target in ((a, b), (b, c)):
+            here = source.named("redis*")[0]
+            pid = next(there for outer, there in source.pids() if outer == here)
+            server.pid = here
+            carry(source, target, pid, images_folder(), "--tcp-established")
+            wait_until(lambda: not source.named("redis*"), "redis is still on the old node", 5)
+            server.verify()
+            assert len(target.named("redis*")) == 1
+        server.finish()
+
+    @test(timeout=120)
+    def python3():
+        """On one machine, twice."""
+        program = Program("mixed", interpreter=[sys.executable, str(MIXED)])
+        round_trip(program, Ferry(), compare=False, tcp_established=True)
+        program.quit()
+
+    @test(timeout=120)
+    def python3_bites():
+        """Its proofs notice a changed byte."""
+        program = Program("mixed", interpreter=[sys.executable, str(MIXED)])
+        program.verify()
+        program.spoil()
+        assert not program.ask("verify", "main")[0]
+        program.kill()
+
+if __name__ == "__main__":
+    main()
