@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -44,12 +45,19 @@ must_check int image_pages_add(struct image_pages_writer *w, uint64_t vaddr, uin
 			       uint32_t flags, const struct iovec *iov, size_t n_iov,
 			       struct ferry_error *err);
 
+struct image_piece {
+	uint64_t vaddr;
+	uint64_t nr_pages;
+};
+
 /*
- * As image_pages_add from one buffer, but pages full of zeros are left out: what no entry names is zero in
- * anonymous and shared memory. Not for private file mappings, where it means "as the file has it".
+ * Store many runs at once; their pages stand in bytes one after the other. sparse: pages full of zeros are left out: what no
+ * entry names is zero in anonymous and shared memory. Not for private file mappings, where it means "as the file has it".
+ * What is in bytes afterwards is of no use to anybody.
  */
-must_check int image_pages_add_sparse(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages,
-				      uint32_t flags, const void *bytes, struct ferry_error *err);
+must_check int image_pages_add_pieces(struct image_pages_writer *w, const struct image_piece *pieces,
+				      size_t n, uint32_t flags, bool sparse, void *bytes,
+				      struct ferry_error *err);
 
 /* Store a run of nr_pages pages that is read from a descriptor (a pipe filled by vmsplice, a file). */
 must_check int image_pages_add_from(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages,
