@@ -167,10 +167,8 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.arena = &k->arena,
 			.kind_data = k->kind_data,
 		};
-		char name[32];
-		snprintf(name, sizeof(name), "fd/%d", fd->fd);
 		const struct kind_ops *kind;
-		if (fstatat(proc_dir, name, &view.stat, 0) == 0 &&
+		if (proc_fd_stat(proc_dir, fd, &view.stat) == 0 &&
 		    collect_check_fd(&view, k->options, &kind, &err) < 0)
 			check_add(k, &err, pid);
 		if (view.copy >= 0)
