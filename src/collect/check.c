@@ -13,6 +13,7 @@
 #include "collect/collect.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
 #include "proc/read.h"
 
 enum { CHECK_DEPTH_TASKS = 1 << 20 };
@@ -184,7 +185,11 @@ static void check_vmas(struct check *k, pid_t pid, int proc_dir)
 		check_add(k, &err, pid);
 	vec_foreach(vma, &maps.vmas) {
 		error_clear(&err);
-		if (collect_check_vma(pid, vma, proc_vma_name(&maps, vma), &err) < 0)
+		const char *name = proc_vma_name(&maps, vma);
+		int r = collect_check_vma(pid, vma, name, &err);
+		if (r >= 0 && !k->options->criu_compat)
+			r = peers_refuse_mapping(k->peers, pid, vma, name, &err);
+		if (r < 0)
 			check_add(k, &err, pid);
 	}
 	proc_maps_release(&maps);
