@@ -13,6 +13,7 @@
 #include "collect/collect.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
 #include "proc/read.h"
 
 enum { CHECK_DEPTH_TASKS = 1 << 20 };
@@ -166,10 +167,8 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.arena = &k->arena,
 			.kind_data = k->kind_data,
 		};
-		char name[32];
-		snprintf(name, sizeof(name), "fd/%d", fd->fd);
 		const struct kind_ops *kind;
-		if (fstatat(proc_dir, name, &view.stat, 0) == 0 &&
+		if (proc_fd_stat(proc_dir, fd, &view.stat) == 0 &&
 		    collect_check_fd(&view, k->options, &kind, &err) < 0)
 			check_add(k, &err, pid);
 		if (view.copy >= 0)
@@ -186,7 +185,11 @@ static void check_vmas(struct check *k, pid_t pid, int proc_dir)
 		check_add(k, &err, pid);
 	vec_foreach(vma, &maps.vmas) {
 		error_clear(&err);
-		if (collect_check_vma(pid, vma, proc_vma_name(&maps, vma), &err) < 0)
+		const char *name = proc_vma_name(&maps, vma);
+		int r = collect_check_vma(pid, vma, name, &err);
+		if (r >= 0 && !k->options->criu_compat)
+			r = peers_refuse_mapping(k->peers, pid, vma, name, &err);
+		if (r < 0)
 			check_add(k, &err, pid);
 	}
 	proc_maps_release(&maps);

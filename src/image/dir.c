@@ -134,14 +134,15 @@ static int hash_block(void *context, struct lanes *l, unsigned lane, uint64_t nu
 	return 0;
 }
 
-/* Size and checksum of limit bytes (or all) of an open file, from its start. */
-int image_dir__hash_file(int fd, uint64_t limit, uint64_t *ret_size, struct image_checksum *ret)
+int image_dir__hash_file(int fd, uint64_t limit, unsigned lanes, uint64_t *ret_size,
+			 struct image_checksum *ret)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	struct hash_job j = {.fd = fd, .bytes = MIN(limit, (uint64_t)st.st_size)};
-	unsigned lanes = j.bytes < HASH_ALONE ? 1 : lanes_wanted();
+	if (j.bytes < HASH_ALONE)
+		lanes = 1;
 	j.block_bytes = MAX(MIN(j.bytes, (uint64_t)HASH_BUFFER), 1);
 	_cleanup_free_ uint8_t *buffers = malloc(lanes * j.block_bytes);
 	j.buffers = buffers;

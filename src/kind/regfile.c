@@ -70,6 +70,36 @@ int regfile_check_path(const char *who, const char *path, const struct stat *st,
 	return -ENOTSUP;
 }
 
+/* The process of /proc/PID/NAME; 0: the path is none of that form. */
+static pid_t regfile_proc_pid(const char *path)
+{
+	int pid, n = 0;
+	return sscanf(path, "/proc/%d/%*[a-z_]%n", &pid, &n) == 1 && n && !path[n] && pid > 0 ? pid : 0;
+}
+
+/*
+ * Programs look at themselves every now and then (redis at its stat, ten times a second). Such a file can be opened again
+ * once the process exists. Who may read it must not depend on who opened it.
+ */
+static bool regfile_is_proc(const struct fd_view *view)
+{
+	bool reads = (view->info->flags & (O_ACCMODE | O_PATH)) == O_RDONLY;
+	return regfile_proc_pid(view->link) && reads && S_ISREG(view->stat.st_mode) &&
+	       view->stat.st_mode & S_IROTH;
+}
+
+static int regfile_check_proc(const struct collect *c, const struct fd_view *view, struct ferry_error *err)
+{
+	char who[64];
+	fd_view_name(view, who, sizeof(who));
+	vec_foreach(task, &c->snap->tasks) {
+		if (task->pid == regfile_proc_pid(view->link))
+			return 0;
+	}
+	return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			 "%s: '%s' is of a process outside of the tree", who, view->link);
+}
+
 static int regfile_check(const struct fd_view *view, const struct kind_options *options unused,
 			 struct ferry_error *err)
 {
@@ -81,6 +111,8 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 		error_hint(err, "file locks are not dumped yet");
 		return -ENOTSUP;
 	}
+	if (regfile_is_proc(view))
+		return 0;
 	if (!strncmp(view->link, "/proc/", 6))
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 				 "%s: '%s' has no path to be opened again by", who, view->link);
@@ -128,6 +160,8 @@ static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_
 			   struct ferry_error *err)
 {
 	int r = regfile_check(view, c->options, err);
+	if (r >= 0 && regfile_is_proc(view))
+		r = regfile_check_proc(c, view, err);
 	if (r < 0)
 		return r;
 	RegFileEntry *reg =
@@ -216,6 +250,8 @@ bool regfile_is_root(const struct plan_file *file)
 int regfile_verify(const RegFileEntry *entry, struct ferry_error *err)
 {
 	struct stat st;
+	if (regfile_proc_pid(entry->name))
+		return 0; /* of a process that is still to come */
 	if (stat(entry->name, &st) < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, errno, "'%s' is needed by the image",
 			    entry->name);
@@ -257,6 +293,11 @@ static int regfile_restore(struct opener *o unused, struct plan_file *file, int 
 	return 0;
 }
 
+static bool regfile_is_late(const struct plan_file *file)
+{
+	return file->entry->reg && regfile_proc_pid(file->entry->reg->name);
+}
+
 static int regfile_settle(struct settle *s unused, struct plan_file *file, int fd, struct ferry_error *err)
 {
 	return fdcommon_settle_owner(file->entry->reg->fown, fd, err);
@@ -267,6 +308,7 @@ const struct kind_ops kind_regfile = {
 	.what = "regular files, directories, stateless device nodes",
 	.fd_type = FD_TYPES__REG,
 	.image_file = -1,
+	.is_late = regfile_is_late,
 	.owns = regfile_owns,
 	.check = regfile_check,
 	.collect = regfile_collect,

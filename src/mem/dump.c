@@ -128,27 +128,32 @@ static void mem_split(struct mem_lane *lane, const struct mem_piece *piece, cons
 	mem_add_run(lane, piece, bytes, from, pages);
 }
 
-/*
- * process_vm_readv(2) copies once, /proc/PID/mem by way of a page of the kernel's; but only the latter reads what the task
- * itself may not. A shared object is read as a file.
- */
+/* Many runs in one call, with one copy. What the task itself may not read ends it early. Returns the bytes that are there. */
+static uint64_t mem_read_many(const struct mem_store *s, const struct mem_block *block, char *to)
+{
+	struct iovec ours = {to, block->bytes}, theirs[MEM_BLOCK_PAGES];
+	if (s->is_file)
+		return 0;
+	for (size_t i = 0; i < block->n; i++) {
+		const struct mem_piece *piece = &s->pieces.v[block->first + i];
+		theirs[i] = (struct iovec){(void *)(uintptr_t)piece->address, piece->bytes};
+	}
+	ssize_t n = sys_process_vm_readv(s->pid, &ours, 1, theirs, block->n);
+	return n < 0 ? 0 : (uint64_t)n;
+}
+
+/* Through /proc/PID/mem, which reads everything by way of a page of the kernel's; or a shared object, as a file. */
 static int mem_read_piece(const struct mem_store *s, const struct mem_piece *piece, char *to)
 {
-	uint64_t done = 0, there = piece->bytes;
-	if (s->is_file) {
-		there = MIN(there, s->limit - piece->address);
-		memset(to + there, 0, piece->bytes - there);
-	} else {
-		struct iovec ours = {to, there}, theirs = {(void *)(uintptr_t)piece->address, there};
-		ssize_t n = sys_process_vm_readv(s->pid, &ours, 1, &theirs, 1);
-		done = n > 0 ? (uint64_t)n : 0;
-	}
-	return done < there ? fd_pread_all(s->mem, to + done, there - done, piece->address + done) : 0;
+	uint64_t there = s->is_file ? MIN(piece->bytes, s->limit - piece->address) : piece->bytes;
+	memset(to + there, 0, piece->bytes - there);
+	return fd_pread_all(s->mem, to, there, piece->address);
 }
 
 static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem_block *block)
 {
 	char *to = lane->buffer;
+	uint64_t there = mem_read_many(s, block, to);
 	lane->n = 0;
 	for (size_t i = block->first; i < block->first + block->n; i++) {
 		const struct mem_piece *piece = &s->pieces.v[i];
@@ -156,7 +161,8 @@ static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem
 		if (fault_hit(s->d->fault, FAULT_PAGES_READ))
 			return error_set(&lane->err, FERRY_ERROR_FAULT, EIO, "reading '%s': fault injected",
 					 s->what);
-		int r = mem_read_piece(s, piece, to);
+		bool read = (uint64_t)(to - lane->buffer) + piece->bytes <= there;
+		int r = read ? 0 : mem_read_piece(s, piece, to);
 		if (r < 0)
 			return error_errno(&lane->err, FERRY_ERROR_SYSTEM, -r, "reading '%s' at %llx",
 					   s->what, (unsigned long long)at);

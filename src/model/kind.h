@@ -143,6 +143,8 @@ struct kind_ops {
 	int fd_type;      /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
 	int image_file;   /* enum image_file that .dump shares between records; -1 none */
 	bool late;        /* restore() runs when the tasks exist, so it may use opener.in_task */
+	/* The same for single files of a kind that is not late; NULL = none. */
+	bool (*is_late)(const struct plan_file *file);
 
 	/* descriptors */
 	bool (*owns)(const struct fd_view *view);

@@ -37,11 +37,16 @@ static int files_open_one(struct restore *r, struct plan_file *file, struct ferr
 	return 0;
 }
 
+static bool files_is_late(const struct plan_file *file)
+{
+	const struct kind_ops *kind = file->kind;
+	return kind && (kind->late || (kind->is_late && kind->is_late(file)));
+}
+
 int files_open(struct restore *r, bool late, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_files; i++) {
-		const struct kind_ops *kind = r->plan->files[i].kind;
-		if (kind && kind->late != late)
+		if (files_is_late(&r->plan->files[i]) != late)
 			continue;
 		int ret = files_open_one(r, &r->plan->files[i], err);
 		if (ret < 0)

@@ -3,8 +3,11 @@
 """What is refused: before anything stops, by name, and with the target as if nothing had happened."""
 
 import json
+import mmap
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -70,6 +73,31 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def memory_held_outside():
+        """Shared memory of a process outside of the tree: by a descriptor, by a mapping, of both kinds."""
+        program = Program("memfd")
+        name = next(link for link in pathlib.Path(f"/proc/{program.pid}/fd").iterdir() if "memfd:" in os.readlink(link))
+        held = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        mapped = mmap.mmap(held, mmap.PAGESIZE)
+        os.close(held)
+        refuse(program, "outside-peer", f"is also in the memory of pid {os.getpid()} (")
+        mapped.close()
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        program.quit()
+        shutil.rmtree(IMAGES)
+        program = Program("vma-shared")
+        range_ = re.search(r"^(\S+) rw-s .*/dev/zero", pathlib.Path(f"/proc/{program.pid}/maps").read_text(), re.M)[1]
+        held = os.open(f"/proc/{program.pid}/map_files/{range_}", os.O_RDWR)
+        mapped = mmap.mmap(held, mmap.PAGESIZE)
+        os.close(held)
+        refuse(program, "outside-peer", f"is also in the memory of pid {os.getpid()} (")
+        mapped.close()
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        program.quit()
+
+
+    @test(timeout=60)
     def debugged_task():
         """A task that another tracer holds."""
         program = Program("heap-stack")
@@ -94,11 +122,13 @@ if os.environ.get("FERRY"):
         paths = [path for path in names if path.startswith(str(program.folder)) and os.path.isfile(path)]
         program.quit()
         assert paths, names
-        with open(paths[0], "ab") as file:
-            file.write(b"later")
+        changed = sorted(set(paths))[:2]
+        for path in changed:
+            with open(path, "ab") as file:
+                file.write(b"later")
         done = Ferry().run("restore", "-D", IMAGES, "-d")
         assert done.returncode == REFUSED and "[files-changed]" in done.stderr, done.stderr
-        assert paths[0] in done.stderr, done.stderr
+        assert len(changed) == 2 and all(path in done.stderr for path in changed), (changed, done.stderr)
 
 
     @test(timeout=60)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Regular files: offsets, open flags, close-on-exec, descriptions shared by dup(2) and by fork(2), the same file opened
- * twice, a high number. Proof: offsets and flags read back, kcmp(2) on who shares, and a move through one descriptor
+ * twice, a high number, a file of the process itself in /proc. Proof: offsets and flags read back, kcmp(2) on who shares, and a move through one descriptor
  * is seen through the other.
  */
 #include "program.h"
@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -38,6 +39,7 @@ static struct entry entries[] = {
 struct state {
 	pid_t child;
 	mode_t mode;
+	int stat; /* of this process in /proc; -1 = not asked for */
 };
 
 /* O_LARGEFILE is always on, O_CLOEXEC and creation flags are not in F_GETFL. */
@@ -95,10 +97,24 @@ static void child_verify(struct program *p, void *state)
 		expect_same(p, "flags in the child", status_flags(entries[i].fd), entries[i].flags);
 }
 
+/* Half read: it tells about this process, and goes on where it was. */
+static void verify_stat(struct program *p, int fd)
+{
+	char text[32] = "", own[32];
+
+	snprintf(own, sizeof(own), "%d (", getpid());
+	expect_same(p, "offset in /proc", lseek(fd, 0, SEEK_CUR), 5);
+	expect_same(p, "pread of /proc", pread(fd, text, strlen(own), 0), strlen(own));
+	expect(p, !strcmp(text, own), "it is the stat of another process: '%s'", text);
+}
+
 static void verify(struct program *p, void *state)
 {
 	const struct state *s = state;
 	unsigned char bytes[4096];
+
+	if (s->stat >= 0)
+		verify_stat(p, s->stat);
 
 	for (size_t i = 0; i < ARRAY_SIZE(entries); i++)
 		entry_verify(p, &entries[i]);
@@ -139,7 +155,7 @@ int main(int argc, char **argv)
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil, .finish = finish};
 	static const struct program_ops child_ops = {.verify = child_verify};
 	struct program p;
-	struct state s = {.child = 0};
+	struct state s = {.child = 0, .stat = -1};
 
 	program_start(&p, argc, argv);
 	must(chdir(p.folder));
@@ -148,6 +164,10 @@ int main(int argc, char **argv)
 	make_file("past-end", 10, 3);
 	for (size_t i = 0; i < ARRAY_SIZE(entries); i++)
 		entry_open(&entries[i]);
+	if (p.more) {
+		s.stat = must(open("/proc/self/stat", O_RDONLY | O_CLOEXEC));
+		must(lseek(s.stat, 5, SEEK_SET));
+	}
 	s.child = must(fork());
 	if (!s.child) {
 		struct program q = program_role(&p, "child");
