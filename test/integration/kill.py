@@ -16,7 +16,7 @@ from ferrytest import Ferry, main, test
 from ferrytest.cases import CASES, Case
 from ferrytest.cases import start as start_program
 from ferrytest.leftovers import Leftovers
-from ferrytest.process import is_alive
+from ferrytest.process import is_alive, running, wait_until
 from ferrytest.redis import Server
 
 IMAGES = pathlib.Path("images")
@@ -130,13 +130,12 @@ def kill_dump_random(case, count):
 
 
 def runs_again(program, what):
-    """Whether the killed restore was committed. One that was not may still be on its way back: its tasks live a while."""
-    spent = IMAGES / "ferry-restored"
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and is_alive(program.pid) != spent.exists():
-        time.sleep(0.02)
-    assert is_alive(program.pid) == spent.exists(), f"{what}: runs {is_alive(program.pid)}, the image says otherwise"
-    return spent.exists()
+    """Whether the killed restore was committed. While its warden lives, one that was not is still on its way back, and
+    tasks that got their SIGKILL last a moment longer."""
+    wait_until(lambda: not running(Ferry().path), f"{what}: a ferry does not end")
+    spent = (IMAGES / "ferry-restored").exists()
+    wait_until(lambda: is_alive(program.pid) == spent, f"{what}: the image says {'' if spent else 'not '}restored", 5)
+    return spent
 
 
 def kill_restore_at(case):
