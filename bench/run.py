@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: ferry and CRIU side by side on this machine, alternating, every restored memory verified.
 
-Raw values of every run go to bench/results/TIME.json (doc/outputs.md) and to bench/bench.json in the build directory; the table that
-is printed, and kept in TIME.md, is made from them. Each measurement runs in a world of its own (test/lib/nsinit.c), which is the same for both tools.
+Raw values of every run go to bench/results/TIME.json (doc/outputs.md) and to bench/bench.json in the build directory; the
+table that is printed, and kept in TIME.md, is made from them. Each measurement runs in a world of its own
+(test/lib/nsinit.c), which is the same for both tools.
 """
 
 import argparse

@@ -74,15 +74,24 @@ static int migrate_write_files(const struct migrate_files *f, struct json_object
 	return r < 0 ? r : fd_write_all(f->html, html.s, html.n);
 }
 
+static void migrate_show_moved(const struct cli *c, const struct engine_report *r)
+{
+	const struct engine_migration *m = &r->migration;
+	printf("pid %lld moved from %s to %s in %.0f ms and stood still for %.0f ms of it\n",
+	       (long long)c->options.tree, m->source, m->target, (double)r->total_ns / 1e6,
+	       (double)r->freeze_ns / 1e6);
+	for (uint32_t i = 0; i < r->n_phases; i++)
+		printf("  %-9s %9.1f ms\n", r->phases[i].name,
+		       (double)(r->phases[i].end_ns - r->phases[i].start_ns) / 1e6);
+	printf("%.1f MiB over the network in %.0f ms; migration %s\n", (double)m->bytes / (1 << 20),
+	       (double)m->transfer_ns / 1e6, m->id);
+}
+
 static void migrate_show(const struct cli *c, const struct engine_report *r)
 {
 	const struct engine_migration *m = &r->migration;
 	if (!strcmp(m->outcome, "committed") && r->freeze_ns)
-		printf("pid %lld moved from %s to %s in %.0f ms and stood still for %.0f ms of it\n"
-		       "%.1f MiB over the network in %.0f ms; migration %s\n",
-		       (long long)c->options.tree, m->source, m->target, (double)r->total_ns / 1e6,
-		       (double)r->freeze_ns / 1e6, (double)m->bytes / (1 << 20), (double)m->transfer_ns / 1e6,
-		       m->id);
+		migrate_show_moved(c, r);
 	else if (!strcmp(m->outcome, "committed"))
 		printf("migration %s is complete: the work runs on the other side, the copy here is gone\n",
 		       m->id);

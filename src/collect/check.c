@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -16,7 +17,7 @@
 #include "kind/peers.h"
 #include "proc/read.h"
 
-enum { CHECK_DEPTH_TASKS = 1 << 20 };
+enum { CHECK_DEPTH_TASKS = 1 << 20, CHECK_PATIENCE_MS = 20 };
 
 struct check {
 	const struct kern_caps *caps;
@@ -26,10 +27,14 @@ struct check {
 	VEC(pid_t) pids;
 	struct arena arena; /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
+	int patience_ms; /* for children whose status their parents are about to take */
 };
 
 static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
 {
+	/* A child that ended meanwhile is no obstacle. */
+	if (e->id == FERRY_ERROR_NO_SUCH_TASK && pid != k->pids.v[0])
+		return;
 	error_context(e, "check", NULL, pid);
 	struct ferry_error *slot = vec_push(&k->obstacles->v);
 	if (slot)
@@ -78,6 +83,8 @@ static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
 	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++) {
 		if (ns == PROC_NS_TIME || ns == PROC_NS_TIME_FOR_CHILDREN || ns == PROC_NS_PID_FOR_CHILDREN)
 			continue;
+		if (!theirs.ino[ns] && ours.ino[ns])
+			return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "pid %d is ending", pid);
 		if (theirs.ino[ns] != ours.ino[ns]) {
 			error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 				  "pid %d lives in a %s namespace other than ferry's", pid,
@@ -212,6 +219,20 @@ static int check_children(struct check *k, int proc_dir)
 	return r;
 }
 
+/* Whether a child has ended and is still there, also after a moment. */
+static bool check_ended(struct check *k, int proc_dir)
+{
+	const struct timespec tick = {.tv_nsec = 1000 * 1000};
+	struct proc_stat st;
+	for (;;) {
+		if (proc_read_stat(proc_dir, &st, NULL) < 0)
+			return false;
+		if (st.state != 'Z' || k->patience_ms-- <= 0)
+			return st.state == 'Z';
+		nanosleep(&tick, NULL);
+	}
+}
+
 static int check_one(struct check *k, size_t index, struct ferry_error *err)
 {
 	pid_t pid = k->pids.v[index];
@@ -220,10 +241,13 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	if (dir < 0)
 		return index ? 0 : dir; /* a child that ended meanwhile is no obstacle */
 	char comm[PROC_NAME_BYTES] = "";
+	bool ended = index && check_ended(k, dir);
 	if (proc_read_comm(dir, comm, NULL) < 0)
 		return 0;
 	if (collect_check_task(pid, dir, index == 0, k->options, &obstacle) < 0)
 		check_add(k, &obstacle, pid);
+	if (ended)
+		return 0;
 	check_fds(k, pid, dir, comm);
 	check_vmas(k, pid, dir);
 	return check_children(k, dir) < 0 ? error_memory(err) : 0;
@@ -248,7 +272,11 @@ static void check_ends(struct check *k)
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
 	       struct peers *peers, struct obstacles *ret, struct ferry_error *err)
 {
-	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
+	struct check k = {.caps = caps,
+			  .options = options,
+			  .obstacles = ret,
+			  .peers = peers,
+			  .patience_ms = CHECK_PATIENCE_MS};
 	pid_t *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)

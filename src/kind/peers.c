@@ -149,7 +149,8 @@ static int peers_read_fds(struct peers *p, pid_t pid)
 		if (n < 0)
 			continue;
 		link[n] = '\0';
-		struct peer *slot = peer_parse(dirfd(dir), e->d_name, link, &peer) ? vec_push(&p->held) : &peer;
+		struct peer *slot =
+			peer_parse(dirfd(dir), e->d_name, link, &peer) ? vec_push(&p->held) : &peer;
 		if (slot)
 			*slot = peer;
 		else
@@ -228,11 +229,14 @@ static int peers_refusal(const char *who, const char *what, const struct peer *p
 		comm[0] = '\0';
 	if (peer->fd >= 0)
 		snprintf(holds, sizeof(holds), "held by fd %d", peer->fd);
-	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP, "%s: '%s' is also %s of pid %d (%s), which is outside the tree",
-		  who, what, holds, peer->pid, comm);
-	error_hint(err, peer->type == PEER_MEMORY
-				? "dump from a common ancestor on: apart, each would have a memory of its own"
-				: "dump from a common ancestor on, or start the program with that descriptor redirected to a file");
+	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
+		  "%s: '%s' is also %s of pid %d (%s), which is outside the tree", who, what, holds,
+		  peer->pid, comm);
+	error_hint(
+		err,
+		peer->type == PEER_MEMORY
+			? "dump from a common ancestor on: apart, each would have a memory of its own"
+			: "dump from a common ancestor on, or start the program with that descriptor redirected to a file");
 	return -ENOTSUP;
 }
 

@@ -144,6 +144,7 @@ int migrate_settle(struct engine *e, struct ferry_error *err)
 		r = journal_read(s.journal, side, id, &s.record, err);
 	if (r >= 0)
 		r = side == JOURNAL_SOURCE ? settle_source(&s, err) : settle_target(&s, err);
+	e->report.migration.bytes = wire_bytes(&s.wire);
 	e->report.total_ns = time_now_ns() - e->start_ns;
 	source_release(&s);
 	return r < 0 ? r : 0;

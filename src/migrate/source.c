@@ -540,9 +540,7 @@ int migrate_source(struct engine *e, struct ferry_error *err)
 	if (r >= 0)
 		r = source_hold(&s, err);
 	r = r < 0 ? source_fail(&s, r, err) : source_commit(&s, err);
-	if (wire_is_open(&s.wire))
-		e->report.migration.bytes = channel_stats(s.wire.channel).sent_bytes +
-					    channel_stats(s.wire.channel).received_bytes;
+	e->report.migration.bytes = wire_bytes(&s.wire);
 	e->report.total_ns = time_now_ns() - e->start_ns;
 	source_release(&s);
 	return r;

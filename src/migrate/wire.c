@@ -25,7 +25,7 @@ static const char wire_target_label[] = "ferry migration: target";
 
 int wire_open(struct wire *w, int fd, int timeout_ms, int interrupt_fd, struct ferry_error *err)
 {
-	*w = (struct wire){.epoch = w->epoch, .sequence = w->sequence};
+	*w = (struct wire){.epoch = w->epoch, .sequence = w->sequence, .bytes = w->bytes};
 	int r = channel_from_socket(fd, &w->channel, err);
 	if (r < 0)
 		return r;
@@ -44,8 +44,17 @@ static void wire_forget_message(struct wire *w)
 void wire_close(struct wire *w)
 {
 	wire_forget_message(w);
+	w->bytes = wire_bytes(w);
 	channel_free(w->channel);
 	w->channel = NULL;
+}
+
+uint64_t wire_bytes(const struct wire *w)
+{
+	if (!w->channel)
+		return w->bytes;
+	struct channel_stats stats = channel_stats(w->channel);
+	return w->bytes + stats.sent_bytes + stats.received_bytes;
 }
 
 bool wire_is_open(const struct wire *w)

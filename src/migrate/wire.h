@@ -19,6 +19,7 @@ struct wire {
 	char id[48]; /* of the migration; "" = not agreed on yet */
 	uint32_t epoch;
 	uint64_t sequence; /* of the message sent last */
+	uint64_t bytes;    /* over connections that are closed by now; wire_bytes() has all */
 	uint32_t version;
 	char node[WIRE_NODE_BYTES]; /* name of the other side */
 	MigrateMessage *message;    /* received last */
@@ -29,6 +30,9 @@ struct wire {
 must_check int wire_open(struct wire *w, int fd, int timeout_ms, int interrupt_fd, struct ferry_error *err);
 void wire_close(struct wire *w);
 bool wire_is_open(const struct wire *w);
+
+/* What went over all connections so far, in both directions. */
+uint64_t wire_bytes(const struct wire *w);
 
 /* Agree on a version; prove and be proven to, when either side has a token. TOKEN, PROTOCOL, PEER_GONE. */
 must_check int wire_greet_target(struct wire *w, const struct token *token, struct ferry_error *err);

@@ -17,7 +17,7 @@ from ferrytest import Ferry, main, test
 from ferrytest.cases import CASES, Case
 from ferrytest.cases import start as start_program
 from ferrytest.leftovers import Leftovers
-from ferrytest.process import is_alive, wait_until
+from ferrytest.process import is_alive, running, wait_until
 from ferrytest.redis import Server
 
 IMAGES = pathlib.Path("images")
@@ -115,7 +115,7 @@ def kill_dump_random(case, count):
         with subprocess.Popen([Ferry().path, *map(str, dump_words(program, case))], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as ferry:
             time.sleep(draw.uniform(0, length))
-            victims = ferries()
+            victims = running(Ferry().path)
             try:
                 if i % 3 == 0:
                     os.killpg(ferry.pid, signal.SIGKILL)
@@ -129,22 +129,13 @@ def kill_dump_random(case, count):
     program.quit()
 
 
-def ferries():
-    """Pids of all processes of ferry in this world."""
-    return [int(line) for line in subprocess.run(["pgrep", "-f", f"^{Ferry().path} "], check=False, capture_output=True,
-                                                 text=True).stdout.split() if is_alive(int(line))]
-
-
 def runs_again(program, what):
-    """Whether the killed restore was committed. One that was not may still be on its way back: its tasks live a while. And when
-    it was not the worker that was killed, the worker goes on."""
-    wait_until(lambda: not ferries(), f"{what}: ferry does not end")
-    spent = IMAGES / "ferry-restored"
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and is_alive(program.pid) != spent.exists():
-        time.sleep(0.02)
-    assert is_alive(program.pid) == spent.exists(), f"{what}: runs {is_alive(program.pid)}, the image says otherwise"
-    return spent.exists()
+    """Whether the killed restore was committed. While its warden lives, one that was not is still on its way back, and
+    tasks that got their SIGKILL last a moment longer."""
+    wait_until(lambda: not running(Ferry().path), f"{what}: a ferry does not end")
+    spent = (IMAGES / "ferry-restored").exists()
+    wait_until(lambda: is_alive(program.pid) == spent, f"{what}: the image says {'' if spent else 'not '}restored", 5)
+    return spent
 
 
 def kill_restore_at(case):

@@ -92,6 +92,9 @@ class Move:
         self.b.close()
 
 
+PHASES = ["connect", "check", "freeze", "collect", "dump", "transfer", "prepare", "hold", "commit", "end"]
+
+
 @test(timeout=60, exclusive=True)
 def unix():
     """Over a unix socket."""
@@ -108,13 +111,12 @@ def unix():
     assert report["source"] == "a" and report["target"] == "b"
     assert report["client_gap_ns"] is None
     names = [phase["name"] for phase in report["phases"]]
-    assert names == ["connect", "check", "freeze", "collect", "dump", "transfer", "prepare", "hold", "commit",
-                     "end"], names
+    assert names == PHASES, names
     ends = [phase["start_ns"] for phase in report["phases"]] + [report["phases"][-1]["end_ns"]]
     assert ends == sorted(ends), ends
     # What the program saw itself is the truth; ferry's figure ends a little later, when it hears of it.
     assert m.observer.gap_ms() <= report["freeze_ns"] / 1e6 + 60, (m.observer.gap_ms(), report["freeze_ns"])
-    assert report["rounds"][0]["bytes"] <= report["bytes"] and report["rounds"][0]["pages"] > 64
+    assert 64 * 4096 < report["rounds"][0]["bytes"] <= report["bytes"] and report["rounds"][0]["pages"] > 64
     assert report["freeze_ns"] <= report["total_ns"]
     page = (m.folder / "report.html").read_text()
     assert "<svg" in page and "http" not in page.replace("http-equiv", ""), "the page needs something from elsewhere"
@@ -130,6 +132,9 @@ def tcp():
         to = m.receive(address=address)
         done = m.migrate(to=Proxy(m.a, m.b, to).address)
         assert done.returncode == 0, done.stderr
+        assert f"pid {m.beats.pid} moved from a to b in " in done.stdout, done.stdout
+        for phase in PHASES:
+            assert f"\n  {phase} " in done.stdout, (phase, done.stdout)
         assert m.received() == 0
         m.only(m.b)
         m.clean()
@@ -274,6 +279,32 @@ def heard_by_nobody(path):
     there.close()
     with here:
         return here.recv(4096)
+
+
+@test(timeout=60, exclusive=True)
+def receive_refuses():
+    """What arrives runs as root: no ferry waits where others can reach it unless that was said, and with a token."""
+    m = Move()
+    token = token_file(m.folder / "token")
+    loose = token_file(m.folder / "loose")
+    loose.chmod(0o640)
+
+    def refuse(status, word, address, *more):
+        done = m.b.run(FERRY, "receive", "--listen", address, "--journal", m.b.journal, *more, timeout=20)
+        assert (done.returncode, word in done.stderr) == (status, True), (address, more, done.returncode, done.stderr)
+
+    for address in ("0.0.0.0:0", "[::]:0", f"{m.b.address}:0"):
+        refuse(2, "--insecure", address)
+        refuse(2, "--insecure", address, "--token", token)
+        refuse(2, "--token", address, "--insecure")
+        refuse(3, "[token]", address, "--insecure", "--token", loose)
+    refuse(3, "[token]", "127.0.0.1:0", "--token", loose)
+    refuse(2, "[usage]", "")
+    # A port on loopback answers nobody outside.
+    port = m.receive("--token", token, address="127.0.0.1:0").rpartition(":")[2]
+    with socket.socket() as s:
+        s.settimeout(2)
+        assert s.connect_ex((m.b.address, int(port))) != 0, "it can be reached from outside"
 
 
 @test(timeout=60, exclusive=True)
@@ -479,10 +510,13 @@ def cut_at(cut, expected):
     m = Move()
     m.receive()
     proxy = Proxy(m.a, m.b, m.address, cut=cut)
-    done = m.migrate(to=proxy.address)
+    done = m.migrate("--json", to=proxy.address)
     try:
         assert proxy.was_cut, "nothing was cut"
         assert done.returncode == {"a": 1, "b": 0}[expected], f"exit {done.returncode}"
+        report = json.loads(done.stdout)
+        if expected == "b":
+            assert report["bytes"] > report["rounds"][0]["bytes"] > 0, "the first connection is not counted"
         m.only(m.a if expected == "a" else m.b)
         stop_receiver(m)
         m.received()
@@ -500,6 +534,8 @@ def unknown(m):
     m.received()
     assert m.record(m.a)["state"] == "committed" and not m.record(m.a)["settled"]
     assert "resume" in m.record(m.a)["advice"]
+    listed = m.a.run(FERRY, "migrations", "--journal", m.a.journal)
+    assert listed.returncode == 0 and f"ferry migrate --resume {m.id}" in listed.stdout, (listed.stdout, listed.stderr)
     for how in ("resume", "abort"):
         done = m.settle(how)
         assert done.returncode == 4 and "[outcome-unknown]" in done.stderr, (how, done.returncode, done.stderr)

@@ -9,14 +9,22 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import time
 
-from ferrytest import Ferry, main, test
+from ferrytest import Ferry, main, status, test, wait_until
 from ferrytest.program import Program
 
 REFUSED = 3  # exit status
 
 IMAGES = pathlib.Path("images")
+
+# PTRACE_SEIZE, and keep it.
+TRACER = """
+import ctypes, signal, sys
+if ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None) == 0:
+    signal.pause()
+"""
 
 
 def refuse(program, identifier, text, *words):
@@ -93,15 +101,13 @@ if os.environ.get("FERRY"):
     def debugged_task():
         """A task that another tracer holds."""
         program = Program("heap-stack")
-        with subprocess.Popen(["gdb", "-p", str(program.pid), "-batch", "-ex", "shell sleep 3"], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tracer:
-            deadline = time.monotonic() + 10
-            while "TracerPid:\t0" in pathlib.Path(f"/proc/{program.pid}/status").read_text():
-                assert time.monotonic() < deadline, "gdb does not attach"
-                time.sleep(0.02)
-            done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
-            assert done.returncode == REFUSED and "[busy-task]" in done.stderr, done.stderr
-            tracer.wait()
+        tracer = subprocess.Popen([sys.executable, "-c", TRACER, str(program.pid)])  # pylint: disable=consider-using-with
+        wait_until(lambda: status(program.pid)["TracerPid"] == str(tracer.pid), "the tracer does not attach", 10)
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+        assert done.returncode == REFUSED and "[busy-task]" in done.stderr, done.stderr
+        assert status(program.pid)["TracerPid"] == str(tracer.pid), "it lost its tracer"
+        tracer.kill()
+        tracer.wait()
         program.verify()
         program.quit()
 

@@ -72,6 +72,18 @@ def describe(pid):
     return "; ".join(found) or f"pid {pid} does not exist"
 
 
+def running(path):
+    """The processes that execute this file."""
+    found = []
+    for folder in PROC.glob("[0-9]*"):
+        try:
+            if os.path.samefile(folder / "exe", path):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
 def threads(pid):
     """Thread ids, ascending."""
     try:
