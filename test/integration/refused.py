@@ -13,7 +13,9 @@ import sys
 import time
 
 from ferrytest import Ferry, main, status, test, wait_until
+from ferrytest.leftovers import Leftovers
 from ferrytest.program import Program
+from ferrytest.redis import Server
 
 REFUSED = 3  # exit status
 
@@ -181,6 +183,33 @@ if os.environ.get("FERRY"):
         Ferry().restore(IMAGES)
         program.verify()
         program.quit()
+
+
+    @test(timeout=120)
+    def damaged_memory():
+        """Large memory is compared with its checksum while tasks are built from it: found in time all the same."""
+        server = Server()
+        Ferry().dump(server.pid, IMAGES, tcp_established=True)
+        server.reap()
+        watch = Leftovers()
+        pages = max(IMAGES.glob("pages-*.img"), key=lambda path: path.stat().st_size)
+        assert pages.stat().st_size > 8 << 20, "too small to be compared aside"
+        with open(pages, "r+b") as file:
+            file.seek(-4000, os.SEEK_END)
+            byte = file.read(1)[0]
+            for value in (byte ^ 0x10, byte):
+                file.seek(-4000, os.SEEK_END)
+                file.write(bytes([value]))
+                file.flush()
+                done = Ferry().run("restore", "-D", IMAGES, "-d", "--tcp-established")
+                if value == byte:
+                    break
+                assert done.returncode == REFUSED and f"'{pages.name}'" in done.stderr, done.stderr
+                assert not pathlib.Path(f"/proc/{server.pid}").exists(), "it runs"
+                watch.check(expected=[IMAGES.absolute()], locked=True)
+        assert done.returncode == 0, done.stderr
+        server.verify()
+        server.quit()
 
 
     @test(timeout=120)
