@@ -249,6 +249,7 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 		freeze_release(&j->frozen);
 	} else {
 		/* Paused connections do not go on any more, whatever happens to us. */
+		engine_decided(e);
 		warden_commit(e->warden);
 		r = freeze_kill(&j->frozen, err);
 	}
