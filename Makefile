@@ -5,7 +5,7 @@
 #   make check      all tests, under 20 minutes               make soak     the large counts
 #   make bench      speed against CRIU                        make fuzz     longer fuzzing
 #   make lint       what a reviewer should not have to say    make format   rewrite the code with clang-format
-#   make install    PREFIX=, DESTDIR=, CRIU_COMPAT=1          make deb      Debian packages in build/deb
+#   make install    PREFIX=, LIBDIR=, DESTDIR=, CRIU_COMPAT=1 make deb      Debian packages in build/deb
 #
 #   T=pattern       only tests (cases, files) whose name matches; a plain word matches anywhere in a name
 #   NO_INSTALL=1    install no package; say what is missing instead
@@ -14,6 +14,8 @@
 BUILD ?= build
 PREFIX ?= /usr/local
 DESTDIR ?=
+# A Debian without dpkg-dev looks to meson like a system of lib64, where its loader does not look.
+LIBDIR ?= $(if $(wildcard /etc/debian_version),lib)
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 T ?=
 SECONDS_EACH ?= 60
@@ -23,7 +25,7 @@ PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 
 export NO_INSTALL T JOBS
 
-MESON_ARGS = --prefix=$(PREFIX) -Dcriu_compat=$(if $(filter-out 0,$(CRIU_COMPAT)),true,false)
+MESON_ARGS = --prefix=$(PREFIX) $(if $(LIBDIR),--libdir=$(LIBDIR)) -Dcriu_compat=$(if $(filter-out 0,$(CRIU_COMPAT)),true,false)
 ninja = ninja -C $(BUILD) -j$(JOBS)
 driver = $(PYTHON) test/run.py --build=$(BUILD) --jobs=$(JOBS) $(if $(T),--filter='$(T)')
 

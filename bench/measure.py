@@ -81,7 +81,7 @@ def gap_ns(program):
 
 def main():
     tool, images_base, *arguments = sys.argv[1:]
-    engine = Ferry() if tool == "ferry" else Criu(os.environ["FERRY_CRIU_SID"])
+    engine = Ferry() if tool == "ferry" else Criu(os.environ["FERRY_CRIU_SID"], verbosity=2)
     if tool == "criu":
         engine.run("check")  # fills its cache of kernel features
         version = engine.version()

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: ferry and CRIU side by side on this machine, alternating, every restored memory verified.
 
-Raw values of every run go to bench/results/TIME-HOST.json (doc/outputs.md); the table that is printed is made from
-them. Each measurement runs in a world of its own (test/lib/nsinit.c), which is the same for both tools.
+Raw values of every run go to bench/results/TIME.json (doc/outputs.md) and to bench/bench.json in the build directory; the
+table that is printed, and kept in TIME.md, is made from them. Each measurement runs in a world of its own
+(test/lib/nsinit.c), which is the same for both tools.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import datetime
 import json
 import os
 import pathlib
-import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,13 +24,24 @@ sys.dont_write_bytecode = True
 
 import machine  # noqa: E402  pylint: disable=wrong-import-position
 
-# Name, arguments of bench/targets/memory.c, runs.
+# Name, arguments of bench/targets/memory.c, runs, what it is.
 CASES = [
-    ("smallest", ["0"], 15),
-    ("memory-256m", ["256"], 7),
-    ("memory-1g", ["1024"], 5),
-    ("memory-1g-writing", ["1024", "10000"], 5),
+    ("smallest", ["0"], 15, "a process with two threads and no memory of its own"),
+    ("descriptors-1000", ["0", "0", "1000"], 9, "the same with 250 eventfds, 250 files and both ends of 250 pipes"),
+    ("threads-200", ["0", "0", "0", "200"], 9, "the smallest with 200 more threads that sleep"),
+    ("memory-256m", ["256"], 7, "256 MiB that do not compress, in pages of 4 KiB"),
+    ("memory-1g", ["1024"], 5, "1 GiB of that"),
+    ("memory-1g-writing", ["1024", "10000"], 5, "1 GiB of that, 10000 pages being written a second"),
 ]
+METRICS = {
+    "idle_gap": "largest gap in CLOCK_MONOTONIC that the target saw in 0.3 s without a dump: the noise",
+    "freeze": "largest gap that it saw during a dump with --leave-running",
+    "freeze_reported": "what the tool says about that",
+    "wall_leave_running": "that dump, from the start of the command to its end",
+    "wall": "a dump that ends the target",
+    "image": "what the image takes on the disk",
+    "restore": "restoring that image, to the end of the command",
+}
 SECONDS_EACH = 300
 
 
@@ -87,20 +99,41 @@ def human(unit, value):
     return str(value)
 
 
-def table(rows):
-    """Medians, and how often smaller ferry is, for each case and metric."""
-    print(f"\n{'case':20}{'metric':18}{'ferry':>14}{'criu':>14}{'criu/ferry':>12}")
+def medians(rows):
+    """(case, metric, unit, {tool: median}) in the order of the runs."""
     for name in dict.fromkeys(row["case"] for row in rows):
         for metric in dict.fromkeys(row["metric"] for row in rows if row["case"] == name):
-            medians, unit = {}, ""
-            for tool in ("ferry", "criu"):
-                chosen = [r for r in rows if (r["case"], r["metric"], r["tool"]) == (name, metric, tool)]
-                if chosen:
-                    medians[tool], unit = statistics.median(r["value"] for r in chosen), chosen[0]["unit"]
-            shown = [human(unit, medians[t]) if t in medians else "-" for t in ("ferry", "criu")]
-            both = len(medians) == 2 and medians["ferry"]
-            ratio = f"{medians['criu'] / medians['ferry']:.2f}" if both else "-"
-            print(f"{name:20}{metric:18}{shown[0]:>14}{shown[1]:>14}{ratio:>12}")
+            chosen = [row for row in rows if (row["case"], row["metric"]) == (name, metric)]
+            found = {tool: statistics.median(row["value"] for row in chosen if row["tool"] == tool)
+                     for tool in dict.fromkeys(row["tool"] for row in chosen)}
+            yield name, metric, chosen[0]["unit"], found
+
+
+def table(rows):
+    """Lines of a Markdown table: medians, and how often smaller ferry's is, for each case and metric."""
+    yield f"| {'case':17} | {'metric':18} | {'ferry':>11} | {'CRIU':>11} | {'CRIU/ferry':>10} |"
+    yield "|---|---|---:|---:|---:|"
+    for name, metric, unit, found in medians(rows):
+        shown = [human(unit, found[tool]) if tool in found else "-" for tool in ("ferry", "criu")]
+        ratio = f"{found['criu'] / found['ferry']:.2f}" if len(found) == 2 and found["ferry"] else "-"
+        yield f"| {name:17} | {metric:18} | {shown[0]:>11} | {shown[1]:>11} | {ratio:>10} |"
+
+
+def page(rows, here, load):
+    """What is kept for people."""
+    versions = {row["tool"]: row["tool_version"] for row in rows}
+    runs = {row["case"]: row["run"] for row in rows}
+    yield "# make bench"
+    yield ""
+    yield (f"Medians of alternating runs, every restored memory verified. ferry {versions.get('ferry', '-')}, CRIU "
+           f"{versions.get('criu', '-')}. {here['cpu']}, {here['cpus']} CPUs, {here['memory_bytes'] / 2**30:.0f} GiB, Linux "
+           f"{here['kernel']}, {here['distribution']}; load average {load[0]:.1f} at the beginning, "
+           f"{load[1]:.1f} at the end; images on a tmpfs.")
+    yield ""
+    yield from table(rows)
+    yield ""
+    yield from (f"- `{metric}`: {text}" for metric, text in METRICS.items())
+    yield from (f"- `{name}` ({runs[name]} runs): {text}" for name, _, _, text in CASES if name in runs)
 
 
 def main():
@@ -112,18 +145,22 @@ def main():
         raise SystemExit("bench: no ferry in this build")
     if "criu" in tools:
         subprocess.run([str(SOURCE / "scripts" / "criu-sid.sh"), str(options.sid)], check=True)
-    here, rows = machine.describe(), []
-    for name, arguments, runs in CASES:
+    here, rows, before = machine.describe(), [], os.getloadavg()[0]
+    for name, arguments, runs, _ in CASES:
         if options.filter in name:
             rows += run_case(options, tools, name, arguments, options.runs or runs, here)
     if not rows:
         raise SystemExit(f"bench: no case is called '{options.filter}'")
     options.results.mkdir(parents=True, exist_ok=True)
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    path = options.results / f"{stamp}-{platform.node()}.json"
+    path = options.results / f"{stamp}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    table(rows)
-    print(f"\nraw values: {path}")
+    path.with_suffix(".md").write_text("\n".join(page(rows, here, (before, os.getloadavg()[0]))) + "\n", encoding="utf-8")
+    kept = options.build / "bench" / "bench.json"
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(path, kept)
+    print("", *table(rows), sep="\n")
+    print(f"\nraw values: {path} and {kept}")
 
 
 if __name__ == "__main__":

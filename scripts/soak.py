@@ -12,7 +12,6 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import time
@@ -70,7 +69,7 @@ def main():
               "seconds": round(time.monotonic() - began), "results": rows}
     target = SOURCE / "test" / "soak-results"
     target.mkdir(exist_ok=True)
-    path = target / f"{now.strftime('%Y%m%dT%H%M%SZ')}-{platform.node()}.json"
+    path = target / f"{now.strftime('%Y%m%dT%H%M%SZ')}.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"result: {path}")
     print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped", flush=True)

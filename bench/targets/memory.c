@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the benchmarks dump: MIB mebibytes of memory that do not compress, and a thread that does nothing but read
- * CLOCK_MONOTONIC and remember the largest step. argv: MAILBOX MIB [WRITES], WRITES pages being written a second.
+ * CLOCK_MONOTONIC and remember the largest step. argv: MAILBOX MIB [WRITES [DESCRIPTORS [THREADS]]]: WRITES pages being
+ * written a second; that many descriptors, of eventfds, pipes and files in equal parts; that many threads, all asleep.
  * "verify" proves the memory, writes the largest step since the last question to the file "gap" in the mailbox, in
  * nanoseconds, and starts anew.
  */
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -139,6 +141,45 @@ static void fill(struct state *s)
 		program_die("calloc");
 }
 
+/* An eventfd, a file and both ends of a pipe for every four; what they hold is proved by nobody, only that they are there. */
+static void open_descriptors(const struct program *p, unsigned long n)
+{
+	char path[256];
+	int ends[2];
+
+	for (unsigned long i = 0; i < n; i += 4) {
+		snprintf(path, sizeof(path), "%s/file-%lu", p->folder, i);
+		if (eventfd((unsigned)i, EFD_CLOEXEC) < 0 || pipe2(ends, O_CLOEXEC) < 0 ||
+		    open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644) < 0)
+			program_die("opening descriptors");
+	}
+}
+
+static void *rest(void *argument)
+{
+	(void)argument;
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static void start_threads(unsigned long n)
+{
+	pthread_attr_t small;
+	pthread_t handle;
+
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, 64 << 10);
+	for (unsigned long i = 0; i < n; i++)
+		if (pthread_create(&handle, &small, rest, NULL) != 0)
+			program_die("pthread_create");
+}
+
+static unsigned long number(int argc, char **argv, int at)
+{
+	return argc > at ? strtoul(argv[at], NULL, 10) : 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .step = step};
@@ -147,9 +188,11 @@ int main(int argc, char **argv)
 	pthread_t handle;
 
 	program_start(&p, argc, argv);
-	s.blocks = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
-	s.writes_each_second = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+	s.blocks = number(argc, argv, 2);
+	s.writes_each_second = number(argc, argv, 3);
 	fill(&s);
+	open_descriptors(&p, number(argc, argv, 4));
+	start_threads(number(argc, argv, 5));
 	if (pthread_create(&handle, NULL, watch, &s) != 0)
 		program_die("pthread_create");
 	return program_serve(&p, &ops, &s);

@@ -27,6 +27,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Any number that no other rule of this machine uses (SO_MARK). */
+enum { PACKET_MARK = 0x7123 };
+
 /* What the service itself remembers. */
 struct service {
 	int fd;
@@ -87,7 +90,10 @@ static void receive_state(int fd, struct ferry_tcp *t, struct service *s)
 	transfer(read, fd, s, sizeof(*s));
 }
 
-/* Block the connection whose client has this port, on its way in and out. */
+/*
+ * Block the connection whose client has this port, on its way in and out. Only what the rebuild repeats in the name of a
+ * client that has closed its side may pass.
+ */
 static void block(uint16_t port)
 {
 	char command[512];
@@ -95,10 +101,10 @@ static void block(uint16_t port)
 		 "nft 'add table inet tcp_handover;"
 		 "add chain inet tcp_handover in { type filter hook input priority -300; };"
 		 "add chain inet tcp_handover out { type filter hook output priority -300; };"
-		 "add rule inet tcp_handover in tcp sport %u drop;"
-		 "add rule inet tcp_handover in tcp dport %u drop;"
+		 "add rule inet tcp_handover in meta mark != %u tcp sport %u drop;"
+		 "add rule inet tcp_handover in meta mark != %u tcp dport %u drop;"
 		 "add rule inet tcp_handover out tcp dport %u drop'",
-		 port, port, port);
+		 PACKET_MARK, port, PACKET_MARK, port, port);
 	if (system(command))
 		die("nft", NULL);
 }
@@ -141,8 +147,10 @@ static void receive(struct service *s, int pipe_fd)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct ferry_tcp t;
+	struct ferry_tcp_options options = FERRY_TCP_OPTIONS_INIT;
+	options.packet_mark = PACKET_MARK;
 	receive_state(pipe_fd, &t, s);
-	int r = ferry_tcp_rebuild(&t, NULL, &s->fd, &err);
+	int r = ferry_tcp_rebuild(&t, &options, &s->fd, &err);
 	unblock();
 	if (r < 0 || ferry_tcp_resume(s->fd, &t.undo, 0, &err) < 0)
 		die("rebuild", &err);

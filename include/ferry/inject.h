@@ -40,7 +40,7 @@ struct ferry_blob;   /* a function loaded into the process */
 struct ferry_inject_options {
 	uint32_t size;      /* sizeof(struct ferry_inject_options) */
 	int32_t timeout_ms; /* longest time for one step inside the target; 0 = 10000, negative = no limit */
-	uint32_t flags;     /* FERRY_INJECT_DEADLY_CALLS, FERRY_INJECT_TIMED_EINTR */
+	uint32_t flags;     /* FERRY_INJECT_... below */
 	uint32_t reserved;  /* 0 */
 	void *context;      /* handed to the two functions below */
 
@@ -69,6 +69,14 @@ struct ferry_inject_options {
  * process that is stopped over and over, more often than the limit, would never see it reached. For seizing.
  */
 #define FERRY_INJECT_TIMED_EINTR 2u
+
+/*
+ * All threads of the process are stopped, and stay so, from before a blob is loaded until it is unloaded; no other
+ * process shares its signal handlers; no injected code changes them. Then most runs of a blob take one stop, however
+ * many system calls it makes, and else two for each of them: the library may send the thread a signal that it neither
+ * handles nor blocks and that is ignored by default.
+ */
+#define FERRY_INJECT_ALL_STOPPED 4u
 
 /* ------------------------------------------------------------------ threads */
 

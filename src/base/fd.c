@@ -41,72 +41,96 @@ int fd_openf(int flags, const char *fmt, ...)
 	return fd_open(AT_FDCWD, path, flags, 0);
 }
 
-int fd_write_all(int fd, const void *bytes, size_t n)
+/* What is left of reading or writing a number of bytes. */
+struct transfer {
+	int fd;
+	char *bytes;
+	size_t n;
+	uint64_t offset;
+};
+
+/* Until all is done; at_end is the answer to a step that moves nothing. */
+static int transfer_all(ssize_t (*step)(const struct transfer *t), struct transfer t, int at_end)
 {
-	const char *p = bytes;
-	while (n) {
-		ssize_t done = write(fd, p, n);
+	while (t.n) {
+		ssize_t done = step(&t);
 		if (done < 0 && errno == EINTR)
 			continue;
 		if (done < 0)
 			return -errno;
 		if (!done)
-			return -ENOSPC;
-		p += done;
-		n -= (size_t)done;
+			return at_end;
+		t.bytes += done;
+		t.n -= (size_t)done;
+		t.offset += (uint64_t)done;
 	}
 	return 0;
+}
+
+static ssize_t step_write(const struct transfer *t)
+{
+	return write(t->fd, t->bytes, t->n);
+}
+
+static ssize_t step_read(const struct transfer *t)
+{
+	return read(t->fd, t->bytes, t->n);
+}
+
+static ssize_t step_pread(const struct transfer *t)
+{
+	return pread(t->fd, t->bytes, t->n, (off_t)t->offset);
+}
+
+static ssize_t step_pwrite(const struct transfer *t)
+{
+	return pwrite(t->fd, t->bytes, t->n, (off_t)t->offset);
+}
+
+int fd_write_all(int fd, const void *bytes, size_t n)
+{
+	return transfer_all(step_write, (struct transfer){fd, (char *)bytes, n, 0}, -ENOSPC);
 }
 
 int fd_read_all(int fd, void *bytes, size_t n)
 {
-	char *p = bytes;
-	while (n) {
-		ssize_t done = read(fd, p, n);
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return -errno;
-		if (!done)
-			return -ENODATA;
-		p += done;
-		n -= (size_t)done;
-	}
-	return 0;
+	return transfer_all(step_read, (struct transfer){fd, bytes, n, 0}, -ENODATA);
 }
 
 int fd_pread_all(int fd, void *bytes, size_t n, uint64_t offset)
 {
-	char *p = bytes;
-	while (n) {
-		ssize_t done = pread(fd, p, n, (off_t)offset);
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return -errno;
-		if (!done)
-			return -ENODATA;
-		p += done;
-		n -= (size_t)done;
-		offset += (uint64_t)done;
-	}
-	return 0;
+	return transfer_all(step_pread, (struct transfer){fd, bytes, n, offset}, -ENODATA);
 }
 
 int fd_pwrite_all(int fd, const void *bytes, size_t n, uint64_t offset)
 {
-	const char *p = bytes;
-	while (n) {
-		ssize_t done = pwrite(fd, p, n, (off_t)offset);
+	return transfer_all(step_pwrite, (struct transfer){fd, (char *)bytes, n, offset}, -ENOSPC);
+}
+
+int fd_pwritev_all(int fd, const struct iovec *iov, size_t n_iov, uint64_t offset)
+{
+	while (n_iov) {
+		ssize_t done = pwritev(fd, iov, (int)MIN(n_iov, (size_t)IOV_MAX), (off_t)offset);
 		if (done < 0 && errno == EINTR)
 			continue;
 		if (done < 0)
 			return -errno;
-		if (!done)
+		if (!done && iov->iov_len)
 			return -ENOSPC;
-		p += done;
-		n -= (size_t)done;
 		offset += (uint64_t)done;
+		size_t left = (size_t)done;
+		for (; n_iov && left >= iov->iov_len; iov++, n_iov--)
+			left -= iov->iov_len;
+		if (!left)
+			continue;
+		/* The rest of the element in which the kernel stopped. */
+		size_t rest = iov->iov_len - left;
+		int r = fd_pwrite_all(fd, (const char *)iov->iov_base + left, rest, offset);
+		if (r < 0)
+			return r;
+		offset += rest;
+		iov++;
+		n_iov--;
 	}
 	return 0;
 }

@@ -22,6 +22,7 @@ must_check int fd_write_all(int fd, const void *bytes, size_t n);
 must_check int fd_read_all(int fd, void *bytes, size_t n);
 must_check int fd_pread_all(int fd, void *bytes, size_t n, uint64_t offset);
 must_check int fd_pwrite_all(int fd, const void *bytes, size_t n, uint64_t offset);
+must_check int fd_pwritev_all(int fd, const struct iovec *iov, size_t n_iov, uint64_t offset);
 
 /*
  * Read to the end of the file into a new buffer, NUL-terminated beyond its length. At most max_bytes

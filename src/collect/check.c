@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -13,9 +14,10 @@
 #include "collect/collect.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
 #include "proc/read.h"
 
-enum { CHECK_DEPTH_TASKS = 1 << 20 };
+enum { CHECK_DEPTH_TASKS = 1 << 20, CHECK_PATIENCE_MS = 20 };
 
 struct check {
 	const struct kern_caps *caps;
@@ -25,10 +27,14 @@ struct check {
 	VEC(pid_t) pids;
 	struct arena arena; /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
+	int patience_ms; /* for children whose status their parents are about to take */
 };
 
 static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
 {
+	/* A child that ended meanwhile is no obstacle. */
+	if (e->id == FERRY_ERROR_NO_SUCH_TASK && pid != k->pids.v[0])
+		return;
 	error_context(e, "check", NULL, pid);
 	struct ferry_error *slot = vec_push(&k->obstacles->v);
 	if (slot)
@@ -77,6 +83,8 @@ static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
 	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++) {
 		if (ns == PROC_NS_TIME || ns == PROC_NS_TIME_FOR_CHILDREN || ns == PROC_NS_PID_FOR_CHILDREN)
 			continue;
+		if (!theirs.ino[ns] && ours.ino[ns])
+			return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "pid %d is ending", pid);
 		if (theirs.ino[ns] != ours.ino[ns]) {
 			error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 				  "pid %d lives in a %s namespace other than ferry's", pid,
@@ -166,10 +174,8 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			.arena = &k->arena,
 			.kind_data = k->kind_data,
 		};
-		char name[32];
-		snprintf(name, sizeof(name), "fd/%d", fd->fd);
 		const struct kind_ops *kind;
-		if (fstatat(proc_dir, name, &view.stat, 0) == 0 &&
+		if (proc_fd_stat(proc_dir, fd, &view.stat) == 0 &&
 		    collect_check_fd(&view, k->options, &kind, &err) < 0)
 			check_add(k, &err, pid);
 		if (view.copy >= 0)
@@ -186,7 +192,11 @@ static void check_vmas(struct check *k, pid_t pid, int proc_dir)
 		check_add(k, &err, pid);
 	vec_foreach(vma, &maps.vmas) {
 		error_clear(&err);
-		if (collect_check_vma(pid, vma, proc_vma_name(&maps, vma), &err) < 0)
+		const char *name = proc_vma_name(&maps, vma);
+		int r = collect_check_vma(pid, vma, name, &err);
+		if (r >= 0 && !k->options->criu_compat)
+			r = peers_refuse_mapping(k->peers, pid, vma, name, &err);
+		if (r < 0)
 			check_add(k, &err, pid);
 	}
 	proc_maps_release(&maps);
@@ -209,6 +219,20 @@ static int check_children(struct check *k, int proc_dir)
 	return r;
 }
 
+/* Whether a child has ended and is still there, also after a moment. */
+static bool check_ended(struct check *k, int proc_dir)
+{
+	const struct timespec tick = {.tv_nsec = 1000 * 1000};
+	struct proc_stat st;
+	for (;;) {
+		if (proc_read_stat(proc_dir, &st, NULL) < 0)
+			return false;
+		if (st.state != 'Z' || k->patience_ms-- <= 0)
+			return st.state == 'Z';
+		nanosleep(&tick, NULL);
+	}
+}
+
 static int check_one(struct check *k, size_t index, struct ferry_error *err)
 {
 	pid_t pid = k->pids.v[index];
@@ -217,10 +241,13 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	if (dir < 0)
 		return index ? 0 : dir; /* a child that ended meanwhile is no obstacle */
 	char comm[PROC_NAME_BYTES] = "";
+	bool ended = index && check_ended(k, dir);
 	if (proc_read_comm(dir, comm, NULL) < 0)
 		return 0;
 	if (collect_check_task(pid, dir, index == 0, k->options, &obstacle) < 0)
 		check_add(k, &obstacle, pid);
+	if (ended)
+		return 0;
 	check_fds(k, pid, dir, comm);
 	check_vmas(k, pid, dir);
 	return check_children(k, dir) < 0 ? error_memory(err) : 0;
@@ -245,7 +272,11 @@ static void check_ends(struct check *k)
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
 	       struct peers *peers, struct obstacles *ret, struct ferry_error *err)
 {
-	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
+	struct check k = {.caps = caps,
+			  .options = options,
+			  .obstacles = ret,
+			  .peers = peers,
+			  .patience_ms = CHECK_PATIENCE_MS};
 	pid_t *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)

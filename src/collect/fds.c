@@ -3,13 +3,14 @@
  * Owns descriptor tables: which file descriptions they refer to, each found once however many descriptors and tasks
  * share it, and which kind each is of.
  *
- * Kernel interface: /proc/PID/fd, /proc/PID/fdinfo, kcmp(2) KCMP_FILE (3.5), whose answers order descriptions, so one that
- * is known already is found by bisection.
+ * Kernel interface: /proc/PID/fd, /proc/PID/fdinfo, kcmp(2) KCMP_FILE (3.5), whose answers order descriptions of one inode,
+ * so one that is known already is found by bisection.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -23,7 +24,10 @@
 
 enum { KCMP_EQUAL, KCMP_LESS, KCMP_GREATER };
 
-/* Indices of snapshot files that are in descriptor tables, in kcmp's order. */
+/*
+ * Indices of snapshot files that are in descriptor tables, ordered by device, inode and type, which cost nothing, and where
+ * those agree in kcmp's order.
+ */
 struct fd_order {
 	VEC(uint32_t) v;
 };
@@ -48,8 +52,26 @@ int collect_check_fd(const struct fd_view *view, const struct kind_options *opti
 	return 0;
 }
 
-/* Where the description behind (pid, fd) is in the order; *ret_found says whether it is there already. */
-static int fd_order_find(const struct snapshot *s, const struct fd_order *order, pid_t pid, int fd,
+static int fd_compare_numbers(uint64_t a, uint64_t b)
+{
+	return a < b ? KCMP_LESS : a > b ? KCMP_GREATER : KCMP_EQUAL;
+}
+
+/* As kcmp answers. One description never has two inodes, so most need not be compared by the kernel. */
+static int fd_compare(const struct fd_view *view, const struct snap_file *file)
+{
+	int r = fd_compare_numbers(view->stat.st_dev, file->dev);
+	if (r == KCMP_EQUAL)
+		r = fd_compare_numbers(view->stat.st_ino, file->ino);
+	if (r == KCMP_EQUAL)
+		r = fd_compare_numbers(view->stat.st_mode & S_IFMT, file->mode & S_IFMT);
+	return r != KCMP_EQUAL ? r
+			       : sys_kcmp(view->pid, file->pid, KERN_KCMP_FILE, (unsigned long)view->fd,
+					  (unsigned long)file->fd);
+}
+
+/* Where the description behind a descriptor is in the order; *ret_found says whether it is there already. */
+static int fd_order_find(const struct snapshot *s, const struct fd_order *order, const struct fd_view *view,
 			 size_t *ret_at, bool *ret_found, struct ferry_error *err)
 {
 	size_t low = 0, high = order->v.n;
@@ -57,7 +79,7 @@ static int fd_order_find(const struct snapshot *s, const struct fd_order *order,
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 		const struct snap_file *file = &s->files.v[order->v.v[middle]];
-		int r = sys_kcmp(pid, file->pid, KERN_KCMP_FILE, (unsigned long)fd, (unsigned long)file->fd);
+		int r = fd_compare(view, file);
 		if (r == KCMP_EQUAL) {
 			*ret_at = middle;
 			*ret_found = true;
@@ -65,7 +87,7 @@ static int fd_order_find(const struct snapshot *s, const struct fd_order *order,
 		}
 		if (r != KCMP_LESS && r != KCMP_GREATER)
 			return error_errno(err, FERRY_ERROR_SYSTEM, r < 0 ? -r : EIO,
-					   "comparing fd %d of pid %d (kcmp)", fd, pid);
+					   "comparing fd %d of pid %d (kcmp)", view->fd, view->pid);
 		if (r == KCMP_LESS)
 			high = middle;
 		else
@@ -125,7 +147,7 @@ static int fd_collect(struct collect *c, struct fd_order *order, struct snap_tas
 {
 	size_t at = 0;
 	bool found = false;
-	int r = fd_order_find(c->snap, order, t->pid, view->fd, &at, &found, err);
+	int r = fd_order_find(c->snap, order, view, &at, &found, err);
 	if (r < 0)
 		return r;
 	uint32_t index = found ? order->v.v[at] : 0;
@@ -163,11 +185,9 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 		.arena = &c->snap->arena,
 		.kind_data = c->kind_data,
 	};
-	char name[32];
-	snprintf(name, sizeof(name), "fd/%d", fd->fd);
-	if (fstatat(proc_dir, name, &view.stat, 0) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at fd %d of pid %d", fd->fd,
-				   t->pid);
+	r = proc_fd_stat(proc_dir, fd, &view.stat);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking at fd %d of pid %d", fd->fd, t->pid);
 	return fd_collect(c, order, t, &view, info.flags & O_CLOEXEC, err);
 }
 

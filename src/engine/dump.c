@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns a dump from check to the end: look, make the image directory, freeze, collect, write, sync and read back, and only
- * then let the tree go or end it. Whatever fails before that leaves the tree running and no image.
+ * then end the tree. A tree that is to run on does so once everything is written, before the sync. Whatever fails before
+ * the end leaves the tree running and no image.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -89,6 +89,13 @@ static int dump_collect(struct engine *e, struct frozen *f, struct collect *c, s
 	return r;
 }
 
+static int dump_seal(struct engine *e, struct image_dir *dir, struct ferry_error *err)
+{
+	int r = image_dir_finish(dir, err);
+	dump_log(e, "dump", "image synced and read back");
+	return r;
+}
+
 static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir, struct ferry_error *err)
 {
 	struct mem_dump mem = {.dir = dir, .caps = &e->caps, .fault = &e->fault};
@@ -97,17 +104,16 @@ static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir
 		r = mem_dump_task(&mem, &c->snap->tasks.v[i], err);
 	for (size_t i = 0; i < c->snap->shmems.n && r >= 0; i++)
 		r = mem_dump_shmem(&mem, &c->snap->shmems.v[i], err);
-	if (mem.buffer)
-		munmap(mem.buffer, MEM_BUFFER_BYTES);
+	mem_dump_end(&mem);
 	e->report.pages_scanned = mem.stats.pages_scanned + mem.stats.shmem_scanned;
 	e->report.pages_written = mem.stats.pages_written + mem.stats.shmem_written;
 	dump_log(e, "dump", "memory stored");
 	if (r >= 0)
 		r = dump_write_records(e, c, dir, err);
 	dump_log(e, "dump", "records stored");
-	if (r >= 0)
-		r = image_dir_finish(dir, err);
-	dump_log(e, "dump", "image complete");
+	/* A tree that runs on in any case need not stand still for the disk. */
+	if (r >= 0 && !e->options->leave_running)
+		r = dump_seal(e, dir, err);
 	error_context(err, "dump", NULL, 0);
 	return r;
 }
@@ -248,6 +254,12 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 	}
 	e->report.freeze_ns = time_now_ns() - since;
 	dump_log(e, "dump", kill ? "the tree is ended" : "the tree runs");
+	if (r >= 0 && e->options->leave_running) {
+		uint64_t start = time_now_ns();
+		r = dump_seal(e, j->dir, err);
+		error_context(err, "dump", NULL, 0);
+		engine_phase(e, "sync", start);
+	}
 	dump_free(j);
 	return r;
 }

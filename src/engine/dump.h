@@ -23,13 +23,16 @@ struct dump_to {
 must_check int dump_check(struct engine *e, struct ferry_error *err);
 
 /*
- * Check, freeze, collect, write the image and read it back. The tree stays frozen (volatile hold: it runs on when the worker
- * dies). On failure it runs and there is no image.
+ * Check, freeze, collect, write the image and read it back (with leave_running that is left to dump_finish()). The tree stays
+ * frozen (volatile hold: it runs on when the worker dies). On failure it runs and there is no image.
  */
 must_check int dump_start(struct engine *e, const struct dump_to *to, struct dump_job **ret_job,
 			  struct ferry_error *err);
 
-/* The tree runs on, or is killed, silently for its network peers. Frees the job, also on failure (then the tree runs). */
+/*
+ * The tree runs on, or is killed, silently for its network peers. With leave_running the image is synced and read back after
+ * that. Frees the job, also on failure (then the tree runs, and there is no image).
+ */
 must_check int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err);
 
 /* Who is frozen, and since when. */

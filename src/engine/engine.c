@@ -65,6 +65,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.leave_running = options->leave_running,
 		.shell_job = options->shell_job,
 	};
+	kern_caps_read_xstate(&e->caps);
 	return kern_caps_read_limits(&e->caps, err);
 }
 

@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,8 +40,13 @@ struct restore_job {
 	struct reader reader;
 	struct opener opener;
 	struct restore restore;
-	bool marked; /* we made the mark of a restored image */
+	bool marked;       /* we made the mark of a restored image */
+	pid_t verifier;    /* compares the checksums of pages meanwhile; 0 = none */
+	int verifier_pipe; /* what it found */
 };
+
+/* Less is compared at once. */
+enum { RESTORE_VERIFY_ASIDE_BYTES = 8 << 20 };
 
 static int64_t restore_clock_ns(clockid_t id)
 {
@@ -92,13 +99,90 @@ static int restore_clocks(struct restore_job *j, struct ferry_error *err)
 	return 0;
 }
 
+static __attribute__((noreturn)) void restore_verifier(struct restore_job *j, int pipe, pid_t parent)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	int r = getppid() == parent ? image_dir_check_pages(j->dir, &err) : -ESRCH;
+	if (r < 0)
+		r = fd_write_all(pipe, &err, sizeof(err));
+	_exit(r < 0 || error_is_set(&err) ? 1 : 0);
+}
+
+/*
+ * Pages are compared with their checksums while the tasks are being built from them: nothing runs before the barrier, and by
+ * then the answer is there. A process and not a thread, because tasks are forks of ours; one with a single thread,
+ * because every thread takes a number that a task may want.
+ */
+static int restore_verify_aside(struct restore_job *j, struct ferry_error *err)
+{
+	int ends[2];
+	if (image_dir_pages_bytes(j->dir) < RESTORE_VERIFY_ASIDE_BYTES)
+		return image_dir_check_pages(j->dir, err);
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
+	pid_t self = getpid(), pid = fork();
+	int code = errno;
+	if (!pid)
+		restore_verifier(j, ends[1], self);
+	close(ends[1]);
+	if (pid < 0) {
+		close(ends[0]);
+		return error_errno(err, FERRY_ERROR_SYSTEM, code, "starting the process that compares pages");
+	}
+	j->verifier = pid;
+	j->verifier_pipe = ends[0];
+	return 0;
+}
+
+/* Wait for the answer. */
+static int restore_verified(struct restore_job *j, struct ferry_error *err)
+{
+	struct ferry_error told = FERRY_ERROR_INIT;
+	int status = 0;
+	if (!j->verifier)
+		return 0;
+	bool said = fd_read_all(j->verifier_pipe, &told, sizeof(told)) >= 0;
+	while (waitpid(j->verifier, &status, __WALL) < 0 && errno == EINTR)
+		continue;
+	close(j->verifier_pipe);
+	j->verifier = 0;
+	if (said && err)
+		*err = told;
+	if (said)
+		return -told.code;
+	return status ? error_set(err, FERRY_ERROR_INTERRUPTED, EINTR,
+				  "the process that compares pages with their checksums was killed")
+		      : 0;
+}
+
+static void restore_end_verifier(struct restore_job *j)
+{
+	if (!j->verifier)
+		return;
+	kill(j->verifier, SIGKILL);
+	while (waitpid(j->verifier, NULL, __WALL) < 0 && errno == EINTR)
+		continue;
+	close(j->verifier_pipe);
+	j->verifier = 0;
+}
+
+/* A task of the image may want the very number that the kernel gave to our helper. */
+static int restore_free_numbers(struct restore_job *j, struct ferry_error *err)
+{
+	for (size_t i = 0; i < j->plan.n_tasks && j->verifier; i++)
+		vec_foreach(th, &j->plan.tasks[i].threads)
+			if (th->tid == j->verifier)
+				return restore_verified(j, err);
+	return 0;
+}
+
 static int restore_open(struct restore_job *j, const struct restore_from *from, struct ferry_error *err)
 {
 	struct engine *e = j->e;
 	const struct options *o = e->options;
 	const char *images_dir = from->images_dir;
 	struct image_dir_open open = {
-		.check_pages = !o->no_verify_pages,
 		.seen = from->seen,
 		.n_seen = from->n_seen,
 		.fault = &e->fault,
@@ -118,9 +202,10 @@ static int restore_open(struct restore_job *j, const struct restore_from *from, 
 			"restoring it again runs the same work twice: use --again if that is what you want");
 		return -EEXIST;
 	}
-	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking for '%s' in '%s'", IMAGE_SPENT_NAME,
-				   images_dir)
-		     : 0;
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking for '%s' in '%s'", IMAGE_SPENT_NAME,
+				   images_dir);
+	return o->no_verify_pages ? 0 : restore_verify_aside(j, err);
 }
 
 static int restore_plan(struct restore_job *j, struct ferry_error *err)
@@ -145,6 +230,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	};
 	bool as_found = !strcmp(e->options->files, "as-found");
 	int ret = plan_read(&j->reader, err);
+	if (ret >= 0)
+		ret = restore_free_numbers(j, err);
 	if (ret >= 0)
 		ret = plan_check(&j->reader, as_found, err);
 	if (ret >= 0)
@@ -221,7 +308,9 @@ static int restore_write_pidfile(struct restore_job *j, struct ferry_error *err)
 static int restore_run(struct restore_job *j, struct ferry_error *err)
 {
 	struct engine *e = j->e;
-	int r = restore_write_pidfile(j, err);
+	int r = restore_verified(j, err);
+	if (r >= 0)
+		r = restore_write_pidfile(j, err);
 	if (r >= 0)
 		r = restore_mark_spent(j, err);
 	if (r >= 0 && fault_hit(&e->fault, FAULT_COMMIT))
@@ -248,6 +337,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 
 static void restore_free(struct restore_job *j)
 {
+	restore_end_verifier(j);
 	region_release(&j->restore);
 	plan_release(&j->plan);
 	/* Connections that were rebuilt in vain are closed by now, silently, and what is blocked cannot answer for them. */

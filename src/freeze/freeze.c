@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -21,7 +22,7 @@
 #include "kernel/syscalls.h"
 #include "proc/read.h"
 
-enum { FREEZE_ROUNDS = 100 };
+enum { FREEZE_ROUNDS = 100, FREEZE_TRIES = 20, FREEZE_PAUSE_NS = 1000 * 1000 };
 
 static void freeze_effect(void *context, const char *what)
 {
@@ -63,6 +64,11 @@ static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, stru
 	if (r == -ESRCH && tid != t->pid) {
 		error_clear(err); /* it ended meanwhile */
 		return 0;
+	}
+	if (r == -ESRCH && t->ppid) {
+		error_clear(err);
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH,
+				 "pid %d ended while its parent, pid %d, was being stopped", t->pid, t->ppid);
 	}
 	if (r < 0)
 		return r;
@@ -197,7 +203,8 @@ static int freeze_round(struct frozen *f, const struct freeze_options *o, struct
 	return found;
 }
 
-int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen *ret, struct ferry_error *err)
+static int freeze_try(pid_t root, const struct freeze_options *options, struct frozen *ret,
+		      struct ferry_error *err)
 {
 	struct frozen f = {
 		.since_ns = time_now_ns(),
@@ -205,6 +212,7 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 			{
 				.size = sizeof(struct ferry_inject_options),
 				.timeout_ms = options->timeout_ms,
+				.flags = FERRY_INJECT_ALL_STOPPED,
 				.context = (void *)options,
 				.on_effect = freeze_effect,
 				.fault = freeze_fault,
@@ -225,6 +233,37 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 	}
 	freeze_release(&f);
 	return r;
+}
+
+/*
+ * A task of the tree ended or executed a program while it was being stopped. Released, its parent takes its status, and the
+ * tree can be another one.
+ */
+static bool freeze_may_retry(pid_t root, const struct ferry_error *err)
+{
+	return (err->id == FERRY_ERROR_TARGET_CHANGED || err->id == FERRY_ERROR_NO_SUCH_TASK) && kill(root, 0) == 0;
+}
+
+int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen *ret, struct ferry_error *err)
+{
+	struct ferry_error local = FERRY_ERROR_INIT;
+	if (!err)
+		err = &local;
+	int r = freeze_try(root, options, ret, err);
+	for (int i = 1; i < FREEZE_TRIES && r < 0 && freeze_may_retry(root, err); i++) {
+		const struct timespec pause = {.tv_nsec = i * FREEZE_PAUSE_NS};
+		log_write(options->log, LOG_DEBUG, "seize", NULL, root, "once more: %s", err->message);
+		error_clear(err);
+		nanosleep(&pause, NULL);
+		r = freeze_try(root, options, ret, err);
+	}
+	if (r >= 0 || !freeze_may_retry(root, err))
+		return r;
+	error_clear(err);
+	error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN,
+		  "tasks of the tree of pid %d end or execute programs faster than they can be stopped", root);
+	error_hint(err, "try again at a quieter moment");
+	return -EAGAIN;
 }
 
 static void frozen_task_release(struct frozen_task *t)

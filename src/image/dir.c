@@ -14,9 +14,13 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/lanes.h"
 #include "image/dir_private.h"
 
-enum { HASH_BUFFER = 1 << 20 }; /* bytes */
+enum {
+	HASH_BUFFER = 1 << 20, /* bytes */
+	HASH_ALONE = 8 << 20,  /* smaller files are not worth a second thread */
+};
 
 /* ---- the list of files ---- */
 
@@ -98,32 +102,60 @@ bool image_dir__is_pages(const char *name)
 	return image_file_parse_name(name, &kind, &id) == 0 && kind == IMAGE_PAGES;
 }
 
-/* Size and checksum of limit bytes (or all) of an open file, from its start. */
-int image_dir__hash_file(int fd, uint64_t limit, uint64_t *ret_size, struct image_checksum *ret)
+/* A file being hashed: blocks are read by several threads and hashed in order. */
+struct hash_job {
+	int fd;
+	uint64_t bytes, block_bytes;
+	uint8_t *buffers; /* block_bytes for each lane */
+	XXH3_state_t *state;
+	uint64_t size; /* hashed so far */
+};
+
+static int hash_block(void *context, struct lanes *l, unsigned lane, uint64_t number)
 {
-	_cleanup_free_ uint8_t *bytes = malloc(HASH_BUFFER);
-	XXH3_state_t *state = XXH3_createState();
-	if (!bytes || !state) {
-		XXH3_freeState(state);
+	struct hash_job *j = context;
+	uint8_t *bytes = j->buffers + lane * j->block_bytes;
+	uint64_t at = number * j->block_bytes, wanted = MIN(j->bytes - at, j->block_bytes), n = 0;
+	while (n < wanted) {
+		ssize_t got = pread(j->fd, bytes + n, (size_t)(wanted - n), (off_t)(at + n));
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (!got)
+			break; /* shorter than it was a moment ago: the size tells */
+		n += (uint64_t)got;
+	}
+	int r = lanes_turn(l, number);
+	if (r < 0)
+		return r;
+	XXH3_128bits_update(j->state, bytes, (size_t)n);
+	j->size += n;
+	return 0;
+}
+
+int image_dir__hash_file(int fd, uint64_t limit, unsigned lanes, uint64_t *ret_size,
+			 struct image_checksum *ret)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	struct hash_job j = {.fd = fd, .bytes = MIN(limit, (uint64_t)st.st_size)};
+	if (j.bytes < HASH_ALONE)
+		lanes = 1;
+	j.block_bytes = MAX(MIN(j.bytes, (uint64_t)HASH_BUFFER), 1);
+	_cleanup_free_ uint8_t *buffers = malloc(lanes * j.block_bytes);
+	j.buffers = buffers;
+	j.state = XXH3_createState();
+	if (!buffers || !j.state) {
+		XXH3_freeState(j.state);
 		return -ENOMEM;
 	}
-	XXH3_128bits_reset(state);
-	uint64_t size = 0;
-	int r = 0;
-	while (size < limit) {
-		ssize_t n = pread(fd, bytes, (size_t)MIN(limit - size, (uint64_t)HASH_BUFFER), (off_t)size);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			r = -errno;
-		if (n <= 0)
-			break;
-		XXH3_128bits_update(state, bytes, (size_t)n);
-		size += (uint64_t)n;
-	}
-	*ret = image_dir__checksum_from(XXH3_128bits_digest(state));
-	*ret_size = size;
-	XXH3_freeState(state);
+	XXH3_128bits_reset(j.state);
+	int r = lanes_run(lanes, (j.bytes + j.block_bytes - 1) / j.block_bytes, hash_block, &j);
+	*ret = image_dir__checksum_from(XXH3_128bits_digest(j.state));
+	*ret_size = j.size;
+	XXH3_freeState(j.state);
 	return r;
 }
 

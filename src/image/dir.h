@@ -105,6 +105,13 @@ struct image_dir_open {
 must_check int image_dir_open(int at_fd, const char *path, const struct image_dir_open *options,
 			      struct image_dir **ret, struct ferry_error *err);
 
+/*
+ * What check_pages of image_dir_open() does, later and without further threads: compare the checksums of pages files that were not
+ * seen. IMAGE_BAD as there. image_dir_pages_bytes() is how much that is to read; 0 without a manifest.
+ */
+must_check int image_dir_check_pages(struct image_dir *dir, struct ferry_error *err);
+uint64_t image_dir_pages_bytes(const struct image_dir *dir);
+
 /* The directory's descriptor, its path for messages, whether it has a manifest, its id (0, 0 without one). */
 int image_dir_fd(const struct image_dir *dir);
 const char *image_dir_path(const struct image_dir *dir);

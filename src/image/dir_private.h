@@ -68,8 +68,9 @@ bool image_dir__is_pages(const char *name);
 
 struct image_checksum image_dir__checksum_from(XXH128_hash_t hash);
 
-/* Size and checksum of limit bytes (or all) of an open file, from its start. */
-must_check int image_dir__hash_file(int fd, uint64_t limit, uint64_t *ret_size, struct image_checksum *ret);
+/* Size and checksum of limit bytes (or all) of an open file, from its start. lanes: threads at most. */
+must_check int image_dir__hash_file(int fd, uint64_t limit, unsigned lanes, uint64_t *ret_size,
+				    struct image_checksum *ret);
 
 /* The directory's names, from the first on. */
 must_check int image_dir__open_listing(int dir_fd, DIR **ret);

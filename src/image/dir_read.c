@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/lanes.h"
 #include "image/dir_private.h"
 #include "image/proto/ferry.pb-c.h"
 #include "image/proto/inventory.pb-c.h"
@@ -102,7 +103,7 @@ static int read_manifest(struct image_dir *dir, struct ferry_error *err)
 	if (image_reader_left(r))
 		return image_bad(r, err, "%" PRIu64 " bytes too many", image_reader_left(r));
 	struct image_checksum checksum;
-	ret = image_dir__hash_file(image_reader_fd(r), sealed, &size, &checksum);
+	ret = image_dir__hash_file(image_reader_fd(r), sealed, 1, &size, &checksum);
 	if (ret < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -ret, "cannot read '%s'", IMAGE_MANIFEST_NAME);
 	if (size != sealed || seal->xxh3_128.len != sizeof(checksum) ||
@@ -114,7 +115,8 @@ static int read_manifest(struct image_dir *dir, struct ferry_error *err)
 	return take_manifest(dir, manifest, err);
 }
 
-static int check_file(struct image_dir *dir, const struct image_dir_entry *entry, bool with_checksum,
+/* lanes: threads that compute the checksum; 0 = it is not compared */
+static int check_file(struct image_dir *dir, const struct image_dir_entry *entry, unsigned lanes,
 		      struct ferry_error *err)
 {
 	struct stat st;
@@ -132,11 +134,11 @@ static int check_file(struct image_dir *dir, const struct image_dir_entry *entry
 				 "'%s' in '%s' has %lld bytes, not the %" PRIu64
 				 " that were written: truncated, or from another dump",
 				 entry->name, dir->path, (long long)st.st_size, entry->size);
-	if (!with_checksum)
+	if (!lanes)
 		return 0;
 	uint64_t size;
 	struct image_checksum checksum;
-	int r = image_dir__hash_file(fd, UINT64_MAX, &size, &checksum);
+	int r = image_dir__hash_file(fd, UINT64_MAX, lanes, &size, &checksum);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot read '%s' in '%s'", entry->name,
 				   dir->path);
@@ -190,11 +192,31 @@ static int check_manifest(struct image_dir *dir, const struct image_dir_open *op
 	vec_foreach(entry, &dir->entries) {
 		bool with_checksum = !options->no_checksums && !entry->seen &&
 				     (options->check_pages || !image_dir__is_pages(entry->name));
-		r = check_file(dir, entry, with_checksum, err);
+		r = check_file(dir, entry, with_checksum ? lanes_wanted() : 0, err);
 		if (r < 0)
 			return r;
 	}
 	return check_strangers(dir, err);
+}
+
+int image_dir_check_pages(struct image_dir *dir, struct ferry_error *err)
+{
+	vec_foreach(entry, &dir->entries) {
+		bool unseen = image_dir__is_pages(entry->name) && !entry->seen;
+		int r = unseen ? check_file(dir, entry, 1, err) : 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+uint64_t image_dir_pages_bytes(const struct image_dir *dir)
+{
+	uint64_t bytes = 0;
+	vec_foreach(entry, &dir->entries)
+		if (image_dir__is_pages(entry->name) && !entry->seen)
+			bytes += entry->size;
+	return bytes;
 }
 
 int image_dir_open(int at_fd, const char *path, const struct image_dir_open *options, struct image_dir **ret,

@@ -24,6 +24,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/lanes.h"
 #include "base/log.h"
 #include "image/dir_private.h"
 #include "image/proto/ferry.pb-c.h"
@@ -180,7 +181,7 @@ int image_dir_adopt(struct image_dir *dir, const char *name, struct ferry_error 
 		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' cannot be entered into the image",
 				 name);
 	_cleanup_close_ int fd = fd_open(dir->fd, name, O_RDONLY | O_NOFOLLOW, 0);
-	int r = fd < 0 ? fd : image_dir__hash_file(fd, UINT64_MAX, &size, &checksum);
+	int r = fd < 0 ? fd : image_dir__hash_file(fd, UINT64_MAX, lanes_wanted(), &size, &checksum);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot read '%s' in '%s'", name, dir->path);
 	struct image_dir_entry *entry = image_dir__add(dir, name);
@@ -306,7 +307,7 @@ static int read_back_file(struct image_dir *dir, const struct image_dir_entry *e
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	uint64_t size;
 	struct image_checksum checksum;
-	int r = image_dir__hash_file(fd, UINT64_MAX, &size, &checksum);
+	int r = image_dir__hash_file(fd, UINT64_MAX, lanes_wanted(), &size, &checksum);
 	if (r < 0)
 		return image_io_error(err, -r, "cannot read back", entry->name);
 	if (size != entry->size || memcmp(&checksum, &entry->checksum, sizeof(checksum)))

@@ -14,7 +14,7 @@
  *
  * Whatever a reader hands out was checked against the schema: required fields are there, strings hold no NUL,
  * messages nest at most IMAGE_DEPTH_MAX deep. Every failure names the file, the offset and the cause.
- * Functions are not thread-safe for one object; different files of one directory may be used by different
+ * Functions are not thread-safe for one object (but image_store() is); different files of one directory may be used by different
  * threads only for reading.
  */
 #pragma once
@@ -60,6 +60,16 @@ must_check int image_put_iov(struct image_writer *w, const struct iovec *iov, si
 
 /* Append n bytes of another file (or pipe or socket) from its position; -ENODATA when it ends early. */
 must_check int image_put_from(struct image_writer *w, int fd, uint64_t n, struct ferry_error *err);
+
+/*
+ * The same in two steps, so that large amounts can be written by several threads. image_reserve() hashes the bytes and says
+ * where they go; its calls come one after the other, in the order of the bytes. image_store() writes them there, from any thread
+ * and in any order, before the writer is closed.
+ */
+must_check int image_reserve(struct image_writer *w, const struct iovec *iov, size_t n_iov,
+			     uint64_t *ret_offset, struct ferry_error *err);
+must_check int image_store(const struct image_writer *w, uint64_t offset, const struct iovec *iov,
+			   size_t n_iov, struct ferry_error *err);
 
 /* Bytes written so far, the header included. */
 uint64_t image_writer_offset(const struct image_writer *w);

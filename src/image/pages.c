@@ -103,35 +103,55 @@ int image_pages_add(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pa
 	return image_put_iov(w->pages, iov, n_iov, err);
 }
 
-static bool page_is_zero(const uint8_t *page)
+int image_pages_reserve(struct image_pages_writer *w, const struct image_run *runs, const struct iovec *iov,
+			size_t n, uint64_t *ret_offset, struct ferry_error *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (iov[i].iov_len != runs[i].nr_pages * IMAGE_PAGE_BYTES)
+			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
+					 "%zu bytes are not %" PRIu64 " pages", iov[i].iov_len,
+					 runs[i].nr_pages);
+		int r = add_run(w, runs[i].vaddr, runs[i].nr_pages, runs[i].flags | IMAGE_PE_PRESENT, err);
+		if (r < 0)
+			return r;
+		w->written += runs[i].nr_pages;
+	}
+	return image_reserve(w->pages, iov, n, ret_offset, err);
+}
+
+int image_pages_store(const struct image_pages_writer *w, uint64_t offset, const struct iovec *iov, size_t n,
+		      struct ferry_error *err)
+{
+	return image_store(w->pages, offset, iov, n, err);
+}
+
+bool image_page_is_zero(const void *page)
 {
 	/* The first word decides for nearly every page that holds anything. */
 	uint64_t word;
 	memcpy(&word, page, sizeof(word));
-	return !word && !memcmp(page, page + sizeof(word), IMAGE_PAGE_BYTES - sizeof(word));
+	return !word && !memcmp(page, (const char *)page + sizeof(word), IMAGE_PAGE_BYTES - sizeof(word));
 }
 
-int image_pages_add_pieces(struct image_pages_writer *w, const struct image_piece *pieces, size_t n,
-			   uint32_t flags, bool sparse, void *bytes, struct ferry_error *err)
+int image_pages_add_sparse(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags,
+			   const void *bytes, struct ferry_error *err)
 {
-	const uint8_t *from = bytes;
-	uint8_t *to = bytes;
-	for (size_t i = 0; i < n; i++) {
-		for (uint64_t page = 0; page < pieces[i].nr_pages; page++, from += IMAGE_PAGE_BYTES) {
-			if (sparse && page_is_zero(from))
-				continue;
-			int r = add_run(w, pieces[i].vaddr + page * IMAGE_PAGE_BYTES, 1,
-					flags | IMAGE_PE_PRESENT, err);
-			if (r < 0)
-				return r;
-			if (to != from)
-				memmove(to, from, IMAGE_PAGE_BYTES);
-			to += IMAGE_PAGE_BYTES;
-		}
+	const uint8_t *p = bytes;
+	for (uint64_t i = 0, from; i < nr_pages;) {
+		while (i < nr_pages && image_page_is_zero(p + i * IMAGE_PAGE_BYTES))
+			i++;
+		from = i;
+		while (i < nr_pages && !image_page_is_zero(p + i * IMAGE_PAGE_BYTES))
+			i++;
+		if (i == from)
+			continue;
+		struct iovec iov = {(void *)(p + from * IMAGE_PAGE_BYTES),
+				    (size_t)((i - from) * IMAGE_PAGE_BYTES)};
+		int r = image_pages_add(w, vaddr + from * IMAGE_PAGE_BYTES, i - from, flags, &iov, 1, err);
+		if (r < 0)
+			return r;
 	}
-	size_t kept = (size_t)(to - (uint8_t *)bytes);
-	w->written += kept / IMAGE_PAGE_BYTES;
-	return kept ? image_put_raw(w->pages, bytes, kept, err) : 0;
+	return 0;
 }
 
 int image_pages_add_from(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags,

@@ -45,19 +45,25 @@ must_check int image_pages_add(struct image_pages_writer *w, uint64_t vaddr, uin
 			       uint32_t flags, const struct iovec *iov, size_t n_iov,
 			       struct ferry_error *err);
 
-struct image_piece {
-	uint64_t vaddr;
-	uint64_t nr_pages;
-};
+/*
+ * As image_pages_add from one buffer, but pages full of zeros are left out: what no entry names is zero in
+ * anonymous and shared memory. Not for private file mappings, where it means "as the file has it".
+ */
+must_check int image_pages_add_sparse(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages,
+				      uint32_t flags, const void *bytes, struct ferry_error *err);
 
 /*
- * Store many runs at once; their pages stand in bytes one after the other. sparse: pages full of zeros are left out: what no
- * entry names is zero in anonymous and shared memory. Not for private file mappings, where it means "as the file has it".
- * What is in bytes afterwards is of no use to anybody.
+ * The same in two steps for several threads, as image_reserve() and image_store() are. n runs (offset is not looked at), the bytes
+ * of runs[i] in iov[i]; *ret_offset is where they go together.
  */
-must_check int image_pages_add_pieces(struct image_pages_writer *w, const struct image_piece *pieces,
-				      size_t n, uint32_t flags, bool sparse, void *bytes,
-				      struct ferry_error *err);
+must_check int image_pages_reserve(struct image_pages_writer *w, const struct image_run *runs,
+				   const struct iovec *iov, size_t n, uint64_t *ret_offset,
+				   struct ferry_error *err);
+must_check int image_pages_store(const struct image_pages_writer *w, uint64_t offset, const struct iovec *iov,
+				 size_t n, struct ferry_error *err);
+
+/* Whether a page holds nothing but zeroes. */
+bool image_page_is_zero(const void *page);
 
 /* Store a run of nr_pages pages that is read from a descriptor (a pipe filled by vmsplice, a file). */
 must_check int image_pages_add_from(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages,

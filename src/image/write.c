@@ -94,8 +94,8 @@ static int writer_put(struct image_writer *w, const void *bytes, size_t n, struc
 	return r < 0 ? writer_fail(w, r, "cannot write", err) : 0;
 }
 
-/* Write straight to the file. */
-static int writer_write(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
+/* Whether more may be written at all. */
+static int writer_check(struct image_writer *w, struct ferry_error *err)
 {
 	if (w->failed)
 		return error_set(err, FERRY_ERROR_SYSTEM, -w->failed, "'%s' could not be written before",
@@ -104,7 +104,15 @@ static int writer_write(struct image_writer *w, const void *bytes, size_t n, str
 		w->failed = -EIO;
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "writing '%s' failed on purpose", w->name);
 	}
-	int r = writer_put(w, bytes, n, err);
+	return 0;
+}
+
+/* Write straight to the file. */
+static int writer_write(struct image_writer *w, const void *bytes, size_t n, struct ferry_error *err)
+{
+	int r = writer_check(w, err);
+	if (r >= 0)
+		r = writer_put(w, bytes, n, err);
 	if (r >= 0 && w->hash)
 		XXH3_128bits_update(w->hash, bytes, n);
 	return r;
@@ -143,6 +151,40 @@ int image_put_iov(struct image_writer *w, const struct iovec *iov, size_t n_iov,
 			return r;
 	}
 	return 0;
+}
+
+int image_reserve(struct image_writer *w, const struct iovec *iov, size_t n_iov, uint64_t *ret_offset,
+		  struct ferry_error *err)
+{
+	uint64_t n = 0;
+	int r = writer_flush(w, err);
+	if (r == 0)
+		r = writer_check(w, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n_iov && r >= 0; i++) {
+		/* A sink takes everything in order, so it takes it now. */
+		if (w->sink)
+			r = writer_put(w, iov[i].iov_base, iov[i].iov_len, err);
+		if (w->hash)
+			XXH3_128bits_update(w->hash, iov[i].iov_base, iov[i].iov_len);
+		n += iov[i].iov_len;
+	}
+	if (r < 0)
+		return r;
+	/* What is put without being reserved goes behind. */
+	if (!w->sink && lseek(w->fd, (off_t)(w->offset + n), SEEK_SET) < 0)
+		return writer_fail(w, -errno, "cannot write", err);
+	*ret_offset = w->offset;
+	w->offset += n;
+	return 0;
+}
+
+int image_store(const struct image_writer *w, uint64_t offset, const struct iovec *iov, size_t n_iov,
+		struct ferry_error *err)
+{
+	int r = w->sink ? 0 : fd_pwritev_all(w->fd, iov, n_iov, offset);
+	return r < 0 ? image_io_error(err, -r, "cannot write", w->name) : 0;
 }
 
 int image_put_from(struct image_writer *w, int fd, uint64_t n, struct ferry_error *err)

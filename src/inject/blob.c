@@ -4,9 +4,11 @@
  * the rest readable and writable; memory that is both is never asked for, since a task may be forbidden to
  * have it.
  *
- * A function runs between two labels of the landing pad: it is called from there and returns there, to a
- * call without effect in whose entry the tracer finds its result. If nobody is there, the pad leads the
- * thread home. A function makes system calls at two stops each, so it should make few, or do much in each.
+ * A function runs between two labels of the landing pad: it is called from there and returns there. If nobody is
+ * there, the pad leads the thread home. How the tracer hears of the end:
+ * - By a signal that it sends before, and that the pad lets in behind the function: one stop. This takes a signal that
+ *   means nothing to the application, and knowing so takes that nobody can change the handlers meanwhile.
+ * - Otherwise by the stops of the call behind the function, and then every call of the function costs two more.
  *
  * Not handled: code that uses floating point (its registers are the application's), a function that faults
  * or blocks.
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "inject/internal.h"
@@ -62,6 +65,14 @@ static int blob_protect(struct ferry_blob *blob, struct ferry_error *err)
 	return 0;
 }
 
+/* What the process handles now. Unless all its threads are stopped, that can change at any time. */
+static void blob_look_at_handlers(struct ferry_inject *inject, const struct ferry_thread *t)
+{
+	if (!(inject->opts.flags & FERRY_INJECT_ALL_STOPPED) ||
+	    thread_status_number(t->tid, "SigCgt:", 16, &inject->caught) < 0)
+		inject->caught = ~0ull;
+}
+
 int ferry_inject_blob_load(struct ferry_inject *inject, struct ferry_thread *t, const void *code,
 			   size_t code_bytes, size_t data_bytes, struct ferry_blob **ret_blob,
 			   struct ferry_error *err)
@@ -83,6 +94,7 @@ int ferry_inject_blob_load(struct ferry_inject *inject, struct ferry_thread *t, 
 		.data_bytes = align_up(data_bytes, PAGE),
 	};
 	blob->bytes = blob->code_bytes + blob->data_bytes + STACK_BYTES;
+	blob_look_at_handlers(inject, t);
 	r = inject_map_memory(inject, t, blob->bytes, PROT_READ | PROT_EXEC, &blob->index, err);
 	if (r < 0)
 		return r;
@@ -128,7 +140,8 @@ static int blob_start(struct ferry_blob *blob, struct ferry_thread *t, size_t ar
 static int blob_check(struct ferry_blob *blob, struct ferry_thread *t, struct ferry_error *err)
 {
 	const struct inject_slot *slot = &blob->inject->slots[t->slot];
-	struct call catch = {.nr = (long)slot->data.catch_nr, .args = {slot->data.catch_arg, 0, 0, 8}};
+	struct call catch = {.nr = (long)slot->data.catch_nr,
+			     .args = {slot->data.catch_arg, slot_catch_mask(blob->inject, t->slot), 0, 8}};
 
 	if (t->no_mask || seccomp_classify(seccomp_verdict(&t->seccomp, &catch,
 							   blob->inject->place.address)) != SECCOMP_RUNS)
@@ -137,12 +150,121 @@ static int blob_check(struct ferry_blob *blob, struct ferry_thread *t, struct fe
 	return 0;
 }
 
+/*
+ * A signal that means nothing to the thread: ignored by default, not handled, and not blocked, so that nobody waits for
+ * it either. Whether it comes once more or once less cannot be told. 0 = none.
+ */
+static int blob_choose_signal(const struct ferry_inject *inject, const struct ferry_thread *t)
+{
+	static const int candidates[] = {SIGURG, SIGWINCH, SIGCHLD};
+
+	if (inject->slots[t->slot].data.catch_nr != SYS_rt_sigprocmask)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(candidates); i++)
+		if (!((inject->caught | t->own_mask) & SIGNAL_BIT(candidates[i])))
+			return candidates[i];
+	return 0;
+}
+
+/* Tell the slot which signal is let in behind the function. */
+static int blob_set_catch(struct ferry_blob *blob, struct ferry_thread *t, int signal,
+			  struct ferry_error *err)
+{
+	struct pad_data *data = &blob->inject->slots[t->slot].data;
+	uint64_t mask = signal ? SIGNAL_BIT(signal) : 0;
+
+	if (data->catch_mask == mask)
+		return 0;
+	data->catch_mask = mask;
+	return slots_write(blob->inject, "set-catch", err);
+}
+
+static bool in_blob(const struct ferry_blob *blob, uint64_t rip)
+{
+	return rip - blob->address < blob->bytes;
+}
+
+/*
+ * The function did not come to its end in time. If the thread is not on its way at all, the signal has got lost, and it
+ * has gone home; then there is nothing to be put back.
+ */
+static void blob_look_for(struct ferry_blob *blob, struct ferry_thread *t)
+{
+	struct user_regs_struct regs;
+
+	if (t->stop == FERRY_STOP_NONE || t->stop == FERRY_STOP_EXITED || regs_get(t, &regs, NULL) < 0)
+		return;
+	if (!in_place(blob->inject, regs.rip) && !in_blob(blob, regs.rip))
+		inject_forget(blob->inject, t);
+}
+
+/*
+ * Run to the signal that waits behind the function: one stop. It is sent while it is blocked; when the tracer dies, the
+ * thread lets it in on its way, and ignores it. -EAGAIN: it cannot be sent.
+ */
+static int blob_run_to_signal(struct ferry_blob *blob, struct ferry_thread *t, int signal,
+			      int64_t *ret_result, struct ferry_error *err)
+{
+	uint64_t end = slot_label(blob->inject, t->slot, ferry__pad_tail);
+	struct user_regs_struct regs;
+
+	inject_effect(&t->opts, "send-catch");
+	if (syscall(SYS_tkill, t->tid, signal) < 0)
+		return -EAGAIN;
+	int r = inject_run_to_signal(t, signal, end, &regs, err);
+	if (r == -ETIMEDOUT)
+		blob_look_for(blob, t);
+	if (r >= 0)
+		*ret_result = (int64_t)regs.r9;
+	return r;
+}
+
+/* Run to the call that follows it: two stops, and two for each call of the function. */
+static int blob_run_by_steps(struct ferry_blob *blob, struct ferry_thread *t, int64_t *ret_result,
+			     struct ferry_error *err)
+{
+	struct syscall_stop stop;
+
+	int r = inject_step(t, &stop, err);
+	if (r < 0)
+		return r;
+	if (!stop.entry || stop.rip != slot_label(blob->inject, t->slot, ferry__pad_tail))
+		return error_set(err, FERRY_ERROR_INTERNAL, EPROTO, "task %d left the way of its landing pad",
+				 t->tid);
+	*ret_result = (int64_t)stop.args[5];
+	return inject_step(t, &stop, err);
+}
+
+static int blob_run_at(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset,
+		       int64_t *ret_result, struct ferry_error *err)
+{
+	const struct aim home = {.label = ferry__pad_tail};
+	int r = inject_aim(blob->inject, t, &home, err);
+
+	if (r >= 0)
+		r = blob_check(blob, t, err);
+	if (r >= 0 && t->seccomp.mode)
+		r = suspend_seccomp(t, true, err);
+	if (r < 0)
+		return r;
+	int signal = blob_choose_signal(blob->inject, t);
+	r = blob_set_catch(blob, t, signal, err);
+	if (r >= 0)
+		r = blob_start(blob, t, arg_offset, err);
+	if (r >= 0 && signal) {
+		r = blob_run_to_signal(blob, t, signal, ret_result, err);
+		if (r != -EAGAIN)
+			return r;
+		r = blob_set_catch(blob, t, 0, err);
+	}
+	return r < 0 ? r : blob_run_by_steps(blob, t, ret_result, err);
+}
+
 int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset,
 			  int64_t *ret_result, struct ferry_error *err)
 {
-	const struct aim home = {.label = ferry__pad_tail};
-	struct syscall_stop stop;
 	int r = thread_check_stopped(t, "running a blob", err);
+	int64_t result = 0;
 
 	if (r >= 0)
 		r = inject_fault(&blob->inject->opts, "inject-call", err);
@@ -153,26 +275,13 @@ int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_
 	if (arg_offset > blob->data_bytes)
 		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "argument at %zu of %llu bytes",
 				 arg_offset, (unsigned long long)blob->data_bytes);
-	r = inject_aim(blob->inject, t, &home, err);
-	if (r >= 0)
-		r = blob_check(blob, t, err);
-	if (r >= 0 && t->seccomp.mode)
-		r = suspend_seccomp(t, true, err);
-	if (r >= 0)
-		r = blob_start(blob, t, arg_offset, err);
-	if (r >= 0)
-		r = inject_step(t, &stop, err);
+	r = blob_run_at(blob, t, arg_offset, &result, err);
 	if (r < 0)
 		return r;
-	if (!stop.entry || stop.rip != slot_label(blob->inject, t->slot, ferry__pad_tail))
-		return error_set(err, FERRY_ERROR_INTERNAL, EPROTO, "task %d left the way of its landing pad",
-				 t->tid);
 	t->in_blob = false;
-	int64_t result = (int64_t)stop.args[5];
-	r = inject_step(t, &stop, err);
-	if (r >= 0 && ret_result)
+	if (ret_result)
 		*ret_result = result;
-	return r;
+	return 0;
 }
 
 int ferry_inject_blob_unload(struct ferry_blob *blob, struct ferry_error *err)

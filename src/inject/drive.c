@@ -50,8 +50,8 @@ static void slot_choose_calls(struct ferry_inject *inject, struct inject_slot *s
 	slot->can_close = PAD_MAY(inject, t, SYS_close, 0);
 	slot->can_unmap = PAD_MAY(inject, t, SYS_munmap, inject->place.address, PAGE);
 	slot->data.catch_nr = SYS_rt_sigprocmask;
-	slot->data.catch_arg = SIG_BLOCK;
-	if (!PAD_MAY(inject, t, SYS_rt_sigprocmask, SIG_BLOCK, 0, 0, 8)) {
+	slot->data.catch_arg = SIG_UNBLOCK;
+	if (!PAD_MAY(inject, t, SYS_rt_sigprocmask, SIG_UNBLOCK, slot_catch_mask(inject, t->slot), 0, 8)) {
 		slot->data.catch_nr = SYS_read;
 		slot->data.catch_arg = ~0ull;
 	}
@@ -91,6 +91,11 @@ static int slot_choose_regs(struct inject_slot *slot, struct ferry_thread *t,
 uint64_t slot_zero_word(const struct ferry_inject *inject, int slot)
 {
 	return slot_label(inject, slot, ferry__pad_data) + offsetof(struct pad_data, zero);
+}
+
+uint64_t slot_catch_mask(const struct ferry_inject *inject, int slot)
+{
+	return slot_label(inject, slot, ferry__pad_data) + offsetof(struct pad_data, catch_mask);
 }
 
 #ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
@@ -377,8 +382,24 @@ static void step_timed_out(struct ferry_thread *t)
 	if (thread_ptrace(t, PTRACE_INTERRUPT, 0, 0) < 0 || thread_await(t, 1000, &code, NULL) < 0)
 		return;
 	t->stop = FERRY_STOP_SYSCALL;
-	t->in_syscall_stop = true;
+	t->stepped = true;
 	t->at_entry = code == (SIGTRAP | 0x80) && !syscall_info(t, &stop, NULL) && stop.entry;
+}
+
+static int step_executed(struct ferry_thread *t, struct ferry_error *err)
+{
+	t->stop = FERRY_STOP_EXEC;
+	inject_forget(t->home, t);
+	return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program",
+			 t->tid);
+}
+
+/* A stop on the way: what to resume with, or -errno. */
+static int pass_stop(struct ferry_thread *t, int code, struct ferry_error *err)
+{
+	if (code >> 8 == PTRACE_EVENT_EXEC)
+		return step_executed(t, err);
+	return code >> 8 ? 0 : step_signal(t, code & 0x7f, err);
 }
 
 int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_error *err)
@@ -401,7 +422,7 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 			r = syscall_info(t, ret, err);
 			if (r < 0)
 				return (int)r;
-			t->in_syscall_stop = true;
+			t->stepped = true;
 			t->at_entry = ret->entry;
 			/*
 			 * Others are calls of a blob, or of a handler that runs since signals could not be
@@ -411,18 +432,40 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 				return suspend_seccomp(t, suspended, err);
 			continue;
 		}
-		if (code >> 8 == PTRACE_EVENT_EXEC) {
-			t->stop = FERRY_STOP_EXEC;
-			inject_forget(t->home, t);
-			return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE,
-					 "task %d has executed another program", t->tid);
-		}
-		if (code >> 8)
-			continue;
-		signal = step_signal(t, code & 0x7f, err);
+		signal = pass_stop(t, code, err);
 		if (signal < 0)
 			return signal;
 	}
+}
+
+int inject_run_to_signal(struct ferry_thread *t, int signal, uint64_t rip, struct user_regs_struct *ret_regs,
+			 struct ferry_error *err)
+{
+	int pass = 0, code = 0;
+
+	while (pass >= 0) {
+		inject_effect(&t->opts, "run");
+		long r = thread_ptrace(t, PTRACE_CONT, 0, (uintptr_t)pass);
+		if (r < 0)
+			return thread_failed(t, r, "running", err);
+		r = thread_await(t, inject_timeout(&t->opts), &code, err);
+		if (r == -ETIMEDOUT)
+			step_timed_out(t);
+		if (r < 0)
+			return (int)r;
+		t->stepped = true;
+		t->at_entry = false;
+		if (code == signal) {
+			r = regs_get(t, ret_regs, err);
+			if (r < 0)
+				return (int)r;
+			/* Resumed with anything but the signal, it is gone. */
+			if (ret_regs->rip == rip)
+				return mask_set(t, ~FAULT_SIGNALS, "block-signals", err);
+		}
+		pass = pass_stop(t, code, err);
+	}
+	return pass;
 }
 
 /* ERESTARTSYS and its kin: the kernel will make the call again. */

@@ -52,6 +52,7 @@ int ferry_inject_open(struct ferry_thread *t, const struct ferry_inject_options 
 		return error_memory(err);
 	inject->mem_fd = -EBADF;
 	inject->tid = t->tid;
+	inject->caught = ~0ull;
 	r = inject_options_copy(&inject->opts, opts, err);
 	if (r < 0)
 		return r;

@@ -47,7 +47,7 @@ struct ferry_thread {
 	int signal;            /* of a signal or group stop */
 	siginfo_t signal_info; /* of a signal stop */
 	int exit_status;       /* wait(2) format */
-	bool in_syscall_stop;  /* of our own PTRACE_SYSCALL; .stop is then older */
+	bool stepped;          /* the kernel's stop is one of our own steps; .stop is older */
 	bool at_entry;         /* namely before the call */
 	bool in_blob;          /* a function was started and has not returned yet */
 	bool mended;           /* the call it stands before returned a spurious EINTR */
@@ -103,6 +103,7 @@ struct ferry_inject {
 	pid_t tid;
 	int mem_fd;
 	struct place place;
+	uint64_t caught; /* signals that the process may handle, as of the time when a blob was loaded */
 	struct inject_slot slots[INJECT_SLOTS];
 };
 
@@ -292,6 +293,13 @@ must_check int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, c
 must_check int inject_run(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
 			  int64_t *ret_result, struct ferry_error *err);
 
+/*
+ * Let a thread run until the signal, which waits for it blocked, is let in and stops it at rip; its registers there.
+ * One stop, however many calls it makes.
+ */
+must_check int inject_run_to_signal(struct ferry_thread *t, int signal, uint64_t rip,
+				    struct user_regs_struct *ret_regs, struct ferry_error *err);
+
 /* PTRACE_O_SUSPEND_SECCOMP on or off. */
 must_check int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *err);
 
@@ -331,3 +339,6 @@ must_check int inject_pair(struct ferry_inject *inject, const struct ferry_threa
 
 /* Address of a word of the slot that is zero: waiting for it takes no time. */
 uint64_t slot_zero_word(const struct ferry_inject *inject, int slot);
+
+/* Address of the slot's set of signals that are let in when a function has returned. */
+uint64_t slot_catch_mask(const struct ferry_inject *inject, int slot);

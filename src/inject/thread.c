@@ -33,7 +33,8 @@
 #include "inject/internal.h"
 
 /* Looks with a yield between them, before the polls begin to sleep. */
-#define YIELDS 200
+#define YIELDS 10
+#define SLEEP_MIN_NS 5000
 #define SLEEP_MAX_NS 1000000
 
 int inject_options_copy(struct ferry_inject_options *ret, const struct ferry_inject_options *opts,
@@ -196,7 +197,7 @@ static int thread_look(struct ferry_thread *t, int *ret_code)
 
 int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct ferry_error *err)
 {
-	struct timespec pause = {.tv_nsec = 20000};
+	struct timespec pause = {.tv_nsec = SLEEP_MIN_NS};
 	uint64_t end = 0;
 
 	for (int i = 0;; i++) {
@@ -227,7 +228,7 @@ static int thread_name_stop(struct ferry_thread *t, int code)
 	int signal = code & 0x7f, event = code >> 8;
 
 	t->signal = 0;
-	t->in_syscall_stop = false;
+	t->stepped = false;
 	if (event == PTRACE_EVENT_EXEC)
 		return t->stop = FERRY_STOP_EXEC;
 	if (event == PTRACE_EVENT_STOP && signal != SIGTRAP) {
@@ -374,7 +375,7 @@ static int thread_continue(struct ferry_thread *t, int request, int signal, stru
 	long r = thread_ptrace(t, request, 0, (uintptr_t)signal);
 	if (r < 0)
 		return thread_failed(t, r, "continuing", err);
-	t->in_syscall_stop = false;
+	t->stepped = false;
 	return 0;
 }
 
@@ -387,7 +388,7 @@ static int thread_take_trap(struct ferry_thread *t, struct ferry_error *err)
 	int code = 0;
 	long r = 0;
 
-	if (!t->trap_pending && !(t->in_syscall_stop && t->stop == FERRY_STOP_GROUP))
+	if (!t->trap_pending && !(t->stepped && t->stop == FERRY_STOP_GROUP))
 		return 0;
 	if (!t->trap_pending) {
 		inject_effect(&t->opts, "interrupt");

@@ -30,6 +30,9 @@ enum kern_cap_state {
 	KERN_PRESENT,
 };
 
+/* More than the components of any processor so far. */
+enum { KERN_XSTATE_PARTS = 20 };
+
 struct kern_caps {
 	uint8_t state[KERN_CAP_COUNT];  /* enum kern_cap_state */
 	int16_t reason[KERN_CAP_COUNT]; /* errno value behind ABSENT and DENIED; 0 = none */
@@ -49,6 +52,13 @@ struct kern_caps {
 		uint32_t overcommit; /* vm.overcommit_memory */
 		char release[65];    /* uname -r */
 	} limits;
+	struct kern_xstate {       /* the XSAVE area; filled by kern_caps_read_xstate() */
+		uint64_t features; /* that XCR0 enables, 1 << component */
+		uint32_t bytes;    /* of an area with all of them */
+		struct {
+			uint32_t bytes, offset; /* in the standard format; bytes 0: this machine lacks it */
+		} part[KERN_XSTATE_PARTS];
+	} xstate;
 };
 
 struct kern_cap_info {
@@ -74,6 +84,9 @@ void kern_caps_probe_all(struct kern_caps *caps);
 
 /* Read capabilities and sysctls. A sysctl that cannot be read counts as its default. */
 must_check int kern_caps_read_limits(struct kern_caps *caps, struct ferry_error *err);
+
+/* Read how this processor lays out extended state. */
+void kern_caps_read_xstate(struct kern_caps *caps);
 
 /*
  * Whether a capability can be used. What was not probed counts as absent, so a zeroed struct kern_caps means

@@ -30,6 +30,7 @@
 #include "image/proto/memfd.pb-c.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
 #include "mem/mem.h"
 #include "model/record.h"
 #include "proc/read.h"
@@ -80,7 +81,7 @@ static int memfd_check_file(const char *who, int fd, struct ferry_error *err)
 	return 0;
 }
 
-static int memfd_check(const struct fd_view *view, const struct kind_options *options unused,
+static int memfd_check(const struct fd_view *view, const struct kind_options *options,
 		       struct ferry_error *err)
 {
 	struct fd_view copied = *view;
@@ -96,6 +97,8 @@ static int memfd_check(const struct fd_view *view, const struct kind_options *op
 	if (r < 0)
 		return r;
 	r = memfd_check_file(who, copied.copy, err);
+	if (r >= 0 && !options->criu_compat)
+		r = peers_refuse(view, PEER_MEMORY, err);
 	if (view->copy < 0)
 		close(copied.copy);
 	return r;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the look at every other process: which pipes and sockets it holds. One walk over /proc serves all
+ * Owns the look at every other process: which pipes, sockets and shared memory it holds. One walk over /proc serves all
  * questions of a job; it takes a few microseconds a descriptor, before anything stops, and a tree without pipes
- * never pays it.
+ * never pays it. Mappings are looked at in a second walk, which only a tree with shared memory pays.
  *
- * Kernel interface: /proc/PID/stat, /proc/PID/fd (proc(5)).
+ * Kernel interface: /proc/PID/stat, /proc/PID/fd, /proc/PID/maps (proc(5)).
  * Does not see: processes of PID namespaces that /proc does not show, descriptors that wait in a socket
  * (SCM_RIGHTS) or belong to an io_uring, tables of threads that unshared theirs. A pipe end that nobody seems
  * to hold is found out by poll(2) in the kind.
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -33,7 +34,7 @@ struct peer_process {
 
 struct peers {
 	pid_t root;
-	bool walked;
+	bool walked, walked_maps;
 	VEC(struct peer) held;              /* by outside processes; ordered by type and inode */
 	VEC(struct peer_process) processes; /* ascending by PID */
 };
@@ -112,9 +113,15 @@ static void peers_mark(struct peers *p)
 	}
 }
 
-/* "pipe:[123]", "socket:[123]" */
-static bool peer_parse(const char *link, struct peer *ret)
+/* "pipe:[123]", "socket:[123]"; "/memfd:name (deleted)" does not tell its inode. */
+static bool peer_parse(int dir, const char *fd, const char *link, struct peer *ret)
 {
+	struct stat st;
+	if (!strncmp(link, "/memfd:", 7)) {
+		ret->type = PEER_MEMORY;
+		ret->ino = fstatat(dir, fd, &st, 0) < 0 ? 0 : st.st_ino;
+		return ret->ino;
+	}
 	static const char *const words[] = {[PEER_PIPE] = "pipe:[", [PEER_SOCKET] = "socket:["};
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 		size_t n = strlen(words[i]);
@@ -142,7 +149,8 @@ static int peers_read_fds(struct peers *p, pid_t pid)
 		if (n < 0)
 			continue;
 		link[n] = '\0';
-		struct peer *slot = peer_parse(link, &peer) ? vec_push(&p->held) : &peer;
+		struct peer *slot =
+			peer_parse(dirfd(dir), e->d_name, link, &peer) ? vec_push(&p->held) : &peer;
 		if (slot)
 			*slot = peer;
 		else
@@ -152,20 +160,45 @@ static int peers_read_fds(struct peers *p, pid_t pid)
 	return r;
 }
 
-static int peers_walk(struct peers *p, struct ferry_error *err)
+/* Whether a mapping refers to memory that others can share. */
+static bool peer_is_memory(const struct proc_vma *vma)
 {
-	int r = peers_processes(p, err);
-	if (r < 0)
+	return vma->kind == PROC_VMA_MEMFD || (vma->kind == PROC_VMA_SHMEM_ANON && vma->shared);
+}
+
+static int peers_read_maps(struct peers *p, pid_t pid)
+{
+	struct proc_maps maps = {0};
+	_cleanup_close_ int dir = proc_open(pid, NULL);
+	int r = 0;
+	if (dir < 0 || proc_read_maps(dir, NULL, &maps, NULL) < 0)
+		return 0; /* it ended, or is not ours to look at */
+	vec_foreach(vma, &maps.vmas) {
+		struct peer *slot = peer_is_memory(vma) && r >= 0 ? vec_push(&p->held) : NULL;
+		if (slot)
+			*slot = (struct peer){.ino = vma->ino, .pid = pid, .fd = -1, .type = PEER_MEMORY};
+		else if (peer_is_memory(vma))
+			r = -ENOMEM;
+	}
+	proc_maps_release(&maps);
+	return r;
+}
+
+static int peers_walk(struct peers *p, int (*look)(struct peers *p, pid_t pid), bool *walked,
+		      struct ferry_error *err)
+{
+	int r = *walked || p->processes.n ? 0 : peers_processes(p, err);
+	if (r < 0 || *walked)
 		return r;
 	peers_mark(p);
 	pid_t self = getpid();
 	vec_foreach(process, &p->processes) {
-		if (!process->inside && process->pid != self && peers_read_fds(p, process->pid) < 0)
+		if (!process->inside && process->pid != self && look(p, process->pid) < 0)
 			return error_memory(err);
 	}
 	if (p->held.n)
 		qsort(p->held.v, p->held.n, sizeof(*p->held.v), peer_order);
-	p->walked = true;
+	*walked = true;
 	return 0;
 }
 
@@ -174,7 +207,9 @@ int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct pee
 {
 	if (!p)
 		return 0;
-	int r = p->walked ? 0 : peers_walk(p, err);
+	int r = peers_walk(p, peers_read_fds, &p->walked, err);
+	if (r >= 0 && type == PEER_MEMORY)
+		r = peers_walk(p, peers_read_maps, &p->walked_maps, err);
 	if (r < 0)
 		return r;
 	struct peer key = {.type = type, .ino = ino};
@@ -186,22 +221,44 @@ int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct pee
 	return 1;
 }
 
+static int peers_refusal(const char *who, const char *what, const struct peer *peer, struct ferry_error *err)
+{
+	char comm[PROC_NAME_BYTES] = "", holds[32] = "in the memory";
+	_cleanup_close_ int dir = proc_open(peer->pid, NULL);
+	if (dir < 0 || proc_read_comm(dir, comm, NULL) < 0)
+		comm[0] = '\0';
+	if (peer->fd >= 0)
+		snprintf(holds, sizeof(holds), "held by fd %d", peer->fd);
+	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
+		  "%s: '%s' is also %s of pid %d (%s), which is outside the tree", who, what, holds,
+		  peer->pid, comm);
+	error_hint(
+		err,
+		peer->type == PEER_MEMORY
+			? "dump from a common ancestor on: apart, each would have a memory of its own"
+			: "dump from a common ancestor on, or start the program with that descriptor redirected to a file");
+	return -ENOTSUP;
+}
+
 int peers_refuse(const struct fd_view *view, enum peer_type type, struct ferry_error *err)
 {
 	struct peer peer;
 	int r = peers_outside(view->peers, type, view->stat.st_ino, &peer, err);
 	if (r <= 0)
 		return r;
-	char who[64], comm[PROC_NAME_BYTES] = "";
+	char who[64];
 	fd_view_name(view, who, sizeof(who));
-	_cleanup_close_ int dir = proc_open(peer.pid, NULL);
-	if (dir < 0 || proc_read_comm(dir, comm, NULL) < 0)
-		comm[0] = '\0';
-	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-		  "%s: '%s' is also held by fd %d of pid %d (%s), which is outside the tree", who, view->link,
-		  peer.fd, peer.pid, comm);
-	error_hint(
-		err,
-		"dump from a common ancestor on, or start the program with that descriptor redirected to a file");
-	return -ENOTSUP;
+	return peers_refusal(who, view->link, &peer, err);
+}
+
+int peers_refuse_mapping(struct peers *p, pid_t pid, const struct proc_vma *vma, const char *name,
+			 struct ferry_error *err)
+{
+	struct peer peer;
+	int r = peer_is_memory(vma) ? peers_outside(p, PEER_MEMORY, vma->ino, &peer, err) : 0;
+	if (r <= 0)
+		return r;
+	char who[64];
+	snprintf(who, sizeof(who), "mapping %llx of pid %d", (unsigned long long)vma->start, pid);
+	return peers_refusal(who, name, &peer, err);
 }

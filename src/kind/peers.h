@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who else holds a pipe or socket: the processes outside of a tree. */
+/* Who else holds a pipe, a socket or a piece of shared memory: the processes outside of a tree. */
 #pragma once
 
 #include <stdint.h>
@@ -9,12 +9,12 @@
 
 #include "base/macros.h"
 
-enum peer_type { PEER_PIPE, PEER_SOCKET };
+enum peer_type { PEER_PIPE, PEER_SOCKET, PEER_MEMORY };
 
 struct peer {
 	uint64_t ino;
 	pid_t pid;
-	int fd;
+	int fd; /* -1: it is mapped */
 	enum peer_type type;
 };
 
@@ -25,11 +25,16 @@ struct peers *peers_new(pid_t root);
 void peers_free(struct peers *p);
 
 /*
- * A process outside of root's tree that has a descriptor of the pipe or socket: 1 and *ret_peer, 0 when there
+ * A process outside of root's tree that has a descriptor of the pipe, socket or memfd, or maps the memory: 1 and *ret_peer, 0 when there
  * is none that /proc shows, -errno. Ferry itself does not count. p may be NULL (nobody asks): 0.
  */
 must_check int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct peer *ret_peer,
 			     struct ferry_error *err);
+
+/* The same for a mapping. */
+struct proc_vma;
+must_check int peers_refuse_mapping(struct peers *p, pid_t pid, const struct proc_vma *vma, const char *name,
+				    struct ferry_error *err);
 
 /* Refuse a description that somebody outside holds: -ENOTSUP and OUTSIDE_PEER. what: "pipe", "socket". */
 struct fd_view;

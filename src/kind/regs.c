@@ -6,10 +6,9 @@
  * The area is used as it is when this processor lays it out alike, else it is put together from the record.
  *
  * Kernel interface: ptrace(2) NT_PRSTATUS, NT_X86_XSTATE; arch_prctl(2) ARCH_SET_FS, ARCH_SET_GS, ARCH_REQ_XCOMP_PERM (5.16);
- * CPUID leaf 13 for the layout of the area. Does not handle: 32-bit tasks, shadow stacks.
+ * the layout of the area comes from the processor (kernel/xstate.c). Does not handle: 32-bit tasks, shadow stacks.
  */
 #include <asm/prctl.h>
-#include <cpuid.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 #include <ferry/inject.h>
 
 #include "base/error.h"
+#include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
 
@@ -50,29 +50,6 @@ enum {
 
 #define REGS_CRIU_FEATURES 0x2ffull
 #define REGS_AMX_FEATURES (1ull << REGS_TILECFG | 1ull << REGS_TILEDATA)
-
-struct regs_part {
-	uint32_t bytes, offset;
-};
-
-/* Size and place of a component in the standard format; bytes 0: this processor lacks it. */
-static struct regs_part regs_part(int component)
-{
-	uint32_t a = 0, b = 0, c = 0, d = 0;
-	__get_cpuid_count(13, (unsigned)component, &a, &b, &c, &d);
-	return (struct regs_part){a, b};
-}
-
-/* Features that XCR0 enables and the size of an area with all of them. */
-static uint64_t regs_features(uint32_t *ret_bytes)
-{
-	uint32_t a = 0, b = 0, c = 0, d = 0;
-	__get_cpuid_count(13, 0, &a, &b, &c, &d);
-	*ret_bytes = c;
-	uint32_t low, high;
-	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-	return low | (uint64_t)high << 32;
-}
 
 static void regs_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
 {
@@ -110,29 +87,36 @@ static UserX86RegsEntry *regs_record(struct arena *a, const struct user_regs_str
 	return r;
 }
 
-static void *regs_copy_part(struct arena *a, const uint8_t *area, size_t n, int component, size_t expected)
+/* A thread's XSAVE area, and how this processor lays it out. */
+struct regs_area {
+	const uint8_t *area;
+	size_t bytes;
+	const struct kern_xstate *layout;
+};
+
+static void *regs_copy_part(struct arena *a, const struct regs_area *from, int component, size_t expected)
 {
-	struct regs_part part = regs_part(component);
-	if (part.bytes < expected || part.offset + expected > n)
+	uint32_t bytes = from->layout->part[component].bytes, offset = from->layout->part[component].offset;
+	if (bytes < expected || offset + expected > from->bytes)
 		return arena_alloc(a, expected);
-	return arena_copy(a, area + part.offset, expected);
+	return arena_copy(a, from->area + offset, expected);
 }
 
-static int regs_xsave_record(struct arena *a, const uint8_t *area, size_t n, UserX86FpregsEntry *fp)
+static int regs_xsave_record(struct arena *a, const struct regs_area *from, UserX86FpregsEntry *fp)
 {
 	UserX86XsaveEntry *x = record_new(a, UserX86XsaveEntry, user_x86_xsave_entry);
 	if (!x)
 		return -ENOMEM;
-	memcpy(&x->xstate_bv, area + REGS_LEGACY_BYTES, 8);
+	memcpy(&x->xstate_bv, from->area + REGS_LEGACY_BYTES, 8);
 	x->xstate_bv &= REGS_CRIU_FEATURES;
-	x->n_ymmh_space = 64, x->ymmh_space = regs_copy_part(a, area, n, REGS_YMM, 256);
-	x->n_opmask_reg = 8, x->opmask_reg = regs_copy_part(a, area, n, REGS_OPMASK, 64);
-	x->n_zmm_upper = 64, x->zmm_upper = regs_copy_part(a, area, n, REGS_ZMM_UPPER, 512);
-	x->n_hi16_zmm = 128, x->hi16_zmm = regs_copy_part(a, area, n, REGS_ZMM_HIGH, 1024);
+	x->n_ymmh_space = 64, x->ymmh_space = regs_copy_part(a, from, REGS_YMM, 256);
+	x->n_opmask_reg = 8, x->opmask_reg = regs_copy_part(a, from, REGS_OPMASK, 64);
+	x->n_zmm_upper = 64, x->zmm_upper = regs_copy_part(a, from, REGS_ZMM_UPPER, 512);
+	x->n_hi16_zmm = 128, x->hi16_zmm = regs_copy_part(a, from, REGS_ZMM_HIGH, 1024);
 	if (!x->ymmh_space || !x->opmask_reg || !x->zmm_upper || !x->hi16_zmm)
 		return -ENOMEM;
 	if (x->xstate_bv & 1ull << REGS_PKRU) {
-		x->n_pkru = 2, x->pkru = regs_copy_part(a, area, n, REGS_PKRU, 8);
+		x->n_pkru = 2, x->pkru = regs_copy_part(a, from, REGS_PKRU, 8);
 		if (!x->pkru)
 			return -ENOMEM;
 	}
@@ -140,8 +124,9 @@ static int regs_xsave_record(struct arena *a, const uint8_t *area, size_t n, Use
 	return 0;
 }
 
-static UserX86FpregsEntry *regs_fp_record(struct arena *a, const uint8_t *area, size_t n)
+static UserX86FpregsEntry *regs_fp_record(struct arena *a, const struct regs_area *from)
 {
+	const uint8_t *area = from->area;
 	UserX86FpregsEntry *fp = record_new(a, UserX86FpregsEntry, user_x86_fpregs_entry);
 	if (!fp)
 		return NULL;
@@ -156,7 +141,7 @@ static UserX86FpregsEntry *regs_fp_record(struct arena *a, const uint8_t *area, 
 	fp->n_xmm_space = 64, fp->xmm_space = arena_copy(a, area + 160, 256);
 	if (!fp->st_space || !fp->xmm_space)
 		return NULL;
-	if (n >= REGS_LEGACY_BYTES + REGS_HEADER_BYTES && regs_xsave_record(a, area, n, fp) < 0)
+	if (from->bytes >= REGS_LEGACY_BYTES + REGS_HEADER_BYTES && regs_xsave_record(a, from, fp) < 0)
 		return NULL;
 	return fp;
 }
@@ -192,9 +177,8 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 	if (r >= 0) {
 		ThreadInfoX86 *info = th->core->thread_info;
 		info->gpregs = regs_record(arena, &regs.user);
-		info->fpregs = regs.xstate_bytes >= REGS_LEGACY_BYTES
-				       ? regs_fp_record(arena, regs.xstate, regs.xstate_bytes)
-				       : NULL;
+		struct regs_area from = {regs.xstate, regs.xstate_bytes, &c->caps->xstate};
+		info->fpregs = regs.xstate_bytes >= REGS_LEGACY_BYTES ? regs_fp_record(arena, &from) : NULL;
 		th->extra->xstate = record_bytes(arena, regs.xstate, regs.xstate_bytes);
 		th->extra->has_xstate = 1;
 		if (!info->gpregs || !info->fpregs || !th->extra->xstate.data || regs_tls(arena, info) < 0)
@@ -204,17 +188,18 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 	return r < 0 ? r : 0;
 }
 
-static void regs_put_part(uint8_t *area, uint32_t size, int component, const void *from, size_t n)
+static void regs_put_part(uint8_t *area, const struct kern_xstate *layout, int component, const void *from,
+			  size_t n)
 {
-	struct regs_part part = regs_part(component);
-	if (part.bytes >= n && part.offset + n <= size && from)
-		memcpy(area + part.offset, from, n);
+	uint32_t bytes = layout->part[component].bytes, offset = layout->part[component].offset;
+	if (bytes >= n && offset + n <= layout->bytes && from)
+		memcpy(area + offset, from, n);
 }
 
 /* An area in this processor's layout from the record alone. */
-static uint8_t *regs_rebuild(struct arena *a, const UserX86FpregsEntry *fp, uint64_t features, uint32_t size)
+static uint8_t *regs_rebuild(struct arena *a, const UserX86FpregsEntry *fp, const struct kern_xstate *layout)
 {
-	uint8_t *area = arena_alloc(a, align_up(size, 64));
+	uint8_t *area = arena_alloc(a, align_up(layout->bytes, 64));
 	if (!area)
 		return NULL;
 	uint16_t word[4] = {(uint16_t)fp->cwd, (uint16_t)fp->swd, (uint16_t)fp->twd, (uint16_t)fp->fop};
@@ -226,15 +211,15 @@ static uint8_t *regs_rebuild(struct arena *a, const UserX86FpregsEntry *fp, uint
 	memcpy(area + 32, fp->st_space, MIN(fp->n_st_space * 4, 128u));
 	memcpy(area + 160, fp->xmm_space, MIN(fp->n_xmm_space * 4, 256u));
 	const UserX86XsaveEntry *x = fp->xsave;
-	uint64_t bv = (x ? x->xstate_bv : 3) & features;
+	uint64_t bv = (x ? x->xstate_bv : 3) & layout->features;
 	memcpy(area + REGS_LEGACY_BYTES, &bv, 8);
 	if (!x)
 		return area;
-	regs_put_part(area, size, REGS_YMM, x->ymmh_space, MIN(x->n_ymmh_space * 4, 256u));
-	regs_put_part(area, size, REGS_OPMASK, x->opmask_reg, MIN(x->n_opmask_reg * 8, 64u));
-	regs_put_part(area, size, REGS_ZMM_UPPER, x->zmm_upper, MIN(x->n_zmm_upper * 8, 512u));
-	regs_put_part(area, size, REGS_ZMM_HIGH, x->hi16_zmm, MIN(x->n_hi16_zmm * 8, 1024u));
-	regs_put_part(area, size, REGS_PKRU, x->pkru, MIN(x->n_pkru * 4, 8u));
+	regs_put_part(area, layout, REGS_YMM, x->ymmh_space, MIN(x->n_ymmh_space * 4, 256u));
+	regs_put_part(area, layout, REGS_OPMASK, x->opmask_reg, MIN(x->n_opmask_reg * 8, 64u));
+	regs_put_part(area, layout, REGS_ZMM_UPPER, x->zmm_upper, MIN(x->n_zmm_upper * 8, 512u));
+	regs_put_part(area, layout, REGS_ZMM_HIGH, x->hi16_zmm, MIN(x->n_hi16_zmm * 8, 1024u));
+	regs_put_part(area, layout, REGS_PKRU, x->pkru, MIN(x->n_pkru * 4, 8u));
 	return area;
 }
 
@@ -254,8 +239,9 @@ static int regs_plan_xstate(struct reader *r, struct plan_thread *th, struct fer
 {
 	const UserX86FpregsEntry *fp = th->core->thread_info->fpregs;
 	struct arena *a = &r->plan->arena;
-	uint32_t size;
-	uint64_t features = regs_features(&size), needed = fp->xsave ? fp->xsave->xstate_bv : 3;
+	const struct kern_xstate *layout = &r->caps->xstate;
+	uint32_t size = layout->bytes;
+	uint64_t features = layout->features, needed = fp->xsave ? fp->xsave->xstate_bv : 3;
 	bool raw =
 		th->extra && th->extra->has_xstate && th->extra->xstate.len == size && size <= REGS_AREA_MAX;
 	if (raw)
@@ -263,7 +249,7 @@ static int regs_plan_xstate(struct reader *r, struct plan_thread *th, struct fer
 	int ret = regs_check_features(th, needed, features, err);
 	if (ret < 0)
 		return ret;
-	th->xstate = raw ? arena_copy(a, th->extra->xstate.data, size) : regs_rebuild(a, fp, features, size);
+	th->xstate = raw ? arena_copy(a, th->extra->xstate.data, size) : regs_rebuild(a, fp, layout);
 	th->xstate_bytes = size;
 	if (!th->xstate)
 		return error_memory(err);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns storing memory of frozen tasks. Private memory is read with process_vm_readv(2) (3.2), many runs in one call, and
- * through /proc/PID/mem where the task itself may not read; shared anonymous memory through /proc/PID/map_files, hole by
- * hole, so that reading allocates nothing. Pages of zeroes take no space in anonymous memory.
+ * Owns storing memory of frozen tasks. Private memory is read by process_vm_readv(2), or through /proc/PID/mem what the
+ * task itself may not read; shared anonymous memory through /proc/PID/map_files, hole by hole, so that reading allocates nothing.
+ * Pages of zeroes take no space in anonymous memory. A block is read, hashed and written while it is in the cache; several
+ * threads do that with blocks of their own, because a copy is bound by the processor and not by the memory.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -15,145 +17,261 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/lanes.h"
+#include "base/vec.h"
 #include "image/dir.h"
 #include "image/pages.h"
 #include "kernel/syscalls.h"
 #include "mem/mem.h"
 #include "model/vma-status.h"
 
-enum { MEM_PIECES = MEM_BUFFER_BYTES / IMAGE_PAGE_BYTES };
-
-struct mem_block {
-	struct mem_dump *d;
-	struct image_pages_writer *writer;
-	pid_t pid; /* of the task, 0 for a shared object */
-	int mem;
-	bool sparse; /* zeroes mean absent */
-	uint32_t flags;
-	const char *what;              /* for messages */
-	uint64_t bytes;                /* how much there is to read; what a last page lacks is zero */
-	uint64_t slack_from, slack_to; /* addresses whose bytes are ours, stored as zeroes */
-	struct ferry_error *err;
-
-	/* found and not read yet: they fill the buffer one after the other */
-	struct image_piece pieces[MEM_PIECES];
-	size_t n_pieces;
-	uint64_t waiting; /* bytes */
+enum {
+	MEM_BLOCK_BYTES = 256 << 10,
+	MEM_BLOCK_PAGES = MEM_BLOCK_BYTES / (int)IMAGE_PAGE_BYTES,
+	MEM_ALONE_BYTES = 4 << 20, /* less is not worth a second thread */
 };
 
-/* Much in one call, with one copy. What a task may not read itself ends it early. Returns the bytes that are there. */
-static uint64_t mem_read_many(const struct mem_block *b)
-{
-	struct iovec local = {b->d->buffer, b->waiting}, remote[MEM_PIECES];
-	if (!b->pid)
-		return 0;
-	for (size_t i = 0; i < b->n_pieces; i++)
-		remote[i] = (struct iovec){(void *)(uintptr_t)b->pieces[i].vaddr,
-					   b->pieces[i].nr_pages * IMAGE_PAGE_BYTES};
-	ssize_t n = sys_process_vm_readv(b->pid, &local, 1, remote, b->n_pieces);
-	return n < 0 ? 0 : (uint64_t)n;
-}
+/* A run of pages to store, at most a block. */
+struct mem_piece {
+	uint64_t address, bytes;
+	uint32_t flags;
+	bool sparse; /* zeroes mean absent */
+};
 
-static int mem_read_piece(struct mem_block *b, const struct image_piece *piece, char *to)
+/* Pieces that are read, and stored, together. */
+struct mem_block {
+	size_t first, n;
+	uint64_t bytes;
+};
+
+/* What a thread works with. */
+struct mem_lane {
+	char *buffer; /* MEM_BLOCK_BYTES */
+	struct image_run runs[MEM_BLOCK_PAGES];
+	struct iovec iov[MEM_BLOCK_PAGES];
+	size_t n;
+	struct ferry_error err;
+};
+
+struct mem_lanes {
+	struct mem_lane lane[LANES_MAX];
+};
+
+/* One address space, or one shared object, on its way into the image. */
+struct mem_store {
+	struct mem_dump *d;
+	struct image_pages_writer *writer;
+	int mem; /* /proc/PID/mem, or the shared object */
+	bool is_file;
+	pid_t pid;                     /* of an address space */
+	uint64_t limit;                /* of a shared object: its size; a last page goes on with zeroes */
+	const char *what;              /* what is read, for messages */
+	uint64_t slack_from, slack_to; /* addresses whose bytes are ours, stored as zeroes */
+	VEC(struct mem_piece) pieces;
+	VEC(struct mem_block) blocks;
+	uint64_t bytes;
+	/* Of the mapping being looked at. */
+	uint32_t flags;
+	bool sparse;
+};
+
+static int mem_add_piece(struct mem_store *s, uint64_t address, uint64_t bytes)
 {
-	uint64_t at = piece->vaddr, n = piece->nr_pages * IMAGE_PAGE_BYTES, there = MIN(n, b->bytes - at);
-	int r = fd_pread_all(b->mem, to, there, at);
-	if (r < 0)
-		return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "reading '%s' at %llx", b->what,
-				   (unsigned long long)at);
-	memset(to + there, 0, n - there);
+	struct mem_block *block = s->blocks.n ? &s->blocks.v[s->blocks.n - 1] : NULL;
+	if (!block || block->bytes + bytes > MEM_BLOCK_BYTES)
+		block = vec_push(&s->blocks);
+	struct mem_piece *piece = block ? vec_push(&s->pieces) : NULL;
+	if (!piece)
+		return -ENOMEM;
+	*piece = (struct mem_piece){address, bytes, s->flags, s->sparse};
+	if (!block->n++)
+		block->first = s->pieces.n - 1;
+	block->bytes += bytes;
+	s->bytes += bytes;
 	return 0;
-}
-
-static int mem_read(struct mem_block *b)
-{
-	if (fault_hit(b->d->fault, FAULT_PAGES_READ))
-		return error_set(b->err, FERRY_ERROR_FAULT, EIO, "reading '%s': fault injected", b->what);
-	uint64_t there = mem_read_many(b), at = 0;
-	for (size_t i = 0; i < b->n_pieces; i++) {
-		const struct image_piece *piece = &b->pieces[i];
-		char *to = (char *)b->d->buffer + at;
-		at += piece->nr_pages * IMAGE_PAGE_BYTES;
-		int r = at > there ? mem_read_piece(b, piece, to) : 0;
-		if (r < 0)
-			return r;
-		if (b->slack_from >= piece->vaddr &&
-		    b->slack_to <= piece->vaddr + piece->nr_pages * IMAGE_PAGE_BYTES)
-			memset(to + (b->slack_from - piece->vaddr), 0, b->slack_to - b->slack_from);
-	}
-	return 0;
-}
-
-/* Read and store what was found. */
-static int mem_flush(struct mem_block *b)
-{
-	if (!b->n_pieces)
-		return 0;
-	int r = mem_read(b);
-	if (r >= 0)
-		r = image_pages_add_pieces(b->writer, b->pieces, b->n_pieces, b->flags, b->sparse,
-					   b->d->buffer, b->err);
-	b->d->bytes += b->waiting;
-	b->n_pieces = 0;
-	b->waiting = 0;
-	if (r >= 0 && b->d->progress)
-		b->d->progress(b->d->context, b->d->bytes);
-	return r;
 }
 
 static int mem_found(void *context, const struct mem_range *range)
 {
-	struct mem_block *b = context;
-	for (uint64_t at = range->start; at < range->end;) {
-		uint64_t n = MIN(range->end - at, MEM_BUFFER_BYTES - b->waiting);
-		b->pieces[b->n_pieces++] = (struct image_piece){at, n / IMAGE_PAGE_BYTES};
-		b->waiting += n;
-		at += n;
-		int r = b->waiting == MEM_BUFFER_BYTES ? mem_flush(b) : 0;
+	int r = 0;
+	for (uint64_t at = range->start, n; at < range->end && r >= 0; at += n) {
+		n = MIN(range->end - at, (uint64_t)MEM_BLOCK_BYTES);
+		r = mem_add_piece(context, at, n);
+	}
+	return r;
+}
+
+static void mem_add_run(struct mem_lane *lane, const struct mem_piece *piece, const char *bytes,
+			uint64_t from_page, uint64_t to_page)
+{
+	uint64_t offset = from_page * IMAGE_PAGE_BYTES, pages = to_page - from_page;
+	if (!pages)
+		return;
+	lane->runs[lane->n] = (struct image_run){
+		.vaddr = piece->address + offset,
+		.nr_pages = pages,
+		.flags = piece->flags,
+	};
+	lane->iov[lane->n++] = (struct iovec){(void *)(bytes + offset), pages * IMAGE_PAGE_BYTES};
+}
+
+/* What of a piece goes into the image. */
+static void mem_split(struct mem_lane *lane, const struct mem_piece *piece, const char *bytes)
+{
+	uint64_t pages = piece->bytes / IMAGE_PAGE_BYTES, from = 0;
+	for (uint64_t i = 0; i < pages && piece->sparse; i++) {
+		if (!image_page_is_zero(bytes + i * IMAGE_PAGE_BYTES))
+			continue;
+		mem_add_run(lane, piece, bytes, from, i);
+		from = i + 1;
+	}
+	mem_add_run(lane, piece, bytes, from, pages);
+}
+
+/* Many runs in one call, with one copy. What the task itself may not read ends it early. Returns the bytes that are there. */
+static uint64_t mem_read_many(const struct mem_store *s, const struct mem_block *block, char *to)
+{
+	struct iovec ours = {to, block->bytes}, theirs[MEM_BLOCK_PAGES];
+	if (s->is_file)
+		return 0;
+	for (size_t i = 0; i < block->n; i++) {
+		const struct mem_piece *piece = &s->pieces.v[block->first + i];
+		theirs[i] = (struct iovec){(void *)(uintptr_t)piece->address, piece->bytes};
+	}
+	ssize_t n = sys_process_vm_readv(s->pid, &ours, 1, theirs, block->n);
+	return n < 0 ? 0 : (uint64_t)n;
+}
+
+/* Through /proc/PID/mem, which reads everything by way of a page of the kernel's; or a shared object, as a file. */
+static int mem_read_piece(const struct mem_store *s, const struct mem_piece *piece, char *to)
+{
+	uint64_t there = s->is_file ? MIN(piece->bytes, s->limit - piece->address) : piece->bytes;
+	memset(to + there, 0, piece->bytes - there);
+	return fd_pread_all(s->mem, to, there, piece->address);
+}
+
+static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem_block *block)
+{
+	char *to = lane->buffer;
+	uint64_t there = mem_read_many(s, block, to);
+	lane->n = 0;
+	for (size_t i = block->first; i < block->first + block->n; i++) {
+		const struct mem_piece *piece = &s->pieces.v[i];
+		uint64_t at = piece->address;
+		if (fault_hit(s->d->fault, FAULT_PAGES_READ))
+			return error_set(&lane->err, FERRY_ERROR_FAULT, EIO, "reading '%s': fault injected",
+					 s->what);
+		bool read = (uint64_t)(to - lane->buffer) + piece->bytes <= there;
+		int r = read ? 0 : mem_read_piece(s, piece, to);
 		if (r < 0)
-			return r;
+			return error_errno(&lane->err, FERRY_ERROR_SYSTEM, -r, "reading '%s' at %llx",
+					   s->what, (unsigned long long)at);
+		if (s->slack_from >= at && s->slack_to <= at + piece->bytes)
+			memset(to + (s->slack_from - at), 0, s->slack_to - s->slack_from);
+		mem_split(lane, piece, to);
+		to += piece->bytes;
 	}
 	return 0;
 }
 
-static int mem_dump_vma(struct mem_block *b, int pagemap, const struct snap_task *t, const VmaEntry *vma)
+/* Read side by side, enter into the pagemap one after the other, write side by side. */
+static int mem_store_block(void *context, struct lanes *l, unsigned number, uint64_t index)
 {
-	bool anonymous = vma->status & VMA_STATUS_ANON_PRIVATE;
-	bool vdso = vma->status & VMA_STATUS_VDSO;
-	b->sparse = anonymous && !vdso;
-	b->flags = b->sparse && !(vma->flags & MAP_LOCKED) ? IMAGE_PE_LAZY : 0;
-	b->d->stats.pages_scanned += (vma->end - vma->start) / IMAGE_PAGE_BYTES;
-	/* The kernel's own pages of the vdso are no page of the task's, so they are named as a whole. */
-	int r;
-	if (vdso)
-		r = mem_found(b, &(struct mem_range){vma->start, vma->end});
-	else
-		r = mem_find(pagemap, b->d->caps, vma->start, vma->end, anonymous, mem_found, b);
+	struct mem_store *s = context;
+	struct mem_lane *lane = &s->d->lanes->lane[number];
+	const struct mem_block *block = &s->blocks.v[index];
+	uint64_t offset = 0;
+	int r = mem_read(s, lane, block);
 	if (r >= 0)
-		r = mem_flush(b);
-	if (r < 0 && b->err && b->err->id == FERRY_ERROR_NONE)
-		return error_errno(b->err, FERRY_ERROR_SYSTEM, -r, "finding the pages of pid %d at %llx",
-				   t->pid, (unsigned long long)vma->start);
+		r = lanes_turn(l, index);
+	if (r >= 0 && lane->n)
+		r = image_pages_reserve(s->writer, lane->runs, lane->iov, lane->n, &offset, &lane->err);
+	if (r < 0)
+		return r;
+	s->d->bytes += block->bytes;
+	if (s->d->progress)
+		s->d->progress(s->d->context, s->d->bytes);
+	lanes_next(l, index);
+	return lane->n ? image_pages_store(s->writer, offset, lane->iov, lane->n, &lane->err) : 0;
+}
+
+static int mem_make_lanes(struct mem_dump *d)
+{
+	if (d->lanes)
+		return 0;
+	struct mem_lanes *lanes = calloc(1, sizeof(*lanes));
+	char *buffers = lanes ? mmap(NULL, (size_t)LANES_MAX * MEM_BLOCK_BYTES, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+			      : MAP_FAILED;
+	if (buffers == MAP_FAILED) {
+		free(lanes);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < LANES_MAX; i++)
+		lanes->lane[i].buffer = buffers + i * MEM_BLOCK_BYTES;
+	d->lanes = lanes;
+	return 0;
+}
+
+void mem_dump_end(struct mem_dump *d)
+{
+	if (d->lanes)
+		munmap(d->lanes->lane[0].buffer, (size_t)LANES_MAX * MEM_BLOCK_BYTES);
+	free(d->lanes);
+	d->lanes = NULL;
+}
+
+/* Everything that was found into the image. */
+static int mem_store_all(struct mem_store *s, struct ferry_error *err)
+{
+	int r = mem_make_lanes(s->d);
+	if (r < 0)
+		return error_memory(err);
+	for (size_t i = 0; i < LANES_MAX; i++)
+		s->d->lanes->lane[i].err = (struct ferry_error)FERRY_ERROR_INIT;
+	r = lanes_run(s->bytes < MEM_ALONE_BYTES ? 1 : lanes_wanted(), s->blocks.n, mem_store_block, s);
+	for (size_t i = 0; i < LANES_MAX && r < 0; i++) {
+		const struct ferry_error *told = &s->d->lanes->lane[i].err;
+		if (!error_is_set(told) || !err || error_is_set(err))
+			continue;
+		uint32_t size = err->size;
+		*err = *told;
+		err->size = size;
+	}
 	return r;
 }
 
-static int mem_buffer(struct mem_dump *d, struct ferry_error *err)
+/* Close, and let go of what was found. */
+static int mem_store_end(struct mem_store *s, int r, struct ferry_error *err)
 {
-	if (d->buffer)
-		return 0;
-	void *buffer = mmap(NULL, MEM_BUFFER_BYTES, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (buffer == MAP_FAILED)
+	int closed = image_pages_close(s->writer, r < 0 ? NULL : err);
+	vec_release(&s->pieces);
+	vec_release(&s->blocks);
+	return r < 0 ? r : closed;
+}
+
+static int mem_find_vma(struct mem_store *s, int pagemap, const VmaEntry *vma, struct ferry_error *err)
+{
+	bool anonymous = vma->status & VMA_STATUS_ANON_PRIVATE;
+	bool vdso = vma->status & VMA_STATUS_VDSO;
+	s->sparse = anonymous && !vdso;
+	s->flags = s->sparse && !(vma->flags & MAP_LOCKED) ? IMAGE_PE_LAZY : 0;
+	s->d->stats.pages_scanned += (vma->end - vma->start) / IMAGE_PAGE_BYTES;
+	/* The kernel's own pages of the vdso are no page of the task's, so they are named as a whole. */
+	int r;
+	if (vdso)
+		r = mem_found(s, &(struct mem_range){vma->start, vma->end});
+	else
+		r = mem_find(pagemap, s->d->caps, vma->start, vma->end, anonymous, mem_found, s);
+	if (r == -ENOMEM)
 		return error_memory(err);
-	d->buffer = buffer;
-	return 0;
+	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "finding the pages of pid %d at %llx", s->pid,
+				   (unsigned long long)vma->start)
+		     : 0;
 }
 
 int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err)
 {
-	int r = mem_buffer(d, err);
-	if (r < 0)
-		return r;
 	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->pid);
 	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
 	if (mem < 0 || pagemap < 0)
@@ -161,35 +279,36 @@ int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_er
 				   "opening the memory of pid %d", t->pid);
 	char what[32];
 	snprintf(what, sizeof(what), "/proc/%d/mem", t->pid);
-	struct mem_block b = {
-		.d = d, .mem = mem, .pid = t->pid, .what = what, .bytes = UINT64_MAX, .err = err};
+	struct mem_store s = {.d = d, .mem = mem, .pid = t->pid, .what = what};
 	if (t->vdso_slack) {
-		b.slack_from = t->vdso_start + t->vdso_slack;
-		b.slack_to = t->vdso_start + t->vdso_bytes;
+		s.slack_from = t->vdso_start + t->vdso_slack;
+		s.slack_to = t->vdso_start + t->vdso_bytes;
 	}
-	r = image_pages_create(d->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &b.writer, err);
+	int r = image_pages_create(d->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &s.writer, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < t->vmas.n && r >= 0; i++)
 		if (t->vmas.v[i].dump_pages)
-			r = mem_dump_vma(&b, pagemap, t, t->vmas.v[i].entry);
-	d->stats.pages_written += image_pages_written(b.writer);
-	int closed = image_pages_close(b.writer, r < 0 ? NULL : err);
-	return r < 0 ? r : closed;
+			r = mem_find_vma(&s, pagemap, t->vmas.v[i].entry, err);
+	if (r >= 0)
+		r = mem_store_all(&s, err);
+	d->stats.pages_written += image_pages_written(s.writer);
+	return mem_store_end(&s, r, err);
 }
 
 int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct ferry_error *err)
 {
-	int r = mem_buffer(d, err);
-	if (r < 0)
-		return r;
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, shmem->path, O_RDONLY, 0);
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory at '%s'",
 				   shmem->path);
-	struct mem_block b = {
-		.d = d, .mem = fd, .what = shmem->path, .bytes = shmem->bytes, .sparse = true, .err = err};
-	r = image_pages_create(d->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &b.writer, err);
+	struct mem_store s = {.d = d,
+			      .mem = fd,
+			      .is_file = true,
+			      .limit = shmem->bytes,
+			      .what = shmem->path,
+			      .sparse = true};
+	int r = image_pages_create(d->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &s.writer, err);
 	if (r < 0)
 		return r;
 	d->stats.shmem_scanned += shmem->bytes / IMAGE_PAGE_BYTES;
@@ -199,12 +318,13 @@ int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct fe
 			break;
 		off_t hole = lseek(fd, data, SEEK_HOLE);
 		uint64_t end = align_up(MIN((uint64_t)hole, shmem->bytes), IMAGE_PAGE_BYTES);
-		r = mem_found(&b, &(struct mem_range){align_down((uint64_t)data, IMAGE_PAGE_BYTES), end});
+		r = mem_found(&s, &(struct mem_range){align_down((uint64_t)data, IMAGE_PAGE_BYTES), end});
+		if (r < 0)
+			error_memory(err);
 		at = hole;
 	}
 	if (r >= 0)
-		r = mem_flush(&b);
-	d->stats.shmem_written += image_pages_written(b.writer);
-	int closed = image_pages_close(b.writer, r < 0 ? NULL : err);
-	return r < 0 ? r : closed;
+		r = mem_store_all(&s, err);
+	d->stats.shmem_written += image_pages_written(s.writer);
+	return mem_store_end(&s, r, err);
 }

@@ -12,6 +12,7 @@
 
 struct image_dir;
 struct kern_caps;
+struct mem_lanes;
 
 struct mem_stats {
 	uint64_t pages_scanned; /* pages of the mappings that were looked at */
@@ -25,14 +26,12 @@ struct mem_dump {
 	const struct kern_caps *caps;
 	const struct fault *fault;
 	struct mem_stats stats;
-	void *buffer; /* MEM_BUFFER_BYTES, reused for every block */
-	/* Called with the bytes stored so far; may be NULL. */
+	struct mem_lanes *lanes; /* made at first use, freed by mem_dump_end() */
+	/* Called with the bytes stored so far, by one thread at a time; may be NULL. */
 	void (*progress)(void *context, uint64_t bytes);
 	void *context;
 	uint64_t bytes;
 };
-
-enum { MEM_BUFFER_BYTES = 1 << 20 };
 
 /* Runs of pages of a private mapping that differ from what it maps: [start, end) addresses, ascending. */
 struct mem_range {
@@ -56,3 +55,5 @@ must_check int mem_fill_shmem(struct image_dir *dir, uint64_t shmid, uint64_t by
 
 /* Store a shared memory object as pagemap-shmem-SHMID. */
 must_check int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct ferry_error *err);
+
+void mem_dump_end(struct mem_dump *d);

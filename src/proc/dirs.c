@@ -105,7 +105,29 @@ static int fd_stat(int fd_dir, const char *name, struct proc_fd *fd)
 	fd->rdev = makedev(st.rdev_major, st.rdev_minor);
 	fd->size_bytes = st.size;
 	fd->nlink = st.nlink;
+	fd->uid = st.uid;
+	fd->gid = st.gid;
 	fd->mnt_id = st.mask & STATX_MNT_ID ? st.mnt_id : 0;
+	return 0;
+}
+
+int proc_fd_stat(int dirfd, const struct proc_fd *fd, struct stat *ret_stat)
+{
+	char name[32];
+	if (S_ISREG(fd->mode) || S_ISDIR(fd->mode) || S_ISBLK(fd->mode)) {
+		snprintf(name, sizeof(name), "fd/%d", fd->fd);
+		return fstatat(dirfd, name, ret_stat, 0) < 0 ? -errno : 0;
+	}
+	*ret_stat = (struct stat){
+		.st_dev = fd->dev,
+		.st_ino = fd->ino,
+		.st_mode = fd->mode,
+		.st_nlink = fd->nlink,
+		.st_uid = fd->uid,
+		.st_gid = fd->gid,
+		.st_rdev = fd->rdev,
+		.st_size = (off_t)fd->size_bytes,
+	};
 	return 0;
 }
 

@@ -28,6 +28,7 @@ struct proc_fd {
 	uint64_t size_bytes;
 	uint64_t mnt_id; /* the id of mountinfo; 0 before 5.8 */
 	uint32_t nlink;
+	uint32_t uid, gid;
 };
 
 struct proc_fds {
@@ -49,6 +50,14 @@ must_check int proc_read_fds(int dirfd, struct proc_fds *ret_fds, struct ferry_e
 /* One of them; its text goes into fds->names. -ENOENT when it is closed. */
 must_check int proc_read_fd(int dirfd, int fd, struct proc_fds *fds, struct proc_fd *ret_fd,
 			    struct ferry_error *err);
+
+struct stat;
+
+/*
+ * As fstat(2) in the task tells it, times aside for what is no file on a disk. Only such a file is asked again: a pipe or a socket
+ * has not changed what was read with the list. 0 or -errno.
+ */
+must_check int proc_fd_stat(int dirfd, const struct proc_fd *fd, struct stat *ret_stat);
 
 /* The threads, ascending. */
 must_check int proc_read_tasks(int dirfd, struct proc_pid_list *ret_tids, struct ferry_error *err);

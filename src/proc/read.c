@@ -24,6 +24,7 @@ enum {
 	BIG_FILE_MAX = 64 << 20, /* mountinfo of a busy host, fdinfo with many watches, locks */
 	MAPS_TRIES = 8,
 	SMAPS_CHUNK = 256 << 10,
+	FDINFO_SMALL = 1024, /* what most of them fit into */
 };
 
 bool proc_gone(int dirfd)
@@ -316,17 +317,31 @@ int proc_open_vma_file(int dirfd, const struct proc_vma *vma, int flags, struct 
 	return proc_open_file(dirfd, name, flags, err);
 }
 
+/* fdinfo is one record, which the kernel hands over as a whole: a read that leaves room has got all of it. */
+static int read_record(int dirfd, const char *name, char *text, size_t room, size_t *ret_n)
+{
+	_cleanup_close_ int fd = fd_open(dirfd, name, O_RDONLY, 0);
+	if (fd < 0)
+		return fd;
+	ssize_t n = read(fd, text, room);
+	if (n < 0)
+		return -errno;
+	*ret_n = (size_t)n;
+	return (size_t)n < room ? 1 : 0;
+}
+
 int proc_read_fdinfo(int dirfd, int fd, struct proc_fdinfo *ret_info, struct ferry_error *err)
 {
-	char name[32];
+	char name[32], small[FDINFO_SMALL];
 	_cleanup_free_ char *text = NULL;
 	_cleanup_proc_fdinfo_ struct proc_fdinfo info = {0};
 	size_t n = 0;
 	snprintf(name, sizeof(name), "fdinfo/%d", fd);
-	int r = proc_read_file(dirfd, name, BIG_FILE_MAX, &text, &n, err);
+	int whole = read_record(dirfd, name, small, sizeof(small), &n);
+	int r = whole > 0 ? 0 : proc_read_file(dirfd, name, BIG_FILE_MAX, &text, &n, err);
 	if (r < 0)
 		return r;
-	r = proc_fdinfo_parse(text, n, &info, err);
+	r = proc_fdinfo_parse(text ? text : small, n, &info, err);
 	if (r < 0)
 		return r;
 	*ret_info = info;

@@ -22,6 +22,7 @@ CLEAN = {
     "doc/man/ferry.1.scd": "ferry(1)\n\n# NAME\n\nferry - moves work\n\n# DESCRIPTION\n\nSee *ferry*(1).\n",
     "doc/building.md": "gcc dnf-gcc arch-gcc\n",
     "packaging/packages.tsv": SPDX_PY + "build\tgcc\tdnf-gcc\tarch-gcc\ttrue\n",
+    "test/mutations.tsv": SPDX_PY + "a\tsrc/base/a.h\tint a\tint b\tunit/\n",
 }
 
 # Lint, what is wrong, file, its text, a word that the lint must say.
@@ -48,6 +49,7 @@ WRONG = [
     ("man_pages", "dangling", "doc/man/x.1.scd", "x(1)\n\n# NAME\n\nx - is\n\nSee *ferry-none*(1).\n",
      "does not exist"),
     ("packages", "fields", "packaging/packages.tsv", SPDX_PY + "build\tgcc\n", "2 fields"),
+    ("mutations", "text gone", "test/mutations.tsv", SPDX_PY + "a\tsrc/base/a.h\tint z\tint b\tunit/\n", "0 times"),
     ("packages", "undocumented", "doc/building.md", "nothing\n", "does not name gcc"),
 ]
 

@@ -19,8 +19,34 @@ struct ferry_error *fresh(void)
 	return &error;
 }
 
+/* CPU time of a task. */
+static uint64_t cpu_ns(pid_t pid)
+{
+	unsigned long long ns = 0;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/schedstat", pid);
+	FILE *f = fopen(path, "re");
+	if (f && fscanf(f, "%llu", &ns) != 1)
+		ns = 0;
+	if (f)
+		fclose(f);
+	return ns;
+}
+
+/* It has begun: it sleeps, or has had so much CPU that it must be in its loop. */
+static bool has_begun(pid_t pid)
+{
+	char word[32];
+
+	status_word(pid, "State:", word);
+	return *word == 'S' || *word == 'Z' || cpu_ns(pid) > 10000000;
+}
+
 pid_t spawn(void (*function)(void))
 {
+	uint64_t end = clock_ns() + 10000000000u;
+
 	fflush(NULL);
 	pid_t pid = fork();
 
@@ -31,7 +57,9 @@ pid_t spawn(void (*function)(void))
 		function();
 		_exit(0);
 	}
-	sleep_us(20000);
+	do
+		sleep_us(20000);
+	while (!has_begun(pid) && clock_ns() < end);
 	return pid;
 }
 

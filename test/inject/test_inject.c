@@ -65,8 +65,9 @@ static void test_text_padding(void)
 }
 
 /* All threads of a large process, one call and one blob each. */
-static void test_crowd(void)
+static void visit_crowd(uint32_t flags, const char *how)
 {
+	const struct ferry_inject_options options = {.size = sizeof(options), .flags = flags};
 	struct ferry_blob *blob;
 	struct target t;
 	char path[64], line[32];
@@ -78,7 +79,7 @@ static void test_crowd(void)
 	int n = 0;
 	fresh();
 	while (n < 2000 && fgets(line, sizeof(line), list))
-		MUST(ferry_thread_seize((pid_t)strtol(line, NULL, 10), &plain, &threads[n++], &error));
+		MUST(ferry_thread_seize((pid_t)strtol(line, NULL, 10), &options, &threads[n++], &error));
 	pclose(list);
 	check(n > 1000, "%d threads", n);
 	uint64_t start = clock_ns();
@@ -87,7 +88,7 @@ static void test_crowd(void)
 	for (int i = 0; i < n; i++)
 		MUST(ferry_thread_wait(threads[i], 5000, &error));
 	uint64_t stopped = clock_ns();
-	struct ferry_inject *inject = open_at(threads[0], &plain);
+	struct ferry_inject *inject = open_at(threads[0], &options);
 	MUST(ferry_inject_settle_all(inject, threads, (size_t)n, &error));
 	MUST(ferry_inject_blob_load(inject, threads[0], test_blob, (size_t)(test_blob_end - test_blob), 128,
 				    &blob, &error));
@@ -108,10 +109,16 @@ static void test_crowd(void)
 	ferry_inject_close(inject);
 	uint64_t end = clock_ns();
 	target_check(&t, "after a visit to all threads");
-	printf("%d threads: stop %.1f ms, a blob in each %.1f ms, release %.1f ms\n", n,
+	printf("%d threads, %s: stop %.1f ms, a blob in each %.1f ms, release %.1f ms\n", n, how,
 	       (double)(stopped - start) / 1e6, (double)(visited - stopped) / 1e6,
 	       (double)(end - visited) / 1e6);
 	target_stop(&t);
+}
+
+static void test_crowd(void)
+{
+	visit_crowd(FERRY_INJECT_ALL_STOPPED, "a stop a run");
+	visit_crowd(0, "by steps");
 }
 
 /* ------------------------------------------------------------------- seizing */
@@ -615,12 +622,19 @@ static void have_twin(void)
 
 static pid_t child_of(pid_t pid)
 {
-	char path[64], line[32];
+	uint64_t end = clock_ns() + 10000000000u;
+	char path[64], line[32] = "";
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
-	FILE *f = fopen(path, "re");
-	check(f && fgets(line, sizeof(line), f), "%s names no child", path);
-	fclose(f);
+	while (!*line && clock_ns() < end) {
+		FILE *f = fopen(path, "re");
+		if (f && !fgets(line, sizeof(line), f))
+			*line = '\0';
+		if (f)
+			fclose(f);
+		sleep_us(*line ? 0 : 500);
+	}
+	check(*line, "%s names no child", path);
 	return (pid_t)strtol(line, NULL, 10);
 }
 

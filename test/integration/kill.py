@@ -3,6 +3,7 @@
 """SIGKILL to ferry, at each of its effects on the outside and at random instants. A killed dump leaves the target running as
 if nothing had happened; a killed restore leaves nothing, or everything running."""
 
+import collections
 import os
 import pathlib
 import random
@@ -12,20 +13,29 @@ import subprocess
 import time
 
 from ferrytest import Ferry, main, test
-from ferrytest.cases import CASES, start
+from ferrytest.cases import CASES, Case
+from ferrytest.cases import start as start_program
 from ferrytest.leftovers import Leftovers
-from ferrytest.process import is_alive
+from ferrytest.process import is_alive, running, wait_until
+from ferrytest.redis import Server
 
 IMAGES = pathlib.Path("images")
 EFFECTS = pathlib.Path("effects")
 CHECK_KILLS = 25   # of one program, in make check
-SOAK_KILLS = 200   # random ones of one program, in make soak
+SOAK_KILLS = 200   # random ones of one program's dumps, in make soak
+SOAK_RESTORES = 50 # and of its restores
 END_KILLS = 16     # before the last effect of a dump
 SEED = 20261121    # the same instants in every run
 
 DUMPED = [case for case in CASES if case.name in (
     "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "tcp-pairs", "unix-socket",
     "unix-queues")]
+REDIS = Case("redis", options={"tcp_established": True})
+
+
+def start(case):
+    """(program, partner): the program ready, with its partner connected where it has one. Redis brings its own client."""
+    return (Server(), None) if case is REDIS else start_program(case)
 
 
 def effects_of(*words):
@@ -50,7 +60,7 @@ def dump_words(program, case):
 def target_is_well(program, watch, what):
     """Nothing of the killed ferry is left but files of an image that never became one, and every role of the program
     proves its state."""
-    allowed = [IMAGES.absolute(), pathlib.Path("kept").absolute(), EFFECTS.absolute(), program.folder]
+    allowed = [IMAGES.absolute(), pathlib.Path("kept").absolute(), EFFECTS.absolute(), pathlib.Path(program.folder)]
     deadline = time.monotonic() + 20
     while watch.problems(program.pid, allowed) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -71,7 +81,7 @@ def kill_dump_at(case, wanted):
     clear_images()
     effects = effects_of(*dump_words(program, case))
     assert len(effects) > 10, effects
-    stages = set()
+    stages = collections.Counter()
     for number in pick(len(effects), wanted):
         clear_images()
         victim = "group" if number % 2 else "self"
@@ -79,9 +89,12 @@ def kill_dump_at(case, wanted):
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
                               env={**os.environ, "FERRY_KILL_AT": str(number), "FERRY_KILL_VICTIM": victim})
         if done.returncode:
-            stages.add(effects[number - 1][2])
+            stages[effects[number - 1][2]] += 1
         target_is_well(program, watch, f"killed ({victim}) at effect {number} of {len(effects)}, {effects[number - 1][2:]}")
+    print(f"{case.name}: kills by stage: {dict(stages)}")
     assert "freeze" in stages, f"no kill hit a frozen target: {stages}"
+    missed = {effect[2] for effect in effects} - set(stages)
+    assert wanted or not missed, f"no kill hit these stages: {missed}"
     if partner:
         partner.finish()
     program.quit()
@@ -117,13 +130,12 @@ def kill_dump_random(case, count):
 
 
 def runs_again(program, what):
-    """Whether the killed restore was committed. One that was not may still be on its way back: its tasks live a while."""
-    spent = IMAGES / "ferry-restored"
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and is_alive(program.pid) != spent.exists():
-        time.sleep(0.02)
-    assert is_alive(program.pid) == spent.exists(), f"{what}: runs {is_alive(program.pid)}, the image says otherwise"
-    return spent.exists()
+    """Whether the killed restore was committed. While its warden lives, one that was not is still on its way back, and
+    tasks that got their SIGKILL last a moment longer."""
+    wait_until(lambda: not running(Ferry().path), f"{what}: a ferry does not end")
+    spent = (IMAGES / "ferry-restored").exists()
+    wait_until(lambda: is_alive(program.pid) == spent, f"{what}: the image says {'' if spent else 'not '}restored", 5)
+    return spent
 
 
 def kill_restore_at(case):
@@ -148,6 +160,44 @@ def kill_restore_at(case):
         assert number < 100000
     assert number > 3, "the first kills hit nothing"
     target_is_well(program, watch, f"restore killed at effect {number}")
+    if partner:
+        partner.finish()
+    program.quit()
+
+
+def kill_restore_random(case, count):
+    """At instants drawn over the length of a restore: it runs and the image is spent, or neither."""
+    program, partner = start(case)
+    watch = Leftovers(program.pid)
+    words = ["restore", "-D", str(IMAGES), "-d"] + ["--tcp-established"] * bool(case.options.get("tcp_established"))
+    draw = random.Random(SEED)
+    length, done = None, 0
+    while done < count:
+        clear_images()
+        Ferry().dump(program.pid, IMAGES, **case.options)
+        program.reap()
+        if length is None:
+            before = time.monotonic()
+            Ferry().restore(IMAGES, **case.options)
+            length = time.monotonic() - before
+            continue
+        ran = False
+        while not ran and done < count:
+            with subprocess.Popen([Ferry().path, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL, start_new_session=True) as ferry:
+                time.sleep(draw.uniform(0, length))
+                try:
+                    if done % 2:
+                        os.killpg(ferry.pid, signal.SIGKILL)
+                    else:
+                        ferry.kill()
+                except ProcessLookupError:
+                    pass
+            done += 1
+            ran = runs_again(program, f"random kill {done}")
+        if not ran:
+            Ferry().restore(IMAGES, **case.options)
+        target_is_well(program, watch, f"restore, random kill {done}")
     if partner:
         partner.finish()
     program.quit()
@@ -203,18 +253,22 @@ def kill_end_at(case):
     program.quit()
 
 
-def register(case):
-    """Four tests for each program."""
+def register(case, tier="check"):
+    """Six tests for each program, the large counts in make soak only."""
     test(name=f"dump.{case.name}", timeout=300)(lambda: kill_dump_at(case, CHECK_KILLS))
-    test(name=f"restore.{case.name}", timeout=300)(lambda: kill_restore_at(case))
-    test(name=f"end.{case.name}", timeout=300)(lambda: kill_end_at(case))
+    test(name=f"restore.{case.name}", timeout=600, tier=tier)(lambda: kill_restore_at(case))
+    test(name=f"end.{case.name}", timeout=600, tier=tier)(lambda: kill_end_at(case))
     test(name=f"dump-all.{case.name}", timeout=3600, tier="soak")(lambda: kill_dump_at(case, None))
-    test(name=f"dump-random.{case.name}", timeout=3600, tier="soak")(lambda: kill_dump_random(case, SOAK_KILLS))
+    test(name=f"dump-random-{SOAK_KILLS}.{case.name}", timeout=3600, tier="soak")(
+        lambda: kill_dump_random(case, SOAK_KILLS))
+    test(name=f"restore-random-{SOAK_RESTORES}.{case.name}", timeout=3600, tier="soak")(
+        lambda: kill_restore_random(case, SOAK_RESTORES))
 
 
 if os.environ.get("FERRY"):
     for line in DUMPED:
         register(line)
+    register(REDIS, tier="soak")
 
 if __name__ == "__main__":
     main()

@@ -28,6 +28,22 @@ void program_lacks(const char *what)
 	_exit(77);
 }
 
+long long fdinfo_number(int fd, const char *format)
+{
+	char path[64], line[256];
+	unsigned long long value;
+	long long found = -1;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	FILE *f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, format, &value) == 1)
+			found = (long long)value;
+	if (f)
+		fclose(f);
+	return found;
+}
+
 void sleep_ms(long ms)
 {
 	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};

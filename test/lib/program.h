@@ -92,4 +92,7 @@ void program_die(const char *what) __attribute__((noreturn));
 void pattern_fill(void *to, size_t n, uint64_t seed);
 ssize_t pattern_differs(const void *from, size_t n, uint64_t seed);
 
+/* The number that a line of /proc/self/fdinfo/FD has by this format (one unsigned long long), -1 without such a line. */
+long long fdinfo_number(int fd, const char *format);
+
 void sleep_ms(long ms);

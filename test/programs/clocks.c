@@ -55,8 +55,9 @@ static void check_near(struct program *p, const char *what, size_t i, int64_t le
 {
 	int64_t off = left_ns - want_ns;
 
-	expect(p, off > -JUMP_S * 1000000000ll && off < JUMP_S * 1000000000ll, "%s of clock %d has %lld ms left, not %lld", what,
-	       (int)clocks[i], (long long)(left_ns / 1000000), (long long)(want_ns / 1000000));
+	expect(p, off > -JUMP_S * 1000000000ll && off < JUMP_S * 1000000000ll,
+	       "%s of clock %d has %lld ms left, not %lld", what, (int)clocks[i],
+	       (long long)(left_ns / 1000000), (long long)(want_ns / 1000000));
 }
 
 static void check_sleep(struct program *p, size_t i)
@@ -66,7 +67,8 @@ static void check_sleep(struct program *p, size_t i)
 
 	expect_same(p, "clock_nanosleep", clock_nanosleep(clocks[i], TIMER_ABSTIME, &at, NULL), 0);
 	int64_t late = now(clocks[i]) - end;
-	expect(p, late >= 0, "a sleep on clock %d ended %lld us early", (int)clocks[i], (long long)(-late / 1000));
+	expect(p, late >= 0, "a sleep on clock %d ended %lld us early", (int)clocks[i],
+	       (long long)(-late / 1000));
 }
 
 static void verify(struct program *p, void *state)
@@ -78,11 +80,13 @@ static void verify(struct program *p, void *state)
 		int64_t by_call = now_by_call(clocks[i]), by_vdso = now(clocks[i]);
 		int64_t went = by_call - s->last[i];
 
-		expect(p, went >= 0, "clock %d went back by %lld us", (int)clocks[i], (long long)(-went / 1000));
+		expect(p, went >= 0, "clock %d went back by %lld us", (int)clocks[i],
+		       (long long)(-went / 1000));
 		expect(p, went < JUMP_S * 1000000000ll, "clock %d jumped by %lld s", (int)clocks[i],
 		       (long long)(went / 1000000000));
 		expect(p, by_vdso >= by_call && by_vdso - by_call < 1000000000,
-		       "the vdso's clock %d is %lld us off the kernel's", (int)clocks[i], (long long)((by_vdso - by_call) / 1000));
+		       "the vdso's clock %d is %lld us off the kernel's", (int)clocks[i],
+		       (long long)((by_vdso - by_call) / 1000));
 		s->last[i] = by_vdso;
 		must(timerfd_gettime(s->late[i], &left));
 		check_near(p, "a timerfd", i, ns_of(&left.it_value), s->late_at[i] - by_vdso);

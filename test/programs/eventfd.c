@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -24,22 +23,6 @@ static struct event {
 	{"blocking", 1, 0, false, -1},
 	{"large", UINT64_MAX - 1, EFD_NONBLOCK, true, -1},
 };
-
-static long long fdinfo_number(int fd, const char *format)
-{
-	char path[64], line[256];
-	unsigned long long value;
-	long long found = -1;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	FILE *f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, format, &value) == 1)
-			found = (long long)value;
-	if (f)
-		fclose(f);
-	return found;
-}
 
 static void verify(struct program *p, void *state)
 {

@@ -174,5 +174,8 @@ int main(int argc, char **argv)
 		if (pthread_create(&handle, NULL, worker_main, &starts[i]) != 0)
 			program_die("pthread_create");
 	}
+	for (int i = 0; i < THREADS; i++)
+		while (!__atomic_load_n(&s.workers[i].done, __ATOMIC_RELAXED))
+			sleep_ms(1);
 	return program_serve(&p, &ops, &s);
 }

@@ -5,7 +5,6 @@
  */
 #include "program.h"
 
-#include <stdio.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,22 +44,6 @@ static void make(struct timer *t)
 	t->start_ns = now_ns(t->clock);
 	spec.it_value = to_timespec(t->absolute ? t->start_ns + t->period_ns : t->period_ns);
 	must(timerfd_settime(t->fd, t->absolute ? TFD_TIMER_ABSTIME : 0, &spec, NULL));
-}
-
-static long long fdinfo_number(int fd, const char *format)
-{
-	char path[64], line[256];
-	unsigned long long value;
-	long long found = -1;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	FILE *f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, format, &value) == 1)
-			found = (long long)value;
-	if (f)
-		fclose(f);
-	return found;
 }
 
 /* Looking at fdinfo does not make a timer go on. */

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -62,22 +61,6 @@ static int64_t now_ns(const struct timer *timer)
 
 	clock_gettime(of_day ? CLOCK_REALTIME : CLOCK_MONOTONIC, &t);
 	return to_ns(&t);
-}
-
-static long long fdinfo_number(int fd, const char *format)
-{
-	char path[64], line[256];
-	unsigned long long value;
-	long long found = -1;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	FILE *f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, format, &value) == 1)
-			found = (long long)value;
-	if (f)
-		fclose(f);
-	return found;
 }
 
 static void timer_make(struct timer *t)

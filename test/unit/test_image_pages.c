@@ -123,8 +123,7 @@ static void zero_pages_take_no_space(void **state)
 			    'x') /* one byte that is not zero, at another place each time */
 				bytes[k * PAGE + (k * 1365 + i * 511) % PAGE] = 1;
 		assert_int_equal(image_pages_create(writing, IMAGE_PAGEMAP, i, &w, &err), 0);
-		const struct image_piece piece = {0, n};
-		assert_int_equal(image_pages_add_pieces(w, &piece, 1, 0, true, bytes, &err), 0);
+		assert_int_equal(image_pages_add_sparse(w, 0, n, 0, bytes, &err), 0);
 		assert_int_equal(image_pages_close(w, &err), 0);
 	}
 	_cleanup_image_dir_ struct image_dir *dir = finish(state, writing);
@@ -139,51 +138,6 @@ static void zero_pages_take_no_space(void **state)
 				 *text ? " " : "", (int)(run.vaddr / PAGE), (int)run.nr_pages);
 		assert_int_equal(more, 0);
 		assert_string_equal(text, cases[i].runs);
-	}
-}
-
-/* Pieces that stand one after the other in memory go to where each belongs, without their zeros or with them. */
-static void pieces_at_once(void **state)
-{
-	static const struct image_piece pieces[] = {{0x1000, 1}, {0x2000, 2}, {0x8000, 3}, {0x20000, 1}};
-	static const char pages[] = "a.bc.de", *const kept[] = {"a.bc.de", "abcde"};
-	static const struct image_run runs[2][5] = {
-		{{0x1000, 3}, {0x8000, 3}, {0x20000, 1}},
-		{{0x1000, 1}, {0x3000, 1}, {0x8000, 1}, {0xa000, 1}, {0x20000, 1}},
-	};
-	struct ferry_error err = FERRY_ERROR_INIT;
-	struct image_dir *writing = begin(state);
-	for (unsigned sparse = 0; sparse < 2; sparse++) {
-		struct image_pages_writer *w = NULL;
-		uint8_t bytes[7 * PAGE] = {0};
-		for (size_t i = 0; i < 7; i++)
-			if (pages[i] != '.')
-				memset(bytes + i * PAGE + 100, pages[i], 7);
-		assert_int_equal(image_pages_create(writing, IMAGE_PAGEMAP, sparse, &w, &err), 0);
-		assert_int_equal(image_pages_add_pieces(w, pieces, 4, 0, sparse, bytes, &err), 0);
-		assert_int_equal(image_pages_written(w), strlen(kept[sparse]));
-		/* All of it zero: nothing is stored. */
-		memset(bytes, 0, PAGE);
-		const struct image_piece last = {0x30000, 1};
-		assert_int_equal(image_pages_add_pieces(w, &last, 1, 0, true, bytes, &err), 0);
-		assert_int_equal(image_pages_close(w, &err), 0);
-	}
-	_cleanup_image_dir_ struct image_dir *dir = finish(state, writing);
-	for (unsigned sparse = 0; sparse < 2; sparse++) {
-		_cleanup_pages_reader_ struct image_pages_reader *r = NULL;
-		struct image_run run;
-		size_t n = 0, at = 0;
-		assert_int_equal(image_pages_open(dir, IMAGE_PAGEMAP, sparse, &r, &err), 0);
-		for (; image_pages_next(r, &run, &err) > 0; n++) {
-			assert_int_equal(run.vaddr, runs[sparse][n].vaddr);
-			assert_int_equal(run.nr_pages, runs[sparse][n].nr_pages);
-			for (uint64_t i = 0; i < run.nr_pages; i++, at++) {
-				uint8_t page[PAGE];
-				assert_int_equal(image_pages_read(r, &run, i, 1, page, &err), 0);
-				assert_int_equal(page[100], kept[sparse][at] == '.' ? 0 : kept[sparse][at]);
-			}
-		}
-		assert_int_equal(at, strlen(kept[sparse]));
 	}
 }
 
@@ -320,8 +274,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, scratch_make, scratch_remove)
 	const struct CMUnitTest tests[] = {
-		TEST(runs_come_back),    TEST(zero_pages_take_no_space),     TEST(pieces_at_once),
-		TEST(pages_from_a_pipe), TEST(callers_mistakes_are_refused), TEST(strange_pagemaps),
+		TEST(runs_come_back),    TEST(zero_pages_take_no_space),
+		TEST(pages_from_a_pipe), TEST(callers_mistakes_are_refused),
+		TEST(strange_pagemaps),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -97,6 +97,7 @@ LINTS = [
     ("help", ["test/lint/help.py"], True),
     ("generated", ["test/lint/generated.py"], True),
     ("packages", ["test/lint/packages.py"], True),
+    ("mutations", ["test/lint/mutations.py"], True),
     ("tidy-changed", ["test/lint/tidy.py", "--changed"], True),
     ("tidy", ["test/lint/tidy.py"], False),
     ("cppcheck", ["test/lint/cppcheck.py"], False),

@@ -73,9 +73,10 @@ class Case:
 
 CASES = [
     *(Case(name) for name in (
-        "vma-anon", "vma-file", "vma-shared", "memfd", "memfd-mapped", "heap-stack", "vdso", "clocks", "threads", "xstate", "signals-pending",
-        "signals-actions", "itimers", "posix-timers", "rseq", "robust-list", "credentials", "rlimits", "scheduling",
-        "prctl", "folders", "tree", "files", "directories", "devices", "pipes", "pipe-descriptions", "socketpair",
+        "vma-anon", "vma-file", "vma-shared", "memfd", "memfd-mapped", "heap-stack", "vdso", "clocks", "threads",
+        "xstate", "signals-pending", "signals-actions", "itimers", "posix-timers", "rseq", "robust-list",
+        "credentials", "rlimits", "scheduling", "prctl", "folders", "tree", "files", "directories", "devices", "pipes",
+        "pipe-descriptions", "socketpair",
         "unix-socket", "unix-names", "unix-queues", "socket-options", "tcp-listen", "tcp-ended", "udp", "epoll",
         "epoll-numbers", "eventfd", "timerfd", "timerfd-unread", "signalfd")),
     Case("timerfd-alarm", "timerfd", ("alarm",)),

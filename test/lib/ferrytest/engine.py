@@ -82,9 +82,10 @@ class Criu:
     leaves = ("/run/criu.kdat",)  # its cache of kernel features
     LOCK = ("--network-lock", "nftables")
 
-    def __init__(self, sid):
+    def __init__(self, sid, verbosity=4):
         self.sid = pathlib.Path(sid)
         self.path = self.sid / "usr/sbin/criu"
+        self.verbosity = f"-v{verbosity}"
 
     def command(self, program, *words):
         """The command line for a program of that folder."""
@@ -118,7 +119,7 @@ class Criu:
 
     def dump(self, pid, images, *, leave_running=False, shell_job=False, tcp_established=False, more=()):
         """criu dump."""
-        words = ["dump", "-t", pid, "-D", images, "-v4", "-o", "dump.log"]
+        words = ["dump", "-t", pid, "-D", images, self.verbosity, "-o", "dump.log"]
         words += ["--leave-running"] * leave_running + ["--shell-job"] * shell_job
         words += ["--tcp-established", *self.LOCK] * tcp_established
         done = self.run(*words, *more)
@@ -129,7 +130,7 @@ class Criu:
     def restore(self, images, *, again=False, shell_job=False, tcp_established=False, more=()):
         """criu restore -d. It restores as often as it is asked to."""
         del again
-        words = ["restore", "-D", images, "-d", "-v4", "-o", "restore.log"]
+        words = ["restore", "-D", images, "-d", self.verbosity, "-o", "restore.log"]
         words += ["--shell-job"] * shell_job + ["--tcp-established", "--network-lock", "nftables"] * tcp_established
         done = self.run(*words, *more)
         if done.returncode:

@@ -62,6 +62,28 @@ def is_alive(pid):
     return bool(fields) and fields[0] not in "ZX"
 
 
+def describe(pid):
+    """What the threads of a process do, for a message: their state and the system call they are in."""
+    found = []
+    for tid in threads(pid):
+        folder = PROC / str(pid) / "task" / str(tid)
+        state, call = stat_fields(folder / "stat"), read_text(folder / "syscall")
+        found.append(f"{tid} {state[0] if state else '?'} {(call or '?').strip()}")
+    return "; ".join(found) or f"pid {pid} does not exist"
+
+
+def running(path):
+    """The processes that execute this file."""
+    found = []
+    for folder in PROC.glob("[0-9]*"):
+        try:
+            if os.path.samefile(folder / "exe", path):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
 def threads(pid):
     """Thread ids, ascending."""
     try:

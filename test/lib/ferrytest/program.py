@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import tempfile
 
-from ferrytest.process import is_alive, tree, wait_until
+from ferrytest.process import describe, is_alive, tree, wait_until
 from ferrytest.register import skip
 
 ANSWER_SECONDS = 30
@@ -81,7 +81,10 @@ class Program:
             answer = self.answer_of(role)
             return answer if answer and answer[0] == number else ended
 
-        answer = wait_until(answered, f"{self.name}: {role} does not answer '{word}' {self.log()}", ANSWER_SECONDS)
+        try:
+            answer = wait_until(answered, f"{self.name}: {role} does not answer '{word}' {self.log()}", ANSWER_SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {describe(self.pid)}") from None
         assert answer is not True, f"{self.name} ended: {self.log()}"
         return answer[1], answer[2]
 

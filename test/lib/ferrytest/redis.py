@@ -111,11 +111,15 @@ class Server:
         """Redis works all the time, so nothing of its memory can be compared from outside."""
         return {}
 
-    def wait_gone(self, pids):
-        """Until none of these processes exists."""
+    def reap(self):
+        """Take the exit status of the process that we started; a restored one is not ours."""
         if self.process is not None:
             self.process.wait(20)
             self.process = None
+
+    def wait_gone(self, pids):
+        """Until none of these processes exists."""
+        self.reap()
         wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "redis is still there")
 
     def verify(self):

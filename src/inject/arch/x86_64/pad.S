@@ -23,28 +23,29 @@
 #define D_RELEASE 120
 #define D_CATCH_NR 128
 #define D_CATCH_ARG 136
-#define D_PROBE_NR 144
-#define D_MASK_NR 152
-#define D_RIP 160
-#define D_RAX 168
-#define D_EINTR_RIP 176
-#define D_EINTR_RAX 184
-#define D_RCX 192
-#define D_R15 200
-#define D_R14 208
-#define D_R13 216
-#define D_R12 224
-#define D_RBP 232
-#define D_RBX 240
-#define D_R11 248
-#define D_R10 256
-#define D_R9 264
-#define D_R8 272
-#define D_RDX 280
-#define D_RSI 288
-#define D_RDI 296
-#define D_RSP 304
-#define D_SIZE 312
+#define D_CATCH_MASK 144
+#define D_PROBE_NR 152
+#define D_MASK_NR 160
+#define D_RIP 168
+#define D_RAX 176
+#define D_EINTR_RIP 184
+#define D_EINTR_RAX 192
+#define D_RCX 200
+#define D_R15 208
+#define D_R14 216
+#define D_R13 224
+#define D_R12 232
+#define D_RBP 240
+#define D_RBX 248
+#define D_R11 256
+#define D_R10 264
+#define D_R9 272
+#define D_R8 280
+#define D_RDX 288
+#define D_RSI 296
+#define D_RDI 304
+#define D_RSP 312
+#define D_SIZE 320
 
 #define NR_MUNMAP 11
 
@@ -85,11 +86,15 @@ ferry__pad_run:
 	/* Off the function's stack before it is unmapped or a signal handler needs one. */
 	mov	DATA(D_RSP), %rsp
 
-/* A call without effect, in whose entry the tracer finds the function's result (sixth argument). */
+/*
+ * A call without effect, in whose entry the tracer finds the function's result (sixth argument). Or one that lets in a
+ * signal which the tracer has sent and the application ignores: it stops a traced thread behind the call, and is nothing
+ * to one that is not.
+ */
 ferry__pad_catch:
 	mov	DATA(D_CATCH_NR), %rax
 	mov	DATA(D_CATCH_ARG), %rdi
-	mov	$0, %esi
+	lea	DATA(D_CATCH_MASK), %rsi
 	mov	$0, %edx
 	mov	$8, %r10d
 	syscall

@@ -34,8 +34,9 @@ struct pad_data {
 	uint64_t wait;    /* address of a 32-bit word that must be zero before anything is unmapped */
 	uint64_t release; /* address of a word of another thread to clear; 0 = none */
 	uint64_t catch_nr, catch_arg;
-	uint64_t probe_nr; /* ppoll or 0 */
-	uint64_t mask_nr;  /* rt_sigprocmask or 0 */
+	uint64_t catch_mask; /* signals that are unblocked when a function has returned */
+	uint64_t probe_nr;   /* ppoll or 0 */
+	uint64_t mask_nr;    /* rt_sigprocmask or 0 */
 	uint64_t rip, rax;
 	uint64_t eintr_rip, eintr_rax; /* the same, when a signal handler has run on the way out */
 	uint64_t rcx, r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rdx, rsi, rdi, rsp;
@@ -47,11 +48,12 @@ struct pad_data {
 PAD_DATA_AT(unmap, 40);
 PAD_DATA_AT(wait, 112);
 PAD_DATA_AT(catch_nr, 128);
-PAD_DATA_AT(rip, 160);
-PAD_DATA_AT(rcx, 192);
-PAD_DATA_AT(rsp, 304);
+PAD_DATA_AT(catch_mask, 144);
+PAD_DATA_AT(rip, 168);
+PAD_DATA_AT(rcx, 200);
+PAD_DATA_AT(rsp, 312);
 static_assert(sizeof(struct pad_head) == 16, "pad.S has a head of 16 bytes");
-static_assert(sizeof(struct pad_data) == 312, "pad.S has 312 bytes of data");
+static_assert(sizeof(struct pad_data) == 320, "pad.S has 320 bytes of data");
 
 extern const unsigned char ferry__pad[], ferry__pad_call[], ferry__pad_call_undo[], ferry__pad_run[];
 extern const unsigned char ferry__pad_catch[], ferry__pad_tail[], ferry__pad_data[], ferry__pad_end[];

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every fault name of dump and restore. A dump that fails leaves the target running, no image and nothing else; a restore
+that fails leaves nothing but the image, and that is as good as before."""
+
+import os
+import pathlib
+
+from ferrytest import Ferry, main, test
+from ferrytest.cases import CASES, start
+from ferrytest.leftovers import Leftovers
+from ferrytest.process import is_alive, wait_until
+from ferrytest.redis import Server
+
+IMAGES = pathlib.Path("images")
+FAILED, REFUSED = 1, 3  # exit status
+CONNECTION = ("tcp-repair", "net-lock")  # nothing but a connection has these
+
+
+def names(stage, connected):
+    """The faults of a stage that this program can meet."""
+    listed = [line.split("\t") for line in Ferry().run("debug", "faults").stdout.splitlines()]
+    assert len(listed) > 20, listed
+    return [word for word, where, _ in listed if where == stage and (connected or word not in CONNECTION)]
+
+
+def nothing_left(watch, program, what, locked=False):
+    """Helpers of ferry may need a moment to end."""
+    alive = is_alive(program.pid)
+    allowed = [IMAGES.absolute(), pathlib.Path(program.folder)]
+
+    def problems():
+        return watch.problems(program.pid if alive else None, allowed, locked)
+
+    wait_until(lambda: not problems(), f"{what}: something is left", 10)
+
+
+def dump_faults(program, watch, options):
+    """With and without --leave-running: the target runs on in any case."""
+    words = ["dump", "-t", program.pid, "-D", IMAGES] + ["--tcp-established"] * bool(options)
+    for name in names("dump", bool(options)):
+        for more in ([], ["-R"]):
+            done = Ferry().run(*words, *more, environment={"FERRY_FAULT": name})
+            what = f"dump, {name} {more}"
+            assert done.returncode in (FAILED, REFUSED), f"{what}: exit status {done.returncode} {done.stderr}"
+            assert not IMAGES.exists() or not list(IMAGES.iterdir()), f"{what}: {list(IMAGES.iterdir())}"
+            nothing_left(watch, program, what)
+            program.verify()
+
+
+def restore_faults(program, watch, options):
+    """Nothing runs, and the image restores afterwards."""
+    Ferry().dump(program.pid, IMAGES, **options)
+    program.reap()
+    files = sorted(path.name for path in IMAGES.iterdir())
+    words = ["restore", "-D", IMAGES, "-d"] + ["--tcp-established"] * bool(options)
+    for name in names("restore", bool(options)):
+        done = Ferry().run(*words, environment={"FERRY_FAULT": name})
+        assert done.returncode in (FAILED, REFUSED), f"restore, {name}: exit status {done.returncode} {done.stderr}"
+        assert not is_alive(program.pid), f"restore, {name}: it runs"
+        assert sorted(path.name for path in IMAGES.iterdir()) == files, f"restore, {name}: the image changed"
+        nothing_left(watch, program, f"restore, {name}", locked=bool(options))
+    Ferry().restore(IMAGES, **options)
+    nothing_left(watch, program, "restore")
+    program.verify()
+
+
+def faults_of(program, partner, options):
+    """All of them, one after the other, on one program."""
+    watch = Leftovers(program.pid)
+    dump_faults(program, watch, options)
+    restore_faults(program, watch, options)
+    if partner:
+        partner.finish()
+    program.finish()
+    program.quit()
+
+
+def register(case):
+    """One test for each program."""
+    test(name=case.name, timeout=300)(lambda: faults_of(*start(case), case.options))
+
+
+if os.environ.get("FERRY"):
+    for line in CASES:
+        if line.name in ("threads", "tree", "pipes", "unix-queues", "tcp-established-v4"):
+            register(line)
+
+    @test(timeout=300)
+    def redis():
+        """With its client's connection."""
+        faults_of(Server(), None, {"tcp_established": True})
+
+if __name__ == "__main__":
+    main()
