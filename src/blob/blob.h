@@ -101,8 +101,13 @@ struct blob_task {
 	uint64_t control;          /* struct blob_control */
 	uint64_t threads;          /* struct blob_thread[n_threads], leader first */
 	uint32_t n_threads;
-	uint32_t park;  /* futex word on which the other threads wait until the leader has counted them */
-	uint32_t state; /* enum blob_state */
+	/*
+	 * Futex word on which the other threads wait until the leader has counted them. They sleep at the barrier then, but one
+	 * that the kernel wakes for nothing waits here again: whoever opens the barrier sets this to 1 and wakes it, too.
+	 */
+	uint32_t park;
+	uint32_t counted;       /* where sleepers are while they are counted */
+	uint32_t state;         /* enum blob_state */
 	uint32_t failed_thread; /* index; n_threads = the memory script; valid when FAILED */
 	int64_t failed_ret;
 	uint64_t gadget; /* address of the exit gadget (in the vdso's slack at its final place) */

@@ -157,22 +157,25 @@ static int64_t blob_thread_create(struct blob_thread *thread)
 	return ret;
 }
 
+/* Move all sleepers from one futex word to another; how many there were. */
+static int64_t blob_move(uint32_t *from, uint32_t *to)
+{
+	return blob_syscall(SYS_futex, (uint64_t)from, FUTEX_CMP_REQUEUE, 0, 1 << 30, (uint64_t)to, 0);
+}
+
 /*
- * Wait until every other thread sleeps in the gadget: FUTEX_CMP_REQUEUE moves sleepers from the park word to the barrier
- * word and says how many it moved, which proves that they have left the blob for good.
+ * Wait until every other thread sleeps in the gadget, which proves that it has left the blob for good. All have to be found
+ * asleep at once: a thread may wake for nothing (a late wake-up of an earlier sleep), and waits at the word that it came with
+ * again.
  */
 static void blob_gather(struct blob_task *task)
 {
 	struct blob_control *control = (struct blob_control *)task->control;
-	uint32_t moved = 0;
-	while (moved + 1 < task->n_threads) {
-		int64_t n = blob_syscall(SYS_futex, (uint64_t)&task->park, FUTEX_CMP_REQUEUE, 0, 1 << 30,
-					 (uint64_t)&control->go, 0);
-		if (n > 0)
-			moved += (uint32_t)n;
-		else
-			blob_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+	while (task->n_threads > 1 && blob_move(&task->park, &task->counted) + 1 != task->n_threads) {
+		blob_move(&task->counted, &task->park);
+		blob_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 	}
+	blob_move(&task->counted, &control->go);
 }
 
 static __attribute__((noreturn)) void blob_enter(struct blob_task *task)

@@ -347,7 +347,16 @@ static int tasks_open_channels(struct restore *r, struct ferry_error *err)
 static int tasks_arm(struct restore *r, struct ferry_error *err)
 {
 	struct restore_shared *shared = r->shared;
-	int ret = warden_arm(r->warden, WARDEN_WAKE, 0, (uint64_t)(uintptr_t)&shared->control.go, NULL, 0);
+	/* The log is carried out from its end: the barrier opens before threads that are not asleep at it are woken. */
+	int ret = 0;
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
+		if (r->plan->tasks[i].threads.n > 1)
+			ret = warden_arm(r->warden, WARDEN_WAKE, 0,
+					 (uint64_t)(uintptr_t)&region_task(r, &r->plan->tasks[i])->park, NULL,
+					 0);
+	if (ret >= 0)
+		ret = warden_arm(r->warden, WARDEN_WAKE, 0, (uint64_t)(uintptr_t)&shared->control.go, NULL,
+				 0);
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = warden_arm(r->warden, WARDEN_KILL, r->plan->tasks[i].pid,
 				 (uint64_t)(uintptr_t)&shared->created[i], NULL, 0);
@@ -399,6 +408,11 @@ void tasks_go(struct restore *r)
 	__atomic_store_n(&r->shared->control.go, 1, __ATOMIC_SEQ_CST);
 	fault_effect(r->fault, "restore", "wake-barrier");
 	futex_wake(&r->shared->control.go);
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		uint32_t *park = &region_task(r, &r->plan->tasks[i])->park;
+		__atomic_store_n(park, 1, __ATOMIC_SEQ_CST);
+		futex_wake(park);
+	}
 }
 
 /*

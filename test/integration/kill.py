@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 from ferrytest import Ferry, main, test
@@ -114,8 +115,7 @@ def kill_dump_random(case, count):
         with subprocess.Popen([Ferry().path, *map(str, dump_words(program, case))], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as ferry:
             time.sleep(draw.uniform(0, length))
-            victims = [int(line) for line in subprocess.run(
-                ["pgrep", "-f", f"^{Ferry().path} dump"], check=False, capture_output=True, text=True).stdout.split()]
+            victims = ferries()
             try:
                 if i % 3 == 0:
                     os.killpg(ferry.pid, signal.SIGKILL)
@@ -203,6 +203,36 @@ def kill_restore_random(case, count):
     program.quit()
 
 
+def stop_and_go(pid, ended):
+    """Stop a process and let it go on, as soon as it exists, until told to end."""
+    while not ended.is_set():
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+        time.sleep(0.0002)
+
+
+def restore_stopped(rounds):
+    """Whoever sleeps at the barrier may be woken for nothing, by a stop for instance: nobody runs early or sleeps on."""
+    program, _ = start_program(next(case for case in CASES if case.name == "threads"))
+    for _ in range(rounds):
+        clear_images()
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        ended = threading.Event()
+        disturber = threading.Thread(target=stop_and_go, args=(program.pid, ended))
+        disturber.start()
+        try:
+            Ferry().restore(IMAGES)
+        finally:
+            ended.set()
+            disturber.join()
+        program.verify()
+    program.quit()
+
+
 def killed(number, *words):
     """Run ferry, which dies at this effect if it has so many; whether it did."""
     done = subprocess.run(["setsid", "-w", Ferry().path, *map(str, words)], check=False, stdin=subprocess.DEVNULL,
@@ -269,6 +299,7 @@ if os.environ.get("FERRY"):
     for line in DUMPED:
         register(line)
     register(REDIS, tier="soak")
+    test(name="restore-stopped", timeout=120)(lambda: restore_stopped(20))
 
 if __name__ == "__main__":
     main()
