@@ -115,7 +115,7 @@ def kill_dump_random(case, count):
         with subprocess.Popen([Ferry().path, *map(str, dump_words(program, case))], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as ferry:
             time.sleep(draw.uniform(0, length))
-            victims = ferries()
+            victims = running(Ferry().path)
             try:
                 if i % 3 == 0:
                     os.killpg(ferry.pid, signal.SIGKILL)
