@@ -53,6 +53,7 @@ def parse():
     parser.add_argument("--runs", type=int, default=0, help="runs of each case instead of its own number")
     parser.add_argument("--images", type=pathlib.Path, help="where images go; default: a tmpfs, the same for all")
     parser.add_argument("--results", type=pathlib.Path, default=SOURCE / "bench" / "results")
+    parser.add_argument("--note", default="", help="a sentence for the page about how it was run")
     parser.add_argument("--sid", type=pathlib.Path, help="folder of scripts/criu-sid.sh; default: BUILD/criu-sid")
     return parser.parse_args()
 
@@ -119,7 +120,7 @@ def table(rows):
         yield f"| {name:17} | {metric:18} | {shown[0]:>11} | {shown[1]:>11} | {ratio:>10} |"
 
 
-def page(rows, here, load):
+def page(rows, here, load, note):
     """What is kept for people."""
     versions = {row["tool"]: row["tool_version"] for row in rows}
     runs = {row["case"]: row["run"] for row in rows}
@@ -128,7 +129,7 @@ def page(rows, here, load):
     yield (f"Medians of alternating runs, every restored memory verified. ferry {versions.get('ferry', '-')}, CRIU "
            f"{versions.get('criu', '-')}. {here['cpu']}, {here['cpus']} CPUs, {here['memory_bytes'] / 2**30:.0f} GiB, Linux "
            f"{here['kernel']}, {here['distribution']}; load average {load[0]:.1f} at the beginning, "
-           f"{load[1]:.1f} at the end; images on a tmpfs.")
+           f"{load[1]:.1f} at the end; images on a tmpfs.{' ' * bool(note)}{note}")
     yield ""
     yield from table(rows)
     yield ""
@@ -155,7 +156,7 @@ def main():
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     path = options.results / f"{stamp}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text("\n".join(page(rows, here, (before, os.getloadavg()[0]))) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text("\n".join(page(rows, here, (before, os.getloadavg()[0]), options.note)) + "\n", encoding="utf-8")
     kept = options.build / "bench" / "bench.json"
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(path, kept)

@@ -19,7 +19,8 @@ def first(path, pattern):
 def describe():
     """The object that doc/outputs.md calls machine."""
     return {
-        "kernel": platform.release(),
+        # What follows the number is a builder's own name for it.
+        "kernel": re.match(r"[\d.]*", platform.release()).group(),
         "cpu": first("/proc/cpuinfo", r"^model name\s*:\s*(.*)$") or platform.machine(),
         "cpus": os.cpu_count(),
         "memory_bytes": int(first("/proc/meminfo", r"^MemTotal:\s*(\d+)") or 0) * 1024,
