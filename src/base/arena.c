@@ -2,8 +2,6 @@
 /* Owns arenas. */
 #include "base/arena.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,20 +46,6 @@ void *arena_copy(struct arena *a, const void *bytes, size_t n)
 char *arena_string(struct arena *a, const char *s)
 {
 	return arena_copy(a, s, strlen(s) + 1);
-}
-
-char *arena_printf(struct arena *a, const char *fmt, ...)
-{
-	va_list args, again;
-	va_start(args, fmt);
-	va_copy(again, args);
-	int n = vsnprintf(NULL, 0, fmt, args);
-	va_end(args);
-	char *s = n < 0 ? NULL : arena_alloc(a, (size_t)n + 1);
-	if (s)
-		vsnprintf(s, (size_t)n + 1, fmt, again);
-	va_end(again);
-	return s;
 }
 
 void arena_release(struct arena *a)

@@ -16,7 +16,6 @@ struct arena {
 void *arena_alloc(struct arena *a, size_t n);
 void *arena_copy(struct arena *a, const void *bytes, size_t n);
 char *arena_string(struct arena *a, const char *s);
-char *arena_printf(struct arena *a, const char *fmt, ...) printf_like(2, 3);
 void arena_release(struct arena *a);
 
 #define arena_new(a, type) ((type *)arena_alloc((a), sizeof(type)))

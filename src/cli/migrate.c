@@ -172,7 +172,8 @@ static int migrate_verb(struct cli *c, const struct migrate_files *files, struct
 			return error_memory(err);
 	}
 	int r = migrate_run(c, migrate_source, &report, err);
-	bool died = r < 0 && err->id == FERRY_ERROR_INTERRUPTED && !report.migration.id[0];
+	/* Without a reply there is no report. */
+	bool died = r < 0 && err->code == EINTR && !report.migration.id[0];
 	if (died)
 		return migrate_after_death(c, files, err);
 	struct json_object *o = r < 0 ? report_json(&report) : NULL;

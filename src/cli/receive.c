@@ -37,7 +37,7 @@ int cli_receive(struct cli *c, struct ferry_error *err)
 	cli_progress_start(&progress, c);
 	int r = job_run(&c->options, migrate_receive, &progress.sink, &report, err);
 	cli_progress_end(&progress);
-	if (r < 0 && err->id == FERRY_ERROR_INTERRUPTED && !report.total_ns) {
+	if (r < 0 && err->code == EINTR && !report.total_ns) {
 		error_clear(err);
 		error_set(err, FERRY_ERROR_INTERRUPTED, EINTR, "the process that received was killed");
 		error_hint(err, "'ferry migrations' says what became of a migration that had begun");

@@ -31,6 +31,18 @@ static void inside_mark(const struct script *s, struct snap_ask *ask)
 	ask->data = align_up(s->data.n, 64);
 }
 
+/* One look at the status of a thread, for the kinds and for the injection. */
+static int inside_status(struct snap_thread *th, int proc_dir, struct ferry_error *err)
+{
+	_cleanup_close_ int dir = proc_open_task(proc_dir, th->tid, err);
+	if (dir < 0)
+		return dir;
+	int r = proc_read_status(dir, &th->status, err);
+	if (r >= 0)
+		ferry_thread_set_seccomp(th->control, th->status.seccomp);
+	return r;
+}
+
 static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
 	t->asks = arena_array(a, struct snap_ask, KIND_COUNT);
@@ -42,6 +54,9 @@ static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct
 			kind_table[i]->ask_task(t, proc_dir, &t->script);
 	}
 	vec_foreach(th, &t->threads) {
+		int r = inside_status(th, proc_dir, err);
+		if (r < 0)
+			return r;
 		th->asks = arena_array(a, struct snap_ask, KIND_COUNT);
 		if (!th->asks)
 			return error_memory(err);

@@ -92,6 +92,7 @@ static int dump_collect(struct engine *e, struct frozen *f, struct collect *c, s
 static int dump_seal(struct engine *e, struct image_dir *dir, struct ferry_error *err)
 {
 	int r = image_dir_finish(dir, err);
+	e->report.bytes = image_dir_bytes(dir);
 	dump_log(e, "dump", "image synced and read back");
 	return r;
 }
@@ -249,6 +250,7 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 		freeze_release(&j->frozen);
 	} else {
 		/* Paused connections do not go on any more, whatever happens to us. */
+		engine_decided(e);
 		warden_commit(e->warden);
 		r = freeze_kill(&j->frozen, err);
 	}

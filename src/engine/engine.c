@@ -83,6 +83,12 @@ int engine_warden(struct engine *e, struct ferry_error *err)
 	return e->warden ? 0 : warden_start(&e->warden_actions, &e->fault, &e->warden, err);
 }
 
+void engine_decided(struct engine *e)
+{
+	if (e->decided)
+		e->decided(e->decided_context);
+}
+
 void engine_phase(struct engine *e, const char *name, uint64_t start_ns)
 {
 	struct engine_report *r = &e->report;

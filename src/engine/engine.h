@@ -67,6 +67,8 @@ struct engine {
 	struct warden_actions warden_actions; /* .deputy may be set before engine_warden() */
 	uint64_t start_ns;
 	struct engine_report report;
+	void (*decided)(void *context); /* see engine_decided(); NULL = nobody is told */
+	void *decided_context;
 };
 
 /* Prepare an engine in the worker: faults, capabilities, limits. */
@@ -76,6 +78,9 @@ void engine_release(struct engine *e);
 
 /* Start the warden, once, before the first effect on the outside. */
 must_check int engine_warden(struct engine *e, struct ferry_error *err);
+
+/* From here on a failure or the death of the worker does not put anything back: tell the caller. */
+void engine_decided(struct engine *e);
 
 /* Enter a phase that began at start_ns and ends now. */
 void engine_phase(struct engine *e, const char *name, uint64_t start_ns);

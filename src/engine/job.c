@@ -24,7 +24,7 @@
 
 enum { JOB_WARDEN_MS = 2000 };
 
-enum job_message_type { JOB_LOG, JOB_REPLY };
+enum job_message_type { JOB_LOG, JOB_DECIDED, JOB_REPLY };
 
 struct job_message {
 	enum job_message_type type;
@@ -57,6 +57,13 @@ static void job_forward_log(void *context, const struct log_line *line)
 		return; /* the caller is gone; the job goes on */
 }
 
+static void job_decided(void *context)
+{
+	struct job_message m = {.type = JOB_DECIDED};
+	if (fd_send(*(int *)context, &m, sizeof(m), NULL, 0) < 0)
+		return; /* the caller is gone; the job goes on */
+}
+
 static __attribute__((noreturn)) void job_worker(int channel, const struct options *options,
 						 job_function function, enum log_level level)
 {
@@ -65,6 +72,8 @@ static __attribute__((noreturn)) void job_worker(int channel, const struct optio
 	struct engine e;
 	prctl(PR_SET_NAME, "ferry-worker");
 	int r = engine_init(&e, options, &sink, &err);
+	e.decided = job_decided;
+	e.decided_context = &channel;
 	if (r >= 0)
 		r = function(&e, &err);
 	struct job_message m = {.type = JOB_REPLY, .result = r};
@@ -90,18 +99,31 @@ static void job_take_log(const struct log_sink *log, const struct job_message *m
 	log->write(log->context, &line);
 }
 
+/* The worker is dead, and its warden has put everything back; or has brought it to its end. */
+static int job_was_killed(bool decided, struct ferry_error *err)
+{
+	if (!decided) {
+		error_set(err, FERRY_ERROR_INTERRUPTED, EINTR, "the worker process of the job was killed");
+		error_hint(err, "the target was put back as it was; try again");
+		return -EINTR;
+	}
+	error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EINTR,
+		  "the worker process of the job was killed at its very end");
+	error_hint(err, "nothing was put back any more: a restored tree runs, a dumped tree is ended and its image is whole");
+	return -EINTR;
+}
+
 static int job_listen(int channel, const struct log_sink *log, struct engine_report *ret_report,
 		      int *ret_warden, struct ferry_error *err)
 {
-	for (;;) {
+	for (bool decided = false;;) {
 		struct job_message m;
 		ssize_t n = fd_recv(channel, &m, sizeof(m), NULL, 0, NULL);
-		if (n != (ssize_t)sizeof(m)) {
-			error_set(err, FERRY_ERROR_INTERRUPTED, EINTR,
-				  "the worker process of the job was killed");
-			error_hint(err, "the target was put back as it was; try again");
-			return -EINTR;
-		}
+		if (n != (ssize_t)sizeof(m))
+			return job_was_killed(decided, err);
+		decided |= m.type == JOB_DECIDED;
+		if (m.type == JOB_DECIDED)
+			continue;
 		if (m.type == JOB_LOG) {
 			job_take_log(log, &m);
 			continue;

@@ -24,6 +24,7 @@ static char *options_text(const char *s)
 #define OPTION_DEFAULT_BOOL(value) (value)
 #define OPTION_DEFAULT_INT(value) (value)
 #define OPTION_DEFAULT_TEXT(value) options_text(value)
+#define OPTION_DEFAULT_CHOICE(value) options_text(value)
 #define OPTION_DEFAULT_LIST(value) \
 	(struct text_list)         \
 	{                          \
@@ -49,7 +50,7 @@ void options_release(struct options *o)
 {
 	for (size_t i = 0; i < option_infos_n; i++) {
 		void *place = option_place(o, &option_infos[i]);
-		if (option_infos[i].type == OPTION_TEXT) {
+		if (option_infos[i].type == OPTION_TEXT || option_infos[i].type == OPTION_CHOICE) {
 			free(*(char **)place);
 		} else if (option_infos[i].type == OPTION_LIST) {
 			struct text_list *list = place;
@@ -83,11 +84,24 @@ static int option_set_int(int64_t *place, const struct option_info *info, const 
 	char *end;
 	errno = 0;
 	long long number = strtoll(value, &end, 10);
-	if (errno || end == value || *end)
-		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s wants a number, not '%s'", info->word,
+	if (errno || end == value || *end || number < 0)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s wants a number from 0 on, not '%s'", info->word,
 				 value);
 	*place = number;
 	return 0;
+}
+
+/* The argument is one of "word|word|word". */
+static int option_check_choice(const struct option_info *info, const char *value, struct ferry_error *err)
+{
+	size_t n = strlen(value);
+	for (const char *word = info->argument, *end; *word; word = *end ? end + 1 : end) {
+		end = strchrnul(word, '|');
+		if ((size_t)(end - word) == n && !memcmp(word, value, n))
+			return 0;
+	}
+	return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s is one of %s, not '%s'", info->word, info->argument,
+			 value);
 }
 
 static int option_set_list(struct text_list *list, const char *value, struct ferry_error *err)
@@ -118,6 +132,9 @@ int option_set(struct options *o, const struct option_info *info, const char *va
 		return option_set_int(place, info, value, err);
 	if (info->type == OPTION_LIST)
 		return option_set_list(place, value, err);
+	int r = info->type == OPTION_CHOICE ? option_check_choice(info, value, err) : 0;
+	if (r < 0)
+		return r;
 	char *copy = strdup(value);
 	if (!copy)
 		return error_memory(err);

@@ -23,7 +23,7 @@ enum option_verbs {
 	V_ALL = V_IMAGE - 1,
 };
 
-enum option_type { OPTION_BOOL, OPTION_INT, OPTION_TEXT, OPTION_LIST };
+enum option_type { OPTION_BOOL, OPTION_INT, OPTION_TEXT, OPTION_CHOICE, OPTION_LIST };
 
 struct text_list {
 	VEC(char *) v;
@@ -32,6 +32,7 @@ struct text_list {
 #define OPTION_FIELD_BOOL(name) bool name;
 #define OPTION_FIELD_INT(name) int64_t name;
 #define OPTION_FIELD_TEXT(name) char *name;
+#define OPTION_FIELD_CHOICE(name) char *name;
 #define OPTION_FIELD_LIST(name) struct text_list name;
 
 struct options {

@@ -309,6 +309,9 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 {
 	struct engine *e = j->e;
 	int r = restore_verified(j, err);
+	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++)
+		if (kind_table[i]->ready)
+			r = kind_table[i]->ready(&j->opener, err);
 	if (r >= 0)
 		r = restore_write_pidfile(j, err);
 	if (r >= 0)
@@ -321,6 +324,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 				  "the image stays marked as restored, use --again");
 		return r;
 	}
+	engine_decided(e);
 	tasks_commit(&j->restore);
 	for (size_t i = 0; i < KIND_COUNT; i++)
 		if (kind_table[i]->before_run)

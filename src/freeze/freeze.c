@@ -241,7 +241,8 @@ static int freeze_try(pid_t root, const struct freeze_options *options, struct f
  */
 static bool freeze_may_retry(pid_t root, const struct ferry_error *err)
 {
-	return (err->id == FERRY_ERROR_TARGET_CHANGED || err->id == FERRY_ERROR_NO_SUCH_TASK) && kill(root, 0) == 0;
+	return (err->id == FERRY_ERROR_TARGET_CHANGED || err->id == FERRY_ERROR_NO_SUCH_TASK) &&
+	       kill(root, 0) == 0;
 }
 
 int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen *ret, struct ferry_error *err)
@@ -261,7 +262,8 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 		return r;
 	error_clear(err);
 	error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN,
-		  "tasks of the tree of pid %d end or execute programs faster than they can be stopped", root);
+		  "tasks of the tree of pid %d end or execute programs faster than they can be stopped",
+		  root);
 	error_hint(err, "try again at a quieter moment");
 	return -EAGAIN;
 }

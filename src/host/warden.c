@@ -301,12 +301,6 @@ void warden_disarm(struct warden *w, int entry)
 	w->free_entry = entry;
 }
 
-void warden_undo_all(struct warden *w)
-{
-	if (w)
-		warden_replay(w, -1);
-}
-
 void warden_commit(struct warden *w)
 {
 	if (w)

@@ -77,9 +77,6 @@ must_check int warden_arm(struct warden *w, enum warden_op op, int64_t object, u
 			  const void *data, size_t n);
 void warden_disarm(struct warden *w, int entry);
 
-/* Do what an armed entry says now, in the worker itself, and strike it out. */
-void warden_undo_all(struct warden *w);
-
 /* From now on what the job made stays: WARDEN_KILL entries are void, WARDEN_WAKE is carried out. */
 void warden_commit(struct warden *w);
 

@@ -179,6 +179,14 @@ int image_dir_fd(const struct image_dir *dir)
 	return dir->fd;
 }
 
+uint64_t image_dir_bytes(const struct image_dir *dir)
+{
+	uint64_t bytes = 0;
+	vec_foreach(entry, &dir->entries)
+		bytes += entry->size;
+	return bytes;
+}
+
 const char *image_dir_path(const struct image_dir *dir)
 {
 	return dir->path;

@@ -115,6 +115,9 @@ uint64_t image_dir_pages_bytes(const struct image_dir *dir);
 /* The directory's descriptor, its path for messages, whether it has a manifest, its id (0, 0 without one). */
 int image_dir_fd(const struct image_dir *dir);
 const char *image_dir_path(const struct image_dir *dir);
+
+/* Of all files that were written, or that the manifest lists. */
+uint64_t image_dir_bytes(const struct image_dir *dir);
 bool image_dir_has_manifest(const struct image_dir *dir);
 void image_dir_id(const struct image_dir *dir, uint64_t *ret_hi, uint64_t *ret_lo);
 

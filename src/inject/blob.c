@@ -150,28 +150,12 @@ static int blob_check(struct ferry_blob *blob, struct ferry_thread *t, struct fe
 	return 0;
 }
 
-/*
- * A signal that means nothing to the thread: ignored by default, not handled, and not blocked, so that nobody waits for
- * it either. Whether it comes once more or once less cannot be told. 0 = none.
- */
-static int blob_choose_signal(const struct ferry_inject *inject, const struct ferry_thread *t)
-{
-	static const int candidates[] = {SIGURG, SIGWINCH, SIGCHLD};
-
-	if (inject->slots[t->slot].data.catch_nr != SYS_rt_sigprocmask)
-		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(candidates); i++)
-		if (!((inject->caught | t->own_mask) & SIGNAL_BIT(candidates[i])))
-			return candidates[i];
-	return 0;
-}
-
-/* Tell the slot which signal is let in behind the function. */
+/* Tell the slot which signal is let in behind the function, unless it was told when it was made. */
 static int blob_set_catch(struct ferry_blob *blob, struct ferry_thread *t, int signal,
 			  struct ferry_error *err)
 {
 	struct pad_data *data = &blob->inject->slots[t->slot].data;
-	uint64_t mask = signal ? SIGNAL_BIT(signal) : 0;
+	uint64_t mask = catch_mask(signal);
 
 	if (data->catch_mask == mask)
 		return 0;
@@ -247,7 +231,7 @@ static int blob_run_at(struct ferry_blob *blob, struct ferry_thread *t, size_t a
 		r = suspend_seccomp(t, true, err);
 	if (r < 0)
 		return r;
-	int signal = blob_choose_signal(blob->inject, t);
+	int signal = catch_choose(blob->inject, t);
 	r = blob_set_catch(blob, t, signal, err);
 	if (r >= 0)
 		r = blob_start(blob, t, arg_offset, err);

@@ -38,6 +38,18 @@ bool pad_may(const struct ferry_inject *inject, struct ferry_thread *t, long nr,
 	return seccomp_classify(seccomp_verdict(&t->seccomp, &call, inject->place.address)) == SECCOMP_RUNS;
 }
 
+int catch_choose(const struct ferry_inject *inject, const struct ferry_thread *t)
+{
+	static const int candidates[] = {SIGURG, SIGWINCH, SIGCHLD};
+
+	if (!t->can_unblock)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(candidates); i++)
+		if (!((inject->caught | t->own_mask) & SIGNAL_BIT(candidates[i])))
+			return candidates[i];
+	return 0;
+}
+
 static void slot_choose_calls(struct ferry_inject *inject, struct inject_slot *slot, struct ferry_thread *t)
 {
 	uint64_t data = slot_label(inject, t->slot, ferry__pad_data),
@@ -49,12 +61,11 @@ static void slot_choose_calls(struct ferry_inject *inject, struct inject_slot *s
 	slot->data.probe_nr = PAD_MAY(inject, t, SYS_ppoll, 0, 0, zero, mask, 8) ? SYS_ppoll : 0;
 	slot->can_close = PAD_MAY(inject, t, SYS_close, 0);
 	slot->can_unmap = PAD_MAY(inject, t, SYS_munmap, inject->place.address, PAGE);
-	slot->data.catch_nr = SYS_rt_sigprocmask;
-	slot->data.catch_arg = SIG_UNBLOCK;
-	if (!PAD_MAY(inject, t, SYS_rt_sigprocmask, SIG_UNBLOCK, slot_catch_mask(inject, t->slot), 0, 8)) {
-		slot->data.catch_nr = SYS_read;
-		slot->data.catch_arg = ~0ull;
-	}
+	t->can_unblock =
+		PAD_MAY(inject, t, SYS_rt_sigprocmask, SIG_UNBLOCK, slot_catch_mask(inject, t->slot), 0, 8);
+	slot->data.catch_nr = t->can_unblock ? SYS_rt_sigprocmask : SYS_read;
+	slot->data.catch_arg = t->can_unblock ? SIG_UNBLOCK : ~0ull;
+	slot->data.catch_mask = catch_mask(catch_choose(inject, t));
 }
 
 /*
@@ -168,6 +179,7 @@ void inject_forget(struct ferry_inject *inject, struct ferry_thread *t)
 	seccomp_release(&t->seccomp);
 	t->home = NULL;
 	t->slot = -1;
+	t->mask_open = false;
 }
 
 int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *err)
@@ -225,7 +237,11 @@ int stand_at(struct ferry_inject *inject, struct ferry_thread *t, const unsigned
 	struct user_regs_struct regs = slot_regs(t);
 
 	regs_set_call(&regs, slot_label(inject, t->slot, label), call);
-	int r = regs_set(t, &regs, effect, err);
+	/* It is going to run again, and no other signal may be let in. */
+	int r = t->mask_open ? mask_set(t, ~FAULT_SIGNALS, "block-signals", err) : 0;
+	t->mask_open = false;
+	if (r >= 0)
+		r = regs_set(t, &regs, effect, err);
 	if (r >= 0)
 		inject->slots[t->slot].at_undo = label == ferry__pad_call_undo;
 	return r;
@@ -460,8 +476,10 @@ int inject_run_to_signal(struct ferry_thread *t, int signal, uint64_t rip, struc
 			if (r < 0)
 				return (int)r;
 			/* Resumed with anything but the signal, it is gone. */
-			if (ret_regs->rip == rip)
-				return mask_set(t, ~FAULT_SIGNALS, "block-signals", err);
+			if (ret_regs->rip == rip) {
+				t->mask_open = true;
+				return 0;
+			}
 		}
 		pass = pass_stop(t, code, err);
 	}

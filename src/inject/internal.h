@@ -65,8 +65,10 @@ struct ferry_thread {
 	/* seccomp; the filters are kept while away */
 	int seccomp_mode; /* -1 = not known yet */
 	struct seccomp_state seccomp;
-	bool suspended; /* PTRACE_O_SUSPEND_SECCOMP is set */
-	bool no_mask;   /* the pad may not restore a signal mask: signals stay unblocked */
+	bool suspended;   /* PTRACE_O_SUSPEND_SECCOMP is set */
+	bool mask_open;   /* a signal was let in; blocked again before the thread runs */
+	bool can_unblock; /* the pad may let in a signal */
+	bool no_mask;     /* the pad may not restore a signal mask: signals stay unblocked */
 };
 
 /*
@@ -280,6 +282,17 @@ struct aim {
 bool pad_may(const struct ferry_inject *inject, struct ferry_thread *t, long nr, const uint64_t args[6]);
 
 #define PAD_MAY(inject, t, nr, ...) pad_may(inject, t, nr, (const uint64_t[6]){__VA_ARGS__})
+
+/*
+ * A signal that means nothing to the thread: ignored by default, not handled, and not blocked, so that nobody waits for
+ * it either. Whether it comes once more or once less cannot be told. 0 = none.
+ */
+int catch_choose(const struct ferry_inject *inject, const struct ferry_thread *t);
+
+static inline uint64_t catch_mask(int signal)
+{
+	return signal ? SIGNAL_BIT(signal) : 0;
+}
 
 /* Let a thread that is away stand at a label of its slot, with the registers of a call. */
 must_check int stand_at(struct ferry_inject *inject, struct ferry_thread *t, const unsigned char *label,

@@ -59,14 +59,10 @@ static int creds_fill(struct arena *a, const struct proc_status *st, CredsEntry 
 }
 
 static int creds_collect_thread(struct collect *c, struct snap_task *t unused, struct snap_thread *th,
-				int proc_dir, const struct answers *a, struct ferry_error *err)
+				int proc_dir unused, const struct answers *a, struct ferry_error *err)
 {
-	_cleanup_proc_status_ struct proc_status status = {0};
-	int r = proc_read_status(proc_dir, &status, err);
-	if (r < 0)
-		return r;
 	CredsEntry *creds = record_new(&c->snap->arena, CredsEntry, creds_entry);
-	if (!creds || creds_fill(&c->snap->arena, &status, creds) < 0)
+	if (!creds || creds_fill(&c->snap->arena, &th->status, creds) < 0)
 		return error_memory(err);
 	if (a->calls[0].ret < 0)
 		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret,

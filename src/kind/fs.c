@@ -17,18 +17,15 @@
 static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
 			   const struct answers *a unused, struct ferry_error *err)
 {
-	_cleanup_proc_status_ struct proc_status status = {0};
 	FsEntry *fs = record_new(&c->snap->arena, FsEntry, fs_entry);
 	if (!fs)
 		return error_memory(err);
-	int r = proc_read_status(proc_dir, &status, err);
-	if (r >= 0)
-		r = regfile_collect_link(c, t->pid, proc_dir, "cwd", &fs->cwd_id, err);
+	int r = regfile_collect_link(c, t->pid, proc_dir, "cwd", &fs->cwd_id, err);
 	if (r >= 0)
 		r = regfile_collect_link(c, t->pid, proc_dir, "root", &fs->root_id, err);
 	if (r < 0)
 		return r;
-	record_set(fs, umask, status.umask);
+	record_set(fs, umask, t->threads.v[0].status.umask);
 	t->fs = fs;
 	return 0;
 }

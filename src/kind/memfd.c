@@ -374,15 +374,15 @@ static int memfd_settle(struct settle *s, struct plan_file *file, int fd, struct
 	return fdcommon_settle_once(s, file) ? fdcommon_settle(memfd->fown, memfd->flags, fd, err) : 0;
 }
 
-static void memfd_before_run(struct opener *o)
+static int memfd_ready(struct opener *o, struct ferry_error *err)
 {
 	for (const struct memfd_plan *m = o->plan->kind_data[KIND_memfd]; m; m = m->next) {
 		if (m->fd < 0 || !(m->entry->seals & F_SEAL_FUTURE_WRITE))
 			continue;
 		if (fcntl(m->fd, F_ADD_SEALS, (int)m->entry->seals & MEMFD_LATE_SEALS) < 0)
-			log_write(o->log, LOG_ERROR_LEVEL, "restore", "memfd", 0, "sealing memfd '%s': %s",
-				  m->entry->name, strerror(errno));
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "sealing memfd '%s'", m->entry->name);
 	}
+	return 0;
 }
 
 const struct kind_ops kind_memfd = {
@@ -397,5 +397,5 @@ const struct kind_ops kind_memfd = {
 	.read = memfd_load,
 	.restore = memfd_restore,
 	.settle = memfd_settle,
-	.before_run = memfd_before_run,
+	.ready = memfd_ready,
 };

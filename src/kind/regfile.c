@@ -50,7 +50,9 @@ static bool regfile_owns(const struct fd_view *view)
 	       (S_ISCHR(view->stat.st_mode) && regfile_device_is_stateless(view->stat.st_rdev));
 }
 
-int regfile_check_path(const char *who, const char *path, const struct stat *st, struct ferry_error *err)
+/* Why a file cannot be dumped by its path: 0 when it can. */
+static int regfile_check_path(const char *who, const char *path, const struct stat *st,
+			      struct ferry_error *err)
 {
 	static const char deleted[] = " (deleted)";
 	size_t n = strlen(path);

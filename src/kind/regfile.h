@@ -23,7 +23,3 @@ bool regfile_is_root(const struct plan_file *file);
 
 /* Check a file of the image against the machine: it is there, of the type and size that were recorded. */
 must_check int regfile_verify(const RegFileEntry *entry, struct ferry_error *err);
-
-/* Why a file cannot be dumped by its path: 0 when it can. *ret_path: where the path of a descriptor leads. */
-must_check int regfile_check_path(const char *who, const char *path, const struct stat *st,
-				  struct ferry_error *err);

@@ -14,7 +14,7 @@ enum {
 	PICTURE_RIGHT = 90,
 	PICTURE_ROW = 26,
 	PICTURE_TOP = 34,
-	PICTURE_TICKS = 5,
+	PICTURE_TICKS = 8, /* at most */
 };
 
 /* While these last nothing of the work runs anywhere. */
@@ -73,6 +73,7 @@ struct picture {
 	struct json_object *phases;
 	size_t n;
 	int64_t start_ns, end_ns;
+	int64_t still_ns, runs_ns; /* between the two it stands still; equal = it never did */
 };
 
 static int64_t member_number(struct json_object *o, const char *name)
@@ -132,10 +133,24 @@ static bool picture_is_still(const char *name)
 	return false;
 }
 
+/* A round distance of ticks: 1, 2 or 5 and zeros. */
+static int64_t picture_step(const struct picture *p)
+{
+	static const int64_t steps[] = {1, 2, 5};
+	for (int64_t unit = 1000000;; unit *= 10)
+		for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
+			if ((p->end_ns - p->start_ns) / (unit * steps[i]) < PICTURE_TICKS ||
+			    unit > INT64_MAX / 100)
+				return unit * steps[i];
+}
+
 static void picture_axis(struct strbuf *b, const struct picture *p, int height)
 {
-	for (int i = 0; i <= PICTURE_TICKS; i++) {
-		int64_t ns = p->start_ns + (p->end_ns - p->start_ns) * i / PICTURE_TICKS;
+	int64_t step = picture_step(p);
+	strbuf_addf(b, "<rect class=\"band\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\"/>\n",
+		    picture_x(p, p->still_ns), PICTURE_TOP - 6,
+		    picture_x(p, p->runs_ns) - picture_x(p, p->still_ns), height - PICTURE_TOP + 6);
+	for (int64_t ns = p->start_ns; ns <= p->end_ns; ns += step) {
 		double x = picture_x(p, ns);
 		strbuf_addf(b, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>\n", x, x,
 			    PICTURE_TOP - 6, height);
@@ -177,7 +192,7 @@ static const char html_style[] =
 	"body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:920px;margin:2em auto;padding:0 1em}\n"
 	"h1{font-size:1.3em}svg{width:100%;height:auto}table{border-collapse:collapse}th{text-align:left;font-weight:normal;"
 	"color:var(--soft);padding:.15em 1.5em .15em 0}td{font-variant-numeric:tabular-nums}\n"
-	".grid{stroke:var(--grid)}text{fill:var(--ink);font-size:12px}.tick{fill:var(--soft);text-anchor:middle}.name{text-anchor:end}"
+	".band{fill:var(--still);opacity:.1}.grid{stroke:var(--grid)}text{fill:var(--ink);font-size:12px}.tick{fill:var(--soft);text-anchor:middle}.name{text-anchor:end}"
 	".time{fill:var(--soft)}rect.still{fill:var(--still)}rect.live{fill:var(--live)}\n"
 	".key span{display:inline-block;width:.9em;height:.9em;margin:0 .3em 0 1em;border-radius:2px;vertical-align:-.1em}"
 	"span.still{background:var(--still)}span.live{background:var(--live)}\n"
@@ -192,9 +207,17 @@ static int picture_init(struct picture *p, struct json_object *report)
 	for (size_t i = 0; i < p->n; i++) {
 		struct json_object *phase = json_object_array_get_idx(p->phases, i);
 		int64_t start = member_number(phase, "start_ns"), end = member_number(phase, "end_ns");
+		if (start < 0 || end < start || end > INT64_MAX / 2)
+			return -EBADMSG;
 		p->start_ns = !i || start < p->start_ns ? start : p->start_ns;
 		p->end_ns = !i || end > p->end_ns ? end : p->end_ns;
+		if (!picture_is_still(member_text(phase, "name")))
+			continue;
+		p->still_ns = !p->runs_ns || start < p->still_ns ? start : p->still_ns;
+		p->runs_ns = MAX(p->runs_ns, end);
 	}
+	if (!p->runs_ns)
+		p->still_ns = p->runs_ns = p->start_ns;
 	return 0;
 }
 

@@ -185,6 +185,8 @@ struct kind_ops {
 	 * be killed for good, so what ends with them has to end silently. Called once a job, also after a failure.
 	 */
 	int (*after)(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
+	/* Restore: every task stands at the barrier, with its memory and descriptors. */
+	int (*ready)(struct opener *o, struct ferry_error *err);
 	/* Restore: everything stands at the barrier; what has to happen to our own copies before it opens. Cannot fail. */
 	void (*before_run)(struct opener *o);
 };

@@ -7,8 +7,10 @@
 void snapshot_release(struct snapshot *s)
 {
 	vec_foreach(task, &s->tasks) {
-		vec_foreach(thread, &task->threads)
+		vec_foreach(thread, &task->threads) {
 			script_release(&thread->script);
+			proc_status_release(&thread->status);
+		}
 		script_release(&task->script);
 		vec_release(&task->threads);
 		vec_release(&task->fds);

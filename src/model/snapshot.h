@@ -18,6 +18,7 @@
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/mm.pb-c.h"
 #include "model/script.h"
+#include "proc/status.h"
 
 struct ferry_thread;
 struct kind_ops;
@@ -63,6 +64,7 @@ struct snap_thread {
 	struct script script;         /* calls to run inside the thread */
 	struct snap_ask *asks;        /* by kind index */
 	struct ferry_thread *control; /* while the tree is frozen; not for dump */
+	struct proc_status status;    /* read once, while it stands in its own place */
 };
 
 /* A shared memory object, anonymous or a memfd, by the inode that its mappings show. */

@@ -89,10 +89,9 @@ must_check int proc_read_namespaces(int dirfd, struct proc_namespaces *ret_names
 /* Open /proc/PID/ns/...; -ENOENT when the kernel or the task has none. */
 must_check int proc_open_namespace(int dirfd, enum proc_ns ns, struct ferry_error *err);
 
-/* comm without its newline. cmdline and environ are as /proc gives them: strings with NULs, possibly overwritten. */
+/* comm without its newline. cmdline is as /proc gives it: strings with NULs, possibly overwritten. */
 must_check int proc_read_comm(int dirfd, char ret_comm[PROC_NAME_BYTES], struct ferry_error *err);
 must_check int proc_read_cmdline(int dirfd, char **ret_bytes, size_t *ret_n, struct ferry_error *err);
-must_check int proc_read_environ(int dirfd, char **ret_bytes, size_t *ret_n, struct ferry_error *err);
 
 must_check int proc_read_timerslack_ns(int dirfd, uint64_t *ret_ns, struct ferry_error *err);
 must_check int proc_read_oom_score_adj(int dirfd, int *ret_adj, struct ferry_error *err);

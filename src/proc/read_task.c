@@ -207,11 +207,6 @@ int proc_read_cmdline(int dirfd, char **ret_bytes, size_t *ret_n, struct ferry_e
 	return proc_read_file(dirfd, "cmdline", ARGUMENTS_MAX, ret_bytes, ret_n, err);
 }
 
-int proc_read_environ(int dirfd, char **ret_bytes, size_t *ret_n, struct ferry_error *err)
-{
-	return proc_read_file(dirfd, "environ", ARGUMENTS_MAX, ret_bytes, ret_n, err);
-}
-
 static int read_number(int dirfd, const char *name, unsigned base, uint64_t *ret_value,
 		       struct ferry_error *err)
 {

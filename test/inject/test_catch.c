@@ -340,7 +340,7 @@ static void test_stops(void)
 		char state;
 	} cases[] = {
 		{0, SIGSTOP, 0, 'T'},       {0, SIGSTOP, SIGCONT, 'S'},       {SIGSTOP, SIGCONT, 0, 'S'},
-		{SIGSTOP, SIGURG, 0, 'T'},  {SIGSTOP, SIGCONT, SIGSTOP, 'T'}, {0, SIGTSTP, SIGURG, 'T'},
+		{SIGSTOP, SIGURG, 0, 'T'},  {SIGSTOP, SIGCONT, SIGSTOP, 'T'}, {0, SIGSTOP, SIGURG, 'T'},
 		{0, SIGURG, SIGWINCH, 'S'}, {0, SIGCHLD, SIGURG, 'S'},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

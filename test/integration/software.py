@@ -8,8 +8,9 @@ import pathlib
 import sys
 import tempfile
 
-from ferrytest import Ferry, Program, main, nodes, round_trip, test, wait_until
+from ferrytest import Ferry, Program, nodes, round_trip, test, wait_until
 from ferrytest.redis import Server
+from ferrytest.worlds import in_new_world, leave_low_pids, worlds_main
 
 MIXED = pathlib.Path(__file__).resolve().parent.parent / "programs/mixed.py"
 
@@ -29,6 +30,15 @@ def carry(source, target, pid, images, *words):
     nodes.ip("neighbour", "flush", "all")
     done = target.run(os.environ["FERRY"], "restore", "-d", "-D", images, *words)
     assert done.returncode == 0, f"restore: {done.stderr}"
+
+
+def python3_there(state, images):
+    """In a new world: restore, prove, and once more from there."""
+    program = Program.adopt(state)
+    Ferry().restore(images, tcp_established=True)
+    program.verify()
+    round_trip(program, Ferry(), times=1, compare=False, tcp_established=True)
+    program.quit()
 
 
 if os.environ.get("FERRY"):
@@ -67,6 +77,17 @@ if os.environ.get("FERRY"):
         program.quit()
 
     @test(timeout=120)
+    def python3_in_new_namespaces():
+        """Dumped here, restored there, dumped there, restored there."""
+        leave_low_pids()
+        program = Program("mixed", interpreter=[sys.executable, str(MIXED)])
+        program.verify()
+        pids, images = program.tree(), images_folder()
+        Ferry().dump(program.pid, images, tcp_established=True)
+        program.wait_gone(pids)
+        in_new_world(python3_there, program.belongs(), images, seconds=90)
+
+    @test(timeout=120)
     def python3_bites():
         """Its proofs notice a changed byte."""
         program = Program("mixed", interpreter=[sys.executable, str(MIXED)])
@@ -76,4 +97,4 @@ if os.environ.get("FERRY"):
         program.kill()
 
 if __name__ == "__main__":
-    main()
+    worlds_main(python3_there)

@@ -45,7 +45,8 @@ static int once(const struct state *s)
 		execl(s->self, s->self, "--exit", NULL);
 	if (!pid)
 		_exit(STATUS);
-	return pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != STATUS;
+	return pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) ||
+	       WEXITSTATUS(status) != STATUS;
 }
 
 static void work(const struct state *s)
@@ -109,7 +110,9 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "--exit"))
 		return STATUS;
 	program_start(&p, argc, argv);
-	s.what = program_told(argc, argv, "threads") ? "threads" : program_told(argc, argv, "exec") ? "exec" : "fork";
+	s.what = program_told(argc, argv, "threads") ? "threads"
+		 : program_told(argc, argv, "exec")  ? "exec"
+						     : "fork";
 	must(readlink("/proc/self/exe", s.self, sizeof(s.self) - 1));
 	for (int i = 0; i < WORKERS; i++)
 		start(&s, i);

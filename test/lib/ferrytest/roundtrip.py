@@ -19,7 +19,9 @@ def once(program, dumper, restorer, compare, options):
     allowed = [*dumper.leaves, *restorer.leaves]
     images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
 
-    dumper.dump(program.pid, images, **options)
+    report = dumper.dump(program.pid, images, **options)
+    if "bytes" in report:
+        assert report["bytes"] == sum(path.stat().st_size for path in images.iterdir()), report
     program.wait_gone(pids)
     watch.check(expected=[images, *allowed], locked=options.get("tcp_established", False))
     restorer.restore(images, **options)

@@ -8,6 +8,7 @@
  *   write;
  * - no flag changes, thus jrcxz instead of compare: flags need no place to be restored from;
  * - no floating point;
+ * - jumps go to local labels, since assemblers do not agree about how far a global one may be;
  * - what it does twice does no harm, and what it does on a failed call (close or munmap of an errno) fails.
  */
 
@@ -47,6 +48,9 @@
 #define D_RSP 312
 #define D_SIZE 320
 
+/* PAD_CODE_BYTES of pad.h; the assembler refuses to go back. */
+#define CODE_SIZE 384
+
 #define NR_MUNMAP 11
 
 	.section .rodata.ferry_pad, "a", @progbits
@@ -63,18 +67,18 @@ ferry__pad:
 /* One system call, whose number and arguments are in the registers. */
 ferry__pad_call:
 	syscall
-	jmp	ferry__pad_tail
+	jmp	.Ltail
 
 /* The same, for a call whose result has to be given back: close(result), munmap(result, length). */
 ferry__pad_call_undo:
 	syscall
 	mov	DATA(D_RESULT_NR), %rcx
-	jrcxz	ferry__pad_tail
+	jrcxz	.Ltail
 	mov	%rax, %rdi
 	mov	DATA(D_RESULT_ARG), %rsi
 	mov	%ecx, %eax
 	syscall
-	jmp	ferry__pad_tail
+	jmp	.Ltail
 
 /* A function: rax = its address, rdi = its argument, rsp = a stack of ours, r12 = flags to go on with. */
 ferry__pad_run:
@@ -100,6 +104,7 @@ ferry__pad_catch:
 	syscall
 
 ferry__pad_tail:
+.Ltail:
 	/* Tell the owner of memory used here that this thread needs it no longer. */
 	mov	DATA(D_RELEASE), %rcx
 	jrcxz	1f
@@ -166,7 +171,7 @@ ferry__pad_tail:
 	mov	DATA(D_RAX), %rax
 	jmp	*DATA(D_RIP)
 
-	.balign 8
+	.org	ferry__pad + CODE_SIZE
 ferry__pad_data:
 pad_data:
 	.fill	D_SIZE / 8, 8, 0
