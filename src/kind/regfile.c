@@ -75,8 +75,15 @@ static int regfile_check_path(const char *who, const char *path, const struct st
 /* The process of /proc/PID/NAME; 0: the path is none of that form. */
 static pid_t regfile_proc_pid(const char *path)
 {
-	int pid, n = 0;
-	return sscanf(path, "/proc/%d/%*[a-z_]%n", &pid, &n) == 1 && n && !path[n] && pid > 0 ? pid : 0;
+	static const char proc[] = "/proc/", letters[] = "abcdefghijklmnopqrstuvwxyz_";
+	const char *number = path + sizeof(proc) - 1;
+	char *end;
+	if (strncmp(path, proc, sizeof(proc) - 1) != 0 || number[0] < '1' || number[0] > '9')
+		return 0;
+	long pid = strtol(number, &end, 10);
+	if (*end != '/' || !end[1] || end[1 + strspn(end + 1, letters)] || pid > INT_MAX)
+		return 0;
+	return (pid_t)pid;
 }
 
 /*
