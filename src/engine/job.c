@@ -109,7 +109,9 @@ static int job_was_killed(bool decided, struct ferry_error *err)
 	}
 	error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EINTR,
 		  "the worker process of the job was killed at its very end");
-	error_hint(err, "nothing was put back any more: a restored tree runs, a dumped tree is ended and its image is whole");
+	error_hint(
+		err,
+		"nothing was put back any more: a restored tree runs, a dumped tree is ended and its image is whole");
 	return -EINTR;
 }
 

@@ -85,8 +85,8 @@ static int option_set_int(int64_t *place, const struct option_info *info, const 
 	errno = 0;
 	long long number = strtoll(value, &end, 10);
 	if (errno || end == value || *end || number < 0)
-		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s wants a number from 0 on, not '%s'", info->word,
-				 value);
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s wants a number from 0 on, not '%s'",
+				 info->word, value);
 	*place = number;
 	return 0;
 }
@@ -100,8 +100,8 @@ static int option_check_choice(const struct option_info *info, const char *value
 		if ((size_t)(end - word) == n && !memcmp(word, value, n))
 			return 0;
 	}
-	return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s is one of %s, not '%s'", info->word, info->argument,
-			 value);
+	return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--%s is one of %s, not '%s'", info->word,
+			 info->argument, value);
 }
 
 static int option_set_list(struct text_list *list, const char *value, struct ferry_error *err)

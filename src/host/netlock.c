@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/vec.h"
 #include "host/netlink.h"
 #include "host/netlock_batch.h"
 
@@ -248,6 +249,80 @@ static int ask_table(struct mnl_socket *socket, const char *table)
 	mnl_attr_put_strz(h, NFTA_TABLE_NAME, table);
 	int r = netlink_ask(socket, h, NULL, NULL);
 	return r == -ENOENT ? 0 : r ? r : 1;
+}
+
+struct table_name {
+	char text[NETLOCK_TABLE_MAX];
+};
+
+struct table_list {
+	VEC(struct table_name) v;
+};
+
+static int add_table(const struct nlmsghdr *h, void *ctx)
+{
+	struct table_list *list = ctx;
+	const struct nlattr *attr;
+	mnl_attr_for_each(attr, h, sizeof(struct nfgenmsg))
+	{
+		if (mnl_attr_get_type(attr) != NFTA_TABLE_NAME)
+			continue;
+		const char *name = mnl_attr_get_str(attr);
+		size_t n = strnlen(name, mnl_attr_get_payload_len(attr));
+		if (n >= NETLOCK_TABLE_MAX ||
+		    strncmp(name, NETLOCK_IMAGE_PREFIX, strlen(NETLOCK_IMAGE_PREFIX)) != 0)
+			continue;
+		struct table_name *slot = vec_push(&list->v);
+		if (!slot)
+			return -ENOMEM;
+		memcpy(slot->text, name, n);
+		slot->text[n] = '\0';
+	}
+	return 0;
+}
+
+/* Locks that images left behind. */
+static int list_tables(struct mnl_socket *socket, struct table_list *ret)
+{
+	uint8_t bytes[MNL_NLMSG_HDRLEN + 64] __attribute__((aligned(8)));
+	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	h->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
+	g->nfgen_family = NFPROTO_INET;
+	g->version = NFNETLINK_V0;
+	return netlink_ask(socket, h, add_table, ret);
+}
+
+static int forget_one(struct mnl_socket *socket, const char *table, const struct netlock_tcp *connection,
+		      struct ferry_error *err)
+{
+	_cleanup_batch_ struct netlock_batch b = {0};
+	enum netlock_step step;
+	netlock_batch_begin(&b);
+	netlock_batch_connections(&b, table, true, connection, 1);
+	int r = commit(socket, &b, &step);
+	return r && r != -ENOENT ? lock_failed(err, table, step, -r) : 0;
+}
+
+int netlock_forget(int netns_fd, const char *except_id, const struct netlock_tcp *connections, size_t n,
+		   struct ferry_error *err)
+{
+	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	struct table_list tables = {0};
+	int r = n ? open_socket(netns_fd, NETLOCK_IMAGE_PREFIX, &socket, err) : 0;
+	if (r < 0 || !n)
+		return r;
+	r = list_tables(socket, &tables);
+	if (r < 0)
+		r = lock_failed(err, NETLOCK_IMAGE_PREFIX, NETLOCK_STEP_TABLE, -r);
+	vec_foreach(table, &tables.v) {
+		for (size_t i = 0; i < n && r >= 0 && (!except_id || strcmp(table->text, except_id) != 0);
+		     i++)
+			r = forget_one(socket, table->text, &connections[i], err);
+	}
+	vec_release(&tables.v);
+	return r;
 }
 
 int netlock_find(int netns_fd, const char *id, struct netlock **ret_lock, struct ferry_error *err)

@@ -77,5 +77,13 @@ void netlock_close(struct netlock *lock);
  */
 must_check int netlock_find_and_remove(int netns_fd, const char *id, struct ferry_error *err);
 
+/*
+ * Take n connections out of every PERSIST table named NETLOCK_IMAGE_PREFIX..., except the one with this id (NULL = of all).
+ * Such a lock is one that waits for the restore of an image, which then happened on another machine. A connection that a table
+ * does not have, and a table of another make, is passed over.
+ */
+must_check int netlock_forget(int netns_fd, const char *except_id, const struct netlock_tcp *connections,
+			      size_t n, struct ferry_error *err);
+
 /* The netlink socket, so that a warden can keep an OWNED lock alive by holding a copy. */
 int netlock_fd(const struct netlock *lock);

@@ -380,7 +380,8 @@ static int memfd_ready(struct opener *o, struct ferry_error *err)
 		if (m->fd < 0 || !(m->entry->seals & F_SEAL_FUTURE_WRITE))
 			continue;
 		if (fcntl(m->fd, F_ADD_SEALS, (int)m->entry->seals & MEMFD_LATE_SEALS) < 0)
-			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "sealing memfd '%s'", m->entry->name);
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "sealing memfd '%s'",
+					   m->entry->name);
 	}
 	return 0;
 }

@@ -483,7 +483,11 @@ static int tcp_lock_plan(struct opener *o, struct ferry_error *err)
 	for (size_t i = 0; i < p->n_files; i++)
 		if (p->files[i].kind == &kind_inetsk && inet_is_connection(p->files[i].entry->isk))
 			tuples[n++] = tcp_tuple(p->files[i].entry->isk);
-	return tcp_lock(&o->netlock, o->fault, "restore", tuples, n, err);
+	char id[TCP_LOCK_ID_BYTES];
+	bool has_id = tcp_plan_lock_id(o, id);
+	int r = tcp_lock(&o->netlock, o->fault, "restore", tuples, n, err);
+	/* A connection that left this machine before and comes back now is still locked by the image that it left with. */
+	return r < 0 ? r : netlock_forget(-1, has_id ? id : NULL, tuples, n, err);
 }
 
 int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
