@@ -204,15 +204,25 @@ class Observer:
         return not beats or beats[-1][0] < time.monotonic() - seconds * 0.9
 
     def check(self):
-        """Exactly one copy: counters only grow, and a node that was left is never heard again. The nodes in order."""
+        """Exactly one copy: counters only grow, and a node that was left is never heard again. The nodes in order.
+
+        A process that was stopped between reading the node's name and sending it sends it after the move: one such beat
+        is the first of its stream then.
+        """
         order = []
         last = {}
+        heard_from = {}  # stream: node of its beat before
+        late = set()  # (stream, node)
         for _, node, stream, counter, _, good in self.heard():
             assert good, f"stream {stream} on {node} says that its state is wrong (beat {counter})"
             assert counter > last.get(stream, 0), (
                 f"stream {stream}: beat {counter} from {node} after beat {last[stream]}: two copies ran")
             last[stream] = counter
-            if not order or order[-1] != node:
+            is_late = node in order[:-1] and heard_from.get(stream) == node and (stream, node) not in late
+            heard_from[stream] = node
+            if is_late:
+                late.add((stream, node))
+            elif not order or order[-1] != node:
                 order.append(node)
         assert len(order) == len(set(order)), f"beats came from {order}: two copies ran"
         return order
