@@ -12,7 +12,8 @@ import threading
 import time
 from random import Random
 
-from ferrytest import Ferry, Leftovers, Program, main, test
+from ferrytest import Ferry, Leftovers, Program, main, test, wait_until
+from ferrytest.process import running
 
 IMAGES = pathlib.Path("images").resolve()
 REFUSED = 3  # exit status
@@ -52,6 +53,8 @@ def dumps(what, least):
     assert outcomes.get("dumped", 0) >= least, outcomes
     moves(program)
     program.quit()
+    # Workers of the last moment end by themselves.
+    wait_until(lambda: not running(pathlib.Path(os.environ["FERRY_PROGRAMS"]) / "restless"), "workers do not end")
     watch.check(expected=[program.folder])
 
 
