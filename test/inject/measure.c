@@ -105,7 +105,8 @@ static void measure(struct target *t, uint32_t flags, const char *how, unsigned 
 	static uint64_t parts[PARTS][VISITS_MAX];
 	struct scenario s = {.options = FERRY_INJECT_OPTIONS_INIT};
 	struct watch watch = {.last = NULL};
-	uint64_t one[PARTS], all = 0;
+	uint64_t one[PARTS];
+	double median_us[PARTS], all_us = 0;
 
 	s.options.flags = flags;
 	for (unsigned i = 0; i < visits; i++) {
@@ -115,15 +116,15 @@ static void measure(struct target *t, uint32_t flags, const char *how, unsigned 
 		sleep_us(2000);
 	}
 	for (int j = 0; j < PARTS; j++) {
+		const uint64_t *middle = &parts[j][visits / 2];
 		qsort(parts[j], visits, sizeof(uint64_t), by_value);
-		all += parts[j][visits / 2];
+		median_us[j] = (double)*middle / 1e3;
+		all_us += median_us[j];
 	}
 	printf("%s, %d threads, blobs of %llu calls %s: stop %.1f, load %.1f, run %.1f each, unload %.1f, release %.1f, "
 	       "all %.1f us\n",
-	       t->mode, t->n, (unsigned long long)calls, how, (double)parts[PART_STOP][visits / 2] / 1e3,
-	       (double)parts[PART_LOAD][visits / 2] / 1e3, (double)parts[PART_RUN][visits / 2] / 1e3 / t->n,
-	       (double)parts[PART_UNLOAD][visits / 2] / 1e3, (double)parts[PART_RELEASE][visits / 2] / 1e3,
-	       (double)all / 1e3);
+	       t->mode, t->n, (unsigned long long)calls, how, median_us[PART_STOP], median_us[PART_LOAD],
+	       median_us[PART_RUN] / t->n, median_us[PART_UNLOAD], median_us[PART_RELEASE], all_us);
 	s.options.on_effect = note;
 	s.options.context = &watch;
 	for (unsigned i = 0; i < visits; i++) {
