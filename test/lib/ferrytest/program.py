@@ -141,6 +141,7 @@ class Program:
             self.ask("quit", "main")
             wait_until(lambda: not self.running(), f"{self.name} does not end")
         self.kill(pids)
+        self.wait_gone(pids)
 
     def kill(self, pids=None):
         """End the whole tree."""
