@@ -45,7 +45,7 @@ def of_kinds():
     for path in sorted((SOURCE / "src" / "kind").glob("*.c")):
         match = re.search(r"\n(\t+\.restore = \w+,)\n", path.read_text(encoding="utf-8"))
         if match:
-            yield f"kind-{path.stem}-without-restore", path.relative_to(SOURCE), match.group(1), "", "integration/"
+            yield f"kind-{path.stem}-without-restore", path.relative_to(SOURCE), match.group(1), "", "integration/roundtrip"
 
 
 def copy_tree(target):
