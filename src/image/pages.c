@@ -125,33 +125,35 @@ int image_pages_store(const struct image_pages_writer *w, uint64_t offset, const
 	return image_store(w->pages, offset, iov, n, err);
 }
 
-bool image_page_is_zero(const void *page)
+static bool page_is_zero(const uint8_t *page)
 {
 	/* The first word decides for nearly every page that holds anything. */
 	uint64_t word;
 	memcpy(&word, page, sizeof(word));
-	return !word && !memcmp(page, (const char *)page + sizeof(word), IMAGE_PAGE_BYTES - sizeof(word));
+	return !word && !memcmp(page, page + sizeof(word), IMAGE_PAGE_BYTES - sizeof(word));
 }
 
-int image_pages_add_sparse(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags,
-			   const void *bytes, struct ferry_error *err)
+size_t image_pages_split(const struct image_run *piece, bool sparse, const void *bytes,
+			 struct image_run *ret_runs, struct iovec *ret_iov)
 {
 	const uint8_t *p = bytes;
-	for (uint64_t i = 0, from; i < nr_pages;) {
-		while (i < nr_pages && image_page_is_zero(p + i * IMAGE_PAGE_BYTES))
-			i++;
-		from = i;
-		while (i < nr_pages && !image_page_is_zero(p + i * IMAGE_PAGE_BYTES))
-			i++;
-		if (i == from)
+	size_t n = 0;
+	bool open = false;
+	for (uint64_t i = 0; i < piece->nr_pages; i++, p += IMAGE_PAGE_BYTES) {
+		if (sparse && page_is_zero(p)) {
+			open = false;
 			continue;
-		struct iovec iov = {(void *)(p + from * IMAGE_PAGE_BYTES),
-				    (size_t)((i - from) * IMAGE_PAGE_BYTES)};
-		int r = image_pages_add(w, vaddr + from * IMAGE_PAGE_BYTES, i - from, flags, &iov, 1, err);
-		if (r < 0)
-			return r;
+		}
+		if (!open) {
+			ret_runs[n] = (struct image_run){.vaddr = piece->vaddr + i * IMAGE_PAGE_BYTES,
+							 .flags = piece->flags};
+			ret_iov[n++] = (struct iovec){.iov_base = (void *)p};
+		}
+		open = true;
+		ret_runs[n - 1].nr_pages++;
+		ret_iov[n - 1].iov_len += IMAGE_PAGE_BYTES;
 	}
-	return 0;
+	return n;
 }
 
 int image_pages_add_from(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags,

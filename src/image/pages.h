@@ -46,14 +46,7 @@ must_check int image_pages_add(struct image_pages_writer *w, uint64_t vaddr, uin
 			       struct ferry_error *err);
 
 /*
- * As image_pages_add from one buffer, but pages full of zeros are left out: what no entry names is zero in
- * anonymous and shared memory. Not for private file mappings, where it means "as the file has it".
- */
-must_check int image_pages_add_sparse(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages,
-				      uint32_t flags, const void *bytes, struct ferry_error *err);
-
-/*
- * The same in two steps for several threads, as image_reserve() and image_store() are. n runs (offset is not looked at), the bytes
+ * As image_pages_add, in two steps for several threads, as image_reserve() and image_store() are. n runs (offset is not looked at), the bytes
  * of runs[i] in iov[i]; *ret_offset is where they go together.
  */
 must_check int image_pages_reserve(struct image_pages_writer *w, const struct image_run *runs,
@@ -62,8 +55,13 @@ must_check int image_pages_reserve(struct image_pages_writer *w, const struct im
 must_check int image_pages_store(const struct image_pages_writer *w, uint64_t offset, const struct iovec *iov,
 				 size_t n, struct ferry_error *err);
 
-/* Whether a page holds nothing but zeroes. */
-bool image_page_is_zero(const void *page);
+/*
+ * The runs that image_pages_reserve() takes, from pages that lie one after the other at bytes; piece says which they are, and its
+ * flags. sparse: pages full of zeros are left out: what no entry names is zero in anonymous and shared memory, but in private
+ * file mappings it is as the file has it. There is room for piece->nr_pages runs; returns how many there are.
+ */
+size_t image_pages_split(const struct image_run *piece, bool sparse, const void *bytes,
+			 struct image_run *ret_runs, struct iovec *ret_iov);
 
 /* Store a run of nr_pages pages that is read from a descriptor (a pipe filled by vmsplice, a file). */
 must_check int image_pages_add_from(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages,

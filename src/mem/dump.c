@@ -101,31 +101,12 @@ static int mem_found(void *context, const struct mem_range *range)
 	return r;
 }
 
-static void mem_add_run(struct mem_lane *lane, const struct mem_piece *piece, const char *bytes,
-			uint64_t from_page, uint64_t to_page)
-{
-	uint64_t offset = from_page * IMAGE_PAGE_BYTES, pages = to_page - from_page;
-	if (!pages)
-		return;
-	lane->runs[lane->n] = (struct image_run){
-		.vaddr = piece->address + offset,
-		.nr_pages = pages,
-		.flags = piece->flags,
-	};
-	lane->iov[lane->n++] = (struct iovec){(void *)(bytes + offset), pages * IMAGE_PAGE_BYTES};
-}
-
 /* What of a piece goes into the image. */
 static void mem_split(struct mem_lane *lane, const struct mem_piece *piece, const char *bytes)
 {
-	uint64_t pages = piece->bytes / IMAGE_PAGE_BYTES, from = 0;
-	for (uint64_t i = 0; i < pages && piece->sparse; i++) {
-		if (!image_page_is_zero(bytes + i * IMAGE_PAGE_BYTES))
-			continue;
-		mem_add_run(lane, piece, bytes, from, i);
-		from = i + 1;
-	}
-	mem_add_run(lane, piece, bytes, from, pages);
+	const struct image_run run = {
+		.vaddr = piece->address, .nr_pages = piece->bytes / IMAGE_PAGE_BYTES, .flags = piece->flags};
+	lane->n += image_pages_split(&run, piece->sparse, bytes, lane->runs + lane->n, lane->iov + lane->n);
 }
 
 /* Many runs in one call, with one copy. What the task itself may not read ends it early. Returns the bytes that are there. */
