@@ -14,6 +14,7 @@ from random import Random
 
 from ferrytest import Ferry, Leftovers, Program, main, test, wait_until
 from ferrytest.process import running
+from ferrytest.program import program_path
 
 IMAGES = pathlib.Path("images").resolve()
 REFUSED = 3  # exit status
@@ -54,7 +55,7 @@ def dumps(what, least):
     moves(program)
     program.quit()
     # Workers of the last moment end by themselves.
-    wait_until(lambda: not running(pathlib.Path(os.environ["FERRY_PROGRAMS"]) / "restless"), "workers do not end")
+    wait_until(lambda: not running(program_path("restless")), "workers do not end")
     watch.check(expected=[program.folder])
 
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from ferrytest import Ferry, main, test
-from ferrytest.cases import TcpClient
+from ferrytest.cases.sockets import TcpClient
 from ferrytest.leftovers import nft_tables
 from ferrytest.program import Program
 

@@ -12,7 +12,7 @@ from ferrytest import Ferry, Program, nodes, round_trip, test, wait_until
 from ferrytest.redis import Server
 from ferrytest.worlds import in_new_world, leave_low_pids, worlds_main
 
-MIXED = pathlib.Path(__file__).resolve().parent.parent / "programs/mixed.py"
+MIXED = pathlib.Path(__file__).resolve().parent.parent / "programs/software/mixed.py"
 
 
 def images_folder():

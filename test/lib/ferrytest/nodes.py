@@ -14,6 +14,7 @@ import threading
 import time
 
 from ferrytest.process import children, is_alive, wait_until
+from ferrytest.program import program_path
 
 # Reaps, and gives the node's file its own contents. Runs as PID 1 of the node.
 INIT = """
@@ -236,7 +237,7 @@ class Beats:
     """The program that tells the observer where it runs."""
 
     def __init__(self, node, observer, kib=256, own=(), pid=5000):
-        path = pathlib.Path(os.environ["FERRY_PROGRAMS"]) / "beats"
+        path = program_path("beats")
         node.next_pid(pid)
         self.process = node.start("setsid", path, node.file, kib, BRIDGE, observer.port, *own)
         observer.wait(node.name)

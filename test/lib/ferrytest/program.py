@@ -13,6 +13,13 @@ ANSWER_SECONDS = 30
 SKIPPED = 77
 
 
+def program_path(name):
+    """Where the program of this name was built; the areas are folders."""
+    found = list(pathlib.Path(os.environ["FERRY_PROGRAMS"]).glob(f"*/{name}"))
+    assert len(found) == 1, f"{len(found)} programs are called {name}"
+    return found[0]
+
+
 class Program:
     """A running test program. Its pid stays the same over dump and restore."""
 
@@ -23,7 +30,7 @@ class Program:
         self.folder.chmod(0o1777)
         self.asked = 0
         self.ended = None  # exit status of the process that we started
-        command = interpreter or [str(pathlib.Path(os.environ["FERRY_PROGRAMS"]) / name)]
+        command = interpreter or [str(program_path(name))]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(  # pylint: disable=consider-using-with
                 [*command, str(self.folder), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors that are neither files nor sockets."""
+
+from ferrytest.cases.case import Case, simple
+
+CASES = [
+    *simple("pipe", "pipes", "pipe-descriptions"),
+    *simple("epoll", "epoll", "epoll-numbers"),
+    *simple("eventfd", "eventfd"),
+    *simple("timerfd", "timerfd", "timerfd-unread"),
+    Case("timerfd-alarm", "timerfd", ("alarm",), kind="timerfd"),
+    *simple("signalfd", "signalfd"),
+]
