@@ -32,7 +32,7 @@ STAT_OF_PROCESS = {
 }
 STAT_OF_THREAD = {"nice": 19, "rt_priority": 40, "policy": 41}
 FDINFO_LEFT_OUT = {"mnt_id", "ino", "eventfd-id", "it_value", "ticks", "scm_fds"}
-VMFLAGS_LEFT_OUT = {"sd", "ac", "um", "uw", "nr", "mw", "me"}
+VMFLAGS_LEFT_OUT = {"sd", "ac", "um", "uw", "nr", "mw", "me", "gu"}
 NAMESPACES = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"]
 
 libc = ctypes.CDLL(None, use_errno=True)
