@@ -81,13 +81,6 @@ struct plan_task {
 	size_t index;
 };
 
-/* A shared memory object that several mappings refer to. */
-struct plan_shmem {
-	uint64_t shmid;
-	uint64_t bytes;
-	int fd; /* opened by the coordinator; -1 = not yet */
-};
-
 struct plan {
 	struct arena arena;
 	InventoryEntry *inventory;
@@ -95,7 +88,6 @@ struct plan {
 	size_t n_tasks;
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
-	VEC(struct plan_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
