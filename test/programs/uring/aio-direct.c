@@ -16,12 +16,27 @@
 enum { DEPTH = 16, BYTES = 65536, READ_BIT = 1 << 20 };
 
 struct state {
+	const struct program *program;
 	aio_context_t ctx;
 	int fd;
 	unsigned char *buffers;
 	_Atomic uint64_t done, bad, held;
 	_Atomic int hold; /* submit nothing new */
 };
+
+/* Memory that changes all the time. */
+static void note(const struct program *p, const char *what, const void *from, size_t n)
+{
+	char path[200];
+
+	snprintf(path, sizeof(path), "%s/volatile.%s", p->folder, what);
+	FILE *f = fopen(path, "we");
+	if (!f)
+		program_die(path);
+	fprintf(f, "%d %lx %lx\n", getpid(), (unsigned long)(uintptr_t)from,
+		(unsigned long)((uintptr_t)from + n));
+	fclose(f);
+}
 
 static void submit(struct state *s, unsigned slot, int op, uint64_t round)
 {
@@ -60,8 +75,10 @@ static void handle(struct state *s, const struct io_event *e)
 static void *work(void *context)
 {
 	struct state *s = context;
-	struct io_event e[DEPTH];
-
+	struct io_event e[DEPTH] = {0};
+	struct program self = program_role(s->program, "worker");
+	program_note_volatile(&self);
+	note(s->program, "events", e, sizeof(e));
 	for (unsigned i = 0; i < DEPTH; i++)
 		submit(s, i, IOCB_CMD_PWRITE, 1);
 	for (;;) {
@@ -124,6 +141,10 @@ int main(int argc, char **argv)
 	    ftruncate(s.fd, DEPTH * BYTES) < 0)
 		program_die("making room");
 	s.ctx = aio_make(DEPTH * 2);
+	note(&p, "buffers", s.buffers, (size_t)DEPTH * BYTES);
+	note(&p, "ring", aio_ring(s.ctx), 4096);
+	note(&p, "state", &s, sizeof(s));
+	s.program = &p;
 	if (pthread_create(&thread, NULL, work, &s))
 		program_die("pthread_create");
 	return program_serve(&p, &ops, &s);

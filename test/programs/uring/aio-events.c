@@ -97,5 +97,10 @@ int main(int argc, char **argv)
 			program_die("io_submit");
 	s.head = ADVANCE;
 	s.tail = ADVANCE + EVENTS;
+	/* A child has the mapping, but no context: that cannot be dumped. */
+	if (program_told(argc, argv, "fork") && !must(fork())) {
+		pause();
+		_exit(0);
+	}
 	return program_serve(&p, &ops, &s);
 }
