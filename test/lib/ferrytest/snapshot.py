@@ -177,6 +177,8 @@ def stacks_of(pid, maps):
 def pages_of(memory, pagemap, m):
     """Page address -> digest, for one mapping. Pages of zeros do not count: absent and zero are the same."""
     found = {}
+    if "wf" in m["flags"].split():
+        return found  # empty after a restore, as after a fork
     count = (m["end"] - m["start"]) // PAGE
     pagemap.seek(m["start"] // PAGE * 8)
     entries = struct.unpack(f"{count}Q", pagemap.read(count * 8))
