@@ -66,6 +66,7 @@ struct plan_task {
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
+	FerryMmEntry *mm_extra; /* NULL when the image has none */
 	FsEntry *fs;
 	VEC(struct plan_fd) fds; /* ascending */
 	VEC(struct plan_temp) temps;
@@ -100,6 +101,9 @@ void plan_release(struct plan *p);
 
 /* A file of the image by id; NULL when there is none. */
 struct plan_file *plan_file(const struct plan *p, uint32_t id);
+
+/* What the image has about a mapping beyond its record; NULL = nothing. */
+const FerryVmaEntry *plan_vma_extra(const struct plan_task *t, const VmaEntry *vma);
 
 struct plan_task *plan_task(const struct plan *p, pid_t pid);
 
