@@ -236,14 +236,14 @@ static int mem_find_vma(struct mem_store *s, int pagemap, const struct snap_vma 
 {
 	const VmaEntry *vma = snap->entry;
 	bool anonymous = vma->status & VMA_STATUS_ANON_PRIVATE;
-	bool vdso = vma->status & VMA_STATUS_VDSO;
+	bool whole = vma->status & (VMA_STATUS_VDSO | VMA_STATUS_AIO_RING);
 	unsigned flags = (anonymous ? MEM_FIND_ANONYMOUS : 0) | (snap->guards ? MEM_FIND_NO_GUARDS : 0);
-	s->sparse = anonymous && !vdso;
+	s->sparse = anonymous && !whole;
 	s->flags = s->sparse && !(vma->flags & MAP_LOCKED) ? IMAGE_PE_LAZY : 0;
 	s->d->stats.pages_scanned += (vma->end - vma->start) / IMAGE_PAGE_BYTES;
-	/* The kernel's own pages of the vdso are no page of the task's, so they are named as a whole. */
+	/* Pages of the kernel's own, of the vdso or an AIO ring, are no pages of the task's: they are named as a whole. */
 	int r;
-	if (vdso)
+	if (whole)
 		r = mem_found(s, &(struct mem_range){vma->start, vma->end});
 	else
 		r = mem_find(pagemap, s->d->caps, vma->start, vma->end, flags, mem_found, s);

@@ -45,6 +45,7 @@ struct kind_options {
 	bool tcp_established;
 	bool leave_running;
 	bool shell_job;
+	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
 };
@@ -212,6 +213,9 @@ struct kind_ops {
 	int (*restore_task)(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err);
 	int (*restore_thread)(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
 			      struct ferry_error *err);
+
+	/* in a task that just became a session leader, before it has children of that session */
+	int (*join_session)(struct settle *s, struct ferry_error *err);
 
 	/* in the task, before its memory is replaced: what is set through its files in /proc */
 	int (*settle_task)(struct settle *s, struct ferry_error *err);

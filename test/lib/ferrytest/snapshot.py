@@ -21,7 +21,7 @@ KCMP_FILE = 0
 AT_SYSINFO_EHDR = 33
 
 STATUS_OF_PROCESS = [
-    "Umask", "Tgid", "Uid", "Gid", "Groups", "NStgid", "NSpgid", "NSsid", "Threads", "ShdPnd", "SigIgn", "SigCgt",
+    "Umask", "Tgid", "Uid", "Gid", "Groups", "NStgid", "NSpgid", "NSsid", "ShdPnd", "SigIgn", "SigCgt",
     "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "THP_enabled",
 ]
 STATUS_OF_THREAD = ["Name", "NSpid", "SigPnd", "SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp"]
@@ -182,7 +182,7 @@ def pages_of(memory, pagemap, m):
     count = (m["end"] - m["start"]) // PAGE
     pagemap.seek(m["start"] // PAGE * 8)
     entries = struct.unpack(f"{count}Q", pagemap.read(count * 8))
-    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon"))
+    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon", "/anon_hugepage"))
     for i, entry in enumerate(entries):
         # Bit 63 present, bit 62 swapped: a page of anonymous memory that is neither was never written.
         if anonymous and not entry >> 62:
@@ -193,6 +193,9 @@ def pages_of(memory, pagemap, m):
             page = memory.read(PAGE)
         except (OSError, ValueError):
             continue
+        # The number of an AIO context in the kernel's table.
+        if m["name"].startswith("/[aio]") and not i:
+            page = bytes(4) + page[4:]
         if page.count(0) != len(page):
             found[address] = hashlib.blake2b(page, digest_size=8).hexdigest()
     return found

@@ -57,7 +57,6 @@ int main(int argc, char **argv)
 	program_start(&p, argc, argv);
 	s.written = area(2);
 	s.untouched = area(1);
-	must(madvise(s.untouched, HUGE, MADV_DONTDUMP)); /* a mapping of its own */
 	s.fixed = area(1);
 	pattern_fill(s.written, PAGE * 3, 1);
 	s.written[SPARSE_AT] = s.mark;
