@@ -48,8 +48,8 @@ static void engine_raise_nofile(void)
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 		struct ferry_error *err)
 {
-	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PROCMAP_QUERY,
-						  KERN_CAP_TIMER_RESTORE_IDS};
+	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_GUARD,
+						  KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS};
 	*e = (struct engine){
 		.options = options, .log = log, .warden_actions = engine_actions, .start_ns = time_now_ns()};
 	int r = fault_init(&e->fault);
@@ -65,6 +65,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.leave_running = options->leave_running,
 		.shell_job = options->shell_job,
 		.ext_unix_sk = options->ext_unix_sk,
+		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	kern_caps_read_xstate(&e->caps);
 	return kern_caps_read_limits(&e->caps, err);

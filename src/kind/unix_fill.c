@@ -276,8 +276,12 @@ static int unix_fill_dgram(struct opener *o, struct plan_file *to, const struct 
 		.packet = p, .bytes = p->bytes, .n = p->n, .sender = run ? run->sender : NULL};
 	_cleanup_close_ int made = -1;
 	int from;
+	bool told = run && run->has_from, mutual = peer && peer->entry->usk->peer == to->entry->usk->ino;
 	if (plan->paired) {
 		from = peer ? peer->fd : plan->other;
+	} else if (mutual && !told && to->entry->usk->name.len) {
+		l.to = to;
+		from = peer->fd;
 	} else if (!to->entry->usk->name.len) {
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "datagrams wait in file id %u, which nobody could have sent to",

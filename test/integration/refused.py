@@ -52,6 +52,7 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
+    register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
     register("zombies", "unsupported-task", "is a zombie", "tree", "dead")
 
 

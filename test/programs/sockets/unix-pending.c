@@ -28,7 +28,8 @@ static void verify(struct program *p, void *state)
 		expect_same(p, "readable listener", poll(&poller, 1, 0), 1);
 		for (int k = 0; k < CLIENTS; k++)
 			expect_name(p, "peer of a client", s->client[i][k], true, &s->name[i]);
-		expect_name(p, "name of a client", s->client[i][1], false, &s->client_name[i]);
+		if (p->more)
+			expect_name(p, "name of a client", s->client[i][1], false, &s->client_name[i]);
 	}
 }
 

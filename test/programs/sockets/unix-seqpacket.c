@@ -23,8 +23,10 @@ static void verify(struct program *p, void *state)
 	expect_message(p, s->b, MSG_PEEK, "back", NULL);
 	expect_message(p, s->server, MSG_PEEK, "to the server", NULL);
 	expect_message(p, s->left, MSG_PEEK, "left behind", NULL);
-	expect_name(p, "server", s->server, false, &s->name);
-	expect_name(p, "client", s->client, true, &s->name);
+	if (p->more) {
+		expect_name(p, "server", s->server, false, &s->name);
+		expect_name(p, "client", s->client, true, &s->name);
+	}
 	struct pollfd poller = {.fd = s->shut, .events = POLLRDHUP};
 	expect(p, poll(&poller, 1, 0) == 1 && poller.revents & POLLRDHUP, "it is not shut down");
 }
@@ -35,7 +37,8 @@ static void finish(struct program *p, void *state)
 	struct message m;
 
 	expect_message(p, s->a, 0, "one", NULL);
-	expect_message(p, s->a, 0, "", NULL);
+	if (p->more)
+		expect_message(p, s->a, 0, "", NULL);
 	/* What a short read leaves of a message is gone. */
 	message_receive(s->a, 0, 3, &m);
 	expect_same(p, "cut", m.n, 3);
@@ -88,7 +91,8 @@ int main(int argc, char **argv)
 	s.name = unix_name(p.folder, "seqpacket");
 	pair_make(&s.a, &s.b);
 	message_send(s.b, "one", NULL, 0, NULL);
-	message_send(s.b, "", NULL, 0, NULL);
+	if (p.more)
+		message_send(s.b, "", NULL, 0, NULL);
 	message_send(s.b, "two, which is longer", NULL, 0, NULL);
 	message_send(s.b, "three", NULL, 0, NULL);
 	message_send(s.a, "back", NULL, 0, NULL);
