@@ -45,7 +45,7 @@ struct kind_options {
 	bool tcp_established;
 	bool leave_running;
 	bool shell_job;
-	bool ext_unix_sk; /* datagram sockets may be connected to names outside of the tree */
+	bool ext_unix_sk;    /* datagram sockets may be connected to names outside of the tree */
 	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
