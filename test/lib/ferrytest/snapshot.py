@@ -182,7 +182,8 @@ def pages_of(memory, pagemap, m):
     count = (m["end"] - m["start"]) // PAGE
     pagemap.seek(m["start"] // PAGE * 8)
     entries = struct.unpack(f"{count}Q", pagemap.read(count * 8))
-    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon", "/anon_hugepage"))
+    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon")) or \
+        (m["name"].startswith("/anon_hugepage") and m["perms"].endswith("p"))
     for i, entry in enumerate(entries):
         # Bit 63 present, bit 62 swapped: a page of anonymous memory that is neither was never written.
         if anonymous and not entry >> 62:
