@@ -7,7 +7,11 @@ from ferrytest.cases.case import Case
 
 __all__ = ["CASES", "Case", "start"]
 
-CASES = [*memory.CASES, *tasks.CASES, *filesystem.CASES, *descriptors.CASES, *sockets.CASES, *uring.CASES]
+CASES = []
+for module in (memory, tasks, filesystem, descriptors, sockets, uring):
+    for case_of_module in module.CASES:
+        case_of_module.area = module.__name__.rpartition(".")[2]
+        CASES.append(case_of_module)
 
 
 def start(case, more=True):
