@@ -15,6 +15,7 @@
 #include "host/netlock.h"
 #include "host/warden.h"
 #include "kind/peers.h"
+#include "kind/tty_queue.h"
 
 static int engine_tcp_resume(int socket, const void *data)
 {
@@ -33,6 +34,7 @@ static int engine_net_unlock(const char *id)
 static const struct warden_actions engine_actions = {
 	.tcp_resume = engine_tcp_resume,
 	.net_unlock = engine_net_unlock,
+	.terminal_put_back = tty_queue_put_back,
 };
 
 static void engine_raise_nofile(void)

@@ -37,6 +37,7 @@ enum warden_op {
 				   value: only if the path has this inode number, 0 = any */
 	WARDEN_REMOVE,      /* data: path of a file to remove once the job was committed */
 	WARDEN_ADDRESS_ADD, /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
+	WARDEN_TERMINAL,    /* object: memory file in the worker that says what was taken out of a terminal */
 	WARDEN_END,         /* object: PID of a stopped task that is killed once the job was committed */
 };
 
@@ -61,6 +62,7 @@ struct warden_actions {
 	int (*tcp_resume)(int socket, const void *data);
 	int (*net_unlock)(const char *id);
 	int (*address_add)(const char *text);
+	int (*terminal_put_back)(int worker_pidfd, int memory);
 	struct warden_deputy deputy;
 };
 

@@ -215,6 +215,9 @@ struct kind_ops {
 	int (*restore_thread)(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
 			      struct ferry_error *err);
 
+	/* in a task that just became a session leader, before it has children of that session */
+	int (*join_session)(struct settle *s, struct ferry_error *err);
+
 	/* in the task, before its memory is replaced: what is set through its files in /proc */
 	int (*settle_task)(struct settle *s, struct ferry_error *err);
 

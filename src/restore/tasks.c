@@ -116,6 +116,18 @@ static void task_create_children(struct restore *r, struct plan_task *t, bool be
 	}
 }
 
+/* What children inherit from the leader of their session. */
+static void task_lead_session(struct restore *r, struct plan_task *t)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->join_session && kind_table[i]->join_session(&s, &err) < 0) {
+			error_context(&err, "restore", kind_table[i]->name, t->pid);
+			task_fail(r, t, &err);
+		}
+}
+
 static void task_join_session(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -124,6 +136,8 @@ static void task_join_session(struct restore *r, struct plan_task *t)
 		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a session leader", t->pid);
 		task_fail(r, t, &err);
 	}
+	if (t->sid == t->pid)
+		task_lead_session(r, t);
 	task_create_children(r, t, false);
 	if (t->pgid == t->pid && t->sid != t->pid && setpgid(0, 0) < 0) {
 		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a process group leader", t->pid);
