@@ -40,6 +40,7 @@ must_check int collect_check_fd(const struct fd_view *view, const struct kind_op
 /* Parts of collect_tree(), one file each. */
 must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
 must_check int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
+must_check int collect_fds_discover(struct collect *c, struct ferry_error *err);
 must_check int collect_fds_end(struct collect *c, struct ferry_error *err);
 void collect_fds_release(struct collect *c);
 must_check int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft,
