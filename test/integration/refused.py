@@ -52,9 +52,6 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
-    register("zombies", "unsupported-task", "is a zombie", "tree", "dead")
-
-
     @test(timeout=60)
     def no_such_task():
         """A PID that nobody has."""
