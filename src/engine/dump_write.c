@@ -22,6 +22,26 @@ enum { WRITE_IMG_VERSION = 2, WRITE_ROOT_IDS = 1, WRITE_ROOT_CG_SET = 1, WRITE_T
 /* inventory_entry.network_lock_method */
 enum { WRITE_LOCK_NFTABLES = 1, WRITE_LOCK_NONE = 2 };
 
+/* Only if it says anything. */
+static int write_mm_extra(struct snapshot *snap, struct image_dir *dir, const struct snap_task *t,
+			  struct ferry_error *err)
+{
+	FerryMmEntry *mm = t->mm_extra;
+	size_t n = 0;
+	vec_foreach(vma, &t->vmas)
+		n += vma->extra != NULL;
+	mm->vmas = arena_array(&snap->arena, FerryVmaEntry *, n + 1);
+	if (!mm->vmas)
+		return error_memory(err);
+	mm->n_vmas = 0;
+	vec_foreach(vma, &t->vmas)
+		if (vma->extra)
+			mm->vmas[mm->n_vmas++] = vma->extra;
+	if (!ferry_mm_entry__get_packed_size(mm))
+		return 0;
+	return image_put_one(dir, IMAGE_FERRY_MM, (uint64_t)t->pid, &mm->base, err);
+}
+
 static int write_task(struct image_dir *dir, const struct snap_task *t, struct ferry_error *err)
 {
 	struct image_writer *extra;
@@ -232,6 +252,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 	int r = 0;
 	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
 		r = write_task(dir, &snap->tasks.v[i], err);
+		if (r >= 0)
+			r = write_mm_extra(snap, dir, &snap->tasks.v[i], err);
 		if (r >= 0)
 			r = write_fdinfo(dir, snap, &snap->tasks.v[i], err);
 	}

@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "kernel/syscalls.h"
+#include "kernel/uapi.h"
 #include "proc/read.h"
 
 enum { FREEZE_ROUNDS = 100, FREEZE_TRIES = 20, FREEZE_PAUSE_NS = 1000 * 1000 };
@@ -66,12 +67,29 @@ static struct ferry_thread *frozen_thread(const struct frozen_task *t, pid_t tid
 	return NULL;
 }
 
+/*
+ * A thread that the kernel made in the task for io_uring or vhost. It cannot be traced and never returns to user mode; it
+ * works on what the task's own threads have asked for.
+ */
+static bool freeze_is_worker(const struct frozen_task *t, pid_t tid)
+{
+	struct proc_stat st;
+	_cleanup_close_ int dir = proc_open_task(t->proc_dir, tid, NULL);
+	return dir >= 0 && proc_read_stat(dir, &st, NULL) >= 0 &&
+	       st.flags & (KERN_PF_IO_WORKER | KERN_PF_USER_WORKER);
+}
+
+/* Returns 1 when the thread was seized, 0 when there is none to seize. */
 static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, struct ferry_error *err)
 {
 	struct ferry_thread *th = NULL;
 	int r = ferry_thread_seize(tid, &f->options, &th, err);
 	if (r == -ESRCH && tid != t->pid) {
 		error_clear(err); /* it ended meanwhile */
+		return 0;
+	}
+	if (r == -EPERM && tid != t->pid && freeze_is_worker(t, tid)) {
+		error_clear(err);
 		return 0;
 	}
 	if (r == -ESRCH && t->ppid) {
@@ -88,7 +106,7 @@ static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, stru
 	}
 	*slot = th;
 	r = ferry_thread_interrupt(th, err);
-	return r == -ESRCH ? 0 : r;
+	return r == -ESRCH || r >= 0 ? 1 : r;
 }
 
 /* Threads of t that are not seized yet. Returns how many were found. */
@@ -102,13 +120,13 @@ static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct fe
 	/* The leader is the lowest id as a rule, but not after the ids wrapped: it is first in our list in any case. */
 	if (!t->threads.n) {
 		r = freeze_seize(f, t, t->pid, err);
-		found++;
+		found += r > 0;
 	}
 	vec_foreach(tid, &tids.v) {
 		if (r < 0 || frozen_thread(t, *tid))
 			continue;
 		r = freeze_seize(f, t, *tid, err);
-		found++;
+		found += r > 0;
 	}
 	proc_pid_list_release(&tids);
 	return r < 0 ? r : found;

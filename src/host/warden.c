@@ -76,6 +76,13 @@ static void warden_on_socket(const struct warden *w, const struct warden_entry *
 		return;
 }
 
+static void warden_on_terminal(const struct warden *w, const struct warden_entry *e, int worker_pidfd)
+{
+	_cleanup_close_ int memory = warden_object_fd(worker_pidfd, e->object);
+	if (memory >= 0 && w->actions->terminal_put_back)
+		w->actions->terminal_put_back(worker_pidfd, memory);
+}
+
 static void warden_thaw(const char *path)
 {
 	/* v2 takes "0" in cgroup.freeze, v1 "THAWED" in freezer.state; the path names the file. */
@@ -109,6 +116,7 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		if (!w->log->committed && __atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST))
 			kill((pid_t)e->object, SIGKILL);
 		break;
+	case WARDEN_TERMINAL: warden_on_terminal(w, e, worker_pidfd); break;
 	case WARDEN_END:
 		if (w->log->committed)
 			kill((pid_t)e->object, SIGKILL);

@@ -35,6 +35,7 @@ enum warden_op {
 	WARDEN_THAW,        /* data: path of a frozen cgroup */
 	WARDEN_UNLINK,      /* data: path of a file to remove unless the job was committed */
 	WARDEN_ADDRESS_ADD, /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
+	WARDEN_TERMINAL,    /* object: memory file in the worker that says what was taken out of a terminal */
 	WARDEN_END,         /* object: PID of a stopped task that is killed once the job was committed */
 };
 
@@ -59,6 +60,7 @@ struct warden_actions {
 	int (*tcp_resume)(int socket, const void *data);
 	int (*net_unlock)(const char *id);
 	int (*address_add)(const char *text);
+	int (*terminal_put_back)(int worker_pidfd, int memory);
 	struct warden_deputy deputy;
 };
 

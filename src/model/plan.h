@@ -65,6 +65,7 @@ struct plan_task {
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
+	FerryMmEntry *mm_extra; /* NULL when the image has none */
 	FsEntry *fs;
 	VEC(struct plan_fd) fds; /* ascending */
 	VEC(struct plan_temp) temps;
@@ -87,13 +88,6 @@ struct plan_zombie {
 	uint32_t uid, gid;
 };
 
-/* A shared memory object that several mappings refer to. */
-struct plan_shmem {
-	uint64_t shmid;
-	uint64_t bytes;
-	int fd; /* opened by the coordinator; -1 = not yet */
-};
-
 struct plan {
 	struct arena arena;
 	InventoryEntry *inventory;
@@ -104,7 +98,6 @@ struct plan {
 	struct family family;    /* who makes whom; the context of a member is its task or zombie */
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
-	VEC(struct plan_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
@@ -117,6 +110,9 @@ void plan_release(struct plan *p);
 
 /* A file of the image by id; NULL when there is none. */
 struct plan_file *plan_file(const struct plan *p, uint32_t id);
+
+/* What the image has about a mapping beyond its record; NULL = nothing. */
+const FerryVmaEntry *plan_vma_extra(const struct plan_task *t, const VmaEntry *vma);
 
 struct plan_task *plan_task(const struct plan *p, pid_t pid);
 

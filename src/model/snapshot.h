@@ -43,10 +43,12 @@ struct snap_fd {
 
 struct snap_vma {
 	VmaEntry *entry;
-	uint32_t file;       /* index in snapshot.files, or SNAP_NO_FILE */
-	uint64_t inode, dev; /* of the mapped object */
-	bool private_;       /* copy-on-write */
-	bool dump_pages;     /* its changed pages belong to the image */
+	uint32_t file;        /* index in snapshot.files, or SNAP_NO_FILE */
+	uint64_t inode, dev;  /* of the mapped object */
+	bool private_;        /* copy-on-write */
+	bool dump_pages;      /* its changed pages belong to the image */
+	bool guards;          /* some of its pages may be guard pages */
+	FerryVmaEntry *extra; /* what the record has no field for; NULL = nothing */
 };
 
 enum { SNAP_NO_FILE = 0xffffffffu };
@@ -69,7 +71,7 @@ struct snap_thread {
 
 /* A shared memory object, anonymous or a memfd, by the inode that its mappings show. */
 struct snap_shmem {
-	uint64_t inode;
+	uint64_t inode, dev;
 	uint64_t shmid; /* id in the image */
 	uint64_t bytes;
 	char *path; /* in /proc, where it can be opened while the tree is frozen */
@@ -83,6 +85,7 @@ struct snap_task {
 	VEC(struct snap_fd) fds;         /* ascending */
 	VEC(struct snap_vma) vmas;       /* ascending */
 	MmEntry *mm;
+	FerryMmEntry *mm_extra; /* its vmas are the snap_vma's extras, gathered when it is written */
 	FsEntry *fs;
 	TaskKobjIdsEntry *ids;
 	FerryTreeEntry *tree;
@@ -127,6 +130,9 @@ struct snapshot {
 };
 
 void snapshot_release(struct snapshot *s);
+
+/* vma->extra, made when it is missing; NULL when memory is short. */
+FerryVmaEntry *snapshot_vma_extra(struct snapshot *s, struct snap_vma *vma);
 
 /* A task by PID, NULL when it is not part of the tree. */
 struct snap_task *snapshot_task(struct snapshot *s, pid_t pid);

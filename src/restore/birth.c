@@ -140,13 +140,22 @@ static int birth_did(int result, pid_t pid, const char *what, struct ferry_error
 	return result < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, errno, "making pid %d %s", pid, what) : 0;
 }
 
+/* The terminal of a session is lost with its leader, so the sessions of those that end have none. */
+static int birth_lead_session(struct restore *r, const struct family_member *m, struct ferry_error *err)
+{
+	int ret = birth_did(setsid(), m->pid, "a session leader", err);
+	if (ret >= 0 && !m->ends)
+		task_lead_session(r, m->context);
+	return ret;
+}
+
 static int birth_step(struct restore *r, const struct family_step *s, struct ferry_error *err)
 {
 	const struct family_member *m = birth_member(r, s->actor);
 	switch (s->op) {
 	case FAMILY_OP_CLONE: return birth_create(r, s->other, false, err);
 	case FAMILY_OP_CLONE_SIBLING: return birth_create(r, s->other, true, err);
-	case FAMILY_OP_SETSID: return birth_did(setsid(), m->pid, "a session leader", err);
+	case FAMILY_OP_SETSID: return birth_lead_session(r, m, err);
 	case FAMILY_OP_LEAD: return birth_did(setpgid(0, 0), m->pid, "a process group leader", err);
 	case FAMILY_OP_JOIN: return birth_join(r, m, err);
 	case FAMILY_OP_ADOPT:

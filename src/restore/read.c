@@ -174,6 +174,8 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 		ret = read_one(r, IMAGE_IDS, entry->pid, &t->ids, err);
 	if (ret >= 0)
 		ret = read_one(r, IMAGE_MM, entry->pid, &t->mm, err);
+	if (ret >= 0 && image_dir_has(r->dir, IMAGE_FERRY_MM, entry->pid))
+		ret = read_one(r, IMAGE_FERRY_MM, entry->pid, &t->mm_extra, err);
 	if (ret >= 0)
 		ret = read_one(r, IMAGE_FS, entry->pid, &t->fs, err);
 	return ret < 0 ? ret : read_fds(r, t, err);

@@ -114,6 +114,9 @@ void birth_forget_signals(void);
 /* In a fork of the coordinator that everybody else is related to by now: become the task. */
 __attribute__((noreturn)) void task_main(struct restore *r, struct plan_task *t);
 
+/* In a new leader of a session: what its children inherit from it. */
+void task_lead_session(struct restore *r, struct plan_task *t);
+
 /* In any of them: leave the error for the coordinator and end. */
 __attribute__((noreturn)) void task_fail(struct restore *r, pid_t pid, struct ferry_error *err);
 

@@ -72,6 +72,17 @@ void task_fail(struct restore *r, pid_t pid, struct ferry_error *err)
 	_exit(1);
 }
 
+void task_lead_session(struct restore *r, struct plan_task *t)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->join_session && kind_table[i]->join_session(&s, &err) < 0) {
+			error_context(&err, "restore", kind_table[i]->name, t->pid);
+			task_fail(r, t->pid, &err);
+		}
+}
+
 static void task_take_files(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;

@@ -52,6 +52,9 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
+    register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
+
+
     @test(timeout=60)
     def no_such_task():
         """A PID that nobody has."""
