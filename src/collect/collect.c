@@ -176,6 +176,8 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	int r = collect_clocks(c, f->tasks.v[0].proc_dir, err);
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
 		r = collect_task(c, f, i, err);
+	if (r >= 0)
+		r = collect_fds_discover(c, err);
 	collect_fds_release(c);
 	if (r >= 0)
 		r = collect_fds_end(c, err);

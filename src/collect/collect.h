@@ -52,6 +52,7 @@ must_check int collect_relations(struct snapshot *snap, struct ferry_error *err)
 must_check int collect_check_relations(struct collect *c, struct ferry_error *err);
 must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
 must_check int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
+must_check int collect_fds_discover(struct collect *c, struct ferry_error *err);
 must_check int collect_fds_end(struct collect *c, struct ferry_error *err);
 void collect_fds_release(struct collect *c);
 must_check int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft,

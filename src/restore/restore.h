@@ -81,6 +81,8 @@ must_check int tasks_create(struct restore *r, struct ferry_error *err);
 
 /* Open files, those of late kinds when the tasks exist, and hand descriptors out. */
 must_check int files_open(struct restore *r, bool late, struct ferry_error *err);
+/* Every file is open: what kinds do between them. */
+must_check int files_opened(struct restore *r, struct ferry_error *err);
 must_check int files_send(struct restore *r, struct ferry_error *err);
 
 /* Wait until all tasks stand at the barrier. */
