@@ -284,8 +284,10 @@ def process_state(pid, names, volatile, samples, is_root):
     if not is_root:
         found["status"]["PPid"] = fields.get("PPid")
     if state == "Z":
-        found["exit_code"] = numbers[52 - 3]
-        return found
+        # What it handled and blocked, and the memory it had, went with it.
+        return {"state": state, "exit_code": numbers[52 - 3], "name": fields.get("Name"),
+                "stat": {key: found["stat"][key] for key in ("pgrp", "session", "exit_signal")},
+                "status": {key: found["status"].get(key) for key in ("Uid", "Gid", "PPid", "NStgid")}}
     folder = PROC / str(pid)
     maps = mappings(pid)
     found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}
