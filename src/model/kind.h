@@ -48,7 +48,8 @@ struct kind_options {
 	bool ext_unix_sk;    /* datagram sockets may be connected to names outside of the tree */
 	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
-	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
+	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
+	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 };
 
 /* A descriptor as check and collect see it. */
