@@ -14,6 +14,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,6 +115,14 @@ static void peers_mark(struct peers *p)
 	}
 }
 
+/* Whether a link is that of a file whose name was removed. */
+static bool peer_is_deleted(const char *link)
+{
+	static const char suffix[] = " (deleted)";
+	size_t n = strlen(link);
+	return link[0] == '/' && n >= sizeof(suffix) && !strcmp(link + n - sizeof(suffix) + 1, suffix);
+}
+
 /* "pipe:[123]", "socket:[123]"; "/memfd:name (deleted)" does not tell its inode. */
 /* The number of a master, as its fdinfo tells it. */
 static bool peer_master(const struct peer *peer, uint64_t *ret_index)
@@ -152,8 +161,9 @@ static bool peer_parse_terminal(int dir, const char *fd, const char *link, struc
 static bool peer_parse(int dir, const char *fd, const char *link, struct peer *ret)
 {
 	struct stat st;
-	if (!strncmp(link, "/memfd:", 7)) {
-		ret->type = PEER_MEMORY;
+	bool is_memory = !strncmp(link, "/memfd:", 7);
+	if (is_memory || peer_is_deleted(link)) {
+		ret->type = is_memory ? PEER_MEMORY : PEER_DELETED;
 		ret->ino = fstatat(dir, fd, &st, 0) < 0 ? 0 : st.st_ino;
 		return ret->ino;
 	}
@@ -183,7 +193,7 @@ static bool peer_parse_fifo(int dir, const char *fd, const char *link, struct pe
 static int peers_read_links(struct peers *p, pid_t pid,
 			    bool (*parse)(int dir, const char *fd, const char *link, struct peer *ret))
 {
-	char link[64];
+	char link[PATH_MAX];
 	snprintf(link, sizeof(link), "/proc/%d/fd", pid);
 	DIR *dir = opendir(link);
 	if (!dir)
@@ -304,6 +314,8 @@ static int peers_refusal(const char *who, const char *what, const struct peer *p
 		err,
 		peer->type == PEER_MEMORY
 			? "dump from a common ancestor on: apart, each would have a memory of its own"
+		: peer->type == PEER_DELETED
+			? "dump from a common ancestor on: apart, each would have a file of its own"
 			: "dump from a common ancestor on, or start the program with that descriptor redirected to a file");
 	return -ENOTSUP;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who else holds a pipe, a socket or a piece of shared memory: the processes outside of a tree. */
+/* Who else holds a pipe, a socket, a deleted file or a piece of shared memory: the processes outside of a tree. */
 #pragma once
 
 #include <stdint.h>
@@ -22,6 +22,7 @@ static inline uint64_t peer_fifo(uint64_t dev, uint64_t ino)
 {
 	return dev << 40 ^ ino;
 }
+enum peer_type { PEER_PIPE, PEER_SOCKET, PEER_MEMORY, PEER_DELETED };
 
 struct peer {
 	uint64_t ino;
