@@ -118,7 +118,8 @@ static int pidfd_collect(struct collect *c, struct fd_view *view, struct snap_fi
 		return r;
 	pidfd->id = file->entry->id;
 	pidfd->ino = (uint32_t)view->stat.st_ino;
-	pidfd->flags = fdcommon_flags(view);
+	/* What pidfd_open(2) takes; all else is the same for every pidfd. */
+	pidfd->flags = fdcommon_flags(view) & (PIDFD_NONBLOCK | PIDFD_THREAD);
 	pidfd->nspid = pid;
 	file->entry->pidfd = pidfd;
 	return 0;
