@@ -375,6 +375,9 @@ void restore_abandon(struct restore_job *j)
 	if (!j)
 		return;
 	tasks_kill(&j->restore);
+	for (size_t i = 0; i < KIND_COUNT && j->opener.plan && j->plan.kind_data; i++)
+		if (kind_table[i]->abandon)
+			kind_table[i]->abandon(&j->opener);
 	restore_free(j);
 }
 

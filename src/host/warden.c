@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -142,6 +143,10 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 	case WARDEN_UNLINK:
 		if (!w->log->committed)
 			warden_unlink(e);
+		break;
+	case WARDEN_SHM_REMOVE:
+		if (!w->log->committed)
+			shmctl((int)e->object, IPC_RMID, NULL);
 		break;
 	case WARDEN_REMOVE:
 		if (w->log->committed)

@@ -38,7 +38,8 @@ enum warden_op {
 	WARDEN_REMOVE,      /* data: path of a file to remove once the job was committed */
 	WARDEN_ADDRESS_ADD, /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
 	WARDEN_TERMINAL,    /* object: memory file in the worker that says what was taken out of a terminal */
-	WARDEN_END,         /* object: PID of a stopped task that is killed once the job was committed */
+	WARDEN_SHM_REMOVE, /* object: id of a System V segment that is removed unless the job was committed */
+	WARDEN_END,        /* object: PID of a stopped task that is killed once the job was committed */
 };
 
 /* Value of WARDEN_TCP_RESUME and WARDEN_NET_UNLOCK: when the entry counts. */

@@ -226,11 +226,12 @@ static int peers_read_fifos(struct peers *p, pid_t pid)
 	return peers_read_links(p, pid, peer_parse_fifo);
 }
 
-/* Whether a mapping refers to memory that others can share. */
-static bool peer_is_memory(const struct proc_vma *vma)
+/* Whether a mapping refers to memory that others can share, and as what it is known. */
+static bool peer_is_memory(const struct proc_vma *vma, enum peer_type *ret_type)
 {
 	bool anonymous = vma->kind == PROC_VMA_SHMEM_ANON || vma->kind == PROC_VMA_HUGETLB_ANON;
-	return vma->kind == PROC_VMA_MEMFD || (anonymous && vma->shared);
+	*ret_type = vma->kind == PROC_VMA_SYSV ? PEER_SYSV : PEER_MEMORY;
+	return vma->kind == PROC_VMA_MEMFD || vma->kind == PROC_VMA_SYSV || (anonymous && vma->shared);
 }
 
 static int peers_read_maps(struct peers *p, pid_t pid)
@@ -241,10 +242,13 @@ static int peers_read_maps(struct peers *p, pid_t pid)
 	if (dir < 0 || proc_read_maps(dir, NULL, &maps, NULL) < 0)
 		return 0; /* it ended, or is not ours to look at */
 	vec_foreach(vma, &maps.vmas) {
-		struct peer *slot = peer_is_memory(vma) && r >= 0 ? vec_push(&p->held) : NULL;
+		enum peer_type type;
+		if (!peer_is_memory(vma, &type))
+			continue;
+		struct peer *slot = r >= 0 ? vec_push(&p->held) : NULL;
 		if (slot)
-			*slot = (struct peer){.ino = vma->ino, .pid = pid, .fd = -1, .type = PEER_MEMORY};
-		else if (peer_is_memory(vma))
+			*slot = (struct peer){.ino = vma->ino, .pid = pid, .fd = -1, .type = type};
+		else
 			r = -ENOMEM;
 	}
 	proc_maps_release(&maps);
@@ -285,7 +289,7 @@ int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct pee
 	if (!p)
 		return 0;
 	int r = peers_walk(p, peers_read_fds, &p->walked, err);
-	if (r >= 0 && type == PEER_MEMORY)
+	if (r >= 0 && (type == PEER_MEMORY || type == PEER_SYSV))
 		r = peers_walk(p, peers_read_maps, &p->walked_maps, err);
 	if (r >= 0 && type == PEER_FIFO)
 		r = peers_walk(p, peers_read_fifos, &p->walked_fifos, err);
@@ -313,7 +317,7 @@ static int peers_refusal(const char *who, const char *what, const struct peer *p
 		  peer->pid, comm);
 	error_hint(
 		err,
-		peer->type == PEER_MEMORY
+		peer->type == PEER_MEMORY || peer->type == PEER_SYSV
 			? "dump from a common ancestor on: apart, each would have a memory of its own"
 		: peer->type == PEER_DELETED
 			? "dump from a common ancestor on: apart, each would have a file of its own"
@@ -343,8 +347,9 @@ int peers_refuse_mapping(const struct vma_view *view, struct ferry_error *err)
 	struct peer peer;
 	if (view->options->criu_compat)
 		return 0;
-	int r = peer_is_memory(view->vma)
-			? peers_outside(view->peers, PEER_MEMORY, view->vma->ino, &peer, err)
+	enum peer_type type;
+	int r = peer_is_memory(view->vma, &type)
+			? peers_outside(view->peers, type, view->vma->ino, &peer, err)
 			: 0;
 	if (r <= 0)
 		return r;

@@ -9,7 +9,16 @@
 
 #include "base/macros.h"
 
-enum peer_type { PEER_PIPE, PEER_SOCKET, PEER_MEMORY, PEER_DELETED, PEER_TERMINAL, PEER_MASTER, PEER_FIFO };
+enum peer_type {
+	PEER_PIPE,
+	PEER_SOCKET,
+	PEER_MEMORY,
+	PEER_SYSV,
+	PEER_DELETED,
+	PEER_TERMINAL,
+	PEER_MASTER,
+	PEER_FIFO
+};
 
 /* A terminal is known by its number and the mount of devpts; a master by its number alone. */
 static inline uint64_t peer_terminal(uint64_t devpts, uint32_t index)

@@ -51,7 +51,7 @@ static int shmem_collect_vma(struct collect *c, struct snap_task *t, const struc
 		*shmem = (struct snap_shmem){
 			.inode = vma->inode,
 			.dev = vma->dev,
-			.shmid = ++c->snap->next_object_id,
+			.shmid = snapshot_next_shmid(c->snap),
 			.path = arena_string(&c->snap->arena, path),
 		};
 		if (!shmem->path)

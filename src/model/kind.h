@@ -121,6 +121,7 @@ struct dump {
 	const struct log_sink *log;
 	struct warden *warden;
 	struct image_writer **writers; /* by enum image_file: shared images that several records go to */
+	void *const *kind_data;        /* see struct collect */
 };
 
 struct reader {
@@ -193,6 +194,8 @@ struct kind_ops {
 	/* Every descriptor was collected: what is done for all of them together. */
 	int (*collect_end)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
+	/* After the records of all descriptors: what belongs to none of them. */
+	int (*dump_end)(struct dump *d, struct ferry_error *err);
 	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 	int (*settle)(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);
 
@@ -242,4 +245,6 @@ struct kind_ops {
 	int (*ready)(struct opener *o, struct ferry_error *err);
 	/* Restore: everything stands at the barrier; what has to happen to our own copies before it opens. Cannot fail. */
 	void (*before_run)(struct opener *o);
+	/* Restore: it failed and every task is gone: take back what was made outside. Cannot fail. */
+	void (*abandon)(struct opener *o);
 };

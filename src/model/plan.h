@@ -75,6 +75,8 @@ struct plan_task {
 	uint64_t hole_bytes;
 	uint64_t region_offset; /* of the task's slice in the job's shared region */
 	uint64_t region_bytes;  /* of the slice; the region's head lies before it in the hole */
+	uint64_t spare;         /* behind that, in the hole: for mappings that are made there and moved */
+	uint64_t spare_bytes;   /* as much as kinds asked for when they read the image */
 	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */
 	uint64_t vdso_final;    /* where it ends up */
 	uint64_t gadget;        /* address of the exit gadget in the end */

@@ -134,5 +134,11 @@ void snapshot_release(struct snapshot *s);
 /* vma->extra, made when it is missing; NULL when memory is short. */
 FerryVmaEntry *snapshot_vma_extra(struct snapshot *s, struct snap_vma *vma);
 
+/* An id for a shared memory object in the image; those of System V segments are below. */
+static inline uint32_t snapshot_next_shmid(struct snapshot *s)
+{
+	return 0x80000000u | ++s->next_object_id;
+}
+
 /* A task by PID, NULL when it is not part of the tree. */
 struct snap_task *snapshot_task(struct snapshot *s, pid_t pid);

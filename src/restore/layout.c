@@ -21,6 +21,7 @@
 #define LAYOUT_HOLE_BYTES (4ull << 30) /* far more than any script needs */
 #define LAYOUT_HOLE_FROM (1ull << 40)  /* programs rarely map near 1 TiB */
 #define LAYOUT_HOLE_TO 0x7ff000000000ull
+#define LAYOUT_SPARE_ALIGN (1ull << 30) /* the largest huge pages */
 #define LAYOUT_MARGIN (64ull << 20)
 
 struct layout_range {
@@ -57,18 +58,18 @@ static int layout_own(layout_ranges *ranges, struct ferry_error *err)
 	return r;
 }
 
-static uint64_t layout_find_hole(layout_ranges *ranges)
+static uint64_t layout_find_hole(layout_ranges *ranges, uint64_t bytes)
 {
 	qsort(ranges->v, ranges->n, sizeof(*ranges->v), layout_compare);
 	uint64_t at = LAYOUT_HOLE_FROM;
 	vec_foreach(range, ranges) {
 		if (range->end <= at)
 			continue;
-		if (range->start >= at + LAYOUT_HOLE_BYTES)
+		if (range->start >= at + bytes)
 			break;
-		at = align_up(range->end, 2 << 20);
+		at = align_up(range->end, LAYOUT_SPARE_ALIGN);
 	}
-	return at + LAYOUT_HOLE_BYTES <= LAYOUT_HOLE_TO ? at : 0;
+	return bytes <= LAYOUT_HOLE_TO && at <= LAYOUT_HOLE_TO - bytes ? at : 0;
 }
 
 static int layout_task(struct restore *r, struct plan_task *t, const layout_ranges *own,
@@ -81,9 +82,11 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 	for (size_t i = 0; i < t->mm->n_vmas && !ret; i++)
 		ret = layout_add(&ranges, t->mm->vmas[i]->start, t->mm->vmas[i]->end);
 	if (!ret) {
-		t->hole = layout_find_hole(&ranges);
-		t->hole_bytes = LAYOUT_HOLE_BYTES;
-		t->vdso_parked = t->hole + t->hole_bytes - (r->vdso.end - r->vdso.start);
+		uint64_t spare = align_up(MIN(t->spare_bytes, LAYOUT_HOLE_TO), LAYOUT_SPARE_ALIGN);
+		t->hole_bytes = LAYOUT_HOLE_BYTES + spare;
+		t->hole = layout_find_hole(&ranges, t->hole_bytes);
+		t->spare = t->hole + LAYOUT_HOLE_BYTES;
+		t->vdso_parked = t->spare - (r->vdso.end - r->vdso.start);
 	}
 	vec_release(&ranges);
 	if (ret)
@@ -91,7 +94,7 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 	if (!t->hole)
 		return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
 				 "pid %d leaves no hole of %llu bytes in its address space", t->pid,
-				 LAYOUT_HOLE_BYTES);
+				 (unsigned long long)t->hole_bytes);
 	int highest = t->fds.n ? t->fds.v[t->fds.n - 1].fd : 2;
 	t->first_temp = highest + 1;
 	return 0;

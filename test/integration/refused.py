@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused: before anything stops, by name, and with the target as if nothing had happened."""
 
+import ctypes
 import json
 import mmap
 import os
@@ -147,6 +148,20 @@ if os.environ.get("FERRY"):
         os.close(held)
         refuse(program, "outside-peer", f"is also in the memory of pid {os.getpid()} (")
         mapped.close()
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        program.quit()
+
+
+    @test(timeout=60)
+    def segment_attached_outside():
+        """System V shared memory that a process outside of the tree has attached, too."""
+        program = Program("sysvshm")
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.shmat.restype = ctypes.c_void_p
+        segment = re.search(r" (\d+) +/SYSV", pathlib.Path(f"/proc/{program.pid}/maps").read_text())[1]
+        at = libc.shmat(int(segment), None, 0)
+        refuse(program, "outside-peer", f"is also in the memory of pid {os.getpid()} (")
+        assert libc.shmdt(ctypes.c_void_p(at)) == 0
         Ferry().dump(program.pid, IMAGES, leave_running=True)
         program.quit()
 
