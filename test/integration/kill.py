@@ -30,7 +30,7 @@ SEED = 20261121    # the same instants in every run
 
 DUMPED = [case for case in CASES if case.name in (
     "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "tcp-pairs", "unix-socket",
-    "unix-queues")]
+    "unix-queues", "pty-typed")]
 REDIS = Case("redis", options={"tcp_established": True})
 
 
@@ -98,6 +98,7 @@ def kill_dump_at(case, wanted):
     assert wanted or not missed, f"no kill hit these stages: {missed}"
     if partner:
         partner.finish()
+    program.finish()
     program.quit()
 
 
