@@ -109,10 +109,7 @@ static int check_files(const struct plan *p, bool as_found, struct ferry_error *
 		const RegFileEntry *reg = p->files[i].entry->reg;
 		if (!reg || p->files[i].entry->type != FD_TYPES__REG)
 			continue;
-		RegFileEntry entry = *reg;
-		if (as_found)
-			entry.has_size = 0;
-		int r = regfile_verify(&entry, err);
+		int r = regfile_verify(p, &p->files[i], !as_found, err);
 		if (r < 0)
 			return r;
 	}
