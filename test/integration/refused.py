@@ -161,8 +161,11 @@ if os.environ.get("FERRY"):
         libc.shmat.restype = ctypes.c_void_p
         segment = re.search(r" (\d+) +/SYSV", pathlib.Path(f"/proc/{program.pid}/maps").read_text())[1]
         at = libc.shmat(int(segment), None, 0)
-        refuse(program, "outside-peer", f"is also in the memory of pid {os.getpid()} (")
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+        assert done.returncode == REFUSED and "[outside-peer]" in done.stderr, done.stderr
+        assert f"is also in the memory of pid {os.getpid()} (" in done.stderr and not IMAGES.exists(), done.stderr
         assert libc.shmdt(ctypes.c_void_p(at)) == 0
+        program.verify()
         Ferry().dump(program.pid, IMAGES, leave_running=True)
         program.quit()
 
