@@ -195,8 +195,6 @@ struct kind_ops {
 	/* Every descriptor was collected: what is done for all of them together. */
 	int (*collect_end)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
-	/* After the records of all descriptors: what belongs to none of them. */
-	int (*dump_end)(struct dump *d, struct ferry_error *err);
 	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 	int (*settle)(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);
 
