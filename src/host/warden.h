@@ -35,7 +35,9 @@ enum warden_op {
 	WARDEN_THAW,        /* data: path of a frozen cgroup */
 	WARDEN_UNLINK,      /* data: path of a file to remove unless the job was committed */
 	WARDEN_ADDRESS_ADD, /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
-	WARDEN_END,         /* object: PID of a stopped task that is killed once the job was committed */
+	WARDEN_STAND, /* object: TID of a thread under seccomp, value: its landing pads: it finds home without a call
+			 that is forbidden when nobody suspends its filters any more */
+	WARDEN_END, /* object: PID of a stopped task that is killed once the job was committed */
 };
 
 /* Value of WARDEN_TCP_RESUME and WARDEN_NET_UNLOCK: when the entry counts. */

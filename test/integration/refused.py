@@ -52,6 +52,7 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
+    register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
     register("zombies", "unsupported-task", "is a zombie", "tree", "dead")
 
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What belongs to a task or a thread, and how tasks hang together."""
 
-from ferrytest.cases.case import simple
+from ferrytest.cases.case import Case, simple
+
+SECCOMP = ["one", "stacked", "privileged", "trap", "kill", "bare", "log", "threads", "tsync", "alike", "children",
+           "strict"]
 
 CASES = [
     *simple("tree", "tree", "clocks"),
@@ -13,5 +16,6 @@ CASES = [
     *simple("rlimit", "rlimits"),
     *simple("sched", "scheduling"),
     *simple("prctl", "prctl"),
+    *[Case(f"seccomp-{what}", "seccomp", (what,), kind="seccomp") for what in SECCOMP],
     *simple("fs", "folders"),
 ]
