@@ -240,8 +240,6 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 		ret = vdso_write_slack(&r->vdso, ferry_gadget, ferry_gadget_bytes, &r->gadget_offset, err);
 	if (ret >= 0)
 		ret = layout_plan(r, err);
-	if (ret >= 0)
-		ret = plan_shmems(&j->reader, err);
 	for (size_t i = 0; i < j->plan.n_tasks && ret >= 0; i++)
 		ret = memory_plan(r, &j->plan.tasks[i], err);
 	if (ret >= 0)
@@ -269,6 +267,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 		ret = tasks_create(r, err);
 	if (ret >= 0)
 		ret = files_open(r, true, err);
+	if (ret >= 0)
+		ret = files_opened(r, err);
 	if (ret >= 0)
 		ret = files_send(r, err);
 	if (ret >= 0)

@@ -11,15 +11,13 @@
 must_check int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link,
 				    uint32_t *ret_id, struct ferry_error *err);
 
-/*
- * A record for a mapped file: name as the mapping shows it, fd an open O_PATH or other descriptor of it (not kept).
- * *ret_index: its index in the snapshot's files.
- */
-must_check int regfile_collect_mapped(struct collect *c, pid_t pid, const char *name, int fd, uint32_t flags,
-				      uint32_t *ret_index, struct ferry_error *err);
-
 /* Whether a record of the image is the root directory of the mount namespace. */
 bool regfile_is_root(const struct plan_file *file);
 
-/* Check a file of the image against the machine: it is there, of the type and size that were recorded. */
-must_check int regfile_verify(const RegFileEntry *entry, struct ferry_error *err);
+/* Check a file of the image against the machine: it is there, of the type and, with sizes, the size that were recorded. */
+must_check int regfile_verify(const struct plan *p, const struct plan_file *file, bool sizes,
+			      struct ferry_error *err);
+
+/* Open the file of a record with these flags, wherever it is; for kinds that refer to one (FIFOs). */
+must_check int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_fd,
+			    struct ferry_error *err);

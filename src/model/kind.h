@@ -12,6 +12,9 @@
  *   read      restore: load further image files, link records to each other
  *   restore   restore: create the object (descriptor kinds), or append calls to the script (task kinds)
  *   settle    restore: in the task, when all its descriptors have their final numbers
+ *
+ * A mapping is memory of the task's own (private and anonymous: collect/vmas.c, restore/memory.c), or a kind has it:
+ * owns_vma, check_vma and collect_vma from the task to the record, owns_record and map from the record to the task.
  */
 #pragma once
 
@@ -32,6 +35,7 @@ struct image_dir;
 struct kern_caps;
 struct proc_fdinfo;
 struct proc_status;
+struct proc_vma;
 struct warden;
 struct netlock;
 struct peers;
@@ -41,8 +45,11 @@ struct kind_options {
 	bool tcp_established;
 	bool leave_running;
 	bool shell_job;
+	bool ext_unix_sk;    /* datagram sockets may be connected to names outside of the tree */
+	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
-	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
+	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
+	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 };
 
 /* A descriptor as check and collect see it. */
@@ -60,6 +67,26 @@ struct fd_view {
 	void **kind_data;    /* by kind index: what a kind keeps during one check or collect, in the arena */
 };
 
+/* A mapping as check and collect see it. */
+struct vma_view {
+	pid_t pid;
+	int proc_dir;               /* /proc/PID */
+	const struct proc_vma *vma; /* check: without vm_flags */
+	const char *name;           /* as /proc/PID/maps shows it */
+	const struct kind_options *options;
+	struct peers *peers; /* see struct collect */
+	struct arena *arena; /* lives as long as the check or collect */
+	void **kind_data;    /* see struct fd_view */
+};
+
+/* How a mapping is made again: what mmap(2) gets at the record's place. */
+struct vma_map {
+	uint64_t prot, flags; /* without MAP_FIXED */
+	uint64_t offset;
+	int fd;    /* as the task numbers it (plan_temp_file(), plan_temp_source()); -1 = anonymous */
+	bool made; /* the kind appended calls to t->memory that make it; mmap(2) is not called */
+};
+
 /* What collect works with. */
 struct collect {
 	struct snapshot *snap;
@@ -71,6 +98,11 @@ struct collect {
 	struct netlock *netlock;
 	struct peers *peers; /* who holds pipes outside of the tree; NULL = nobody asks */
 	void *fd_order;      /* how collect finds descriptions again */
+	/*
+	 * For discover(): the description behind a descriptor of our own becomes one of the snapshot, if it is not yet. From
+	 * then on the descriptor belongs to the snapshot, also after a failure. *ret_index: in snapshot.files.
+	 */
+	int (*describe)(struct collect *c, int fd, uint32_t *ret_index, struct ferry_error *err);
 	void *kind_data
 		[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
 };
@@ -156,11 +188,27 @@ struct kind_ops {
 	int (*check_end)(void *const *kind_data, size_t *at, struct ferry_error *err);
 	int (*collect)(struct collect *c, struct fd_view *view, struct snap_file *file,
 		       struct ferry_error *err);
+	/* Every table was collected: find descriptions that are nowhere but inside of others, in queues for instance. */
+	int (*discover)(struct collect *c, struct ferry_error *err);
 	/* Every descriptor was collected: what is done for all of them together. */
 	int (*collect_end)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
 	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 	int (*settle)(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);
+
+	/* mappings; of all kinds the first that agrees */
+	bool (*owns_vma)(const struct vma_view *view);
+	int (*check_vma)(const struct vma_view *view, struct ferry_error *err);
+	/*
+	 * vma->entry has place, protection and what was advised; to fill in: status, flags (MAP_PRIVATE, MAP_SHARED, ...),
+	 * shmid. vma->file: the description that is mapped, when it is one of the snapshot's files.
+	 */
+	int (*collect_vma)(struct collect *c, struct snap_task *t, const struct vma_view *view,
+			   struct snap_vma *vma, struct ferry_error *err);
+	bool (*owns_record)(const VmaEntry *entry);
+	/* m has what the record says; the kind changes what differs. */
+	int (*map)(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
+		   struct ferry_error *err);
 
 	/* tasks and threads; t->threads.v[0] is the leader */
 	int (*check_task)(pid_t pid, int proc_dir, const struct proc_status *status,
@@ -175,6 +223,9 @@ struct kind_ops {
 	int (*restore_thread)(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
 			      struct ferry_error *err);
 
+	/* in a task that just became a session leader, before it has children of that session */
+	int (*join_session)(struct settle *s, struct ferry_error *err);
+
 	/* in the task, before its memory is replaced: what is set through its files in /proc */
 	int (*settle_task)(struct settle *s, struct ferry_error *err);
 
@@ -185,6 +236,8 @@ struct kind_ops {
 	 * be killed for good, so what ends with them has to end silently. Called once a job, also after a failure.
 	 */
 	int (*after)(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
+	/* Restore: every file of the image is open, no task has one yet: what one needs another for. */
+	int (*opened)(struct opener *o, struct ferry_error *err);
 	/* Restore: every task stands at the barrier, with its memory and descriptors. */
 	int (*ready)(struct opener *o, struct ferry_error *err);
 	/* Restore: everything stands at the barrier; what has to happen to our own copies before it opens. Cannot fail. */

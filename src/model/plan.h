@@ -18,6 +18,7 @@
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/mm.pb-c.h"
+#include "model/family.h"
 #include "model/script.h"
 
 struct kind_ops;
@@ -60,12 +61,11 @@ struct plan_thread {
 
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;
-	struct plan_task *parent; /* NULL for the root */
-	VEC(struct plan_task *) children;
-	bool born_before_setsid;         /* forked before its parent becomes a session leader */
+	int member;                      /* index in plan.family */
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
+	FerryMmEntry *mm_extra; /* NULL when the image has none */
 	FsEntry *fs;
 	VEC(struct plan_fd) fds; /* ascending */
 	VEC(struct plan_temp) temps;
@@ -82,11 +82,11 @@ struct plan_task {
 	size_t index;
 };
 
-/* A shared memory object that several mappings refer to. */
-struct plan_shmem {
-	uint64_t shmid;
-	uint64_t bytes;
-	int fd; /* opened by the coordinator; -1 = not yet */
+/* A process of the image that has ended and is not waited for. */
+struct plan_zombie {
+	pid_t pid;
+	CoreEntry *core;
+	uint32_t uid, gid;
 };
 
 struct plan {
@@ -94,9 +94,11 @@ struct plan {
 	InventoryEntry *inventory;
 	struct plan_task *tasks; /* array of n_tasks, parents before children; the root is tasks[0] */
 	size_t n_tasks;
+	struct plan_zombie *zombies;
+	size_t n_zombies;
+	struct family family;    /* who makes whom; the context of a member is its task or zombie */
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
-	VEC(struct plan_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
@@ -109,6 +111,9 @@ void plan_release(struct plan *p);
 
 /* A file of the image by id; NULL when there is none. */
 struct plan_file *plan_file(const struct plan *p, uint32_t id);
+
+/* What the image has about a mapping beyond its record; NULL = nothing. */
+const FerryVmaEntry *plan_vma_extra(const struct plan_task *t, const VmaEntry *vma);
 
 struct plan_task *plan_task(const struct plan *p, pid_t pid);
 

@@ -20,6 +20,9 @@
 #include "base/fd.h"
 #include "image/dir.h"
 #include "image/pages.h"
+#include "kernel/uapi.h"
+#include "kind/kinds.h"
+#include "kind/mm.h"
 #include "model/vma-status.h"
 #include "restore/restore.h"
 
@@ -67,40 +70,6 @@ static void memory_place_vdso(struct restore *r, struct plan_task *t, struct scr
 	}
 }
 
-static int memory_shmem_fd(const struct plan *p, uint64_t shmid)
-{
-	for (size_t i = 0; i < p->shmems.n; i++)
-		if (p->shmems.v[i].shmid == shmid)
-			return p->shmems.v[i].fd;
-	return -1;
-}
-
-/* The descriptor to map, as the task will number it; -1 for anonymous memory. */
-static int memory_vma_fd(struct restore *r, struct plan_task *t, const VmaEntry *vma, int *ret_fd,
-			 struct ferry_error *err)
-{
-	*ret_fd = -1;
-	if (vma->status & VMA_STATUS_ANON_SHARED) {
-		int source = memory_shmem_fd(r->plan, vma->shmid);
-		if (source < 0)
-			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					 "pid %d maps shared memory %llu, which the image lacks", t->pid,
-					 (unsigned long long)vma->shmid);
-		*ret_fd = plan_temp_source(t, source);
-	} else if (vma->status & (VMA_STATUS_FILE_PRIVATE | VMA_STATUS_FILE_SHARED)) {
-		struct plan_file *file = plan_file(r->plan, (uint32_t)vma->shmid);
-		if (!file)
-			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					 "pid %d maps file id %llu, which files.img lacks", t->pid,
-					 (unsigned long long)vma->shmid);
-		int flags = vma->has_fdflags ? (int)vma->fdflags & O_ACCMODE : O_RDONLY;
-		if (vma->status & VMA_STATUS_FILE_SHARED && vma->prot & PROT_WRITE)
-			flags = O_RDWR;
-		*ret_fd = plan_temp_file(t, file, flags);
-	}
-	return *ret_fd == -ENOMEM ? error_memory(err) : 0;
-}
-
 /* Append reads of the pages between start and end; says whether there were any. */
 static bool memory_fill(struct memory_runs *runs, struct script *s, uint64_t start, uint64_t end)
 {
@@ -144,40 +113,110 @@ static void memory_advise(struct script *s, const VmaEntry *vma)
 	}
 }
 
+/* The mapping itself, at its final address. */
+static int memory_make_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma, uint64_t prot,
+			   struct ferry_error *err)
+{
+	struct script *s = &t->memory;
+	const struct kind_ops *kind = kind_of_record(vma);
+	struct vma_map m = {
+		.prot = prot,
+		.flags = vma->flags & ~(uint32_t)(MAP_LOCKED | MAP_POPULATE | MAP_ANONYMOUS),
+		.offset = vma->pgoff,
+		.fd = -1,
+	};
+	if (!kind && !(vma->status & VMA_STATUS_ANON_PRIVATE))
+		return error_set(
+			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			"pid %d has a mapping at %llx of a kind that this ferry does not restore (status %#x)",
+			t->pid, (unsigned long long)vma->start, vma->status);
+	int ret = kind ? kind->map(r->reader, t, vma, &m, err) : 0;
+	if (ret < 0 || m.made) {
+		error_context(err, "plan", kind->name, t->pid);
+		return ret;
+	}
+	if (m.fd < 0)
+		m.flags |= MAP_ANONYMOUS;
+	struct blob_call *call =
+		script_call(s, "making a mapping", SYS_mmap, vma->start, vma->end - vma->start, m.prot,
+			    m.flags | MAP_FIXED, (uint64_t)(int64_t)m.fd, m.offset);
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)vma->start;
+	script_detail(s, vma->start);
+	return 0;
+}
+
+/* Guard pages, whose records come behind those of the mappings. */
+static bool memory_guard(const struct plan_task *t, struct script *s, const VmaEntry *vma)
+{
+	bool any = false;
+	for (size_t i = t->mm->n_vmas; i-- && t->mm->vmas[i]->status & VMA_STATUS_GUARD;) {
+		uint64_t start = MAX(t->mm->vmas[i]->start, vma->start);
+		uint64_t end = MIN(t->mm->vmas[i]->end, vma->end);
+		if (start >= end)
+			continue;
+		script_call(s, "installing guard pages", SYS_madvise, start, end - start, MADV_GUARD_INSTALL);
+		script_detail(s, start);
+		any = true;
+	}
+	return any;
+}
+
+/* Guard pages cannot be populated, which mlock(2) tells after it has locked all. */
+static void memory_lock(struct script *s, const VmaEntry *vma, const FerryVmaEntry *extra, bool guarded)
+{
+	bool on_fault = extra && extra->lock_on_fault;
+	if (on_fault || guarded) {
+		script_call(s, "locking a mapping", SYS_mlock2, vma->start, vma->end - vma->start,
+			    MLOCK_ONFAULT);
+		script_detail(s, vma->start);
+	}
+	if (on_fault)
+		return;
+	struct blob_call *call =
+		script_call(s, "locking a mapping", SYS_mlock2, vma->start, vma->end - vma->start, 0);
+	call->check = guarded ? BLOB_CHECK_NONE : BLOB_CHECK_OK;
+	script_detail(s, vma->start);
+}
+
 static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma,
 			  struct memory_runs *runs, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
-	int fd, ret = memory_vma_fd(r, t, vma, &fd, err);
-	if (ret < 0)
-		return ret;
 	bool filled = !(vma->flags & MAP_SHARED) && memory_has_pages(runs, vma->start, vma->end);
 	uint64_t prot = vma->prot | (filled ? PROT_WRITE : 0);
-	uint64_t flags = (vma->flags & ~(uint32_t)(MAP_LOCKED | MAP_POPULATE)) | MAP_FIXED;
-	if (fd >= 0)
-		flags &= ~(uint64_t)MAP_ANONYMOUS;
-	else
-		flags |= MAP_ANONYMOUS;
-	struct blob_call *call =
-		script_call(s, "making a mapping", SYS_mmap, vma->start, vma->end - vma->start, prot, flags,
-			    (uint64_t)(int64_t)fd, vma->pgoff);
-	call->check = BLOB_CHECK_EQUAL;
-	call->expect = (int64_t)vma->start;
-	script_detail(s, vma->start);
+	int ret = memory_make_vma(r, t, vma, prot, err);
+	if (ret < 0)
+		return ret;
+	const FerryVmaEntry *extra = plan_vma_extra(t, vma);
 	if (vma->madv)
 		memory_advise(s, vma);
+	if (extra)
+		mm_bind(s, extra);
 	if (filled)
 		memory_fill(runs, s, vma->start, vma->end);
+	bool guarded = memory_guard(t, s, vma);
 	if (prot != vma->prot) {
 		script_call(s, "protecting a mapping", SYS_mprotect, vma->start, vma->end - vma->start,
 			    vma->prot);
 		script_detail(s, vma->start);
 	}
-	if (vma->flags & MAP_LOCKED) {
-		script_call(s, "locking a mapping", SYS_mlock, vma->start, vma->end - vma->start);
-		script_detail(s, vma->start);
-	}
+	if (vma->flags & MAP_LOCKED)
+		memory_lock(s, vma, extra, guarded);
 	return 0;
+}
+
+/* Nothing about a sealed mapping can be changed any more. */
+static void memory_seal(struct plan_task *t)
+{
+	const FerryMmEntry *mm = t->mm_extra;
+	for (size_t i = 0; mm && i < mm->n_vmas; i++) {
+		const FerryVmaEntry *vma = mm->vmas[i];
+		if (!vma->sealed)
+			continue;
+		script_call(&t->memory, "sealing a mapping", SYS_mseal, vma->start, vma->end - vma->start, 0);
+		script_detail(&t->memory, vma->start);
+	}
 }
 
 /* brk, argument area, auxiliary vector, executable. */
@@ -252,7 +291,7 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	memory_clear(r, t, s);
 	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
-		if (vma->status & VMA_STATUS_KERNEL)
+		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD))
 			continue;
 		ret = memory_map_vma(r, t, vma, &runs, err);
 	}
@@ -261,6 +300,7 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	if (ret >= 0) {
 		memory_place_vdso(r, t, s);
 		ret = memory_set_mm(r, t, err);
+		memory_seal(t);
 	}
 	if (ret >= 0 && s->failed)
 		ret = error_memory(err);
