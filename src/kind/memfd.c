@@ -78,9 +78,6 @@ static int memfd_check(const struct fd_view *view, const struct kind_options *op
 	struct fd_view copied = *view;
 	char who[64];
 	fd_view_name(view, who, sizeof(who));
-	if (view->info->locks.n)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-				 "%s: '%s' carries a file lock or lease", who, view->link);
 	if (view->info->flags & O_PATH)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' was opened with O_PATH",
 				 who, view->link);
