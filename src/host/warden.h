@@ -37,9 +37,7 @@ enum warden_op {
 				   value: only if the path has this inode number, 0 = any */
 	WARDEN_REMOVE,      /* data: path of a file to remove once the job was committed */
 	WARDEN_ADDRESS_ADD, /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
-	WARDEN_TERMINAL,    /* object: memory file in the worker that says what was taken out of a terminal */
 	WARDEN_SHM_REMOVE, /* object: id of a System V segment that is removed unless the job was committed */
-	WARDEN_END,        /* object: PID of a stopped task that is killed once the job was committed */
 	WARDEN_STAND, /* object: TID of a thread under seccomp, value: its landing pads: it finds home without a call
 			 that is forbidden when nobody suspends its filters any more */
 	WARDEN_TERMINAL, /* object: memory file in the worker that says what was taken out of a terminal */
