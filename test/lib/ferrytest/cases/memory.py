@@ -5,7 +5,9 @@ from ferrytest.cases.case import Case, simple
 
 CASES = [
     *simple("memory", "vma-anon", "heap-stack", "vdso", "vma-guard", "vma-droppable", "vma-wipeonfork", "vma-sealed",
-            "vma-locked"),
+            "vma-locked", "family", "huge-transparent"),
+    *simple("prctl", "thp-process"),
+    Case("thp-process-advised", "thp-process", ("advised",), kind="prctl"),
     *simple("mm", "mlockall", "numa-policy", "memory-merge"),
     Case("mlockall-on-fault", "mlockall", ("onfault",), kind="mm"),
     Case("vma-guard-locked", "vma-guard", ("locked",), kind="memory"),
