@@ -54,6 +54,8 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
+    register("memfd_secret", "unsupported-fd", "secret memory (memfd_secret)", "memfd-secret")
+    register("memfd_secret_mapped", "unsupported-vma", "maps secret memory", "memfd-secret", "mapped")
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
 
 
