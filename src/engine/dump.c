@@ -99,8 +99,10 @@ static int dump_seal(struct engine *e, struct image_dir *dir, struct ferry_error
 
 static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir, struct ferry_error *err)
 {
-	struct mem_dump mem = {.dir = dir, .caps = &e->caps, .fault = &e->fault};
+	struct mem_dump mem = {.dir = dir, .snap = c->snap, .caps = &e->caps, .fault = &e->fault};
 	int r = 0;
+	for (size_t i = 0; i < c->snap->tasks.n && r >= 0; i++)
+		r = mem_find_inherited(&c->snap->tasks.v[i], &c->snap->arena, err);
 	for (size_t i = 0; i < c->snap->tasks.n && r >= 0; i++)
 		r = mem_dump_task(&mem, &c->snap->tasks.v[i], err);
 	for (size_t i = 0; i < c->snap->shmems.n && r >= 0; i++)

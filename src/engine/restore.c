@@ -241,6 +241,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = vdso_write_slack(&r->vdso, ferry_gadget, ferry_gadget_bytes, &r->gadget_offset, err);
 	if (ret >= 0)
+		ret = inherit_plan(r, err);
+	if (ret >= 0)
 		ret = layout_plan(r, err);
 	for (size_t i = 0; i < j->plan.n_tasks && ret >= 0; i++)
 		ret = memory_plan(r, &j->plan.tasks[i], err);

@@ -75,7 +75,10 @@ static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int
 	memcpy(&subreaper, a->data, sizeof(subreaper));
 	record_set(tc, child_subreaper, subreaper != 0);
 	record_set(t->mm, dumpable, (int)a->calls[PRCTL_ASK_DUMPABLE].ret);
-	record_set(t->mm, thp_disabled, a->calls[PRCTL_ASK_THP].ret > 0);
+	int64_t thp = a->calls[PRCTL_ASK_THP].ret;
+	record_set(t->mm, thp_disabled, thp > 0);
+	if (thp > 1)
+		record_set(t->mm_extra, thp_flags, (uint32_t)thp & ~1u);
 	t->mm->mm_brk = (uint64_t)a->calls[PRCTL_ASK_BRK].ret;
 	if (a->calls[PRCTL_ASK_MEMBARRIER].ret > 0)
 		record_set(tc, membarrier_registration_mask, (uint32_t)a->calls[PRCTL_ASK_MEMBARRIER].ret);
@@ -121,7 +124,8 @@ static int prctl_restore_task(struct reader *r unused, struct plan_task *t, stru
 	if (tc->has_child_subreaper && tc->child_subreaper)
 		script_call(s, "becoming a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (t->mm->has_thp_disabled && t->mm->thp_disabled)
-		script_call(s, "disabling huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+		script_call(s, "disabling huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1,
+			    t->mm_extra ? t->mm_extra->thp_flags : 0, 0, 0);
 	uint32_t registered = tc->has_membarrier_registration_mask ? tc->membarrier_registration_mask : 0;
 	for (int bit = 0; bit < 32; bit++)
 		if (registered >> bit & 1)

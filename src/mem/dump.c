@@ -71,6 +71,7 @@ struct mem_store {
 	VEC(struct mem_block) blocks;
 	uint64_t bytes;
 	/* Of the mapping being looked at. */
+	VEC(uint64_t) huge; /* start and end of each run */
 	uint32_t flags;
 	bool sparse;
 };
@@ -91,9 +92,26 @@ static int mem_add_piece(struct mem_store *s, uint64_t address, uint64_t bytes)
 	return 0;
 }
 
+static int mem_found_huge(struct mem_store *s, const struct mem_range *range)
+{
+	if (s->huge.n && s->huge.v[s->huge.n - 1] == range->start) {
+		s->huge.v[s->huge.n - 1] = range->end;
+		return 0;
+	}
+	uint64_t *start = vec_push(&s->huge);
+	if (!start)
+		return -ENOMEM;
+	*start = range->start;
+	uint64_t *end = vec_push(&s->huge);
+	if (!end)
+		return -ENOMEM;
+	*end = range->end;
+	return 0;
+}
+
 static int mem_found(void *context, const struct mem_range *range)
 {
-	int r = 0;
+	int r = range->huge ? mem_found_huge(context, range) : 0;
 	for (uint64_t at = range->start, n; at < range->end && r >= 0; at += n) {
 		n = MIN(range->end - at, (uint64_t)MEM_BLOCK_BYTES);
 		r = mem_add_piece(context, at, n);
@@ -228,6 +246,7 @@ static int mem_store_end(struct mem_store *s, int r, struct ferry_error *err)
 	int closed = image_pages_close(s->writer, r < 0 ? NULL : err);
 	vec_release(&s->pieces);
 	vec_release(&s->blocks);
+	vec_release(&s->huge);
 	return r < 0 ? r : closed;
 }
 
@@ -244,7 +263,7 @@ static int mem_find_vma(struct mem_store *s, int pagemap, const struct snap_vma 
 	/* Pages of the kernel's own, of the vdso or an AIO ring, are no pages of the task's: they are named as a whole. */
 	int r;
 	if (whole)
-		r = mem_found(s, &(struct mem_range){vma->start, vma->end});
+		r = mem_found(s, &(struct mem_range){.start = vma->start, .end = vma->end});
 	else
 		r = mem_find(pagemap, s->d->caps, vma->start, vma->end, flags, mem_found, s);
 	if (r == -ENOMEM)
@@ -254,7 +273,21 @@ static int mem_find_vma(struct mem_store *s, int pagemap, const struct snap_vma 
 		     : 0;
 }
 
-int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err)
+/* Transparent huge pages are noted, so that they come back as such; those of hugetlbfs are no others. */
+static int mem_note_huge(struct mem_store *s, struct snap_vma *vma)
+{
+	if (!s->huge.n || vma->entry->flags & MAP_HUGETLB || !(vma->entry->status & VMA_STATUS_ANON_PRIVATE))
+		return 0;
+	FerryVmaEntry *extra = snapshot_vma_extra(s->d->snap, vma);
+	uint64_t *ranges = arena_copy(&s->d->snap->arena, s->huge.v, s->huge.n * sizeof(*s->huge.v));
+	if (!extra || !ranges)
+		return -ENOMEM;
+	extra->huge = ranges;
+	extra->n_huge = s->huge.n;
+	return 0;
+}
+
+int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err)
 {
 	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->pid);
 	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
@@ -271,9 +304,14 @@ int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_er
 	int r = image_pages_create(d->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &s.writer, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < t->vmas.n && r >= 0; i++)
-		if (t->vmas.v[i].dump_pages)
-			r = mem_find_vma(&s, pagemap, &t->vmas.v[i], err);
+	for (size_t i = 0; i < t->vmas.n && r >= 0; i++) {
+		if (!t->vmas.v[i].dump_pages)
+			continue;
+		s.huge.n = 0;
+		r = mem_find_vma(&s, pagemap, &t->vmas.v[i], err);
+		if (r >= 0 && mem_note_huge(&s, &t->vmas.v[i]) < 0)
+			r = error_memory(err);
+	}
 	if (r >= 0)
 		r = mem_store_all(&s, err);
 	d->stats.pages_written += image_pages_written(s.writer);
@@ -302,7 +340,8 @@ int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct fe
 			break;
 		off_t hole = lseek(fd, data, SEEK_HOLE);
 		uint64_t end = align_up(MIN((uint64_t)hole, shmem->bytes), IMAGE_PAGE_BYTES);
-		r = mem_found(&s, &(struct mem_range){align_down((uint64_t)data, IMAGE_PAGE_BYTES), end});
+		r = mem_found(&s, &(struct mem_range){.start = align_down((uint64_t)data, IMAGE_PAGE_BYTES),
+						      .end = end});
 		if (r < 0)
 			error_memory(err);
 		at = hole;

@@ -28,7 +28,8 @@ static int find_scan(int pagemap, const struct pm_scan_arg *want,
 		if (n < 0)
 			return -errno;
 		for (int i = 0; i < n; i++) {
-			struct mem_range range = {regions[i].start, regions[i].end};
+			struct mem_range range = {regions[i].start, regions[i].end,
+						  regions[i].categories & PAGE_IS_HUGE};
 			int r = found(context, &range);
 			if (r < 0)
 				return r;
@@ -64,7 +65,7 @@ static int find_words(int pagemap, uint64_t start, uint64_t end, unsigned flags,
 				continue;
 			}
 			r = range.end ? found(context, &range) : 0;
-			range = (struct mem_range){start, start + FIND_PAGE};
+			range = (struct mem_range){.start = start, .end = start + FIND_PAGE};
 		}
 	}
 	return r >= 0 && range.end ? found(context, &range) : r;
@@ -84,7 +85,7 @@ int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t
 		.category_inverted = unwanted,
 		.category_mask = unwanted,
 		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-		.return_mask = PAGE_IS_PRESENT,
+		.return_mask = PAGE_IS_HUGE, /* neighbours that differ in it are runs of their own */
 	};
 	if (kern_has(caps, KERN_CAP_PAGEMAP_SCAN))
 		return find_scan(pagemap, &arg, found, context);

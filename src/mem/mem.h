@@ -23,6 +23,7 @@ struct mem_stats {
 
 struct mem_dump {
 	struct image_dir *dir;
+	struct snapshot *snap;
 	const struct kern_caps *caps;
 	const struct fault *fault;
 	struct mem_stats stats;
@@ -36,6 +37,7 @@ struct mem_dump {
 /* Runs of pages of a private mapping that differ from what it maps: [start, end) addresses, ascending. */
 struct mem_range {
 	uint64_t start, end;
+	bool huge; /* of transparent huge pages */
 };
 
 enum mem_find_flags {
@@ -53,8 +55,14 @@ must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t star
 must_check int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
 			       int (*found)(void *context, const struct mem_range *range), void *context);
 
-/* Store the private memory of a task as pagemap-PID and pages-N. */
-must_check int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err);
+/*
+ * Find the pages of private anonymous memory that a task has in common with its parent since it was forked, at the same
+ * addresses; they go to t->mm_extra. Pages that one of them wrote to since are not among them.
+ */
+must_check int mem_find_inherited(struct snap_task *t, struct arena *a, struct ferry_error *err);
+
+/* Store the private memory of a task as pagemap-PID and pages-N; notes where it has huge pages. */
+must_check int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err);
 
 /* Put the stored pages of a shared memory object of that size to where it is mapped. The rest is left as it is. */
 must_check int mem_fill_shmem(struct image_dir *dir, uint64_t shmid, uint64_t bytes, char *at,

@@ -3,6 +3,7 @@
 #include "model/plan.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 void plan_release(struct plan *p)
@@ -12,6 +13,7 @@ void plan_release(struct plan *p)
 		vec_foreach(thread, &t->threads)
 			script_release(&thread->script);
 		script_release(&t->memory);
+		free(t->runs);
 		vec_release(&t->threads);
 		vec_release(&t->fds);
 		vec_release(&t->temps);

@@ -21,6 +21,7 @@
 #include "model/family.h"
 #include "model/script.h"
 
+struct image_run;
 struct kind_ops;
 struct plan_task;
 
@@ -62,6 +63,12 @@ struct plan_thread {
 /* What a parent has not waited for: ferry_tree_entry.untold. */
 enum plan_untold { PLAN_UNTOLD_NOTHING, PLAN_UNTOLD_STOPPED, PLAN_UNTOLD_CONTINUED };
 
+/* Memory that is there before a task makes its children, so that they have the same pages. */
+enum plan_early {
+	PLAN_EARLY_FILLED = 1 << 0,
+	PLAN_EARLY_INHERITED = 1 << 1, /* it begins as what the maker has there */
+};
+
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;
 	int member;                      /* index in plan.family */
@@ -72,6 +79,10 @@ struct plan_task {
 	MmEntry *mm;
 	FerryMmEntry *mm_extra; /* NULL when the image has none */
 	FsEntry *fs;
+	uint8_t *early;         /* by index of a mapping: PLAN_EARLY_x; NULL = none */
+	struct image_run *runs; /* its pages, when any mapping is early; freed with the plan */
+	size_t n_runs;
+	int pages;               /* descriptor of their bytes in the coordinator */
 	VEC(struct plan_fd) fds; /* ascending */
 	VEC(struct plan_temp) temps;
 	int first_temp;       /* temps are numbered from here on; number first_temp itself is the channel */

@@ -223,6 +223,9 @@ void birth_main(struct restore *r, int member)
 	const struct family_member *m = birth_member(r, member);
 	int step = m->first_step;
 	__atomic_store_n(&r->shared->members[member].created, 1, __ATOMIC_SEQ_CST);
+	struct ferry_error err = FERRY_ERROR_INIT;
+	if (!m->ends && !m->helper && inherit_fill(m->context, &err) < 0)
+		task_fail(r, m->pid, &err);
 	for (enum family_stage stage = FAMILY_CREATE; stage < FAMILY_STAGES; stage++) {
 		if (!family_has_stage(f, stage))
 			continue;

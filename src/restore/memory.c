@@ -46,7 +46,15 @@ static void memory_unmap(struct script *s, uint64_t from, uint64_t to)
 		script_call(s, "unmapping what came with the fork", SYS_munmap, from, to - from);
 }
 
-/* vdso aside, all else of the fork away. Within the hole nothing of the fork was mapped. */
+/* All but the hole. */
+static void memory_unmap_around(const struct plan_task *t, struct script *s, uint64_t from, uint64_t to)
+{
+	uint64_t end = t->hole + t->hole_bytes;
+	memory_unmap(s, from, MIN(to, MAX(from, t->hole)));
+	memory_unmap(s, MAX(from, MIN(end, to)), to);
+}
+
+/* vdso aside, all else of the fork away, but memory that is filled already. Within the hole nothing of the fork was mapped. */
 static void memory_clear(struct restore *r, struct plan_task *t, struct script *s)
 {
 	for (size_t i = 0; i < r->vdso.n_parts; i++) {
@@ -54,8 +62,14 @@ static void memory_clear(struct restore *r, struct plan_task *t, struct script *
 		script_call(s, "parking the vdso", SYS_mremap, part->start, part->bytes, part->bytes,
 			    MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_parked + (part->start - r->vdso.start));
 	}
-	memory_unmap(s, 0, t->hole);
-	memory_unmap(s, t->hole + t->hole_bytes, MEMORY_TASK_END);
+	uint64_t at = 0;
+	for (size_t i = 0; t->early && i < t->mm->n_vmas; i++) {
+		if (!t->early[i])
+			continue;
+		memory_unmap_around(t, s, at, t->mm->vmas[i]->start);
+		at = t->mm->vmas[i]->end;
+	}
+	memory_unmap_around(t, s, at, MEMORY_TASK_END);
 }
 
 static void memory_place_vdso(struct restore *r, struct plan_task *t, struct script *s)
@@ -179,13 +193,25 @@ static void memory_lock(struct script *s, const VmaEntry *vma, const FerryVmaEnt
 	script_detail(s, vma->start);
 }
 
+/* Huge pages where they were. They may not be had, or the kernel may not have them: it works without. */
+static void memory_collapse(struct script *s, const VmaEntry *vma, const FerryVmaEntry *extra)
+{
+	for (size_t i = 0; i + 1 < extra->n_huge; i += 2) {
+		uint64_t start = MAX(extra->huge[i], vma->start), end = MIN(extra->huge[i + 1], vma->end);
+		if (start < end)
+			script_call(s, "making huge pages", SYS_madvise, start, end - start, MADV_COLLAPSE)
+				->check = BLOB_CHECK_NONE;
+	}
+}
+
+/* early: it is there, and filled (inherit.c). */
 static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma,
-			  struct memory_runs *runs, struct ferry_error *err)
+			  struct memory_runs *runs, bool early, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
-	bool filled = !(vma->flags & MAP_SHARED) && memory_has_pages(runs, vma->start, vma->end);
-	uint64_t prot = vma->prot | (filled ? PROT_WRITE : 0);
-	int ret = memory_make_vma(r, t, vma, prot, err);
+	bool filled = !early && !(vma->flags & MAP_SHARED) && memory_has_pages(runs, vma->start, vma->end);
+	uint64_t prot = early ? PROT_READ | PROT_WRITE : vma->prot | (filled ? PROT_WRITE : 0);
+	int ret = early ? 0 : memory_make_vma(r, t, vma, prot, err);
 	if (ret < 0)
 		return ret;
 	const FerryVmaEntry *extra = plan_vma_extra(t, vma);
@@ -195,6 +221,8 @@ static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry
 		mm_bind(s, extra);
 	if (filled)
 		memory_fill(runs, s, vma->start, vma->end);
+	if (extra && !early)
+		memory_collapse(s, vma, extra);
 	bool guarded = memory_guard(t, s, vma);
 	if (prot != vma->prot) {
 		script_call(s, "protecting a mapping", SYS_mprotect, vma->start, vma->end - vma->start,
@@ -287,13 +315,14 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 		error_errno(err, FERRY_ERROR_SYSTEM, -ret, "keeping the pages file of pid %d open", t->pid);
 		goto out;
 	}
+	t->pages = ret;
 	runs.pages_number = plan_temp_source(t, ret);
 	memory_clear(r, t, s);
 	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
 		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD))
 			continue;
-		ret = memory_map_vma(r, t, vma, &runs, err);
+		ret = memory_map_vma(r, t, vma, &runs, t->early && t->early[i], err);
 	}
 	if (ret >= 0 && fault_hit(r->fault, FAULT_MEMORY_FILL))
 		script_call(s, "filling memory (fault injected)", SYS_pread64, (uint64_t)-1, t->hole, 1, 0);
@@ -304,6 +333,10 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	}
 	if (ret >= 0 && s->failed)
 		ret = error_memory(err);
+	if (t->early) {
+		t->runs = take_ptr(runs.runs);
+		t->n_runs = runs.n;
+	}
 out:
 	free(runs.runs);
 	image_pages_reader_free(reader);

@@ -67,6 +67,12 @@ struct restore {
 /* Find the hole for each task's blob, park and final place of the vdso, temporary descriptor numbers. */
 must_check int layout_plan(struct restore *r, struct ferry_error *err);
 
+/* Before the layout: which memory tasks share with those that they make; reserves its addresses. */
+must_check int inherit_plan(struct restore *r, struct ferry_error *err);
+
+/* In a task, before it makes any: fill that memory. */
+must_check int inherit_fill(struct plan_task *t, struct ferry_error *err);
+
 /* Append to t->memory everything that rebuilds the task's address space. */
 must_check int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err);
 

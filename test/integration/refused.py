@@ -55,6 +55,8 @@ def register(name, identifier, text, program, *arguments):
 
 if os.environ.get("FERRY"):
     register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
+    register("memfd_secret", "unsupported-fd", "secret memory (memfd_secret)", "memfd-secret")
+    register("memfd_secret_mapped", "unsupported-vma", "maps secret memory", "memfd-secret", "mapped")
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
 
 

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns finding what a task and its parent share after a fork: pages that are the same page of the machine, or the same
+ * place in the swap, at the same address of both.
+ *
+ * Kernel interface: /proc/PID/pagemap (page frame numbers, which take CAP_SYS_ADMIN since 4.0; without them nothing
+ * counts as shared).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/vec.h"
+#include "kernel/uapi.h"
+#include "mem/mem.h"
+#include "model/record.h"
+#include "model/vma-status.h"
+
+enum { INHERIT_WORDS = 4096, INHERIT_PAGE = 4096 };
+#define INHERIT_THERE (3ull << 62)       /* present, swapped */
+#define INHERIT_PLACE ((1ull << 55) - 1) /* page frame, or place in the swap */
+
+struct inherit {
+	int ours, theirs; /* pagemaps */
+	VEC(uint64_t) ranges;
+	uint64_t words[2][INHERIT_WORDS];
+};
+
+static bool inherit_is_fit(const struct snap_vma *vma)
+{
+	const VmaEntry *entry = vma->entry;
+	return vma->dump_pages && entry->status & VMA_STATUS_ANON_PRIVATE &&
+	       !(entry->status & VMA_STATUS_KERNEL) &&
+	       !(entry->flags & (MAP_HUGETLB | MAP_GROWSDOWN | MAP_DROPPABLE));
+}
+
+static int inherit_add(struct inherit *in, uint64_t page)
+{
+	if (in->ranges.n && in->ranges.v[in->ranges.n - 1] == page) {
+		in->ranges.v[in->ranges.n - 1] += INHERIT_PAGE;
+		return 0;
+	}
+	for (uint64_t n = 0; n < 2; n++) {
+		uint64_t *slot = vec_push(&in->ranges);
+		if (!slot)
+			return -ENOMEM;
+		*slot = page + n * INHERIT_PAGE;
+	}
+	return 0;
+}
+
+static bool inherit_same(uint64_t a, uint64_t b)
+{
+	return a & INHERIT_THERE && (a & INHERIT_THERE) == (b & INHERIT_THERE) && a & INHERIT_PLACE &&
+	       (a & INHERIT_PLACE) == (b & INHERIT_PLACE);
+}
+
+static int inherit_range(struct inherit *in, uint64_t start, uint64_t end)
+{
+	int r = 0;
+	while (start < end && r >= 0) {
+		size_t n = MIN((end - start) / INHERIT_PAGE, (uint64_t)INHERIT_WORDS);
+		size_t bytes = n * sizeof(uint64_t);
+		r = fd_pread_all(in->ours, in->words[0], bytes, start / INHERIT_PAGE * sizeof(uint64_t));
+		if (r >= 0)
+			r = fd_pread_all(in->theirs, in->words[1], bytes,
+					 start / INHERIT_PAGE * sizeof(uint64_t));
+		for (size_t i = 0; i < n && r >= 0; i++, start += INHERIT_PAGE)
+			if (inherit_same(in->words[0][i], in->words[1][i]))
+				r = inherit_add(in, start);
+	}
+	return r;
+}
+
+/* Mappings of both are ascending. */
+static int inherit_find(struct inherit *in, const struct snap_task *t)
+{
+	size_t at = 0;
+	int r = 0;
+	for (size_t i = 0; i < t->vmas.n && r >= 0; i++) {
+		const struct snap_vma *vma = &t->vmas.v[i], *theirs = t->parent->vmas.v;
+		while (at < t->parent->vmas.n && theirs[at].entry->end <= vma->entry->start)
+			at++;
+		if (at == t->parent->vmas.n)
+			break;
+		if (inherit_is_fit(vma) && inherit_is_fit(&theirs[at]) &&
+		    theirs[at].entry->start <= vma->entry->start && theirs[at].entry->end >= vma->entry->end)
+			r = inherit_range(in, vma->entry->start, vma->entry->end);
+	}
+	return r;
+}
+
+int mem_find_inherited(struct snap_task *t, struct arena *a, struct ferry_error *err)
+{
+	if (!t->parent)
+		return 0;
+	_cleanup_close_ int ours = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
+	_cleanup_close_ int theirs = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->parent->pid);
+	if (ours < 0 || theirs < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, ours < 0 ? -ours : -theirs,
+				   "opening the pagemaps of pid %d and its parent", t->pid);
+	struct inherit in = {.ours = ours, .theirs = theirs};
+	int r = inherit_find(&in, t);
+	if (r >= 0 && in.ranges.n) {
+		t->mm_extra->inherited = arena_copy(a, in.ranges.v, in.ranges.n * sizeof(uint64_t));
+		t->mm_extra->n_inherited = t->mm_extra->inherited ? in.ranges.n : 0;
+		record_set(t->mm_extra, inherited_from, (uint32_t)t->parent->pid);
+		r = t->mm_extra->inherited ? 0 : -ENOMEM;
+	}
+	vec_release(&in.ranges);
+	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "finding what pid %d shares with its parent",
+				   t->pid)
+		     : 0;
+}
