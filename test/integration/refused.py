@@ -229,6 +229,17 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def watchers():
+        """Events that nobody has read yet, which the kernel cannot put back; and a group that is asked for permission."""
+        program = Program("inotify", "unread")
+        refuse(program, "unsupported-fd", "wait to be read in 'anon_inode:inotify'")
+        program.quit()
+        program = Program("fanotify", "permission")
+        refuse(program, "unsupported-fd", "a fanotify group that is asked for permission")
+        program.kill()
+
+
+    @test(timeout=60)
     def lease_being_broken():
         """A lease that somebody waits for: refused while he waits."""
         program = Program("leases", "breaking")

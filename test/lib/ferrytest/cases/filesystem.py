@@ -8,4 +8,6 @@ CASES = [
     *simple("regfile", "ghost-file", "ghost-sparse", "ghost-mapped", "ghost-executable", "ghost-directory", "ghost-special",
             "ghost-name-taken", "link-other", "tmpfile"),
     *simple("filelock", "locks-flock", "locks-record", "locks-ofd", "locks-waiting", "leases"),
+    *simple("inotify", "inotify", "inotify-deleted", "inotify-overlay"),
+    *simple("fanotify", "fanotify"),
 ]
