@@ -30,7 +30,7 @@ SEED = 20261121    # the same instants in every run
 
 DUMPED = [case for case in CASES if case.name in (
     "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "tcp-pairs", "unix-socket",
-    "unix-queues")]
+    "unix-queues", "ghost-directory")]
 REDIS = Case("redis", options={"tcp_established": True})
 
 
