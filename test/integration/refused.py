@@ -224,6 +224,17 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def kernel_files():
+        """A folder that tells of changes by signals, which the kernel does not show; a file that gives each line once."""
+        program = Program("directories", "notify")
+        refuse(program, "unsupported-fd", "(F_NOTIFY), which the kernel does not show")
+        program.quit()
+        program = Program("proc-files", "messages")
+        refuse(program, "unsupported-fd", "gives each message once")
+        program.quit()
+
+
+    @test(timeout=60)
     def hidden_mount():
         """A file on a mount that another mount hides wholly: no path leads there."""
         program = Program("covered", "wholly")
