@@ -53,6 +53,7 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
+    register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
 
 
@@ -77,6 +78,27 @@ if os.environ.get("FERRY"):
 
     register("pidfd_of_outside", "outside-peer", "which is outside the tree", "pidfd-dead", "outside")
     register("pidfd_of_thread", "unsupported-fd", "a single thread (PIDFD_THREAD)", "pidfd-dead", "thread")
+
+
+    @test(timeout=60)
+    def fifo_held_outside():
+        """A named pipe of the tree that a process outside has open; and bytes of somebody else in it at the restore."""
+        program = Program("fifo")
+        path = pathlib.Path(program.folder) / "both"
+        held = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        os.close(held)
+        pids = program.tree()
+        Ferry().dump(program.pid, IMAGES)
+        program.wait_gone(pids)
+        held = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        os.write(held, b"x")
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode and "in the named pipe" in done.stderr, done.stderr
+        os.close(held)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
 
 
     @test(timeout=60)
