@@ -64,6 +64,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.tcp_established = options->tcp_established,
 		.leave_running = options->leave_running,
 		.shell_job = options->shell_job,
+		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	kern_caps_read_xstate(&e->caps);

@@ -45,6 +45,7 @@ struct kind_options {
 	bool tcp_established;
 	bool leave_running;
 	bool shell_job;
+	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
@@ -58,6 +59,7 @@ struct fd_view {
 	const char *link; /* target of /proc/PID/fd/N */
 	struct stat stat;
 	const struct proc_fdinfo *info;
+	bool frozen;         /* the tree stands: collect, and not check */
 	int copy;            /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
 	int pidfd;           /* of the task; for fd_view_copy() */
 	struct peers *peers; /* see struct collect */
@@ -197,6 +199,8 @@ struct kind_ops {
 	int (*collect_vma)(struct collect *c, struct snap_task *t, const struct vma_view *view,
 			   struct snap_vma *vma, struct ferry_error *err);
 	bool (*owns_record)(const VmaEntry *entry);
+	/* mmap(2) takes no address for them: they are mapped while no other place is free. No protection but that of the record. */
+	bool map_anywhere;
 	/* m has what the record says; the kind changes what differs. */
 	int (*map)(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
 		   struct ferry_error *err);
