@@ -15,6 +15,7 @@
 #include "host/netlock.h"
 #include "host/warden.h"
 #include "kind/peers.h"
+#include "kind/tty_queue.h"
 
 static int engine_tcp_resume(int socket, const void *data)
 {
@@ -33,6 +34,7 @@ static int engine_net_unlock(const char *id)
 static const struct warden_actions engine_actions = {
 	.tcp_resume = engine_tcp_resume,
 	.net_unlock = engine_net_unlock,
+	.terminal_put_back = tty_queue_put_back,
 };
 
 static void engine_raise_nofile(void)
@@ -65,6 +67,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.leave_running = options->leave_running,
 		.shell_job = options->shell_job,
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
+		.ghost_limit = (uint64_t)options->ghost_limit,
+		.ext_unix_sk = options->ext_unix_sk,
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	kern_caps_read_xstate(&e->caps);

@@ -266,6 +266,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = files_open(r, true, err);
 	if (ret >= 0)
+		ret = files_opened(r, err);
+	if (ret >= 0)
 		ret = files_send(r, err);
 	if (ret >= 0)
 		ret = tasks_wait_ready(r, err);

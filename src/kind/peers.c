@@ -14,6 +14,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,12 +114,21 @@ static void peers_mark(struct peers *p)
 	}
 }
 
+/* Whether a link is that of a file whose name was removed. */
+static bool peer_is_deleted(const char *link)
+{
+	static const char suffix[] = " (deleted)";
+	size_t n = strlen(link);
+	return link[0] == '/' && n >= sizeof(suffix) && !strcmp(link + n - sizeof(suffix) + 1, suffix);
+}
+
 /* "pipe:[123]", "socket:[123]"; "/memfd:name (deleted)" does not tell its inode. */
 static bool peer_parse(int dir, const char *fd, const char *link, struct peer *ret)
 {
 	struct stat st;
-	if (!strncmp(link, "/memfd:", 7)) {
-		ret->type = PEER_MEMORY;
+	bool is_memory = !strncmp(link, "/memfd:", 7);
+	if (is_memory || peer_is_deleted(link)) {
+		ret->type = is_memory ? PEER_MEMORY : PEER_DELETED;
 		ret->ino = fstatat(dir, fd, &st, 0) < 0 ? 0 : st.st_ino;
 		return ret->ino;
 	}
@@ -136,7 +146,7 @@ static bool peer_parse(int dir, const char *fd, const char *link, struct peer *r
 
 static int peers_read_fds(struct peers *p, pid_t pid)
 {
-	char link[64];
+	char link[PATH_MAX];
 	snprintf(link, sizeof(link), "/proc/%d/fd", pid);
 	DIR *dir = opendir(link);
 	if (!dir)
@@ -236,6 +246,8 @@ static int peers_refusal(const char *who, const char *what, const struct peer *p
 		err,
 		peer->type == PEER_MEMORY
 			? "dump from a common ancestor on: apart, each would have a memory of its own"
+		: peer->type == PEER_DELETED
+			? "dump from a common ancestor on: apart, each would have a file of its own"
 			: "dump from a common ancestor on, or start the program with that descriptor redirected to a file");
 	return -ENOTSUP;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who else holds a pipe, a socket or a piece of shared memory: the processes outside of a tree. */
+/* Who else holds a pipe, a socket, a deleted file or a piece of shared memory: the processes outside of a tree. */
 #pragma once
 
 #include <stdint.h>
@@ -9,7 +9,7 @@
 
 #include "base/macros.h"
 
-enum peer_type { PEER_PIPE, PEER_SOCKET, PEER_MEMORY };
+enum peer_type { PEER_PIPE, PEER_SOCKET, PEER_MEMORY, PEER_DELETED };
 
 struct peer {
 	uint64_t ino;

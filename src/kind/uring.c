@@ -69,8 +69,8 @@ static bool uring_owns(const struct fd_view *view)
 static int uring_refuse_polls(const struct proc_uring *u, pid_t pid, int fd, struct ferry_error *err)
 {
 	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-		  "fd %d of pid %d: %zu requests of the io_uring wait for events, the first has opcode %u", fd,
-		  pid, u->polls.n, u->polls.v[0]);
+		  "fd %d of pid %d: %zu requests of the io_uring wait for events, the first has opcode %u",
+		  fd, pid, u->polls.n, u->polls.v[0]);
 	error_hint(err, "the kernel shows no more of a request in flight than its opcode (Linux 6.18)");
 	return -ENOTSUP;
 }
@@ -80,15 +80,17 @@ static int uring_check_replay(const struct proc_uring *u, pid_t pid, int fd, uin
 {
 	if (u->cached_sq_head <= max)
 		return 0;
-	error_set(err, FERRY_ERROR_LIMIT, E2BIG,
-		  "fd %d of pid %d: the io_uring has taken %u requests, bringing a new one there takes as many",
-		  fd, pid, u->cached_sq_head);
+	error_set(
+		err, FERRY_ERROR_LIMIT, E2BIG,
+		"fd %d of pid %d: the io_uring has taken %u requests, bringing a new one there takes as many",
+		fd, pid, u->cached_sq_head);
 	error_hint(err, "allow it with --io-uring-max-replay %u; a million takes about 0.05 s",
 		   u->cached_sq_head);
 	return -E2BIG;
 }
 
-static int uring_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
+static int uring_check(const struct fd_view *view, const struct kind_options *options,
+		       struct ferry_error *err)
 {
 	const struct timespec pause = {.tv_nsec = URING_CHECK_NS};
 	_cleanup_close_ int dir = proc_open(view->pid, err);
@@ -167,7 +169,8 @@ static void uring_ask_thread(const struct snap_task *t, const struct snap_thread
 	for (size_t i = 0; i < n; i++)
 		for (int ask = 0; ask < URING_ASKS; ask++) {
 			bool workers = ask == URING_ASK_WORKERS;
-			uint64_t arg = workers ? script_put(s, NULL, 2 * sizeof(uint32_t)) : URING_BAD_ADDRESS;
+			uint64_t arg =
+				workers ? script_put(s, NULL, 2 * sizeof(uint32_t)) : URING_BAD_ADDRESS;
 			struct blob_call *call =
 				script_call(s, "asking an io_uring", SYS_io_uring_register,
 					    (uint64_t)numbers[i], uring_ask_ops[ask], arg, workers ? 2 : 1);
@@ -260,16 +263,19 @@ static int64_t uring_in_flight(const struct proc_uring *u)
 	return (int32_t)(u->cached_sq_head - u->cached_cq_tail - (uint32_t)u->overflow.n);
 }
 
-static int uring_refuse_busy(const struct snap_file *file, const struct proc_uring *u, struct ferry_error *err)
+static int uring_refuse_busy(const struct snap_file *file, const struct proc_uring *u,
+			     struct ferry_error *err)
 {
 	if (u->polls.n)
 		return uring_refuse_polls(u, file->pid, file->fd, err);
-	error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
-		  "fd %d of pid %d: the io_uring has taken %u requests and posted %u completions, which differs",
-		  file->fd, file->pid, u->cached_sq_head, u->cached_cq_tail + (uint32_t)u->overflow.n);
-	error_hint(err,
-		   "requests in flight do not end within --timeout, or had no completion, or more than one; the "
-		   "kernel does not tell (Linux 6.18)");
+	error_set(
+		err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
+		"fd %d of pid %d: the io_uring has taken %u requests and posted %u completions, which differs",
+		file->fd, file->pid, u->cached_sq_head, u->cached_cq_tail + (uint32_t)u->overflow.n);
+	error_hint(
+		err,
+		"requests in flight do not end within --timeout, or had no completion, or more than one; the "
+		"kernel does not tell (Linux 6.18)");
 	return -ETIMEDOUT;
 }
 
@@ -434,8 +440,7 @@ static int uring_restore(struct opener *o, struct plan_file *file, int *ret_fd, 
 	for (size_t i = 0; owner && i < e->n_files; i++)
 		if (plan_temp_file(owner, plan_file(o->plan, e->files[i]->file_id), -1) < 0)
 			return error_memory(err);
-	if (owner && e->has_eventfd_id &&
-	    plan_temp_file(owner, plan_file(o->plan, e->eventfd_id), -1) < 0)
+	if (owner && e->has_eventfd_id && plan_temp_file(owner, plan_file(o->plan, e->eventfd_id), -1) < 0)
 		return error_memory(err);
 	int fd = fd_open(AT_FDCWD, "/dev/null", O_RDWR, 0);
 	if (fd < 0)

@@ -64,8 +64,8 @@ struct look_shape {
 
 static int look_refuse(const struct look *l, const char *what, const char *missing)
 {
-	error_set(l->err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "fd %d of pid %d: the io_uring %s", l->file->fd,
-		  l->file->pid, what);
+	error_set(l->err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "fd %d of pid %d: the io_uring %s",
+		  l->file->fd, l->file->pid, what);
 	error_hint(l->err, "%s", missing);
 	return -ENOTSUP;
 }
@@ -91,7 +91,8 @@ static uint64_t look_measure(const char *at, uint64_t bytes)
 static int look_map(struct look *l)
 {
 	uint64_t sq = l->e->sq_entries, cq = l->e->cq_entries;
-	l->rings_mapped = align_up(PAGE + cq * sizeof(struct io_uring_cqe) * WIDE + sq * sizeof(uint32_t), PAGE);
+	l->rings_mapped =
+		align_up(PAGE + cq * sizeof(struct io_uring_cqe) * WIDE + sq * sizeof(uint32_t), PAGE);
 	l->sqes_mapped = align_up(sq * sizeof(struct io_uring_sqe) * WIDE + PAGE, PAGE);
 	l->rings = mmap(NULL, l->rings_mapped, PROT_READ | PROT_WRITE, MAP_SHARED, l->fd, IORING_OFF_SQ_RING);
 	if (l->rings == MAP_FAILED) {
@@ -463,21 +464,15 @@ int uring_look(struct collect *c, const struct snap_file *file, const struct pro
 	       struct ferry_error *err)
 {
 	struct uring_snap *snap = file->data;
-	struct look l = {.c = c,
-			 .file = file,
-			 .u = u,
-			 .snap = snap,
-			 .e = snap->entry,
-			 .fd = file->copy,
-			 .err = err};
+	struct look l = {
+		.c = c, .file = file, .u = u, .snap = snap, .e = snap->entry, .fd = file->copy, .err = err};
 	l.e->sq_entries = u->sq_mask + 1;
 	l.e->cq_entries = u->cq_mask + 1;
 	l.e->sq_head = u->cached_sq_head;
 	l.e->cq_tail = u->cached_cq_tail;
 	l.e->cq_head = u->cq_head;
 	snap->sq_thread = u->sq_thread;
-	int r = u->napi ? look_refuse(&l, "polls the network (NAPI)",
-				      "switch it off: IORING_UNREGISTER_NAPI")
+	int r = u->napi ? look_refuse(&l, "polls the network (NAPI)", "switch it off: IORING_UNREGISTER_NAPI")
 			: look_map(&l);
 	if (r >= 0)
 		r = look_calls(&l);

@@ -58,7 +58,8 @@ uint64_t uring_sqes_bytes(const FerryUringEntry *e)
 
 static int ring_failed(const struct ring *r, int code, const char *what)
 {
-	return error_errno(r->err, FERRY_ERROR_RESTORE_STEP, code, "io_uring of file id %u: %s", r->e->id, what);
+	return error_errno(r->err, FERRY_ERROR_RESTORE_STEP, code, "io_uring of file id %u: %s", r->e->id,
+			   what);
 }
 
 static uint32_t *ring_word(const struct ring *r, uint32_t offset)
@@ -136,7 +137,8 @@ static int ring_make(struct ring *r, const struct settle *s, int wq)
 		close(unwanted[--n]);
 	if (fd == -EINVAL || fd == -ENOSYS) {
 		error_errno(r->err, FERRY_ERROR_KERNEL_FEATURE, -fd,
-			    "making an io_uring of %u requests with flags %#x", r->e->sq_entries, r->e->setup);
+			    "making an io_uring of %u requests with flags %#x", r->e->sq_entries,
+			    r->e->setup);
 		error_hint(r->err, "this kernel lacks one of these flags");
 		return fd;
 	}
@@ -154,7 +156,8 @@ static int ring_map(struct ring *r)
 	    (!(e->setup & IORING_SETUP_NO_SQARRAY) && r->p.sq_off.array != e->sq_array)) {
 		error_set(r->err, FERRY_ERROR_KERNEL_FEATURE, ENOTSUP,
 			  "io_uring of file id %u: this kernel lays rings out in another way", e->id);
-		error_hint(r->err, "the program keeps addresses of its parts; restore it on a kernel like the first");
+		error_hint(r->err,
+			   "the program keeps addresses of its parts; restore it on a kernel like the first");
 		return -ENOTSUP;
 	}
 	r->rings = mmap(NULL, e->rings.len, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, IORING_OFF_SQ_RING);
@@ -248,8 +251,10 @@ static bool ring_agrees(const struct ring *r)
 	const struct {
 		uint32_t offset, value;
 	} words[] = {
-		{r->p.sq_off.ring_mask, r->e->sq_entries - 1}, {r->p.cq_off.ring_mask, r->e->cq_entries - 1},
-		{r->p.sq_off.head, r->e->sq_head},             {r->p.cq_off.head, r->e->cq_head},
+		{r->p.sq_off.ring_mask, r->e->sq_entries - 1},
+		{r->p.cq_off.ring_mask, r->e->cq_entries - 1},
+		{r->p.sq_off.head, r->e->sq_head},
+		{r->p.cq_off.head, r->e->cq_head},
 		{r->p.cq_off.tail, r->e->cq_tail},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)

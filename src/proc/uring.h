@@ -35,11 +35,11 @@ struct proc_uring {
 	bool napi;           /* busy polling is on */
 	bool personalities;  /* there are some; shown up to 6.11 */
 	uint32_t sqes_shown; /* requests not taken yet that are shown one by one: only with an index array */
-	bool wide_sqe, wide_cqe; /* one was shown that has 128, 32 bytes */
-	uint32_t n_files, n_buffers; /* slots of the tables */
+	bool wide_sqe, wide_cqe;           /* one was shown that has 128, 32 bytes */
+	uint32_t n_files, n_buffers;       /* slots of the tables */
 	VEC(struct proc_uring_file) files; /* of slots in use */
 	VEC(struct proc_uring_buffer) buffers;
-	VEC(uint32_t) polls; /* opcodes of requests that wait for an event */
+	VEC(uint32_t) polls;                 /* opcodes of requests that wait for an event */
 	VEC(struct proc_uring_cqe) overflow; /* completions that found no room */
 	struct proc_names names;
 };

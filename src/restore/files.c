@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "kind/kinds.h"
 #include "restore/restore.h"
 
 static int files_open_one(struct restore *r, struct plan_file *file, struct ferry_error *err)
@@ -51,6 +52,18 @@ int files_open(struct restore *r, bool late, struct ferry_error *err)
 		int ret = files_open_one(r, &r->plan->files[i], err);
 		if (ret < 0)
 			return ret;
+	}
+	return 0;
+}
+
+int files_opened(struct restore *r, struct ferry_error *err)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		int ret = kind_table[i]->opened ? kind_table[i]->opened(r->opener, err) : 0;
+		if (ret < 0) {
+			error_context(err, "restore", kind_table[i]->name, 0);
+			return ret;
+		}
 	}
 	return 0;
 }

@@ -53,7 +53,6 @@ def register(name, identifier, text, program, *arguments):
 
 if os.environ.get("FERRY"):
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
-    register("zombies", "unsupported-task", "is a zombie", "tree", "dead")
 
 
     @test(timeout=60)

@@ -10,4 +10,5 @@ CASES = [
     *simple("timerfd", "timerfd", "timerfd-unread"),
     Case("timerfd-alarm", "timerfd", ("alarm",), kind="timerfd"),
     *simple("signalfd", "signalfd"),
+    *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session"),
 ]
