@@ -488,7 +488,7 @@ static int uring_settle_new(struct settle *s, const FerryUringEntry *e, int fd, 
 	return r < 0 ? r : uring_give_files(s, e, fd, err);
 }
 
-static int uring_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)
+static int uring_settle_fd(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)
 {
 	int cloexec = fcntl(fd, F_GETFD), first = uring_number_of(s->task, file->entry->id), r = 0;
 	if (fdcommon_settle_once(s, file))
@@ -500,6 +500,17 @@ static int uring_settle(struct settle *s, struct plan_file *file, int fd, struct
 	if (r >= 0 && fcntl(fd, F_SETFD, cloexec) < 0)
 		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "setting the flags of fd %d", fd);
 	return r;
+}
+
+/* Before other descriptors are settled: epoll instances may watch it. */
+static int uring_settle_task(struct settle *s, struct ferry_error *err)
+{
+	vec_foreach(fd, &s->task->fds) {
+		int r = fd->file->kind == &kind_uring ? uring_settle_fd(s, fd->file, fd->fd, err) : 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static bool uring_owns_record(const VmaEntry *entry)
@@ -607,7 +618,7 @@ const struct kind_ops kind_uring = {
 	.dump = uring_dump,
 	.read = uring_read,
 	.restore = uring_restore,
-	.settle = uring_settle,
+	.settle_task = uring_settle_task,
 	.owns_vma = uring_owns_vma,
 	.collect_vma = uring_collect_vma,
 	.owns_record = uring_owns_record,
