@@ -59,9 +59,14 @@ struct plan_thread {
 	uint64_t xstate_mask; /* features that XRSTOR loads from it */
 };
 
+/* What a parent has not waited for: ferry_tree_entry.untold. */
+enum plan_untold { PLAN_UNTOLD_NOTHING, PLAN_UNTOLD_STOPPED, PLAN_UNTOLD_CONTINUED };
+
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;
 	int member;                      /* index in plan.family */
+	int stop_signal;                 /* what stopped it; 0 = it runs */
+	uint32_t untold;                 /* enum plan_untold */
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;

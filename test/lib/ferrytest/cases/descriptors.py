@@ -4,11 +4,12 @@
 from ferrytest.cases.case import Case, simple
 
 CASES = [
-    *simple("pipe", "pipes", "pipe-descriptions"),
+    *simple("pipe", "pipes", "pipe-descriptions", "pipe-packets", "pipe-spliced"),
     *simple("epoll", "epoll", "epoll-numbers"),
     *simple("eventfd", "eventfd"),
     *simple("timerfd", "timerfd", "timerfd-unread"),
     Case("timerfd-alarm", "timerfd", ("alarm",), kind="timerfd"),
     *simple("signalfd", "signalfd"),
+    *simple("pidfd", "pidfd", "pidfd-dead"),
     *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session"),
 ]
