@@ -259,6 +259,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 {
 	struct snapshot *snap = c->snap;
 	SeccompEntry seccomp = SECCOMP_ENTRY__INIT;
+	seccomp.seccomp_filters = snap->seccomp_filters.v;
+	seccomp.n_seccomp_filters = snap->seccomp_filters.n;
 	int r = 0;
 	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
 		r = write_task(dir, &snap->tasks.v[i], err);

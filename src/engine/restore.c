@@ -245,6 +245,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = plan_scripts(&j->reader, err);
 	if (ret >= 0)
+		ret = guard_check(&j->plan, &e->caps, err);
+	if (ret >= 0)
 		ret = region_build(r, err);
 	error_context(err, "plan", NULL, 0);
 	return ret;

@@ -269,7 +269,8 @@ static int freeze_try(pid_t root, const struct freeze_options *options, struct f
 			{
 				.size = sizeof(struct ferry_inject_options),
 				.timeout_ms = options->timeout_ms,
-				.flags = FERRY_INJECT_ALL_STOPPED,
+				/* Whoever injects sees to it that the tracer outlives each call: collect/inside.c. */
+				.flags = FERRY_INJECT_ALL_STOPPED | FERRY_INJECT_DEADLY_CALLS,
 				.context = (void *)options,
 				.on_effect = freeze_effect,
 				.fault = freeze_fault,

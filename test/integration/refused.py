@@ -64,6 +64,7 @@ if os.environ.get("FERRY"):
             ("eventfd", "unsupported-fd", "the tree has not exactly one"),
             ("unmapped", "unsupported-vma", "that it has no descriptor of")):
         register(f"uring_{word}", identifier, text, "uring-refused", word)
+    register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
 
 
