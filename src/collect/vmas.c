@@ -44,9 +44,6 @@ static const struct vma_refusal {
 	{PROC_VM(IO), "device memory"},
 	{PROC_VM(PFNMAP), "device memory"},
 	{PROC_VM(MIXEDMAP), "device memory"},
-	{PROC_VM(UFFD_MISSING), "memory watched by a userfaultfd"},
-	{PROC_VM(UFFD_WP), "memory watched by a userfaultfd"},
-	{PROC_VM(UFFD_MINOR), "memory watched by a userfaultfd"},
 	{PROC_VM(SHADOW_STACK), "a shadow stack"},
 };
 
@@ -154,6 +151,8 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 				  .inode = vma->ino,
 				  .dev = vma->dev,
 				  .private_ = !vma->shared,
+				  .watched = vma->vm_flags &
+					     (PROC_VM(UFFD_MISSING) | PROC_VM(UFFD_WP) | PROC_VM(UFFD_MINOR)),
 				  .guards = vma->vm_flags & PROC_VM(GUARD)};
 	entry->start = vma->start;
 	entry->end = vma->end;

@@ -53,7 +53,6 @@ enum {
 	URING_NUMBERS = 16, /* IO_RINGFD_REG_MAX */
 	URING_NUMBERS_MAX = 4096,
 	URING_POLLING_NS = 50000000, /* a polling thread that has not taken what waits sleeps */
-	URING_TAKE_TRIES = 30000,
 	URING_ENTRIES_MAX = 1 << 17,
 };
 
@@ -449,52 +448,20 @@ static int uring_restore(struct opener *o, struct plan_file *file, int *ret_fd, 
 	return 0;
 }
 
-static int uring_number_of(const struct plan_task *t, uint32_t id)
-{
-	vec_foreach(fd, &t->fds) {
-		if (fd->file->entry->id == id)
-			return fd->fd;
-	}
-	return -1;
-}
-
-/* Take it from the task that makes it, once it is there. */
-static int uring_take(const struct plan_file *file, int fd, struct ferry_error *err)
-{
-	const struct timespec pause = {.tv_nsec = 1000000};
-	pid_t pid = file->owner->pid;
-	int number = uring_number_of(file->owner, file->entry->id);
-	_cleanup_close_ int pidfd = sys_pidfd_open(pid, 0);
-	for (int i = 0; i < URING_TAKE_TRIES && pidfd >= 0; i++) {
-		char path[64], link[sizeof(uring_link)];
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, number);
-		ssize_t n = readlink(path, link, sizeof(link));
-		if (n == sizeof(uring_link) - 1 && !memcmp(link, uring_link, (size_t)n)) {
-			_cleanup_close_ int taken = sys_pidfd_getfd(pidfd, number);
-			if (taken >= 0 && dup3(taken, fd, O_CLOEXEC) >= 0)
-				return 0;
-			break;
-		}
-		nanosleep(&pause, NULL);
-	}
-	return error_set(err, FERRY_ERROR_RESTORE_STEP, ETIMEDOUT,
-			 "fd %d: taking the io_uring from fd %d of pid %d", fd, number, pid);
-}
-
 static int uring_settle_new(struct settle *s, const FerryUringEntry *e, int fd, struct ferry_error *err)
 {
-	int wq = e->has_wq_id ? uring_number_of(s->task, e->wq_id) : -1;
+	int wq = e->has_wq_id ? fdcommon_number(s->task, e->wq_id) : -1;
 	int r = uring_make(s, e, wq, fd, err);
 	return r < 0 ? r : uring_give_files(s, e, fd, err);
 }
 
 static int uring_settle_fd(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)
 {
-	int cloexec = fcntl(fd, F_GETFD), first = uring_number_of(s->task, file->entry->id), r = 0;
+	int cloexec = fcntl(fd, F_GETFD), first = fdcommon_number(s->task, file->entry->id), r = 0;
 	if (fdcommon_settle_once(s, file))
 		r = uring_settle_new(s, file->data, fd, err);
 	else if (file->owner != s->task)
-		r = uring_take(file, fd, err);
+		r = fdcommon_take(file, uring_link, fd, err);
 	else if (dup3(first, fd, O_CLOEXEC) < 0)
 		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "duplicating fd %d", first);
 	if (r >= 0 && fcntl(fd, F_SETFD, cloexec) < 0)
@@ -522,7 +489,7 @@ static int uring_map(struct reader *r, struct plan_task *t, const VmaEntry *vma,
 		     struct ferry_error *err)
 {
 	const struct plan_file *file = plan_file(r->plan, (uint32_t)vma->shmid);
-	m->fd = file && file->kind == &kind_uring ? uring_number_of(t, file->entry->id) : -1;
+	m->fd = file && file->kind == &kind_uring ? fdcommon_number(t, file->entry->id) : -1;
 	if (m->fd < 0)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "pid %d maps io_uring %llu, which it does not have", t->pid,
@@ -575,7 +542,7 @@ static int uring_restore_task(struct reader *r unused, struct plan_task *t, stru
 	vec_foreach(fd, &t->fds) {
 		const struct plan_file *file = fd->file;
 		if (file->kind != &kind_uring || file->owner != t || !file->data ||
-		    uring_number_of(t, file->entry->id) != fd->fd)
+		    fdcommon_number(t, file->entry->id) != fd->fd)
 			continue;
 		uring_restore_buffers(file->data, fd->fd, s);
 		uring_restore_workers(file->data, fd->fd, s);
@@ -588,7 +555,7 @@ static int uring_restore_thread(struct reader *r unused, struct plan_task *t, st
 {
 	vec_foreach(fd, &t->fds) {
 		const FerryUringEntry *e = fd->file->kind == &kind_uring ? fd->file->data : NULL;
-		if (!e || uring_number_of(t, e->id) != fd->fd)
+		if (!e || fdcommon_number(t, e->id) != fd->fd)
 			continue;
 		for (size_t i = 0; i < e->n_numbers; i++) {
 			struct io_uring_rsrc_update one = {.offset = e->numbers[i]->number,

@@ -65,6 +65,12 @@ if os.environ.get("FERRY"):
             ("unmapped", "unsupported-vma", "that it has no descriptor of")):
         register(f"uring_{word}", identifier, text, "uring-refused", word)
     register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
+    for word, identifier, text in (
+            ("program", "unsupported-fd", "it holds a BPF program"),
+            ("ring", "unsupported-fd", "a BPF map of type 27"),
+            ("minor", "unsupported-vma", "is watched by a userfaultfd for minor faults"),
+            ("elsewhere", "unsupported-vma", "is watched by a userfaultfd that it does not hold")):
+        register(f"engines_{word}", identifier, text, "engines-refused", word)
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
 
 

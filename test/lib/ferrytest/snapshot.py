@@ -33,7 +33,7 @@ STAT_OF_PROCESS = {
     "start_data": 45, "end_data": 46, "start_brk": 47, "arg_start": 48, "arg_end": 49, "env_start": 50, "env_end": 51,
 }
 STAT_OF_THREAD = {"nice": 19, "rt_priority": 40, "policy": 41}
-FDINFO_LEFT_OUT = {"mnt_id", "ino", "eventfd-id", "it_value", "ticks", "scm_fds",
+FDINFO_LEFT_OUT = {"mnt_id", "ino", "eventfd-id", "it_value", "ticks", "scm_fds", "map_id",
                    # Of an io_uring: its polling thread, and positions, which programs prove in the rings themselves.
                    "SqThread", "SqThreadCpu", "SqTotalTime", "SqWorkTime", "SqHead", "SqTail", "CachedSqHead", "CqHead",
                    "CqTail", "CachedCqTail", "SQEs", "CQEs"}

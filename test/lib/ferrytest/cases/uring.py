@@ -9,4 +9,8 @@ CASES = [
       for word in ("plain", "large", "wide", "narrow", "noarray", "single", "far")],
     *simple("uring", "uring-full", "uring-tables", "uring-polled", "uring-shared", "uring-threads", "uring-disabled",
             "uring-direct"),
+    Case("uffd-missing", kind="uffd"),
+    Case("uffd-pending", "uffd-missing", ("pending",), kind="uffd"),
+    Case("uffd-protected", kind="uffd"),
+    Case("bpf-maps", kind="bpfmap"),
 ]
