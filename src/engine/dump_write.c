@@ -227,7 +227,7 @@ static int write_stats(struct engine *e, struct image_dir *dir, struct ferry_err
 /* Whether a lock waits for the restore, so that whoever restores removes it. */
 static uint32_t write_lock_method(const struct engine *e, const struct snapshot *snap)
 {
-	for (size_t i = 0; i < snap->files.n && !e->options->leave_running; i++) {
+	for (size_t i = 0; i < snap->files.n && !e->kinds.leave_running; i++) {
 		const InetSkEntry *isk = snap->files.v[i].entry->isk;
 		if (isk && isk->proto == IPPROTO_TCP && isk->state != TCP_CLOSE && isk->state != TCP_LISTEN)
 			return WRITE_LOCK_NFTABLES;

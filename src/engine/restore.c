@@ -230,6 +230,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	};
 	bool as_found = !strcmp(e->options->files, "as-found");
 	int ret = plan_read(&j->reader, err);
+	if (e->options->leave_stopped)
+		stop_all(&j->plan);
 	if (ret >= 0)
 		ret = restore_free_numbers(j, err);
 	if (ret >= 0)

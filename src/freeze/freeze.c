@@ -354,6 +354,16 @@ void freeze_release(struct frozen *f)
 	frozen_lists_release(f);
 }
 
+void freeze_stop(struct frozen *f)
+{
+	const struct freeze_options *o = f->options.context;
+	/* The first of its threads that is let go takes the signal and stops the others, which stand still until then. */
+	for (size_t i = f->tasks.n; i-- > 0;) {
+		fault_effect(o->fault, "leave-stopped", "task");
+		kill(f->tasks.v[i].pid, SIGSTOP);
+	}
+}
+
 int freeze_kill(struct frozen *f, struct ferry_error *err)
 {
 	int ret = 0;

@@ -90,6 +90,9 @@ must_check int files_send(struct restore *r, struct ferry_error *err);
 /* Stop the tasks that were stopped, where they have to stand in the end. */
 must_check int stop_tasks(struct restore *r, struct ferry_error *err);
 
+/* Every task is to be stopped, those that ran with SIGSTOP. */
+void stop_all(struct plan *p);
+
 /* In the parent of stopped tasks: wait until they are. In a child that went on after a stop: do so again. */
 void stop_parent(struct restore *r, const struct plan_task *t);
 void stop_child(struct restore *r, const struct plan_task *t);

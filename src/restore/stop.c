@@ -232,6 +232,17 @@ static int stop_one(struct restore *r, const struct plan_task *t, struct ferry_e
 	return 0;
 }
 
+void stop_all(struct plan *p)
+{
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		struct plan_task *t = &p->tasks[i];
+		if (t->stop_signal)
+			continue;
+		t->stop_signal = SIGSTOP;
+		t->untold = PLAN_UNTOLD_NOTHING;
+	}
+}
+
 int stop_tasks(struct restore *r, struct ferry_error *err)
 {
 	/* Children first: parents wait for them. */
