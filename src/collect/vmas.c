@@ -15,6 +15,7 @@
 #include "collect/collect.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
+#include "kind/memfd.h"
 #include "kind/regfile.h"
 #include "mem/mem.h"
 #include "model/record.h"
@@ -198,6 +199,17 @@ static int vma_collect(struct collect *c, struct snap_task *t, const struct vma_
 	return 0;
 }
 
+static int vma_collect_exe(struct collect *c, struct snap_task *t, int proc_dir, uint32_t *ret_id,
+			   struct ferry_error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	int r = proc_read_link(proc_dir, "exe", &path, err);
+	if (r < 0)
+		return r;
+	return memfd_is_link(path) ? memfd_collect_exe(c, t->pid, path, ret_id, err)
+				   : regfile_collect_link(c, t->pid, proc_dir, "exe", ret_id, err);
+}
+
 static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
 	struct proc_stat st;
@@ -209,7 +221,7 @@ static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, 
 	if (r >= 0)
 		r = proc_read_auxv(proc_dir, &auxv, err);
 	if (r >= 0)
-		r = regfile_collect_link(c, t->pid, proc_dir, "exe", &mm->exe_file_id, err);
+		r = vma_collect_exe(c, t, proc_dir, &mm->exe_file_id, err);
 	if (r < 0)
 		return r;
 	mm->mm_start_code = st.startcode;

@@ -13,8 +13,9 @@
  *
  * Kernel interface: memfd_create(2) (3.17), fcntl(2) F_GET_SEALS, F_ADD_SEALS, F_SEAL_FUTURE_WRITE (5.1), F_SEAL_EXEC
  * (6.3), /proc/PID/map_files.
- * Does not handle yet: programs executed from a memfd, refused with the executable.
  */
+#include "kind/memfd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -214,6 +215,51 @@ static struct snap_file *memfd_mapped_file(struct collect *c, const struct memfd
 	return NULL;
 }
 
+/* That description, made when it is missing; its index in the snapshot's files. */
+static int memfd_described(struct collect *c, struct memfd_found *found, pid_t pid, uint32_t *ret_index,
+			   struct ferry_error *err)
+{
+	struct snap_file *file = memfd_mapped_file(c, found);
+	if (!file) {
+		FileEntry *entry = record_new(&c->snap->arena, FileEntry, file_entry);
+		file = entry ? vec_push(&c->snap->files) : NULL;
+		if (!file)
+			return error_memory(err);
+		*file = (struct snap_file){
+			.entry = entry, .kind = &kind_memfd, .copy = -1, .pid = pid, .fd = -1};
+		entry->type = FD_TYPES__MEMFD;
+		entry->id = ++c->snap->next_file_id;
+		if (!memfd_record(c, file, found))
+			return error_memory(err);
+	}
+	*ret_index = (uint32_t)(file - c->snap->files.v);
+	return 0;
+}
+
+bool memfd_is_link(const char *path)
+{
+	return !strncmp(path, memfd_prefix, strlen(memfd_prefix));
+}
+
+int memfd_collect_exe(struct collect *c, pid_t pid, const char *path, uint32_t *ret_id,
+		      struct ferry_error *err)
+{
+	struct memfd_found *found;
+	char source[32];
+	uint32_t index;
+	snprintf(source, sizeof(source), "/proc/%d/exe", pid);
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, source, O_RDONLY, 0);
+	if (fd < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening '%s', the executable of pid %d",
+				   path, pid);
+	int r = memfd_find(c, path, fd, source, &found, err);
+	if (r >= 0)
+		r = memfd_described(c, found, pid, &index, err);
+	if (r >= 0)
+		*ret_id = c->snap->files.v[index].entry->id;
+	return r;
+}
+
 static bool memfd_owns_vma(const struct vma_view *view)
 {
 	return view->vma->kind == PROC_VMA_MEMFD ||
@@ -233,20 +279,9 @@ static int memfd_collect_vma(struct collect *c, struct snap_task *t, const struc
 	int r = memfd_find(c, view->name, fd, path, &found, err);
 	if (r < 0)
 		return r;
-	struct snap_file *file = memfd_mapped_file(c, found);
-	if (!file) {
-		FileEntry *entry = record_new(&c->snap->arena, FileEntry, file_entry);
-		file = entry ? vec_push(&c->snap->files) : NULL;
-		if (!file)
-			return error_memory(err);
-		*file = (struct snap_file){
-			.entry = entry, .kind = &kind_memfd, .copy = -1, .pid = t->pid, .fd = -1};
-		entry->type = FD_TYPES__MEMFD;
-		entry->id = ++c->snap->next_file_id;
-		if (!memfd_record(c, file, found))
-			return error_memory(err);
-	}
-	vma->file = (uint32_t)(file - c->snap->files.v);
+	r = memfd_described(c, found, t->pid, &vma->file, err);
+	if (r < 0)
+		return r;
 	vma->entry->status |= VMA_STATUS_MEMFD;
 	if (found->entry->hugetlb_flag)
 		vma->entry->flags |= MAP_HUGETLB | hugetlb_size_of(found->entry->hugetlb_flag);
@@ -370,6 +405,22 @@ static int memfd_make_file(struct opener *o, const MemfdInodeEntry *entry, struc
 	return r < 0 ? r : fd;
 }
 
+static int memfd_open_again(const struct memfd_plan *m, int flags)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", m->fd);
+	return fd_open(AT_FDCWD, path, flags, 0);
+}
+
+static int memfd_stop_writing(const struct memfd_plan *m, struct ferry_error *err)
+{
+	_cleanup_close_ int fd = memfd_open_again(m, O_RDONLY);
+	if (fd < 0 || dup3(fd, m->fd, O_CLOEXEC) < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, fd < 0 ? -fd : errno,
+				   "opening memfd '%s' for reading", m->entry->name);
+	return 0;
+}
+
 static int memfd_make(struct opener *o, struct memfd_plan *m, struct ferry_error *err)
 {
 	const MemfdInodeEntry *entry = m->entry;
@@ -386,7 +437,8 @@ static int memfd_make(struct opener *o, struct memfd_plan *m, struct ferry_error
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno,
 				   "setting owner, mode and seals of memfd '%s'", entry->name);
 	m->fd = fd;
-	return 0;
+	/* What is open for writing cannot be an executable. Whoever writes gets a description of his own. */
+	return anonymous ? 0 : memfd_stop_writing(m, err);
 }
 
 static int memfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
@@ -402,10 +454,8 @@ static int memfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, 
 	int r = m->fd < 0 ? memfd_make(o, m, err) : 0;
 	if (r < 0)
 		return r;
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", m->fd);
 	_cleanup_close_ int fd =
-		fd_open(AT_FDCWD, path, (int)memfd->flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW), 0);
+		memfd_open_again(m, (int)memfd->flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW));
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd, "opening memfd '%s' again",
 				   m->entry->name);
@@ -427,9 +477,10 @@ static int memfd_ready(struct opener *o, struct ferry_error *err)
 	for (const struct memfd_plan *m = o->plan->kind_data[KIND_memfd]; m; m = m->next) {
 		if (m->fd < 0 || !(m->entry->seals & F_SEAL_FUTURE_WRITE))
 			continue;
-		if (fcntl(m->fd, F_ADD_SEALS, (int)m->entry->seals & MEMFD_LATE_SEALS) < 0)
-			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "sealing memfd '%s'",
-					   m->entry->name);
+		_cleanup_close_ int fd = memfd_open_again(m, O_RDWR);
+		if (fd < 0 || fcntl(fd, F_ADD_SEALS, (int)m->entry->seals & MEMFD_LATE_SEALS) < 0)
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, fd < 0 ? -fd : errno,
+					   "sealing memfd '%s'", m->entry->name);
 	}
 	return 0;
 }

@@ -12,7 +12,7 @@ CASES = [
     Case("mlockall-on-fault", "mlockall", ("onfault",), kind="mm"),
     Case("vma-guard-locked", "vma-guard", ("locked",), kind="memory"),
     *simple("hugetlb", "huge-private"),
-    *simple("memfd", "huge-shared", "memfd-code", "memfd-future"),
+    *simple("memfd", "huge-shared", "memfd-code", "memfd-future", "memfd-exe"),
     Case("huge-memfd", "huge-shared", ("memfd",), kind="memfd"),
     *simple("sysvshm", "sysvshm", "sysvshm-parts", "sysvshm-detached"),
     Case("sysvshm-removed", "sysvshm", ("removed",), kind="sysvshm"),
