@@ -88,6 +88,9 @@ def fdinfo(pid, fd):
         if key in FDINFO_LEFT_OUT or re.match(r"\s+\d+: (user_data|opcode):", line):
             continue
         line = " ".join(re.sub(r"\s+pos:.*$", "", line).split()) if key == "tfd" else " ".join(line.split())
+        if key.startswith(("inotify", "fanotify")):
+            # A deleted file is another inode after a restore, a mount has another number in another world.
+            line = re.sub(r" (ino|f_handle|mnt_id):[0-9a-f]+", "", line)
         (watched if key == "tfd" else kept).append(line)
     return kept + sorted(watched)
 
