@@ -67,6 +67,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.leave_running = options->leave_running,
 		.shell_job = options->shell_job,
 		.ext_unix_sk = options->ext_unix_sk,
+		.tcp_close = options->tcp_close,
+		.skip_in_flight = options->skip_in_flight,
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	kern_caps_read_xstate(&e->caps);

@@ -5,8 +5,9 @@
  * outside come from sock_diag.
  *
  * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7), NETLINK_SOCK_DIAG with inet_diag (3.3), SIOCGSKNS (4.10).
- * Does not handle: datagrams that wait, connections that wait to be accepted or are being made, Multipath
- * TCP, raw sockets, sockets of another network namespace. They are refused by name.
+ * Does not handle: connections that wait to be accepted: no call takes one out of the queue and puts it back, or makes
+ * one (looked at up to Linux 6.18), so the dump waits until they are accepted and refuses in the end; connections of
+ * Multipath TCP; raw sockets; sockets of another network namespace. They are refused by name.
  */
 #include "kind/inet.h"
 
@@ -14,7 +15,6 @@
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +30,7 @@
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "kind/sockopt.h"
+#include "kind/udp.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
 
@@ -41,9 +42,6 @@
 #endif
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
-#endif
-#ifndef UDP_CORK
-#define UDP_CORK 1
 #endif
 
 enum { INET_NS_OWN = 2 }; /* id of the network namespace that the dumping program lives in */
@@ -94,29 +92,62 @@ static bool inet_owns(const struct fd_view *view)
 	return false;
 }
 
-static int inet_refuse_multipath(const struct fd_view *view, const char *who, struct ferry_error *err)
+/* A client that does not speak it makes a plain TCP connection of what the listener accepts. */
+static int inet_refuse_multipath(struct fd_view *view, const char *who, struct ferry_error *err)
 {
 	char name[32];
+	struct sockaddr_storage peer;
+	socklen_t n = sizeof(peer);
 	if (sock_protocol(view, name) < 0 || strncmp(name, "MPTCP", 5) != 0)
 		return 0;
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a Multipath TCP socket", who);
+	bool held = view->copy >= 0;
+	int r = fd_view_copy(view, err);
+	if (r < 0)
+		return r;
+	/* What such a listener accepted keeps its name in the file system also where it is plain TCP. */
+	int protocol = IPPROTO_MPTCP;
+	bool connected = sock_get(view->copy, SOL_SOCKET, SO_PROTOCOL, &protocol) >= 0 &&
+			 protocol == IPPROTO_MPTCP &&
+			 getpeername(view->copy, (struct sockaddr *)&peer, &n) == 0;
+	if (!held) {
+		/* A copy that lives on would hide the end of the socket from its peer. */
+		close(view->copy);
+		view->copy = -1;
+	}
+	if (!connected)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+		  "%s: a Multipath TCP connection, which has no TCP_REPAIR (Linux 6.18)", who);
 	error_hint(err, "switch Multipath TCP off; a Go program does without under GODEBUG=multipathtcp=0");
 	return -ENOTSUP;
 }
 
 static int inet_refuse_pending(const char *who, uint32_t n, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-		  "%s: %u connections to this TCP socket wait to be accepted", who, n);
-	error_hint(err, "try again when the program has accepted them");
+	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		  "%s: %u connections to this TCP socket wait to be accepted; no call takes or makes such (Linux 6.18)",
+		  who, n);
+	error_hint(err, "try again when the program has accepted them, or use --skip-in-flight");
 	return -ENOTSUP;
 }
 
-static int inet_refuse_datagrams(const char *who, struct ferry_error *err)
+static int inet_refuse_datagrams(const char *who, const char *what, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: datagrams wait in this UDP socket", who);
+	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP, "%s: a UDP socket with %s", who, what);
 	error_hint(err, "try again when the program has read or sent them");
 	return -ENOTSUP;
+}
+
+/* Datagrams for a port that several sockets have reach whichever the kernel chooses. */
+static int inet_check_port(const struct inet_scan *scan, const struct inet_sock *sock, const char *who,
+			   struct ferry_error *err)
+{
+	for (size_t i = 0; sock->rqueue && i < scan->n; i++)
+		if (scan->socks[i].inode != sock->inode && scan->socks[i].protocol == sock->protocol &&
+		    scan->socks[i].local_port == sock->local_port)
+			return inet_refuse_datagrams(
+				who, "datagrams that wait, on a port that it shares with others", err);
+	return 0;
 }
 
 static int inet_check_tcp(const char *who, unsigned state, const struct kind_options *options,
@@ -124,13 +155,13 @@ static int inet_check_tcp(const char *who, unsigned state, const struct kind_opt
 {
 	if (state == INET_CLOSED || state == INET_LISTENING)
 		return 0;
-	if (state == INET_SYN_SENT || state == INET_SYN_RECV) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: a TCP socket that is still connecting", who);
+	if (state == INET_SYN_RECV) {
+		error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+			  "%s: a TCP socket that both sides are connecting", who);
 		error_hint(err, "try again when connect() has ended");
 		return -ENOTSUP;
 	}
-	if (options->tcp_established)
+	if (options->tcp_established || options->tcp_close)
 		return 0;
 	error_set(err, FERRY_ERROR_TCP_ESTABLISHED, ENOTSUP, "%s: an established TCP connection", who);
 	error_hint(err, "use --tcp-established to keep the connection");
@@ -141,8 +172,9 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 {
 	char who[64];
 	const struct inet_sock *sock = NULL;
+	struct fd_view again = *view;
 	fd_view_name(view, who, sizeof(who));
-	int r = inet_refuse_multipath(view, who, err);
+	int r = inet_refuse_multipath(&again, who, err);
 	if (r >= 0)
 		r = inet_look_up(view, &sock, err);
 	if (r < 0)
@@ -153,11 +185,11 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	if (r < 0 || !sock)
 		return r;
 	if (sock->protocol != IPPROTO_TCP)
-		return sock->rqueue ? inet_refuse_datagrams(who, err) : 0;
+		return inet_check_port(view->kind_data[KIND_inetsk], sock, who, err);
 	if (sock->has_md5)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 				 "%s: a TCP socket with MD5 keys, which cannot be read", who);
-	if (sock->state == INET_LISTENING && sock->rqueue)
+	if (sock->state == INET_LISTENING && sock->rqueue && !options->skip_in_flight)
 		return inet_refuse_pending(who, sock->rqueue, err);
 	return inet_check_tcp(who, sock->state, options, err);
 }
@@ -216,6 +248,9 @@ static int inet_get_u32(int fd, int level, int name, protobuf_c_boolean *has, ui
 {
 	int value;
 	int r = sock_get(fd, level, name, &value);
+	/* Multipath TCP has few of them. */
+	if (r == -EOPNOTSUPP)
+		return 0;
 	if (r >= 0 && (value || always)) {
 		*has = 1;
 		*ret = (uint32_t)value;
@@ -270,7 +305,7 @@ static int inet_collect_options(struct arena *a, int fd, InetSkEntry *isk, struc
 	if (r < 0)
 		return r;
 	r = inet_collect_ip_opts(fd, isk->family == AF_INET6, isk->ip_opts);
-	if (r >= 0 && isk->proto == IPPROTO_TCP)
+	if (r >= 0 && inet_is_tcp(isk))
 		r = inet_collect_tcp_opts(fd, isk->tcp_opts);
 	if (r >= 0 && isk->family == AF_INET6) {
 		r = sock_get(fd, SOL_IPV6, IPV6_V6ONLY, &v6only);
@@ -295,24 +330,22 @@ static int inet_check_namespace(const struct fd_view *view, const char *who, str
 	return -ENOTSUP;
 }
 
-/* Zero-length datagrams count, and so does what a corked socket gathers. */
-static bool inet_has_datagrams(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
-	int waiting = 0, unsent = 0, corked = 0;
-	bool readable = poll(&p, 1, 0) > 0 && p.revents & POLLIN;
-	if (readable && (!(p.revents & POLLRDHUP) || (!ioctl(fd, SIOCINQ, &waiting) && waiting)))
-		return true;
-	return sock_get(fd, IPPROTO_UDP, UDP_CORK, &corked) >= 0 && corked && !ioctl(fd, SIOCOUTQ, &unsent) &&
-	       unsent;
-}
-
-static int inet_collect_udp(struct fd_view *view, InetSkEntry *isk, const char *who, struct ferry_error *err)
+static int inet_collect_udp(struct collect *c, struct fd_view *view, InetSkEntry *isk,
+			    FerrySocketEntry *extra, const char *who, struct ferry_error *err)
 {
 	struct sockaddr_storage peer;
 	socklen_t n = sizeof(peer);
 	isk->state = getpeername(view->copy, (struct sockaddr *)&peer, &n) < 0 ? INET_CLOSED : INET_CONNECTED;
-	return inet_has_datagrams(view->copy) ? inet_refuse_datagrams(who, err) : 0;
+	const char *obstacle = udp_obstacle(view->copy);
+	if (obstacle)
+		return inet_refuse_datagrams(who, obstacle, err);
+	int r = udp_collect(c, view->copy, extra);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading the datagrams that wait", who);
+	/* On the target its address comes after its sockets. */
+	return extra->n_datagrams && c->options->moving
+		       ? inet_refuse_datagrams(who, "datagrams that wait", err)
+		       : 0;
 }
 
 static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
@@ -321,12 +354,21 @@ static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap
 	int r = inet_check_tcp(who, isk->state, c->options, err);
 	if (r < 0)
 		return r;
+	if (inet_is_connection(isk) && c->options->tcp_close)
+		return tcp_collect_over(c, file, isk, err);
 	if (inet_is_connection(isk))
 		return tcp_collect(c, view, file, isk, err);
 	if (isk->state == INET_CLOSED)
 		return tcp_dead_collect(c, view, file, isk, err);
-	int pending = ferry_tcp_listen_pending(view->copy, &isk->backlog, err);
-	return pending > 0 ? inet_refuse_pending(who, (uint32_t)pending, err) : pending;
+	struct tcp_info info = {0};
+	socklen_t n = sizeof(info);
+	r = sock_get_bytes(view->copy, SOL_TCP, TCP_INFO, &info, &n);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading the queue of a listener", who);
+	/* For a listener the kernel tells its queue in these two. */
+	isk->backlog = info.tcpi_sacked;
+	bool refused = info.tcpi_unacked && !c->options->skip_in_flight;
+	return refused ? inet_refuse_pending(who, info.tcpi_unacked, err) : 0;
 }
 
 static int inet_tcp_state(int fd, uint32_t *ret_state)
@@ -352,7 +394,7 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 	 * Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer
 	 * kernel tells it.
 	 */
-	if (sock && (isk->proto != IPPROTO_TCP || isk->state != INET_CLOSED))
+	if (sock && (!inet_is_tcp(isk) || isk->state != INET_CLOSED))
 		record_set(isk, ns_id, INET_NS_OWN);
 	if (sock && sock->shutdown)
 		record_set(isk, shutdown, (SkShutdown)sock->shutdown);
@@ -388,7 +430,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	isk->type = (uint32_t)type.type;
 	isk->proto = (uint32_t)type.protocol;
 	file->data = data;
-	if (type.protocol == IPPROTO_TCP) {
+	if (inet_is_tcp(isk)) {
 		r = inet_tcp_state(view->copy, &isk->state);
 		if (r < 0)
 			return error_errno(err, FERRY_ERROR_SYSTEM, -r,
@@ -399,10 +441,10 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	r = sockextra_collect(a, view->copy, &type, isk->id, &data->extra, err);
 	if (r >= 0)
 		r = inet_collect_record(c, view, isk, err);
-	if (r >= 0 && type.protocol == IPPROTO_TCP)
+	if (r >= 0 && inet_is_tcp(isk))
 		r = inet_collect_tcp(c, view, file, isk, who, err);
 	else if (r >= 0)
-		r = inet_collect_udp(view, isk, who, err);
+		r = inet_collect_udp(c, view, isk, data->extra, who, err);
 	if (r >= 0)
 		file->entry->isk = isk;
 	return r;

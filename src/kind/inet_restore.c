@@ -21,6 +21,7 @@
 #include "kind/inet.h"
 #include "kind/kinds.h"
 #include "kind/sockopt.h"
+#include "kind/udp.h"
 
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
@@ -56,7 +57,7 @@ static int inet_read_check(const struct plan_file *file, struct ferry_error *err
 	if (!isk)
 		return fdcommon_no_record(file, err);
 	size_t words = isk->family == AF_INET ? 1 : 4;
-	bool tcp = isk->type == SOCK_STREAM && isk->proto == IPPROTO_TCP;
+	bool tcp = isk->type == SOCK_STREAM && inet_is_tcp(isk);
 	bool udp = isk->type == SOCK_DGRAM && (isk->proto == IPPROTO_UDP || isk->proto == IPPROTO_UDPLITE);
 	if ((isk->family != AF_INET && isk->family != AF_INET6) || (!tcp && !udp))
 		return error_set(
@@ -67,10 +68,10 @@ static int inet_read_check(const struct plan_file *file, struct ferry_error *err
 		return inet_bad(file, err, "has addresses that are too short");
 	if (isk->src_port > UINT16_MAX || isk->dst_port > UINT16_MAX)
 		return inet_bad(file, err, "has a port above 65535");
-	if (isk->state == INET_SYN_SENT || isk->state == INET_SYN_RECV)
+	if (isk->state == INET_SYN_RECV)
 		return error_set(
 			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-			"the TCP socket of file id %u was connecting, which this ferry does not restore",
+			"the TCP socket of file id %u was being connected, which this ferry does not restore",
 			file->entry->id);
 	return 0;
 }
@@ -85,6 +86,9 @@ int inet_read(struct reader *r, struct ferry_error *err)
 		ret = inet_read_check(file, err);
 		if (ret >= 0)
 			ret = tcp_read(r, file, err);
+		/* What was in its queue can still be read. */
+		if (ret >= 0 && inet_is_connection(file->entry->isk) && r->options && r->options->tcp_close)
+			file->entry->isk->state = INET_CLOSED;
 	}
 	return ret;
 }
@@ -116,7 +120,7 @@ static int inet_apply_ip(int fd, const InetSkEntry *isk)
 static int inet_apply_tcp(int fd, const InetSkEntry *isk)
 {
 	const TcpOptsEntry *o = isk->tcp_opts;
-	if (!o || isk->proto != IPPROTO_TCP)
+	if (!o || !inet_is_tcp(isk))
 		return 0;
 	int r = inet_set_if(fd, SOL_TCP, TCP_NODELAY, o->has_nodelay, (uint32_t)o->nodelay);
 	if (r >= 0)
@@ -154,7 +158,7 @@ unsigned inet_scope(const InetSkEntry *isk)
 	return isk->ifname && isk->ifname[0] ? if_nametoindex(isk->ifname) : 0;
 }
 
-static socklen_t inet_address(const InetSkEntry *isk, bool remote, struct sockaddr_storage *ret)
+socklen_t inet_address(const InetSkEntry *isk, bool remote, struct sockaddr_storage *ret)
 {
 	const uint32_t *words = remote ? isk->dst_addr : isk->src_addr;
 	uint16_t port = htons((uint16_t)(remote ? isk->dst_port : isk->src_port));
@@ -225,14 +229,13 @@ int inet_set_transparent(int fd, const InetSkEntry *isk, bool on)
 	return sock_set(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, on);
 }
 
-/* 1: the address is not there yet and the socket is transparent for now. */
-static int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
+int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
 	const struct sock_type type = inet_type(file);
 	struct sockaddr_storage address;
 	bool v6 = isk->family == AF_INET6;
-	bool share = isk->proto == IPPROTO_TCP || inet_shares_port(o->plan, file);
+	bool share = inet_is_tcp(isk) || inet_shares_port(o->plan, file);
 	int r = v6 && isk->has_v6only ? sock_set(fd, SOL_IPV6, IPV6_V6ONLY, isk->v6only) : 0;
 	if (r >= 0 && isk->ip_opts)
 		r = inet_set_if(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND,
@@ -288,9 +291,22 @@ static int inet_connect_udp(const struct plan_file *file, int fd, struct ferry_e
 	return 0;
 }
 
+/* What is told beside a datagram is noted when it comes, so the options are set before. */
+static int inet_fill_udp(const struct plan_file *file, int fd, struct ferry_error *err)
+{
+	int r = inet_apply_ip(fd, file->entry->isk);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "setting options of the socket of file id %u", file->entry->id);
+	r = sockopt_apply(fd, file->entry->isk->opts, err);
+	return r < 0 ? r : udp_fill(file, fd, err);
+}
+
 int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
+	if (isk->state == INET_SYN_SENT)
+		return tcp_connecting_restore(o, file, ret_fd, err);
 	if (inet_is_connection(isk))
 		return tcp_restore(o, file, ret_fd, err);
 	if (tcp_is_dead(file))
@@ -301,7 +317,10 @@ int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct f
 				   file->entry->id);
 	int r = inet_bind(o, file, fd, err);
 	bool transparent = r > 0;
-	if (r >= 0 && isk->proto != IPPROTO_TCP)
+	/* Connected, it takes datagrams of one sender only. */
+	if (r >= 0 && !inet_is_tcp(isk))
+		r = inet_fill_udp(file, fd, err);
+	if (r >= 0 && !inet_is_tcp(isk))
 		r = inet_connect_udp(file, fd, err);
 	if (r >= 0)
 		r = inet_finish(o, file, fd, err);

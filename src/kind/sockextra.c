@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/warden.h"
 #include "image/dir.h"
 #include "image/file.h"
 #include "kind/fdcommon.h"
@@ -133,11 +134,13 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(IPPROTO_UDP, UDP_NO_CHECK6_RX, 102, ON_IP | ONLY_UDP),
 	OPTION(IPPROTO_UDP, UDP_SEGMENT, 103, ON_IP | ONLY_UDP),
 	OPTION(IPPROTO_UDP, UDP_GRO, 104, ON_IP | ONLY_UDP),
+	OPTION(IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV, 10, ON_IP | ONLY_UDP),
+	OPTION(IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, 11, ON_IP | ONLY_UDP),
 	/* After it the filter cannot be changed any more. */
 	OPTION(SOL_SOCKET, SO_LOCK_FILTER, 44, ON_ANY),
 };
 
-enum { SOCKEXTRA_VALUE_BYTES = 32, SOCKEXTRA_GROUPS_MAX = 65536 };
+enum { SOCKEXTRA_VALUE_BYTES = 32, SOCKEXTRA_GROUPS_MAX = 65536, SOCKEXTRA_MPTCP = 262 };
 
 struct sockextra_value {
 	int code; /* 0, or why it cannot be read */
@@ -187,7 +190,7 @@ static bool sockextra_fits(const struct sockextra_option *o, const struct sock_t
 	if (!(o->flags & on) || (type->connected && o->flags & NOT_CONNECTED))
 		return false;
 	if (o->flags & ONLY_TCP)
-		return type->protocol == IPPROTO_TCP;
+		return type->protocol == IPPROTO_TCP || type->protocol == SOCKEXTRA_MPTCP;
 	return !(o->flags & ONLY_UDP) || type->protocol == IPPROTO_UDP || type->protocol == IPPROTO_UDPLITE;
 }
 
@@ -273,7 +276,7 @@ int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_e
 {
 	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid ||
 		    extra->has_error || extra->has_fin_unsent || extra->has_dead || extra->has_gone_peer ||
-		    extra->has_pending || extra->has_moved_to;
+		    extra->has_pending || extra->has_moved_to || extra->n_datagrams;
 	struct image_writer *w;
 	int r = says ? fdcommon_writer(d, IMAGE_FERRY_SOCKET, &w, err) : 0;
 	return r < 0 || !says ? r : image_put(w, &extra->base, err);
@@ -387,4 +390,24 @@ bool sockextra_int(const FerrySocketEntry *extra, int level, int name, int *ret_
 		return true;
 	}
 	return false;
+}
+
+int sock_peek_walk(struct collect *c, int fd, int (*walk)(int fd, void *context), void *context)
+{
+	int peek_off = -1;
+	int r = sock_get(fd, SOL_SOCKET, SO_PEEK_OFF, &peek_off);
+	if (r < 0)
+		return r;
+	int entry = warden_arm(c->warden, WARDEN_PEEK_OFF, fd, (uint64_t)(int64_t)peek_off, NULL, 0);
+	if (entry < 0)
+		return entry;
+	fault_effect(c->fault, "dump", "SO_PEEK_OFF on");
+	r = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
+	if (r >= 0)
+		r = walk(fd, context);
+	fault_effect(c->fault, "dump", "SO_PEEK_OFF off");
+	int back = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off);
+	if (back >= 0)
+		warden_disarm(c->warden, entry);
+	return r < 0 ? r : back < 0 ? back : r;
 }

@@ -52,3 +52,9 @@ must_check int sockextra_apply(const struct opener *o, int fd, const struct sock
 
 /* The value of an option that is an int; false when the record has none. extra may be NULL. */
 bool sockextra_int(const FerrySocketEntry *extra, int level, int name, int *ret_value);
+
+/*
+ * Walk the queue of our copy of a socket with peeks. walk runs while SO_PEEK_OFF is 0, and may move it; the owner's
+ * value is put back, also when we die. Returns what walk does.
+ */
+must_check int sock_peek_walk(struct collect *c, int fd, int (*walk)(int fd, void *context), void *context);

@@ -25,9 +25,9 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "host/warden.h"
 #include "image/file.h"
 #include "kind/fdcommon.h"
+#include "kind/sockextra.h"
 #include "kind/sockopt.h"
 #include "kind/unix_snap.h"
 #include "model/record.h"
@@ -221,25 +221,20 @@ static int unix_messages(struct arena *a, int fd, ssize_t wanted, struct unix_me
 
 /* ----------------------------------------------------------------------- a queue */
 
-/* The peek offset is the owner's option, so it is put back. */
-static int unix_queue_walk(struct collect *c, int fd, unsigned type, size_t n, int peek_off,
-			   struct unix_message ***tail)
+struct unix_walk {
+	struct arena *arena;
+	unsigned type;
+	size_t n; /* SIOCINQ */
+	struct unix_message **tail;
+};
+
+static int unix_queue_walk(int fd, void *context)
 {
-	_cleanup_free_ uint8_t *bytes = type == SOCK_STREAM ? malloc(n + 1) : NULL;
-	if (type == SOCK_STREAM && !bytes)
-		return -ENOMEM;
-	int entry = warden_arm(c->warden, WARDEN_PEEK_OFF, fd, (uint64_t)(int64_t)peek_off, NULL, 0);
-	if (entry < 0)
-		return entry;
-	fault_effect(c->fault, "dump", "unix: SO_PEEK_OFF on");
-	int r = type == SOCK_STREAM
-			? unix_stream_runs(&c->snap->arena, fd, bytes, n, tail)
-			: unix_messages(&c->snap->arena, fd, type == SOCK_SEQPACKET ? (ssize_t)n : -1, tail);
-	fault_effect(c->fault, "dump", "unix: SO_PEEK_OFF off");
-	int back = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off);
-	if (back >= 0)
-		warden_disarm(c->warden, entry);
-	return r < 0 ? r : back;
+	struct unix_walk *w = context;
+	_cleanup_free_ uint8_t *bytes = w->type == SOCK_STREAM ? malloc(w->n + 1) : NULL;
+	if (w->type != SOCK_STREAM)
+		return unix_messages(w->arena, fd, w->type == SOCK_SEQPACKET ? (ssize_t)w->n : -1, &w->tail);
+	return bytes ? unix_stream_runs(w->arena, fd, bytes, w->n, &w->tail) : -ENOMEM;
 }
 
 /* Most streams are read by one plain peek. 0 = this is not one of them. */
@@ -305,8 +300,9 @@ int unix_queue_read(struct collect *c, struct snap_file *file, struct ferry_erro
 	r = sock_get(fd, SOL_SOCKET, SO_PEEK_OFF, &peek_off);
 	if (r >= 0 && type == SOCK_STREAM && peek_off < 0)
 		r = unix_queue_plain(c, fd, (size_t)n, &tail);
+	struct unix_walk walk = {.arena = &c->snap->arena, .type = type, .n = (size_t)n, .tail = tail};
 	if (r == 0)
-		r = unix_queue_walk(c, fd, type, (size_t)n, peek_off, &tail);
+		r = sock_peek_walk(c, fd, unix_queue_walk, &walk);
 	return r < 0 ? unix_queue_failed(file, -r, err) : 0;
 }
 

@@ -45,6 +45,8 @@ struct kind_options {
 	bool tcp_established;
 	bool leave_running;
 	bool shell_job;
+	bool tcp_close;      /* connections end, and come back as sockets whose connection is over */
+	bool skip_in_flight; /* TCP connections that nobody accepted yet are left out */
 	bool ext_unix_sk;    /* datagram sockets may be connected to names outside of the tree */
 	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */

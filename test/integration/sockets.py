@@ -21,11 +21,11 @@ IMAGES = pathlib.Path("images")
 REFUSALS = {
     "unix-pending": ("in-flight", "with data, which no call reads before accept()", "accepted"),
     "unix-urgent": ("unsupported-fd", "out-of-band data waits", ""),
-    "tcp-pending": ("unsupported-fd", "wait to be accepted", "accepted"),
+    "tcp-pending": ("in-flight", "wait to be accepted", "--skip-in-flight"),
+    "corked": ("in-flight", "a corked datagram that was not sent yet, which no call reads (Linux 6.18)", "sent"),
+    "shared-port": ("in-flight", "on a port that it shares", "read"),
+    "multipath": ("unsupported-fd", "a Multipath TCP connection, which has no TCP_REPAIR", "GODEBUG=multipathtcp=0"),
     "tcp": ("tcp-established", "an established TCP connection", "--tcp-established"),
-    "connecting": ("unsupported-fd", "still connecting", "connect() has ended"),
-    "datagrams": ("unsupported-fd", "datagrams wait", "read"),
-    "multipath": ("unsupported-fd", "Multipath TCP", "GODEBUG=multipathtcp=0"),
 }
 
 
@@ -53,7 +53,8 @@ def register(word):
 
     def run():
         program = Program("sockets-refused", word)
-        refuse(program, *REFUSALS[word], *["--tcp-established"] * (word == "connecting"))
+        refuse(program, *REFUSALS[word], "--timeout", "1",
+               *["--tcp-established"] * (word == "tcp-pending"))
         program.quit()
 
     test(name=word, timeout=60)(run)

@@ -6,9 +6,9 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -122,46 +122,44 @@ static void make_tcp(struct state *s)
 	close(s->a);
 }
 
-/* The queue of the listener is full, so a further connection waits for an answer. */
-static void make_connecting(struct state *s)
-{
-	int first = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-	struct sockaddr_in address = inet_bound(first);
-	struct tcp_info info = {0};
-
-	must(listen(first, 0));
-	/* Behind the others, of which the first that is refused is told. */
-	must(fcntl(first, F_DUPFD_CLOEXEC, 50));
-	close(first);
-	for (int i = 0; i < 4 && info.tcpi_state != TCP_SYN_SENT; i++) {
-		s->a = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-		if (connect(s->a, (const struct sockaddr *)&address, sizeof(address)) < 0 &&
-		    errno != EINPROGRESS)
-			program_die("connect");
-		sleep_ms(20);
-		getsockopt(s->a, IPPROTO_TCP, TCP_INFO, &info, &(socklen_t){sizeof(info)});
-	}
-	if (info.tcpi_state != TCP_SYN_SENT)
-		program_lacks("a connection that stays in SYN_SENT");
-}
-
-static void make_datagrams(struct state *s)
+static void make_corked(struct state *s)
 {
 	s->a = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	struct sockaddr_in address = inet_bound(s->a);
 
 	s->b = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(connect(s->b, (const struct sockaddr *)&address, sizeof(address)));
+	must(setsockopt(s->b, IPPROTO_UDP, UDP_CORK, &(int){1}, sizeof(int)));
+	must(send(s->b, "gathered", 8, 0));
+}
+
+static void make_shared_port(struct state *s)
+{
+	s->a = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(setsockopt(s->a, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)));
+	struct sockaddr_in address = inet_bound(s->a);
+
+	s->b = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	must(sendto(s->b, "gram", 4, 0, (const struct sockaddr *)&address, sizeof(address)));
+	must(setsockopt(s->b, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)));
+	int other = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(setsockopt(other, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)));
+	must(bind(other, (const struct sockaddr *)&address, sizeof(address)));
 	s->holds = readable;
 }
 
 static void make_multipath(struct state *s)
 {
-	s->a = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
-	if (s->a < 0)
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
+
+	if (listener < 0)
 		program_lacks("Multipath TCP");
-	inet_bound(s->a);
-	must(listen(s->a, 1));
+	struct sockaddr_in address = inet_bound(listener);
+	must(listen(listener, 1));
+	s->b = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP));
+	must(connect(s->b, (const struct sockaddr *)&address, sizeof(address)));
+	s->c = must(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+	close(listener);
 }
 
 static const struct {
@@ -173,8 +171,8 @@ static const struct {
 	{"unix-urgent", make_unix_urgent},
 	{"tcp-pending", make_tcp_pending},
 	{"tcp", make_tcp},
-	{"connecting", make_connecting},
-	{"datagrams", make_datagrams},
+	{"corked", make_corked},
+	{"shared-port", make_shared_port},
 	{"multipath", make_multipath},
 };
 
