@@ -51,7 +51,8 @@ int dump_check(struct engine *e, struct ferry_error *err)
 		size_t first = 0;
 		while (first + 1 < obstacles.v.n && obstacles.v.v[first].id == FERRY_ERROR_IN_FLIGHT)
 			first++;
-		*err = obstacles.v.v[first].id == FERRY_ERROR_IN_FLIGHT ? obstacles.v.v[0] : obstacles.v.v[first];
+		*err = obstacles.v.v[first].id == FERRY_ERROR_IN_FLIGHT ? obstacles.v.v[0]
+									: obstacles.v.v[first];
 		if (n > 1 && !err->hint[0])
 			error_hint(err, "and %d more: ferry check --tree %d lists them all", n - 1,
 				   (int)e->options->tree);

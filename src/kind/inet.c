@@ -124,9 +124,10 @@ static int inet_refuse_multipath(struct fd_view *view, const char *who, struct f
 
 static int inet_refuse_pending(const char *who, uint32_t n, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
-		  "%s: %u connections to this TCP socket wait to be accepted; no call takes or makes such (Linux 6.18)",
-		  who, n);
+	error_set(
+		err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		"%s: %u connections to this TCP socket wait to be accepted; no call takes or makes such (Linux 6.18)",
+		who, n);
 	error_hint(err, "try again when the program has accepted them, or use --skip-in-flight");
 	return -ENOTSUP;
 }

@@ -233,12 +233,12 @@ static int tcp_collect_connecting(const struct snap_file *file, struct ferry_err
 	socklen_t n = sizeof(info);
 	int r = sock_get_bytes(file->copy, SOL_TCP, TCP_INFO, &info, &n);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "fd %d of pid %d: reading its state", file->fd,
-				   file->pid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "fd %d of pid %d: reading its state",
+				   file->fd, file->pid);
 	if (info.tcpi_state == INET_SYN_SENT)
 		return 0;
-	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP, "fd %d of pid %d: a TCP socket that is being connected",
-		  file->fd, file->pid);
+	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		  "fd %d of pid %d: a TCP socket that is being connected", file->fd, file->pid);
 	error_hint(err, "try again when connect() has ended");
 	return -ENOTSUP;
 }

@@ -173,8 +173,8 @@ const char *udp_obstacle(int fd)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	int unsent = 0, corked = 0;
 	bool readable = poll(&p, 1, 0) > 0 && p.revents & POLLIN;
-	if (sock_get(fd, IPPROTO_UDP, UDP_CORK_OPTION, &corked) >= 0 && corked && !ioctl(fd, SIOCOUTQ, &unsent) &&
-	    unsent)
+	if (sock_get(fd, IPPROTO_UDP, UDP_CORK_OPTION, &corked) >= 0 && corked &&
+	    !ioctl(fd, SIOCOUTQ, &unsent) && unsent)
 		return "a corked datagram that was not sent yet, which no call reads (Linux 6.18)";
 	return readable && p.revents & POLLERR ? "datagrams that wait behind an error" : NULL;
 }
@@ -289,8 +289,9 @@ int udp_fill(const struct plan_file *file, int fd, struct ferry_error *err)
 				   (socklen_t)strlen(isk->opts->so_bound_dev));
 	if (r >= 0)
 		return 0;
-	error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "giving the UDP socket of file id %u its %zu datagrams",
-		    file->entry->id, extra->n_datagrams);
+	error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+		    "giving the UDP socket of file id %u its %zu datagrams", file->entry->id,
+		    extra->n_datagrams);
 	error_hint(err, "is the loopback device up, and does no packet filter drop what comes through it?");
 	return r;
 }

@@ -60,9 +60,8 @@ static void verify(struct program *p, void *state)
 static void finish(struct program *p, void *state)
 {
 	const struct state *s = state;
-	struct sockaddr_in to = {.sin_family = AF_INET,
-				 .sin_port = s->name.sin6_port,
-				 .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	struct sockaddr_in to = {
+		.sin_family = AF_INET, .sin_port = s->name.sin6_port, .sin_addr = {htonl(INADDR_LOOPBACK)}};
 	int client = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP));
 
 	/* Now with Multipath TCP on both sides. */
@@ -104,9 +103,8 @@ int main(int argc, char **argv)
 	s.bound = make(&s.bound_name);
 	must(setsockopt(s.listener, SOL_TCP, TCP_NODELAY, &(int){1}, sizeof(int)));
 	must(listen(s.listener, 7));
-	struct sockaddr_in to = {.sin_family = AF_INET,
-				 .sin_port = s.name.sin6_port,
-				 .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	struct sockaddr_in to = {
+		.sin_family = AF_INET, .sin_port = s.name.sin6_port, .sin_addr = {htonl(INADDR_LOOPBACK)}};
 	s.client = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
 	must(connect(s.client, (const struct sockaddr *)&to, sizeof(to)));
 	s.server = must(accept4(s.listener, NULL, NULL, SOCK_CLOEXEC));

@@ -39,7 +39,9 @@ static void verify(struct program *p, void *state)
 	expect_same(p, "writable", poll(&poller, 1, 0), 0);
 	getsockname(s->client, (struct sockaddr *)&got, &(socklen_t){sizeof(got)});
 	expect_same(p, "its own port", got.sin_port, s->own.sin_port);
-	expect(p, connect(s->client, (const struct sockaddr *)&s->name, sizeof(s->name)) < 0 && errno == EALREADY,
+	expect(p,
+	       connect(s->client, (const struct sockaddr *)&s->name, sizeof(s->name)) < 0 &&
+		       errno == EALREADY,
 	       "connecting again: errno %d", errno);
 }
 

@@ -59,8 +59,8 @@ static void receive(int fd, int flags, struct got *ret)
 	}
 }
 
-static void take(struct program *p, int fd, int flags, const void *want, size_t n, const void *from, size_t length,
-		 struct got *ret)
+static void take(struct program *p, int fd, int flags, const void *want, size_t n, const void *from,
+		 size_t length, struct got *ret)
 {
 	receive(fd, flags, ret);
 	expect_same(p, "bytes", ret->n, n);

@@ -38,7 +38,8 @@ static void verify(struct program *p, void *state)
 
 	getsockopt(s->bound, SOL_SOCKET, SO_PROTOCOL, &protocol, &(socklen_t){sizeof(protocol)});
 	expect_same(p, "protocol", protocol, IPPROTO_UDPLITE);
-	expect(p, getpeername(s->connected, (struct sockaddr *)&got, &(socklen_t){sizeof(got)}) == 0, "no peer");
+	expect(p, getpeername(s->connected, (struct sockaddr *)&got, &(socklen_t){sizeof(got)}) == 0,
+	       "no peer");
 	expect_same(p, "port of the peer", got.sin_port, s->name.sin_port);
 	if (!p->more)
 		return;
@@ -82,8 +83,10 @@ int main(int argc, char **argv)
 	must(getsockname(s.bound, (struct sockaddr *)&s.name, &(socklen_t){sizeof(s.name)}));
 	must(connect(s.connected, (const struct sockaddr *)&s.name, sizeof(s.name)));
 	if (p.more) {
-		must(setsockopt(s.bound, IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, &(int){RECEIVE_COVER}, sizeof(int)));
-		must(setsockopt(s.connected, IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV, &(int){SEND_COVER}, sizeof(int)));
+		must(setsockopt(s.bound, IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, &(int){RECEIVE_COVER},
+				sizeof(int)));
+		must(setsockopt(s.connected, IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV, &(int){SEND_COVER},
+				sizeof(int)));
 		must(send(s.connected, "lite and with 26 bytes, ok", 26, 0));
 	}
 	return program_serve(&p, &ops, &s);
