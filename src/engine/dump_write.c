@@ -89,25 +89,56 @@ static int write_files(struct image_dir *dir, const struct snapshot *snap, struc
 	return r < 0 ? r : image_close(w, err);
 }
 
+/* A zombie has no threads any more; its own number stands for them. */
+static int write_relation(struct image_writer *w, struct snapshot *snap, const struct snap_relation *rel,
+			  struct ferry_error *err)
+{
+	PstreeEntry entry = PSTREE_ENTRY__INIT;
+	entry.pid = (uint32_t)rel->pid;
+	entry.ppid = (uint32_t)rel->ppid;
+	entry.pgid = (uint32_t)rel->pgid;
+	entry.sid = (uint32_t)rel->sid;
+	entry.n_threads = rel->task ? rel->task->threads.n : 1;
+	entry.threads = arena_array(&snap->arena, uint32_t, entry.n_threads);
+	if (!entry.threads)
+		return error_memory(err);
+	entry.threads[0] = entry.pid;
+	for (size_t i = 1; i < entry.n_threads; i++)
+		entry.threads[i] = (uint32_t)rel->task->threads.v[i].tid;
+	return image_put(w, &entry.base, err);
+}
+
 static int write_pstree(struct image_dir *dir, struct snapshot *snap, struct ferry_error *err)
 {
 	struct image_writer *w;
 	int r = image_create(dir, IMAGE_PSTREE, 0, &w, err);
-	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
-		const struct snap_task *t = &snap->tasks.v[i];
-		PstreeEntry entry = PSTREE_ENTRY__INIT;
-		entry.pid = (uint32_t)t->pid;
-		entry.ppid = t->is_root ? 0 : (uint32_t)t->ppid;
-		entry.pgid = (uint32_t)t->pgid;
-		entry.sid = (uint32_t)t->sid;
-		entry.threads = arena_array(&snap->arena, uint32_t, t->threads.n);
-		if (!entry.threads)
-			return error_memory(err);
-		vec_foreach(th, &t->threads)
-			entry.threads[entry.n_threads++] = (uint32_t)th->tid;
-		r = image_put(w, &entry.base, err);
-	}
+	for (size_t i = 0; i < snap->n_relations && r >= 0; i++)
+		r = write_relation(w, snap, &snap->relations[i], err);
 	return r < 0 ? r : image_close(w, err);
+}
+
+static bool write_tree_says(const FerryTreeEntry *tree)
+{
+	return tree->has_exit_signal || tree->has_uid;
+}
+
+static int write_tree(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+{
+	struct image_writer *w = NULL;
+	int r = 0;
+	for (size_t i = 0; i < snap->n_relations && r >= 0; i++) {
+		const FerryTreeEntry *tree = snap->relations[i].tree;
+		if (!write_tree_says(tree))
+			continue;
+		r = w ? 0 : image_create(dir, IMAGE_FERRY_TREE, 0, &w, err);
+		if (r >= 0)
+			r = image_put(w, &tree->base, err);
+	}
+	vec_foreach(z, &snap->zombies) {
+		if (r >= 0)
+			r = image_put_one(dir, IMAGE_CORE, (uint64_t)z->pid, &z->core->base, err);
+	}
+	return r < 0 || !w ? r : image_close(w, err);
 }
 
 static int write_clocks(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
@@ -163,6 +194,7 @@ static int write_payloads(struct engine *e, struct collect *c, struct image_dir 
 		.log = e->log,
 		.warden = e->warden,
 		.writers = writers,
+		.kind_data = c->kind_data,
 	};
 	int r = 0;
 	for (size_t i = 0; i < c->snap->files.n && r >= 0; i++) {
@@ -170,6 +202,11 @@ static int write_payloads(struct engine *e, struct collect *c, struct image_dir 
 		r = file->kind->dump ? file->kind->dump(&d, file, err) : 0;
 		if (r < 0)
 			error_context(err, "dump", file->kind->name, file->pid);
+	}
+	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
+		r = kind_table[i]->dump_end ? kind_table[i]->dump_end(&d, err) : 0;
+		if (r < 0)
+			error_context(err, "dump", kind_table[i]->name, 0);
 	}
 	for (size_t i = 0; i < IMAGE_KIND_COUNT && r >= 0; i++)
 		if (writers[i])
@@ -236,6 +273,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 		r = write_files(dir, snap, err);
 	if (r >= 0)
 		r = write_pstree(dir, snap, err);
+	if (r >= 0)
+		r = write_tree(dir, snap, err);
 	if (r >= 0)
 		r = write_clocks(dir, snap, err);
 	if (r >= 0)

@@ -49,6 +49,15 @@ static struct frozen_task *frozen_find(struct frozen *f, pid_t pid)
 	return NULL;
 }
 
+static bool frozen_knows(struct frozen *f, pid_t pid)
+{
+	vec_foreach(z, &f->zombies) {
+		if (z->pid == pid)
+			return true;
+	}
+	return frozen_find(f, pid);
+}
+
 static struct ferry_thread *frozen_thread(const struct frozen_task *t, pid_t tid)
 {
 	vec_foreach(th, &t->threads) {
@@ -123,19 +132,36 @@ static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct fe
 	return r < 0 ? r : found;
 }
 
+/* Whether all of a process has ended; a leader alone can, too. */
+static int freeze_has_ended(int proc_dir, struct ferry_error *err)
+{
+	struct proc_stat st;
+	int r = proc_read_stat(proc_dir, &st, err);
+	return r < 0 ? r : (st.state == 'Z' || st.state == 'X') && st.num_threads <= 1;
+}
+
 static int freeze_add_task(struct frozen *f, pid_t pid, pid_t ppid, struct ferry_error *err)
 {
-	int dir = proc_open(pid, err);
-	if (dir < 0)
-		return dir;
-	struct frozen_task *t = vec_push(&f->tasks);
-	if (!t) {
-		close(dir);
-		return error_memory(err);
+	_cleanup_close_ int dir = proc_open(pid, err);
+	int ended = dir < 0 ? dir : freeze_has_ended(dir, err);
+	uint32_t order = (uint32_t)(f->tasks.n + f->zombies.n);
+	if (ended < 0)
+		return ended;
+	if (ended && ppid) {
+		struct frozen_zombie *z = vec_push(&f->zombies);
+		if (!z)
+			return error_memory(err);
+		*z = (struct frozen_zombie){
+			.pid = pid, .ppid = ppid, .order = order, .proc_dir = take_fd(dir)};
+		return 0;
 	}
+	struct frozen_task *t = vec_push(&f->tasks);
+	if (!t)
+		return error_memory(err);
 	t->pid = pid;
 	t->ppid = ppid;
-	t->proc_dir = dir;
+	t->order = order;
+	t->proc_dir = take_fd(dir);
 	return 0;
 }
 
@@ -147,7 +173,7 @@ static int freeze_new_children(struct frozen *f, size_t index, struct ferry_erro
 		return r;
 	int found = 0;
 	vec_foreach(pid, &children.v) {
-		if (r < 0 || frozen_find(f, *pid))
+		if (r < 0 || frozen_knows(f, *pid))
 			continue;
 		r = freeze_add_task(f, *pid, f->tasks.v[index].pid, err);
 		if (r == -ESRCH) {
@@ -286,6 +312,14 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 	return -EAGAIN;
 }
 
+static void frozen_lists_release(struct frozen *f)
+{
+	vec_foreach(z, &f->zombies)
+		close(z->proc_dir);
+	vec_release(&f->zombies);
+	vec_release(&f->tasks);
+}
+
 static void frozen_task_release(struct frozen_task *t)
 {
 	/* Leader last: a leader that was killed does not end before its other threads were waited for. */
@@ -303,7 +337,7 @@ void freeze_release(struct frozen *f)
 	/* Children first: a parent that runs must not find a child that does not. */
 	for (size_t i = f->tasks.n; i-- > 0;)
 		frozen_task_release(&f->tasks.v[i]);
-	vec_release(&f->tasks);
+	frozen_lists_release(f);
 }
 
 int freeze_kill(struct frozen *f, struct ferry_error *err)
@@ -326,7 +360,7 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 		if (pidfd >= 0)
 			close(pidfd);
 	}
-	vec_release(&f->tasks);
+	frozen_lists_release(f);
 	return ret;
 }
 

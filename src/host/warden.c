@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -99,6 +100,14 @@ static void warden_wake(uint64_t address)
 	syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }
 
+static void warden_unlink(const struct warden_entry *e)
+{
+	struct stat st;
+	if (e->value && (lstat(e->data, &st) < 0 || st.st_ino != e->value))
+		return;
+	unlinkat(AT_FDCWD, e->data, e->object ? AT_REMOVEDIR : 0);
+}
+
 static bool warden_counts(const struct warden *w, const struct warden_entry *e)
 {
 	bool depends = e->op == WARDEN_TCP_RESUME || e->op == WARDEN_NET_UNLOCK;
@@ -132,6 +141,10 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 	case WARDEN_THAW: warden_thaw(e->data); break;
 	case WARDEN_UNLINK:
 		if (!w->log->committed)
+			warden_unlink(e);
+		break;
+	case WARDEN_REMOVE:
+		if (w->log->committed)
 			unlink(e->data);
 		break;
 	case WARDEN_ADDRESS_ADD:

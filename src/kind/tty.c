@@ -53,7 +53,7 @@ struct tty_found {
 	bool dumped;
 	int master, slave; /* copies; -1 = none */
 	uint64_t master_dev, slave_dev;
-	pid_t sid, pgrp;
+	pid_t sid, pgrp, leader;
 	VEC(uint32_t) hung; /* ids of files that were hung up */
 	VEC(uint32_t) without;
 	struct stat node;
@@ -214,6 +214,16 @@ static struct tty_found *tty_note(const struct fd_view *view, const struct tty_v
 	return f;
 }
 
+/* A session leader of the tree whose terminal is not: no other terminal can be given to it. */
+static void tty_note_leader(const struct fd_view *view, struct tty_found *f)
+{
+	struct proc_stat st;
+	_cleanup_close_ int dir = proc_open(view->pid, NULL);
+	if (dir >= 0 && proc_read_stat(dir, &st, NULL) >= 0 && st.session == view->pid &&
+	    tty_is_slave((uint32_t)st.tty_nr) && minor((uint32_t)st.tty_nr) == f->index)
+		f->leader = view->pid;
+}
+
 static int tty_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
 {
 	struct fd_view copied = *view;
@@ -228,15 +238,34 @@ static int tty_check(const struct fd_view *view, const struct kind_options *opti
 		close(copied.copy);
 	if (r < 0)
 		return r;
-	if (!tty_note(view, &t))
+	struct tty_found *f = tty_note(view, &t);
+	if (!f)
 		return error_memory(err);
 	struct tty_table *table = view->kind_data[KIND_tty];
 	table->shell_job = options->shell_job;
-	return 0;
+	if (!t.master && !t.hung)
+		tty_note_leader(view, f);
+	if (!t.master || options->criu_compat)
+		return 0;
+	r = peers_refuse_number(view, PEER_TERMINAL, peer_terminal(t.devpts, t.index), err);
+	return r < 0 ? r : peers_refuse_number(view, PEER_MASTER, t.index, err);
+}
+
+static int tty_refuse_leader(pid_t pid, uint32_t rdev, struct ferry_error *err)
+{
+	error_set(
+		err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
+		"pid %d leads a session whose controlling terminal (device %u:%u) is of a program outside the tree",
+		pid, major(rdev), minor(rdev));
+	error_hint(err,
+		   "dump a job of that shell with --shell-job instead of the shell, or start it with setsid");
+	return -ENOTSUP;
 }
 
 static int tty_refuse_outside(const struct tty_found *f, struct ferry_error *err)
 {
+	if (f->leader)
+		return tty_refuse_leader(f->leader, makedev(TTY_MAJOR_PTS, f->index), err);
 	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
 		  "%s: the program behind the terminal %s/%u is outside the tree", f->who, f->dir, f->index);
 	error_hint(
@@ -250,7 +279,7 @@ static int tty_check_end(void *const *kind_data, size_t *at, struct ferry_error 
 	const struct tty_table *table = kind_data[KIND_tty];
 	size_t i = 0;
 	for (const struct tty_found *f = table ? table->first : NULL; f; f = f->next, i++) {
-		if (i < *at || f->has_master || !f->has_slave || table->shell_job)
+		if (i < *at || f->has_master || !f->has_slave || (table->shell_job && !f->leader))
 			continue;
 		*at = i + 1;
 		return tty_refuse_outside(f, err);
@@ -374,13 +403,7 @@ static int tty_lead(struct tty_table *table, const struct tty_task *task, struct
 		found->sid = task->sid;
 		found->pgrp = task->tpgid;
 	}
-	if (found || table->shell_job)
-		return 0;
-	error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
-		  "pid %d: the program behind its controlling terminal (device %u:%u) is outside the tree",
-		  task->pid, major((uint32_t)task->tty_nr), minor((uint32_t)task->tty_nr));
-	error_hint(err, "use --shell-job, or start the program with setsid");
-	return -ENOTSUP;
+	return found && found->has_master ? 0 : tty_refuse_leader(task->pid, (uint32_t)task->tty_nr, err);
 }
 
 static int tty_sessions(struct tty_table *table, struct ferry_error *err)

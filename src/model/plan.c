@@ -13,7 +13,6 @@ void plan_release(struct plan *p)
 			script_release(&thread->script);
 		script_release(&t->memory);
 		vec_release(&t->threads);
-		vec_release(&t->children);
 		vec_release(&t->fds);
 		vec_release(&t->temps);
 	}
@@ -27,6 +26,7 @@ void plan_release(struct plan *p)
 		protobuf_c_message_free_unpacked(*message, NULL);
 	vec_release(&p->messages);
 	vec_release(&p->guards);
+	family_release(&p->family);
 	arena_release(&p->arena);
 }
 

@@ -18,6 +18,7 @@
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/mm.pb-c.h"
+#include "model/family.h"
 #include "model/script.h"
 
 struct kind_ops;
@@ -60,9 +61,7 @@ struct plan_thread {
 
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;
-	struct plan_task *parent; /* NULL for the root */
-	VEC(struct plan_task *) children;
-	bool born_before_setsid;         /* forked before its parent becomes a session leader */
+	int member;                      /* index in plan.family */
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
@@ -82,11 +81,21 @@ struct plan_task {
 	size_t index;
 };
 
+/* A process of the image that has ended and is not waited for. */
+struct plan_zombie {
+	pid_t pid;
+	CoreEntry *core;
+	uint32_t uid, gid;
+};
+
 struct plan {
 	struct arena arena;
 	InventoryEntry *inventory;
 	struct plan_task *tasks; /* array of n_tasks, parents before children; the root is tasks[0] */
 	size_t n_tasks;
+	struct plan_zombie *zombies;
+	size_t n_zombies;
+	struct family family;    /* who makes whom; the context of a member is its task or zombie */
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
 	VEC(FerryFileGuardEntry *) guards;

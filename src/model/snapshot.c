@@ -23,6 +23,7 @@ void snapshot_release(struct snapshot *s)
 			close(file->copy);
 	}
 	vec_release(&s->tasks);
+	vec_release(&s->zombies);
 	vec_release(&s->files);
 	vec_release(&s->shmems);
 	vec_release(&s->guards);

@@ -80,6 +80,7 @@ struct snap_shmem {
 struct snap_task {
 	pid_t pid, ppid, pgid, sid;
 	bool is_root;
+	uint32_t order;                  /* among tasks and zombies: older siblings first */
 	VEC(struct snap_thread) threads; /* leader first */
 	VEC(struct snap_fd) fds;         /* ascending */
 	VEC(struct snap_vma) vmas;       /* ascending */
@@ -87,6 +88,7 @@ struct snap_task {
 	FerryMmEntry *mm_extra; /* its vmas are the snap_vma's extras, gathered when it is written */
 	FsEntry *fs;
 	TaskKobjIdsEntry *ids;
+	FerryTreeEntry *tree;
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct script script;            /* calls to run once in the task, by its leader */
@@ -95,9 +97,28 @@ struct snap_task {
 	const struct snap_task *parent; /* NULL for the root */
 };
 
+/* A process that has ended and that its parent has not waited for. */
+struct snap_zombie {
+	pid_t pid, ppid, pgid, sid;
+	uint32_t order; /* as snap_task's */
+	CoreEntry *core;
+	FerryTreeEntry *tree;
+};
+
+/* How one process of the tree hangs together with the others. */
+struct snap_relation {
+	uint32_t order;
+	pid_t pid, ppid, pgid, sid;   /* ppid: 0 = the root */
+	const struct snap_task *task; /* NULL: a zombie */
+	const FerryTreeEntry *tree;
+};
+
 struct snapshot {
 	struct arena arena;
 	VEC(struct snap_task) tasks; /* parents before children */
+	VEC(struct snap_zombie) zombies;
+	struct snap_relation *relations; /* of all of them, parents before children, older siblings first */
+	size_t n_relations;
 	VEC(struct snap_file) files;
 	VEC(struct snap_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;

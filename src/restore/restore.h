@@ -24,9 +24,14 @@ struct warden;
 
 /* Steps that the coordinator lets the tasks take together. */
 enum restore_stage {
-	RESTORE_STAGE_CREATE = 0, /* tasks fork their children and become session leaders */
-	RESTORE_STAGE_GROUPS,     /* all exist: process groups are joined */
-	RESTORE_STAGE_FILL,       /* descriptors arrive, memory is built */
+	RESTORE_STAGE_CREATE = FAMILY_CREATE, /* stages of the family's plan */
+	RESTORE_STAGE_FILL = FAMILY_STAGES,   /* descriptors arrive, memory is built */
+};
+
+/* Of each member of the family. */
+struct restore_member {
+	uint32_t created; /* 1 once it exists, until it is reaped */
+	uint32_t turn;    /* number of the step that it may take, plus one; futex word */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -36,7 +41,7 @@ struct restore_shared {
 	uint32_t arrived; /* tasks that are done with the stage; futex word */
 	uint32_t failing; /* 1: a task is writing its error, 2: it is written */
 	struct ferry_error error;
-	uint32_t created[]; /* by task index: 1 once the task exists */
+	struct restore_member members[]; /* by index in the family */
 };
 
 struct restore {
@@ -54,6 +59,7 @@ struct restore {
 	int (*channels)[2]; /* by task index: [0] the coordinator's end, [1] the task's until it exists */
 	bool sibling;       /* the root becomes a child of our parent (--restore-sibling) */
 	pid_t root_pid;
+	pid_t group; /* the coordinator's process group */
 };
 
 /* Find the hole for each task's blob, park and final place of the vdso, temporary descriptor numbers. */
@@ -101,8 +107,23 @@ void tasks_wait_left(struct restore *r);
 /* Kill and reap everything that was created. */
 void tasks_kill(struct restore *r);
 
-/* In a fork of the coordinator: become the task. Never returns. */
+/* Make a member. Returns in the maker; the member never comes back. sibling: as a child of the maker's parent. */
+must_check int birth_create(struct restore *r, int member, bool sibling, struct ferry_error *err);
+
+__attribute__((noreturn)) void birth_main(struct restore *r, int member);
+void birth_forget_signals(void);
+
+/* In a fork of the coordinator that everybody else is related to by now: become the task. */
 __attribute__((noreturn)) void task_main(struct restore *r, struct plan_task *t);
+
+/* In a new leader of a session: what its children inherit from it. */
+void task_lead_session(struct restore *r, struct plan_task *t);
+
+/* In any of them: leave the error for the coordinator and end. */
+__attribute__((noreturn)) void task_fail(struct restore *r, pid_t pid, struct ferry_error *err);
+
+void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout);
+void futex_wake(uint32_t *word);
 
 /* One message on a channel: so many descriptors ride along, in this order. */
 enum { FILES_BATCH = 200 };

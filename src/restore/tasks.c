@@ -43,12 +43,12 @@ enum {
 /* Every signal that can be blocked; libc keeps two for itself unless asked by the system call. */
 #define TASKS_BLOCKED (~(1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1) | 1ull << 31 | 1ull << 32))
 
-static void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout)
+void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout)
 {
 	syscall(SYS_futex, word, FUTEX_WAIT, value, timeout, NULL, 0);
 }
 
-static void futex_wake(uint32_t *word)
+void futex_wake(uint32_t *word)
 {
 	syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }
@@ -56,12 +56,11 @@ static void futex_wake(uint32_t *word)
 /* ---------------------------------------------------------------- in a task */
 
 /* The first task that fails leaves its error for the coordinator; all end here. */
-static __attribute__((noreturn)) void task_fail(struct restore *r, const struct plan_task *t,
-						struct ferry_error *err)
+void task_fail(struct restore *r, pid_t pid, struct ferry_error *err)
 {
 	struct restore_shared *shared = r->shared;
 	uint32_t none = 0;
-	error_context(err, "restore", NULL, t->pid);
+	error_context(err, "restore", NULL, pid);
 	if (__atomic_compare_exchange_n(&shared->failing, &none, 1, false, __ATOMIC_SEQ_CST,
 					__ATOMIC_SEQ_CST)) {
 		shared->error = *err;
@@ -73,83 +72,15 @@ static __attribute__((noreturn)) void task_fail(struct restore *r, const struct 
 	_exit(1);
 }
 
-static void task_arrive(struct restore *r, enum restore_stage stage)
-{
-	__atomic_add_fetch(&r->shared->arrived, 1, __ATOMIC_SEQ_CST);
-	futex_wake(&r->shared->arrived);
-	while (__atomic_load_n(&r->shared->stage, __ATOMIC_SEQ_CST) == stage)
-		futex_wait(&r->shared->stage, stage, NULL);
-}
-
-static int task_create(struct restore *r, struct plan_task *t, uint64_t flags, struct ferry_error *err)
-{
-	pid_t wanted = t->pid;
-	struct clone_args args = {
-		.flags = flags,
-		.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
-		.set_tid = (uint64_t)(uintptr_t)&wanted,
-		.set_tid_size = 1,
-	};
-	fault_effect(r->fault, "restore", "create-task");
-	if (fault_hit(r->fault, FAULT_TASK_CREATE))
-		return error_set(err, FERRY_ERROR_FAULT, EIO, "creating pid %d: fault injected", t->pid);
-	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	if (pid < 0 && errno == EEXIST) {
-		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d is taken by another process", t->pid);
-		error_hint(err, "end that process, or restore in a new PID namespace");
-		return -EEXIST;
-	}
-	if (pid < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating pid %d (clone3)", t->pid);
-	__atomic_store_n(&r->shared->created[t->index], 1, __ATOMIC_SEQ_CST);
-	if (!pid)
-		task_main(r, t);
-	return 0;
-}
-
-static void task_create_children(struct restore *r, struct plan_task *t, bool before_setsid)
-{
-	vec_foreach(child, &t->children) {
-		struct ferry_error err = FERRY_ERROR_INIT;
-		if ((*child)->born_before_setsid == before_setsid && task_create(r, *child, 0, &err) < 0)
-			task_fail(r, t, &err);
-	}
-}
-
-/* What children inherit from the leader of their session. */
-static void task_lead_session(struct restore *r, struct plan_task *t)
+void task_lead_session(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
 	for (size_t i = 0; i < KIND_COUNT; i++)
 		if (kind_table[i]->join_session && kind_table[i]->join_session(&s, &err) < 0) {
 			error_context(&err, "restore", kind_table[i]->name, t->pid);
-			task_fail(r, t, &err);
+			task_fail(r, t->pid, &err);
 		}
-}
-
-static void task_join_session(struct restore *r, struct plan_task *t)
-{
-	struct ferry_error err = FERRY_ERROR_INIT;
-	task_create_children(r, t, true);
-	if (t->sid == t->pid && setsid() < 0) {
-		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a session leader", t->pid);
-		task_fail(r, t, &err);
-	}
-	if (t->sid == t->pid)
-		task_lead_session(r, t);
-	task_create_children(r, t, false);
-	if (t->pgid == t->pid && t->sid != t->pid && setpgid(0, 0) < 0) {
-		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a process group leader", t->pid);
-		task_fail(r, t, &err);
-	}
-	task_arrive(r, RESTORE_STAGE_CREATE);
-	if (t->pgid != getpgrp() && setpgid(0, t->pgid) < 0) {
-		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", t->pid,
-			    t->pgid);
-		task_fail(r, t, &err);
-	}
-	task_arrive(r, RESTORE_STAGE_GROUPS);
 }
 
 static void task_take_files(struct restore *r, struct plan_task *t)
@@ -161,27 +92,27 @@ static void task_take_files(struct restore *r, struct plan_task *t)
 		error_errno(&err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d", channel,
 			    t->pid);
 		error_hint(&err, "raise RLIMIT_NOFILE (ulimit -n) above %d", channel);
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	}
 	fd_close_others(0, &channel, 1);
 	if (fault_hit(r->fault, FAULT_TASK_SETUP)) {
 		error_set(&err, FERRY_ERROR_FAULT, EIO, "setting pid %d up: fault injected", t->pid);
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	}
 	if (files_receive(t, channel, &err) < 0)
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	close(channel);
 	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
 	for (size_t i = 0; i < KIND_COUNT; i++)
 		if (kind_table[i]->settle_task && kind_table[i]->settle_task(&s, &err) < 0) {
 			error_context(&err, "restore", kind_table[i]->name, t->pid);
-			task_fail(r, t, &err);
+			task_fail(r, t->pid, &err);
 		}
 	vec_foreach(fd, &t->fds) {
 		const struct kind_ops *kind = fd->file->kind;
 		if (kind && kind->settle && kind->settle(&s, fd->file, fd->fd, &err) < 0) {
 			error_context(&err, "restore", kind->name, t->pid);
-			task_fail(r, t, &err);
+			task_fail(r, t->pid, &err);
 		}
 	}
 }
@@ -213,12 +144,12 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 	    mprotect((void *)base, code_bytes, PROT_READ | PROT_EXEC) < 0) {
 		error_errno(&err, FERRY_ERROR_RESTORE_STEP, errno, "moving the blob of pid %d into place",
 			    t->pid);
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	}
 	/* From here on the head is at its new place, where task_fail() would not find it. */
 	if (mremap(head, r->shared_bytes, r->shared_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, control) ==
 	    MAP_FAILED)
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	struct blob_args *args = (struct blob_args *)(stack - 64);
 	*args = (struct blob_args){.command = BLOB_COMMAND_ENTER, .object = task_at};
 	__asm__ volatile("mov %[stack], %%rsp\n\txor %%ebp, %%ebp\n\tcall *%[entry]\n\tud2"
@@ -230,9 +161,8 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 
 void task_main(struct restore *r, struct plan_task *t)
 {
-	__atomic_store_n(&r->shared->created[t->index], 1, __ATOMIC_SEQ_CST);
-	task_join_session(r, t);
 	task_take_files(r, t);
+	birth_forget_signals();
 	task_enter_blob(r, t);
 }
 
@@ -243,7 +173,8 @@ static int tasks_look(struct restore *r, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		pid_t pid = r->plan->tasks[i].pid;
-		if (!__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
+		int member = r->plan->tasks[i].member;
+		if (!__atomic_load_n(&r->shared->members[member].created, __ATOMIC_SEQ_CST))
 			continue;
 		char path[64], state = 0;
 		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
@@ -331,15 +262,24 @@ static int tasks_wait(struct restore *r, uint32_t *counter, uint32_t *word, uint
 	}
 }
 
-static int tasks_stage(struct restore *r, enum restore_stage next, struct ferry_error *err)
+/* Let the members take one stage after the other. */
+static int tasks_stages(struct restore *r, struct ferry_error *err)
 {
 	struct restore_shared *shared = r->shared;
-	int ret = tasks_wait(r, &shared->arrived, &shared->arrived, (uint32_t)r->plan->n_tasks, err);
-	if (ret < 0)
-		return ret;
-	__atomic_store_n(&shared->arrived, 0, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&shared->stage, next, __ATOMIC_SEQ_CST);
-	futex_wake(&shared->stage);
+	const struct family *f = &r->plan->family;
+	for (enum family_stage stage = FAMILY_CREATE; stage < FAMILY_STAGES; stage++) {
+		uint32_t n = (uint32_t)family_count(f, stage), next = stage + 1;
+		if (!family_has_stage(f, stage))
+			continue;
+		int ret = tasks_wait(r, &shared->arrived, &shared->arrived, n, err);
+		if (ret < 0)
+			return ret;
+		while (next < FAMILY_STAGES && !family_has_stage(f, (enum family_stage)next))
+			next++;
+		__atomic_store_n(&shared->arrived, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&shared->stage, next, __ATOMIC_SEQ_CST);
+		futex_wake(&shared->stage);
+	}
 	return 0;
 }
 
@@ -371,12 +311,12 @@ static int tasks_arm(struct restore *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = warden_arm(r->warden, WARDEN_WAKE, 0, (uint64_t)(uintptr_t)&shared->control.go, NULL,
 				 0);
-	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
-		ret = warden_arm(r->warden, WARDEN_KILL, r->plan->tasks[i].pid,
-				 (uint64_t)(uintptr_t)&shared->created[i], NULL, 0);
+	for (size_t i = 0; i < r->plan->family.members.n && ret >= 0; i++)
+		ret = warden_arm(r->warden, WARDEN_KILL, r->plan->family.members.v[i].pid,
+				 (uint64_t)(uintptr_t)&shared->members[i].created, NULL, 0);
 	if (ret < 0)
 		return error_errno(err, FERRY_ERROR_LIMIT, -ret, "entering %zu tasks into the undo log",
-				   r->plan->n_tasks);
+				   r->plan->family.members.n);
 	return 0;
 }
 
@@ -389,12 +329,13 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 		return ret;
 	/* Orphans of a failed restore come to us and are reaped. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	/* Who ignored this would have no zombies. */
+	signal(SIGCHLD, SIG_DFL);
 	r->root_pid = r->plan->tasks[0].pid;
-	ret = task_create(r, &r->plan->tasks[0], r->sibling ? CLONE_PARENT : 0, err);
+	r->group = getpgrp();
+	ret = birth_create(r, 0, r->sibling, err);
 	if (ret >= 0)
-		ret = tasks_stage(r, RESTORE_STAGE_GROUPS, err);
-	if (ret >= 0)
-		ret = tasks_stage(r, RESTORE_STAGE_FILL, err);
+		ret = tasks_stages(r, err);
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		close(r->channels[i][1]);
 		r->channels[i][1] = -1;
@@ -474,13 +415,14 @@ void tasks_kill(struct restore *r)
 {
 	if (!r->shared)
 		return;
-	for (size_t i = 0; i < r->plan->n_tasks; i++)
-		if (__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
-			kill(r->plan->tasks[i].pid, SIGKILL);
+	const struct family *f = &r->plan->family;
+	for (size_t i = 0; i < f->members.n; i++)
+		if (__atomic_load_n(&r->shared->members[i].created, __ATOMIC_SEQ_CST))
+			kill(f->members.v[i].pid, SIGKILL);
 	/* A task that was being created when the first round ran shows up as an orphan of ours. */
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		pid_t pid = r->plan->tasks[i].pid;
-		if (!__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
+	for (size_t i = 0; i < f->members.n; i++) {
+		pid_t pid = f->members.v[i].pid;
+		if (!__atomic_load_n(&r->shared->members[i].created, __ATOMIC_SEQ_CST))
 			continue;
 		kill(pid, SIGKILL);
 		while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)

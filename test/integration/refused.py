@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused: before anything stops, by name, and with the target as if nothing had happened."""
 
+import fcntl
 import json
 import mmap
 import os
@@ -53,7 +54,6 @@ def register(name, identifier, text, program, *arguments):
 
 if os.environ.get("FERRY"):
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
-    register("zombies", "unsupported-task", "is a zombie", "tree", "dead")
 
 
     @test(timeout=60)
@@ -68,6 +68,58 @@ if os.environ.get("FERRY"):
         """A pipe that a process outside of the tree holds, too; once it lets go the dump succeeds."""
         program = Program("pipe-descriptions")
         held = os.open(f"/proc/{program.pid}/fd/10", os.O_RDONLY | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        os.close(held)
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        program.verify()
+        program.quit()
+
+
+    register("pidfd_of_outside", "outside-peer", "which is outside the tree", "pidfd-dead", "outside")
+    register("pidfd_of_thread", "unsupported-fd", "a single thread (PIDFD_THREAD)", "pidfd-dead", "thread")
+
+
+    @test(timeout=60)
+    def terminal_outside():
+        """A terminal whose master is outside: the exact option is named, and with it another terminal takes its place."""
+        master, slave = os.openpty()
+        program = Program("pty-outside", os.ttyname(slave))
+        refuse(program, "outside-peer", "the program behind the terminal /dev/pts/")
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+        assert "--shell-job" in done.stderr, done.stderr
+        Ferry().dump(program.pid, IMAGES, shell_job=True)
+        program.reap()
+        done = Ferry().run("restore", "-D", IMAGES, "-d", "--shell-job")
+        assert done.returncode == REFUSED and "from a shell in a terminal" in done.stderr, done.stderr
+        other, own = os.openpty()
+        subprocess.run([os.environ["FERRY"], "restore", "-D", IMAGES, "-d", "--shell-job"], stdin=own, check=True)
+        program.verify()
+        assert os.read(other, 100) == b"verified"
+        assert os.readlink(f"/proc/{program.pid}/fd/20") == os.ttyname(own)
+        program.quit()
+        for fd in (master, slave, other, own):
+            os.close(fd)
+
+
+    @test(timeout=60)
+    def terminal_of_session_outside():
+        """A session leader with such a terminal, which no restore could give to it."""
+        master, slave = os.openpty()
+        program = Program("pty-outside", os.ttyname(slave), "ctty")
+        refuse(program, "outside-session", "leads a session whose controlling terminal")
+        refuse(program, "outside-session", "leads a session whose controlling terminal", "--shell-job")
+        program.quit()
+        os.close(master)
+        os.close(slave)
+
+
+    @test(timeout=60)
+    def terminal_held_outside():
+        """A terminal of the tree that a process outside has open, from either side."""
+        program = Program("pty-pair")
+        folder = pathlib.Path(f"/proc/{program.pid}/fd")
+        slave = next(link for link in folder.iterdir() if "/pts/" in os.readlink(link))
+        held = os.open(os.readlink(slave), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
         os.close(held)
         Ferry().dump(program.pid, IMAGES, leave_running=True)
@@ -132,6 +184,56 @@ if os.environ.get("FERRY"):
         done = Ferry().run("restore", "-D", IMAGES, "-d")
         assert done.returncode == REFUSED and "[files-changed]" in done.stderr, done.stderr
         assert len(changed) == 2 and all(path in done.stderr for path in changed), (changed, done.stderr)
+
+
+    @test(timeout=60)
+    def deleted_file_held_outside():
+        """A deleted file that a process outside of the tree has, too, where one of both can write to it."""
+        program = Program("ghost-file")
+        name = next(link for link in sorted(pathlib.Path(f"/proc/{program.pid}/fd").iterdir())
+                    if "(deleted)" in os.readlink(link))
+        held = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        os.close(held)
+        refuse(program, "deleted-file", "more than --ghost-limit", "--ghost-limit", "100000")
+        Ferry().dump(program.pid, IMAGES, leave_running=True, more=("--ghost-limit", "1000000"))
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def hidden_mount():
+        """A file on a mount that another mount hides wholly: no path leads there."""
+        program = Program("covered", "wholly")
+        refuse(program, "deleted-file", "does not lead to the file that is open")
+        program.quit()
+
+
+    @test(timeout=60)
+    def locked_meanwhile():
+        """What the tree had locked is locked by somebody else when it comes back: who it is, and nothing is created."""
+        for name, lock in (("locks-flock", "flock lock"), ("locks-record", "record lock")):
+            program = Program(name)
+            Ferry().dump(program.pid, IMAGES)
+            program.reap()
+            with open(program.folder / ("exclusive" if "flock" in name else "data"), "r+b") as file:
+                (fcntl.flock if "flock" in name else fcntl.lockf)(file, fcntl.LOCK_EX)
+                done = Ferry().run("restore", "-D", IMAGES, "-d")
+                assert done.returncode == REFUSED and "[outside-peer]" in done.stderr, done.stderr
+                assert lock in done.stderr and f"pid {os.getpid()} holds one" in done.stderr, done.stderr
+                assert not pathlib.Path(f"/proc/{program.pid}").exists(), "it runs"
+            Ferry().restore(IMAGES)
+            program.verify()
+            program.quit()
+            shutil.rmtree(IMAGES)
+
+
+    @test(timeout=60)
+    def lease_being_broken():
+        """A lease that somebody waits for: refused while he waits."""
+        program = Program("leases", "breaking")
+        refuse(program, "unsupported-fd", "is being broken by another process")
+        program.quit()
 
 
     @test(timeout=60)

@@ -32,7 +32,7 @@ STAT_OF_PROCESS = {
 }
 STAT_OF_THREAD = {"nice": 19, "rt_priority": 40, "policy": 41}
 FDINFO_LEFT_OUT = {"mnt_id", "ino", "eventfd-id", "it_value", "ticks", "scm_fds"}
-VMFLAGS_LEFT_OUT = {"sd", "ac", "um", "uw", "nr", "mw", "me"}
+VMFLAGS_LEFT_OUT = {"sd", "ac", "um", "uw", "nr", "mw", "me", "gu"}
 NAMESPACES = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"]
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -92,13 +92,20 @@ def socket_lines(pid):
     return found
 
 
+def without_accidents(name):
+    """A name in /proc without what a restore may change: the number of a file that never had a name, and what is appended
+    to the name of a deleted file when somebody else has that name by now."""
+    name = re.sub(r"/#\d+ \(deleted\)$", "/# (deleted)", name)
+    return re.sub(r"\.ferry-\d+ \(deleted\)$", " (deleted)", name)
+
+
 def link_of_descriptor(path):
     """Where it leads; nothing when it was closed meanwhile, or is the test program's look into its mailbox."""
     try:
         link = os.readlink(path)
     except OSError:
         return None
-    return None if os.path.basename(link).startswith(("ask.", ".answer.")) else link
+    return None if os.path.basename(link).startswith(("ask.", ".answer.")) else without_accidents(link)
 
 
 def descriptors(pid, names):
@@ -133,7 +140,7 @@ def mappings(pid):
         match = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ \d+\s*(.*)$", line)
         if match:
             found.append({"start": int(match[1], 16), "end": int(match[2], 16), "perms": match[3],
-                          "offset": int(match[4], 16), "name": match[5], "flags": ""})
+                          "offset": int(match[4], 16), "name": without_accidents(match[5]), "flags": ""})
         elif line.startswith("VmFlags:"):
             found[-1]["flags"] = " ".join(sorted(set(line.split()[1:]) - VMFLAGS_LEFT_OUT))
     return [m for m in found if m["name"] not in ("[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]")]
@@ -184,7 +191,8 @@ def pages_of(memory, pagemap, m):
     count = (m["end"] - m["start"]) // PAGE
     pagemap.seek(m["start"] // PAGE * 8)
     entries = struct.unpack(f"{count}Q", pagemap.read(count * 8))
-    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon"))
+    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon")) or \
+        (m["name"].startswith("/anon_hugepage") and m["perms"].endswith("p"))
     for i, entry in enumerate(entries):
         # Bit 63 present, bit 62 swapped: a page of anonymous memory that is neither was never written.
         if anonymous and not entry >> 62:
@@ -239,7 +247,7 @@ def auxv(pid):
 def link(pid, name):
     """readlink in /proc/PID."""
     try:
-        return os.readlink(PROC / str(pid) / name)
+        return without_accidents(os.readlink(PROC / str(pid) / name))
     except OSError as error:
         return f"errno {error.errno}"
 
@@ -279,8 +287,10 @@ def process_state(pid, names, volatile, samples, is_root):
     if not is_root:
         found["status"]["PPid"] = fields.get("PPid")
     if state == "Z":
-        found["exit_code"] = numbers[52 - 3]
-        return found
+        # What it handled and blocked, and the memory it had, went with it.
+        return {"state": state, "exit_code": numbers[52 - 3], "name": fields.get("Name"),
+                "stat": {key: found["stat"][key] for key in ("pgrp", "session", "exit_signal")},
+                "status": {key: found["status"].get(key) for key in ("Uid", "Gid", "PPid", "NStgid")}}
     folder = PROC / str(pid)
     maps = mappings(pid)
     found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}
