@@ -7,14 +7,16 @@
  * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7), NETLINK_SOCK_DIAG with inet_diag (3.3), SIOCGSKNS (4.10).
  * Does not handle: connections that wait to be accepted: no call takes one out of the queue and puts it back, or makes
  * one (looked at up to Linux 6.18), so the dump waits until they are accepted and refuses in the end; connections of
- * Multipath TCP; raw sockets; sockets of another network namespace. They are refused by name.
+ * Multipath TCP; packets that wait in raw and ICMP sockets; sockets of another network namespace. They are refused by name.
  */
 #include "kind/inet.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <netinet/icmp6.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,15 +36,18 @@
 #include "model/record.h"
 #include "proc/fdinfo.h"
 
-#ifndef SIOCGSKNS
-#define SIOCGSKNS 0x894C
-#endif
 #ifndef SO_PEERNAME
 #define SO_PEERNAME 28
 #endif
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
 #endif
+
+enum {
+	INET_SOL_RAW = 255, /* of linux/icmp.h and the kernel */
+	INET_ICMP_FILTER = 1,
+	INET_IPV6_HDRINCL = 36, /* Linux 4.5 */
+};
 
 enum { INET_NS_OWN = 2 }; /* id of the network namespace that the dumping program lives in */
 
@@ -81,8 +86,8 @@ static int inet_look_up(const struct fd_view *view, const struct inet_sock **ret
 
 static bool inet_owns(const struct fd_view *view)
 {
-	static const char *const names[] = {"TCP",      "TCPv6",     "UDP",   "UDPv6",
-					    "UDP-Lite", "UDPLITEv6", "MPTCP", "MPTCPv6"};
+	static const char *const names[] = {"TCP",   "TCPv6",   "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6",
+					    "MPTCP", "MPTCPv6", "RAW", "RAWv6", "PING",     "PINGv6"};
 	char name[32];
 	if (sock_protocol(view, name) < 0)
 		return false;
@@ -134,7 +139,7 @@ static int inet_refuse_pending(const char *who, uint32_t n, struct ferry_error *
 
 static int inet_refuse_datagrams(const char *who, const char *what, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP, "%s: a UDP socket with %s", who, what);
+	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP, "%s: a socket with %s", who, what);
 	error_hint(err, "try again when the program has read or sent them");
 	return -ENOTSUP;
 }
@@ -281,6 +286,35 @@ static int inet_collect_ip_opts(int fd, bool v6, IpOptsEntry *o)
 	return r;
 }
 
+/* Which ICMP messages a raw socket does not want. */
+static int inet_collect_icmp_filter(struct arena *a, int fd, const InetSkEntry *isk, IpOptsRawEntry *raw)
+{
+	uint32_t filter[8] = {0};
+	bool v6 = isk->proto == IPPROTO_ICMPV6 && isk->family == AF_INET6;
+	socklen_t n = v6 ? sizeof(filter) : sizeof(*filter);
+	if (!v6 && isk->proto != IPPROTO_ICMP)
+		return 0;
+	int r = v6 ? sock_get_bytes(fd, IPPROTO_ICMPV6, ICMP6_FILTER, filter, &n)
+		   : sock_get_bytes(fd, INET_SOL_RAW, INET_ICMP_FILTER, filter, &n);
+	raw->n_icmpv_filter = n / sizeof(*filter);
+	raw->icmpv_filter = arena_copy(a, filter, sizeof(filter));
+	return r < 0 ? r : raw->icmpv_filter ? 0 : -ENOMEM;
+}
+
+static int inet_collect_raw(struct arena *a, int fd, InetSkEntry *isk)
+{
+	bool v6 = isk->family == AF_INET6;
+	IpOptsRawEntry *raw = record_new(a, IpOptsRawEntry, ip_opts_raw_entry);
+	if (!raw)
+		return -ENOMEM;
+	isk->ip_opts->raw = raw;
+	int r = inet_get_bool(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? INET_IPV6_HDRINCL : IP_HDRINCL,
+			      &raw->has_hdrincl, &raw->hdrincl);
+	if (r >= 0 && !v6)
+		r = inet_get_bool(fd, SOL_IP, IP_NODEFRAG, &raw->has_nodefrag, &raw->nodefrag);
+	return r < 0 ? r : inet_collect_icmp_filter(a, fd, isk, raw);
+}
+
 static int inet_collect_tcp_opts(int fd, TcpOptsEntry *o)
 {
 	int r = inet_get_bool(fd, SOL_TCP, TCP_CORK, &o->has_cork, &o->cork);
@@ -308,6 +342,8 @@ static int inet_collect_options(struct arena *a, int fd, InetSkEntry *isk, struc
 	r = inet_collect_ip_opts(fd, isk->family == AF_INET6, isk->ip_opts);
 	if (r >= 0 && inet_is_tcp(isk))
 		r = inet_collect_tcp_opts(fd, isk->tcp_opts);
+	if (r >= 0 && isk->type == SOCK_RAW)
+		r = inet_collect_raw(a, fd, isk);
 	if (r >= 0 && isk->family == AF_INET6) {
 		r = sock_get(fd, SOL_IPV6, IPV6_V6ONLY, &v6only);
 		if (r >= 0)
@@ -316,19 +352,50 @@ static int inet_collect_options(struct arena *a, int fd, InetSkEntry *isk, struc
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading options of a socket") : 0;
 }
 
-/* A socket that the kernel lists nowhere may be one of another namespace. */
-static int inet_check_namespace(const struct fd_view *view, const char *who, struct ferry_error *err)
+static const char *inet_raw_obstacle(int fd)
 {
-	struct stat own, theirs;
-	_cleanup_close_ int ns = ioctl(view->copy, SIOCGSKNS);
-	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/thread-self/ns/net", &own) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
-				   "%s: finding the network namespace of a socket", who);
-	if (own.st_ino == theirs.st_ino)
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLIN | POLLERR)
+		       ? "packets that wait, which no call puts back into it alone (Linux 6.18)"
+		       : NULL;
+}
+
+/* "...: ADDRESS:PORT ADDRESS:PORT ST ...", words of an address as the machine has them in memory. */
+static bool inet_raw_line(const char *line, uint32_t inode, uint32_t ret_peer[4], unsigned *ret_state)
+{
+	char peer[33];
+	unsigned long found;
+	if (sscanf(line, "%*d: %*x:%*x %32[0-9A-F]:%*x %x %*x:%*x %*x:%*x %*x %*u %*u %lu", peer, ret_state,
+		   &found) != 3 ||
+	    found != inode)
+		return false;
+	for (size_t i = 0; i < strlen(peer) / 8; i++) {
+		char word[9] = "";
+		memcpy(word, peer + i * 8, 8);
+		ret_peer[i] = (uint32_t)strtoul(word, NULL, 16);
+	}
+	return true;
+}
+
+/* A peer without a port is told by no call, and sock_diag may know nothing of these protocols. */
+static int inet_collect_raw_peer(InetSkEntry *isk, struct ferry_error *err)
+{
+	char path[48], line[256];
+	uint32_t peer[4] = {0};
+	unsigned state = INET_CLOSED;
+	snprintf(path, sizeof(path), "/proc/thread-self/net/%s%s", isk->type == SOCK_RAW ? "raw" : "icmp",
+		 isk->family == AF_INET6 ? "6" : "");
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (!f)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading '%s'", path);
+	while (fgets(line, sizeof(line), f))
+		if (inet_raw_line(line, isk->ino, peer, &state))
+			break;
+	if (state != INET_CONNECTED)
 		return 0;
-	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-		  "%s: a socket of another network namespace", who);
-	return -ENOTSUP;
+	isk->state = INET_CONNECTED;
+	memcpy(isk->dst_addr, peer, isk->n_dst_addr * sizeof(*peer));
+	return 0;
 }
 
 static int inet_collect_udp(struct collect *c, struct fd_view *view, InetSkEntry *isk,
@@ -337,10 +404,15 @@ static int inet_collect_udp(struct collect *c, struct fd_view *view, InetSkEntry
 	struct sockaddr_storage peer;
 	socklen_t n = sizeof(peer);
 	isk->state = getpeername(view->copy, (struct sockaddr *)&peer, &n) < 0 ? INET_CLOSED : INET_CONNECTED;
-	const char *obstacle = udp_obstacle(view->copy);
+	/* The same bytes would reach every raw socket, and the kernel would answer them once more. */
+	bool plain = inet_is_udp(isk);
+	const char *obstacle = plain ? udp_obstacle(view->copy) : inet_raw_obstacle(view->copy);
 	if (obstacle)
 		return inet_refuse_datagrams(who, obstacle, err);
-	int r = udp_collect(c, view->copy, extra);
+	int r = plain ? 0 : inet_collect_raw_peer(isk, err);
+	if (r < 0)
+		return r;
+	r = plain ? udp_collect(c, view->copy, extra) : 0;
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading the datagrams that wait", who);
 	/* On the target its address comes after its sockets. */
@@ -418,7 +490,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	if (r >= 0)
 		r = sock_type_of(view->copy, &type, err);
 	if (r >= 0)
-		r = inet_check_namespace(view, who, err);
+		r = sock_check_namespace(view->copy, who, err);
 	if (r < 0)
 		return r;
 	InetSkEntry *isk = record_new(a, InetSkEntry, inet_sk_entry);
@@ -460,7 +532,7 @@ static int inet_dump(struct dump *d, struct snap_file *file, struct ferry_error 
 
 const struct kind_ops kind_inetsk = {
 	.name = "inet",
-	.what = "TCP and UDP sockets over IPv4 and IPv6, with established connections",
+	.what = "TCP, UDP, UDP-Lite, raw and ICMP sockets over IPv4 and IPv6, with connections and datagrams that wait",
 	.fd_type = FD_TYPES__INETSK,
 	.image_file = -1,
 	/* Connections go on before the barrier opens, also when the undo log does both. */

@@ -47,6 +47,11 @@ static inline bool inet_is_tcp(const InetSkEntry *isk)
 	return isk->proto == IPPROTO_TCP || isk->proto == IPPROTO_MPTCP;
 }
 
+static inline bool inet_is_udp(const InetSkEntry *isk)
+{
+	return isk->type == SOCK_DGRAM && (isk->proto == IPPROTO_UDP || isk->proto == IPPROTO_UDPLITE);
+}
+
 /* What the state field says: a connection that has sequence numbers, or will have them. */
 static inline bool inet_is_connection(const InetSkEntry *isk)
 {

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <net/if.h>
+#include <netinet/icmp6.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,6 +27,12 @@
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
 #endif
+
+enum {
+	INET_SOL_RAW = 255, /* of linux/icmp.h and the kernel */
+	INET_ICMP_FILTER = 1,
+	INET_IPV6_HDRINCL = 36, /* Linux 4.5 */
+};
 
 static const FerrySocketEntry *inet_extra_of(const struct plan_file *file)
 {
@@ -58,8 +65,9 @@ static int inet_read_check(const struct plan_file *file, struct ferry_error *err
 		return fdcommon_no_record(file, err);
 	size_t words = isk->family == AF_INET ? 1 : 4;
 	bool tcp = isk->type == SOCK_STREAM && inet_is_tcp(isk);
-	bool udp = isk->type == SOCK_DGRAM && (isk->proto == IPPROTO_UDP || isk->proto == IPPROTO_UDPLITE);
-	if ((isk->family != AF_INET && isk->family != AF_INET6) || (!tcp && !udp))
+	bool udp = inet_is_udp(isk), raw = isk->type == SOCK_RAW && isk->proto <= UINT8_MAX;
+	bool ping = isk->type == SOCK_DGRAM && (isk->proto == IPPROTO_ICMP || isk->proto == IPPROTO_ICMPV6);
+	if ((isk->family != AF_INET && isk->family != AF_INET6) || (!tcp && !udp && !raw && !ping))
 		return error_set(
 			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 			"the socket of file id %u (family %u, type %u, protocol %u) is of an unknown kind",
@@ -117,6 +125,26 @@ static int inet_apply_ip(int fd, const InetSkEntry *isk)
 	return r < 0 ? r : inet_set_if(fd, SOL_IP, IP_TTL, o->has_ttl, o->ttl);
 }
 
+/* A raw socket of IPPROTO_RAW brings IP_HDRINCL along. */
+static int inet_apply_raw(int fd, const InetSkEntry *isk)
+{
+	const IpOptsRawEntry *raw = isk->ip_opts ? isk->ip_opts->raw : NULL;
+	bool v6 = isk->family == AF_INET6, icmp6 = v6 && isk->proto == IPPROTO_ICMPV6;
+	if (!raw || isk->type != SOCK_RAW)
+		return 0;
+	int r = raw->has_hdrincl ? sock_set(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? INET_IPV6_HDRINCL : IP_HDRINCL,
+					    raw->hdrincl)
+				 : 0;
+	if (r >= 0 && raw->has_nodefrag && !v6)
+		r = sock_set(fd, SOL_IP, IP_NODEFRAG, raw->nodefrag);
+	size_t words = icmp6 ? 8 : isk->proto == IPPROTO_ICMP ? 1 : 0;
+	if (r < 0 || !words || raw->n_icmpv_filter < words)
+		return r;
+	return sock_set_bytes(fd, icmp6 ? IPPROTO_ICMPV6 : INET_SOL_RAW,
+			      icmp6 ? ICMP6_FILTER : INET_ICMP_FILTER, raw->icmpv_filter,
+			      (socklen_t)(words * sizeof(uint32_t)));
+}
+
 static int inet_apply_tcp(int fd, const InetSkEntry *isk)
 {
 	const TcpOptsEntry *o = isk->tcp_opts;
@@ -140,6 +168,8 @@ int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct f
 	int r = inet_apply_ip(fd, isk);
 	if (r >= 0)
 		r = inet_apply_tcp(fd, isk);
+	if (r >= 0)
+		r = inet_apply_raw(fd, isk);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
 				   "setting options of the socket of file id %u", file->entry->id);
@@ -318,7 +348,7 @@ int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct f
 	int r = inet_bind(o, file, fd, err);
 	bool transparent = r > 0;
 	/* Connected, it takes datagrams of one sender only. */
-	if (r >= 0 && !inet_is_tcp(isk))
+	if (r >= 0 && inet_is_udp(isk))
 		r = inet_fill_udp(file, fd, err);
 	if (r >= 0 && !inet_is_tcp(isk))
 		r = inet_connect_udp(file, fd, err);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -29,17 +30,30 @@
 #include "kind/sockopt.h"
 #include "model/record.h"
 
+#ifndef SIOCGSKNS
+#define SIOCGSKNS 0x894C
+#endif
+#ifndef SOL_NETLINK
+#define SOL_NETLINK 270
+#endif
+#ifndef SOL_PACKET
+#define SOL_PACKET 263
+#endif
+
 enum sockextra_flags {
 	ON_UNIX = 1 << 0,
 	ON_INET = 1 << 1,  /* AF_INET */
 	ON_INET6 = 1 << 2, /* AF_INET6 */
 	ON_IP = ON_INET | ON_INET6,
-	ON_ANY = ON_UNIX | ON_IP,
 	ONLY_TCP = 1 << 3,
 	ONLY_UDP = 1 << 4,
 	NOT_CONNECTED = 1 << 5, /* for a TCP connection it tells or does something else */
 	EARLY = 1 << 6,         /* before bind(2) */
 	MAY_LACK = 1 << 7,      /* a machine without it is as good */
+	ON_NETLINK = 1 << 8,
+	ON_PACKET = 1 << 9,
+	NOT_TCP = 1 << 10,
+	ON_ANY = ON_UNIX | ON_IP | ON_NETLINK | ON_PACKET,
 };
 
 struct sockextra_option {
@@ -86,19 +100,19 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(SOL_IP, IP_CHECKSUM, 23, ON_IP),
 	OPTION(SOL_IP, IP_BIND_ADDRESS_NO_PORT, 24, ON_IP | EARLY),
 	OPTION(SOL_IP, IP_RECVFRAGSIZE, 25, ON_IP),
-	OPTION(SOL_IP, IP_MULTICAST_IF, 32, ON_INET | ONLY_UDP),
-	OPTION(SOL_IP, IP_MULTICAST_TTL, 33, ON_INET | ONLY_UDP),
-	OPTION(SOL_IP, IP_MULTICAST_LOOP, 34, ON_INET | ONLY_UDP),
-	OPTION(SOL_IP, IP_MULTICAST_ALL, 49, ON_INET | ONLY_UDP),
+	OPTION(SOL_IP, IP_MULTICAST_IF, 32, ON_INET | NOT_TCP),
+	OPTION(SOL_IP, IP_MULTICAST_TTL, 33, ON_INET | NOT_TCP),
+	OPTION(SOL_IP, IP_MULTICAST_LOOP, 34, ON_INET | NOT_TCP),
+	OPTION(SOL_IP, IP_MULTICAST_ALL, 49, ON_INET | NOT_TCP),
 	OPTION(SOL_IP, IP_UNICAST_IF, 50, ON_INET),
 	OPTION(SOL_IP, IP_LOCAL_PORT_RANGE, 51, ON_IP | EARLY),
 	OPTION(SOL_IPV6, IPV6_UNICAST_HOPS, 16, ON_INET6),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_IF, 17, ON_INET6 | ONLY_UDP),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_HOPS, 18, ON_INET6 | ONLY_UDP),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_LOOP, 19, ON_INET6 | ONLY_UDP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_IF, 17, ON_INET6 | NOT_TCP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_HOPS, 18, ON_INET6 | NOT_TCP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_LOOP, 19, ON_INET6 | NOT_TCP),
 	OPTION(SOL_IPV6, IPV6_MTU_DISCOVER, 23, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVERR, 25, ON_INET6),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_ALL, 29, ON_INET6 | ONLY_UDP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_ALL, 29, ON_INET6 | NOT_TCP),
 	OPTION(SOL_IPV6, IPV6_FLOWINFO_SEND, 33, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVHOPLIMIT, 51, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVRTHDR, 56, ON_INET6),
@@ -136,6 +150,16 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(IPPROTO_UDP, UDP_GRO, 104, ON_IP | ONLY_UDP),
 	OPTION(IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV, 10, ON_IP | ONLY_UDP),
 	OPTION(IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, 11, ON_IP | ONLY_UDP),
+	OPTION(SOL_NETLINK, NETLINK_PKTINFO, 3, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_BROADCAST_ERROR, 4, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_NO_ENOBUFS, 5, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 8, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_CAP_ACK, 10, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_EXT_ACK, 11, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 12, ON_NETLINK),
+	OPTION(SOL_PACKET, PACKET_TX_HAS_OFF, 19, ON_PACKET),
+	OPTION(SOL_PACKET, PACKET_QDISC_BYPASS, 20, ON_PACKET),
+	OPTION(SOL_PACKET, PACKET_IGNORE_OUTGOING, 23, ON_PACKET),
 	/* After it the filter cannot be changed any more. */
 	OPTION(SOL_SOCKET, SO_LOCK_FILTER, 44, ON_ANY),
 };
@@ -186,9 +210,15 @@ int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err)
 
 static bool sockextra_fits(const struct sockextra_option *o, const struct sock_type *type)
 {
-	unsigned on = type->domain == AF_UNIX ? ON_UNIX : type->domain == AF_INET ? ON_INET : ON_INET6;
+	unsigned on = type->domain == AF_UNIX      ? ON_UNIX
+		      : type->domain == AF_INET    ? ON_INET
+		      : type->domain == AF_INET6   ? ON_INET6
+		      : type->domain == AF_NETLINK ? ON_NETLINK
+						   : ON_PACKET;
 	if (!(o->flags & on) || (type->connected && o->flags & NOT_CONNECTED))
 		return false;
+	if (o->flags & NOT_TCP)
+		return type->type != SOCK_STREAM;
 	if (o->flags & ONLY_TCP)
 		return type->protocol == IPPROTO_TCP || type->protocol == SOCKEXTRA_MPTCP;
 	return !(o->flags & ONLY_UDP) || type->protocol == IPPROTO_UDP || type->protocol == IPPROTO_UDPLITE;
@@ -206,6 +236,21 @@ static void sockextra_value_of(int fd, const struct sockextra_option *o, struct 
 	/* Names are told with whatever lies behind them. */
 	if (!ret->code && !is_int && o->level == SOL_TCP)
 		ret->n = (socklen_t)strnlen(ret->bytes, ret->n);
+}
+
+/* A socket that the kernel lists nowhere may be one of another namespace. */
+int sock_check_namespace(int fd, const char *who, struct ferry_error *err)
+{
+	struct stat own, theirs;
+	_cleanup_close_ int ns = ioctl(fd, SIOCGSKNS);
+	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/thread-self/ns/net", &own) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
+				   "%s: finding the network namespace of a socket", who);
+	if (own.st_ino == theirs.st_ino)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+		  "%s: a socket of another network namespace", who);
+	return -ENOTSUP;
 }
 
 /* ------------------------------------------------------------------ collect */
@@ -276,7 +321,7 @@ int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_e
 {
 	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid ||
 		    extra->has_error || extra->has_fin_unsent || extra->has_dead || extra->has_gone_peer ||
-		    extra->has_pending || extra->has_moved_to || extra->n_datagrams;
+		    extra->has_pending || extra->has_moved_to || extra->n_datagrams || extra->has_type;
 	struct image_writer *w;
 	int r = says ? fdcommon_writer(d, IMAGE_FERRY_SOCKET, &w, err) : 0;
 	return r < 0 || !says ? r : image_put(w, &extra->base, err);
@@ -294,7 +339,8 @@ static int sockextra_take(struct reader *r, const struct kind_ops *kind, FerrySo
 	}
 	*slot = extra;
 	struct plan_file *file = plan_file(r->plan, extra->id);
-	if (!file || (file->kind != &kind_unixsk && file->kind != &kind_inetsk))
+	if (!file || (file->kind != &kind_unixsk && file->kind != &kind_inetsk &&
+		      file->kind != &kind_netlinksk && file->kind != &kind_packetsk))
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "ferry-socket.img: file id %u is no socket", extra->id);
 	if (file->kind != kind)

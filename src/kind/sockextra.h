@@ -32,6 +32,9 @@ must_check int sock_protocol(const struct fd_view *view, char ret_name[32]);
 /* The inode in "socket:[N]"; 0 when the link is another. */
 uint32_t sock_inode(const struct fd_view *view);
 
+/* Refuse a socket of another network namespace than ours; fd: our copy. */
+must_check int sock_check_namespace(int fd, const char *who, struct ferry_error *err);
+
 must_check int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err);
 
 /* A new record for the socket fd (our copy), with its options and owner. */
