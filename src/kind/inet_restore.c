@@ -266,7 +266,7 @@ int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct fer
 	struct sockaddr_storage address;
 	bool v6 = isk->family == AF_INET6;
 	bool share = inet_is_tcp(isk) || inet_shares_port(o->plan, file);
-	int r = v6 && isk->has_v6only ? sock_set(fd, SOL_IPV6, IPV6_V6ONLY, isk->v6only) : 0;
+	int r = v6 ? inet_set_if(fd, SOL_IPV6, IPV6_V6ONLY, isk->has_v6only, isk->v6only) : 0;
 	if (r >= 0 && isk->ip_opts)
 		r = inet_set_if(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND,
 				isk->ip_opts->has_freebind, (uint32_t)isk->ip_opts->freebind);

@@ -33,7 +33,7 @@ enum {
 	NETLINK_STATE_CONNECTED = 1, /* the kernel's numbers in netlink_sk_entry.state */
 	NETLINK_STATE_BOUND = 7,
 	NETLINK_GROUP_WORDS = 64, /* more groups than any protocol has */
-	NETLINK_NS_OWN = 2,	  /* id of the network namespace that the dumping program lives in */
+	NETLINK_NS_OWN = 2,       /* id of the network namespace that the dumping program lives in */
 };
 
 /* snap_file.data */

@@ -34,9 +34,9 @@
 #endif
 
 enum {
-	PACKET_NS_OWN = 2,	      /* id of the network namespace that the dumping program lives in */
+	PACKET_NS_OWN = 2, /* id of the network namespace that the dumping program lives in */
 	PACKET_NO_FANOUT = -1,
-	PACKET_FANOUT_TYPE_CBPF = 6,  /* from here on a program decides */
+	PACKET_FANOUT_TYPE_CBPF = 6, /* from here on a program decides */
 	PACKET_LIST_MAX = 4096,
 };
 
@@ -215,7 +215,8 @@ static int packetsk_read(struct reader *r, struct ferry_error *err)
 		if (psk && ((psk->type != SOCK_RAW && psk->type != SOCK_DGRAM) ||
 			    psk->protocol > UINT16_MAX || psk->n_mclist > PACKET_LIST_MAX))
 			ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					"the packet socket of file id %u contradicts itself", file->entry->id);
+					"the packet socket of file id %u contradicts itself",
+					file->entry->id);
 	}
 	return ret;
 }
@@ -253,13 +254,14 @@ static int packetsk_set_options(int fd, const PacketSockEntry *psk)
 		int name;
 		uint32_t value;
 	} options[] = {
-		{PACKET_VERSION, psk->version},	  {PACKET_RESERVE, psk->reserve},
-		{PACKET_AUXDATA, psk->aux_data},  {PACKET_ORIGDEV, psk->orig_dev},
-		{PACKET_VNET_HDR, psk->vnet_hdr}, {PACKET_LOSS, psk->loss},
+		{PACKET_VERSION, psk->version},     {PACKET_RESERVE, psk->reserve},
+		{PACKET_AUXDATA, psk->aux_data},    {PACKET_ORIGDEV, psk->orig_dev},
+		{PACKET_VNET_HDR, psk->vnet_hdr},   {PACKET_LOSS, psk->loss},
 		{PACKET_TIMESTAMP, psk->timestamp}, {PACKET_COPY_THRESH, psk->copy_thresh},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
-		int r = options[i].value ? sock_set(fd, SOL_PACKET, options[i].name, (int)options[i].value) : 0;
+		int r = options[i].value ? sock_set(fd, SOL_PACKET, options[i].name, (int)options[i].value)
+					 : 0;
 		if (r < 0)
 			return r;
 	}

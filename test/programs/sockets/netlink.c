@@ -63,7 +63,8 @@ static void verify(struct program *p, void *state)
 	check_name(p, "port of the bound", s->bound, false, PORT);
 	check_name(p, "port of the fresh", s->fresh, false, 0);
 	check_name(p, "peer of the connected", s->connected, true, PEER);
-	expect(p, is_member(s->bound, RTNLGRP_LINK) && is_member(s->bound, RTNLGRP_IPV4_ROUTE), "groups are missing");
+	expect(p, is_member(s->bound, RTNLGRP_LINK) && is_member(s->bound, RTNLGRP_IPV4_ROUTE),
+	       "groups are missing");
 	expect(p, !is_member(s->bound, RTNLGRP_NEIGH), "a group too many");
 	expect(p, is_member(s->uevents, 1), "the group of the uevents is missing");
 	expect_same(p, "filter", getsockopt(s->uevents, SOL_SOCKET, SO_GET_FILTER, code, &n), 0);
@@ -90,7 +91,8 @@ static void finish(struct program *p, void *state)
 
 	expect_same(p, "asking", send(s->bound, &ask, sizeof(ask), 0), sizeof(ask));
 	struct nlmsghdr *head = (struct nlmsghdr *)answer;
-	expect(p, recv(s->bound, answer, sizeof(answer), 0) > 0 && head->nlmsg_type == RTM_NEWLINK, "no answer");
+	expect(p, recv(s->bound, answer, sizeof(answer), 0) > 0 && head->nlmsg_type == RTM_NEWLINK,
+	       "no answer");
 	struct ifreq change = {.ifr_name = "lo"};
 	must(ioctl(s->bound, SIOCGIFMTU, &change));
 	int mtu = change.ifr_mtu;
@@ -132,7 +134,8 @@ int main(int argc, char **argv)
 	s.fresh = must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 	s.connected = must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 	must(connect(s.connected, (const struct sockaddr *)&peer, sizeof(peer)));
-	s.uevents = must(socket(AF_NETLINK, (p.more ? SOCK_DGRAM : SOCK_RAW) | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT));
+	s.uevents = must(
+		socket(AF_NETLINK, (p.more ? SOCK_DGRAM : SOCK_RAW) | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT));
 	must(bind(s.uevents, (const struct sockaddr *)&uevents, sizeof(uevents)));
 	must(setsockopt(s.uevents, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)));
 	if (p.more) {

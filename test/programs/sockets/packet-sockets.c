@@ -54,11 +54,13 @@ static void verify(struct program *p, void *state)
 	expect_same(p, "PACKET_VERSION", option(s->ring, PACKET_VERSION), TPACKET_V2);
 	expect_same(p, "PACKET_RESERVE", option(s->ring, PACKET_RESERVE), 16);
 	/* The version is fixed while there is a ring. */
-	expect(p, setsockopt(s->ring, SOL_PACKET, PACKET_VERSION, &(int){TPACKET_V1}, sizeof(int)) < 0 &&
+	expect(p,
+	       setsockopt(s->ring, SOL_PACKET, PACKET_VERSION, &(int){TPACKET_V1}, sizeof(int)) < 0 &&
 		       errno == EBUSY,
 	       "the ring is gone");
 	for (int i = 0; i < 2; i++)
-		expect_same(p, "PACKET_FANOUT", option(s->fan[i], PACKET_FANOUT), GROUP | PACKET_FANOUT_LB << 16);
+		expect_same(p, "PACKET_FANOUT", option(s->fan[i], PACKET_FANOUT),
+			    GROUP | PACKET_FANOUT_LB << 16);
 	check_name(p, "filtered", s->filtered, 0, PROTOCOL + 1);
 	expect_same(p, "filter", getsockopt(s->filtered, SOL_SOCKET, SO_GET_FILTER, code, &n), 0);
 	expect_same(p, "instructions", n, 1);
@@ -67,16 +69,19 @@ static void verify(struct program *p, void *state)
 static void finish(struct program *p, void *state)
 {
 	const struct state *s = state;
-	struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = LO, .sll_protocol = htons(PROTOCOL), .sll_halen = 6};
+	struct sockaddr_ll to = {
+		.sll_family = AF_PACKET, .sll_ifindex = LO, .sll_protocol = htons(PROTOCOL), .sll_halen = 6};
 	struct pollfd poller = {.fd = s->cooked, .events = POLLIN};
 	struct packet_mreq mreq = {.mr_ifindex = LO, .mr_type = PACKET_MR_PROMISC};
 	char bytes[64];
 
-	expect_same(p, "sent", sendto(s->fan[0], "packet", 6, 0, (const struct sockaddr *)&to, sizeof(to)), 6);
+	expect_same(p, "sent", sendto(s->fan[0], "packet", 6, 0, (const struct sockaddr *)&to, sizeof(to)),
+		    6);
 	expect_same(p, "arrives", poll(&poller, 1, 2000), 1);
 	expect(p, recv(s->cooked, bytes, sizeof(bytes), MSG_DONTWAIT) >= 6 && !memcmp(bytes, "packet", 6),
 	       "another packet");
-	expect_same(p, "leaving", setsockopt(s->cooked, SOL_PACKET, PACKET_DROP_MEMBERSHIP, &mreq, sizeof(mreq)), 0);
+	expect_same(p, "leaving",
+		    setsockopt(s->cooked, SOL_PACKET, PACKET_DROP_MEMBERSHIP, &mreq, sizeof(mreq)), 0);
 	expect(p, setsockopt(s->cooked, SOL_PACKET, PACKET_DROP_MEMBERSHIP, &mreq, sizeof(mreq)) == 0,
 	       "it was joined once only");
 }
@@ -120,7 +125,8 @@ int main(int argc, char **argv)
 	must(setsockopt(s.ring, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
 	for (int i = 0; i < 2; i++) {
 		s.fan[i] = bound(SOCK_DGRAM, LO, PROTOCOL + 2);
-		must(setsockopt(s.fan[i], SOL_PACKET, PACKET_FANOUT, &(int){GROUP | PACKET_FANOUT_LB << 16}, sizeof(int)));
+		must(setsockopt(s.fan[i], SOL_PACKET, PACKET_FANOUT, &(int){GROUP | PACKET_FANOUT_LB << 16},
+				sizeof(int)));
 	}
 	s.filtered = must(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
 	must(setsockopt(s.filtered, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)));
