@@ -230,6 +230,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	};
 	bool as_found = !strcmp(e->options->files, "as-found");
 	int ret = plan_read(&j->reader, err);
+	if (e->options->leave_stopped)
+		stop_all(&j->plan);
 	if (ret >= 0)
 		ret = restore_free_numbers(j, err);
 	if (ret >= 0)
@@ -244,6 +246,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 		ret = memory_plan(r, &j->plan.tasks[i], err);
 	if (ret >= 0)
 		ret = plan_scripts(&j->reader, err);
+	if (ret >= 0)
+		ret = guard_check(&j->plan, &e->caps, err);
 	if (ret >= 0)
 		ret = region_build(r, err);
 	error_context(err, "plan", NULL, 0);
@@ -269,6 +273,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 		ret = files_opened(r, err);
 	if (ret >= 0)
 		ret = files_send(r, err);
+	if (ret >= 0)
+		ret = stop_tasks(r, err);
 	if (ret >= 0)
 		ret = tasks_wait_ready(r, err);
 	error_context(err, "restore", NULL, 0);

@@ -59,9 +59,14 @@ struct plan_thread {
 	uint64_t xstate_mask; /* features that XRSTOR loads from it */
 };
 
+/* What a parent has not waited for: ferry_tree_entry.untold. */
+enum plan_untold { PLAN_UNTOLD_NOTHING, PLAN_UNTOLD_STOPPED, PLAN_UNTOLD_CONTINUED };
+
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;
 	int member;                      /* index in plan.family */
+	int stop_signal;                 /* what stopped it; 0 = it runs */
+	uint32_t untold;                 /* enum plan_untold */
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
@@ -78,6 +83,7 @@ struct plan_task {
 	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */
 	uint64_t vdso_final;    /* where it ends up */
 	uint64_t gadget;        /* address of the exit gadget in the end */
+	bool guarded; /* has seccomp filters: built and let go under a tracer, see restore/guard.c */
 	size_t index;
 };
 

@@ -24,9 +24,11 @@ void snapshot_release(struct snapshot *s)
 	}
 	vec_release(&s->tasks);
 	vec_release(&s->zombies);
+	vec_release(&s->untold);
 	vec_release(&s->files);
 	vec_release(&s->shmems);
 	vec_release(&s->guards);
+	vec_release(&s->seccomp_filters);
 	arena_release(&s->arena);
 }
 

@@ -17,6 +17,7 @@
 #include "image/proto/ferry.pb-c.h"
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/mm.pb-c.h"
+#include "image/proto/seccomp.pb-c.h"
 #include "model/script.h"
 #include "proc/status.h"
 
@@ -105,6 +106,12 @@ struct snap_zombie {
 	FerryTreeEntry *tree;
 };
 
+/* A child that stopped or went on, which its parent has not been told. */
+struct snap_untold {
+	pid_t pid;
+	bool continued;
+};
+
 /* How one process of the tree hangs together with the others. */
 struct snap_relation {
 	uint32_t order;
@@ -117,11 +124,13 @@ struct snapshot {
 	struct arena arena;
 	VEC(struct snap_task) tasks; /* parents before children */
 	VEC(struct snap_zombie) zombies;
+	VEC(struct snap_untold) untold;
 	struct snap_relation *relations; /* of all of them, parents before children, older siblings first */
 	size_t n_relations;
 	VEC(struct snap_file) files;
 	VEC(struct snap_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
+	VEC(SeccompFilter *) seccomp_filters;            /* as seccomp.img has them */
 	uint64_t monotonic_ns, boottime_ns, realtime_ns; /* as the tree sees them */
 	uint64_t uptime_us;
 	uint64_t clocks_read_ns; /* our CLOCK_MONOTONIC when the tree's clocks were read */

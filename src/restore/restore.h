@@ -32,6 +32,8 @@ enum restore_stage {
 struct restore_member {
 	uint32_t created; /* 1 once it exists, until it is reaped */
 	uint32_t turn;    /* number of the step that it may take, plus one; futex word */
+	uint32_t
+		stopped; /* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -85,8 +87,34 @@ must_check int files_open(struct restore *r, bool late, struct ferry_error *err)
 must_check int files_opened(struct restore *r, struct ferry_error *err);
 must_check int files_send(struct restore *r, struct ferry_error *err);
 
+/* Stop the tasks that were stopped, where they have to stand in the end. */
+must_check int stop_tasks(struct restore *r, struct ferry_error *err);
+
+/* Every task is to be stopped, those that ran with SIGSTOP. */
+void stop_all(struct plan *p);
+
+/* In the parent of stopped tasks: wait until they are. In a child that went on after a stop: do so again. */
+void stop_parent(struct restore *r, const struct plan_task *t);
+void stop_child(struct restore *r, const struct plan_task *t);
+
+/* Wait until one task stands at the barrier. */
+must_check int tasks_wait_task(struct restore *r, const struct plan_task *t, struct ferry_error *err);
+
 /* Wait until all tasks stand at the barrier. */
 must_check int tasks_wait_ready(struct restore *r, struct ferry_error *err);
+
+/*
+ * Tasks under seccomp are built under a tracer, the coordinator, that suspends their filters; see guard.c. They are
+ * released when the barrier opens, or by the kernel when the coordinator dies.
+ */
+must_check int guard_check(const struct plan *plan, const struct kern_caps *caps, struct ferry_error *err);
+must_check int guard_hold(struct restore *r, struct ferry_error *err);   /* before they do anything */
+must_check int guard_finish(struct restore *r, struct ferry_error *err); /* all stand at the barrier */
+void guard_release(struct restore *r);
+void guard_reap(struct restore *r); /* they were killed */
+
+/* Whether a task has failed meanwhile: its error. look: also whether one died silently. */
+must_check int tasks_watch(struct restore *r, bool look, struct ferry_error *err);
 
 /* opener.in_task: run a function in a task that waits for its descriptors. */
 must_check int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call,

@@ -161,7 +161,9 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 
 void task_main(struct restore *r, struct plan_task *t)
 {
+	stop_child(r, t);
 	task_take_files(r, t);
+	stop_parent(r, t);
 	birth_forget_signals();
 	task_enter_blob(r, t);
 }
@@ -235,15 +237,30 @@ static int tasks_failure(struct restore *r, struct ferry_error *err)
 	return 0;
 }
 
-/* Wait until *counter reaches n; word is what is woken when it changes. */
-static int tasks_wait(struct restore *r, uint32_t *counter, uint32_t *word, uint32_t n,
+int tasks_watch(struct restore *r, bool look, struct ferry_error *err)
+{
+	int ret = tasks_failure(r, err);
+	if (ret < 0 || !look)
+		return ret;
+	ret = tasks_look(r, err);
+	if (ret < 0) {
+		/* It may have reported after all. */
+		struct ferry_error told = FERRY_ERROR_INIT;
+		if (err && tasks_failure(r, &told) < 0)
+			*err = told;
+	}
+	return ret;
+}
+
+/* Wait until *counter is at least n; word is what is woken when it changes. */
+static int tasks_wait(struct restore *r, const uint32_t *counter, uint32_t *word, uint32_t n,
 		      struct ferry_error *err)
 {
 	for (;;) {
 		uint32_t seen = __atomic_load_n(word, __ATOMIC_SEQ_CST);
 		if (__atomic_load_n(counter, __ATOMIC_SEQ_CST) >= n)
 			return 0;
-		int ret = tasks_failure(r, err);
+		int ret = tasks_watch(r, false, err);
 		if (ret < 0)
 			return ret;
 		struct timespec poll = {.tv_nsec = TASKS_POLL_NS};
@@ -251,14 +268,9 @@ static int tasks_wait(struct restore *r, uint32_t *counter, uint32_t *word, uint
 		futex_wait(word, seen, &poll);
 		if (time_now_ns() - before < TASKS_POLL_NS)
 			continue;
-		ret = tasks_look(r, err);
-		if (ret < 0) {
-			/* It may have reported after all. */
-			struct ferry_error told = FERRY_ERROR_INIT;
-			if (err && tasks_failure(r, &told) < 0)
-				*err = told;
+		ret = tasks_watch(r, true, err);
+		if (ret < 0)
 			return ret;
-		}
 	}
 }
 
@@ -343,12 +355,21 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 	return ret;
 }
 
+int tasks_wait_task(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+{
+	int ret = tasks_wait(r, &region_task(r, t)->state, &r->shared->control.event, BLOB_STATE_READY, err);
+	return ret < 0 ? ret : tasks_failure(r, err);
+}
+
 int tasks_wait_ready(struct restore *r, struct ferry_error *err)
 {
 	struct blob_control *control = &r->shared->control;
 	if (fault_hit(r->fault, FAULT_BARRIER))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "waiting at the barrier: fault injected");
-	return tasks_wait(r, &control->ready, &control->event, (uint32_t)r->plan->n_tasks, err);
+	int ret = guard_hold(r, err);
+	if (ret >= 0)
+		ret = tasks_wait(r, &control->ready, &control->event, (uint32_t)r->plan->n_tasks, err);
+	return ret < 0 ? ret : guard_finish(r, err);
 }
 
 void tasks_commit(struct restore *r)
@@ -368,6 +389,7 @@ void tasks_go(struct restore *r)
 		__atomic_store_n(park, 1, __ATOMIC_SEQ_CST);
 		futex_wake(park);
 	}
+	guard_release(r);
 }
 
 /*
@@ -419,6 +441,7 @@ void tasks_kill(struct restore *r)
 	for (size_t i = 0; i < f->members.n; i++)
 		if (__atomic_load_n(&r->shared->members[i].created, __ATOMIC_SEQ_CST))
 			kill(f->members.v[i].pid, SIGKILL);
+	guard_reap(r);
 	/* A task that was being created when the first round ran shows up as an orphan of ours. */
 	for (size_t i = 0; i < f->members.n; i++) {
 		pid_t pid = f->members.v[i].pid;

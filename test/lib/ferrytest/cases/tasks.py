@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What belongs to a task or a thread, and how tasks hang together."""
 
-from ferrytest.cases.case import simple
+from ferrytest.cases.case import Case, simple
+
+SECCOMP = ["one", "stacked", "privileged", "trap", "kill", "bare", "log", "threads", "tsync", "alike", "children",
+           "strict"]
 
 CASES = [
     *simple("tree", "tree", "clocks"),
@@ -9,6 +12,9 @@ CASES = [
             "zombie-session-leader", "zombie-threads", "zombie-orphan"),
     *simple("tree", "session-daemon", "session-two-takers", "session-leader-below", "session-early-child", "session-many",
             "group-leader-gone", "group-left", "group-orphaned"),
+    *simple("wait", "stopped", "stopped-threads", "stopped-pending", "stopped-family", "continued-untold"),
+    Case("stopped-untold", "stopped", ("untold",), kind="wait"),
+    Case("tree-dead", "tree", ("dead",), kind="tree"),
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
     *simple("regs", "xstate"),
@@ -18,5 +24,6 @@ CASES = [
     *simple("rlimit", "rlimits"),
     *simple("sched", "scheduling"),
     *simple("prctl", "prctl"),
+    *[Case(f"seccomp-{what}", "seccomp", (what,), kind="seccomp") for what in SECCOMP],
     *simple("fs", "folders"),
 ]
