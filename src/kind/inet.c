@@ -410,6 +410,8 @@ static int inet_collect_udp(struct collect *c, struct fd_view *view, InetSkEntry
 	if (obstacle)
 		return inet_refuse_datagrams(who, obstacle, err);
 	int r = plain ? 0 : inet_collect_raw_peer(isk, err);
+	if (r >= 0)
+		r = inet_groups_collect(&c->snap->arena, view->copy, (int)isk->family, extra, err);
 	if (r < 0)
 		return r;
 	r = plain ? udp_collect(c, view->copy, extra) : 0;

@@ -72,6 +72,11 @@ must_check int inet_set_transparent(int fd, const InetSkEntry *isk, bool on);
 /* Options, filter, flags of a socket that stands; of a connection with what tcp_opts says, too. */
 must_check int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err);
 
+/* inet_groups.c: multicast groups; fd is our copy, family the socket's. */
+must_check int inet_groups_collect(struct arena *a, int fd, int family, FerrySocketEntry *extra,
+				   struct ferry_error *err);
+must_check int inet_groups_restore(int fd, const FerrySocketEntry *extra, struct ferry_error *err);
+
 /* tcp.c: connections. collect_end locks and pauses all; restore leaves the new socket paused. */
 must_check int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
 			   struct ferry_error *err);

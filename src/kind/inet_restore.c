@@ -178,6 +178,8 @@ int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct f
 		r = sockopt_apply_filter(fd, isk->opts, err);
 	if (r >= 0)
 		r = sockextra_apply(o, fd, &type, inet_extra_of(file), false, err);
+	if (r >= 0 && !inet_is_tcp(isk))
+		r = inet_groups_restore(fd, inet_extra_of(file), err);
 	return r < 0 ? r : fdcommon_set_flags(fd, isk->flags, err);
 }
 

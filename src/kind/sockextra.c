@@ -4,7 +4,7 @@
  * the same type, so what this kernel and its sysctls make the default is not recorded.
  *
  * Kernel interface: socket(7), ip(7), ipv6(7), tcp(7), udp(7); the xattr system.sockprotoname of sockfs
- * (2.6.39). Does not handle: multicast memberships, which no option lists.
+ * (2.6.39).
  */
 #include "kind/sockextra.h"
 
@@ -321,7 +321,8 @@ int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_e
 {
 	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid ||
 		    extra->has_error || extra->has_fin_unsent || extra->has_dead || extra->has_gone_peer ||
-		    extra->has_pending || extra->has_moved_to || extra->n_datagrams || extra->has_type;
+		    extra->has_pending || extra->has_moved_to || extra->n_datagrams || extra->has_type ||
+		    extra->n_groups || extra->has_oob_at;
 	struct image_writer *w;
 	int r = says ? fdcommon_writer(d, IMAGE_FERRY_SOCKET, &w, err) : 0;
 	return r < 0 || !says ? r : image_put(w, &extra->base, err);

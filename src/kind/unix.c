@@ -5,7 +5,7 @@
  * counts from. What waits in them is read by unix_queue.c, who has them is found out by unix_scan.c.
  *
  * Kernel interface: unix(7), SIOCUNIXFILE (4.15).
- * Does not handle: out-of-band data; a peer outside of the tree, but for datagram sockets with --ext-unix-sk;
+ * Does not handle: a peer outside of the tree, but for datagram sockets with --ext-unix-sk;
  * connections that wait to be accepted and come from outside or have data in them (no call reads that before
  * accept(2), looked at up to Linux 6.18); names in another root directory. They are refused by name.
  */

@@ -9,7 +9,7 @@
  * cannot be written: the kernel copies message by message and gives up the one that does not fit.
  *
  * Kernel interface: unix(7), recvmsg(2) MSG_PEEK, SO_PEEK_OFF (3.4), SIOCINQ.
- * Does not handle: out-of-band data, credentials where the receiver has no SO_PASSCRED (the kernel tells them to
+ * Does not handle: out-of-band data beside descriptors or credentials; credentials where the receiver has no SO_PASSCRED (the kernel tells them to
  * nobody); empty datagrams behind others that were peeked at before, which no peek finds again.
  */
 #include <errno.h>
@@ -260,15 +260,64 @@ static int unix_queue_failed(const struct snap_file *file, int code, struct ferr
 			   "fd %d of pid %d: reading the queue of a unix socket", file->fd, file->pid);
 }
 
-/* What there is of out-of-band data would hide behind other bytes; an empty queue has none. */
+static int unix_oob_refuse(const struct snap_file *file, struct ferry_error *err)
+{
+	error_set(
+		err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		"fd %d of pid %d: out-of-band data waits beside descriptors or credentials in a unix socket",
+		file->fd, file->pid);
+	error_hint(err, "try again when the program has read it");
+	return -ENOTSUP;
+}
+
+/* Where the byte is; it ends a peek, and the next one begins with it. */
+static int unix_oob_place(const struct snap_file *file, struct unix_message *first, bool at_mark,
+			  FerrySocketEntry *extra, struct ferry_error *err)
+{
+	size_t n = 0;
+	bool plain = true;
+	for (const struct unix_message *m = first; m; m = m->next, n++)
+		plain &= !m->n_fds && !m->sender.pid;
+	if (!plain || n > (at_mark ? 1u : 2u) || (!n && !at_mark))
+		return unix_oob_refuse(file, err);
+	record_set(extra, oob_at, at_mark ? 0 : (uint32_t)first->n);
+	return 0;
+}
+
+/*
+ * A stream with out-of-band data. When it is the first byte and not to be read in its place (SO_OOBINLINE), peeks begin
+ * behind it.
+ */
+static int unix_queue_oob(struct collect *c, struct snap_file *file, size_t n, struct ferry_error *err)
+{
+	struct unix_snap *data = file->data;
+	struct unix_message **tail = &data->queue;
+	const struct unix_peek none = {.n = 1};
+	int at_mark = 0, in_line = 0, r = 0;
+	uint8_t byte;
+	if (ioctl(file->copy, SIOCATMARK, &at_mark) < 0)
+		return unix_queue_failed(file, errno, err);
+	r = sock_get(file->copy, SOL_SOCKET, SO_OOBINLINE, &in_line);
+	bool hidden = at_mark && !in_line;
+	if (r >= 0 && hidden && recv(file->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) != 1)
+		r = -EIO;
+	if (r >= 0 && hidden)
+		r = unix_queue_add(&c->snap->arena, &tail, &none, &byte, 1, false);
+	struct unix_message *first = data->queue;
+	struct unix_walk walk = {
+		.arena = &c->snap->arena, .type = SOCK_STREAM, .n = n - hidden, .tail = tail};
+	if (r >= 0 && walk.n)
+		r = sock_peek_walk(c, file->copy, unix_queue_walk, &walk);
+	if (r < 0)
+		return unix_queue_failed(file, -r, err);
+	return unix_oob_place(file, hidden ? first->next : data->queue, at_mark, data->extra, err);
+}
+
 static int unix_queue_refuse(const struct snap_file *file, size_t n, struct ferry_error *err)
 {
-	char byte;
 	bool message = file->entry->usk->type != SOCK_STREAM;
 	struct pollfd p = {.fd = file->copy};
 	const char *what = NULL;
-	if (!message && recv(file->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) > 0)
-		what = "out-of-band data waits in a unix socket";
 	/* Reading would report the error instead, once. */
 	if (message && n && poll(&p, 1, 0) > 0 && p.revents & POLLERR)
 		what = "messages wait behind an error in a unix socket";
@@ -294,7 +343,10 @@ int unix_queue_read(struct collect *c, struct snap_file *file, struct ferry_erro
 	r = unix_queue_refuse(file, (size_t)n, err);
 	if (r < 0)
 		return r;
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLPRI};
+	if (type == SOCK_STREAM && poll(&p, 1, 0) > 0 && p.revents & POLLPRI)
+		return unix_queue_oob(c, file, (size_t)n, err);
+	p.events = POLLIN;
 	if (type != SOCK_STREAM && (poll(&p, 1, 0) <= 0 || p.revents & POLLERR))
 		return 0;
 	r = sock_get(fd, SOL_SOCKET, SO_PEEK_OFF, &peek_off);

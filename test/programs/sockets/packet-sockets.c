@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Packet sockets: with and without link headers, bound to a device and a protocol, memberships, a fanout group of two,
+ * Packet sockets: with and without link headers, bound to a device and a protocol, memberships ("more": the same
+ * one twice, which CRIU refuses), a fanout group of two,
  * rings that are not mapped, a filter, options. A packet comes where it should afterwards.
  */
 #include "program.h"
@@ -82,7 +83,9 @@ static void finish(struct program *p, void *state)
 	       "another packet");
 	expect_same(p, "leaving",
 		    setsockopt(s->cooked, SOL_PACKET, PACKET_DROP_MEMBERSHIP, &mreq, sizeof(mreq)), 0);
-	expect(p, setsockopt(s->cooked, SOL_PACKET, PACKET_DROP_MEMBERSHIP, &mreq, sizeof(mreq)) == 0,
+	expect(p,
+	       !p->more ||
+		       setsockopt(s->cooked, SOL_PACKET, PACKET_DROP_MEMBERSHIP, &mreq, sizeof(mreq)) == 0,
 	       "it was joined once only");
 }
 
@@ -117,7 +120,8 @@ int main(int argc, char **argv)
 	program_start(&p, argc, argv);
 	s.cooked = bound(SOCK_DGRAM, LO, PROTOCOL);
 	must(setsockopt(s.cooked, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &mreq, sizeof(mreq)));
-	must(setsockopt(s.cooked, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &mreq, sizeof(mreq)));
+	if (p.more)
+		must(setsockopt(s.cooked, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &mreq, sizeof(mreq)));
 	must(setsockopt(s.cooked, SOL_PACKET, PACKET_AUXDATA, &(int){1}, sizeof(int)));
 	s.ring = bound(SOCK_RAW, LO, 0);
 	must(setsockopt(s.ring, SOL_PACKET, PACKET_VERSION, &(int){TPACKET_V2}, sizeof(int)));

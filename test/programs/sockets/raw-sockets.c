@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Raw sockets of IPv4 and IPv6: ICMP with a filter, bound and connected, with headers of their own; they send and receive
- * afterwards.
+ * Raw sockets of IPv4 and IPv6: ICMP with a filter, bound, with headers of their own; and connected ones, which send and
+ * receive afterwards, and which CRIU forgets ("more").
  */
 #include "program.h"
 
@@ -52,6 +52,8 @@ static void verify(struct program *p, void *state)
 	expect_same(p, "TTL", ttl, TTL);
 	getsockname(s->bound, (struct sockaddr *)&got, &(socklen_t){sizeof(got)});
 	expect_same(p, "bound to", ntohl(got.sin_addr.s_addr), 0x7f000007);
+	if (!p->more)
+		return;
 	expect(p, getpeername(s->sender, (struct sockaddr *)&got, &(socklen_t){sizeof(got)}) == 0, "no peer");
 	expect_same(p, "connected to", ntohl(got.sin_addr.s_addr), 0x7f000007);
 }
@@ -62,6 +64,8 @@ static void finish(struct program *p, void *state)
 	unsigned char packet[100];
 	struct pollfd poller = {.fd = s->bound, .events = POLLIN};
 
+	if (!p->more)
+		return;
 	expect_same(p, "sent", send(s->sender, "raw bytes", 9, 0), 9);
 	expect_same(p, "arrives", poll(&poller, 1, 2000), 1);
 	expect_same(p, "received", recv(s->bound, packet, sizeof(packet), 0), sizeof(struct iphdr) + 9);
