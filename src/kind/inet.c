@@ -47,6 +47,7 @@ enum {
 	INET_SOL_RAW = 255, /* of linux/icmp.h and the kernel */
 	INET_ICMP_FILTER = 1,
 	INET_IPV6_HDRINCL = 36, /* Linux 4.5 */
+	INET_SO_ZEROCOPY = 60,  /* Linux 4.14 */
 };
 
 enum { INET_NS_OWN = 2 }; /* id of the network namespace that the dumping program lives in */
@@ -423,6 +424,29 @@ static int inet_collect_udp(struct collect *c, struct fd_view *view, InetSkEntry
 		       : 0;
 }
 
+/*
+ * Who sends without copying is told, by number, when the kernel is done with his memory; a new connection would count
+ * from the start again, and never tell of what was on its way.
+ */
+static int inet_check_zerocopy(int fd, const char *who, struct ferry_error *err)
+{
+	struct pollfd p = {.fd = fd};
+	int on = 0, unsent = 0;
+	if (sock_get(fd, SOL_SOCKET, INET_SO_ZEROCOPY, &on) < 0 || !on)
+		return 0;
+	bool waits =
+		(!ioctl(fd, SIOCOUTQ, &unsent) && unsent > 0) || (poll(&p, 1, 0) > 0 && p.revents & POLLERR);
+	if (!waits)
+		return 0;
+	error_set(
+		err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		"%s: a TCP connection with SO_ZEROCOPY that still sends or has notifications; no call makes such again (Linux 6.18)",
+		who);
+	error_hint(err,
+		   "try again when the peer has taken everything and the program has read its notifications");
+	return -ENOTSUP;
+}
+
 static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
 			    const char *who, struct ferry_error *err)
 {
@@ -431,6 +455,9 @@ static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap
 		return r;
 	if (inet_is_connection(isk) && c->options->tcp_close)
 		return tcp_collect_over(c, file, isk, err);
+	r = inet_is_connection(isk) ? inet_check_zerocopy(view->copy, who, err) : 0;
+	if (r < 0)
+		return r;
 	if (inet_is_connection(isk))
 		return tcp_collect(c, view, file, isk, err);
 	if (isk->state == INET_CLOSED)

@@ -280,12 +280,28 @@ int tcp_collect_end(struct collect *c, struct ferry_error *err)
 
 /* --------------------------------------------------------------------- dump */
 
+/* Nothing was sent but the first packet, which will be sent anew; others want the record nevertheless. */
+static void tcp_connecting_stream(TcpStreamEntry *ret)
+{
+	tcp_stream_entry__init(ret);
+	ret->outq_seq = (uint32_t)time_now_ns();
+	ret->mss_clamp = TCP_OVER_MSS;
+	record_set(ret, unsq_len, 0);
+	record_set(ret, snd_wl1, 0);
+	record_set(ret, snd_wnd, 0);
+	record_set(ret, max_window, 0);
+	record_set(ret, rcv_wnd, UINT16_MAX);
+	record_set(ret, rcv_wup, 0);
+}
+
 int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 {
 	const struct inet_snap *data = file->data;
 	TcpStreamEntry stream;
 	const uint8_t *inq = data->inq, *outq = NULL;
-	if (data->tcp) {
+	if (data->tcp && data->tcp->connecting) {
+		tcp_connecting_stream(&stream);
+	} else if (data->tcp) {
 		tcp_to_stream(&data->tcp->t, &stream);
 		inq = data->tcp->t.inq.bytes;
 		outq = data->tcp->t.outq.bytes;
@@ -293,8 +309,6 @@ int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 		stream = *data->dead;
 	}
 	struct image_writer *w;
-	if (data->tcp && data->tcp->connecting)
-		return 0;
 	int r = image_create(d->dir, IMAGE_TCP_STREAM, file->entry->isk->ino, &w, err);
 	if (r >= 0)
 		r = image_put(w, &stream.base, err);

@@ -104,6 +104,15 @@ static char *unix_name_dir(struct arena *a, const struct fd_view *view, const ch
 	return unix_same_file(cwd, name, st) ? arena_string(a, cwd) : NULL;
 }
 
+static bool unix_has_our_root(pid_t pid)
+{
+	char link[64];
+	struct stat theirs, ours;
+	snprintf(link, sizeof(link), "/proc/%d/root", pid);
+	return !stat(link, &theirs) && !stat("/", &ours) && theirs.st_ino == ours.st_ino &&
+	       theirs.st_dev == ours.st_dev;
+}
+
 /* The file that a name in the file system leads to: its rights, and whether the name still leads there. */
 static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSkEntry *usk,
 			     FerrySocketEntry *extra, struct ferry_error *err)
@@ -135,6 +144,11 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	}
 	if (unix_same_file(usk->name_dir, name, &st))
 		return 0;
+	if (!unix_has_our_root(view->pid)) {
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: a unix socket named '%s' in another root directory", who, name);
+		return -ENOTSUP;
+	}
 	if (!st.st_nlink || !unix_same_file(NULL, path, &st)) {
 		record_set(usk, deleted, true);
 		return 0;

@@ -471,6 +471,24 @@ static int unix_seal(struct plan_file *file, struct ferry_error *err)
 	return r < 0 ? r : fdcommon_set_flags(file->fd, usk->flags, err);
 }
 
+/* What the tasks set for their files (owners of signals) is set here for one that only waits in a queue. */
+static int unix_settle_waiting(struct opener *o, struct ferry_error *err)
+{
+	struct settle s = {.plan = o->plan, .task = o->plan->tasks, .log = o->log};
+	for (size_t i = 0; i < o->plan->n_files; i++) {
+		struct plan_file *file = &o->plan->files[i];
+		const struct kind_ops *kind = file->kind;
+		bool simple = kind == &kind_unixsk || kind == &kind_inetsk || kind == &kind_netlinksk ||
+			      kind == &kind_packetsk || kind == &kind_pipe || kind == &kind_eventfd;
+		if (!simple || file->owner || file->fd < 0 || !kind->settle || !o->plan->n_tasks)
+			continue;
+		int r = kind->settle(&s, file, file->fd, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int unix_opened(struct opener *o, struct ferry_error *err)
 {
 	struct plan *p = o->plan;
@@ -483,5 +501,5 @@ int unix_opened(struct opener *o, struct ferry_error *err)
 		r = unix_connect_all(o, err);
 	for (size_t i = 0; i < p->n_files && r >= 0; i++)
 		r = unix_stands(&p->files[i]) ? unix_seal(&p->files[i], err) : 0;
-	return r;
+	return r < 0 ? r : unix_settle_waiting(o, err);
 }

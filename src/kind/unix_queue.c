@@ -27,6 +27,7 @@
 #include "base/error.h"
 #include "image/file.h"
 #include "kind/fdcommon.h"
+#include "kind/kinds.h"
 #include "kind/sockextra.h"
 #include "kind/sockopt.h"
 #include "kind/unix_snap.h"
@@ -371,6 +372,11 @@ static int unix_message_describe(struct collect *c, struct unix_message *m, stru
 			continue;
 		}
 		r = c->describe(c, m->fds[i], &index, err);
+		/* Its entries are made in a task that has it. */
+		if (r >= 0 && c->snap->files.v[index].kind == &kind_epoll &&
+		    c->snap->files.v[index].pid == getpid())
+			r = error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				      "an epoll instance that no process has");
 		if (r >= 0)
 			m->rights[m->n_rights++] = c->snap->files.v[index].entry->id;
 	}
