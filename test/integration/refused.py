@@ -251,6 +251,17 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def kernel_files():
+        """A folder that tells of changes by signals, which the kernel does not show; a file that gives each line once."""
+        program = Program("directories", "notify")
+        refuse(program, "unsupported-fd", "(F_NOTIFY), which the kernel does not show")
+        program.quit()
+        program = Program("proc-files", "messages")
+        refuse(program, "unsupported-fd", "gives each message once")
+        program.quit()
+
+
+    @test(timeout=60)
     def hidden_mount():
         """A file on a mount that another mount hides wholly: no path leads there."""
         program = Program("covered", "wholly")
@@ -275,6 +286,17 @@ if os.environ.get("FERRY"):
             program.verify()
             program.quit()
             shutil.rmtree(IMAGES)
+
+
+    @test(timeout=60)
+    def watchers():
+        """Events that nobody has read yet, which the kernel cannot put back; and a group that is asked for permission."""
+        program = Program("inotify", "unread")
+        refuse(program, "unsupported-fd", "wait to be read in 'anon_inode:inotify'")
+        program.quit()
+        program = Program("fanotify", "permission")
+        refuse(program, "unsupported-fd", "a fanotify group that is asked for permission")
+        program.kill()
 
 
     @test(timeout=60)
