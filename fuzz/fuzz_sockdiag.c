@@ -67,6 +67,22 @@ static void fuzz_unix(const uint8_t *payload, size_t n)
 	unix_sock_release(&s);
 }
 
+static void fuzz_packet(const uint8_t *payload, size_t n)
+{
+	struct packet_sock s;
+	memset(&s, FILL, sizeof(s));
+	int r = packet_sock_parse(payload, n, &s);
+	if (r) {
+		promise((r == -EBADMSG || r == -ENOMEM) && is_filled(&s, sizeof(s)),
+			"a failure leaves the result alone");
+		return;
+	}
+	for (size_t i = 0; i < s.n_memberships; i++)
+		promise(s.memberships[i].address_bytes <= sizeof(s.memberships[i].address),
+			"address within its array");
+	packet_sock_release(&s);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
 	if (!n)
@@ -76,7 +92,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	if (!payload)
 		return 0;
 	memcpy(payload, bytes + 1, n - 1);
-	if (bytes[0] & 1)
+	if (bytes[0] == 2)
+		fuzz_packet(payload, n - 1);
+	else if (bytes[0] & 1)
 		fuzz_unix(payload, n - 1);
 	else
 		fuzz_inet(payload, n - 1);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -20,9 +21,10 @@
 #include "host/warden.h"
 #include "image/dir.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
 #include "mem/mem.h"
 
-enum { DUMP_SPARE_BYTES = 16 << 20 };
+enum { DUMP_SPARE_BYTES = 16 << 20, DUMP_PAUSE_NS = 5 * 1000 * 1000 };
 
 struct dump_job {
 	struct engine *engine;
@@ -45,7 +47,12 @@ int dump_check(struct engine *e, struct ferry_error *err)
 	struct obstacles obstacles = {0};
 	int n = engine_check(e, &obstacles, err);
 	if (n > 0 && err) {
-		*err = obstacles.v.v[0];
+		/* What is in flight may arrive, so it is told last. */
+		size_t first = 0;
+		while (first + 1 < obstacles.v.n && obstacles.v.v[first].id == FERRY_ERROR_IN_FLIGHT)
+			first++;
+		*err = obstacles.v.v[first].id == FERRY_ERROR_IN_FLIGHT ? obstacles.v.v[0]
+									: obstacles.v.v[first];
 		if (n > 1 && !err->hint[0])
 			error_hint(err, "and %d more: ferry check --tree %d lists them all", n - 1,
 				   (int)e->options->tree);
@@ -161,29 +168,89 @@ static int dump_freeze(struct dump_job *j, struct ferry_error *err)
 	return r;
 }
 
+/* What is in flight arrives as a rule, while the tree runs. Who was seen outside may have changed by then. */
+static bool dump_may_wait(struct engine *e, const struct ferry_error *err, uint64_t deadline_ns)
+{
+	const struct timespec pause = {.tv_nsec = DUMP_PAUSE_NS};
+	if (err->id != FERRY_ERROR_IN_FLIGHT || time_now_ns() >= deadline_ns)
+		return false;
+	nanosleep(&pause, NULL);
+	peers_free(e->peers);
+	e->peers = NULL;
+	return true;
+}
+
+static int dump_check_patiently(struct engine *e, uint64_t deadline_ns, struct ferry_error *err)
+{
+	int r;
+	do {
+		error_clear(err);
+		r = dump_check(e, err);
+	} while (r < 0 && dump_may_wait(e, err, deadline_ns));
+	dump_log(e, "check", "checked");
+	return r;
+}
+
+/* Let the tree run on as it did. */
+static void dump_let_go(struct dump_job *j)
+{
+	if (j->is_frozen) {
+		if (dump_after(j->engine, &j->collect, j->dir, false, NULL) < 0)
+			log_write(j->engine->log, LOG_ERROR_LEVEL, "dump", NULL, 0,
+				  "putting the target's sockets back failed");
+		freeze_release(&j->frozen);
+	}
+	j->is_frozen = false;
+	snapshot_release(&j->snap);
+	j->snap = (struct snapshot){0};
+	j->collect = (struct collect){.snap = &j->snap};
+}
+
+static int dump_take(struct dump_job *j, struct ferry_error *err)
+{
+	struct engine *e = j->engine;
+	uint64_t start = time_now_ns();
+	int r = dump_freeze(j, err);
+	engine_phase(e, "freeze", start);
+	start = time_now_ns();
+	if (r >= 0)
+		r = dump_collect(e, &j->frozen, &j->collect, err);
+	engine_phase(e, "collect", start);
+	return r;
+}
+
+static int dump_take_patiently(struct dump_job *j, uint64_t deadline_ns, struct ferry_error *err)
+{
+	uint32_t phases = j->engine->report.n_phases;
+	for (;;) {
+		int r = dump_take(j, err);
+		if (r >= 0 || !dump_may_wait(j->engine, err, deadline_ns))
+			return r;
+		dump_let_go(j);
+		j->engine->report.n_phases = phases;
+		r = dump_check_patiently(j->engine, deadline_ns, err);
+		if (r < 0)
+			return r;
+	}
+}
+
 int dump_start(struct engine *e, const struct dump_to *to, struct dump_job **ret_job, struct ferry_error *err)
 {
+	struct ferry_error local = FERRY_ERROR_INIT;
 	struct dump_job *j = calloc(1, sizeof(*j));
+	if (!err)
+		err = &local;
 	if (!j)
 		return error_memory(err);
 	j->engine = e;
 	j->collect.snap = &j->snap;
-	uint64_t start = time_now_ns();
-	int r = dump_check(e, err);
-	dump_log(e, "check", "checked");
+	uint64_t start = time_now_ns(), deadline = start + (uint64_t)e->kinds.timeout_ms * 1000000;
+	int r = dump_check_patiently(e, deadline, err);
 	if (r >= 0)
 		r = dump_open(j, to, err);
 	engine_phase(e, "check", start);
-	if (r >= 0) {
-		start = time_now_ns();
-		r = dump_freeze(j, err);
-		engine_phase(e, "freeze", start);
-	}
-	if (r >= 0) {
-		start = time_now_ns();
-		r = dump_collect(e, &j->frozen, &j->collect, err);
-		engine_phase(e, "collect", start);
-	}
+	if (r >= 0)
+		r = dump_take_patiently(j, deadline, err);
 	if (r >= 0) {
 		start = time_now_ns();
 		r = dump_write(e, &j->collect, j->dir, err);
@@ -209,12 +276,7 @@ void dump_abort(struct dump_job *j)
 {
 	if (!j)
 		return;
-	if (j->is_frozen) {
-		if (dump_after(j->engine, &j->collect, j->dir, false, NULL) < 0)
-			log_write(j->engine->log, LOG_ERROR_LEVEL, "dump", NULL, 0,
-				  "putting the target's sockets back failed");
-		freeze_release(&j->frozen);
-	}
+	dump_let_go(j);
 	dump_free(j);
 }
 

@@ -84,8 +84,13 @@ static int write_files(struct image_dir *dir, const struct snapshot *snap, struc
 {
 	struct image_writer *w;
 	int r = image_create(dir, IMAGE_FILES, 0, &w, err);
-	for (size_t i = 0; i < snap->files.n && r >= 0; i++)
-		r = image_put(w, &snap->files.v[i].entry->base, err);
+	/* Sockets outside of the tree first: CRIU wants to know them before those that are connected to them. */
+	for (int outside = 1; outside >= 0; outside--)
+		for (size_t i = 0; i < snap->files.n && r >= 0; i++) {
+			const FileEntry *entry = snap->files.v[i].entry;
+			if ((entry->usk && entry->usk->uflags) == (bool)outside)
+				r = image_put(w, &entry->base, err);
+		}
 	return r < 0 ? r : image_close(w, err);
 }
 

@@ -69,6 +69,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.ghost_limit = (uint64_t)options->ghost_limit,
 		.ext_unix_sk = options->ext_unix_sk,
+		.tcp_close = options->tcp_close,
+		.skip_in_flight = options->skip_in_flight,
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	kern_caps_read_xstate(&e->caps);

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include <linux/netlink.h>
+#include <linux/packet_diag.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 
@@ -254,6 +255,55 @@ int sockdiag_unix_one(int netns_fd, uint32_t inode, struct unix_sock *ret_sock, 
 	}
 	*ret_sock = socks.v[0];
 	vec_release(&socks);
+	return 0;
+}
+
+struct packet_find {
+	uint32_t inode;
+	bool found;
+	struct packet_sock sock;
+};
+
+static int packet_each(const struct nlmsghdr *h, void *ctx)
+{
+	struct packet_find *find = ctx;
+	struct packet_sock s;
+	if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || find->found)
+		return 0;
+	int r = packet_sock_parse(mnl_nlmsg_get_payload(h), mnl_nlmsg_get_payload_len(h), &s);
+	if (r)
+		return r;
+	if (s.inode == find->inode) {
+		find->sock = s;
+		find->found = true;
+	} else {
+		packet_sock_release(&s);
+	}
+	return 0;
+}
+
+int sockdiag_packet_one(int netns_fd, uint32_t inode, struct packet_sock *ret_sock, struct ferry_error *err)
+{
+	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	uint8_t bytes[MNL_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct packet_diag_req)]
+		__attribute__((aligned(8))) = {0};
+	struct packet_find find = {.inode = inode};
+	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	h->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	struct packet_diag_req *q = mnl_nlmsg_put_extra_header(h, sizeof(*q));
+	q->sdiag_family = AF_PACKET;
+	q->pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG | PACKET_SHOW_FANOUT;
+	int r = netlink_open(netns_fd, NETLINK_SOCK_DIAG, &socket);
+	if (!r)
+		r = netlink_ask(socket, h, packet_each, &find);
+	if (r < 0 && find.found)
+		packet_sock_release(&find.sock);
+	if (r < 0)
+		return diag_failed(err, -r, "packet");
+	if (!find.found)
+		return error_errno(err, FERRY_ERROR_SYSTEM, ENOENT, "packet socket with inode %u", inode);
+	*ret_sock = find.sock;
 	return 0;
 }
 

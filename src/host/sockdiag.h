@@ -39,3 +39,7 @@ must_check int sockdiag_unix_one(int netns_fd, uint32_t inode, struct unix_sock 
 const struct inet_sock *inet_socks_find(const struct inet_sock *socks, size_t n, uint32_t inode);
 const struct inet_sock *inet_socks_find_cookie(const struct inet_sock *socks, size_t n, uint64_t cookie);
 const struct unix_sock *unix_socks_find(const struct unix_sock *socks, size_t n, uint32_t inode);
+
+/* One packet socket by its inode; released with packet_sock_release(). */
+must_check int sockdiag_packet_one(int netns_fd, uint32_t inode, struct packet_sock *ret_sock,
+				   struct ferry_error *err);

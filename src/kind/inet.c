@@ -5,14 +5,16 @@
  * outside come from sock_diag.
  *
  * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7), NETLINK_SOCK_DIAG with inet_diag (3.3), SIOCGSKNS (4.10).
- * Does not handle: datagrams that wait, connections that wait to be accepted or are being made, Multipath
- * TCP, raw sockets, sockets of another network namespace. They are refused by name.
+ * Does not handle: connections that wait to be accepted: no call takes one out of the queue and puts it back, or makes
+ * one (looked at up to Linux 6.18), so the dump waits until they are accepted and refuses in the end; connections of
+ * Multipath TCP; packets that wait in raw and ICMP sockets; sockets of another network namespace. They are refused by name.
  */
 #include "kind/inet.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <netinet/icmp6.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -30,21 +32,23 @@
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "kind/sockopt.h"
+#include "kind/udp.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
 
-#ifndef SIOCGSKNS
-#define SIOCGSKNS 0x894C
-#endif
 #ifndef SO_PEERNAME
 #define SO_PEERNAME 28
 #endif
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
 #endif
-#ifndef UDP_CORK
-#define UDP_CORK 1
-#endif
+
+enum {
+	INET_SOL_RAW = 255, /* of linux/icmp.h and the kernel */
+	INET_ICMP_FILTER = 1,
+	INET_IPV6_HDRINCL = 36, /* Linux 4.5 */
+	INET_SO_ZEROCOPY = 60,  /* Linux 4.14 */
+};
 
 enum { INET_NS_OWN = 2 }; /* id of the network namespace that the dumping program lives in */
 
@@ -83,8 +87,8 @@ static int inet_look_up(const struct fd_view *view, const struct inet_sock **ret
 
 static bool inet_owns(const struct fd_view *view)
 {
-	static const char *const names[] = {"TCP",      "TCPv6",     "UDP",   "UDPv6",
-					    "UDP-Lite", "UDPLITEv6", "MPTCP", "MPTCPv6"};
+	static const char *const names[] = {"TCP",   "TCPv6",   "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6",
+					    "MPTCP", "MPTCPv6", "RAW", "RAWv6", "PING",     "PINGv6"};
 	char name[32];
 	if (sock_protocol(view, name) < 0)
 		return false;
@@ -94,29 +98,63 @@ static bool inet_owns(const struct fd_view *view)
 	return false;
 }
 
-static int inet_refuse_multipath(const struct fd_view *view, const char *who, struct ferry_error *err)
+/* A client that does not speak it makes a plain TCP connection of what the listener accepts. */
+static int inet_refuse_multipath(struct fd_view *view, const char *who, struct ferry_error *err)
 {
 	char name[32];
+	struct sockaddr_storage peer;
+	socklen_t n = sizeof(peer);
 	if (sock_protocol(view, name) < 0 || strncmp(name, "MPTCP", 5) != 0)
 		return 0;
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a Multipath TCP socket", who);
+	bool held = view->copy >= 0;
+	int r = fd_view_copy(view, err);
+	if (r < 0)
+		return r;
+	/* What such a listener accepted keeps its name in the file system also where it is plain TCP. */
+	int protocol = IPPROTO_MPTCP;
+	bool connected = sock_get(view->copy, SOL_SOCKET, SO_PROTOCOL, &protocol) >= 0 &&
+			 protocol == IPPROTO_MPTCP &&
+			 getpeername(view->copy, (struct sockaddr *)&peer, &n) == 0;
+	if (!held) {
+		/* A copy that lives on would hide the end of the socket from its peer. */
+		close(view->copy);
+		view->copy = -1;
+	}
+	if (!connected)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+		  "%s: a Multipath TCP connection, which has no TCP_REPAIR (Linux 6.18)", who);
 	error_hint(err, "switch Multipath TCP off; a Go program does without under GODEBUG=multipathtcp=0");
 	return -ENOTSUP;
 }
 
 static int inet_refuse_pending(const char *who, uint32_t n, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-		  "%s: %u connections to this TCP socket wait to be accepted", who, n);
-	error_hint(err, "try again when the program has accepted them");
+	error_set(
+		err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		"%s: %u connections to this TCP socket wait to be accepted; no call takes or makes such (Linux 6.18)",
+		who, n);
+	error_hint(err, "try again when the program has accepted them, or use --skip-in-flight");
 	return -ENOTSUP;
 }
 
-static int inet_refuse_datagrams(const char *who, struct ferry_error *err)
+static int inet_refuse_datagrams(const char *who, const char *what, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: datagrams wait in this UDP socket", who);
+	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP, "%s: a socket with %s", who, what);
 	error_hint(err, "try again when the program has read or sent them");
 	return -ENOTSUP;
+}
+
+/* Datagrams for a port that several sockets have reach whichever the kernel chooses. */
+static int inet_check_port(const struct inet_scan *scan, const struct inet_sock *sock, const char *who,
+			   struct ferry_error *err)
+{
+	for (size_t i = 0; sock->rqueue && i < scan->n; i++)
+		if (scan->socks[i].inode != sock->inode && scan->socks[i].protocol == sock->protocol &&
+		    scan->socks[i].local_port == sock->local_port)
+			return inet_refuse_datagrams(
+				who, "datagrams that wait, on a port that it shares with others", err);
+	return 0;
 }
 
 static int inet_check_tcp(const char *who, unsigned state, const struct kind_options *options,
@@ -124,13 +162,13 @@ static int inet_check_tcp(const char *who, unsigned state, const struct kind_opt
 {
 	if (state == INET_CLOSED || state == INET_LISTENING)
 		return 0;
-	if (state == INET_SYN_SENT || state == INET_SYN_RECV) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: a TCP socket that is still connecting", who);
+	if (state == INET_SYN_RECV) {
+		error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+			  "%s: a TCP socket that both sides are connecting", who);
 		error_hint(err, "try again when connect() has ended");
 		return -ENOTSUP;
 	}
-	if (options->tcp_established)
+	if (options->tcp_established || options->tcp_close)
 		return 0;
 	error_set(err, FERRY_ERROR_TCP_ESTABLISHED, ENOTSUP, "%s: an established TCP connection", who);
 	error_hint(err, "use --tcp-established to keep the connection");
@@ -141,8 +179,9 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 {
 	char who[64];
 	const struct inet_sock *sock = NULL;
+	struct fd_view again = *view;
 	fd_view_name(view, who, sizeof(who));
-	int r = inet_refuse_multipath(view, who, err);
+	int r = inet_refuse_multipath(&again, who, err);
 	if (r >= 0)
 		r = inet_look_up(view, &sock, err);
 	if (r < 0)
@@ -153,11 +192,11 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	if (r < 0 || !sock)
 		return r;
 	if (sock->protocol != IPPROTO_TCP)
-		return sock->rqueue ? inet_refuse_datagrams(who, err) : 0;
+		return inet_check_port(view->kind_data[KIND_inetsk], sock, who, err);
 	if (sock->has_md5)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 				 "%s: a TCP socket with MD5 keys, which cannot be read", who);
-	if (sock->state == INET_LISTENING && sock->rqueue)
+	if (sock->state == INET_LISTENING && sock->rqueue && !options->skip_in_flight)
 		return inet_refuse_pending(who, sock->rqueue, err);
 	return inet_check_tcp(who, sock->state, options, err);
 }
@@ -216,6 +255,9 @@ static int inet_get_u32(int fd, int level, int name, protobuf_c_boolean *has, ui
 {
 	int value;
 	int r = sock_get(fd, level, name, &value);
+	/* Multipath TCP has few of them. */
+	if (r == -EOPNOTSUPP)
+		return 0;
 	if (r >= 0 && (value || always)) {
 		*has = 1;
 		*ret = (uint32_t)value;
@@ -245,6 +287,35 @@ static int inet_collect_ip_opts(int fd, bool v6, IpOptsEntry *o)
 	return r;
 }
 
+/* Which ICMP messages a raw socket does not want. */
+static int inet_collect_icmp_filter(struct arena *a, int fd, const InetSkEntry *isk, IpOptsRawEntry *raw)
+{
+	uint32_t filter[8] = {0};
+	bool v6 = isk->proto == IPPROTO_ICMPV6 && isk->family == AF_INET6;
+	socklen_t n = v6 ? sizeof(filter) : sizeof(*filter);
+	if (!v6 && isk->proto != IPPROTO_ICMP)
+		return 0;
+	int r = v6 ? sock_get_bytes(fd, IPPROTO_ICMPV6, ICMP6_FILTER, filter, &n)
+		   : sock_get_bytes(fd, INET_SOL_RAW, INET_ICMP_FILTER, filter, &n);
+	raw->n_icmpv_filter = n / sizeof(*filter);
+	raw->icmpv_filter = arena_copy(a, filter, sizeof(filter));
+	return r < 0 ? r : raw->icmpv_filter ? 0 : -ENOMEM;
+}
+
+static int inet_collect_raw(struct arena *a, int fd, InetSkEntry *isk)
+{
+	bool v6 = isk->family == AF_INET6;
+	IpOptsRawEntry *raw = record_new(a, IpOptsRawEntry, ip_opts_raw_entry);
+	if (!raw)
+		return -ENOMEM;
+	isk->ip_opts->raw = raw;
+	int r = inet_get_bool(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? INET_IPV6_HDRINCL : IP_HDRINCL,
+			      &raw->has_hdrincl, &raw->hdrincl);
+	if (r >= 0 && !v6)
+		r = inet_get_bool(fd, SOL_IP, IP_NODEFRAG, &raw->has_nodefrag, &raw->nodefrag);
+	return r < 0 ? r : inet_collect_icmp_filter(a, fd, isk, raw);
+}
+
 static int inet_collect_tcp_opts(int fd, TcpOptsEntry *o)
 {
 	int r = inet_get_bool(fd, SOL_TCP, TCP_CORK, &o->has_cork, &o->cork);
@@ -270,8 +341,10 @@ static int inet_collect_options(struct arena *a, int fd, InetSkEntry *isk, struc
 	if (r < 0)
 		return r;
 	r = inet_collect_ip_opts(fd, isk->family == AF_INET6, isk->ip_opts);
-	if (r >= 0 && isk->proto == IPPROTO_TCP)
+	if (r >= 0 && inet_is_tcp(isk))
 		r = inet_collect_tcp_opts(fd, isk->tcp_opts);
+	if (r >= 0 && isk->type == SOCK_RAW)
+		r = inet_collect_raw(a, fd, isk);
 	if (r >= 0 && isk->family == AF_INET6) {
 		r = sock_get(fd, SOL_IPV6, IPV6_V6ONLY, &v6only);
 		if (r >= 0)
@@ -280,39 +353,98 @@ static int inet_collect_options(struct arena *a, int fd, InetSkEntry *isk, struc
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading options of a socket") : 0;
 }
 
-/* A socket that the kernel lists nowhere may be one of another namespace. */
-static int inet_check_namespace(const struct fd_view *view, const char *who, struct ferry_error *err)
+static const char *inet_raw_obstacle(int fd)
 {
-	struct stat own, theirs;
-	_cleanup_close_ int ns = ioctl(view->copy, SIOCGSKNS);
-	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/thread-self/ns/net", &own) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
-				   "%s: finding the network namespace of a socket", who);
-	if (own.st_ino == theirs.st_ino)
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLIN | POLLERR)
+		       ? "packets that wait, which no call puts back into it alone (Linux 6.18)"
+		       : NULL;
+}
+
+/* "...: ADDRESS:PORT ADDRESS:PORT ST ...", words of an address as the machine has them in memory. */
+static bool inet_raw_line(const char *line, uint32_t inode, uint32_t ret_peer[4], unsigned *ret_state)
+{
+	char peer[33];
+	unsigned long found;
+	if (sscanf(line, "%*d: %*x:%*x %32[0-9A-F]:%*x %x %*x:%*x %*x:%*x %*x %*u %*u %lu", peer, ret_state,
+		   &found) != 3 ||
+	    found != inode)
+		return false;
+	for (size_t i = 0; i < strlen(peer) / 8; i++) {
+		char word[9] = "";
+		memcpy(word, peer + i * 8, 8);
+		ret_peer[i] = (uint32_t)strtoul(word, NULL, 16);
+	}
+	return true;
+}
+
+/* A peer without a port is told by no call, and sock_diag may know nothing of these protocols. */
+static int inet_collect_raw_peer(InetSkEntry *isk, struct ferry_error *err)
+{
+	char path[48], line[256];
+	uint32_t peer[4] = {0};
+	unsigned state = INET_CLOSED;
+	snprintf(path, sizeof(path), "/proc/thread-self/net/%s%s", isk->type == SOCK_RAW ? "raw" : "icmp",
+		 isk->family == AF_INET6 ? "6" : "");
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (!f)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading '%s'", path);
+	while (fgets(line, sizeof(line), f))
+		if (inet_raw_line(line, isk->ino, peer, &state))
+			break;
+	if (state != INET_CONNECTED)
 		return 0;
-	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-		  "%s: a socket of another network namespace", who);
-	return -ENOTSUP;
+	isk->state = INET_CONNECTED;
+	memcpy(isk->dst_addr, peer, isk->n_dst_addr * sizeof(*peer));
+	return 0;
 }
 
-/* Zero-length datagrams count, and so does what a corked socket gathers. */
-static bool inet_has_datagrams(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
-	int waiting = 0, unsent = 0, corked = 0;
-	bool readable = poll(&p, 1, 0) > 0 && p.revents & POLLIN;
-	if (readable && (!(p.revents & POLLRDHUP) || (!ioctl(fd, SIOCINQ, &waiting) && waiting)))
-		return true;
-	return sock_get(fd, IPPROTO_UDP, UDP_CORK, &corked) >= 0 && corked && !ioctl(fd, SIOCOUTQ, &unsent) &&
-	       unsent;
-}
-
-static int inet_collect_udp(struct fd_view *view, InetSkEntry *isk, const char *who, struct ferry_error *err)
+static int inet_collect_udp(struct collect *c, struct fd_view *view, InetSkEntry *isk,
+			    FerrySocketEntry *extra, const char *who, struct ferry_error *err)
 {
 	struct sockaddr_storage peer;
 	socklen_t n = sizeof(peer);
 	isk->state = getpeername(view->copy, (struct sockaddr *)&peer, &n) < 0 ? INET_CLOSED : INET_CONNECTED;
-	return inet_has_datagrams(view->copy) ? inet_refuse_datagrams(who, err) : 0;
+	/* The same bytes would reach every raw socket, and the kernel would answer them once more. */
+	bool plain = inet_is_udp(isk);
+	const char *obstacle = plain ? udp_obstacle(view->copy) : inet_raw_obstacle(view->copy);
+	if (obstacle)
+		return inet_refuse_datagrams(who, obstacle, err);
+	int r = plain ? 0 : inet_collect_raw_peer(isk, err);
+	if (r >= 0)
+		r = inet_groups_collect(&c->snap->arena, view->copy, (int)isk->family, extra, err);
+	if (r < 0)
+		return r;
+	r = plain ? udp_collect(c, view->copy, extra) : 0;
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading the datagrams that wait", who);
+	/* On the target its address comes after its sockets. */
+	return extra->n_datagrams && c->options->moving
+		       ? inet_refuse_datagrams(who, "datagrams that wait", err)
+		       : 0;
+}
+
+/*
+ * Who sends without copying is told, by number, when the kernel is done with his memory; a new connection would count
+ * from the start again, and never tell of what was on its way.
+ */
+static int inet_check_zerocopy(int fd, const char *who, struct ferry_error *err)
+{
+	struct pollfd p = {.fd = fd};
+	int on = 0, unsent = 0;
+	if (sock_get(fd, SOL_SOCKET, INET_SO_ZEROCOPY, &on) < 0 || !on)
+		return 0;
+	bool waits =
+		(!ioctl(fd, SIOCOUTQ, &unsent) && unsent > 0) || (poll(&p, 1, 0) > 0 && p.revents & POLLERR);
+	if (!waits)
+		return 0;
+	error_set(
+		err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		"%s: a TCP connection with SO_ZEROCOPY that still sends or has notifications; no call makes such again (Linux 6.18)",
+		who);
+	error_hint(err,
+		   "try again when the peer has taken everything and the program has read its notifications");
+	return -ENOTSUP;
 }
 
 static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
@@ -321,12 +453,24 @@ static int inet_collect_tcp(struct collect *c, struct fd_view *view, struct snap
 	int r = inet_check_tcp(who, isk->state, c->options, err);
 	if (r < 0)
 		return r;
+	if (inet_is_connection(isk) && c->options->tcp_close)
+		return tcp_collect_over(c, file, isk, err);
+	r = inet_is_connection(isk) ? inet_check_zerocopy(view->copy, who, err) : 0;
+	if (r < 0)
+		return r;
 	if (inet_is_connection(isk))
 		return tcp_collect(c, view, file, isk, err);
 	if (isk->state == INET_CLOSED)
 		return tcp_dead_collect(c, view, file, isk, err);
-	int pending = ferry_tcp_listen_pending(view->copy, &isk->backlog, err);
-	return pending > 0 ? inet_refuse_pending(who, (uint32_t)pending, err) : pending;
+	struct tcp_info info = {0};
+	socklen_t n = sizeof(info);
+	r = sock_get_bytes(view->copy, SOL_TCP, TCP_INFO, &info, &n);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading the queue of a listener", who);
+	/* For a listener the kernel tells its queue in these two. */
+	isk->backlog = info.tcpi_sacked;
+	bool refused = info.tcpi_unacked && !c->options->skip_in_flight;
+	return refused ? inet_refuse_pending(who, info.tcpi_unacked, err) : 0;
 }
 
 static int inet_tcp_state(int fd, uint32_t *ret_state)
@@ -352,7 +496,7 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 	 * Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer
 	 * kernel tells it.
 	 */
-	if (sock && (isk->proto != IPPROTO_TCP || isk->state != INET_CLOSED))
+	if (sock && (!inet_is_tcp(isk) || isk->state != INET_CLOSED))
 		record_set(isk, ns_id, INET_NS_OWN);
 	if (sock && sock->shutdown)
 		record_set(isk, shutdown, (SkShutdown)sock->shutdown);
@@ -375,7 +519,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	if (r >= 0)
 		r = sock_type_of(view->copy, &type, err);
 	if (r >= 0)
-		r = inet_check_namespace(view, who, err);
+		r = sock_check_namespace(view->copy, who, err);
 	if (r < 0)
 		return r;
 	InetSkEntry *isk = record_new(a, InetSkEntry, inet_sk_entry);
@@ -388,7 +532,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	isk->type = (uint32_t)type.type;
 	isk->proto = (uint32_t)type.protocol;
 	file->data = data;
-	if (type.protocol == IPPROTO_TCP) {
+	if (inet_is_tcp(isk)) {
 		r = inet_tcp_state(view->copy, &isk->state);
 		if (r < 0)
 			return error_errno(err, FERRY_ERROR_SYSTEM, -r,
@@ -399,10 +543,10 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	r = sockextra_collect(a, view->copy, &type, isk->id, &data->extra, err);
 	if (r >= 0)
 		r = inet_collect_record(c, view, isk, err);
-	if (r >= 0 && type.protocol == IPPROTO_TCP)
+	if (r >= 0 && inet_is_tcp(isk))
 		r = inet_collect_tcp(c, view, file, isk, who, err);
 	else if (r >= 0)
-		r = inet_collect_udp(view, isk, who, err);
+		r = inet_collect_udp(c, view, isk, data->extra, who, err);
 	if (r >= 0)
 		file->entry->isk = isk;
 	return r;
@@ -417,7 +561,7 @@ static int inet_dump(struct dump *d, struct snap_file *file, struct ferry_error 
 
 const struct kind_ops kind_inetsk = {
 	.name = "inet",
-	.what = "TCP and UDP sockets over IPv4 and IPv6, with established connections",
+	.what = "TCP, UDP, UDP-Lite, raw and ICMP sockets over IPv4 and IPv6, with connections and datagrams that wait",
 	.fd_type = FD_TYPES__INETSK,
 	.image_file = -1,
 	/* Connections go on before the barrier opens, also when the undo log does both. */

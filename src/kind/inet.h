@@ -38,7 +38,21 @@ struct inet_snap {
 	uint8_t *inq;         /* its bytes */
 };
 
-/* What the state field says: a connection that has sequence numbers. */
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262 /* Linux 5.6 */
+#endif
+
+static inline bool inet_is_tcp(const InetSkEntry *isk)
+{
+	return isk->proto == IPPROTO_TCP || isk->proto == IPPROTO_MPTCP;
+}
+
+static inline bool inet_is_udp(const InetSkEntry *isk)
+{
+	return isk->type == SOCK_DGRAM && (isk->proto == IPPROTO_UDP || isk->proto == IPPROTO_UDPLITE);
+}
+
+/* What the state field says: a connection that has sequence numbers, or will have them. */
 static inline bool inet_is_connection(const InetSkEntry *isk)
 {
 	return isk->proto == IPPROTO_TCP && isk->state != INET_CLOSED && isk->state != INET_LISTENING;
@@ -58,12 +72,25 @@ must_check int inet_set_transparent(int fd, const InetSkEntry *isk, bool on);
 /* Options, filter, flags of a socket that stands; of a connection with what tcp_opts says, too. */
 must_check int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err);
 
+/* inet_groups.c: multicast groups; fd is our copy, family the socket's. */
+must_check int inet_groups_collect(struct arena *a, int fd, int family, FerrySocketEntry *extra,
+				   struct ferry_error *err);
+must_check int inet_groups_restore(int fd, const FerrySocketEntry *extra, struct ferry_error *err);
+
 /* tcp.c: connections. collect_end locks and pauses all; restore leaves the new socket paused. */
 must_check int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
 			   struct ferry_error *err);
+must_check int tcp_collect_over(struct collect *c, struct snap_file *file, InetSkEntry *isk,
+				struct ferry_error *err);
 must_check int tcp_collect_end(struct collect *c, struct ferry_error *err);
 must_check int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err);
 must_check int tcp_after(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
+/* A socket that was connecting: it does so again when the tasks run. */
+must_check int tcp_connecting_restore(struct opener *o, struct plan_file *file, int *ret_fd,
+				      struct ferry_error *err);
+/* inet_restore.c: bind as the record says; 1: the address is not there yet and the socket is transparent for now. */
+must_check int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err);
+socklen_t inet_address(const InetSkEntry *isk, bool remote, struct sockaddr_storage *ret);
 must_check int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 void tcp_before_run(struct opener *o);
 

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <net/if.h>
+#include <netinet/icmp6.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,10 +22,17 @@
 #include "kind/inet.h"
 #include "kind/kinds.h"
 #include "kind/sockopt.h"
+#include "kind/udp.h"
 
 #ifndef IPV6_FREEBIND
 #define IPV6_FREEBIND 78
 #endif
+
+enum {
+	INET_SOL_RAW = 255, /* of linux/icmp.h and the kernel */
+	INET_ICMP_FILTER = 1,
+	INET_IPV6_HDRINCL = 36, /* Linux 4.5 */
+};
 
 static const FerrySocketEntry *inet_extra_of(const struct plan_file *file)
 {
@@ -56,9 +64,10 @@ static int inet_read_check(const struct plan_file *file, struct ferry_error *err
 	if (!isk)
 		return fdcommon_no_record(file, err);
 	size_t words = isk->family == AF_INET ? 1 : 4;
-	bool tcp = isk->type == SOCK_STREAM && isk->proto == IPPROTO_TCP;
-	bool udp = isk->type == SOCK_DGRAM && (isk->proto == IPPROTO_UDP || isk->proto == IPPROTO_UDPLITE);
-	if ((isk->family != AF_INET && isk->family != AF_INET6) || (!tcp && !udp))
+	bool tcp = isk->type == SOCK_STREAM && inet_is_tcp(isk);
+	bool udp = inet_is_udp(isk), raw = isk->type == SOCK_RAW && isk->proto <= UINT8_MAX;
+	bool ping = isk->type == SOCK_DGRAM && (isk->proto == IPPROTO_ICMP || isk->proto == IPPROTO_ICMPV6);
+	if ((isk->family != AF_INET && isk->family != AF_INET6) || (!tcp && !udp && !raw && !ping))
 		return error_set(
 			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 			"the socket of file id %u (family %u, type %u, protocol %u) is of an unknown kind",
@@ -67,10 +76,10 @@ static int inet_read_check(const struct plan_file *file, struct ferry_error *err
 		return inet_bad(file, err, "has addresses that are too short");
 	if (isk->src_port > UINT16_MAX || isk->dst_port > UINT16_MAX)
 		return inet_bad(file, err, "has a port above 65535");
-	if (isk->state == INET_SYN_SENT || isk->state == INET_SYN_RECV)
+	if (isk->state == INET_SYN_RECV)
 		return error_set(
 			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-			"the TCP socket of file id %u was connecting, which this ferry does not restore",
+			"the TCP socket of file id %u was being connected, which this ferry does not restore",
 			file->entry->id);
 	return 0;
 }
@@ -85,6 +94,9 @@ int inet_read(struct reader *r, struct ferry_error *err)
 		ret = inet_read_check(file, err);
 		if (ret >= 0)
 			ret = tcp_read(r, file, err);
+		/* What was in its queue can still be read. */
+		if (ret >= 0 && inet_is_connection(file->entry->isk) && r->options && r->options->tcp_close)
+			file->entry->isk->state = INET_CLOSED;
 	}
 	return ret;
 }
@@ -113,10 +125,30 @@ static int inet_apply_ip(int fd, const InetSkEntry *isk)
 	return r < 0 ? r : inet_set_if(fd, SOL_IP, IP_TTL, o->has_ttl, o->ttl);
 }
 
+/* A raw socket of IPPROTO_RAW brings IP_HDRINCL along. */
+static int inet_apply_raw(int fd, const InetSkEntry *isk)
+{
+	const IpOptsRawEntry *raw = isk->ip_opts ? isk->ip_opts->raw : NULL;
+	bool v6 = isk->family == AF_INET6, icmp6 = v6 && isk->proto == IPPROTO_ICMPV6;
+	if (!raw || isk->type != SOCK_RAW)
+		return 0;
+	int r = raw->has_hdrincl ? sock_set(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? INET_IPV6_HDRINCL : IP_HDRINCL,
+					    raw->hdrincl)
+				 : 0;
+	if (r >= 0 && raw->has_nodefrag && !v6)
+		r = sock_set(fd, SOL_IP, IP_NODEFRAG, raw->nodefrag);
+	size_t words = icmp6 ? 8 : isk->proto == IPPROTO_ICMP ? 1 : 0;
+	if (r < 0 || !words || raw->n_icmpv_filter < words)
+		return r;
+	return sock_set_bytes(fd, icmp6 ? IPPROTO_ICMPV6 : INET_SOL_RAW,
+			      icmp6 ? ICMP6_FILTER : INET_ICMP_FILTER, raw->icmpv_filter,
+			      (socklen_t)(words * sizeof(uint32_t)));
+}
+
 static int inet_apply_tcp(int fd, const InetSkEntry *isk)
 {
 	const TcpOptsEntry *o = isk->tcp_opts;
-	if (!o || isk->proto != IPPROTO_TCP)
+	if (!o || !inet_is_tcp(isk))
 		return 0;
 	int r = inet_set_if(fd, SOL_TCP, TCP_NODELAY, o->has_nodelay, (uint32_t)o->nodelay);
 	if (r >= 0)
@@ -136,6 +168,8 @@ int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct f
 	int r = inet_apply_ip(fd, isk);
 	if (r >= 0)
 		r = inet_apply_tcp(fd, isk);
+	if (r >= 0)
+		r = inet_apply_raw(fd, isk);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
 				   "setting options of the socket of file id %u", file->entry->id);
@@ -144,6 +178,8 @@ int inet_finish(struct opener *o, const struct plan_file *file, int fd, struct f
 		r = sockopt_apply_filter(fd, isk->opts, err);
 	if (r >= 0)
 		r = sockextra_apply(o, fd, &type, inet_extra_of(file), false, err);
+	if (r >= 0 && !inet_is_tcp(isk))
+		r = inet_groups_restore(fd, inet_extra_of(file), err);
 	return r < 0 ? r : fdcommon_set_flags(fd, isk->flags, err);
 }
 
@@ -154,7 +190,7 @@ unsigned inet_scope(const InetSkEntry *isk)
 	return isk->ifname && isk->ifname[0] ? if_nametoindex(isk->ifname) : 0;
 }
 
-static socklen_t inet_address(const InetSkEntry *isk, bool remote, struct sockaddr_storage *ret)
+socklen_t inet_address(const InetSkEntry *isk, bool remote, struct sockaddr_storage *ret)
 {
 	const uint32_t *words = remote ? isk->dst_addr : isk->src_addr;
 	uint16_t port = htons((uint16_t)(remote ? isk->dst_port : isk->src_port));
@@ -225,15 +261,14 @@ int inet_set_transparent(int fd, const InetSkEntry *isk, bool on)
 	return sock_set(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, on);
 }
 
-/* 1: the address is not there yet and the socket is transparent for now. */
-static int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
+int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
 	const struct sock_type type = inet_type(file);
 	struct sockaddr_storage address;
 	bool v6 = isk->family == AF_INET6;
-	bool share = isk->proto == IPPROTO_TCP || inet_shares_port(o->plan, file);
-	int r = v6 && isk->has_v6only ? sock_set(fd, SOL_IPV6, IPV6_V6ONLY, isk->v6only) : 0;
+	bool share = inet_is_tcp(isk) || inet_shares_port(o->plan, file);
+	int r = v6 ? inet_set_if(fd, SOL_IPV6, IPV6_V6ONLY, isk->has_v6only, isk->v6only) : 0;
 	if (r >= 0 && isk->ip_opts)
 		r = inet_set_if(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND,
 				isk->ip_opts->has_freebind, (uint32_t)isk->ip_opts->freebind);
@@ -288,9 +323,22 @@ static int inet_connect_udp(const struct plan_file *file, int fd, struct ferry_e
 	return 0;
 }
 
+/* What is told beside a datagram is noted when it comes, so the options are set before. */
+static int inet_fill_udp(const struct plan_file *file, int fd, struct ferry_error *err)
+{
+	int r = inet_apply_ip(fd, file->entry->isk);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "setting options of the socket of file id %u", file->entry->id);
+	r = sockopt_apply(fd, file->entry->isk->opts, err);
+	return r < 0 ? r : udp_fill(file, fd, err);
+}
+
 int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
+	if (isk->state == INET_SYN_SENT)
+		return tcp_connecting_restore(o, file, ret_fd, err);
 	if (inet_is_connection(isk))
 		return tcp_restore(o, file, ret_fd, err);
 	if (tcp_is_dead(file))
@@ -301,7 +349,10 @@ int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct f
 				   file->entry->id);
 	int r = inet_bind(o, file, fd, err);
 	bool transparent = r > 0;
-	if (r >= 0 && isk->proto != IPPROTO_TCP)
+	/* Connected, it takes datagrams of one sender only. */
+	if (r >= 0 && inet_is_udp(isk))
+		r = inet_fill_udp(file, fd, err);
+	if (r >= 0 && !inet_is_tcp(isk))
 		r = inet_connect_udp(file, fd, err);
 	if (r >= 0)
 		r = inet_finish(o, file, fd, err);

@@ -4,7 +4,7 @@
  * the same type, so what this kernel and its sysctls make the default is not recorded.
  *
  * Kernel interface: socket(7), ip(7), ipv6(7), tcp(7), udp(7); the xattr system.sockprotoname of sockfs
- * (2.6.39). Does not handle: multicast memberships, which no option lists.
+ * (2.6.39).
  */
 #include "kind/sockextra.h"
 
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -21,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/warden.h"
 #include "image/dir.h"
 #include "image/file.h"
 #include "kind/fdcommon.h"
@@ -28,17 +30,30 @@
 #include "kind/sockopt.h"
 #include "model/record.h"
 
+#ifndef SIOCGSKNS
+#define SIOCGSKNS 0x894C
+#endif
+#ifndef SOL_NETLINK
+#define SOL_NETLINK 270
+#endif
+#ifndef SOL_PACKET
+#define SOL_PACKET 263
+#endif
+
 enum sockextra_flags {
 	ON_UNIX = 1 << 0,
 	ON_INET = 1 << 1,  /* AF_INET */
 	ON_INET6 = 1 << 2, /* AF_INET6 */
 	ON_IP = ON_INET | ON_INET6,
-	ON_ANY = ON_UNIX | ON_IP,
 	ONLY_TCP = 1 << 3,
 	ONLY_UDP = 1 << 4,
 	NOT_CONNECTED = 1 << 5, /* for a TCP connection it tells or does something else */
 	EARLY = 1 << 6,         /* before bind(2) */
 	MAY_LACK = 1 << 7,      /* a machine without it is as good */
+	ON_NETLINK = 1 << 8,
+	ON_PACKET = 1 << 9,
+	NOT_TCP = 1 << 10,
+	ON_ANY = ON_UNIX | ON_IP | ON_NETLINK | ON_PACKET,
 };
 
 struct sockextra_option {
@@ -85,19 +100,19 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(SOL_IP, IP_CHECKSUM, 23, ON_IP),
 	OPTION(SOL_IP, IP_BIND_ADDRESS_NO_PORT, 24, ON_IP | EARLY),
 	OPTION(SOL_IP, IP_RECVFRAGSIZE, 25, ON_IP),
-	OPTION(SOL_IP, IP_MULTICAST_IF, 32, ON_INET | ONLY_UDP),
-	OPTION(SOL_IP, IP_MULTICAST_TTL, 33, ON_INET | ONLY_UDP),
-	OPTION(SOL_IP, IP_MULTICAST_LOOP, 34, ON_INET | ONLY_UDP),
-	OPTION(SOL_IP, IP_MULTICAST_ALL, 49, ON_INET | ONLY_UDP),
+	OPTION(SOL_IP, IP_MULTICAST_IF, 32, ON_INET | NOT_TCP),
+	OPTION(SOL_IP, IP_MULTICAST_TTL, 33, ON_INET | NOT_TCP),
+	OPTION(SOL_IP, IP_MULTICAST_LOOP, 34, ON_INET | NOT_TCP),
+	OPTION(SOL_IP, IP_MULTICAST_ALL, 49, ON_INET | NOT_TCP),
 	OPTION(SOL_IP, IP_UNICAST_IF, 50, ON_INET),
 	OPTION(SOL_IP, IP_LOCAL_PORT_RANGE, 51, ON_IP | EARLY),
 	OPTION(SOL_IPV6, IPV6_UNICAST_HOPS, 16, ON_INET6),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_IF, 17, ON_INET6 | ONLY_UDP),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_HOPS, 18, ON_INET6 | ONLY_UDP),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_LOOP, 19, ON_INET6 | ONLY_UDP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_IF, 17, ON_INET6 | NOT_TCP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_HOPS, 18, ON_INET6 | NOT_TCP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_LOOP, 19, ON_INET6 | NOT_TCP),
 	OPTION(SOL_IPV6, IPV6_MTU_DISCOVER, 23, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVERR, 25, ON_INET6),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_ALL, 29, ON_INET6 | ONLY_UDP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_ALL, 29, ON_INET6 | NOT_TCP),
 	OPTION(SOL_IPV6, IPV6_FLOWINFO_SEND, 33, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVHOPLIMIT, 51, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVRTHDR, 56, ON_INET6),
@@ -133,11 +148,23 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(IPPROTO_UDP, UDP_NO_CHECK6_RX, 102, ON_IP | ONLY_UDP),
 	OPTION(IPPROTO_UDP, UDP_SEGMENT, 103, ON_IP | ONLY_UDP),
 	OPTION(IPPROTO_UDP, UDP_GRO, 104, ON_IP | ONLY_UDP),
+	OPTION(IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV, 10, ON_IP | ONLY_UDP),
+	OPTION(IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, 11, ON_IP | ONLY_UDP),
+	OPTION(SOL_NETLINK, NETLINK_PKTINFO, 3, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_BROADCAST_ERROR, 4, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_NO_ENOBUFS, 5, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 8, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_CAP_ACK, 10, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_EXT_ACK, 11, ON_NETLINK),
+	OPTION(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 12, ON_NETLINK),
+	OPTION(SOL_PACKET, PACKET_TX_HAS_OFF, 19, ON_PACKET),
+	OPTION(SOL_PACKET, PACKET_QDISC_BYPASS, 20, ON_PACKET),
+	OPTION(SOL_PACKET, PACKET_IGNORE_OUTGOING, 23, ON_PACKET),
 	/* After it the filter cannot be changed any more. */
 	OPTION(SOL_SOCKET, SO_LOCK_FILTER, 44, ON_ANY),
 };
 
-enum { SOCKEXTRA_VALUE_BYTES = 32, SOCKEXTRA_GROUPS_MAX = 65536 };
+enum { SOCKEXTRA_VALUE_BYTES = 32, SOCKEXTRA_GROUPS_MAX = 65536, SOCKEXTRA_MPTCP = 262 };
 
 struct sockextra_value {
 	int code; /* 0, or why it cannot be read */
@@ -183,11 +210,17 @@ int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err)
 
 static bool sockextra_fits(const struct sockextra_option *o, const struct sock_type *type)
 {
-	unsigned on = type->domain == AF_UNIX ? ON_UNIX : type->domain == AF_INET ? ON_INET : ON_INET6;
+	unsigned on = type->domain == AF_UNIX      ? ON_UNIX
+		      : type->domain == AF_INET    ? ON_INET
+		      : type->domain == AF_INET6   ? ON_INET6
+		      : type->domain == AF_NETLINK ? ON_NETLINK
+						   : ON_PACKET;
 	if (!(o->flags & on) || (type->connected && o->flags & NOT_CONNECTED))
 		return false;
+	if (o->flags & NOT_TCP)
+		return type->type != SOCK_STREAM;
 	if (o->flags & ONLY_TCP)
-		return type->protocol == IPPROTO_TCP;
+		return type->protocol == IPPROTO_TCP || type->protocol == SOCKEXTRA_MPTCP;
 	return !(o->flags & ONLY_UDP) || type->protocol == IPPROTO_UDP || type->protocol == IPPROTO_UDPLITE;
 }
 
@@ -203,6 +236,21 @@ static void sockextra_value_of(int fd, const struct sockextra_option *o, struct 
 	/* Names are told with whatever lies behind them. */
 	if (!ret->code && !is_int && o->level == SOL_TCP)
 		ret->n = (socklen_t)strnlen(ret->bytes, ret->n);
+}
+
+/* A socket that the kernel lists nowhere may be one of another namespace. */
+int sock_check_namespace(int fd, const char *who, struct ferry_error *err)
+{
+	struct stat own, theirs;
+	_cleanup_close_ int ns = ioctl(fd, SIOCGSKNS);
+	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/thread-self/ns/net", &own) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
+				   "%s: finding the network namespace of a socket", who);
+	if (own.st_ino == theirs.st_ino)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+		  "%s: a socket of another network namespace", who);
+	return -ENOTSUP;
 }
 
 /* ------------------------------------------------------------------ collect */
@@ -273,7 +321,8 @@ int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_e
 {
 	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid ||
 		    extra->has_error || extra->has_fin_unsent || extra->has_dead || extra->has_gone_peer ||
-		    extra->has_pending || extra->has_moved_to;
+		    extra->has_pending || extra->has_moved_to || extra->n_datagrams || extra->has_type ||
+		    extra->n_groups || extra->has_oob_at;
 	struct image_writer *w;
 	int r = says ? fdcommon_writer(d, IMAGE_FERRY_SOCKET, &w, err) : 0;
 	return r < 0 || !says ? r : image_put(w, &extra->base, err);
@@ -291,7 +340,8 @@ static int sockextra_take(struct reader *r, const struct kind_ops *kind, FerrySo
 	}
 	*slot = extra;
 	struct plan_file *file = plan_file(r->plan, extra->id);
-	if (!file || (file->kind != &kind_unixsk && file->kind != &kind_inetsk))
+	if (!file || (file->kind != &kind_unixsk && file->kind != &kind_inetsk &&
+		      file->kind != &kind_netlinksk && file->kind != &kind_packetsk))
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "ferry-socket.img: file id %u is no socket", extra->id);
 	if (file->kind != kind)
@@ -387,4 +437,24 @@ bool sockextra_int(const FerrySocketEntry *extra, int level, int name, int *ret_
 		return true;
 	}
 	return false;
+}
+
+int sock_peek_walk(struct collect *c, int fd, int (*walk)(int fd, void *context), void *context)
+{
+	int peek_off = -1;
+	int r = sock_get(fd, SOL_SOCKET, SO_PEEK_OFF, &peek_off);
+	if (r < 0)
+		return r;
+	int entry = warden_arm(c->warden, WARDEN_PEEK_OFF, fd, (uint64_t)(int64_t)peek_off, NULL, 0);
+	if (entry < 0)
+		return entry;
+	fault_effect(c->fault, "dump", "SO_PEEK_OFF on");
+	r = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
+	if (r >= 0)
+		r = walk(fd, context);
+	fault_effect(c->fault, "dump", "SO_PEEK_OFF off");
+	int back = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off);
+	if (back >= 0)
+		warden_disarm(c->warden, entry);
+	return r < 0 ? r : back < 0 ? back : r;
 }

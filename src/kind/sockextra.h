@@ -32,6 +32,9 @@ must_check int sock_protocol(const struct fd_view *view, char ret_name[32]);
 /* The inode in "socket:[N]"; 0 when the link is another. */
 uint32_t sock_inode(const struct fd_view *view);
 
+/* Refuse a socket of another network namespace than ours; fd: our copy. */
+must_check int sock_check_namespace(int fd, const char *who, struct ferry_error *err);
+
 must_check int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err);
 
 /* A new record for the socket fd (our copy), with its options and owner. */
@@ -52,3 +55,9 @@ must_check int sockextra_apply(const struct opener *o, int fd, const struct sock
 
 /* The value of an option that is an int; false when the record has none. extra may be NULL. */
 bool sockextra_int(const FerrySocketEntry *extra, int level, int name, int *ret_value);
+
+/*
+ * Walk the queue of our copy of a socket with peeks. walk runs while SO_PEEK_OFF is 0, and may move it; the owner's
+ * value is put back, also when we die. Returns what walk does.
+ */
+must_check int sock_peek_walk(struct collect *c, int fd, int (*walk)(int fd, void *context), void *context);

@@ -12,7 +12,9 @@
  * to die. Kernel interface: tcp(7) TCP_REPAIR; nf_tables.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -31,7 +33,10 @@
 #include "kind/sockopt.h"
 #include "model/record.h"
 
-enum { TCP_LOCK_ID_BYTES = 32 };
+enum {
+	TCP_LOCK_ID_BYTES = 32,
+	TCP_OVER_MSS = 536, /* RFC 9293: what is assumed when nobody says */
+};
 
 struct tcp_snap {
 	struct ferry_tcp t;
@@ -39,6 +44,7 @@ struct tcp_snap {
 	struct netlock_tcp tuple;
 	int entry; /* in the undo log */
 	bool paused;
+	bool connecting; /* SYN_SENT: there is nothing to pause yet */
 };
 
 static struct netlock_tcp tcp_tuple(const InetSkEntry *isk)
@@ -151,6 +157,21 @@ static int tcp_record(int fd, const struct ferry_tcp *t, InetSkEntry *isk, Ferry
 	return 0;
 }
 
+/* Under --tcp-close it ends with the tree; nobody looks at what it was. */
+int tcp_collect_over(struct collect *c, struct snap_file *file, InetSkEntry *isk, struct ferry_error *err)
+{
+	struct inet_snap *data = file->data;
+	data->dead = record_new(&c->snap->arena, TcpStreamEntry, tcp_stream_entry);
+	if (!data->dead)
+		return error_memory(err);
+	isk->state = INET_CLOSED;
+	isk->has_ns_id = 0;
+	record_set(isk, shutdown, SK_SHUTDOWN__READ);
+	record_set(data->extra, dead, true);
+	data->dead->mss_clamp = TCP_OVER_MSS;
+	return 0;
+}
+
 int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file, InetSkEntry *isk,
 		struct ferry_error *err)
 {
@@ -159,7 +180,8 @@ int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
 	struct tcp_snap *tcp = arena_new(&c->snap->arena, struct tcp_snap);
 	if (!tcp)
 		return error_memory(err);
-	int r = ferry_tcp_check(view->copy, &tcp->undo, &inner);
+	tcp->connecting = isk->state == INET_SYN_SENT;
+	int r = tcp->connecting ? 0 : ferry_tcp_check(view->copy, &tcp->undo, &inner);
 	if (r < 0)
 		return tcp_failed(view, r, &inner, err);
 	tcp->tuple = tcp_tuple(isk);
@@ -204,6 +226,23 @@ static int tcp_collect_ended(struct collect *c, struct fd_view *view, struct sna
 	return r;
 }
 
+/* Its packets are blocked by now: the answer that came before shows in the state. */
+static int tcp_collect_connecting(const struct snap_file *file, struct ferry_error *err)
+{
+	struct tcp_info info = {0};
+	socklen_t n = sizeof(info);
+	int r = sock_get_bytes(file->copy, SOL_TCP, TCP_INFO, &info, &n);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "fd %d of pid %d: reading its state",
+				   file->fd, file->pid);
+	if (info.tcpi_state == INET_SYN_SENT)
+		return 0;
+	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		  "fd %d of pid %d: a TCP socket that is being connected", file->fd, file->pid);
+	error_hint(err, "try again when connect() has ended");
+	return -ENOTSUP;
+}
+
 static int tcp_collect_one(struct collect *c, struct snap_file *file, struct tcp_snap *tcp,
 			   struct ferry_error *err)
 {
@@ -212,6 +251,8 @@ static int tcp_collect_one(struct collect *c, struct snap_file *file, struct tcp
 	struct fd_view view = {.pid = file->pid, .fd = file->fd, .copy = file->copy, .pidfd = -1};
 	struct ferry_error inner = FERRY_ERROR_INIT;
 	view.comm = t ? t->threads.v[0].core->tc->comm : "";
+	if (tcp->connecting)
+		return tcp_collect_connecting(file, err);
 	int r = tcp_pause(c, &view, tcp, &inner);
 	if (r == -ENOTCONN && tcp_was_connected(file->copy, INET_CLOSED))
 		return tcp_collect_ended(c, &view, file, err);
@@ -239,12 +280,28 @@ int tcp_collect_end(struct collect *c, struct ferry_error *err)
 
 /* --------------------------------------------------------------------- dump */
 
+/* Nothing was sent but the first packet, which will be sent anew; others want the record nevertheless. */
+static void tcp_connecting_stream(TcpStreamEntry *ret)
+{
+	tcp_stream_entry__init(ret);
+	ret->outq_seq = (uint32_t)time_now_ns();
+	ret->mss_clamp = TCP_OVER_MSS;
+	record_set(ret, unsq_len, 0);
+	record_set(ret, snd_wl1, 0);
+	record_set(ret, snd_wnd, 0);
+	record_set(ret, max_window, 0);
+	record_set(ret, rcv_wnd, UINT16_MAX);
+	record_set(ret, rcv_wup, 0);
+}
+
 int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 {
 	const struct inet_snap *data = file->data;
 	TcpStreamEntry stream;
 	const uint8_t *inq = data->inq, *outq = NULL;
-	if (data->tcp) {
+	if (data->tcp && data->tcp->connecting) {
+		tcp_connecting_stream(&stream);
+	} else if (data->tcp) {
 		tcp_to_stream(&data->tcp->t, &stream);
 		inq = data->tcp->t.inq.bytes;
 		outq = data->tcp->t.outq.bytes;
@@ -370,7 +427,7 @@ int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
 	const InetSkEntry *isk = file->entry->isk;
 	bool closed = isk->proto == IPPROTO_TCP && isk->state == INET_CLOSED &&
 		      image_dir_has(r->dir, IMAGE_TCP_STREAM, isk->ino);
-	if (!inet_is_connection(isk) && !closed)
+	if ((!inet_is_connection(isk) && !closed) || isk->state == INET_SYN_SENT)
 		return 0;
 	_cleanup_reader_ struct image_reader *in = NULL;
 	struct tcp_plan *plan = arena_new(&r->plan->arena, struct tcp_plan);
@@ -403,7 +460,7 @@ static int tcp_open_listeners(struct opener *o, struct ferry_error *err)
 	/* The lock is made right after this, by the first connection. */
 	for (size_t i = 0; i < o->plan->n_files && !o->netlock; i++) {
 		struct plan_file *file = &o->plan->files[i];
-		if (file->fd >= 0 || file->kind != &kind_inetsk || file->entry->isk->proto != IPPROTO_TCP ||
+		if (file->fd >= 0 || file->kind != &kind_inetsk || !inet_is_tcp(file->entry->isk) ||
 		    file->entry->isk->state != INET_LISTENING)
 			continue;
 		int r = inet_restore(o, file, &file->fd, err);
@@ -517,6 +574,43 @@ int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct fe
 	return r;
 }
 
+int tcp_connecting_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
+{
+	const InetSkEntry *isk = file->entry->isk;
+	_cleanup_close_ int fd = socket((int)isk->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	if (fd < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making the socket of file id %u",
+				   file->entry->id);
+	int r = tcp_open_listeners(o, err);
+	if (r >= 0)
+		r = tcp_arm_unlock(o, err);
+	if (r >= 0)
+		r = tcp_lock_plan(o, err);
+	if (r >= 0)
+		r = inet_bind(o, file, fd, err);
+	if (r >= 0)
+		r = inet_finish(o, file, fd, err);
+	if (r >= 0)
+		*ret_fd = take_fd(fd);
+	return r;
+}
+
+/* With a new first packet, as if the one before had been lost; the outcome is the program's to see. */
+static void tcp_connect_again(struct opener *o, const struct plan_file *file)
+{
+	struct sockaddr_storage address;
+	socklen_t n = inet_address(file->entry->isk, true, &address);
+	int flags = fcntl(file->fd, F_GETFL), r = 0;
+	if (flags < 0 || fcntl(file->fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+	    (connect(file->fd, (const struct sockaddr *)&address, n) < 0 && errno != EINPROGRESS))
+		r = -errno;
+	if (flags >= 0 && fcntl(file->fd, F_SETFL, flags) < 0 && r >= 0)
+		r = -errno;
+	if (r < 0)
+		log_write(o->log, LOG_WARN, "restore", "inet", 0, "file id %u does not connect: %s",
+			  file->entry->id, strerror(-r));
+}
+
 static bool tcp_is_paused(const struct plan_file *file)
 {
 	const struct sock_plan *sock =
@@ -546,6 +640,9 @@ void tcp_before_run(struct opener *o)
 	tcp_unlock(o);
 	for (size_t i = 0; i < o->plan->n_files; i++) {
 		struct plan_file *file = &o->plan->files[i];
+		if (file->kind == &kind_inetsk && file->fd >= 0 && file->entry->isk->state == INET_SYN_SENT &&
+		    inet_is_connection(file->entry->isk))
+			tcp_connect_again(o, file);
 		if (!tcp_is_paused(file))
 			continue;
 		struct ferry_error err = FERRY_ERROR_INIT;

@@ -5,7 +5,7 @@
  * counts from. What waits in them is read by unix_queue.c, who has them is found out by unix_scan.c.
  *
  * Kernel interface: unix(7), SIOCUNIXFILE (4.15).
- * Does not handle: out-of-band data; a peer outside of the tree, but for datagram sockets with --ext-unix-sk;
+ * Does not handle: a peer outside of the tree, but for datagram sockets with --ext-unix-sk;
  * connections that wait to be accepted and come from outside or have data in them (no call reads that before
  * accept(2), looked at up to Linux 6.18); names in another root directory. They are refused by name.
  */
@@ -104,6 +104,15 @@ static char *unix_name_dir(struct arena *a, const struct fd_view *view, const ch
 	return unix_same_file(cwd, name, st) ? arena_string(a, cwd) : NULL;
 }
 
+static bool unix_has_our_root(pid_t pid)
+{
+	char link[64];
+	struct stat theirs, ours;
+	snprintf(link, sizeof(link), "/proc/%d/root", pid);
+	return !stat(link, &theirs) && !stat("/", &ours) && theirs.st_ino == ours.st_ino &&
+	       theirs.st_dev == ours.st_dev;
+}
+
 /* The file that a name in the file system leads to: its rights, and whether the name still leads there. */
 static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSkEntry *usk,
 			     FerrySocketEntry *extra, struct ferry_error *err)
@@ -135,6 +144,11 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	}
 	if (unix_same_file(usk->name_dir, name, &st))
 		return 0;
+	if (!unix_has_our_root(view->pid)) {
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: a unix socket named '%s' in another root directory", who, name);
+		return -ENOTSUP;
+	}
 	if (!st.st_nlink || !unix_same_file(NULL, path, &st)) {
 		record_set(usk, deleted, true);
 		return 0;

@@ -172,6 +172,25 @@ static int unix_fill_stream_packet(int from, const struct unix_packet *p, struct
 	return 0;
 }
 
+/* A stream one of whose bytes is out-of-band; nothing else came with them. */
+static int unix_fill_oob(int from, const struct unix_packet *first, size_t oob_at)
+{
+	size_t base = 0;
+	for (const struct unix_packet *p = first; p; base += p->n, p = p->next) {
+		for (size_t at = 0; at < p->n;) {
+			size_t here = base + at, left = p->n - at;
+			bool oob = here == oob_at;
+			size_t n = oob ? 1 : here < oob_at ? MIN(left, oob_at - here) : left;
+			ssize_t sent = send(from, p->bytes + at, n,
+					    MSG_DONTWAIT | MSG_NOSIGNAL | (oob ? MSG_OOB : 0));
+			if (sent < 0)
+				return -errno;
+			at += (size_t)sent;
+		}
+	}
+	return 0;
+}
+
 static const FerrySocketRun *unix_run_of(const struct plan_file *file, size_t index)
 {
 	const FerrySocketEntry *extra = unix_extra_of(file);
@@ -192,6 +211,10 @@ static int unix_fill_connection(struct opener *o, struct plan_file *to, struct f
 	int r = unix_make_room(from, total, err);
 	if (r < 0)
 		return r;
+	if (usk->type == SOCK_STREAM && cursor.extra && cursor.extra->has_oob_at) {
+		r = unix_fill_oob(from, unix_plan_of(to)->packets, cursor.extra->oob_at);
+		return r < 0 ? unix_failed(to, -r, "filling the queue of", err) : 0;
+	}
 	for (const struct unix_packet *p = unix_plan_of(to)->packets; p && r >= 0; p = p->next, index++) {
 		const FerrySocketRun *run = unix_run_of(to, index);
 		const struct unix_letter l = {
@@ -448,6 +471,24 @@ static int unix_seal(struct plan_file *file, struct ferry_error *err)
 	return r < 0 ? r : fdcommon_set_flags(file->fd, usk->flags, err);
 }
 
+/* What the tasks set for their files (owners of signals) is set here for one that only waits in a queue. */
+static int unix_settle_waiting(struct opener *o, struct ferry_error *err)
+{
+	struct settle s = {.plan = o->plan, .task = o->plan->tasks, .log = o->log};
+	for (size_t i = 0; i < o->plan->n_files; i++) {
+		struct plan_file *file = &o->plan->files[i];
+		const struct kind_ops *kind = file->kind;
+		bool simple = kind == &kind_unixsk || kind == &kind_inetsk || kind == &kind_netlinksk ||
+			      kind == &kind_packetsk || kind == &kind_pipe || kind == &kind_eventfd;
+		if (!simple || file->owner || file->fd < 0 || !kind->settle || !o->plan->n_tasks)
+			continue;
+		int r = kind->settle(&s, file, file->fd, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int unix_opened(struct opener *o, struct ferry_error *err)
 {
 	struct plan *p = o->plan;
@@ -460,5 +501,5 @@ int unix_opened(struct opener *o, struct ferry_error *err)
 		r = unix_connect_all(o, err);
 	for (size_t i = 0; i < p->n_files && r >= 0; i++)
 		r = unix_stands(&p->files[i]) ? unix_seal(&p->files[i], err) : 0;
-	return r;
+	return r < 0 ? r : unix_settle_waiting(o, err);
 }

@@ -9,7 +9,7 @@
  * cannot be written: the kernel copies message by message and gives up the one that does not fit.
  *
  * Kernel interface: unix(7), recvmsg(2) MSG_PEEK, SO_PEEK_OFF (3.4), SIOCINQ.
- * Does not handle: out-of-band data, credentials where the receiver has no SO_PASSCRED (the kernel tells them to
+ * Does not handle: out-of-band data beside descriptors or credentials; credentials where the receiver has no SO_PASSCRED (the kernel tells them to
  * nobody); empty datagrams behind others that were peeked at before, which no peek finds again.
  */
 #include <errno.h>
@@ -25,9 +25,10 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "host/warden.h"
 #include "image/file.h"
 #include "kind/fdcommon.h"
+#include "kind/kinds.h"
+#include "kind/sockextra.h"
 #include "kind/sockopt.h"
 #include "kind/unix_snap.h"
 #include "model/record.h"
@@ -221,25 +222,20 @@ static int unix_messages(struct arena *a, int fd, ssize_t wanted, struct unix_me
 
 /* ----------------------------------------------------------------------- a queue */
 
-/* The peek offset is the owner's option, so it is put back. */
-static int unix_queue_walk(struct collect *c, int fd, unsigned type, size_t n, int peek_off,
-			   struct unix_message ***tail)
+struct unix_walk {
+	struct arena *arena;
+	unsigned type;
+	size_t n; /* SIOCINQ */
+	struct unix_message **tail;
+};
+
+static int unix_queue_walk(int fd, void *context)
 {
-	_cleanup_free_ uint8_t *bytes = type == SOCK_STREAM ? malloc(n + 1) : NULL;
-	if (type == SOCK_STREAM && !bytes)
-		return -ENOMEM;
-	int entry = warden_arm(c->warden, WARDEN_PEEK_OFF, fd, (uint64_t)(int64_t)peek_off, NULL, 0);
-	if (entry < 0)
-		return entry;
-	fault_effect(c->fault, "dump", "unix: SO_PEEK_OFF on");
-	int r = type == SOCK_STREAM
-			? unix_stream_runs(&c->snap->arena, fd, bytes, n, tail)
-			: unix_messages(&c->snap->arena, fd, type == SOCK_SEQPACKET ? (ssize_t)n : -1, tail);
-	fault_effect(c->fault, "dump", "unix: SO_PEEK_OFF off");
-	int back = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off);
-	if (back >= 0)
-		warden_disarm(c->warden, entry);
-	return r < 0 ? r : back;
+	struct unix_walk *w = context;
+	_cleanup_free_ uint8_t *bytes = w->type == SOCK_STREAM ? malloc(w->n + 1) : NULL;
+	if (w->type != SOCK_STREAM)
+		return unix_messages(w->arena, fd, w->type == SOCK_SEQPACKET ? (ssize_t)w->n : -1, &w->tail);
+	return bytes ? unix_stream_runs(w->arena, fd, bytes, w->n, &w->tail) : -ENOMEM;
 }
 
 /* Most streams are read by one plain peek. 0 = this is not one of them. */
@@ -265,15 +261,64 @@ static int unix_queue_failed(const struct snap_file *file, int code, struct ferr
 			   "fd %d of pid %d: reading the queue of a unix socket", file->fd, file->pid);
 }
 
-/* What there is of out-of-band data would hide behind other bytes; an empty queue has none. */
+static int unix_oob_refuse(const struct snap_file *file, struct ferry_error *err)
+{
+	error_set(
+		err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		"fd %d of pid %d: out-of-band data waits beside descriptors or credentials in a unix socket",
+		file->fd, file->pid);
+	error_hint(err, "try again when the program has read it");
+	return -ENOTSUP;
+}
+
+/* Where the byte is; it ends a peek, and the next one begins with it. */
+static int unix_oob_place(const struct snap_file *file, struct unix_message *first, bool at_mark,
+			  FerrySocketEntry *extra, struct ferry_error *err)
+{
+	size_t n = 0;
+	bool plain = true;
+	for (const struct unix_message *m = first; m; m = m->next, n++)
+		plain &= !m->n_fds && !m->sender.pid;
+	if (!plain || n > (at_mark ? 1u : 2u) || (!n && !at_mark))
+		return unix_oob_refuse(file, err);
+	record_set(extra, oob_at, at_mark ? 0 : (uint32_t)first->n);
+	return 0;
+}
+
+/*
+ * A stream with out-of-band data. When it is the first byte and not to be read in its place (SO_OOBINLINE), peeks begin
+ * behind it.
+ */
+static int unix_queue_oob(struct collect *c, struct snap_file *file, size_t n, struct ferry_error *err)
+{
+	struct unix_snap *data = file->data;
+	struct unix_message **tail = &data->queue;
+	const struct unix_peek none = {.n = 1};
+	int at_mark = 0, in_line = 0, r = 0;
+	uint8_t byte;
+	if (ioctl(file->copy, SIOCATMARK, &at_mark) < 0)
+		return unix_queue_failed(file, errno, err);
+	r = sock_get(file->copy, SOL_SOCKET, SO_OOBINLINE, &in_line);
+	bool hidden = at_mark && !in_line;
+	if (r >= 0 && hidden && recv(file->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) != 1)
+		r = -EIO;
+	if (r >= 0 && hidden)
+		r = unix_queue_add(&c->snap->arena, &tail, &none, &byte, 1, false);
+	struct unix_message *first = data->queue;
+	struct unix_walk walk = {
+		.arena = &c->snap->arena, .type = SOCK_STREAM, .n = n - hidden, .tail = tail};
+	if (r >= 0 && walk.n)
+		r = sock_peek_walk(c, file->copy, unix_queue_walk, &walk);
+	if (r < 0)
+		return unix_queue_failed(file, -r, err);
+	return unix_oob_place(file, hidden ? first->next : data->queue, at_mark, data->extra, err);
+}
+
 static int unix_queue_refuse(const struct snap_file *file, size_t n, struct ferry_error *err)
 {
-	char byte;
 	bool message = file->entry->usk->type != SOCK_STREAM;
 	struct pollfd p = {.fd = file->copy};
 	const char *what = NULL;
-	if (!message && recv(file->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) > 0)
-		what = "out-of-band data waits in a unix socket";
 	/* Reading would report the error instead, once. */
 	if (message && n && poll(&p, 1, 0) > 0 && p.revents & POLLERR)
 		what = "messages wait behind an error in a unix socket";
@@ -299,14 +344,18 @@ int unix_queue_read(struct collect *c, struct snap_file *file, struct ferry_erro
 	r = unix_queue_refuse(file, (size_t)n, err);
 	if (r < 0)
 		return r;
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLPRI};
+	if (type == SOCK_STREAM && poll(&p, 1, 0) > 0 && p.revents & POLLPRI)
+		return unix_queue_oob(c, file, (size_t)n, err);
+	p.events = POLLIN;
 	if (type != SOCK_STREAM && (poll(&p, 1, 0) <= 0 || p.revents & POLLERR))
 		return 0;
 	r = sock_get(fd, SOL_SOCKET, SO_PEEK_OFF, &peek_off);
 	if (r >= 0 && type == SOCK_STREAM && peek_off < 0)
 		r = unix_queue_plain(c, fd, (size_t)n, &tail);
+	struct unix_walk walk = {.arena = &c->snap->arena, .type = type, .n = (size_t)n, .tail = tail};
 	if (r == 0)
-		r = unix_queue_walk(c, fd, type, (size_t)n, peek_off, &tail);
+		r = sock_peek_walk(c, fd, unix_queue_walk, &walk);
 	return r < 0 ? unix_queue_failed(file, -r, err) : 0;
 }
 
@@ -323,6 +372,11 @@ static int unix_message_describe(struct collect *c, struct unix_message *m, stru
 			continue;
 		}
 		r = c->describe(c, m->fds[i], &index, err);
+		/* Its entries are made in a task that has it. */
+		if (r >= 0 && c->snap->files.v[index].kind == &kind_epoll &&
+		    c->snap->files.v[index].pid == getpid())
+			r = error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				      "an epoll instance that no process has");
 		if (r >= 0)
 			m->rights[m->n_rights++] = c->snap->files.v[index].entry->id;
 	}

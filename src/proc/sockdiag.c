@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 
 #include <linux/netlink.h>
+#include <linux/packet_diag.h>
 #include <linux/unix_diag.h>
 
 /* One attribute; value points into the payload and may be unaligned. */
@@ -233,4 +234,94 @@ void unix_sock_release(struct unix_sock *sock)
 	free(sock->pending);
 	sock->pending = NULL;
 	sock->n_pending = 0;
+}
+
+/* Joined several times, it counts: the record has it so many times. */
+static int packet_memberships(const struct attribute *a, struct packet_sock *s)
+{
+	struct packet_diag_mclist m;
+	size_t n = a->n / sizeof(m), total = 0;
+	for (size_t i = 0; i < n; i++) {
+		memcpy(&m, a->value + i * sizeof(m), sizeof(m));
+		if (m.pdmc_alen > sizeof(m.pdmc_addr) || m.pdmc_count > 65536 || total > 65536)
+			return -EBADMSG;
+		total += m.pdmc_count;
+	}
+	struct packet_membership *all = calloc(total + 1, sizeof(*all)), *to = all;
+	if (!all)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		memcpy(&m, a->value + i * sizeof(m), sizeof(m));
+		for (uint32_t k = 0; k < m.pdmc_count; k++, to++) {
+			to->index = m.pdmc_index;
+			to->type = m.pdmc_type;
+			to->address_bytes = m.pdmc_alen;
+			memcpy(to->address, m.pdmc_addr, m.pdmc_alen);
+		}
+	}
+	free(s->memberships);
+	s->memberships = all;
+	s->n_memberships = total;
+	return 0;
+}
+
+static int packet_info(const struct attribute *a, struct packet_sock *s)
+{
+	struct packet_diag_info info;
+	int r = get_bytes(a, &info, sizeof(info));
+	if (r)
+		return r;
+	s->version = info.pdi_version;
+	s->reserve = info.pdi_reserve;
+	s->copy_threshold = info.pdi_copy_thresh;
+	s->timestamp = info.pdi_tstamp;
+	s->flags = info.pdi_flags;
+	return 0;
+}
+
+static int packet_attribute(const struct attribute *a, struct packet_sock *s)
+{
+	_Static_assert(sizeof(struct packet_ring) == sizeof(struct packet_diag_ring), "the same fields");
+	int r;
+	switch (a->type) {
+	case PACKET_DIAG_INFO: return packet_info(a, s);
+	case PACKET_DIAG_MCLIST: return packet_memberships(a, s);
+	case PACKET_DIAG_RX_RING: return get_bytes(a, &s->rx, sizeof(s->rx));
+	case PACKET_DIAG_TX_RING: return get_bytes(a, &s->tx, sizeof(s->tx));
+	case PACKET_DIAG_FANOUT:
+		r = get_bytes(a, &s->fanout, sizeof(s->fanout));
+		s->has_fanout = !r;
+		return r;
+	default: return 0;
+	}
+}
+
+int packet_sock_parse(const void *payload, size_t n, struct packet_sock *ret)
+{
+	struct packet_diag_msg m;
+	if (n < sizeof(m))
+		return -EBADMSG;
+	memcpy(&m, payload, sizeof(m));
+	if (m.pdiag_family != AF_PACKET)
+		return -EBADMSG;
+	struct packet_sock s = {.type = m.pdiag_type, .inode = m.pdiag_ino};
+	const uint8_t *at = (const uint8_t *)payload + sizeof(m), *end = (const uint8_t *)payload + n;
+	struct attribute a = {0};
+	int r;
+	while ((r = next_attribute(&at, end, &a)) > 0 && (r = packet_attribute(&a, &s)) == 0)
+		;
+	if (r)
+		packet_sock_release(&s);
+	else
+		*ret = s;
+	return r;
+}
+
+void packet_sock_release(struct packet_sock *sock)
+{
+	if (!sock)
+		return;
+	free(sock->memberships);
+	sock->memberships = NULL;
+	sock->n_memberships = 0;
 }

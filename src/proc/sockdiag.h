@@ -56,6 +56,42 @@ struct unix_sock {
 	size_t n_pending;
 };
 
+/* packet_sock.flags, as the kernel tells them */
+enum {
+	PACKET_SOCK_RUNNING = 1 << 0,
+	PACKET_SOCK_AUXDATA = 1 << 1,
+	PACKET_SOCK_ORIGDEV = 1 << 2,
+	PACKET_SOCK_VNETHDR = 1 << 3,
+	PACKET_SOCK_LOSS = 1 << 4,
+};
+
+struct packet_membership {
+	uint32_t index; /* of the device */
+	uint16_t type;  /* PACKET_MR_x */
+	uint16_t address_bytes;
+	uint8_t address[32];
+};
+
+struct packet_ring {
+	uint32_t block_bytes, blocks, frame_bytes, frames, retire_ms, private_bytes, features;
+};
+
+/* One packet socket. */
+struct packet_sock {
+	uint32_t inode;
+	uint8_t type;
+	uint32_t version, reserve, copy_threshold, timestamp, flags;
+	bool has_fanout;
+	uint32_t fanout;                       /* id, type << 16 */
+	struct packet_ring rx, tx;             /* no blocks: there is none */
+	struct packet_membership *memberships; /* owned; one for each time it was joined */
+	size_t n_memberships;
+};
+
+must_check int packet_sock_parse(const void *payload, size_t n, struct packet_sock *ret);
+
+void packet_sock_release(struct packet_sock *sock);
+
 must_check int inet_sock_parse(const void *payload, size_t n, uint8_t protocol, struct inet_sock *ret);
 must_check int unix_sock_parse(const void *payload, size_t n, struct unix_sock *ret);
 

@@ -20,12 +20,17 @@ IMAGES = pathlib.Path("images")
 # word of the program: identifier, part of the message, part of the hint
 REFUSALS = {
     "unix-pending": ("in-flight", "with data, which no call reads before accept()", "accepted"),
-    "unix-urgent": ("unsupported-fd", "out-of-band data waits", ""),
-    "tcp-pending": ("unsupported-fd", "wait to be accepted", "accepted"),
+    "tcp-pending": ("in-flight", "wait to be accepted", "--skip-in-flight"),
+    "vsock": ("unsupported-fd", "a vsock socket", ""),
+    "netlink-message": ("in-flight", "messages wait in a netlink socket; no call gives them back", "read"),
+    "raw-packet": ("in-flight", "packets that wait, which no call puts back", "read"),
+    "packet": ("in-flight", "packets wait in a packet socket; no call puts them back", "read"),
+    "epoll-in-flight": ("unsupported-fd", "an epoll instance that no process has", "received it"),
+    "zerocopy": ("in-flight", "SO_ZEROCOPY that still sends", "notifications"),
+    "corked": ("in-flight", "a corked datagram that was not sent yet, which no call reads (Linux 6.18)", "sent"),
+    "shared-port": ("in-flight", "on a port that it shares", "read"),
+    "multipath": ("unsupported-fd", "a Multipath TCP connection, which has no TCP_REPAIR", "GODEBUG=multipathtcp=0"),
     "tcp": ("tcp-established", "an established TCP connection", "--tcp-established"),
-    "connecting": ("unsupported-fd", "still connecting", "connect() has ended"),
-    "datagrams": ("unsupported-fd", "datagrams wait", "read"),
-    "multipath": ("unsupported-fd", "Multipath TCP", "GODEBUG=multipathtcp=0"),
 }
 
 
@@ -53,7 +58,8 @@ def register(word):
 
     def run():
         program = Program("sockets-refused", word)
-        refuse(program, *REFUSALS[word], *["--tcp-established"] * (word == "connecting"))
+        refuse(program, *REFUSALS[word], "--timeout", "1",
+               *["--tcp-established"] * (word in ("tcp-pending", "zerocopy")))
         program.quit()
 
     test(name=word, timeout=60)(run)
@@ -86,6 +92,77 @@ if os.environ.get("FERRY"):
             refuse(program, "outside-peer", "outside of the tree", "both ends")
         accepted[0].close()
         program.quit()
+
+
+    @test(timeout=60)
+    def outside_log():
+        """A datagram socket with a peer outside: refused with the peer and the option."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+            program = Program("sockets-refused", "log",
+                              before_ready=lambda program: log.bind(str(program.folder / "outside")))
+            refuse(program, "outside-peer", "/outside' (socket:[", "--ext-unix-sk")
+            refuse(program, "outside-peer", f"of pid {os.getpid()})", "--ext-unix-sk")
+            program.quit()
+
+
+    @test(timeout=60)
+    def waits_for_the_accept():
+        """A connection that is accepted while the dump waits; the tree runs meanwhile."""
+        program = Program("accept-late")
+        words = [os.environ["FERRY"], "dump", "-t", str(program.pid), "-D", str(IMAGES), "--tcp-established"]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as dump:
+            time.sleep(0.4)
+            assert dump.poll() is None, dump.stderr.read()
+            (program.folder / "accept").touch()
+            said_last = dump.communicate(timeout=30)[1]
+            assert dump.returncode == 0, said_last
+        program.reap()
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.finish()
+        program.quit()
+
+
+    @test(timeout=60)
+    def skipped_in_flight():
+        """--skip-in-flight leaves out what nobody accepted; the listener goes on."""
+        program = Program("accept-late")
+        Ferry().dump(program.pid, IMAGES, tcp_established=True, more=("--skip-in-flight",))
+        program.reap()
+        Ferry().restore(IMAGES)
+        (program.folder / "reset").touch()
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def closed_connections():
+        """--tcp-close at the dump: the client sees the end, and the program a connection that is over."""
+        program, client = connected()
+        Ferry().dump(program.pid, IMAGES, more=("--tcp-close",))
+        program.reap()
+        assert not nft_tables(), nft_tables()
+        client.socket.settimeout(5)
+        try:
+            while client.socket.recv(65536):
+                pass
+        except ConnectionResetError:
+            pass
+        Ferry().restore(IMAGES)
+        assert program.running()
+        program.quit()
+
+
+    @test(timeout=60)
+    def closed_at_the_restore():
+        """--tcp-close at the restore of an image with a connection."""
+        program, client = connected()
+        Ferry().dump(program.pid, IMAGES, tcp_established=True)
+        program.reap()
+        Ferry().restore(IMAGES, more=("--tcp-close",))
+        assert program.running()
+        program.quit()
+        client.socket.close()
 
 
     @test(timeout=60)

@@ -102,6 +102,8 @@ def socket_lines(pid):
         for line in (read_text(PROC / str(pid) / "net" / name) or "").splitlines()[1:]:
             words = line.split()
             receive_queue = words[4].split(":")[1] if words[3] != "0A" else "listening"
+            if name.startswith("udp"):
+                receive_queue = bool(int(receive_queue, 16))  # memory, which depends on how packets came
             found[words[9]] = f"{name} {words[1]} {words[2]} state {words[3]} waiting {receive_queue}"
     for line in (read_text(PROC / str(pid) / "net" / "unix") or "").splitlines()[1:]:
         words = line.split()

@@ -6,11 +6,17 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <linux/if_packet.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -76,25 +82,6 @@ static void make_outside(struct state *s)
 		sleep_ms(2);
 }
 
-static bool urgent(const struct state *s)
-{
-	char byte;
-	return recv(s->a, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) == 1 && byte == 'u';
-}
-
-static void make_unix_urgent(struct state *s)
-{
-	int pair[2];
-
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
-	must(send(pair[1], "plain", 5, 0));
-	if (send(pair[1], "u", 1, MSG_OOB) < 0)
-		program_lacks("out-of-band data in unix sockets");
-	s->a = pair[0];
-	s->b = pair[1];
-	s->holds = urgent;
-}
-
 static struct sockaddr_in inet_bound(int fd)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -122,46 +109,137 @@ static void make_tcp(struct state *s)
 	close(s->a);
 }
 
-/* The queue of the listener is full, so a further connection waits for an answer. */
-static void make_connecting(struct state *s)
+static bool still_corked(const struct state *s)
 {
-	int first = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-	struct sockaddr_in address = inet_bound(first);
-	struct tcp_info info = {0};
-
-	must(listen(first, 0));
-	/* Behind the others, of which the first that is refused is told. */
-	must(fcntl(first, F_DUPFD_CLOEXEC, 50));
-	close(first);
-	for (int i = 0; i < 4 && info.tcpi_state != TCP_SYN_SENT; i++) {
-		s->a = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-		if (connect(s->a, (const struct sockaddr *)&address, sizeof(address)) < 0 &&
-		    errno != EINPROGRESS)
-			program_die("connect");
-		sleep_ms(20);
-		getsockopt(s->a, IPPROTO_TCP, TCP_INFO, &info, &(socklen_t){sizeof(info)});
-	}
-	if (info.tcpi_state != TCP_SYN_SENT)
-		program_lacks("a connection that stays in SYN_SENT");
+	int unsent = 0;
+	return !ioctl(s->b, SIOCOUTQ, &unsent) && unsent > 0;
 }
 
-static void make_datagrams(struct state *s)
+static void make_corked(struct state *s)
 {
 	s->a = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	struct sockaddr_in address = inet_bound(s->a);
 
 	s->b = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(connect(s->b, (const struct sockaddr *)&address, sizeof(address)));
+	must(setsockopt(s->b, IPPROTO_UDP, UDP_CORK, &(int){1}, sizeof(int)));
+	must(send(s->b, "gathered", 8, 0));
+	s->holds = still_corked;
+}
+
+static void make_shared_port(struct state *s)
+{
+	s->a = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(setsockopt(s->a, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)));
+	struct sockaddr_in address = inet_bound(s->a);
+
+	s->b = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 	must(sendto(s->b, "gram", 4, 0, (const struct sockaddr *)&address, sizeof(address)));
+	must(setsockopt(s->b, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)));
+	int other = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(setsockopt(other, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)));
+	must(bind(other, (const struct sockaddr *)&address, sizeof(address)));
 	s->holds = readable;
 }
 
 static void make_multipath(struct state *s)
 {
-	s->a = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
-	if (s->a < 0)
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
+
+	if (listener < 0)
 		program_lacks("Multipath TCP");
-	inet_bound(s->a);
-	must(listen(s->a, 1));
+	struct sockaddr_in address = inet_bound(listener);
+	must(listen(listener, 1));
+	s->b = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP));
+	must(connect(s->b, (const struct sockaddr *)&address, sizeof(address)));
+	s->c = must(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+	close(listener);
+}
+
+static void make_vsock(struct state *s)
+{
+	s->a = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s->a < 0)
+		program_lacks("vsock");
+}
+
+static void make_netlink_message(struct state *s)
+{
+	const struct {
+		struct nlmsghdr head;
+		struct rtgenmsg what;
+	} ask = {.head = {.nlmsg_len = sizeof(ask),
+			  .nlmsg_type = RTM_GETLINK,
+			  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+		 .what = {.rtgen_family = AF_UNSPEC}};
+
+	s->a = must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	must(send(s->a, &ask, sizeof(ask), 0));
+	s->holds = readable;
+}
+
+static void make_raw_packet(struct state *s)
+{
+	const struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+
+	s->a = must(socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, 253));
+	must(sendto(s->a, "x", 1, 0, (const struct sockaddr *)&to, sizeof(to)));
+	s->holds = readable;
+}
+
+static void make_packet(struct state *s)
+{
+	const struct sockaddr_ll name = {
+		.sll_family = AF_PACKET, .sll_ifindex = 1, .sll_protocol = htons(0x88b5)};
+
+	s->a = must(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(bind(s->a, (const struct sockaddr *)&name, sizeof(name)));
+	must(sendto(s->a, "x", 1, 0, (const struct sockaddr *)&name, sizeof(name)));
+	s->holds = readable;
+}
+
+/* The test has the other socket. */
+static void make_log(struct state *s)
+{
+	struct sockaddr_un address = unix_address(s, "outside");
+
+	s->a = must(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	while (connect(s->a, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		sleep_ms(2);
+}
+
+/* An epoll instance that is nowhere but in a queue. */
+static void make_epoll_in_flight(struct state *s)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = {0};
+	struct iovec iov = {.iov_base = (char[]){"x"}, .iov_len = 1};
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *h = (struct cmsghdr *)control;
+	int pair[2], epoll = must(epoll_create1(EPOLL_CLOEXEC));
+
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(h), &epoll, sizeof(int));
+	must(sendmsg(pair[1], &m, 0));
+	close(epoll);
+	s->a = pair[0];
+	s->b = pair[1];
+	s->holds = readable;
+}
+
+static void make_zerocopy(struct state *s)
+{
+	static char bytes[1 << 20];
+
+	make_tcp_pending(s);
+	s->c = must(accept4(s->a, NULL, NULL, SOCK_CLOEXEC));
+	must(setsockopt(s->b, SOL_SOCKET, SO_ZEROCOPY, &(int){1}, sizeof(int)));
+	must(send(s->b, bytes, sizeof(bytes), MSG_ZEROCOPY | MSG_DONTWAIT));
+	s->c = 0;
+	s->holds = NULL;
 }
 
 static const struct {
@@ -170,11 +248,17 @@ static const struct {
 } makers[] = {
 	{"unix-pending", make_unix_pending},
 	{"outside", make_outside},
-	{"unix-urgent", make_unix_urgent},
 	{"tcp-pending", make_tcp_pending},
 	{"tcp", make_tcp},
-	{"connecting", make_connecting},
-	{"datagrams", make_datagrams},
+	{"corked", make_corked},
+	{"vsock", make_vsock},
+	{"netlink-message", make_netlink_message},
+	{"raw-packet", make_raw_packet},
+	{"packet", make_packet},
+	{"log", make_log},
+	{"epoll-in-flight", make_epoll_in_flight},
+	{"zerocopy", make_zerocopy},
+	{"shared-port", make_shared_port},
 	{"multipath", make_multipath},
 };
 

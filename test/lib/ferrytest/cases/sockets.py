@@ -47,11 +47,45 @@ class TcpClient:
             pass
 
 
+class Log:
+    """What unix-dgram-outside says, outside of its tree."""
+
+    def __init__(self):
+        self.sockets = []
+
+    def connect(self, program):
+        """Called while the program waits for us."""
+        for name in (str(program.folder / "outside"), "\0ferry-outside"):
+            self.sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            self.sockets[-1].bind(name)
+
+    def finish(self):
+        """Everything arrived, once."""
+        for log, wanted in zip(self.sockets, (b"to the path", b"abstract")):
+            log.setblocking(False)
+            assert log.recv(100) == wanted
+            try:
+                assert not log.recv(100), "it said more"
+                raise AssertionError("it said an empty message")
+            except BlockingIOError:
+                pass
+            log.close()
+
+
 CASES = [
     *simple("unix", "socketpair", "unix-socket", "unix-names", "unix-queues", "unix-dgram-pair", "unix-dgram-senders",
             "unix-dgram-connected", "unix-dgram-gone", "unix-seqpacket", "unix-rights", "unix-rights-stream", "unix-creds",
-            "unix-pending", "unix-places"),
-    *simple("inet", "socket-options", "tcp-listen", "tcp-ended", "udp"),
+            "unix-pending", "unix-places", "unix-oob", "unix-rights-nested",
+            "unix-rights-memory"),
+    Case("unix-rights-inet", options={"tcp_established": True}, kind="unix"),
+    Case("unix-dgram-outside", options={"more": ("-x",)}, partner=Log, kind="unix", worlds=False),
+    *simple("inet", "socket-options", "tcp-listen", "tcp-ended", "udp", "udp-queue", "udplite", "udp-multicast",
+            "raw-sockets", "inet-bound", "reuseport"),
+    Case("tcp-connecting", options={"tcp_established": True}, kind="inet"),
+    Case("mptcp-listen", options={"tcp_established": True}, kind="inet"),
+    Case("ping-sockets", kind="inet", worlds=False),  # others allow them to nobody
+    *simple("netlink", "netlink"),
+    *simple("packet", "packet-sockets"),
     Case("tcp-pairs", options={"tcp_established": True}, kind="inet"),
     Case("tcp-established-v4", "tcp-established", ("4",), {"tcp_established": True},
          lambda: TcpClient(socket.AF_INET), kind="inet"),
