@@ -64,7 +64,6 @@ if os.environ.get("FERRY"):
             ("eventfd", "unsupported-fd", "the tree has not exactly one"),
             ("unmapped", "unsupported-vma", "that it has no descriptor of")):
         register(f"uring_{word}", identifier, text, "uring-refused", word)
-    register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
     for word, identifier, text in (
             ("program", "unsupported-fd", "it holds a BPF program"),
             ("ring", "unsupported-fd", "a BPF map of type 27"),
