@@ -119,6 +119,20 @@ static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
 	return 0;
 }
 
+/* A thread with a descriptor table of its own (unshare(CLONE_FILES)): its numbers are in no list of the process. */
+static int check_threads(pid_t pid, int proc_dir, struct ferry_error *err)
+{
+	struct proc_pid_list tids = {0};
+	int r = proc_read_tasks(proc_dir, &tids, err);
+	vec_foreach(tid, &tids.v) {
+		if (r >= 0 && sys_kcmp(pid, *tid, KERN_KCMP_FILES, 0, 0) > 0)
+			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				      "thread %d of pid %d has a descriptor table of its own", *tid, pid);
+	}
+	proc_pid_list_release(&tids);
+	return r;
+}
+
 int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
 		       struct ferry_error *err)
 {
@@ -133,6 +147,8 @@ int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_
 		r = check_namespaces(pid, proc_dir, err);
 	if (r >= 0 && !is_root)
 		r = check_sharing(pid, status.ppid, err);
+	if (r >= 0)
+		r = check_threads(pid, proc_dir, err);
 	if (r < 0)
 		return r;
 	if (is_root && st.session != pid && !options->shell_job) {

@@ -5,21 +5,62 @@
  * Kernel interface: /proc/PID/task/TID/status, prctl(2) PR_GET_SECUREBITS; setgroups(2), setresgid(2), setfsgid(2),
  * setresuid(2), setfsuid(2), capset(2), prctl(2) PR_CAPBSET_DROP and PR_CAP_AMBIENT (4.3). All of these act on
  * the calling thread alone, so every thread restores its own. no_new_privs belongs to prctl.c.
+ * Does not handle: labels of security modules (/proc/PID/attr) that are not ferry's own, refused; keyrings of the
+ * session, process or thread: a restored task has ferry's session keyring, for a keyring is joined by name only.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
 #include "proc/read.h"
 
-enum { CREDS_CAP_WORDS = 2 };
+enum { CREDS_CAP_WORDS = 2, CREDS_LABEL_BYTES = 512 };
+
+/* The label that a security module keeps for a task; empty where none does. */
+static void creds_label(int proc_dir, const char *name, char label[static CREDS_LABEL_BYTES])
+{
+	char path[32];
+	snprintf(path, sizeof(path), "attr/%s", name);
+	_cleanup_close_ int fd = fd_open(proc_dir, path, O_RDONLY, 0);
+	ssize_t n = fd < 0 ? -1 : read(fd, label, CREDS_LABEL_BYTES - 1);
+	label[MAX(n, 0)] = '\0';
+}
+
+/* A restored task has ferry's own label, and none for what it makes. */
+static int creds_check_task(pid_t pid, int proc_dir, const struct proc_status *status,
+			    const struct kind_options *options unused, struct ferry_error *err)
+{
+	static const char *const names[] = {"current", "exec", "fscreate", "keycreate", "sockcreate"};
+	int self = proc_open(getpid(), err), r = MIN(self, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(names) && r >= 0; i++) {
+		char label[CREDS_LABEL_BYTES], ours[CREDS_LABEL_BYTES];
+		creds_label(proc_dir, names[i], label);
+		creds_label(self, names[i], ours);
+		if (!strcmp(label, ours))
+			continue;
+		error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+			  "pid %d (%s) has the security label '%.*s' (attr/%s), ferry has '%.*s'", pid,
+			  status->name, (int)strcspn(label, "\n"), label, names[i], (int)strcspn(ours, "\n"),
+			  ours);
+		error_hint(err, "start ferry with the label of the program");
+		r = -ENOTSUP;
+	}
+	if (self >= 0)
+		close(self);
+	return r;
+}
 
 static void creds_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused,
 			     struct script *s)
@@ -158,6 +199,7 @@ const struct kind_ops kind_creds = {
 	.what = "user and group ids, capabilities, securebits",
 	.fd_type = -1,
 	.image_file = -1,
+	.check_task = creds_check_task,
 	.ask_thread = creds_ask_thread,
 	.collect_thread = creds_collect_thread,
 	.restore_thread = creds_restore_thread,

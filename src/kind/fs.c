@@ -2,13 +2,17 @@
 /*
  * Owns what threads of a task share with CLONE_FS: working directory, root directory, umask.
  *
- * Kernel interface: /proc/PID/cwd, /proc/PID/root, Umask of /proc/PID/status (4.7); fchdir(2), chroot(2), umask(2).
+ * Kernel interface: /proc/PID/cwd, /proc/PID/root, Umask of /proc/PID/status (4.7); fchdir(2), chroot(2), umask(2); kcmp(2)
+ * and unshare(2) for threads that have their own.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/syscall.h>
 
 #include "base/error.h"
+#include "kernel/syscalls.h"
+#include "kernel/uapi.h"
 #include "kind/kinds.h"
 #include "kind/regfile.h"
 #include "model/record.h"
@@ -30,6 +34,29 @@ static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
 	return 0;
 }
 
+/* A thread that called unshare(CLONE_FS) has directories of its own; nobody else may share them with it. */
+static int fs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
+			     const struct answers *a unused, struct ferry_error *err)
+{
+	if (th == t->threads.v || sys_kcmp(t->pid, th->tid, KERN_KCMP_FS, 0, 0) == 0)
+		return 0;
+	for (const struct snap_thread *other = t->threads.v + 1; other < th; other++)
+		if (sys_kcmp(other->tid, th->tid, KERN_KCMP_FS, 0, 0) == 0)
+			return error_set(
+				err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				"threads %d and %d of pid %d share a working directory that is not the process's",
+				other->tid, th->tid, t->pid);
+	FerryFsEntry *fs = record_new(&c->snap->arena, FerryFsEntry, ferry_fs_entry);
+	if (!fs)
+		return error_memory(err);
+	int r = regfile_collect_link(c, t->pid, proc_dir, "cwd", &fs->cwd_id, err);
+	if (r >= 0)
+		r = regfile_collect_link(c, t->pid, proc_dir, "root", &fs->root_id, err);
+	fs->umask = th->status.umask;
+	th->extra->fs = fs;
+	return r;
+}
+
 static int fs_directory(struct plan *p, struct plan_task *t, uint32_t id, const char *what,
 			struct ferry_error *err)
 {
@@ -41,23 +68,43 @@ static int fs_directory(struct plan *p, struct plan_task *t, uint32_t id, const 
 	return fd < 0 ? error_memory(err) : fd;
 }
 
-static int fs_restore_task(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err)
+static int fs_enter(struct reader *r, struct plan_task *t, uint32_t root_id, uint32_t cwd_id,
+		    struct script *s, struct ferry_error *err)
 {
-	if (!t->fs)
-		return 0;
-	int root = fs_directory(r->plan, t, t->fs->root_id, "root directory", err);
-	int cwd = root < 0 ? root : fs_directory(r->plan, t, t->fs->cwd_id, "working directory", err);
+	int root = fs_directory(r->plan, t, root_id, "root directory", err);
+	int cwd = root < 0 ? root : fs_directory(r->plan, t, cwd_id, "working directory", err);
 	if (cwd < 0)
 		return cwd;
-	if (!regfile_is_root(plan_file(r->plan, t->fs->root_id))) {
+	if (!regfile_is_root(plan_file(r->plan, root_id))) {
 		script_call(s, "entering the root directory", SYS_fchdir, (uint64_t)root);
 		script_call(s, "changing the root directory", SYS_chroot, script_put(s, ".", 2))->data_mask =
 			1 << 0;
 	}
 	script_call(s, "entering the working directory", SYS_fchdir, (uint64_t)cwd);
-	if (t->fs->has_umask)
-		script_call(s, "setting the umask", SYS_umask, t->fs->umask);
 	return 0;
+}
+
+static int fs_restore_task(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err)
+{
+	if (!t->fs)
+		return 0;
+	int ret = fs_enter(r, t, t->fs->root_id, t->fs->cwd_id, s, err);
+	if (ret >= 0 && t->fs->has_umask)
+		script_call(s, "setting the umask", SYS_umask, t->fs->umask);
+	return ret;
+}
+
+static int fs_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
+			     struct ferry_error *err)
+{
+	const FerryFsEntry *fs = th->extra ? th->extra->fs : NULL;
+	if (!fs || th == t->threads.v)
+		return 0;
+	script_call(s, "parting from the process's directories", SYS_unshare, CLONE_FS);
+	int ret = fs_enter(r, t, fs->root_id, fs->cwd_id, s, err);
+	if (ret >= 0)
+		script_call(s, "setting the umask", SYS_umask, fs->umask);
+	return ret;
 }
 
 const struct kind_ops kind_fs = {
@@ -66,5 +113,7 @@ const struct kind_ops kind_fs = {
 	.fd_type = -1,
 	.image_file = -1,
 	.collect_task = fs_collect_task,
+	.collect_thread = fs_collect_thread,
 	.restore_task = fs_restore_task,
+	.restore_thread = fs_restore_thread,
 };

@@ -6,17 +6,24 @@
  * The area is used as it is when this processor lays it out alike, else it is put together from the record.
  *
  * Kernel interface: ptrace(2) NT_PRSTATUS, NT_X86_XSTATE; arch_prctl(2) ARCH_SET_FS, ARCH_SET_GS, ARCH_REQ_XCOMP_PERM (5.16);
- * the layout of the area comes from the processor (kernel/xstate.c). Does not handle: 32-bit tasks, shadow stacks.
+ * modify_ldt(2); the layout of the area comes from the processor (kernel/xstate.c).
+ * Does not handle: 32-bit tasks and 32-bit code, segment registers that are loaded, more than 128 entries in the local
+ * descriptor table, all refused; shadow stacks; hardware breakpoints, which end with the debugger that set them.
  */
+#include <asm/ldt.h>
 #include <asm/prctl.h>
+#include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <string.h>
 #include <sys/syscall.h>
 
 #include <ferry/inject.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
@@ -33,6 +40,10 @@ enum {
 	REGS_TLS_FIRST = 12,
 	REGS_TLS_N = 3,
 	REGS_CS_64 = 0x33,
+	REGS_LDT_READ = 0,
+	REGS_LDT_WRITE = 0x11,
+	REGS_LDT_ENTRY = 8,
+	REGS_LDT_BYTES = 129 * REGS_LDT_ENTRY,
 };
 
 /* XSAVE components that CRIU's record has a field for. */
@@ -51,23 +62,61 @@ enum {
 #define REGS_CRIU_FEATURES 0x2ffull
 #define REGS_AMX_FEATURES (1ull << REGS_TILECFG | 1ull << REGS_TILEDATA)
 
+/* Programs of 32 bits are told by their file; code that a 64-bit program enters by a far jump shows when it is stopped. */
+static int regs_check_task(pid_t pid, int proc_dir, const struct proc_status *status,
+			   const struct kind_options *options unused, struct ferry_error *err)
+{
+	unsigned char ident[EI_NIDENT];
+	_cleanup_close_ int fd = fd_open(proc_dir, "exe", O_RDONLY, 0);
+	if (fd < 0 || fd_read_all(fd, ident, sizeof(ident)) < 0 || memcmp(ident, ELFMAG, SELFMAG) != 0 ||
+	    ident[EI_CLASS] != ELFCLASS32)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a 32-bit program", pid,
+		  status->name);
+	error_hint(err, "use a 64-bit build of it");
+	return -ENOTSUP;
+}
+
 static void regs_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
 {
 	struct blob_call *call = script_call(s, "reading extended state permissions", SYS_arch_prctl,
 					     ARCH_GET_XCOMP_PERM, script_put(s, NULL, 8));
 	call->data_mask = 1 << 1;
 	call->check = BLOB_CHECK_NONE;
+	call = script_call(s, "reading the local descriptor table", SYS_modify_ldt, REGS_LDT_READ,
+			   script_put(s, NULL, REGS_LDT_BYTES), REGS_LDT_BYTES);
+	call->data_mask = 1 << 1;
+	call->check = BLOB_CHECK_NONE;
 }
 
-static int regs_collect_task(struct collect *c unused, struct snap_task *t, int proc_dir unused,
-			     const struct answers *a, struct ferry_error *err unused)
+static int regs_collect_ldt(struct collect *c, struct snap_task *t, const char *table,
+			    struct ferry_error *err)
+{
+	size_t n = REGS_LDT_BYTES;
+	while (n > 0 && !table[n - 1])
+		n--;
+	if (!n)
+		return 0;
+	n = align_up(n, REGS_LDT_ENTRY);
+	if (n == REGS_LDT_BYTES)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				 "pid %d has more than %d entries in its local descriptor table", t->pid,
+				 REGS_LDT_BYTES / REGS_LDT_ENTRY - 1);
+	FerryTaskEntry *extra = t->threads.v[0].extra;
+	extra->ldt = record_bytes(&c->snap->arena, table, n);
+	extra->has_ldt = extra->ldt.data != NULL;
+	return extra->has_ldt ? 0 : error_memory(err);
+}
+
+static int regs_collect_task(struct collect *c, struct snap_task *t, int proc_dir unused,
+			     const struct answers *a, struct ferry_error *err)
 {
 	uint64_t permitted = 0;
 	if (a->calls[0].ret >= 0)
 		memcpy(&permitted, a->data, sizeof(permitted));
 	if (permitted & 1ull << REGS_TILEDATA)
 		record_set(t->threads.v[0].extra, xcomp_permitted, permitted);
-	return 0;
+	return a->calls[1].ret > 0 ? regs_collect_ldt(c, t, a->data + 64, err) : 0;
 }
 
 static UserX86RegsEntry *regs_record(struct arena *a, const struct user_regs_struct *u)
@@ -174,6 +223,11 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 		r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 			      "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
 	}
+	if (r >= 0 && (regs.user.ds | regs.user.es | regs.user.fs | regs.user.gs))
+		r = error_set(
+			err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+			"thread %d of pid %d has a segment register loaded (ds %llx, es %llx, fs %llx, gs %llx)",
+			th->tid, t->pid, regs.user.ds, regs.user.es, regs.user.fs, regs.user.gs);
 	if (r >= 0) {
 		ThreadInfoX86 *info = th->core->thread_info;
 		info->gpregs = regs_record(arena, &regs.user);
@@ -264,11 +318,50 @@ static int regs_plan_xstate(struct reader *r, struct plan_thread *th, struct fer
 	return 0;
 }
 
+/* An entry of the table, in the words of modify_ldt(2). */
+static struct user_desc regs_descriptor(unsigned number, uint64_t raw)
+{
+	return (struct user_desc){
+		.entry_number = number,
+		.base_addr = (unsigned)(raw >> 16 & 0xffffff) | (unsigned)(raw >> 56) << 24,
+		.limit = (unsigned)(raw & 0xffff) | (unsigned)(raw >> 48 & 0xf) << 16,
+		.read_exec_only = !(raw >> 41 & 1),
+		.contents = (unsigned)(raw >> 42 & 3),
+		.seg_not_present = !(raw >> 47 & 1),
+		.useable = raw >> 52 & 1,
+		.seg_32bit = raw >> 54 & 1,
+		.limit_in_pages = raw >> 55 & 1,
+	};
+}
+
+static int regs_restore_ldt(struct plan_task *t, const ProtobufCBinaryData *ldt, struct script *s,
+			    struct ferry_error *err)
+{
+	if (ldt->len > REGS_LDT_BYTES || ldt->len % REGS_LDT_ENTRY)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "the local descriptor table of pid %d has %zu bytes", t->pid, ldt->len);
+	for (unsigned i = 0; i < ldt->len / REGS_LDT_ENTRY; i++) {
+		uint64_t raw;
+		memcpy(&raw, ldt->data + (size_t)i * REGS_LDT_ENTRY, sizeof(raw));
+		if (!raw)
+			continue;
+		struct user_desc d = regs_descriptor(i, raw);
+		/* The result is one of 32 bits. */
+		struct blob_call *call = script_call(s, "writing the local descriptor table", SYS_modify_ldt,
+						     REGS_LDT_WRITE, script_put(s, &d, sizeof(d)), sizeof(d));
+		call->data_mask = 1 << 1;
+		call->check = BLOB_CHECK_EQUAL;
+		script_detail(s, i);
+	}
+	return 0;
+}
+
 static int regs_restore_task(struct reader *r unused, struct plan_task *t, struct script *s,
-			     struct ferry_error *err unused)
+			     struct ferry_error *err)
 {
 	const FerryTaskEntry *extra = t->threads.v[0].extra;
-	(void)s;
+	if (extra && extra->has_ldt && regs_restore_ldt(t, &extra->ldt, s, err) < 0)
+		return -EBADMSG;
 	if (extra && extra->has_xcomp_permitted && extra->xcomp_permitted & 1ull << REGS_TILEDATA)
 		script_call(&t->memory, "asking for AMX", SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, REGS_TILEDATA);
 	return 0;
@@ -303,6 +396,7 @@ const struct kind_ops kind_regs = {
 	.what = "general, floating point and vector registers, protection keys",
 	.fd_type = -1,
 	.image_file = -1,
+	.check_task = regs_check_task,
 	.ask_task = regs_ask_task,
 	.collect_task = regs_collect_task,
 	.collect_thread = regs_collect_thread,

@@ -68,6 +68,16 @@ static bool sched_affinity_wanted(const ProtobufCBinaryData *saved)
 	return common && !equal;
 }
 
+/* A fair thread's slice is told always; one that differs from ours was asked for. */
+static bool sched_slice_is_plain(const struct kern_sched_attr *attr)
+{
+	struct kern_sched_attr ours = {.size = sizeof(ours)};
+	if (attr->sched_policy != SCHED_OTHER && attr->sched_policy != SCHED_BATCH)
+		return false;
+	return sys_call(SYS_sched_getattr, 0, &ours, sizeof(ours), 0) >= 0 &&
+	       attr->sched_runtime == ours.sched_runtime;
+}
+
 static int sched_restore_thread(struct reader *r unused, struct plan_task *t unused, struct plan_thread *th,
 				struct script *s, struct ferry_error *err unused)
 {
@@ -85,6 +95,8 @@ static int sched_restore_thread(struct reader *r unused, struct plan_task *t unu
 	}
 	/* Utilisation clamps are set only where they were asked for; a kernel without them refuses the flags. */
 	attr.sched_flags &= ~(uint64_t)0x60;
+	if (sched_slice_is_plain(&attr))
+		attr.sched_runtime = 0;
 	script_call(s, "setting the scheduling policy", SYS_sched_setattr, 0,
 		    script_put(s, &attr, sizeof(attr)), 0)
 		->data_mask = 1 << 1;

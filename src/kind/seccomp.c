@@ -12,7 +12,7 @@
  *
  * Kernel interface: ptrace(2) PTRACE_SECCOMP_GET_FILTER (4.4), PTRACE_SECCOMP_GET_METADATA (4.16); seccomp(2) (3.17),
  * SECCOMP_FILTER_FLAG_SPEC_ALLOW (4.17).
- * Does not handle: filters that ask a supervisor (SECCOMP_RET_USER_NOTIF), refused: the kernel tells nobody who has the
+ * Does not handle: stopped processes, refused; filters that ask a supervisor (SECCOMP_RET_USER_NOTIF), refused: the kernel tells nobody who has the
  * listener, and gives out a new one only with a new filter.
  */
 #include <errno.h>
@@ -163,7 +163,10 @@ static int seccomp_collect_task(struct collect *c, struct snap_task *t, int proc
 		const struct snap_thread *th = &t->threads.v[i];
 		if (th->status.seccomp == SECCOMP_MODE_STRICT)
 			record_set(th->core->thread_core, seccomp_mode, SECCOMP_MODE__strict);
-		if (th->status.seccomp == SECCOMP_MODE_FILTER)
+		if (th->status.seccomp && t->threads.v[0].core->tc->has_stop_signo)
+			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				      "pid %d is stopped, and runs under seccomp", t->pid);
+		else if (th->status.seccomp == SECCOMP_MODE_FILTER)
 			r = seccomp_read_chain(&c->snap->arena, th->tid, &chains[i], err);
 	}
 	if (r >= 0 && seccomp_name(c->snap, t, chains) < 0)

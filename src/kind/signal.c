@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "kind/kinds.h"
+#include "kind/timer.h"
 #include "model/record.h"
 
 enum { SIGNAL_LAST = 64, SIGNAL_SET_BYTES = 8, SIGNAL_PEEK = 32 };
@@ -137,7 +138,7 @@ static int signal_collect_thread(struct collect *c, struct snap_task *t, struct 
 }
 
 /* The task signals itself, so the kernel lets every si_code through. All signals are blocked at this time. */
-static int signal_queue(const SignalQueueEntry *queue, pid_t pid, pid_t tid, struct script *s,
+static int signal_queue(const struct plan_task *t, const SignalQueueEntry *queue, pid_t tid, struct script *s,
 			struct ferry_error *err)
 {
 	for (size_t i = 0; queue && i < queue->n_signals; i++) {
@@ -145,18 +146,20 @@ static int signal_queue(const SignalQueueEntry *queue, pid_t pid, pid_t tid, str
 		siginfo_t info;
 		if (bytes->len != sizeof(info))
 			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					 "a pending signal of pid %d has %zu bytes instead of %zu", pid,
+					 "a pending signal of pid %d has %zu bytes instead of %zu", t->pid,
 					 bytes->len, sizeof(info));
 		memcpy(&info, bytes->data, sizeof(info));
+		if (timer_sends(t, &info))
+			continue;
 		uint64_t at = script_put(s, &info, sizeof(info));
 		struct blob_call *call;
 		if (tid)
 			call = script_call(s, "queueing a pending signal of the thread",
-					   SYS_rt_tgsigqueueinfo, (uint64_t)pid, (uint64_t)tid,
+					   SYS_rt_tgsigqueueinfo, (uint64_t)t->pid, (uint64_t)tid,
 					   (uint64_t)info.si_signo, at);
 		else
-			call = script_call(s, "queueing a pending signal", SYS_rt_sigqueueinfo, (uint64_t)pid,
-					   (uint64_t)info.si_signo, at);
+			call = script_call(s, "queueing a pending signal", SYS_rt_sigqueueinfo,
+					   (uint64_t)t->pid, (uint64_t)info.si_signo, at);
 		call->data_mask = tid ? 1 << 3 : 1 << 2;
 	}
 	return 0;
@@ -177,7 +180,7 @@ static int signal_restore_task(struct reader *r unused, struct plan_task *t, str
 			->data_mask = 1 << 1;
 		script_detail(s, (uint64_t)number);
 	}
-	return signal_queue(tc->signals_s, t->pid, 0, s, err);
+	return signal_queue(t, tc->signals_s, 0, s, err);
 }
 
 static int signal_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th,
@@ -197,7 +200,7 @@ static int signal_restore_thread(struct reader *r unused, struct plan_task *t, s
 			    script_put(s, &stack, sizeof(stack)), 0)
 			->data_mask = 1 << 0;
 	}
-	return signal_queue(core->signals_p, t->pid, th->tid, s, err);
+	return signal_queue(t, core->signals_p, th->tid, s, err);
 }
 
 const struct kind_ops kind_signal = {

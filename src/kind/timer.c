@@ -5,7 +5,8 @@
  * Kernel interface: getitimer(2); /proc/PID/timers (3.10), timer_gettime(2), timer_getoverrun(2); prctl(2)
  * PR_TIMER_CREATE_RESTORE_IDS (6.15) to create a timer with its id. Older kernels hand ids out in ascending
  * order, so ids that are not wanted are created and deleted.
- * Does not handle: expirations that were delivered but not yet counted into the overrun.
+ * Does not handle: expirations that were delivered but not yet counted into the overrun; a timer on
+ * CLOCK_THREAD_CPUTIME_ID without SIGEV_THREAD_ID among several threads, refused: /proc/PID/timers does not tell whose.
  */
 #include <errno.h>
 #include <signal.h>
@@ -18,15 +19,41 @@
 #include "kernel/caps.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
+#include "kind/timer.h"
 #include "model/record.h"
 #include "proc/read.h"
 
-enum { TIMER_SKIP_MAX = 100000 };
+enum {
+	TIMER_SKIP_MAX = 100000,
+	TIMER_CLOCK_OWN_THREAD = -2, /* as /proc/PID/timers shows CLOCK_THREAD_CPUTIME_ID */
+	TIMER_CLOCK_THREAD_BITS = 6, /* of a clock id: processor time of the thread in the other bits */
+};
 
 static const int timer_itimers[] = {ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
 
 /* Calls that are asked for each POSIX timer. */
 enum { TIMER_ASK_GETTIME, TIMER_ASK_OVERRUN, TIMER_ASKS };
+
+/* See timer_of_thread(). */
+static int timer_check_task(pid_t pid, int proc_dir, const struct proc_status *status,
+			    const struct kind_options *options unused, struct ferry_error *err)
+{
+	struct proc_timers timers = {0};
+	int r = proc_read_timers(proc_dir, &timers, err);
+	vec_foreach(timer, &timers.v) {
+		if (r < 0 || timer->clockid != TIMER_CLOCK_OWN_THREAD || timer->thread_id ||
+		    status->threads < 2)
+			continue;
+		error_set(
+			err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+			"timer %d of pid %d (%s) measures the processor time of a thread that the kernel does not tell",
+			timer->id, pid, status->name);
+		error_hint(err, "one with SIGEV_THREAD_ID is taken to measure the thread that it signals");
+		r = -ENOTSUP;
+	}
+	proc_timers_release(&timers);
+	return r;
+}
 
 static void timer_ask_task(const struct snap_task *t unused, int proc_dir, struct script *s)
 {
@@ -158,7 +185,73 @@ static void timer_restore_itimer(struct script *s, int which, const ItimerEntry 
 		->data_mask = 1 << 1;
 }
 
-static void timer_create_calls(struct script *s, const PosixTimerEntry *entry, uint32_t id)
+bool timer_sends(const struct plan_task *t, const siginfo_t *info)
+{
+	const TaskTimersEntry *all = t->threads.v[0].core->tc->timers;
+	for (size_t i = 0; all && info->si_code == SI_TIMER && i < all->n_posix; i++) {
+		const PosixTimerEntry *entry = all->posix[i];
+		if (entry->it_id == (uint32_t)info->si_timerid && (entry->isec || entry->insec) &&
+		    (entry->it_sigev_notify & ~SIGEV_THREAD_ID) == SIGEV_SIGNAL)
+			return true;
+	}
+	return false;
+}
+
+static bool timer_in_queue(const struct plan_task *t, const PosixTimerEntry *entry,
+			   const SignalQueueEntry *queue)
+{
+	for (size_t i = 0; queue && i < queue->n_signals; i++) {
+		siginfo_t info;
+		if (queue->signals[i]->siginfo.len != sizeof(info))
+			continue;
+		memcpy(&info, queue->signals[i]->siginfo.data, sizeof(info));
+		if (info.si_code == SI_TIMER && (uint32_t)info.si_timerid == entry->it_id &&
+		    timer_sends(t, &info))
+			return true;
+	}
+	return false;
+}
+
+/* Its signal waits to be taken. */
+static bool timer_waits(const struct plan_task *t, const PosixTimerEntry *entry)
+{
+	if (timer_in_queue(t, entry, t->threads.v[0].core->tc->signals_s))
+		return true;
+	vec_foreach(th, &t->threads) {
+		if (th->core->thread_core && timer_in_queue(t, entry, th->core->thread_core->signals_p))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The kernel tells that a timer measures a thread's processor time, not whose. One that signals a thread is taken to measure
+ * that one (timer_check_task() refuses others).
+ */
+static bool timer_of_thread(const PosixTimerEntry *entry, pid_t tid)
+{
+	return (int32_t)entry->clock_id == TIMER_CLOCK_OWN_THREAD &&
+	       entry->it_sigev_notify & SIGEV_THREAD_ID && entry->notify_thread_id == tid;
+}
+
+/* The thread itself creates such a timer, where timers get the ids that are asked for; else the leader, which has to name it. */
+static bool timer_of_another(const struct plan_task *t, const PosixTimerEntry *entry)
+{
+	for (size_t i = 1; i < t->threads.n; i++)
+		if (timer_of_thread(entry, t->threads.v[i].tid))
+			return true;
+	return false;
+}
+
+static uint64_t timer_clock(const PosixTimerEntry *entry, bool named)
+{
+	int32_t clock = (int32_t)entry->clock_id;
+	if (named)
+		clock = (int32_t)((uint32_t)~entry->notify_thread_id << 3 | TIMER_CLOCK_THREAD_BITS);
+	return (uint64_t)(int64_t)clock;
+}
+
+static void timer_create_calls(struct script *s, const PosixTimerEntry *entry, uint32_t id, bool named)
 {
 	/* struct sigevent as the kernel has it: value, signal, notify, thread. */
 	struct {
@@ -173,18 +266,19 @@ static void timer_create_calls(struct script *s, const PosixTimerEntry *entry, u
 	_Static_assert(sizeof(event) == 64, "struct sigevent");
 	uint64_t event_at = script_put(s, &event, sizeof(event));
 	uint64_t id_at = script_put(s, &id, sizeof(id));
-	script_call(s, "creating a timer", SYS_timer_create, (uint64_t)(int64_t)(int32_t)entry->clock_id,
-		    event_at, id_at)
+	script_call(s, "creating a timer", SYS_timer_create, timer_clock(entry, named), event_at, id_at)
 		->data_mask = 1 << 1 | 1 << 2;
 	script_detail(s, id);
 }
 
-static void timer_arm(struct script *s, const PosixTimerEntry *entry)
+static void timer_arm(const struct plan_task *t, struct script *s, const PosixTimerEntry *entry)
 {
 	struct itimerspec value = {
 		.it_interval = {(time_t)entry->isec, (long)entry->insec},
 		.it_value = {(time_t)entry->vsec, (long)entry->vnsec},
 	};
+	if (timer_waits(t, entry))
+		value.it_value = (struct timespec){.tv_nsec = 1};
 	if (value.it_value.tv_sec || value.it_value.tv_nsec)
 		script_call(s, "arming a timer", SYS_timer_settime, entry->it_id, 0,
 			    script_put(s, &value, sizeof(value)), 0)
@@ -206,9 +300,10 @@ static int timer_restore_task(struct reader *r, struct plan_task *t, struct scri
 	bool with_ids = kern_has(r->caps, KERN_CAP_TIMER_RESTORE_IDS);
 	if (all->n_posix) {
 		qsort(all->posix, all->n_posix, sizeof(*all->posix), timer_by_id);
+		/* For the whole process, and before its threads exist. */
 		if (with_ids)
-			script_call(s, "asking for timer ids", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS,
-				    PR_TIMER_CREATE_RESTORE_IDS_ON, 0, 0, 0);
+			script_call(&t->memory, "asking for timer ids", SYS_prctl,
+				    PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_ON, 0, 0, 0);
 	}
 	uint32_t next = 0;
 	for (size_t i = 0; i < all->n_posix; i++) {
@@ -221,12 +316,15 @@ static int timer_restore_task(struct reader *r, struct plan_task *t, struct scri
 			return -ENOTSUP;
 		}
 		for (; !with_ids && next < entry->it_id; next++) {
-			timer_create_calls(s, entry, next);
+			timer_create_calls(s, entry, next, false);
 			script_call(s, "skipping a timer id", SYS_timer_delete, next);
 		}
-		timer_create_calls(s, entry, entry->it_id);
+		bool another = timer_of_another(t, entry);
+		if (another && with_ids)
+			continue;
+		timer_create_calls(s, entry, entry->it_id, another);
 		next = entry->it_id + 1;
-		timer_arm(s, entry);
+		timer_arm(t, s, entry);
 	}
 	if (all->n_posix && with_ids)
 		script_call(s, "asking for timer ids no more", SYS_prctl, PR_TIMER_CREATE_RESTORE_IDS,
@@ -237,12 +335,28 @@ static int timer_restore_task(struct reader *r, struct plan_task *t, struct scri
 	return 0;
 }
 
+static int timer_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
+				struct script *s, struct ferry_error *err unused)
+{
+	const TaskTimersEntry *all = t->threads.v[0].core->tc->timers;
+	if (!all || th == t->threads.v || !kern_has(r->caps, KERN_CAP_TIMER_RESTORE_IDS))
+		return 0;
+	for (size_t i = 0; i < all->n_posix; i++)
+		if (timer_of_thread(all->posix[i], th->tid)) {
+			timer_create_calls(s, all->posix[i], all->posix[i]->it_id, false);
+			timer_arm(t, s, all->posix[i]);
+		}
+	return 0;
+}
+
 const struct kind_ops kind_timer = {
 	.name = "timer",
 	.what = "interval timers, POSIX timers with their ids",
 	.fd_type = -1,
 	.image_file = -1,
+	.check_task = timer_check_task,
 	.ask_task = timer_ask_task,
 	.collect_task = timer_collect_task,
 	.restore_task = timer_restore_task,
+	.restore_thread = timer_restore_thread,
 };

@@ -8,7 +8,9 @@
  * run is the end of the tracing: when the barrier opens, or when the coordinator dies. Before the commit the warden
  * kills the tasks first.
  *
- * Kernel interface: ptrace(2) PTRACE_O_SUSPEND_SECCOMP (4.3, needs CAP_SYS_ADMIN and a tracer that is under no filter itself).
+ * Threads with syscall user dispatch go the same way: what they call behind the point where it is set would be dispatched.
+ *
+ * Kernel interface: ptrace(2) PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG (6.4), PTRACE_O_SUSPEND_SECCOMP (4.3, needs CAP_SYS_ADMIN and a tracer that is under no filter itself).
  */
 #include <elf.h>
 #include <errno.h>
@@ -25,30 +27,34 @@
 
 #include "base/error.h"
 #include "kernel/caps.h"
+#include "kernel/uapi.h"
 #include "restore/restore.h"
 
 enum {
 	GUARD_POLL_NS = 50000,
 	GUARD_LOOK_POLLS = 400,
+	GUARD_HALT_TRIES = 20000,
 	GUARD_SYSCALL_AT = 5, /* in the exit gadget: its first system call instruction */
 	GUARD_SIGMASK_BYTES = 8,
 };
-
-#ifndef PTRACE_O_SUSPEND_SECCOMP
-#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
-#endif
 
 int guard_check(const struct plan *plan, const struct kern_caps *caps, struct ferry_error *err)
 {
 	for (size_t i = 0; i < plan->n_tasks; i++) {
 		if (!plan->tasks[i].guarded)
 			continue;
+		if (plan->tasks[i].stop_signal)
+			return error_set(
+				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				"pid %d was stopped, and has seccomp filters or syscall user dispatch",
+				plan->tasks[i].pid);
 		if (caps->limits.capabilities >> CAP_SYS_ADMIN & 1 &&
 		    prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == SECCOMP_MODE_DISABLED)
 			return 0;
-		error_set(err, FERRY_ERROR_PERMISSION, EPERM,
-			  "pid %d runs under seccomp, and ferry may not suspend its filters",
-			  plan->tasks[i].pid);
+		error_set(
+			err, FERRY_ERROR_PERMISSION, EPERM,
+			"pid %d has seccomp filters or syscall user dispatch, and ferry may not suspend them",
+			plan->tasks[i].pid);
 		error_hint(err, "this needs CAP_SYS_ADMIN and a ferry without seccomp filters of its own");
 		return -EPERM;
 	}
@@ -57,7 +63,7 @@ int guard_check(const struct plan *plan, const struct kern_caps *caps, struct fe
 
 static int guard_error(int code, pid_t tid, const char *what, struct ferry_error *err)
 {
-	return error_errno(err, FERRY_ERROR_RESTORE_STEP, code, "thread %d under seccomp: %s", tid, what);
+	return error_errno(err, FERRY_ERROR_RESTORE_STEP, code, "thread %d, which is traced: %s", tid, what);
 }
 
 /* Become the tracer of a thread that waits for one. 1: it does not yet. */
@@ -182,6 +188,43 @@ static void guard_own_regs(struct user_regs_struct *regs, const uint64_t *frame)
 	regs->ss = frame[BLOB_FRAME_SS];
 }
 
+/* From now on its system calls come back to it as signals, as its own byte says. */
+static int guard_dispatch(const struct plan_thread *th, struct ferry_error *err)
+{
+	const FerryDispatchEntry *entry = th->extra ? th->extra->dispatch : NULL;
+	if (!entry)
+		return 0;
+	struct kern_sud_config config = {
+		.mode = entry->has_mode ? entry->mode : PR_SYS_DISPATCH_ON,
+		.selector = entry->selector,
+		.offset = entry->start,
+		.len = entry->length,
+	};
+	if (ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, th->tid, sizeof(config), &config) < 0)
+		return guard_error(errno, th->tid, "setting syscall user dispatch", err);
+	return 0;
+}
+
+/* A task is ready some instructions before it sleeps in the gadget, with its vector registers loaded: wait for that. */
+static int guard_halt(const struct plan_task *t, pid_t tid, struct user_regs_struct *ret_regs,
+		      struct ferry_error *err)
+{
+	const struct timespec pause = {.tv_nsec = GUARD_POLL_NS};
+	for (int i = 0; i < GUARD_HALT_TRIES; i++) {
+		if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
+			return guard_error(errno, tid, "stopping it", err);
+		int r = guard_wait(tid, err);
+		if (r >= 0)
+			r = guard_get_regs(tid, ret_regs, err);
+		if (r < 0 || ret_regs->rip - t->gadget < ferry_gadget_bytes)
+			return r;
+		if (ptrace(PTRACE_CONT, tid, NULL, NULL) < 0)
+			return guard_error(errno, tid, "letting it go on", err);
+		nanosleep(&pause, NULL);
+	}
+	return guard_error(ETIMEDOUT, tid, "it does not arrive at the barrier", err);
+}
+
 static int guard_finish_thread(struct restore *r, const struct plan_task *t, size_t index,
 			       struct ferry_error *err)
 {
@@ -189,11 +232,7 @@ static int guard_finish_thread(struct restore *r, const struct plan_task *t, siz
 	struct user_regs_struct regs;
 	pid_t tid = t->threads.v[index].tid;
 	fault_effect(r->fault, "restore", "stop-guarded");
-	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
-		return guard_error(errno, tid, "stopping it", err);
-	int ret = guard_wait(tid, err);
-	if (ret >= 0)
-		ret = guard_get_regs(tid, &regs, err);
+	int ret = guard_halt(t, tid, &regs, err);
 	if (ret >= 0 && !index)
 		ret = guard_unmap(t, frame, regs, err);
 	if (ret < 0)
@@ -203,7 +242,7 @@ static int guard_finish_thread(struct restore *r, const struct plan_task *t, siz
 	if (ret >= 0 &&
 	    ptrace(PTRACE_SETSIGMASK, tid, (void *)(long)GUARD_SIGMASK_BYTES, &frame[BLOB_FRAME_SIGMASK]) < 0)
 		ret = guard_error(errno, tid, "setting its signal mask", err);
-	return ret;
+	return ret < 0 ? ret : guard_dispatch(&t->threads.v[index], err);
 }
 
 int guard_finish(struct restore *r, struct ferry_error *err)

@@ -5,6 +5,16 @@ from ferrytest.cases.case import Case, simple
 
 SECCOMP = ["one", "stacked", "privileged", "trap", "kill", "bare", "log", "threads", "tsync", "alike", "children",
            "strict"]
+ATTRIBUTES = {
+    "prctl": ["mdwe", "mdwe-loose", "thp-advised", "tsc", "tsc-thread", "uname26", "read-implies-exec",
+              "personality-odd", "personality-thread", "membarrier", "membarrier-one", "autogroup", "oom-score",
+              "coredump-filter", "undumpable", "mce-policy", "death-signal"],
+    "sched": ["deadline", "slice", "reset-on-fork", "io-idle", "io-realtime"],
+    "creds": ["keep-caps", "securebits-locked"],
+    "regs": ["ldt"],
+}
+TIMERS = ["waiting", "waiting-thread", "expired", "thread-clock", "other-clock", "process-clock", "many"]
+STACKS = ["in-use", "nested", "autodisarm", "no-restorer"]
 
 CASES = [
     *simple("tree", "tree", "clocks"),
@@ -20,10 +30,15 @@ CASES = [
     *simple("regs", "xstate"),
     *simple("signal", "signals-pending", "signals-actions"),
     *simple("timer", "itimers", "posix-timers"),
-    *simple("creds", "credentials"),
+    *simple("creds", "credentials", "thread-credentials"),
     *simple("rlimit", "rlimits"),
     *simple("sched", "scheduling"),
     *simple("prctl", "prctl"),
+    *[Case(f"attribute-{word}", "attributes", (word,), kind=kind) for kind, words in ATTRIBUTES.items() for word in words],
+    *[Case(f"timer-{what}", "timer-kinds", (what,), kind="timer") for what in TIMERS],
+    *[Case(f"handler-{what}", "signal-stacks", (what,), kind="signal") for what in STACKS],
+    *simple("prctl", "dispatch"),
+    *simple("fs", "thread-folders"),
     *[Case(f"seccomp-{what}", "seccomp", (what,), kind="seccomp") for what in SECCOMP],
     *simple("fs", "folders"),
 ]
