@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "collect/collect.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
@@ -27,6 +29,7 @@ struct check {
 	struct arena arena; /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
 	struct family family;
+	uint64_t vfork_until_ns; /* CLOCK_MONOTONIC: so long are vforks waited for */
 };
 
 static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
@@ -47,7 +50,7 @@ static bool check_has_ended(const struct proc_stat *st)
 	return (st->state == 'Z' || st->state == 'X') && st->num_threads <= 1;
 }
 
-static int check_state(pid_t pid, const struct proc_status *st, struct ferry_error *err)
+static int check_state(pid_t pid, const struct proc_status *st, bool is_root, struct ferry_error *err)
 {
 	switch (st->state) {
 	case 'Z':
@@ -56,8 +59,9 @@ static int check_state(pid_t pid, const struct proc_status *st, struct ferry_err
 			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 					 "the first thread of pid %d (%s) has ended, the others run", pid,
 					 st->name);
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a zombie", pid,
-				 st->name);
+		/* Any other one has ended a moment ago, and zombies are dumped. */
+		return error_set(err, is_root ? FERRY_ERROR_UNSUPPORTED_TASK : FERRY_ERROR_NO_SUCH_TASK,
+				 ENOTSUP, "pid %d (%s) is a zombie", pid, st->name);
 	default: break;
 	}
 	if (st->kthread)
@@ -99,6 +103,21 @@ static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
 	return r;
 }
 
+/* Whether any thread of the parent waits in vfork for this child. */
+static bool check_in_vfork(pid_t pid, pid_t ppid)
+{
+	struct proc_pid_list tids = {0};
+	pid_t child = 0;
+	_cleanup_close_ int dir = proc_open(ppid, NULL);
+	if (dir < 0 || proc_read_tasks(dir, &tids, NULL) < 0)
+		return false;
+	bool found = false;
+	vec_foreach(tid, &tids.v)
+		found = found || (proc_is_in_vfork(dir, *tid, &child) && child == pid);
+	proc_pid_list_release(&tids);
+	return found;
+}
+
 /* Processes that share what only threads share as a rule. */
 static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
 {
@@ -111,12 +130,45 @@ static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
 		{KERN_KCMP_FS, "its working directory"},
 		{KERN_KCMP_SIGHAND, "its signal actions"},
 	};
+	if (check_in_vfork(pid, ppid)) {
+		error_set(
+			err, FERRY_ERROR_BUSY_TASK, EBUSY,
+			"pid %d waits in vfork for its child, pid %d, which neither executes a program nor ends",
+			ppid, pid);
+		error_hint(err, "try again when pid %d has, or end it", pid);
+		return -EBUSY;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(shared); i++)
 		if (sys_kcmp(pid, ppid, shared[i].type, 0, 0) == 0)
 			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 					 "pid %d shares %s with its parent (clone flags or vfork)", pid,
 					 shared[i].what);
 	return 0;
+}
+
+/*
+ * A thread that has called unshare(2): its descriptors and folders are not those of its process. No image has a place for them,
+ * and a thread that shares nothing cannot be told from one that shares with another process.
+ */
+static int check_threads(pid_t pid, int proc_dir, struct ferry_error *err)
+{
+	static const struct {
+		enum kern_kcmp_type type;
+		const char *what;
+	} own[] = {
+		{KERN_KCMP_FILES, "a descriptor table"},
+		{KERN_KCMP_FS, "a working directory"},
+	};
+	struct proc_pid_list tids = {0};
+	int r = proc_read_tasks(proc_dir, &tids, err);
+	vec_foreach(tid, &tids.v)
+		for (size_t i = 0; i < ARRAY_SIZE(own) && r >= 0 && *tid != pid; i++)
+			if (sys_kcmp(pid, *tid, own[i].type, 0, 0) > 0)
+				r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+					      "thread %d of pid %d has %s of its own (unshare)", *tid, pid,
+					      own[i].what);
+	proc_pid_list_release(&tids);
+	return r;
 }
 
 int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
@@ -128,9 +180,11 @@ int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_
 	if (r >= 0)
 		r = proc_read_stat(proc_dir, &st, err);
 	if (r >= 0)
-		r = check_state(pid, &status, err);
+		r = check_state(pid, &status, is_root, err);
 	if (r >= 0)
 		r = check_namespaces(pid, proc_dir, err);
+	if (r >= 0 && status.threads > 1)
+		r = check_threads(pid, proc_dir, err);
 	if (r >= 0 && !is_root)
 		r = check_sharing(pid, status.ppid, err);
 	if (r < 0)
@@ -247,6 +301,15 @@ static int check_relations(struct check *k, int proc_dir, bool is_root, struct p
 	return r == -ENOMEM ? error_memory(err) : r;
 }
 
+/* That is over, as a rule, in a moment. */
+static void check_await_vfork(struct check *k, pid_t pid, pid_t ppid)
+{
+	const struct timespec tick = {.tv_nsec = 1000 * 1000};
+	while (time_now_ns() < k->vfork_until_ns && sys_kcmp(pid, ppid, KERN_KCMP_VM, 0, 0) == 0 &&
+	       check_in_vfork(pid, ppid))
+		nanosleep(&tick, NULL);
+}
+
 static int check_one(struct check *k, size_t index, struct ferry_error *err)
 {
 	pid_t pid = k->pids.v[index];
@@ -261,9 +324,14 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 		return r;
 	if (r < 0 || (index && check_has_ended(&st)) || proc_read_comm(dir, comm, NULL) < 0)
 		return 0;
-	if (collect_check_task(pid, dir, index == 0, k->options, &obstacle) < 0)
+	if (index)
+		check_await_vfork(k, pid, st.ppid);
+	r = collect_check_task(pid, dir, index == 0, k->options, &obstacle);
+	/* What a process that has ended meanwhile does not show any more is no obstacle. */
+	bool ended = proc_read_stat(dir, &st, NULL) < 0 || check_has_ended(&st);
+	if (r < 0 && (!ended || !index))
 		check_add(k, &obstacle, pid);
-	if (check_has_ended(&st))
+	if (ended)
 		return 0;
 	check_fds(k, pid, dir, comm);
 	check_vmas(k, pid, dir);
@@ -289,7 +357,11 @@ static void check_ends(struct check *k)
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
 	       struct peers *peers, struct obstacles *ret, struct ferry_error *err)
 {
-	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
+	struct check k = {.caps = caps,
+			  .options = options,
+			  .obstacles = ret,
+			  .peers = peers,
+			  .vfork_until_ns = time_now_ns() + (uint64_t)options->timeout_ms * 1000000};
 	pid_t *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)
