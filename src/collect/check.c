@@ -29,6 +29,7 @@ struct check {
 	struct arena arena; /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
 	struct family family;
+	struct sharing sharing;
 	uint64_t vfork_until_ns; /* CLOCK_MONOTONIC: so long are vforks waited for */
 };
 
@@ -103,49 +104,6 @@ static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
 	return r;
 }
 
-/* Whether any thread of the parent waits in vfork for this child. */
-static bool check_in_vfork(pid_t pid, pid_t ppid)
-{
-	struct proc_pid_list tids = {0};
-	pid_t child = 0;
-	_cleanup_close_ int dir = proc_open(ppid, NULL);
-	if (dir < 0 || proc_read_tasks(dir, &tids, NULL) < 0)
-		return false;
-	bool found = false;
-	vec_foreach(tid, &tids.v)
-		found = found || (proc_is_in_vfork(dir, *tid, &child) && child == pid);
-	proc_pid_list_release(&tids);
-	return found;
-}
-
-/* Processes that share what only threads share as a rule. */
-static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
-{
-	static const struct {
-		enum kern_kcmp_type type;
-		const char *what;
-	} shared[] = {
-		{KERN_KCMP_VM, "its memory"},
-		{KERN_KCMP_FILES, "its descriptor table"},
-		{KERN_KCMP_FS, "its working directory"},
-		{KERN_KCMP_SIGHAND, "its signal actions"},
-	};
-	if (check_in_vfork(pid, ppid)) {
-		error_set(
-			err, FERRY_ERROR_BUSY_TASK, EBUSY,
-			"pid %d waits in vfork for its child, pid %d, which neither executes a program nor ends",
-			ppid, pid);
-		error_hint(err, "try again when pid %d has, or end it", pid);
-		return -EBUSY;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(shared); i++)
-		if (sys_kcmp(pid, ppid, shared[i].type, 0, 0) == 0)
-			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
-					 "pid %d shares %s with its parent (clone flags or vfork)", pid,
-					 shared[i].what);
-	return 0;
-}
-
 /*
  * A thread that has called unshare(2): its descriptors and folders are not those of its process. No image has a place for them,
  * and a thread that shares nothing cannot be told from one that shares with another process.
@@ -185,8 +143,6 @@ int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_
 		r = check_namespaces(pid, proc_dir, err);
 	if (r >= 0 && status.threads > 1)
 		r = check_threads(pid, proc_dir, err);
-	if (r >= 0 && !is_root)
-		r = check_sharing(pid, status.ppid, err);
 	if (r < 0)
 		return r;
 	if (is_root && st.session != pid && !options->shell_job) {
@@ -306,8 +262,21 @@ static void check_await_vfork(struct check *k, pid_t pid, pid_t ppid)
 {
 	const struct timespec tick = {.tv_nsec = 1000 * 1000};
 	while (time_now_ns() < k->vfork_until_ns && sys_kcmp(pid, ppid, KERN_KCMP_VM, 0, 0) == 0 &&
-	       check_in_vfork(pid, ppid))
+	       collect_in_vfork(pid, ppid))
 		nanosleep(&tick, NULL);
+}
+
+static int check_shared(struct check *k, const struct proc_stat *st, bool is_root, struct ferry_error *err)
+{
+	pid_t owners[SHARING_TYPES];
+	int r = collect_sharing(&k->sharing, st->pid, st->ppid, is_root, owners, err);
+	int at = family_find(&k->family, st->pid);
+	if (r < 0 || at == FAMILY_NONE)
+		return r;
+	struct family_member *m = &k->family.members.v[at];
+	m->shares_files = owners[SHARING_FILES] == st->pid ? 0 : owners[SHARING_FILES];
+	m->shares_fs = owners[SHARING_FS] == st->pid ? 0 : owners[SHARING_FS];
+	return 0;
 }
 
 static int check_one(struct check *k, size_t index, struct ferry_error *err)
@@ -327,6 +296,8 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	if (index)
 		check_await_vfork(k, pid, st.ppid);
 	r = collect_check_task(pid, dir, index == 0, k->options, &obstacle);
+	if (r >= 0)
+		r = check_shared(k, &st, index == 0, &obstacle);
 	/* What a process that has ended meanwhile does not show any more is no obstacle. */
 	bool ended = proc_read_stat(dir, &st, NULL) < 0 || check_has_ended(&st);
 	if (r < 0 && (!ended || !index))
@@ -376,6 +347,7 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 	if (r >= 0 && collect_check_family(&k.family, caps, joined, &obstacle) < 0)
 		check_add(&k, &obstacle, 0);
 	family_release(&k.family);
+	sharing_release(&k.sharing);
 	vec_release(&k.pids);
 	arena_release(&k.arena);
 	if (r >= 0 && ret->failed)

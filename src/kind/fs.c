@@ -43,7 +43,7 @@ static int fs_directory(struct plan *p, struct plan_task *t, uint32_t id, const 
 
 static int fs_restore_task(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err)
 {
-	if (!t->fs)
+	if (!t->fs || t->fs_owner)
 		return 0;
 	int root = fs_directory(r->plan, t, t->fs->root_id, "root directory", err);
 	int cwd = root < 0 ? root : fs_directory(r->plan, t, t->fs->cwd_id, "working directory", err);

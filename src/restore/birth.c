@@ -80,7 +80,8 @@ int birth_create(struct restore *r, int member, bool sibling, struct ferry_error
 	const struct family_member *m = birth_member(r, member);
 	pid_t wanted = m->pid;
 	struct clone_args args = {
-		.flags = sibling ? CLONE_PARENT : 0,
+		.flags = (sibling ? CLONE_PARENT : 0) | (m->shares_files ? CLONE_FILES : 0) |
+			 (m->shares_fs ? CLONE_FS : 0),
 		.exit_signal = sibling ? 0 : (uint64_t)m->exit_signal,
 		.set_tid = (uint64_t)(uintptr_t)&wanted,
 		.set_tid_size = 1,

@@ -56,9 +56,7 @@ if os.environ.get("FERRY"):
     register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
     for sharing, words in {
-            "memory": "shares its memory with its parent", "actions": "shares its memory with its parent",
-            "descriptors": "shares its descriptor table with its parent",
-            "folders": "shares its working directory with its parent",
+            "memory": "shares its memory with pid", "actions": "shares its memory with pid",
             "thread-descriptors": "has a descriptor table of its own (unshare)",
             "thread-folders": "has a working directory of its own (unshare)",
             "dead-leader": "has ended, the others run"}.items():

@@ -19,8 +19,6 @@ static const struct {
 } shared[] = {
 	{"memory", CLONE_VM},
 	{"actions", CLONE_VM | CLONE_SIGHAND},
-	{"descriptors", CLONE_FILES},
-	{"folders", CLONE_FS},
 };
 
 static void *unshare_files(void *argument)
