@@ -213,8 +213,10 @@ static void birth_stage(struct restore *r, int member, enum family_stage stage, 
 			task_fail(r, m->pid, &err);
 		if (in_turn)
 			birth_pass_turn(r, *step + 1);
-		if (s->op == FAMILY_OP_EXIT)
-			birth_end(m->context);
+		if (s->op != FAMILY_OP_EXIT)
+			continue;
+		__atomic_store_n(&r->shared->members[member].ended, 1, __ATOMIC_SEQ_CST);
+		birth_end(m->context);
 	}
 }
 

@@ -244,21 +244,25 @@ void task_main(struct restore *r, struct plan_task *t)
 
 /* ----------------------------------------------------------- in the coordinator */
 
-/* A task that is gone or a zombie before the barrier is a failure that nobody reported. */
+/* Who is gone or a zombie before the barrier, and was not to end, is a failure that nobody reported. */
 static int tasks_look(struct restore *r, struct ferry_error *err)
 {
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		pid_t pid = r->plan->tasks[i].pid;
-		int member = r->plan->tasks[i].member;
-		if (!__atomic_load_n(&r->shared->members[member].created, __ATOMIC_SEQ_CST))
-			continue;
+	const struct family *f = &r->plan->family;
+	for (size_t i = 0; i < f->members.n; i++) {
+		const struct restore_member *m = &r->shared->members[i];
 		char path[64], state = 0;
-		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-		_cleanup_fclose_ FILE *f = fopen(path, "re");
-		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
+		snprintf(path, sizeof(path), "/proc/%d/stat", f->members.v[i].pid);
+		if (!__atomic_load_n(&m->created, __ATOMIC_SEQ_CST))
+			continue;
+		_cleanup_fclose_ FILE *stat = fopen(path, "re");
+		if (stat && fscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
+			continue;
+		/* Looked at last: both are said before it ends, or is reaped. */
+		if (__atomic_load_n(&m->ended, __ATOMIC_SEQ_CST) ||
+		    !__atomic_load_n(&m->created, __ATOMIC_SEQ_CST))
 			continue;
 		return error_set(err, FERRY_ERROR_RESTORE_STEP, ECHILD,
-				 "pid %d died while it was being restored", pid);
+				 "pid %d died while it was being restored", f->members.v[i].pid);
 	}
 	return 0;
 }
