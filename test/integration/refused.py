@@ -53,7 +53,24 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
+    for word, identifier, text in (
+            ("poll", "unsupported-fd", "requests of the io_uring wait for events"),
+            ("nommap", "unsupported-fd", "IORING_SETUP_NO_MMAP"),
+            ("restricted", "unsupported-fd", "has restrictions"),
+            ("provided", "unsupported-fd", "has provided buffers"),
+            ("personality", "unsupported-fd", "has personalities"),
+            ("thread", "unsupported-fd", "belongs to a thread other than the first"),
+            ("closed", "unsupported-fd", "no descriptor of the tree has it"),
+            ("eventfd", "unsupported-fd", "the tree has not exactly one"),
+            ("unmapped", "unsupported-vma", "that it has no descriptor of")):
+        register(f"uring_{word}", identifier, text, "uring-refused", word)
     register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
+    for word, identifier, text in (
+            ("program", "unsupported-fd", "it holds a BPF program"),
+            ("ring", "unsupported-fd", "a BPF map of type 27"),
+            ("minor", "unsupported-vma", "is watched by a userfaultfd for minor faults"),
+            ("elsewhere", "unsupported-vma", "is watched by a userfaultfd that it does not hold")):
+        register(f"engines_{word}", identifier, text, "engines-refused", word)
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
     for sharing, words in {
             "memory": "shares its memory with pid", "actions": "shares its memory with pid",
@@ -61,6 +78,16 @@ if os.environ.get("FERRY"):
             "thread-folders": "has a working directory of its own (unshare)",
             "dead-leader": "has ended, the others run"}.items():
         register("sharing_" + sharing.replace("-", "_"), "unsupported-task", words, "sharing-refused", sharing)
+
+
+    @test(timeout=60)
+    def uring_far():
+        """An io_uring that has taken more requests than a restore may repeat."""
+        program = Program("uring-refused", "far")
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES, "--io-uring-max-replay", "99")
+        assert done.returncode == REFUSED and "[limit]" in done.stderr and "has taken 100" in done.stderr, done.stderr
+        program.verify()
+        program.quit()
 
 
     @test(timeout=60)
@@ -84,6 +111,35 @@ if os.environ.get("FERRY"):
 
     register("pidfd_of_outside", "outside-peer", "which is outside the tree", "pidfd-dead", "outside")
     register("pidfd_of_thread", "unsupported-fd", "a single thread (PIDFD_THREAD)", "pidfd-dead", "thread")
+
+
+    for word, said in (
+            ("perf", "is a performance counter"), ("landlock", "is rules of landlock"), ("fscontext", "(fsopen)"),
+            ("fuse", "(device 10:229) is a file system in user space"), ("kvm", "(device 10:232)"),
+            ("tun", "(device 10:200)"), ("loop", "(device 10:237)"), ("autofs", "(device 10:235)"),
+            ("log", "(device 1:11) is the kernel's log"), ("namespace", "is not the namespace that it lives in")):
+        register(f"fd_{word}", "unsupported-fd", said, "fds-refused", word)
+
+
+    @test(timeout=60)
+    def fifo_held_outside():
+        """A named pipe of the tree that a process outside has open; and bytes of somebody else in it at the restore."""
+        program = Program("fifo")
+        path = pathlib.Path(program.folder) / "both"
+        held = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        os.close(held)
+        pids = program.tree()
+        Ferry().dump(program.pid, IMAGES)
+        program.wait_gone(pids)
+        held = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        os.write(held, b"x")
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode and "in the named pipe" in done.stderr, done.stderr
+        os.close(held)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
 
 
     @test(timeout=60)
@@ -209,6 +265,17 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def kernel_files():
+        """A folder that tells of changes by signals, which the kernel does not show; a file that gives each line once."""
+        program = Program("directories", "notify")
+        refuse(program, "unsupported-fd", "(F_NOTIFY), which the kernel does not show")
+        program.quit()
+        program = Program("proc-files", "messages")
+        refuse(program, "unsupported-fd", "gives each message once")
+        program.quit()
+
+
+    @test(timeout=60)
     def hidden_mount():
         """A file on a mount that another mount hides wholly: no path leads there."""
         program = Program("covered", "wholly")
@@ -233,6 +300,17 @@ if os.environ.get("FERRY"):
             program.verify()
             program.quit()
             shutil.rmtree(IMAGES)
+
+
+    @test(timeout=60)
+    def watchers():
+        """Events that nobody has read yet, which the kernel cannot put back; and a group that is asked for permission."""
+        program = Program("inotify", "unread")
+        refuse(program, "unsupported-fd", "wait to be read in 'anon_inode:inotify'")
+        program.quit()
+        program = Program("fanotify", "permission")
+        refuse(program, "unsupported-fd", "a fanotify group that is asked for permission")
+        program.kill()
 
 
     @test(timeout=60)
