@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "collect/collect.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
@@ -27,6 +29,8 @@ struct check {
 	struct arena arena; /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
 	struct family family;
+	struct sharing sharing;
+	uint64_t vfork_until_ns; /* CLOCK_MONOTONIC: so long are vforks waited for */
 };
 
 static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
@@ -47,7 +51,7 @@ static bool check_has_ended(const struct proc_stat *st)
 	return (st->state == 'Z' || st->state == 'X') && st->num_threads <= 1;
 }
 
-static int check_state(pid_t pid, const struct proc_status *st, struct ferry_error *err)
+static int check_state(pid_t pid, const struct proc_status *st, bool is_root, struct ferry_error *err)
 {
 	switch (st->state) {
 	case 'Z':
@@ -56,8 +60,9 @@ static int check_state(pid_t pid, const struct proc_status *st, struct ferry_err
 			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 					 "the first thread of pid %d (%s) has ended, the others run", pid,
 					 st->name);
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a zombie", pid,
-				 st->name);
+		/* Any other one has ended a moment ago, and zombies are dumped. */
+		return error_set(err, is_root ? FERRY_ERROR_UNSUPPORTED_TASK : FERRY_ERROR_NO_SUCH_TASK,
+				 ENOTSUP, "pid %d (%s) is a zombie", pid, st->name);
 	default: break;
 	}
 	if (st->kthread)
@@ -99,36 +104,16 @@ static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
 	return r;
 }
 
-/* Processes that share what only threads share as a rule. */
-static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
-{
-	static const struct {
-		enum kern_kcmp_type type;
-		const char *what;
-	} shared[] = {
-		{KERN_KCMP_VM, "its memory"},
-		{KERN_KCMP_FILES, "its descriptor table"},
-		{KERN_KCMP_FS, "its working directory"},
-		{KERN_KCMP_SIGHAND, "its signal actions"},
-	};
-	for (size_t i = 0; i < ARRAY_SIZE(shared); i++)
-		if (sys_kcmp(pid, ppid, shared[i].type, 0, 0) == 0)
-			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
-					 "pid %d shares %s with its parent (clone flags or vfork)", pid,
-					 shared[i].what);
-	return 0;
-}
-
-/* A thread with a descriptor table of its own (unshare(CLONE_FILES)): its numbers are in no list of the process. */
+/* A thread that has called unshare(CLONE_FILES): its numbers are in no list of the process, and no image has a place for them. */
 static int check_threads(pid_t pid, int proc_dir, struct ferry_error *err)
 {
 	struct proc_pid_list tids = {0};
 	int r = proc_read_tasks(proc_dir, &tids, err);
-	vec_foreach(tid, &tids.v) {
-		if (r >= 0 && sys_kcmp(pid, *tid, KERN_KCMP_FILES, 0, 0) > 0)
+	vec_foreach(tid, &tids.v)
+		if (r >= 0 && *tid != pid && sys_kcmp(pid, *tid, KERN_KCMP_FILES, 0, 0) > 0)
 			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
-				      "thread %d of pid %d has a descriptor table of its own", *tid, pid);
-	}
+				      "thread %d of pid %d has a descriptor table of its own (unshare)", *tid,
+				      pid);
 	proc_pid_list_release(&tids);
 	return r;
 }
@@ -142,12 +127,10 @@ int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_
 	if (r >= 0)
 		r = proc_read_stat(proc_dir, &st, err);
 	if (r >= 0)
-		r = check_state(pid, &status, err);
+		r = check_state(pid, &status, is_root, err);
 	if (r >= 0)
 		r = check_namespaces(pid, proc_dir, err);
-	if (r >= 0 && !is_root)
-		r = check_sharing(pid, status.ppid, err);
-	if (r >= 0)
+	if (r >= 0 && status.threads > 1)
 		r = check_threads(pid, proc_dir, err);
 	if (r < 0)
 		return r;
@@ -263,6 +246,28 @@ static int check_relations(struct check *k, int proc_dir, bool is_root, struct p
 	return r == -ENOMEM ? error_memory(err) : r;
 }
 
+/* That is over, as a rule, in a moment. */
+static void check_await_vfork(struct check *k, pid_t pid, pid_t ppid)
+{
+	const struct timespec tick = {.tv_nsec = 1000 * 1000};
+	while (time_now_ns() < k->vfork_until_ns && sys_kcmp(pid, ppid, KERN_KCMP_VM, 0, 0) == 0 &&
+	       collect_in_vfork(pid, ppid))
+		nanosleep(&tick, NULL);
+}
+
+static int check_shared(struct check *k, const struct proc_stat *st, bool is_root, struct ferry_error *err)
+{
+	pid_t owners[SHARING_TYPES];
+	int r = collect_sharing(&k->sharing, st->pid, st->ppid, is_root, owners, err);
+	int at = family_find(&k->family, st->pid);
+	if (r < 0 || at == FAMILY_NONE)
+		return r;
+	struct family_member *m = &k->family.members.v[at];
+	m->shares_files = owners[SHARING_FILES] == st->pid ? 0 : owners[SHARING_FILES];
+	m->shares_fs = owners[SHARING_FS] == st->pid ? 0 : owners[SHARING_FS];
+	return 0;
+}
+
 static int check_one(struct check *k, size_t index, struct ferry_error *err)
 {
 	pid_t pid = k->pids.v[index];
@@ -277,9 +282,16 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 		return r;
 	if (r < 0 || (index && check_has_ended(&st)) || proc_read_comm(dir, comm, NULL) < 0)
 		return 0;
-	if (collect_check_task(pid, dir, index == 0, k->options, &obstacle) < 0)
+	if (index)
+		check_await_vfork(k, pid, st.ppid);
+	r = collect_check_task(pid, dir, index == 0, k->options, &obstacle);
+	if (r >= 0)
+		r = check_shared(k, &st, index == 0, &obstacle);
+	/* What a process that has ended meanwhile does not show any more is no obstacle. */
+	bool ended = proc_read_stat(dir, &st, NULL) < 0 || check_has_ended(&st);
+	if (r < 0 && (!ended || !index))
 		check_add(k, &obstacle, pid);
-	if (check_has_ended(&st))
+	if (ended)
 		return 0;
 	check_fds(k, pid, dir, comm);
 	check_vmas(k, pid, dir);
@@ -305,7 +317,11 @@ static void check_ends(struct check *k)
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
 	       struct peers *peers, struct obstacles *ret, struct ferry_error *err)
 {
-	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
+	struct check k = {.caps = caps,
+			  .options = options,
+			  .obstacles = ret,
+			  .peers = peers,
+			  .vfork_until_ns = time_now_ns() + (uint64_t)options->timeout_ms * 1000000};
 	pid_t *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)
@@ -320,6 +336,7 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 	if (r >= 0 && collect_check_family(&k.family, caps, joined, &obstacle) < 0)
 		check_add(&k, &obstacle, 0);
 	family_release(&k.family);
+	sharing_release(&k.sharing);
 	vec_release(&k.pids);
 	arena_release(&k.arena);
 	if (r >= 0 && ret->failed)

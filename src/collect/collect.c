@@ -87,6 +87,23 @@ static int collect_stop_signal(const struct snap_task *t)
 	return 0;
 }
 
+static int collect_shared(struct collect *c, struct snap_task *t, pid_t ppid, struct ferry_error *err)
+{
+	pid_t owners[SHARING_TYPES];
+	int r = collect_sharing(c->sharing, t->pid, ppid, t->is_root, owners, err);
+	if (r < 0)
+		return r;
+	if (owners[SHARING_FILES] != t->pid) {
+		t->shares_files = owners[SHARING_FILES];
+		t->ids->files_id = snapshot_task(c->snap, t->shares_files)->ids->files_id;
+	}
+	if (owners[SHARING_FS] != t->pid) {
+		t->shares_fs = owners[SHARING_FS];
+		t->ids->fs_id = snapshot_task(c->snap, t->shares_fs)->ids->fs_id;
+	}
+	return 0;
+}
+
 static int collect_task_head(struct collect *c, struct frozen_task *ft, struct snap_task *t,
 			     struct ferry_error *err)
 {
@@ -113,6 +130,9 @@ static int collect_task_head(struct collect *c, struct frozen_task *ft, struct s
 	if (r < 0)
 		return r;
 	t->ids->vm_id = t->ids->files_id = t->ids->fs_id = t->ids->sighand_id = id;
+	r = collect_shared(c, t, st.ppid, err);
+	if (r < 0)
+		return r;
 	collect_namespace_ids(t->ids);
 	return 0;
 }
@@ -165,7 +185,7 @@ static int collect_task(struct collect *c, struct frozen *f, size_t index, struc
 		r = collect_task_head(c, ft, t, err);
 	if (r >= 0)
 		r = collect_vmas(c, t, ft->proc_dir, err);
-	if (r >= 0)
+	if (r >= 0 && !t->shares_files)
 		r = collect_fds(c, t, ft->proc_dir, err);
 	if (r >= 0)
 		r = collect_inside(c, f, ft, t, err);
@@ -187,9 +207,13 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 		t->is_root = i == 0;
 		t->parent = i ? snapshot_task(c->snap, f->tasks.v[i].ppid) : NULL;
 	}
+	struct sharing sharing = {0};
+	c->sharing = &sharing;
 	int r = collect_clocks(c, f->tasks.v[0].proc_dir, err);
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
 		r = collect_task(c, f, i, err);
+	sharing_release(&sharing);
+	c->sharing = NULL;
 	if (r >= 0)
 		r = collect_fds_discover(c, err);
 	collect_fds_release(c);

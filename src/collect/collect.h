@@ -44,6 +44,25 @@ must_check int collect_check_fd(const struct fd_view *view, const struct kind_op
 must_check int collect_check_family(struct family *f, const struct kern_caps *caps, bool shell_job,
 				    struct ferry_error *err);
 
+/* What processes can share. Who has an object that another one of the tree has is known by the first that was asked for. */
+enum sharing_type { SHARING_VM, SHARING_SIGHAND, SHARING_FILES, SHARING_FS, SHARING_TYPES };
+
+struct sharing {
+	VEC(pid_t) order[SHARING_TYPES];
+};
+
+void sharing_release(struct sharing *s);
+
+/*
+ * The owners of what a process has: itself, or one that was asked for before. UNSUPPORTED_TASK: it shares what ferry cannot bring
+ * back; BUSY_TASK: its parent waits in vfork for it.
+ */
+must_check int collect_sharing(struct sharing *s, pid_t pid, pid_t ppid, bool is_root,
+			       pid_t ret_owners[SHARING_TYPES], struct ferry_error *err);
+
+/* Whether any thread of the parent waits in vfork for this child. */
+bool collect_in_vfork(pid_t pid, pid_t ppid);
+
 /* Parts of collect_tree(), one file each. */
 must_check int collect_zombies(struct collect *c, const struct frozen *f, struct ferry_error *err);
 must_check int collect_tree_entry(struct arena *a, const struct proc_stat *st, FerryTreeEntry **ret_entry,

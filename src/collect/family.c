@@ -143,6 +143,8 @@ int collect_check_relations(struct collect *c, struct ferry_error *err)
 			.sid = rel->sid,
 			.exit_signal = rel->tree->has_exit_signal ? (int)rel->tree->exit_signal : SIGCHLD,
 			.ends = !rel->task,
+			.shares_files = rel->task ? rel->task->shares_files : 0,
+			.shares_fs = rel->task ? rel->task->shares_fs : 0,
 		};
 		r = family_add(&f, &m, err);
 	}

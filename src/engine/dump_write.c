@@ -272,7 +272,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 		if (r >= 0)
 			r = write_mm_extra(snap, dir, &snap->tasks.v[i], err);
 		if (r >= 0)
-			r = write_fdinfo(dir, snap, &snap->tasks.v[i], err);
+			r = snap->tasks.v[i].shares_files ? 0
+							  : write_fdinfo(dir, snap, &snap->tasks.v[i], err);
 	}
 	if (r >= 0)
 		r = write_payloads(e, c, dir, err);

@@ -23,7 +23,13 @@
 #include "kernel/uapi.h"
 #include "proc/read.h"
 
-enum { FREEZE_ROUNDS = 100, FREEZE_TRIES = 20, FREEZE_PAUSE_NS = 1000 * 1000, FREEZE_LOOK_THREADS = 64 };
+enum {
+	FREEZE_ROUNDS = 100,
+	FREEZE_TRIES = 20,
+	FREEZE_PAUSE_NS = 1000 * 1000,
+	FREEZE_VFORK_MS = 20,
+	FREEZE_LOOK_THREADS = 64,
+};
 
 static void freeze_effect(void *context, const char *what)
 {
@@ -160,6 +166,9 @@ static int freeze_add_task(struct frozen *f, pid_t pid, pid_t ppid, struct ferry
 	uint32_t order = (uint32_t)(f->tasks.n + f->zombies.n);
 	if (ended < 0)
 		return ended;
+	struct frozen_task *parent = frozen_find(f, ppid);
+	if (ended && parent && !parent->threads.n)
+		return 0; /* who does not stand yet may still wait for it: looked at again in the next round */
 	if (ended && ppid) {
 		struct frozen_zombie *z = vec_push(&f->zombies);
 		if (!z)
@@ -200,11 +209,36 @@ static int freeze_new_children(struct frozen *f, size_t index, struct ferry_erro
 	return r < 0 ? r : found;
 }
 
-/* Wait until a thread stands. 1: it does; 0: it is gone. */
-static int freeze_wait(const struct freeze_options *o, const struct frozen_task *t, struct ferry_thread *th,
-		       struct ferry_error *err)
+static int freeze_in_vfork(struct frozen *f, const struct frozen_task *t, struct ferry_thread *th,
+			   struct ferry_error *err)
 {
-	int stop = ferry_thread_wait(th, o->timeout_ms, err);
+	pid_t child;
+	if (!proc_is_in_vfork(t->proc_dir, ferry_thread_tid(th), &child))
+		return 0;
+	f->in_vfork = true;
+	error_clear(err);
+	error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY,
+		  "pid %d waits in vfork for its child, pid %d, which neither executes a program nor ends",
+		  t->pid, child);
+	error_hint(err, "try again when pid %d has, or end it", child);
+	return -EBUSY;
+}
+
+/*
+ * Wait until a thread stands. 1: it does; 0: it is gone. One that waits in vfork cannot stop before its child goes on, and that
+ * stands, too.
+ */
+static int freeze_wait(struct frozen *f, const struct freeze_options *o, const struct frozen_task *t,
+		       struct ferry_thread *th, struct ferry_error *err)
+{
+	int first = MIN(o->timeout_ms, FREEZE_VFORK_MS);
+	int stop = ferry_thread_wait(th, first, err);
+	if (stop == -ETIMEDOUT && freeze_in_vfork(f, t, th, err) < 0)
+		return -EBUSY;
+	if (stop == -ETIMEDOUT && first < o->timeout_ms) {
+		error_clear(err);
+		stop = ferry_thread_wait(th, o->timeout_ms - first, err);
+	}
 	if (stop < 0)
 		return stop;
 	switch (stop) {
@@ -216,12 +250,13 @@ static int freeze_wait(const struct freeze_options *o, const struct frozen_task 
 	}
 }
 
-static int freeze_wait_task(const struct freeze_options *o, struct frozen_task *t, struct ferry_error *err)
+static int freeze_wait_task(struct frozen *f, const struct freeze_options *o, struct frozen_task *t,
+			    struct ferry_error *err)
 {
 	size_t kept = 0;
 	for (size_t i = 0; i < t->threads.n; i++) {
 		struct ferry_thread *th = t->threads.v[i];
-		int r = freeze_wait(o, t, th, err);
+		int r = freeze_wait(f, o, t, th, err);
 		if (r < 0)
 			return r;
 		if (!r && i == 0)
@@ -249,7 +284,7 @@ static int freeze_round(struct frozen *f, const struct freeze_options *o, struct
 		found += r;
 	}
 	for (size_t i = 0; i < f->tasks.n; i++) {
-		int r = freeze_wait_task(o, &f->tasks.v[i], err);
+		int r = freeze_wait_task(f, o, &f->tasks.v[i], err);
 		if (r < 0)
 			return r;
 		r = freeze_new_children(f, i, err);
@@ -261,7 +296,7 @@ static int freeze_round(struct frozen *f, const struct freeze_options *o, struct
 }
 
 static int freeze_try(pid_t root, const struct freeze_options *options, struct frozen *ret,
-		      struct ferry_error *err)
+		      bool *ret_in_vfork, struct ferry_error *err)
 {
 	struct frozen f = {
 		.since_ns = time_now_ns(),
@@ -289,6 +324,7 @@ static int freeze_try(pid_t root, const struct freeze_options *options, struct f
 				      "the tree of pid %d creates tasks faster than they can be stopped",
 				      root);
 	}
+	*ret_in_vfork = f.in_vfork;
 	freeze_release(&f);
 	return r;
 }
@@ -308,13 +344,19 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 	struct ferry_error local = FERRY_ERROR_INIT;
 	if (!err)
 		err = &local;
-	int r = freeze_try(root, options, ret, err);
-	for (int i = 1; i < FREEZE_TRIES && r < 0 && freeze_may_retry(root, err); i++) {
+	uint64_t end = time_now_ns() + (uint64_t)options->timeout_ms * 1000000;
+	bool in_vfork = false;
+	int r = freeze_try(root, options, ret, &in_vfork, err);
+	for (int i = 1; r < 0; i += !in_vfork) {
+		/* A vfork is over as soon as its child executes a program, so that is waited for. */
+		if (in_vfork ? time_now_ns() > end : i >= FREEZE_TRIES || !freeze_may_retry(root, err))
+			break;
 		const struct timespec pause = {.tv_nsec = i * FREEZE_PAUSE_NS};
 		log_write(options->log, LOG_DEBUG, "seize", NULL, root, "once more: %s", err->message);
 		error_clear(err);
 		nanosleep(&pause, NULL);
-		r = freeze_try(root, options, ret, err);
+		in_vfork = false;
+		r = freeze_try(root, options, ret, &in_vfork, err);
 	}
 	if (r >= 0 || !freeze_may_retry(root, err))
 		return r;

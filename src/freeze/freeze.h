@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -34,6 +35,7 @@ struct frozen_zombie {
 struct frozen {
 	VEC(struct frozen_task) tasks; /* parents before children */
 	VEC(struct frozen_zombie) zombies;
+	bool in_vfork;     /* somebody could not be stopped for that reason */
 	uint64_t since_ns; /* CLOCK_MONOTONIC: when the first thread was asked to stop */
 	uint64_t all_ns;   /* when the last one stood */
 	struct ferry_inject_options options;

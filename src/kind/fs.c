@@ -86,7 +86,7 @@ static int fs_enter(struct reader *r, struct plan_task *t, uint32_t root_id, uin
 
 static int fs_restore_task(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err)
 {
-	if (!t->fs)
+	if (!t->fs || t->fs_owner)
 		return 0;
 	int ret = fs_enter(r, t, t->fs->root_id, t->fs->cwd_id, s, err);
 	if (ret >= 0 && t->fs->has_umask)

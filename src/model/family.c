@@ -268,6 +268,22 @@ static int family_add_leaders(struct family *f, struct ferry_error *err)
 	return 0;
 }
 
+/* What is shared is inherited, so whoever makes a member has it, too. */
+static int family_check_shared(const struct family *f, const struct family_member *m, struct ferry_error *err)
+{
+	const struct family_member *maker = m->maker == FAMILY_NONE ? NULL : &f->members.v[m->maker];
+	bool files = !m->shares_files ||
+		     (maker && (maker->pid == m->shares_files || maker->shares_files == m->shares_files)),
+	     fs = !m->shares_fs ||
+		  (maker && (maker->pid == m->shares_fs || maker->shares_fs == m->shares_fs));
+	if (files && fs && (m->way != FAMILY_ORPHAN || (!m->shares_files && !m->shares_fs)))
+		return 0;
+	return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+			 "pid %d shares its %s with pid %d, and pid %d, which has to make it, does not",
+			 m->pid, files ? "working directory" : "descriptor table",
+			 files ? m->shares_fs : m->shares_files, maker ? maker->pid : 0);
+}
+
 static int family_choose_way(struct family *f, int member, struct ferry_error *err)
 {
 	struct family_member *m = &f->members.v[member];
@@ -496,6 +512,8 @@ int family_plan(struct family *f, struct ferry_error *err)
 		r = family_add_groups(f, err);
 	for (size_t i = 0; i < f->members.n && r >= 0; i++)
 		r = family_choose_way(f, (int)i, err);
+	for (size_t i = 0; i < f->members.n && r >= 0; i++)
+		r = family_check_shared(f, &f->members.v[i], err);
 	if (r >= 0)
 		r = family_plan_creation(f, err);
 	if (r >= 0)

@@ -32,9 +32,11 @@ struct family_member {
 	/* wanted; ppid is 0 for the first, sid and pgid are 0 where the maker's own are inherited */
 	pid_t pid, ppid, pgid, sid;
 	int exit_signal;
-	bool ends;   /* ends before the others run: a zombie, or a helper */
-	bool helper; /* nobody's: reaped, too */
-	bool passes; /* a helper that is gone again before the next member is made */
+	pid_t shares_files,
+		shares_fs; /* whose descriptor table, whose folders it has (CLONE_FILES, CLONE_FS); 0 = its own */
+	bool ends;         /* ends before the others run: a zombie, or a helper */
+	bool helper;       /* nobody's: reaped, too */
+	bool passes;       /* a helper that is gone again before the next member is made */
 	void *context;
 
 	/* planned */

@@ -39,6 +39,7 @@ struct proc_vma;
 struct warden;
 struct netlock;
 struct peers;
+struct sharing;
 
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
@@ -101,8 +102,9 @@ struct collect {
 	const struct log_sink *log;
 	struct warden *warden; /* changes outside ferry are entered here before they are made */
 	struct netlock *netlock;
-	struct peers *peers; /* who holds pipes outside of the tree; NULL = nobody asks */
-	void *fd_order;      /* how collect finds descriptions again */
+	struct peers *peers;     /* who holds pipes outside of the tree; NULL = nobody asks */
+	struct sharing *sharing; /* who has what of what processes can share */
+	void *fd_order;          /* how collect finds descriptions again */
 	/*
 	 * For discover(): the description behind a descriptor of our own becomes one of the snapshot, if it is not yet. From
 	 * then on the descriptor belongs to the snapshot, also after a failure. *ret_index: in snapshot.files.

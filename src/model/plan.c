@@ -66,11 +66,17 @@ int plan_keep_source(struct plan *p, int fd)
 	return fd;
 }
 
+uint32_t plan_last_temp(const struct plan_task *t)
+{
+	return t->temps_room ? (uint32_t)(t->first_temp + t->temps_room - 1) : UINT32_MAX;
+}
+
 static int plan_temp_add(struct plan_task *t, struct plan_temp wanted)
 {
 	/* The channel has the first number, see restore. */
 	int number = t->first_temp + 1 + (int)t->temps.n;
-	struct plan_temp *temp = vec_push(&t->temps);
+	struct plan_temp *temp =
+		t->temps_room && (int)t->temps.n + 1 >= t->temps_room ? NULL : vec_push(&t->temps);
 	if (!temp)
 		return -ENOMEM;
 	*temp = wanted;

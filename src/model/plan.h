@@ -71,9 +71,12 @@ enum plan_early {
 
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;
-	int member;                      /* index in plan.family */
-	int stop_signal;                 /* what stopped it; 0 = it runs */
-	uint32_t untold;                 /* enum plan_untold */
+	int member; /* index in plan.family */
+	struct plan_task *files_owner,
+		*fs_owner; /* earlier ones whose descriptors and folders it shares; NULL = none */
+	int temps_room;    /* so many numbers from first_temp on are its own; 0 = all */
+	int stop_signal;   /* what stopped it; 0 = it runs */
+	uint32_t untold;   /* enum plan_untold */
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
@@ -139,6 +142,9 @@ struct plan_task *plan_task(const struct plan *p, pid_t pid);
 
 /* Keep fd open as long as the plan; returns it, or fd itself when negative, or -ENOMEM (fd is closed then). */
 int plan_keep_source(struct plan *p, int fd);
+
+/* The highest number that is temporary in a task. */
+uint32_t plan_last_temp(const struct plan_task *t);
 
 /* Reserve a temporary descriptor number in a task; returns it. -ENOMEM. */
 int plan_temp_file(struct plan_task *t, struct plan_file *file, int flags);

@@ -91,6 +91,8 @@ struct snap_task {
 	FsEntry *fs;
 	TaskKobjIdsEntry *ids;
 	FerryTreeEntry *tree;
+	pid_t shares_files,
+		shares_fs; /* an earlier task that has the same; 0 = none. Its descriptors are that one's */
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct script script;            /* calls to run once in the task, by its leader */

@@ -74,6 +74,12 @@ must_check int proc_read_limits(int dirfd, struct proc_limits *ret_limits, struc
 must_check int proc_read_cgroups(int dirfd, struct proc_cgroups *ret_cgroups, struct ferry_error *err);
 
 /* Children of every thread of the process behind dirfd (of /proc/PID), ascending. */
+/*
+ * Whether a thread waits in vfork(2): *ret_child is the child, which has its memory until it executes a program or ends. Kernel: the
+ * wait is not interrupted, so it shows as state D; kcmp(2).
+ */
+bool proc_is_in_vfork(int dirfd, pid_t tid, pid_t *ret_child);
+
 must_check int proc_read_children(int dirfd, struct proc_pid_list *ret_children, struct ferry_error *err);
 must_check int proc_read_timers(int dirfd, struct proc_timers *ret_timers, struct ferry_error *err);
 

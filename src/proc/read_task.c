@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "kernel/syscalls.h"
 #include "proc/read.h"
 #include "proc/read_error.h"
 
@@ -270,4 +271,23 @@ int proc_read_personality(int dirfd, uint32_t *ret_personality, struct ferry_err
 int proc_read_coredump_filter(int dirfd, uint32_t *ret_filter, struct ferry_error *err)
 {
 	return read_number32(dirfd, "coredump_filter", 16, ret_filter, err);
+}
+
+bool proc_is_in_vfork(int dirfd, pid_t tid, pid_t *ret_child)
+{
+	_cleanup_close_ int dir = proc_open_task(dirfd, tid, NULL);
+	struct proc_stat st;
+	struct proc_pid_list children = {0};
+	if (dir < 0 || proc_read_stat(dir, &st, NULL) < 0 || st.state != 'D' ||
+	    proc_read_children(dirfd, &children, NULL) < 0)
+		return false;
+	pid_t found = 0;
+	vec_foreach(child, &children.v) {
+		if (sys_kcmp(*child, tid, KERN_KCMP_VM, 0, 0) == 0)
+			found = *child;
+	}
+	proc_pid_list_release(&children);
+	if (found)
+		*ret_child = found;
+	return found;
 }

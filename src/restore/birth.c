@@ -80,7 +80,8 @@ int birth_create(struct restore *r, int member, bool sibling, struct ferry_error
 	const struct family_member *m = birth_member(r, member);
 	pid_t wanted = m->pid;
 	struct clone_args args = {
-		.flags = sibling ? CLONE_PARENT : 0,
+		.flags = (sibling ? CLONE_PARENT : 0) | (m->shares_files ? CLONE_FILES : 0) |
+			 (m->shares_fs ? CLONE_FS : 0),
 		.exit_signal = sibling ? 0 : (uint64_t)m->exit_signal,
 		.set_tid = (uint64_t)(uintptr_t)&wanted,
 		.set_tid_size = 1,
@@ -212,8 +213,10 @@ static void birth_stage(struct restore *r, int member, enum family_stage stage, 
 			task_fail(r, m->pid, &err);
 		if (in_turn)
 			birth_pass_turn(r, *step + 1);
-		if (s->op == FAMILY_OP_EXIT)
-			birth_end(m->context);
+		if (s->op != FAMILY_OP_EXIT)
+			continue;
+		__atomic_store_n(&r->shared->members[member].ended, 1, __ATOMIC_SEQ_CST);
+		birth_end(m->context);
 	}
 }
 

@@ -24,6 +24,8 @@
 #define LAYOUT_SPARE_ALIGN (1ull << 30) /* the largest huge pages */
 #define LAYOUT_MARGIN (64ull << 20)
 
+enum { LAYOUT_TEMPS = 64 };
+
 struct layout_range {
 	uint64_t start, end;
 };
@@ -72,6 +74,26 @@ static uint64_t layout_find_hole(layout_ranges *ranges, uint64_t bytes)
 	return bytes <= LAYOUT_HOLE_TO && at <= LAYOUT_HOLE_TO - bytes ? at : 0;
 }
 
+/*
+ * Those that share a descriptor table get their temporary numbers one behind the other, with room for what mappings, pages and
+ * folders need.
+ */
+static void layout_temps(struct plan *p, struct plan_task *t)
+{
+	struct plan_task *owner = t->files_owner ? t->files_owner : t, *last = t == owner ? NULL : owner;
+	bool shared = false;
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		if (p->tasks[i].files_owner != owner)
+			continue;
+		shared = true;
+		if (&p->tasks[i] < t)
+			last = &p->tasks[i];
+	}
+	int highest = t->fds.n ? t->fds.v[t->fds.n - 1].fd : 2;
+	t->first_temp = last ? last->first_temp + last->temps_room : highest + 1;
+	t->temps_room = shared ? LAYOUT_TEMPS + 2 * (int)t->mm->n_vmas : 0;
+}
+
 static int layout_task(struct restore *r, struct plan_task *t, const layout_ranges *own,
 		       struct ferry_error *err)
 {
@@ -95,8 +117,7 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 		return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
 				 "pid %d leaves no hole of %llu bytes in its address space", t->pid,
 				 (unsigned long long)t->hole_bytes);
-	int highest = t->fds.n ? t->fds.v[t->fds.n - 1].fd : 2;
-	t->first_temp = highest + 1;
+	layout_temps(r->plan, t);
 	return 0;
 }
 

@@ -155,6 +155,22 @@ static int read_fds(struct reader *r, struct plan_task *t, struct ferry_error *e
 	return 0;
 }
 
+/* Equal ids are the same object. */
+static int read_shared(struct plan *p, struct plan_task *t, struct ferry_error *err)
+{
+	for (struct plan_task *other = p->tasks; other < t; other++) {
+		if (other->ids->vm_id == t->ids->vm_id || other->ids->sighand_id == t->ids->sighand_id)
+			return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+					 "pid %d shares its memory or its signal actions with pid %d", t->pid,
+					 other->pid);
+		if (other->ids->files_id == t->ids->files_id && !other->files_owner)
+			t->files_owner = other;
+		if (other->ids->fs_id == t->ids->fs_id && !other->fs_owner)
+			t->fs_owner = other;
+	}
+	return 0;
+}
+
 static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *entry, struct ferry_error *err)
 {
 	t->pid = (pid_t)entry->pid;
@@ -179,7 +195,9 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 		ret = read_one(r, IMAGE_FERRY_MM, entry->pid, &t->mm_extra, err);
 	if (ret >= 0)
 		ret = read_one(r, IMAGE_FS, entry->pid, &t->fs, err);
-	return ret < 0 ? ret : read_fds(r, t, err);
+	if (ret >= 0)
+		ret = read_shared(r->plan, t, err);
+	return ret < 0 || t->files_owner ? ret : read_fds(r, t, err);
 }
 
 /* Signals that end a process by default, so that it can have ended by them. */
@@ -255,6 +273,8 @@ static int read_member(struct reader *r, const PstreeEntry *entry, struct ferry_
 		ret = read_task(r, t, entry, err);
 		if (ret >= 0)
 			ret = read_stop_signal(t, err);
+		m.shares_files = t->files_owner ? t->files_owner->pid : 0;
+		m.shares_fs = t->fs_owner ? t->fs_owner->pid : 0;
 	}
 	return ret < 0 ? ret : family_add(&p->family, &m, err);
 }
@@ -437,7 +457,7 @@ static int plan_task_scripts(struct reader *r, struct plan_task *t, struct ferry
 		/* The last kinds give up rights; temporary descriptors are not needed by them any more. */
 		if (kind == &kind_fs)
 			script_call(leader, "closing temporary descriptors", SYS_close_range,
-				    (uint64_t)t->first_temp, ~0u, 0);
+				    (uint64_t)t->first_temp, plan_last_temp(t), 0);
 	}
 	vec_foreach(th, &t->threads) {
 		if (th->script.failed)

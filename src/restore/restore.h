@@ -32,8 +32,10 @@ enum restore_stage {
 struct restore_member {
 	uint32_t created; /* 1 once it exists, until it is reaped */
 	uint32_t turn;    /* number of the step that it may take, plus one; futex word */
-	uint32_t
-		stopped; /* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
+	uint32_t ended;   /* 1 once it ends as it has to */
+	uint32_t filed;   /* 1 once it has its descriptors in a table that it shares; futex word */
+	/* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
+	uint32_t stopped;
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */

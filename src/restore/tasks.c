@@ -32,6 +32,7 @@
 #include "restore/restore.h"
 
 enum {
+	TASKS_SHARED_MAX = 256,
 	TASKS_POLL_NS = 20000000,
 	TASKS_LEAVE_NS = 500000000,
 	TASKS_LEAVE_POLL_NS = 50000,
@@ -83,18 +84,89 @@ void task_lead_session(struct restore *r, struct plan_task *t)
 		}
 }
 
+/* ------------------------------------------------------- shared descriptor tables */
+
+static bool task_shares_table(const struct plan_task *t, const struct plan_task *owner)
+{
+	return t == owner || t->files_owner == owner;
+}
+
+/*
+ * The channels of all that have this table go to their numbers, by way of numbers above all of those; nothing else of ours
+ * stays in it.
+ */
+static int task_place_channels(struct restore *r, const struct plan_task *owner, struct ferry_error *err)
+{
+	int keep[TASKS_SHARED_MAX], moved[TASKS_SHARED_MAX], top = 0;
+	size_t n = 0;
+	for (size_t i = 0; i < r->plan->n_tasks; i++)
+		if (task_shares_table(&r->plan->tasks[i], owner))
+			top = MAX(top, r->plan->tasks[i].first_temp + 1 + r->plan->tasks[i].temps_room);
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		if (!task_shares_table(&r->plan->tasks[i], owner))
+			continue;
+		if (n == TASKS_SHARED_MAX)
+			return error_set(err, FERRY_ERROR_LIMIT, EMFILE,
+					 "more than %d processes share the descriptor table of pid %d",
+					 TASKS_SHARED_MAX, owner->pid);
+		keep[n] = r->plan->tasks[i].first_temp;
+		moved[n] = fcntl(r->channels[i][1], F_DUPFD_CLOEXEC, top);
+		if (moved[n++] >= 0)
+			continue;
+		error_errno(err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d", top,
+			    owner->pid);
+		error_hint(err, "raise RLIMIT_NOFILE (ulimit -n) above %d", top + 1);
+		return -EMFILE;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (dup2(moved[i], keep[i]) < 0)
+			return error_errno(err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d",
+					   keep[i], owner->pid);
+	fd_close_others(0, keep, n);
+	return 0;
+}
+
+static void task_await_filed(struct restore *r, const struct plan_task *t)
+{
+	uint32_t *filed = &r->shared->members[t->member].filed;
+	while (!__atomic_load_n(filed, __ATOMIC_SEQ_CST))
+		futex_wait(filed, 0, NULL);
+}
+
+static void task_say_filed(struct restore *r, const struct plan_task *t)
+{
+	uint32_t *filed = &r->shared->members[t->member].filed;
+	__atomic_store_n(filed, 1, __ATOMIC_SEQ_CST);
+	futex_wake(filed);
+}
+
+/* One after the other: what one of them receives lands for a moment on numbers that are another's. */
+static void task_await_table(struct restore *r, const struct plan_task *t)
+{
+	const struct plan_task *before = t->files_owner;
+	for (size_t i = 0; i < t->index; i++)
+		if (r->plan->tasks[i].files_owner == t->files_owner)
+			before = &r->plan->tasks[i];
+	task_await_filed(r, before);
+}
+
+/* Nobody has calls of its own make descriptors before all have theirs. */
+static void task_await_others(struct restore *r, const struct plan_task *t)
+{
+	const struct plan_task *owner = t->files_owner ? t->files_owner : t;
+	for (size_t i = 0; i < r->plan->n_tasks; i++)
+		if (r->plan->tasks[i].files_owner == owner)
+			task_await_filed(r, &r->plan->tasks[i]);
+}
+
 static void task_take_files(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	int channel = t->first_temp;
-	int ret = r->channels[t->index][1] == channel ? channel : dup2(r->channels[t->index][1], channel);
-	if (ret < 0) {
-		error_errno(&err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d", channel,
-			    t->pid);
-		error_hint(&err, "raise RLIMIT_NOFILE (ulimit -n) above %d", channel);
+	if (t->files_owner)
+		task_await_table(r, t);
+	else if (task_place_channels(r, t, &err) < 0)
 		task_fail(r, t->pid, &err);
-	}
-	fd_close_others(0, &channel, 1);
 	if (fault_hit(r->fault, FAULT_TASK_SETUP)) {
 		error_set(&err, FERRY_ERROR_FAULT, EIO, "setting pid %d up: fault injected", t->pid);
 		task_fail(r, t->pid, &err);
@@ -115,6 +187,8 @@ static void task_take_files(struct restore *r, struct plan_task *t)
 			task_fail(r, t->pid, &err);
 		}
 	}
+	task_say_filed(r, t);
+	task_await_others(r, t);
 }
 
 /* The kernel would write to our thread's rseq area after the memory under it is gone. */
@@ -170,21 +244,25 @@ void task_main(struct restore *r, struct plan_task *t)
 
 /* ----------------------------------------------------------- in the coordinator */
 
-/* A task that is gone or a zombie before the barrier is a failure that nobody reported. */
+/* Who is gone or a zombie before the barrier, and was not to end, is a failure that nobody reported. */
 static int tasks_look(struct restore *r, struct ferry_error *err)
 {
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		pid_t pid = r->plan->tasks[i].pid;
-		int member = r->plan->tasks[i].member;
-		if (!__atomic_load_n(&r->shared->members[member].created, __ATOMIC_SEQ_CST))
-			continue;
+	const struct family *f = &r->plan->family;
+	for (size_t i = 0; i < f->members.n; i++) {
+		const struct restore_member *m = &r->shared->members[i];
 		char path[64], state = 0;
-		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-		_cleanup_fclose_ FILE *f = fopen(path, "re");
-		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
+		snprintf(path, sizeof(path), "/proc/%d/stat", f->members.v[i].pid);
+		if (!__atomic_load_n(&m->created, __ATOMIC_SEQ_CST))
+			continue;
+		_cleanup_fclose_ FILE *stat = fopen(path, "re");
+		if (stat && fscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
+			continue;
+		/* Looked at last: both are said before it ends, or is reaped. */
+		if (__atomic_load_n(&m->ended, __ATOMIC_SEQ_CST) ||
+		    !__atomic_load_n(&m->created, __ATOMIC_SEQ_CST))
 			continue;
 		return error_set(err, FERRY_ERROR_RESTORE_STEP, ECHILD,
-				 "pid %d died while it was being restored", pid);
+				 "pid %d died while it was being restored", f->members.v[i].pid);
 	}
 	return 0;
 }

@@ -75,6 +75,11 @@ if os.environ.get("FERRY"):
             ("elsewhere", "unsupported-vma", "is watched by a userfaultfd that it does not hold")):
         register(f"engines_{word}", identifier, text, "engines-refused", word)
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
+    for sharing, words in {
+            "memory": "shares its memory with pid", "actions": "shares its memory with pid",
+            "thread-descriptors": "has a descriptor table of its own (unshare)",
+            "dead-leader": "has ended, the others run"}.items():
+        register("sharing_" + sharing.replace("-", "_"), "unsupported-task", words, "sharing-refused", sharing)
 
 
     @test(timeout=60)

@@ -97,6 +97,34 @@ if os.environ.get("FERRY"):
             program.quit()
 
 
+    @test(timeout=120)
+    def vfork_window():
+        """Whoever waits in vfork is waited for; ten dumps, and the tree that is brought back goes on making children."""
+        program = Program("vfork-window")
+        for _ in range(10):
+            Ferry().dump(program.pid, IMAGES, leave_running=True, more=("--overwrite",))
+            program.verify()
+        for _ in range(2):
+            pids = program.tree()
+            Ferry().dump(program.pid, IMAGES, more=("--overwrite",))
+            program.wait_gone(pids)
+            Ferry().restore(IMAGES)
+            program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def vfork_that_lasts():
+        """A child that never executes a program: refused by name when the time is over."""
+        program = Program("vfork-window", "stuck")
+        parent, child = program.tree()[1:]
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES, "--timeout", 1)
+        assert done.returncode == 3 and "[busy-task]" in done.stderr, done.stderr
+        assert f"pid {parent} waits in vfork for its child, pid {child}," in done.stderr, done.stderr
+        assert states(program) == {"S", "D"}, states(program)
+        program.kill()
+
+
     def shell_job(name):
         """A job of this process's session: refused as such, taken with --shell-job, and back in the session of ferry."""
         program = Program(name, job=0)

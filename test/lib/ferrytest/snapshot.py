@@ -18,6 +18,7 @@ from ferrytest.process import PROC, read_bytes, read_text, stat_fields, status, 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SYS_KCMP = 312
 KCMP_FILE = 0
+KCMP_TASK = {"vm": 1, "files": 2, "fs": 3, "sighand": 4}  # what processes may have together
 AT_SYSINFO_EHDR = 33
 
 STATUS_OF_PROCESS = [
@@ -54,11 +55,21 @@ class Names:
     def __init__(self):
         self.inodes = {}
         self.descriptions = []
+        self.owners = {}
 
     def inode(self, kind, number):
         """socket:[4711] -> socket#1"""
         key = (kind, number)
         return f"{kind}#{self.inodes.setdefault(key, len(self.inodes))}"
+
+    def owner(self, pid, which):
+        """The first process met that has the same memory, table... as this one."""
+        owners = self.owners.setdefault(which, [])
+        for known in owners:
+            if libc.syscall(SYS_KCMP, pid, known, which, 0, 0) == 0:
+                return known
+        owners.append(pid)
+        return pid
 
     def description(self, pid, fd, link):
         """The first descriptor met that shares this one's description."""
@@ -313,6 +324,7 @@ def process_state(pid, names, volatile, samples, is_root):
     folder = PROC / str(pid)
     maps = mappings(pid)
     found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}
+    found["shares"] = {name: names.owner(pid, which) for name, which in KCMP_TASK.items()}
     found["links"] = {name: link(pid, name) for name in ("exe", "cwd", "root")}
     found["namespaces"] = {name: namespace(pid, name) for name in NAMESPACES}
     found["texts"] = {name: read_text(folder / name) for name in

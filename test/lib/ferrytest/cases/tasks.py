@@ -22,6 +22,7 @@ CASES = [
             "zombie-session-leader", "zombie-threads", "zombie-orphan"),
     *simple("tree", "session-daemon", "session-two-takers", "session-leader-below", "session-early-child", "session-many",
             "group-leader-gone", "group-left", "group-orphaned"),
+    *simple("tree", "shared-descriptors", "shared-folders"),
     *simple("wait", "stopped", "stopped-threads", "stopped-pending", "stopped-family", "continued-untold"),
     Case("stopped-untold", "stopped", ("untold",), kind="wait"),
     Case("tree-dead", "tree", ("dead",), kind="tree"),
