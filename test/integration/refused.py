@@ -107,6 +107,14 @@ if os.environ.get("FERRY"):
     register("pidfd_of_thread", "unsupported-fd", "a single thread (PIDFD_THREAD)", "pidfd-dead", "thread")
 
 
+    for word, said in (
+            ("perf", "is a performance counter"), ("landlock", "is rules of landlock"), ("fscontext", "(fsopen)"),
+            ("fuse", "(device 10:229) is a file system in user space"), ("kvm", "(device 10:232)"),
+            ("tun", "(device 10:200)"), ("loop", "(device 10:237)"), ("autofs", "(device 10:235)"),
+            ("log", "(device 1:11) is the kernel's log"), ("namespace", "is not the namespace that it lives in")):
+        register(f"fd_{word}", "unsupported-fd", said, "fds-refused", word)
+
+
     @test(timeout=60)
     def fifo_held_outside():
         """A named pipe of the tree that a process outside has open; and bytes of somebody else in it at the restore."""
