@@ -5,7 +5,7 @@ from ferrytest.cases.case import Case, simple
 
 CASES = [
     *simple("regfile", "files", "directories", "devices", "path-only", "covered"),
-    *simple("regfile", "chrooted", "odd-names", "open-flags", "owners", "proc-ended", "proc-files"),
+    *simple("regfile", "chrooted", "odd-names", "open-flags", "file-owners", "proc-ended", "proc-files"),
     *simple("regfile", "ghost-file", "ghost-sparse", "ghost-mapped", "ghost-executable", "ghost-directory", "ghost-special",
             "ghost-name-taken", "link-other", "tmpfile"),
     *(Case(name, kind="filelock", criu=("--file-locks",)) for name in
