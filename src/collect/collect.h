@@ -35,7 +35,7 @@ must_check int collect_tree(struct collect *c, struct frozen *f, struct ferry_er
 /* Predicates that check and collect share. */
 must_check int collect_check_vma(pid_t pid, const struct proc_vma *vma, const char *name,
 				 struct ferry_error *err);
-must_check int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
+must_check int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
 				  struct ferry_error *err);
 must_check int collect_check_fd(const struct fd_view *view, const struct kind_options *options,
 				const struct kind_ops **ret_kind, struct ferry_error *err);

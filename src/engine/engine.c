@@ -3,18 +3,24 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <ferry/tcp.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "collect/collect.h"
+#include "collect/namespaces.h"
 #include "host/netlock.h"
 #include "host/warden.h"
 #include "kind/peers.h"
+#include "proc/read.h"
 
 static int engine_tcp_resume(int socket, const void *data)
 {
@@ -45,13 +51,19 @@ static void engine_raise_nofile(void)
 	}
 }
 
+static int engine_own_namespaces(struct proc_namespaces *ret, struct ferry_error *err)
+{
+	_cleanup_close_ int self = proc_open(getpid(), err);
+	return self < 0 ? self : proc_read_namespaces(self, ret, err);
+}
+
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 		struct ferry_error *err)
 {
 	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PROCMAP_QUERY,
 						  KERN_CAP_TIMER_RESTORE_IDS};
 	*e = (struct engine){
-		.options = options, .log = log, .warden_actions = engine_actions, .start_ns = time_now_ns()};
+		.options = options, .log = log, .warden_actions = engine_actions, .start_root = -1, .start_dir = -1, .start_ns = time_now_ns()};
 	int r = fault_init(&e->fault);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, -r, "reading FERRY_FAULT and its kin");
@@ -66,6 +78,9 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.shell_job = options->shell_job,
 	};
 	kern_caps_read_xstate(&e->caps);
+	r = engine_own_namespaces(&e->kinds.own_namespaces, err);
+	if (r < 0)
+		return r;
 	return kern_caps_read_limits(&e->caps, err);
 }
 
@@ -76,6 +91,10 @@ void engine_release(struct engine *e)
 	peers_free(e->peers);
 	e->peers = NULL;
 	fault_release(&e->fault);
+	if (e->start_root >= 0)
+		close(e->start_root);
+	if (e->start_dir >= 0)
+		close(e->start_dir);
 }
 
 int engine_warden(struct engine *e, struct ferry_error *err)
@@ -100,10 +119,41 @@ void engine_phase(struct engine *e, const char *name, uint64_t start_ns)
 	p->end_ns = time_now_ns();
 }
 
+int engine_at(const struct engine *e, const char **path)
+{
+	if (e->start_dir < 0)
+		return AT_FDCWD;
+	if (**path != '/')
+		return e->start_dir;
+	*path += strspn(*path, "/");
+	if (!**path)
+		*path = ".";
+	return e->start_root;
+}
+
+/* Paths of the tree are looked at as the tree sees them. */
+static int engine_enter_view(struct engine *e, struct ferry_error *err)
+{
+	_cleanup_close_ int root = fd_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+	_cleanup_close_ int dir = fd_open(AT_FDCWD, ".", O_PATH | O_DIRECTORY, 0);
+	if (root < 0 || dir < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, root < 0 ? -root : -dir,
+				   "opening the working directory");
+	int r = e->start_root >= 0 ? 0 : collect_enter_view((pid_t)e->options->tree, &e->kinds, err);
+	if (r > 0) {
+		e->start_root = take_fd(root);
+		e->start_dir = take_fd(dir);
+	}
+	return MIN(r, 0);
+}
+
 int engine_check(struct engine *e, struct obstacles *ret, struct ferry_error *err)
 {
 	if (e->options->tree <= 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--tree PID is missing");
+	int r = engine_enter_view(e, err);
+	if (r < 0)
+		return r;
 	if (!e->peers)
 		e->peers = peers_new((pid_t)e->options->tree);
 	if (!e->peers)

@@ -65,6 +65,7 @@ struct engine {
 	struct warden *warden;
 	struct peers *peers; /* who holds what outside of the tree: read once, by the check */
 	struct warden_actions warden_actions; /* .deputy may be set before engine_warden() */
+	int start_root, start_dir; /* where the caller's paths begin, once ours begin elsewhere; -1 before */
 	uint64_t start_ns;
 	struct engine_report report;
 	void (*decided)(void *context); /* see engine_decided(); NULL = nobody is told */
@@ -75,6 +76,9 @@ struct engine {
 must_check int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 			   struct ferry_error *err);
 void engine_release(struct engine *e);
+
+/* Where to open a path that the caller named: *path is relative to the descriptor that is returned. */
+int engine_at(const struct engine *e, const char **path);
 
 /* Start the warden, once, before the first effect on the outside. */
 must_check int engine_warden(struct engine *e, struct ferry_error *err);

@@ -102,7 +102,7 @@ static int regfile_check_proc(const struct collect *c, const struct fd_view *vie
 	char who[64];
 	fd_view_name(view, who, sizeof(who));
 	vec_foreach(task, &c->snap->tasks) {
-		if (task->pid == regfile_proc_pid(view->link))
+		if (task->inner_pid == regfile_proc_pid(view->link))
 			return 0;
 	}
 	return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,

@@ -377,31 +377,31 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	return 0;
 }
 
-static FerrySocketCreds *unix_creds(struct arena *a, const struct ucred *c)
+static FerrySocketCreds *unix_creds(struct snapshot *s, const struct ucred *c)
 {
-	FerrySocketCreds *creds = record_new(a, FerrySocketCreds, ferry_socket_creds);
+	FerrySocketCreds *creds = record_new(&s->arena, FerrySocketCreds, ferry_socket_creds);
 	if (creds) {
-		creds->pid = (uint32_t)c->pid;
+		creds->pid = (uint32_t)snapshot_inner_pid(s, c->pid);
 		creds->uid = c->uid;
 		creds->gid = c->gid;
 	}
 	return creds;
 }
 
-static int unix_collect_peer(struct arena *a, int fd, FerrySocketEntry *extra, struct ferry_error *err)
+static int unix_collect_peer(struct snapshot *s, int fd, FerrySocketEntry *extra, struct ferry_error *err)
 {
 	struct ucred peer = {0};
 	socklen_t n = sizeof(peer);
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0 || !peer.pid)
 		return 0;
-	extra->peer = unix_creds(a, &peer);
+	extra->peer = unix_creds(s, &peer);
 	if (!extra->peer)
 		return error_memory(err);
 	gid_t none;
 	n = 0;
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERGROUPS, &none, &n) != -ERANGE || !n)
 		return 0;
-	extra->peer->groups = arena_alloc(a, n);
+	extra->peer->groups = arena_alloc(&s->arena, n);
 	if (!extra->peer->groups)
 		return error_memory(err);
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERGROUPS, extra->peer->groups, &n) >= 0)
@@ -452,18 +452,18 @@ static ssize_t unix_peek_once(int fd, uint8_t *bytes, size_t n, struct ucred *re
 	return r < 0 ? r : got ? got : -ENODATA;
 }
 
-static int unix_add_run(struct arena *a, FerrySocketEntry *extra, size_t n, const struct ucred *sender)
+static int unix_add_run(struct snapshot *s, FerrySocketEntry *extra, size_t n, const struct ucred *sender)
 {
 	if (!sender->pid)
 		return 0;
-	FerrySocketRun *run = record_new(a, FerrySocketRun, ferry_socket_run);
-	FerrySocketRun **more = arena_array(a, FerrySocketRun *, extra->n_runs + 1);
+	FerrySocketRun *run = record_new(&s->arena, FerrySocketRun, ferry_socket_run);
+	FerrySocketRun **more = arena_array(&s->arena, FerrySocketRun *, extra->n_runs + 1);
 	if (!run || !more)
 		return -ENOMEM;
 	for (size_t i = 0; i < extra->n_runs; i++)
 		more[i] = extra->runs[i];
 	run->length = (uint32_t)n;
-	run->sender = unix_creds(a, sender);
+	run->sender = unix_creds(s, sender);
 	if (!run->sender)
 		return -ENOMEM;
 	more[extra->n_runs++] = run;
@@ -483,7 +483,7 @@ static int unix_peek_runs(struct collect *c, int fd, int peek_off, uint8_t *byte
 	for (size_t at = 0; at < n && r >= 0;) {
 		struct ucred sender = {0};
 		ssize_t got = unix_peek_once(fd, bytes + at, n - at, &sender);
-		r = got < 0 ? (int)got : unix_add_run(&c->snap->arena, extra, (size_t)got, &sender);
+		r = got < 0 ? (int)got : unix_add_run(c->snap, extra, (size_t)got, &sender);
 		at += got < 0 ? 0 : (size_t)got;
 	}
 	fault_effect(c->fault, "dump", "unix: SO_PEEK_OFF off");
@@ -505,7 +505,7 @@ static int unix_peek(struct collect *c, int fd, uint8_t *bytes, size_t n, FerryS
 		if (got < 0)
 			return (int)got;
 		if ((size_t)got == n)
-			return unix_add_run(&c->snap->arena, extra, n, &sender);
+			return unix_add_run(c->snap, extra, n, &sender);
 	}
 	return unix_peek_runs(c, fd, peek_off, bytes, n, extra);
 }
@@ -607,7 +607,7 @@ static int unix_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	if (r >= 0)
 		r = unix_collect_record(c, view, sock, usk, err);
 	if (r >= 0)
-		r = unix_collect_peer(a, view->copy, data->extra, err);
+		r = unix_collect_peer(c->snap, view->copy, data->extra, err);
 	if (r >= 0 && sock->state == UNIX_CONNECTED)
 		r = unix_collect_queue(c, view, data, err);
 	if (r < 0)

@@ -43,6 +43,7 @@ struct kind_options {
 	bool shell_job;
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
+	struct proc_namespaces own_namespaces; /* those that ferry was started in */
 };
 
 /* A descriptor as check and collect see it. */
@@ -137,11 +138,28 @@ struct settle {
 	const struct log_sink *log;
 };
 
+/* What a kind of namespaces does. Ferry stands in the namespace where a function says so. */
+struct ns_ops {
+	enum proc_ns type;
+	bool enter; /* collect() runs in the namespace */
+
+	/* A task's namespace of this type is not ferry's: can it be dumped? */
+	int (*check)(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err);
+	int (*collect)(struct collect *c, struct snap_ns *ns, struct ferry_error *err);
+	int (*dump)(struct dump *d, struct snap_ns *ns, struct ferry_error *err);
+
+	/* Restore: ns was just made, and ferry stands in it. */
+	int (*restore)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
+	/* The root's, when its tasks and their PID namespace exist; see opener.in_task. */
+	int (*finish)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
+};
+
 struct kind_ops {
 	const char *name; /* "eventfd": in errors, documentation and FERRY_KIND tests */
 	const char *what; /* one line for the table of kinds */
 	int fd_type;      /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
 	int image_file;   /* enum image_file that .dump shares between records; -1 none */
+	const struct ns_ops *ns; /* a kind of namespaces; NULL */
 	bool late;        /* restore() runs when the tasks exist, so it may use opener.in_task */
 	/* The same for single files of a kind that is not late; NULL = none. */
 	bool (*is_late)(const struct plan_file *file);

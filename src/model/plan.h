@@ -19,6 +19,7 @@
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/mm.pb-c.h"
 #include "model/script.h"
+#include "proc/task.h"
 
 struct kind_ops;
 struct plan_task;
@@ -52,14 +53,25 @@ struct plan_thread {
 	pid_t tid;
 	CoreEntry *core;
 	FerryTaskEntry *extra; /* NULL when the image has none */
+	VEC(pid_t) nested;     /* its numbers in PID namespaces below the root's, outermost first */
 	struct script script;
 	uint8_t *xstate; /* XSAVE area in this machine's layout */
 	uint32_t xstate_bytes;
 	uint64_t xstate_mask; /* features that XRSTOR loads from it */
 };
 
+/* A namespace that the image has and ferry does not live in. */
+struct plan_ns {
+	enum proc_ns type;
+	uint32_t id;                    /* in the image */
+	const struct plan_task *member; /* the first task that lives in it */
+	int fd;                         /* of the one that was made; -1 = not made, or not by the coordinator */
+	void *data;                     /* of its kind */
+};
+
 struct plan_task {
-	pid_t pid, ppid, pgid, sid;
+	pid_t pid, ppid, pgid, sid; /* in the PID namespace of the tree's root */
+	uint32_t ns_id[PROC_NS_COUNT]; /* in the image; 0 = ferry's own */
 	struct plan_task *parent; /* NULL for the root */
 	VEC(struct plan_task *) children;
 	bool born_before_setsid;         /* forked before its parent becomes a session leader */
@@ -95,6 +107,7 @@ struct plan {
 	size_t n_tasks;
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
+	VEC(struct plan_ns) namespaces; /* the root's before others of the type */
 	VEC(struct plan_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
@@ -110,6 +123,12 @@ void plan_release(struct plan *p);
 struct plan_file *plan_file(const struct plan *p, uint32_t id);
 
 struct plan_task *plan_task(const struct plan *p, pid_t pid);
+
+/* The namespace with this id; NULL: ferry's own. */
+struct plan_ns *plan_ns(const struct plan *p, enum proc_ns type, uint32_t id);
+
+/* Whether the root task gets a namespace of this type that is not ferry's. */
+bool plan_own_ns(const struct plan *p, enum proc_ns type);
 
 /* Keep fd open as long as the plan; returns it, or fd itself when negative, or -ENOMEM (fd is closed then). */
 int plan_keep_source(struct plan *p, int fd);
