@@ -30,7 +30,7 @@ def missing(text):
 
 
 def describe(name):
-    """(file name, what, of descriptors, what is missing) of a kind."""
+    """(file name, name, what, section, what is missing) of a kind."""
     for path in sorted((SOURCE / "src" / "kind").glob("*.c")):
         text = path.read_text(encoding="utf-8")
         table = re.search(rf"^const struct kind_ops kind_{name} = \{{(.*?)^\}};", text, re.MULTILINE | re.DOTALL)
@@ -38,7 +38,9 @@ def describe(name):
             what = re.search(r'\.what = "([^"]*)"', table.group(1)).group(1)
             fd_type = re.search(r"\.fd_type = (-?\w+)", table.group(1)).group(1)
             shown = re.search(r'\.name = "([^"]*)"', table.group(1)).group(1)
-            return path.name, shown, what, fd_type != "-1", missing(text)
+            section = "Descriptors" if fd_type != "-1" else "Memory" if ".owns_vma" in table.group(1) else \
+                "Processes and threads"
+            return path.name, shown, what, section, missing(text)
     return sys.exit(f"no source file has kind_{name}")
 
 
@@ -47,10 +49,10 @@ def page():
     names = re.findall(r"^KIND\((\w+)\)", (SOURCE / "src/kind/kinds.def").read_text(encoding="utf-8"), re.MULTILINE)
     kinds = [describe(name) for name in names]
     lines = [HEAD]
-    for title, of_descriptors in (("Descriptors", True), ("Processes and threads", False)):
+    for title in ("Memory", "Descriptors", "Processes and threads"):
         lines += [f"## {title}", "", "| kind | what | does not handle | source |", "|---|---|---|---|"]
-        for path, name, what, is_descriptor, gap in kinds:
-            if is_descriptor == of_descriptors:
+        for path, name, what, section, gap in kinds:
+            if section == title:
                 gap = gap.replace("|", "\\|")
                 lines.append(f"| {name} | {what} | {gap} | [{path}](../src/kind/{path}) |")
         lines.append("")

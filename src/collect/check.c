@@ -163,11 +163,17 @@ static void check_vmas(struct check *k, pid_t pid, int proc_dir)
 		check_add(k, &err, pid);
 	vec_foreach(vma, &maps.vmas) {
 		error_clear(&err);
-		const char *name = proc_vma_name(&maps, vma);
-		int r = collect_check_vma(pid, vma, name, &err);
-		if (r >= 0 && !k->options->criu_compat)
-			r = peers_refuse_mapping(k->peers, pid, vma, name, &err);
-		if (r < 0)
+		const struct vma_view view = {
+			.pid = pid,
+			.proc_dir = proc_dir,
+			.vma = vma,
+			.name = proc_vma_name(&maps, vma),
+			.options = k->options,
+			.peers = k->peers,
+			.arena = &k->arena,
+			.kind_data = k->kind_data,
+		};
+		if (collect_check_vma(&view, &err) < 0)
 			check_add(k, &err, pid);
 	}
 	proc_maps_release(&maps);

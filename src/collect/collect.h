@@ -11,8 +11,6 @@
 #include "freeze/freeze.h"
 #include "model/kind.h"
 
-struct proc_vma;
-
 /* Everything that stands in the way of a dump. */
 struct obstacles {
 	VEC(struct ferry_error) v;
@@ -33,8 +31,7 @@ must_check int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error 
 must_check int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err);
 
 /* Predicates that check and collect share. */
-must_check int collect_check_vma(pid_t pid, const struct proc_vma *vma, const char *name,
-				 struct ferry_error *err);
+must_check int collect_check_vma(const struct vma_view *view, struct ferry_error *err);
 must_check int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
 				  struct ferry_error *err);
 must_check int collect_check_fd(const struct fd_view *view, const struct kind_options *options,

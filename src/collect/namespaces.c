@@ -35,16 +35,11 @@ enum ns_support {
 };
 
 static const enum ns_support ns_support[PROC_NS_COUNT] = {
-	[PROC_NS_CGROUP] = NS_NONE,
-	[PROC_NS_IPC] = NS_ANY,
-	[PROC_NS_MNT] = NS_TREE,
-	[PROC_NS_NET] = NS_NONE,
-	[PROC_NS_PID] = NS_ANY,
-	[PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
-	[PROC_NS_TIME] = NS_SKIP,
-	[PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
-	[PROC_NS_USER] = NS_NONE,
-	[PROC_NS_UTS] = NS_ANY,
+	[PROC_NS_CGROUP] = NS_NONE, [PROC_NS_IPC] = NS_ANY,
+	[PROC_NS_MNT] = NS_TREE,    [PROC_NS_NET] = NS_NONE,
+	[PROC_NS_PID] = NS_ANY,     [PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
+	[PROC_NS_TIME] = NS_SKIP,   [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
+	[PROC_NS_USER] = NS_NONE,   [PROC_NS_UTS] = NS_ANY,
 };
 
 static int ns_refuse(pid_t pid, enum proc_ns ns, struct ferry_error *err)
@@ -52,7 +47,8 @@ static int ns_refuse(pid_t pid, enum proc_ns ns, struct ferry_error *err)
 	const char *word = proc_ns_info(ns)->word;
 	if (ns_support[ns] == NS_TREE)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-				 "pid %d lives in a %s namespace other than that of the tree's root", pid, word);
+				 "pid %d lives in a %s namespace other than that of the tree's root", pid,
+				 word);
 	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 		  "pid %d lives in a %s namespace other than ferry's", pid, word);
 	error_hint(err, "start ferry inside that namespace: nsenter -t %d --%s ferry ...", pid, word);
@@ -90,7 +86,8 @@ static int ns_check_threads(pid_t pid, int proc_dir, const struct proc_namespace
 	int r = proc_read_tasks(proc_dir, &tids, err);
 	for (size_t i = 0; i < tids.v.n && r >= 0; i++) {
 		struct proc_namespaces theirs;
-		_cleanup_close_ int dir = tids.v.v[i] == pid ? -1 : proc_open_task(proc_dir, tids.v.v[i], NULL);
+		_cleanup_close_ int dir =
+			tids.v.v[i] == pid ? -1 : proc_open_task(proc_dir, tids.v.v[i], NULL);
 		if (dir < 0 || proc_read_namespaces(dir, &theirs, NULL) < 0)
 			continue;
 		for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++)
@@ -145,7 +142,8 @@ int collect_check_namespaces(pid_t pid, int proc_dir, pid_t root, const struct k
 	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
 		const struct ns_ops *ops = kind_table[i]->ns;
 		bool own = ops && theirs.ino[ops->type] != options->own_namespaces.ino[ops->type];
-		if (own && ops->check)
+		/* What the whole tree shares is looked at once. */
+		if (own && ops->check && (pid == root || ns_support[ops->type] != NS_TREE))
 			r = ops->check(pid, proc_dir, options, err);
 	}
 	return r;

@@ -1,23 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the mappings of a task: which kinds can be dumped, and their records.
+ * Owns the mappings of a task and their records: memory of its own, and what all mappings have in common. What a mapping
+ * maps beyond that is the business of a kind (owns_vma); what no kind owns is refused by name.
  *
- * Kernel interface: /proc/PID/smaps (VmFlags), /proc/PID/map_files, /proc/PID/stat, /proc/PID/auxv.
- * Does not handle yet: hugetlb and SysV memory, AIO rings, io_uring, packet rings, deleted files; they
- * are refused by name.
+ * Kernel interface: /proc/PID/smaps (VmFlags), /proc/PID/stat, /proc/PID/auxv.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "collect/collect.h"
-#include "kind/memfd.h"
+#include "kind/kinds.h"
 #include "kind/regfile.h"
 #include "model/record.h"
 #include "model/vma-status.h"
@@ -60,37 +55,40 @@ static bool vma_is_kernel(const struct proc_vma *vma)
 	return vma->kind == PROC_VMA_VDSO || vma->kind == PROC_VMA_VVAR || vma->kind == PROC_VMA_VVAR_VCLOCK;
 }
 
-static bool vma_kind_is_known(const struct proc_vma *vma)
+/* Memory that is the task's own, or the kernel's; all else belongs to a kind. */
+static bool vma_is_own(const struct proc_vma *vma)
 {
 	switch ((enum proc_vma_kind)vma->kind) {
 	case PROC_VMA_ANON:
 	case PROC_VMA_ANON_NAMED:
 	case PROC_VMA_HEAP:
-	case PROC_VMA_STACK:
-	case PROC_VMA_FILE:
-	case PROC_VMA_MEMFD:
-	case PROC_VMA_SHMEM_ANON: return true;
+	case PROC_VMA_STACK: return true;
 	default: return vma_is_kernel(vma);
 	}
 }
 
-int collect_check_vma(pid_t pid, const struct proc_vma *vma, const char *name, struct ferry_error *err)
+/* *ret_kind: NULL for memory of the task's own. */
+static int vma_check(const struct vma_view *view, const struct kind_ops **ret_kind, struct ferry_error *err)
 {
-	const char *what = vma_kind_is_known(vma) ? NULL : proc_vma_kind_word(vma->kind);
+	const struct proc_vma *vma = view->vma;
+	const char *what = NULL;
+	*ret_kind = vma_is_own(vma) ? NULL : kind_of_vma(view);
+	if (!*ret_kind && !vma_is_own(vma))
+		what = proc_vma_kind_word(vma->kind);
 	for (size_t i = 0; i < ARRAY_SIZE(vma_refusals) && !what && !vma_is_kernel(vma); i++)
 		if (vma->has_flags && vma->vm_flags & vma_refusals[i].flag)
 			what = vma_refusals[i].what;
 	if (what)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps %s at %llx%s%s", pid,
-				 what, (unsigned long long)vma->start, *name ? ": " : "", name);
-	if (vma->kind == PROC_VMA_FILE && vma->deleted) {
-		error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP,
-			  "pid %d maps '%s' at %llx, which was deleted", pid, name,
-			  (unsigned long long)vma->start);
-		error_hint(err, "restart the program so that it maps the file of that name");
-		return -ENOTSUP;
-	}
-	return 0;
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps %s at %llx%s%s",
+				 view->pid, what, (unsigned long long)vma->start, *view->name ? ": " : "",
+				 view->name);
+	return *ret_kind && (*ret_kind)->check_vma ? (*ret_kind)->check_vma(view, err) : 0;
+}
+
+int collect_check_vma(const struct vma_view *view, struct ferry_error *err)
+{
+	const struct kind_ops *kind;
+	return vma_check(view, &kind, err);
 }
 
 static uint64_t vma_madv(const struct proc_vma *vma)
@@ -102,63 +100,10 @@ static uint64_t vma_madv(const struct proc_vma *vma)
 	return mask;
 }
 
-static int vma_shmem(struct collect *c, const struct snap_task *t, const struct proc_vma *vma,
-		     VmaEntry *entry, struct ferry_error *err)
-{
-	struct snap_shmem *shmem = NULL;
-	vec_foreach(known, &c->snap->shmems) {
-		if (known->inode == vma->ino)
-			shmem = known;
-	}
-	if (!shmem) {
-		shmem = vec_push(&c->snap->shmems);
-		if (!shmem)
-			return error_memory(err);
-		char path[96];
-		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid,
-			 (unsigned long long)vma->start, (unsigned long long)vma->end);
-		*shmem = (struct snap_shmem){
-			.inode = vma->ino,
-			.shmid = ++c->snap->next_object_id,
-			.path = arena_string(&c->snap->arena, path),
-		};
-		if (!shmem->path)
-			return error_memory(err);
-	}
-	shmem->bytes = MAX(shmem->bytes, vma->offset + (vma->end - vma->start));
-	entry->shmid = shmem->shmid;
-	entry->status |= VMA_STATUS_ANON_SHARED;
-	entry->flags = MAP_SHARED | MAP_ANONYMOUS;
-	return 0;
-}
-
-static int vma_file(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_vma *vma,
-		    const char *name, struct snap_vma *snap, struct ferry_error *err)
-{
-	VmaEntry *entry = snap->entry;
-	/* A shared mapping that may become writable was made from a description that was open for writing. */
-	uint32_t flags = vma->shared && vma->vm_flags & PROC_VM(MAYWRITE) ? O_RDWR : O_RDONLY;
-	int r;
-	if (vma->kind == PROC_VMA_MEMFD) {
-		r = memfd_collect_mapped(c, t->pid, proc_dir, vma, name, &snap->file, err);
-		entry->status |= VMA_STATUS_MEMFD;
-	} else {
-		_cleanup_close_ int fd = proc_open_vma_file(proc_dir, vma, O_PATH, err);
-		r = fd < 0 ? fd : regfile_collect_mapped(c, t->pid, name, fd, flags, &snap->file, err);
-	}
-	if (r < 0)
-		return r;
-	entry->shmid = c->snap->files.v[snap->file].entry->id;
-	entry->status |= vma->shared ? VMA_STATUS_FILE_SHARED : VMA_STATUS_FILE_PRIVATE;
-	entry->flags = vma->shared ? MAP_SHARED : MAP_PRIVATE;
-	record_set(entry, fdflags, flags);
-	return 0;
-}
-
 static void vma_anonymous(const struct proc_vma *vma, VmaEntry *entry)
 {
 	entry->status |= VMA_STATUS_ANON_PRIVATE;
-	entry->flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	entry->flags |= MAP_PRIVATE | MAP_ANONYMOUS;
 	entry->pgoff = 0;
 	if (vma->kind == PROC_VMA_VDSO)
 		entry->status |= VMA_STATUS_VDSO;
@@ -166,22 +111,25 @@ static void vma_anonymous(const struct proc_vma *vma, VmaEntry *entry)
 		entry->status |= VMA_STATUS_VVAR;
 }
 
-static int vma_collect(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_vma *vma,
-		       const char *name, struct ferry_error *err)
+static void vma_advised(const struct proc_vma *vma, VmaEntry *entry)
 {
-	int r = collect_check_vma(t->pid, vma, name, err);
-	if (r < 0)
-		return r;
-	struct snap_vma *last = t->vmas.n ? &t->vmas.v[t->vmas.n - 1] : NULL;
-	if (vma->kind == PROC_VMA_VVAR_VCLOCK && last && last->entry->status & VMA_STATUS_VVAR &&
-	    last->entry->end == vma->start) {
-		last->entry->end = vma->end; /* one block, as kernels before 6.13 show it */
-		return 0;
-	}
+	uint64_t madv = vma_madv(vma);
+	if (vma->vm_flags & PROC_VM(GROWSDOWN))
+		entry->flags |= MAP_GROWSDOWN;
+	if (vma->vm_flags & PROC_VM(NORESERVE))
+		entry->flags |= MAP_NORESERVE;
+	if (vma->vm_flags & PROC_VM(LOCKED))
+		entry->flags |= MAP_LOCKED;
+	if (madv)
+		record_set(entry, madv, madv);
+}
+
+static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const struct proc_vma *vma)
+{
 	VmaEntry *entry = record_new(&c->snap->arena, VmaEntry, vma_entry);
 	struct snap_vma *snap = entry ? vec_push(&t->vmas) : NULL;
 	if (!snap)
-		return error_memory(err);
+		return NULL;
 	*snap = (struct snap_vma){.entry = entry,
 				  .file = SNAP_NO_FILE,
 				  .inode = vma->ino,
@@ -193,26 +141,36 @@ static int vma_collect(struct collect *c, struct snap_task *t, int proc_dir, con
 	entry->prot = vma->prot;
 	entry->status = VMA_STATUS_REGULAR;
 	entry->fd = -1;
-	if (vma->kind == PROC_VMA_SHMEM_ANON)
-		r = vma_shmem(c, t, vma, entry, err);
-	else if (vma->kind == PROC_VMA_FILE || vma->kind == PROC_VMA_MEMFD)
-		r = vma_file(c, t, proc_dir, vma, name, snap, err);
-	else
-		vma_anonymous(vma, entry);
+	vma_advised(vma, entry);
+	/* What a fork must not see, a restore must not bring back either: two copies would draw the same secrets. */
+	snap->dump_pages = snap->private_ && vma->kind != PROC_VMA_VVAR &&
+			   vma->kind != PROC_VMA_VVAR_VCLOCK && !(vma->vm_flags & PROC_VM(WIPEONFORK));
+	return snap;
+}
+
+static int vma_collect(struct collect *c, struct snap_task *t, const struct vma_view *view,
+		       struct ferry_error *err)
+{
+	const struct proc_vma *vma = view->vma;
+	const struct kind_ops *kind;
+	int r = vma_check(view, &kind, err);
 	if (r < 0)
 		return r;
-	if (vma->vm_flags & PROC_VM(GROWSDOWN))
-		entry->flags |= MAP_GROWSDOWN;
-	if (vma->vm_flags & PROC_VM(NORESERVE))
-		entry->flags |= MAP_NORESERVE;
-	if (vma->vm_flags & PROC_VM(LOCKED))
-		entry->flags |= MAP_LOCKED;
-	uint64_t madv = vma_madv(vma);
-	if (madv)
-		record_set(entry, madv, madv);
-	/* What a fork must not see, a restore must not bring back either: two copies would draw the same secrets. */
-	snap->dump_pages = snap->private_ && !(entry->status & VMA_STATUS_VVAR) &&
-			   !(vma->vm_flags & PROC_VM(WIPEONFORK));
+	struct snap_vma *last = t->vmas.n ? &t->vmas.v[t->vmas.n - 1] : NULL;
+	if (vma->kind == PROC_VMA_VVAR_VCLOCK && last && last->entry->status & VMA_STATUS_VVAR &&
+	    last->entry->end == vma->start) {
+		last->entry->end = vma->end; /* one block, as kernels before 6.13 show it */
+		return 0;
+	}
+	struct snap_vma *snap = vma_record(c, t, vma);
+	if (!snap)
+		return error_memory(err);
+	if (kind) {
+		r = kind->collect_vma(c, t, view, snap, err);
+		error_context(err, "collect", kind->name, t->pid);
+		return r;
+	}
+	vma_anonymous(vma, snap->entry);
 	if (vma->kind == PROC_VMA_VDSO) {
 		t->vdso_start = vma->start;
 		t->vdso_bytes = vma->end - vma->start;
@@ -265,8 +223,19 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 	if (r < 0)
 		return r;
 	r = proc_read_smaps(proc_dir, &maps, err);
-	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++)
-		r = vma_collect(c, t, proc_dir, &maps.vmas.v[i], proc_vma_name(&maps, &maps.vmas.v[i]), err);
+	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++) {
+		const struct vma_view view = {
+			.pid = t->pid,
+			.proc_dir = proc_dir,
+			.vma = &maps.vmas.v[i],
+			.name = proc_vma_name(&maps, &maps.vmas.v[i]),
+			.options = c->options,
+			.peers = c->peers,
+			.arena = &c->snap->arena,
+			.kind_data = c->kind_data,
+		};
+		r = vma_collect(c, t, &view, err);
+	}
 	proc_maps_release(&maps);
 	if (r < 0)
 		return r;

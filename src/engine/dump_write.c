@@ -100,9 +100,16 @@ static int write_nested(struct image_dir *dir, const struct snapshot *snap, stru
 			uint32_t nested[PROC_PID_DEPTH], n = 0;
 			for (uint32_t level = snap->pid_level + 1; level < pids->n; level++)
 				nested[n++] = (uint32_t)pids->v[level];
-			if (!n)
+			const struct snap_task *t = &snap->tasks.v[i];
+			uint64_t children = t->ns_ino[PROC_NS_PID_FOR_CHILDREN];
+			const struct snap_ns *away = th == t->threads.v && children != t->ns_ino[PROC_NS_PID]
+							     ? snapshot_ns(snap, PROC_NS_PID, children)
+							     : NULL;
+			if (!n && !away)
 				continue;
 			FerryNspidsEntry entry = FERRY_NSPIDS_ENTRY__INIT;
+			if (away)
+				record_set(&entry, children_ns_id, away->id);
 			entry.pid = (uint32_t)snap->tasks.v[i].inner_pid;
 			entry.tid = (uint32_t)th->inner_tid;
 			entry.nested = nested;

@@ -62,8 +62,12 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 {
 	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PROCMAP_QUERY,
 						  KERN_CAP_TIMER_RESTORE_IDS};
-	*e = (struct engine){
-		.options = options, .log = log, .warden_actions = engine_actions, .start_root = -1, .start_dir = -1, .start_ns = time_now_ns()};
+	*e = (struct engine){.options = options,
+			     .log = log,
+			     .warden_actions = engine_actions,
+			     .start_root = -1,
+			     .start_dir = -1,
+			     .start_ns = time_now_ns()};
 	int r = fault_init(&e->fault);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, -r, "reading FERRY_FAULT and its kin");
@@ -91,6 +95,7 @@ void engine_release(struct engine *e)
 	peers_free(e->peers);
 	e->peers = NULL;
 	fault_release(&e->fault);
+	proc_mounts_release(&e->mounts);
 	if (e->start_root >= 0)
 		close(e->start_root);
 	if (e->start_dir >= 0)
@@ -131,27 +136,42 @@ int engine_at(const struct engine *e, const char **path)
 	return e->start_root;
 }
 
-/* Paths of the tree are looked at as the tree sees them. */
+int engine_keep_start(struct engine *e, struct ferry_error *err)
+{
+	if (e->start_root >= 0)
+		return 0;
+	int root = fd_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+	int dir = fd_open(AT_FDCWD, ".", O_PATH | O_DIRECTORY, 0);
+	e->start_root = root;
+	e->start_dir = dir;
+	return root < 0 || dir < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, root < 0 ? -root : -dir,
+						 "opening the working directory")
+				   : 0;
+}
+
 static int engine_enter_view(struct engine *e, struct ferry_error *err)
 {
-	_cleanup_close_ int root = fd_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
-	_cleanup_close_ int dir = fd_open(AT_FDCWD, ".", O_PATH | O_DIRECTORY, 0);
-	if (root < 0 || dir < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, root < 0 ? -root : -dir,
-				   "opening the working directory");
-	int r = e->start_root >= 0 ? 0 : collect_enter_view((pid_t)e->options->tree, &e->kinds, err);
-	if (r > 0) {
-		e->start_root = take_fd(root);
-		e->start_dir = take_fd(dir);
-	}
-	return MIN(r, 0);
+	int r = engine_keep_start(e, err);
+	_cleanup_close_ int self = r < 0 ? -1 : proc_open(getpid(), err);
+	if (r >= 0)
+		r = self < 0 ? self : proc_read_mounts(self, &e->mounts, err);
+	e->kinds.outside_mounts = &e->mounts;
+	if (r >= 0)
+		r = collect_enter_view((pid_t)e->options->tree, &e->kinds, err);
+	if (r)
+		return MIN(r, 0);
+	close(e->start_root);
+	close(e->start_dir);
+	e->start_root = e->start_dir = -1;
+	return 0;
 }
 
 int engine_check(struct engine *e, struct obstacles *ret, struct ferry_error *err)
 {
 	if (e->options->tree <= 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--tree PID is missing");
-	int r = engine_enter_view(e, err);
+	/* Paths of the tree are looked at as the tree sees them. */
+	int r = e->start_root >= 0 ? 0 : engine_enter_view(e, err);
 	if (r < 0)
 		return r;
 	if (!e->peers)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,7 +17,9 @@
 #include "image/file.h"
 #include "kernel/syscalls.h"
 #include "model/record.h"
+#include "model/vma-status.h"
 #include "proc/fdinfo.h"
+#include "proc/maps.h"
 
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17
@@ -155,4 +158,34 @@ int fdcommon_set_flags(int fd, uint32_t flags, struct ferry_error *err)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "setting flags 0x%x of a descriptor",
 				   flags);
 	return 0;
+}
+
+/* A shared mapping that may become writable was made from a description that was open for writing. */
+uint32_t fdcommon_mapped_flags(const struct vma_view *view)
+{
+	return view->vma->shared && view->vma->vm_flags & PROC_VM(MAYWRITE) ? O_RDWR : O_RDONLY;
+}
+
+void fdcommon_mapped(const struct collect *c, const struct vma_view *view, struct snap_vma *vma)
+{
+	VmaEntry *entry = vma->entry;
+	entry->shmid = c->snap->files.v[vma->file].entry->id;
+	entry->status |= view->vma->shared ? VMA_STATUS_FILE_SHARED : VMA_STATUS_FILE_PRIVATE;
+	entry->flags |= view->vma->shared ? MAP_SHARED : MAP_PRIVATE;
+	record_set(entry, fdflags, fdcommon_mapped_flags(view));
+}
+
+int fdcommon_map(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
+		 struct ferry_error *err)
+{
+	struct plan_file *file = plan_file(r->plan, (uint32_t)entry->shmid);
+	if (!file)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "pid %d maps file id %llu, which files.img lacks", t->pid,
+				 (unsigned long long)entry->shmid);
+	int flags = entry->has_fdflags ? (int)entry->fdflags & O_ACCMODE : O_RDONLY;
+	if (entry->status & VMA_STATUS_FILE_SHARED && entry->prot & PROT_WRITE)
+		flags = O_RDWR;
+	m->fd = plan_temp_file(t, file, flags);
+	return m->fd < 0 ? error_memory(err) : 0;
 }

@@ -48,3 +48,11 @@ int fdcommon_no_record(const struct plan_file *file, struct ferry_error *err);
 
 /* F_SETFL with the flags that can be changed after a description was made, O_ASYNC left out (fdcommon_settle). */
 must_check int fdcommon_set_flags(int fd, uint32_t flags, struct ferry_error *err);
+
+/* open(2) flags that a mapping needs of the description it maps. */
+uint32_t fdcommon_mapped_flags(const struct vma_view *view);
+
+/* A mapping's record when it maps vma->file; .map of kinds with such records. */
+void fdcommon_mapped(const struct collect *c, const struct vma_view *view, struct snap_vma *vma);
+must_check int fdcommon_map(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
+			    struct ferry_error *err);

@@ -23,3 +23,19 @@ const struct kind_ops *kind_of_type(int fd_type)
 			return kind_table[i];
 	return NULL;
 }
+
+const struct kind_ops *kind_of_vma(const struct vma_view *view)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->owns_vma && kind_table[i]->owns_vma(view))
+			return kind_table[i];
+	return NULL;
+}
+
+const struct kind_ops *kind_of_record(const VmaEntry *entry)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->owns_record && kind_table[i]->owns_record(entry))
+			return kind_table[i];
+	return NULL;
+}

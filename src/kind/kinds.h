@@ -23,3 +23,7 @@ const struct kind_ops *kind_of_fd(const struct fd_view *view);
 
 /* The kind of a record in files.img; NULL when none does it. */
 const struct kind_ops *kind_of_type(int fd_type);
+
+/* The kind that has a mapping, of a task or of the image; NULL: private anonymous memory, or nobody knows it. */
+const struct kind_ops *kind_of_vma(const struct vma_view *view);
+const struct kind_ops *kind_of_record(const VmaEntry *entry);

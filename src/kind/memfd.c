@@ -12,8 +12,6 @@
  * (6.3), /proc/PID/map_files.
  * Does not handle yet: huge pages (MFD_HUGETLB), refused; programs executed from a memfd, refused with the executable.
  */
-#include "kind/memfd.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -33,6 +31,7 @@
 #include "kind/peers.h"
 #include "mem/mem.h"
 #include "model/record.h"
+#include "model/vma-status.h"
 #include "proc/read.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
@@ -122,6 +121,7 @@ static int memfd_add_contents(struct collect *c, const struct memfd_found *found
 		return error_memory(err);
 	*shmem = (struct snap_shmem){
 		.inode = found->ino,
+		.dev = found->dev,
 		.shmid = found->entry->shmid,
 		.bytes = found->entry->size,
 		.path = arena_string(&c->snap->arena, path),
@@ -219,20 +219,25 @@ static struct snap_file *memfd_mapped_file(struct collect *c, const struct memfd
 	return NULL;
 }
 
-int memfd_collect_mapped(struct collect *c, pid_t pid, int proc_dir, const struct proc_vma *vma,
-			 const char *name, uint32_t *ret_index, struct ferry_error *err)
+static bool memfd_owns_vma(const struct vma_view *view)
+{
+	return view->vma->kind == PROC_VMA_MEMFD;
+}
+
+static int memfd_collect_vma(struct collect *c, struct snap_task *t, const struct vma_view *view,
+			     struct snap_vma *vma, struct ferry_error *err)
 {
 	struct memfd_found *found;
 	char path[96], who[64];
-	snprintf(who, sizeof(who), "mapping %llx of pid %d", (unsigned long long)vma->start, pid);
-	_cleanup_close_ int fd = proc_open_vma_file(proc_dir, vma, O_RDONLY, err);
+	snprintf(who, sizeof(who), "mapping %llx of pid %d", (unsigned long long)view->vma->start, t->pid);
+	_cleanup_close_ int fd = proc_open_vma_file(view->proc_dir, view->vma, O_RDONLY, err);
 	if (fd < 0)
 		return fd;
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", pid, (unsigned long long)vma->start,
-		 (unsigned long long)vma->end);
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid,
+		 (unsigned long long)view->vma->start, (unsigned long long)view->vma->end);
 	int r = memfd_check_file(who, fd, err);
 	if (r >= 0)
-		r = memfd_find(c, name, fd, path, &found, err);
+		r = memfd_find(c, view->name, fd, path, &found, err);
 	if (r < 0)
 		return r;
 	struct snap_file *file = memfd_mapped_file(c, found);
@@ -242,13 +247,15 @@ int memfd_collect_mapped(struct collect *c, pid_t pid, int proc_dir, const struc
 		if (!file)
 			return error_memory(err);
 		*file = (struct snap_file){
-			.entry = entry, .kind = &kind_memfd, .copy = -1, .pid = pid, .fd = -1};
+			.entry = entry, .kind = &kind_memfd, .copy = -1, .pid = t->pid, .fd = -1};
 		entry->type = FD_TYPES__MEMFD;
 		entry->id = ++c->snap->next_file_id;
 		if (!memfd_record(c, file, found))
 			return error_memory(err);
 	}
-	*ret_index = (uint32_t)(file - c->snap->files.v);
+	vma->file = (uint32_t)(file - c->snap->files.v);
+	vma->entry->status |= VMA_STATUS_MEMFD;
+	fdcommon_mapped(c, view, vma);
 	return 0;
 }
 
@@ -303,6 +310,11 @@ static int memfd_load(struct reader *r, struct ferry_error *err)
 		r->plan->kind_data[KIND_memfd] = m;
 	}
 	return ret;
+}
+
+static bool memfd_owns_record(const VmaEntry *entry)
+{
+	return entry->status & VMA_STATUS_MEMFD;
 }
 
 static int memfd_set_contents(struct opener *o, const MemfdInodeEntry *entry, int fd, struct ferry_error *err)
@@ -399,4 +411,9 @@ const struct kind_ops kind_memfd = {
 	.restore = memfd_restore,
 	.settle = memfd_settle,
 	.ready = memfd_ready,
+	.owns_vma = memfd_owns_vma,
+	.check_vma = peers_refuse_mapping,
+	.collect_vma = memfd_collect_vma,
+	.owns_record = memfd_owns_record,
+	.map = fdcommon_map,
 };

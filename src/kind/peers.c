@@ -251,14 +251,17 @@ int peers_refuse(const struct fd_view *view, enum peer_type type, struct ferry_e
 	return peers_refusal(who, view->link, &peer, err);
 }
 
-int peers_refuse_mapping(struct peers *p, pid_t pid, const struct proc_vma *vma, const char *name,
-			 struct ferry_error *err)
+int peers_refuse_mapping(const struct vma_view *view, struct ferry_error *err)
 {
 	struct peer peer;
-	int r = peer_is_memory(vma) ? peers_outside(p, PEER_MEMORY, vma->ino, &peer, err) : 0;
+	if (view->options->criu_compat)
+		return 0;
+	int r = peer_is_memory(view->vma)
+			? peers_outside(view->peers, PEER_MEMORY, view->vma->ino, &peer, err)
+			: 0;
 	if (r <= 0)
 		return r;
 	char who[64];
-	snprintf(who, sizeof(who), "mapping %llx of pid %d", (unsigned long long)vma->start, pid);
-	return peers_refusal(who, name, &peer, err);
+	snprintf(who, sizeof(who), "mapping %llx of pid %d", (unsigned long long)view->vma->start, view->pid);
+	return peers_refusal(who, view->name, &peer, err);
 }

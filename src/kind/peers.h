@@ -32,9 +32,8 @@ must_check int peers_outside(struct peers *p, enum peer_type type, uint64_t ino,
 			     struct ferry_error *err);
 
 /* The same for a mapping. */
-struct proc_vma;
-must_check int peers_refuse_mapping(struct peers *p, pid_t pid, const struct proc_vma *vma, const char *name,
-				    struct ferry_error *err);
+struct vma_view;
+must_check int peers_refuse_mapping(const struct vma_view *view, struct ferry_error *err);
 
 /* Refuse a description that somebody outside holds: -ENOTSUP and OUTSIDE_PEER. what: "pipe", "socket". */
 struct fd_view;

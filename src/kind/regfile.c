@@ -25,6 +25,7 @@
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "model/vma-status.h"
 #include "proc/read.h"
 
 /* Flags that belong to open(2) once, not to a description. */
@@ -211,8 +212,8 @@ static int regfile_collect_path(struct collect *c, pid_t pid, const char *path, 
 	return 0;
 }
 
-int regfile_collect_mapped(struct collect *c, pid_t pid, const char *name, int fd, uint32_t flags,
-			   uint32_t *ret_index, struct ferry_error *err)
+static int regfile_collect_mapped(struct collect *c, pid_t pid, const char *name, int fd, uint32_t flags,
+				  uint32_t *ret_index, struct ferry_error *err)
 {
 	struct stat st;
 	char who[64];
@@ -302,7 +303,7 @@ static int regfile_restore(struct opener *o unused, struct plan_file *file, int 
 	return 0;
 }
 
-static bool regfile_is_late(const struct plan_file *file)
+static bool regfile_is_last(const struct plan_file *file)
 {
 	return file->entry->reg && regfile_proc_pid(file->entry->reg->name);
 }
@@ -312,15 +313,55 @@ static int regfile_settle(struct settle *s unused, struct plan_file *file, int f
 	return fdcommon_settle_owner(file->entry->reg->fown, fd, err);
 }
 
+/* ------------------------------------------------------------------------- mappings */
+
+static bool regfile_owns_vma(const struct vma_view *view)
+{
+	return view->vma->kind == PROC_VMA_FILE;
+}
+
+static int regfile_check_vma(const struct vma_view *view, struct ferry_error *err)
+{
+	if (!view->vma->deleted)
+		return 0;
+	error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "pid %d maps '%s' at %llx, which was deleted",
+		  view->pid, view->name, (unsigned long long)view->vma->start);
+	error_hint(err, "restart the program so that it maps the file of that name");
+	return -ENOTSUP;
+}
+
+static int regfile_collect_vma(struct collect *c, struct snap_task *t, const struct vma_view *view,
+			       struct snap_vma *vma, struct ferry_error *err)
+{
+	_cleanup_close_ int fd = proc_open_vma_file(view->proc_dir, view->vma, O_PATH, err);
+	int r = fd < 0 ? fd
+		       : regfile_collect_mapped(c, t->pid, view->name, fd, fdcommon_mapped_flags(view),
+						&vma->file, err);
+	if (r >= 0)
+		fdcommon_mapped(c, view, vma);
+	return r;
+}
+
+/* What is not of a kind before us in the list. */
+static bool regfile_owns_record(const VmaEntry *entry)
+{
+	return entry->status & (VMA_STATUS_FILE_PRIVATE | VMA_STATUS_FILE_SHARED);
+}
+
 const struct kind_ops kind_regfile = {
 	.name = "regfile",
 	.what = "regular files, directories, stateless device nodes",
 	.fd_type = FD_TYPES__REG,
 	.image_file = -1,
-	.is_late = regfile_is_late,
+	.is_last = regfile_is_last,
 	.owns = regfile_owns,
 	.check = regfile_check,
 	.collect = regfile_collect,
 	.restore = regfile_restore,
 	.settle = regfile_settle,
+	.owns_vma = regfile_owns_vma,
+	.check_vma = regfile_check_vma,
+	.collect_vma = regfile_collect_vma,
+	.owns_record = regfile_owns_record,
+	.map = fdcommon_map,
 };

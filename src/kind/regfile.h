@@ -11,13 +11,6 @@
 must_check int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link,
 				    uint32_t *ret_id, struct ferry_error *err);
 
-/*
- * A record for a mapped file: name as the mapping shows it, fd an open O_PATH or other descriptor of it (not kept).
- * *ret_index: its index in the snapshot's files.
- */
-must_check int regfile_collect_mapped(struct collect *c, pid_t pid, const char *name, int fd, uint32_t flags,
-				      uint32_t *ret_index, struct ferry_error *err);
-
 /* Whether a record of the image is the root directory of the mount namespace. */
 bool regfile_is_root(const struct plan_file *file);
 

@@ -12,6 +12,9 @@
  *   read      restore: load further image files, link records to each other
  *   restore   restore: create the object (descriptor kinds), or append calls to the script (task kinds)
  *   settle    restore: in the task, when all its descriptors have their final numbers
+ *
+ * A mapping is memory of the task's own (private and anonymous: collect/vmas.c, restore/memory.c), or a kind has it:
+ * owns_vma, check_vma and collect_vma from the task to the record, owns_record and map from the record to the task.
  */
 #pragma once
 
@@ -32,9 +35,11 @@ struct image_dir;
 struct kern_caps;
 struct proc_fdinfo;
 struct proc_status;
+struct proc_vma;
 struct warden;
 struct netlock;
 struct peers;
+struct proc_mounts;
 
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
@@ -44,6 +49,7 @@ struct kind_options {
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
 	struct proc_namespaces own_namespaces; /* those that ferry was started in */
+	const struct proc_mounts *outside_mounts; /* of its mount namespace, when the tree has another; NULL */
 };
 
 /* A descriptor as check and collect see it. */
@@ -59,6 +65,26 @@ struct fd_view {
 	struct peers *peers; /* see struct collect */
 	struct arena *arena; /* lives as long as the check or collect */
 	void **kind_data;    /* by kind index: what a kind keeps during one check or collect, in the arena */
+};
+
+/* A mapping as check and collect see it. */
+struct vma_view {
+	pid_t pid;
+	int proc_dir;               /* /proc/PID */
+	const struct proc_vma *vma; /* check: without vm_flags */
+	const char *name;           /* as /proc/PID/maps shows it */
+	const struct kind_options *options;
+	struct peers *peers; /* see struct collect */
+	struct arena *arena; /* lives as long as the check or collect */
+	void **kind_data;    /* see struct fd_view */
+};
+
+/* How a mapping is made again: what mmap(2) gets at the record's place. */
+struct vma_map {
+	uint64_t prot, flags; /* without MAP_FIXED */
+	uint64_t offset;
+	int fd;    /* as the task numbers it (plan_temp_file(), plan_temp_source()); -1 = anonymous */
+	bool made; /* the kind appended calls to t->memory that make it; mmap(2) is not called */
 };
 
 /* What collect works with. */
@@ -113,6 +139,7 @@ struct opener_call {
 	size_t bytes; /* of the arguments; at most OPENER_CALL_BYTES */
 	int fds[4];   /* in: ours, lent; out: new ones, owned by the caller */
 	size_t n_fds;
+	pid_t pid; /* out: who ran it, in ferry's PID namespace */
 };
 
 enum { OPENER_CALL_BYTES = 8192 };
@@ -163,6 +190,7 @@ struct kind_ops {
 	bool late;        /* restore() runs when the tasks exist, so it may use opener.in_task */
 	/* The same for single files of a kind that is not late; NULL = none. */
 	bool (*is_late)(const struct plan_file *file);
+	bool (*is_last)(const struct plan_file *file); /* even later: /proc is that of the tasks by then */
 
 	/* descriptors */
 	bool (*owns)(const struct fd_view *view);
@@ -179,6 +207,20 @@ struct kind_ops {
 	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
 	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 	int (*settle)(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);
+
+	/* mappings; of all kinds the first that agrees */
+	bool (*owns_vma)(const struct vma_view *view);
+	int (*check_vma)(const struct vma_view *view, struct ferry_error *err);
+	/*
+	 * vma->entry has place, protection and what was advised; to fill in: status, flags (MAP_PRIVATE, MAP_SHARED, ...),
+	 * shmid. vma->file: the description that is mapped, when it is one of the snapshot's files.
+	 */
+	int (*collect_vma)(struct collect *c, struct snap_task *t, const struct vma_view *view,
+			   struct snap_vma *vma, struct ferry_error *err);
+	bool (*owns_record)(const VmaEntry *entry);
+	/* m has what the record says; the kind changes what differs. */
+	int (*map)(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
+		   struct ferry_error *err);
 
 	/* tasks and threads; t->threads.v[0] is the leader */
 	int (*check_task)(pid_t pid, int proc_dir, const struct proc_status *status,

@@ -22,11 +22,6 @@ void plan_release(struct plan *p)
 	for (size_t i = 0; i < p->n_files; i++)
 		if (p->files[i].fd >= 0)
 			close(p->files[i].fd);
-	vec_foreach(shmem, &p->shmems) {
-		if (shmem->fd >= 0)
-			close(shmem->fd);
-	}
-	vec_release(&p->shmems);
 	vec_foreach(ns, &p->namespaces) {
 		if (ns->fd >= 0)
 			close(ns->fd);

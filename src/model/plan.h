@@ -72,6 +72,7 @@ struct plan_ns {
 struct plan_task {
 	pid_t pid, ppid, pgid, sid; /* in the PID namespace of the tree's root */
 	uint32_t ns_id[PROC_NS_COUNT]; /* in the image; 0 = ferry's own */
+	uint32_t children_pid_ns;      /* new children go there; 0 = into its own PID namespace */
 	struct plan_task *parent; /* NULL for the root */
 	VEC(struct plan_task *) children;
 	bool born_before_setsid;         /* forked before its parent becomes a session leader */
@@ -93,13 +94,6 @@ struct plan_task {
 	size_t index;
 };
 
-/* A shared memory object that several mappings refer to. */
-struct plan_shmem {
-	uint64_t shmid;
-	uint64_t bytes;
-	int fd; /* opened by the coordinator; -1 = not yet */
-};
-
 struct plan {
 	struct arena arena;
 	InventoryEntry *inventory;
@@ -108,7 +102,6 @@ struct plan {
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
 	VEC(struct plan_ns) namespaces; /* the root's before others of the type */
-	VEC(struct plan_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */

@@ -71,7 +71,7 @@ struct snap_thread {
 
 /* A shared memory object, anonymous or a memfd, by the inode that its mappings show. */
 struct snap_shmem {
-	uint64_t inode;
+	uint64_t inode, dev;
 	uint64_t shmid; /* id in the image */
 	uint64_t bytes;
 	char *path; /* in /proc, where it can be opened while the tree is frozen */

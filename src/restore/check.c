@@ -19,7 +19,8 @@
 
 enum { CHECK_LIST_MAX = 8, CHECK_SPARE_VMAS = 64 };
 
-static int check_pids(const struct plan *p, const struct kern_caps *caps, struct ferry_error *err)
+static int check_pids(const struct plan *p, bool new_pidns, const struct kern_caps *caps,
+		      struct ferry_error *err)
 {
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		vec_foreach(th, &p->tasks[i].threads) {
@@ -31,6 +32,8 @@ static int check_pids(const struct plan *p, const struct kern_caps *caps, struct
 				error_hint(err, "raise it: sysctl kernel.pid_max=%d", th->tid + 1);
 				return -ERANGE;
 			}
+			if (new_pidns)
+				continue;
 			/* /proc has directories for threads too, though it lists processes only. */
 			snprintf(path, sizeof(path), "/proc/%d", th->tid);
 			if (access(path, F_OK) < 0)
@@ -39,7 +42,7 @@ static int check_pids(const struct plan *p, const struct kern_caps *caps, struct
 				  "pid %d, which the image needs, is in use", th->tid);
 			error_hint(
 				err,
-				"if it is the original, it must end first; else restore in a new PID namespace (unshare -pf)");
+				"if it is the original, it must end first; else restore with --new-pidns");
 			return -EEXIST;
 		}
 	}
@@ -139,12 +142,12 @@ static int check_limits(const struct plan *p, const struct kern_caps *caps, stru
 	return 0;
 }
 
-int plan_check(struct reader *r, bool as_found, struct ferry_error *err)
+int plan_check(struct reader *r, bool as_found, bool new_pidns, struct ferry_error *err)
 {
 	int ret = check_limits(r->plan, r->caps, err);
 	if (ret >= 0)
-		ret = check_pids(r->plan, r->caps, err);
-	if (ret >= 0)
+		ret = check_pids(r->plan, new_pidns, r->caps, err);
+	if (ret >= 0 && !new_pidns)
 		ret = check_groups(r->plan, err);
 	if (ret >= 0 && !as_found)
 		ret = check_guards(r->plan, err);

@@ -37,16 +37,18 @@ static int files_open_one(struct restore *r, struct plan_file *file, struct ferr
 	return 0;
 }
 
-static bool files_is_late(const struct plan_file *file)
+static enum files_when files_when(const struct plan_file *file)
 {
 	const struct kind_ops *kind = file->kind;
-	return kind && (kind->late || (kind->is_late && kind->is_late(file)));
+	if (kind && kind->is_last && kind->is_last(file))
+		return FILES_LAST;
+	return kind && (kind->late || (kind->is_late && kind->is_late(file))) ? FILES_LATE : FILES_FIRST;
 }
 
-int files_open(struct restore *r, bool late, struct ferry_error *err)
+int files_open(struct restore *r, enum files_when when, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_files; i++) {
-		if (files_is_late(&r->plan->files[i]) != late)
+		if (files_when(&r->plan->files[i]) != when)
 			continue;
 		int ret = files_open_one(r, &r->plan->files[i], err);
 		if (ret < 0)
@@ -65,8 +67,8 @@ static int files_temp(struct restore *r, const struct plan_temp *temp, struct fe
 	    (own >= 0 && (own & O_ACCMODE) == O_RDWR && !(own & O_PATH)))
 		return temp->file->fd;
 	char path[64];
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", temp->file->fd);
-	int fd = plan_keep_source(r->plan, fd_open(AT_FDCWD, path, temp->flags, 0));
+	snprintf(path, sizeof(path), "self/fd/%d", temp->file->fd);
+	int fd = plan_keep_source(r->plan, fd_open(r->proc, path, temp->flags, 0));
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "reopening file id %u for mapping",
 				   temp->file->entry->id);
@@ -168,6 +170,7 @@ int files_call(struct opener *o, const struct plan_task *t, struct opener_call *
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : ECHILD,
 				   "asking pid %d to make a socket", t->pid);
 	memcpy(call->arguments, m.arguments, call->bytes);
+	call->pid = (pid_t)r->shared->created[t->index];
 	return m.result;
 }
 

@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "image/dir.h"
 #include "image/pages.h"
+#include "kind/kinds.h"
 #include "model/vma-status.h"
 #include "restore/restore.h"
 
@@ -67,40 +68,6 @@ static void memory_place_vdso(struct restore *r, struct plan_task *t, struct scr
 	}
 }
 
-static int memory_shmem_fd(const struct plan *p, uint64_t shmid)
-{
-	for (size_t i = 0; i < p->shmems.n; i++)
-		if (p->shmems.v[i].shmid == shmid)
-			return p->shmems.v[i].fd;
-	return -1;
-}
-
-/* The descriptor to map, as the task will number it; -1 for anonymous memory. */
-static int memory_vma_fd(struct restore *r, struct plan_task *t, const VmaEntry *vma, int *ret_fd,
-			 struct ferry_error *err)
-{
-	*ret_fd = -1;
-	if (vma->status & VMA_STATUS_ANON_SHARED) {
-		int source = memory_shmem_fd(r->plan, vma->shmid);
-		if (source < 0)
-			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					 "pid %d maps shared memory %llu, which the image lacks", t->pid,
-					 (unsigned long long)vma->shmid);
-		*ret_fd = plan_temp_source(t, source);
-	} else if (vma->status & (VMA_STATUS_FILE_PRIVATE | VMA_STATUS_FILE_SHARED)) {
-		struct plan_file *file = plan_file(r->plan, (uint32_t)vma->shmid);
-		if (!file)
-			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-					 "pid %d maps file id %llu, which files.img lacks", t->pid,
-					 (unsigned long long)vma->shmid);
-		int flags = vma->has_fdflags ? (int)vma->fdflags & O_ACCMODE : O_RDONLY;
-		if (vma->status & VMA_STATUS_FILE_SHARED && vma->prot & PROT_WRITE)
-			flags = O_RDWR;
-		*ret_fd = plan_temp_file(t, file, flags);
-	}
-	return *ret_fd == -ENOMEM ? error_memory(err) : 0;
-}
-
 /* Append reads of the pages between start and end; says whether there were any. */
 static bool memory_fill(struct memory_runs *runs, struct script *s, uint64_t start, uint64_t end)
 {
@@ -144,26 +111,48 @@ static void memory_advise(struct script *s, const VmaEntry *vma)
 	}
 }
 
+/* The mapping itself, at its final address. */
+static int memory_make_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma, uint64_t prot,
+			   struct ferry_error *err)
+{
+	struct script *s = &t->memory;
+	const struct kind_ops *kind = kind_of_record(vma);
+	struct vma_map m = {
+		.prot = prot,
+		.flags = vma->flags & ~(uint32_t)(MAP_LOCKED | MAP_POPULATE | MAP_ANONYMOUS),
+		.offset = vma->pgoff,
+		.fd = -1,
+	};
+	if (!kind && !(vma->status & VMA_STATUS_ANON_PRIVATE))
+		return error_set(
+			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			"pid %d has a mapping at %llx of a kind that this ferry does not restore (status %#x)",
+			t->pid, (unsigned long long)vma->start, vma->status);
+	int ret = kind ? kind->map(r->reader, t, vma, &m, err) : 0;
+	if (ret < 0 || m.made) {
+		error_context(err, "plan", kind->name, t->pid);
+		return ret;
+	}
+	if (m.fd < 0)
+		m.flags |= MAP_ANONYMOUS;
+	struct blob_call *call =
+		script_call(s, "making a mapping", SYS_mmap, vma->start, vma->end - vma->start, m.prot,
+			    m.flags | MAP_FIXED, (uint64_t)(int64_t)m.fd, m.offset);
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)vma->start;
+	script_detail(s, vma->start);
+	return 0;
+}
+
 static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma,
 			  struct memory_runs *runs, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
-	int fd, ret = memory_vma_fd(r, t, vma, &fd, err);
-	if (ret < 0)
-		return ret;
 	bool filled = !(vma->flags & MAP_SHARED) && memory_has_pages(runs, vma->start, vma->end);
 	uint64_t prot = vma->prot | (filled ? PROT_WRITE : 0);
-	uint64_t flags = (vma->flags & ~(uint32_t)(MAP_LOCKED | MAP_POPULATE)) | MAP_FIXED;
-	if (fd >= 0)
-		flags &= ~(uint64_t)MAP_ANONYMOUS;
-	else
-		flags |= MAP_ANONYMOUS;
-	struct blob_call *call =
-		script_call(s, "making a mapping", SYS_mmap, vma->start, vma->end - vma->start, prot, flags,
-			    (uint64_t)(int64_t)fd, vma->pgoff);
-	call->check = BLOB_CHECK_EQUAL;
-	call->expect = (int64_t)vma->start;
-	script_detail(s, vma->start);
+	int ret = memory_make_vma(r, t, vma, prot, err);
+	if (ret < 0)
+		return ret;
 	if (vma->madv)
 		memory_advise(s, vma);
 	if (filled)

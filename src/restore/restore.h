@@ -34,9 +34,10 @@ struct restore_shared {
 	struct blob_control control;
 	uint32_t stage;   /* enum restore_stage; futex word */
 	uint32_t arrived; /* tasks that are done with the stage; futex word */
+	uint32_t init;    /* PID of our small init; 0 = none */
 	uint32_t failing; /* 1: a task is writing its error, 2: it is written */
 	struct ferry_error error;
-	uint32_t created[]; /* by task index: 1 once the task exists */
+	uint32_t created[]; /* by task index: its PID in ferry's PID namespace, once the task exists */
 };
 
 struct restore {
@@ -52,8 +53,13 @@ struct restore {
 	uint64_t shared_bytes;         /* of its head */
 	uint64_t region_bytes;         /* of all of it */
 	int (*channels)[2]; /* by task index: [0] the coordinator's end, [1] the task's until it exists */
+	int proc;                /* a /proc with the numbers that we work with; tasks inherit it */
+	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of */
+	bool new_pidns;          /* the root's PID namespace is made with it */
+	bool own_init;           /* and its first process is ours */
 	bool sibling;       /* the root becomes a child of our parent (--restore-sibling) */
-	pid_t root_pid;
+	pid_t root_pid;     /* in ferry's PID namespace */
+	pid_t first_pid;    /* whose end we are told: the root, or the init above it */
 };
 
 /* Find the hole for each task's blob, park and final place of the vdso, temporary descriptor numbers. */
@@ -73,8 +79,13 @@ struct blob_thread *region_thread(const struct restore *r, const struct plan_tas
 /* Create the root task, wait until all tasks exist and are grouped. On failure everything created is killed. */
 must_check int tasks_create(struct restore *r, struct ferry_error *err);
 
-/* Open files, those of late kinds when the tasks exist, and hand descriptors out. */
-must_check int files_open(struct restore *r, bool late, struct ferry_error *err);
+/* Open files, and hand descriptors out. */
+enum files_when {
+	FILES_FIRST, /* before there are tasks */
+	FILES_LATE,  /* those that need tasks */
+	FILES_LAST,  /* and those that need what is mounted for the tasks' PID namespace */
+};
+must_check int files_open(struct restore *r, enum files_when when, struct ferry_error *err);
 must_check int files_send(struct restore *r, struct ferry_error *err);
 
 /* Wait until all tasks stand at the barrier. */

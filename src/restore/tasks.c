@@ -29,6 +29,7 @@
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "proc/read.h"
+#include "restore/namespaces.h"
 #include "restore/restore.h"
 
 enum {
@@ -81,30 +82,42 @@ static void task_arrive(struct restore *r, enum restore_stage stage)
 		futex_wait(&r->shared->stage, stage, NULL);
 }
 
+static int task_clone_failed(const struct plan_task *t, int code, struct ferry_error *err)
+{
+	if (code != EEXIST)
+		return error_errno(err, FERRY_ERROR_SYSTEM, code, "creating pid %d (clone3)", t->pid);
+	error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d is taken by another process", t->pid);
+	error_hint(err, "end that process, or restore with --new-pidns");
+	return -EEXIST;
+}
+
 static int task_create(struct restore *r, struct plan_task *t, uint64_t flags, struct ferry_error *err)
 {
-	pid_t wanted = t->pid;
+	struct namespaces_clone c;
+	int ret = namespaces_before_child(r, t, &c, err);
+	if (ret < 0)
+		return ret;
 	struct clone_args args = {
-		.flags = flags,
+		.flags = flags | c.flags,
+		.pidfd = (uint64_t)(uintptr_t)&c.pidfd,
 		.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
-		.set_tid = (uint64_t)(uintptr_t)&wanted,
-		.set_tid_size = 1,
+		.set_tid = (uint64_t)(uintptr_t)c.tids,
+		.set_tid_size = c.n_tids,
 	};
 	fault_effect(r->fault, "restore", "create-task");
 	if (fault_hit(r->fault, FAULT_TASK_CREATE))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "creating pid %d: fault injected", t->pid);
 	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	if (pid < 0 && errno == EEXIST) {
-		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d is taken by another process", t->pid);
-		error_hint(err, "end that process, or restore in a new PID namespace");
-		return -EEXIST;
-	}
 	if (pid < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating pid %d (clone3)", t->pid);
-	__atomic_store_n(&r->shared->created[t->index], 1, __ATOMIC_SEQ_CST);
+		return task_clone_failed(t, errno, err);
+	/* In a PID namespace of its own only the first process, which takes all others with it, need be known from outside. */
+	if (!r->new_pidns)
+		__atomic_store_n(&r->shared->created[t->index], (uint32_t)t->pid, __ATOMIC_SEQ_CST);
 	if (!pid)
 		task_main(r, t);
-	return 0;
+	if (flags & CLONE_NEWPID)
+		__atomic_store_n(&r->shared->created[t->index], (uint32_t)pid, __ATOMIC_SEQ_CST);
+	return namespaces_after_child(r, t, &c, err);
 }
 
 static void task_create_children(struct restore *r, struct plan_task *t, bool before_setsid)
@@ -119,18 +132,23 @@ static void task_create_children(struct restore *r, struct plan_task *t, bool be
 static void task_join_session(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
+	if (namespaces_enter(r, t, &err) < 0)
+		task_fail(r, t, &err);
 	task_create_children(r, t, true);
 	if (t->sid == t->pid && setsid() < 0) {
 		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a session leader", t->pid);
 		task_fail(r, t, &err);
 	}
 	task_create_children(r, t, false);
+	if (namespaces_after_children(r, t, &err) < 0)
+		task_fail(r, t, &err);
 	if (t->pgid == t->pid && t->sid != t->pid && setpgid(0, 0) < 0) {
 		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a process group leader", t->pid);
 		task_fail(r, t, &err);
 	}
 	task_arrive(r, RESTORE_STAGE_CREATE);
-	if (t->pgid != getpgrp() && setpgid(0, t->pgid) < 0) {
+	pid_t group = namespaces_number(r->plan, t, t->pgid);
+	if (group != getpgrp() && setpgid(0, group) < 0) {
 		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", t->pid,
 			    t->pgid);
 		task_fail(r, t, &err);
@@ -216,7 +234,8 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 
 void task_main(struct restore *r, struct plan_task *t)
 {
-	__atomic_store_n(&r->shared->created[t->index], 1, __ATOMIC_SEQ_CST);
+	pid_t self = r->new_pidns ? namespaces_real_pid(r) : t->pid;
+	__atomic_store_n(&r->shared->created[t->index], (uint32_t)self, __ATOMIC_SEQ_CST);
 	task_join_session(r, t);
 	task_take_files(r, t);
 	task_enter_blob(r, t);
@@ -229,11 +248,13 @@ static int tasks_look(struct restore *r, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		pid_t pid = r->plan->tasks[i].pid;
-		if (!__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
+		uint32_t real = __atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST);
+		if (!real)
 			continue;
 		char path[64], state = 0;
-		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-		_cleanup_fclose_ FILE *f = fopen(path, "re");
+		snprintf(path, sizeof(path), "%u/stat", real);
+		int fd = fd_open(r->proc, path, O_RDONLY, 0);
+		_cleanup_fclose_ FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
 			continue;
 		return error_set(err, FERRY_ERROR_RESTORE_STEP, ECHILD,
@@ -357,13 +378,46 @@ static int tasks_arm(struct restore *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = warden_arm(r->warden, WARDEN_WAKE, 0, (uint64_t)(uintptr_t)&shared->control.go, NULL,
 				 0);
-	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
-		ret = warden_arm(r->warden, WARDEN_KILL, r->plan->tasks[i].pid,
-				 (uint64_t)(uintptr_t)&shared->created[i], NULL, 0);
+	if (ret >= 0 && r->own_init)
+		ret = warden_arm(r->warden, WARDEN_KILL, 0, (uint64_t)(uintptr_t)&shared->init, NULL, 0);
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0 && !(r->own_init || (r->new_pidns && i)); i++)
+		ret = warden_arm(r->warden, WARDEN_KILL, 0, (uint64_t)(uintptr_t)&shared->created[i], NULL,
+				 0);
 	if (ret < 0)
 		return error_errno(err, FERRY_ERROR_LIMIT, -ret, "entering %zu tasks into the undo log",
 				   r->plan->n_tasks);
 	return 0;
+}
+
+/* The first process of the new PID namespace is ours; the root becomes its child. */
+static int tasks_create_init(struct restore *r, uint64_t flags, struct ferry_error *err)
+{
+	struct ferry_error inside = FERRY_ERROR_INIT;
+	struct plan_task *root = &r->plan->tasks[0];
+	struct clone_args args = {
+		.flags = flags | CLONE_NEWPID,
+		.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
+	};
+	fault_effect(r->fault, "restore", "create-init");
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pid namespace");
+	if (!pid) {
+		__atomic_store_n(&r->shared->init, (uint32_t)namespaces_real_pid(r), __ATOMIC_SEQ_CST);
+		if (task_create(r, root, 0, &inside) < 0)
+			task_fail(r, root, &inside);
+		namespaces_init_main(root->pid);
+	}
+	__atomic_store_n(&r->shared->init, (uint32_t)pid, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+static int tasks_create_root(struct restore *r, struct ferry_error *err)
+{
+	uint64_t flags = r->sibling ? CLONE_PARENT : 0;
+	if (r->own_init)
+		return tasks_create_init(r, flags, err);
+	return task_create(r, &r->plan->tasks[0], flags | (r->new_pidns ? CLONE_NEWPID : 0), err);
 }
 
 int tasks_create(struct restore *r, struct ferry_error *err)
@@ -375,12 +429,13 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 		return ret;
 	/* Orphans of a failed restore come to us and are reaped. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	r->root_pid = r->plan->tasks[0].pid;
-	ret = task_create(r, &r->plan->tasks[0], r->sibling ? CLONE_PARENT : 0, err);
+	ret = tasks_create_root(r, err);
 	if (ret >= 0)
 		ret = tasks_stage(r, RESTORE_STAGE_GROUPS, err);
 	if (ret >= 0)
 		ret = tasks_stage(r, RESTORE_STAGE_FILL, err);
+	r->root_pid = (pid_t)r->shared->created[0];
+	r->first_pid = r->own_init ? (pid_t)r->shared->init : r->root_pid;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		close(r->channels[i][1]);
 		r->channels[i][1] = -1;
@@ -419,22 +474,23 @@ void tasks_go(struct restore *r)
  * Whether the mask that a thread has from its first moment on was replaced by its own. One that blocks everything itself
  * cannot be told apart, and is not waited for: it needs nothing of ours any more but the vdso.
  */
-static bool tasks_thread_left(const struct plan_task *t, const struct plan_thread *th)
+static bool tasks_thread_left(const struct restore *r, const struct plan_task *t,
+			      const struct plan_thread *th, pid_t tid)
 {
 	char path[64];
 	if (th->core->thread_core->blk_sigset == TASKS_BLOCKED)
 		return true;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d", t->pid, th->tid);
-	_cleanup_close_ int dir = fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+	snprintf(path, sizeof(path), "%u/task/%d", r->shared->created[t->index], tid);
+	_cleanup_close_ int dir = fd_open(r->proc, path, O_RDONLY | O_DIRECTORY, 0);
 	_cleanup_proc_status_ struct proc_status status = {0};
 	return dir < 0 || proc_read_status(dir, &status, NULL) < 0 || status.sig_blocked != TASKS_BLOCKED;
 }
 
-static bool tasks_leader_left(const struct plan_task *t)
+static bool tasks_leader_left(const struct restore *r, const struct plan_task *t)
 {
 	char byte;
 	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
-	return sys_process_vm_readv(t->pid, &ours, 1, &theirs, 1) != 1;
+	return sys_process_vm_readv((pid_t)r->shared->created[t->index], &ours, 1, &theirs, 1) != 1;
 }
 
 static void tasks_pause(void)
@@ -443,16 +499,64 @@ static void tasks_pause(void)
 	nanosleep(&pause, NULL);
 }
 
+/* Threads in the order of their numbers, which is the same in every PID namespace that they are in together. */
+static void tasks_wait_threads(const struct restore *r, const struct plan_task *t, uint64_t until)
+{
+	char path[32];
+	struct proc_pid_list tids = {0};
+	if (t->threads.n < 2 || t->threads.n > TASKS_LEAVE_THREADS)
+		return;
+	snprintf(path, sizeof(path), "%u", r->shared->created[t->index]);
+	_cleanup_close_ int dir = fd_open(r->proc, path, O_RDONLY | O_DIRECTORY, 0);
+	bool named = r->new_pidns && dir >= 0 && proc_read_tasks(dir, &tids, NULL) >= 0;
+	for (size_t n = 1; n < t->threads.n; n++) {
+		const struct plan_thread *th = &t->threads.v[n];
+		pid_t tid = !named ? th->tid : n < tids.v.n ? tids.v.v[n] : 0;
+		while (tid && !tasks_thread_left(r, t, th, tid) && time_now_ns() < until)
+			tasks_pause();
+	}
+	if (named)
+		proc_pid_list_release(&tids);
+}
+
 void tasks_wait_left(struct restore *r)
 {
 	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
-		while (!tasks_leader_left(t) && time_now_ns() < until)
+		while (!tasks_leader_left(r, t) && time_now_ns() < until)
 			tasks_pause();
-		for (size_t n = 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++)
-			while (!tasks_thread_left(t, &t->threads.v[n]) && time_now_ns() < until)
-				tasks_pause();
+		tasks_wait_threads(r, t, until);
+	}
+}
+
+static void tasks_kill_one(uint32_t pid)
+{
+	if (!pid)
+		return;
+	kill((pid_t)pid, SIGKILL);
+	while (waitpid((pid_t)pid, NULL, __WALL) < 0 && errno == EINTR)
+		continue;
+}
+
+/* In no order: the first process of a PID namespace is gone only when others are, whoever their parents were. */
+static void tasks_reap(struct restore *r)
+{
+	for (size_t left = 1; left;) {
+		left = 0;
+		for (size_t i = 0; i < r->plan->n_tasks; i++) {
+			uint32_t *pid = &r->shared->created[i];
+			if (!*pid)
+				continue;
+			kill((pid_t)*pid, SIGKILL);
+			pid_t ended = waitpid((pid_t)*pid, NULL, __WALL | WNOHANG);
+			if (ended > 0 || (ended < 0 && errno == ECHILD))
+				*pid = 0;
+			else
+				left++;
+		}
+		if (left)
+			tasks_pause();
 	}
 }
 
@@ -460,16 +564,16 @@ void tasks_kill(struct restore *r)
 {
 	if (!r->shared)
 		return;
-	for (size_t i = 0; i < r->plan->n_tasks; i++)
-		if (__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
-			kill(r->plan->tasks[i].pid, SIGKILL);
-	/* A task that was being created when the first round ran shows up as an orphan of ours. */
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		pid_t pid = r->plan->tasks[i].pid;
-		if (!__atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST))
-			continue;
-		kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
-			continue;
+	/* With the first process of a PID namespace all others end. */
+	if (r->new_pidns) {
+		tasks_kill_one(r->own_init ? r->shared->init : r->shared->created[0]);
+		return;
 	}
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		uint32_t pid = __atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST);
+		if (pid)
+			kill((pid_t)pid, SIGKILL);
+	}
+	/* A task that was being created when the first round ran shows up as an orphan of ours. */
+	tasks_reap(r);
 }

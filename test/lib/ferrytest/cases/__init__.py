@@ -2,12 +2,12 @@
 """The table of test programs: how each is started, what a dump of it needs, and what a partner outside checks. A module
 for each area; the programs lie in test/programs/AREA/."""
 
-from ferrytest.cases import descriptors, filesystem, memory, sockets, tasks
+from ferrytest.cases import descriptors, filesystem, memory, namespaces, sockets, tasks
 from ferrytest.cases.case import Case
 
 __all__ = ["CASES", "Case", "start"]
 
-CASES = [*memory.CASES, *tasks.CASES, *filesystem.CASES, *descriptors.CASES, *sockets.CASES]
+CASES = [*memory.CASES, *tasks.CASES, *filesystem.CASES, *descriptors.CASES, *sockets.CASES, *namespaces.CASES]
 
 
 def start(case, more=True):

@@ -4,6 +4,8 @@
 from ferrytest.cases.case import simple
 
 CASES = [
-    *simple("vma", "vma-anon", "vma-file", "vma-shared", "heap-stack", "vdso"),
+    *simple("memory", "vma-anon", "heap-stack", "vdso"),
+    *simple("regfile", "vma-file"),
+    *simple("shmem", "vma-shared"),
     *simple("memfd", "memfd", "memfd-mapped"),
 ]
