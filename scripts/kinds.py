@@ -8,13 +8,29 @@ import sys
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 PAGE = SOURCE / "doc" / "kinds.md"
+ANSWERS = SOURCE / "test" / "criu-answers.tsv"
+sys.path.insert(0, str(SOURCE / "test" / "lib"))
+sys.dont_write_bytecode = True
+
 HEAD = """# Kinds of resources
 
-Generated from `src/kind/` by `scripts/kinds.py --write`; a lint compares. The order of task kinds is the one in which
+Generated from `src/kind/`, the table of test programs and `test/criu-answers.tsv` by `scripts/kinds.py --write`; a lint
+compares. The order of task kinds is the one in which
 they run in a restored task. "Does not handle" quotes the head of the source file. What is refused is refused by name,
 before anything stops; the rest is different after a restore, in the way the text tells. A descriptor that no kind owns
 is refused.
+
+CRIU 4.2's answer is what it did with the same test programs on its own, found out by `integration/interop`: of so many
+programs it keeps so many, "in part" counted as half of one. The second table has each program.
 """
+
+PROGRAMS_HEAD = """## Test programs
+
+Each is dumped and restored twice in a row, here and in new namespaces; its state is compared from outside and proven by
+itself. "yes" means that CRIU keeps all of it, "in part" that it loses what is named, "no" that it refuses or fails.
+
+| program | kind | what it proves | CRIU 4.2 |
+|---|---|---|---|"""
 
 
 def comment(text):
@@ -44,19 +60,66 @@ def describe(name):
     return sys.exit(f"no source file has kind_{name}")
 
 
+# What is no kind of its own, and belongs to everything.
+PARTS = {
+    "memory": ("src/mem", "private memory, the stack, the break, the vdso", "Memory"),
+    "tree": ("src/collect/collect.c", "the tree: parents, groups, sessions, states, clocks", "Processes and threads"),
+}
+
+
+def answers():
+    """Program of the table -> what CRIU does with it."""
+    if not ANSWERS.exists():
+        return {}
+    return dict(line.split("\t", 1) for line in ANSWERS.read_text(encoding="utf-8").splitlines() if line)
+
+
+def cell(text):
+    """Text that may stand in a table."""
+    return text.replace("|", "\\|")
+
+
+def score(cases, said):
+    """How many of the programs of a kind CRIU keeps."""
+    if not cases:
+        return ""
+    points = [{"yes": 1, "in part": 0.5}.get(said.get(case.name, "no").partition(":")[0], 0) for case in cases]
+    return f"{sum(points):g} of {len(cases)}"
+
+
+def proves(case):
+    """The first sentence of the program's head comment."""
+    for suffix in (".c", ".py"):
+        for path in (SOURCE / "test/programs").glob(f"*/{case.program}{suffix}"):
+            sentence = comment(path.read_text(encoding="utf-8")).split(". ")[0].rstrip(".")
+            return sentence + (f" ({' '.join(case.arguments)})" if case.arguments else "")
+    return ""
+
+
 def page():
     """The text of doc/kinds.md."""
+    from ferrytest.cases import CASES  # pylint: disable=import-outside-toplevel
+
     names = re.findall(r"^KIND\((\w+)\)", (SOURCE / "src/kind/kinds.def").read_text(encoding="utf-8"), re.MULTILINE)
-    kinds = [describe(name) for name in names]
+    kinds, said = [describe(name) for name in names], answers()
     lines = [HEAD]
+    kinds += [(folder, name, what, section, "") for name, (folder, what, section) in PARTS.items()]
+    unknown = {case.kind for case in CASES} - {name for _, name, _, _, _ in kinds}
+    if unknown:
+        sys.exit(f"cases of no kind: {', '.join(sorted(unknown))}")
     for title in ("Memory", "Descriptors", "Processes and threads"):
-        lines += [f"## {title}", "", "| kind | what | does not handle | source |", "|---|---|---|---|"]
+        lines += [f"## {title}", "", "| kind | what | does not handle | tests | CRIU 4.2 | source |", "|---|---|---|---|---|---|"]
         for path, name, what, section, gap in kinds:
             if section == title:
-                gap = gap.replace("|", "\\|")
-                lines.append(f"| {name} | {what} | {gap} | [{path}](../src/kind/{path}) |")
+                cases = [case for case in CASES if case.kind == name]
+                tests = ", ".join(case.name for case in cases)
+                source = f"[{path}](../{path})" if "/" in path else f"[{path}](../src/kind/{path})"
+                lines.append(f"| {name} | {what} | {cell(gap)} | {tests} | {score(cases, said)} | {source} |")
         lines.append("")
-    return "\n".join(lines)
+    lines.append(PROGRAMS_HEAD)
+    for case in CASES:
+        lines.append(f"| {case.name} | {case.kind} | {cell(proves(case))} | {cell(said.get(case.name, 'not measured yet'))} |")
+    return "\n".join(lines) + "\n"
 
 
 def main():

@@ -108,6 +108,7 @@ def main():
     if options.mode == "check" and not options.filter:
         results.append(report.check_count(SOURCE, results))
     report.write(results_path, results)
+    report.write_answers(results_path.parent / "criu-answers.tsv", results)
     return report.summary(results, time.monotonic() - began)
 
 

@@ -29,7 +29,8 @@ struct blob_call {
 	uint32_t nr;       /* system call number, or enum blob_op */
 	uint8_t check;     /* enum blob_check */
 	uint8_t data_mask; /* bit i: arg[i] is an offset into the script's data */
-	uint16_t reserved;
+	uint8_t load_mask; /* bit i: arg[i], offset or address, is where the 64-bit argument lies */
+	uint8_t reserved;
 	int64_t expect;
 	int64_t ret; /* filled by the blob */
 	uint64_t arg[6];

@@ -46,8 +46,11 @@ static int64_t blob_call_full(const struct blob_call *call, const uint64_t arg[6
 static int64_t blob_call_run(struct blob_call *call, uint64_t data)
 {
 	uint64_t arg[6];
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < 6; i++) {
 		arg[i] = call->arg[i] + (call->data_mask & (1u << i) ? data : 0);
+		if (call->load_mask & (1u << i))
+			arg[i] = *(const volatile uint64_t *)arg[i];
+	}
 	if (call->nr == BLOB_OP_COPY) {
 		blob_copy(arg[0], arg[1], arg[2]);
 		return 0;

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -17,7 +16,7 @@
 #include "kind/peers.h"
 #include "proc/read.h"
 
-enum { CHECK_DEPTH_TASKS = 1 << 20, CHECK_PATIENCE_MS = 20 };
+enum { CHECK_DEPTH_TASKS = 1 << 20 };
 
 struct check {
 	const struct kern_caps *caps;
@@ -27,7 +26,7 @@ struct check {
 	VEC(pid_t) pids;
 	struct arena arena; /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
-	int patience_ms; /* for children whose status their parents are about to take */
+	struct family family;
 };
 
 static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
@@ -43,11 +42,20 @@ static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
 		k->obstacles->failed = true;
 }
 
+static bool check_has_ended(const struct proc_stat *st)
+{
+	return (st->state == 'Z' || st->state == 'X') && st->num_threads <= 1;
+}
+
 static int check_state(pid_t pid, const struct proc_status *st, struct ferry_error *err)
 {
 	switch (st->state) {
 	case 'Z':
 	case 'X':
+		if (st->threads > 1)
+			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+					 "the first thread of pid %d (%s) has ended, the others run", pid,
+					 st->name);
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a zombie", pid,
 				 st->name);
 	case 'T':
@@ -196,18 +204,26 @@ static int check_children(struct check *k, int proc_dir)
 	return r;
 }
 
-/* Whether a child has ended and is still there, also after a moment. */
-static bool check_ended(struct check *k, int proc_dir)
+/* What is looked at of a process that ended: how it hangs together with the others. */
+static int check_relations(struct check *k, int proc_dir, bool is_root, struct proc_stat *st,
+			   struct ferry_error *err)
 {
-	const struct timespec tick = {.tv_nsec = 1000 * 1000};
-	struct proc_stat st;
-	for (;;) {
-		if (proc_read_stat(proc_dir, &st, NULL) < 0)
-			return false;
-		if (st.state != 'Z' || k->patience_ms-- <= 0)
-			return st.state == 'Z';
-		nanosleep(&tick, NULL);
-	}
+	int r = proc_read_stat(proc_dir, st, NULL);
+	if (r < 0)
+		return -ESRCH;
+	const struct family_member m = {
+		.pid = st->pid,
+		.ppid = is_root ? 0 : st->ppid,
+		.pgid = st->pgrp,
+		.sid = st->session,
+		.exit_signal = MAX(st->exit_signal, 0),
+		.ends = check_has_ended(st),
+	};
+	/* A live tree: it may have lost its parent since that was looked at. */
+	if (!is_root && family_find(&k->family, st->ppid) == FAMILY_NONE)
+		return -ESRCH;
+	r = family_add(&k->family, &m, NULL);
+	return r == -ENOMEM ? error_memory(err) : r;
 }
 
 static int check_one(struct check *k, size_t index, struct ferry_error *err)
@@ -218,12 +234,15 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	if (dir < 0)
 		return index ? 0 : dir; /* a child that ended meanwhile is no obstacle */
 	char comm[PROC_NAME_BYTES] = "";
-	bool ended = index && check_ended(k, dir);
-	if (proc_read_comm(dir, comm, NULL) < 0)
+	struct proc_stat st;
+	int r = check_relations(k, dir, index == 0, &st, err);
+	if (r == -ENOMEM)
+		return r;
+	if (r < 0 || (index && check_has_ended(&st)) || proc_read_comm(dir, comm, NULL) < 0)
 		return 0;
 	if (collect_check_task(pid, dir, k->pids.v[0], k->options, &obstacle) < 0)
 		check_add(k, &obstacle, pid);
-	if (ended)
+	if (check_has_ended(&st))
 		return 0;
 	check_fds(k, pid, dir, comm);
 	check_vmas(k, pid, dir);
@@ -249,11 +268,7 @@ static void check_ends(struct check *k)
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
 	       struct peers *peers, struct obstacles *ret, struct ferry_error *err)
 {
-	struct check k = {.caps = caps,
-			  .options = options,
-			  .obstacles = ret,
-			  .peers = peers,
-			  .patience_ms = CHECK_PATIENCE_MS};
+	struct check k = {.caps = caps, .options = options, .obstacles = ret, .peers = peers};
 	pid_t *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)
@@ -262,6 +277,12 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 		r = check_one(&k, i, err);
 	if (r >= 0)
 		check_ends(&k);
+	struct ferry_error obstacle = FERRY_ERROR_INIT;
+	/* A root in a session that is not its own is an obstacle already. */
+	bool joined = options->shell_job || (k.family.members.n && k.family.members.v[0].sid != root);
+	if (r >= 0 && collect_check_family(&k.family, caps, joined, &obstacle) < 0)
+		check_add(&k, &obstacle, 0);
+	family_release(&k.family);
 	vec_release(&k.pids);
 	arena_release(&k.arena);
 	if (r >= 0 && ret->failed)

@@ -89,6 +89,9 @@ static int collect_task_head(struct collect *c, struct frozen_task *ft, struct s
 	t->ids = record_new(&c->snap->arena, TaskKobjIdsEntry, task_kobj_ids_entry);
 	if (!t->ids || !tc->comm)
 		return error_memory(err);
+	r = collect_tree_entry(c->snap, &st, &t->tree, err);
+	if (r < 0)
+		return r;
 	t->ids->vm_id = t->ids->files_id = t->ids->fs_id = t->ids->sighand_id = id;
 	return 0;
 }
@@ -152,22 +155,6 @@ static int collect_task(struct collect *c, struct frozen *f, size_t index, struc
 	return r;
 }
 
-/* A child's session is its own, its parent's, or the one its parent had before it made a session of its own. */
-static int collect_check_sessions(struct collect *c, struct ferry_error *err)
-{
-	vec_foreach(t, &c->snap->tasks) {
-		const struct snap_task *root = c->snap->tasks.v;
-		bool own = t->sid == t->pid,
-		     inherited = t->parent && (t->sid == t->parent->sid || t->sid == root->sid);
-		if (own || inherited || t->is_root)
-			continue;
-		return error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
-				 "pid %d belongs to session %d, whose leader is not its ancestor or is gone",
-				 t->pid, t->sid);
-	}
-	return 0;
-}
-
 int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 {
 	/* The array must not move: tasks point to their parents. */
@@ -177,6 +164,7 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	for (size_t i = 0; i < f->tasks.n; i++) {
 		struct snap_task *t = &c->snap->tasks.v[i];
 		t->pid = f->tasks.v[i].pid;
+		t->order = f->tasks.v[i].order;
 		t->is_root = i == 0;
 		t->parent = i ? snapshot_task(c->snap, f->tasks.v[i].ppid) : NULL;
 	}
@@ -185,10 +173,16 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 		r = collect_numbers(c, f, err);
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
 		r = collect_task(c, f, i, err);
+	if (r >= 0)
+		r = collect_fds_discover(c, err);
 	collect_fds_release(c);
 	if (r >= 0)
 		r = collect_fds_end(c, err);
 	if (r >= 0)
 		r = collect_namespaces_end(c, err);
-	return r < 0 ? r : collect_check_sessions(c, err);
+	if (r >= 0)
+		r = collect_zombies(c, f, err);
+	if (r >= 0)
+		r = collect_relations(c->snap, err);
+	return r < 0 ? r : collect_check_relations(c, err);
 }

@@ -9,7 +9,10 @@
 
 #include "base/vec.h"
 #include "freeze/freeze.h"
+#include "model/family.h"
 #include "model/kind.h"
+
+struct proc_stat;
 
 /* Everything that stands in the way of a dump. */
 struct obstacles {
@@ -37,9 +40,19 @@ must_check int collect_check_task(pid_t pid, int proc_dir, pid_t root, const str
 must_check int collect_check_fd(const struct fd_view *view, const struct kind_options *options,
 				const struct kind_ops **ret_kind, struct ferry_error *err);
 
+/* Whether processes that hang together like this can be made again; plans how. OUTSIDE_SESSION, UNSUPPORTED_TASK. */
+must_check int collect_check_family(struct family *f, const struct kern_caps *caps, bool shell_job,
+				    struct ferry_error *err);
+
 /* Parts of collect_tree(), one file each. */
+must_check int collect_zombies(struct collect *c, const struct frozen *f, struct ferry_error *err);
+must_check int collect_tree_entry(struct snapshot *snap, const struct proc_stat *st, FerryTreeEntry **ret_entry,
+				  struct ferry_error *err);
+must_check int collect_relations(struct snapshot *snap, struct ferry_error *err);
+must_check int collect_check_relations(struct collect *c, struct ferry_error *err);
 must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
 must_check int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);
+must_check int collect_fds_discover(struct collect *c, struct ferry_error *err);
 must_check int collect_fds_end(struct collect *c, struct ferry_error *err);
 void collect_fds_release(struct collect *c);
 must_check int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft,

@@ -8,6 +8,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -211,6 +213,78 @@ int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct fer
 	for (size_t i = 0; i < fds.v.n && r >= 0; i++)
 		r = fd_collect_one(c, order, t, proc_dir, pidfd, &fds, &fds.v.v[i], err);
 	proc_fds_release(&fds);
+	return r;
+}
+
+/* A descriptor of ours, which a kind took out of something that the tree holds. */
+static int fd_describe_view(struct collect *c, struct fd_view *view, uint32_t *ret_index,
+			    struct ferry_error *err)
+{
+	size_t at = 0;
+	bool found = false;
+	struct fd_order *order = c->fd_order;
+	int r = fd_order_find(c->snap, order, view, &at, &found, err);
+	if (r < 0)
+		return r;
+	uint32_t index = found ? order->v.v[at] : 0;
+	if (found) {
+		close(view->fd);
+	} else {
+		r = fd_collect_new(c, view, &index, err);
+		struct snap_file *file = c->snap->files.n > index ? &c->snap->files.v[index] : NULL;
+		/* It is found again by this number, so one copy stays open. */
+		if (r >= 0 && file->copy < 0)
+			file->copy = view->fd;
+		else
+			close(view->fd);
+		if (r >= 0)
+			file->fd = file->copy;
+		if (r >= 0)
+			r = fd_order_insert(order, at, index) < 0 ? error_memory(err) : 0;
+	}
+	if (r >= 0)
+		*ret_index = index;
+	return r;
+}
+
+static int fd_describe(struct collect *c, int fd, uint32_t *ret_index, struct ferry_error *err)
+{
+	_cleanup_proc_fdinfo_ struct proc_fdinfo info = {0};
+	char path[64], link[PATH_MAX] = "";
+	pid_t self = getpid();
+	_cleanup_close_ int dir = proc_open(self, err), pidfd = sys_pidfd_open(self, 0);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", self, fd);
+	ssize_t n = dir < 0 ? dir : readlink(path, link, sizeof(link) - 1);
+	struct fd_view view = {
+		.pid = self,
+		.fd = fd,
+		.comm = "ferry",
+		.link = link,
+		.info = &info,
+		.copy = -1,
+		.pidfd = pidfd,
+		.peers = c->peers,
+		.arena = &c->snap->arena,
+		.kind_data = c->kind_data,
+	};
+	int r = dir < 0 ? dir : proc_read_fdinfo(dir, fd, &info, err);
+	if (r >= 0 && (n < 0 || pidfd < 0 || fstat(fd, &view.stat) < 0))
+		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at a descriptor in a queue");
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return fd_describe_view(c, &view, ret_index, err);
+}
+
+int collect_fds_discover(struct collect *c, struct ferry_error *err)
+{
+	int r = 0;
+	c->describe = fd_describe;
+	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
+		r = kind_table[i]->discover ? kind_table[i]->discover(c, err) : 0;
+		error_context(err, "collect", kind_table[i]->name, 0);
+	}
 	return r;
 }
 

@@ -221,6 +221,17 @@ static int ns_read_numbers(struct snapshot *s, const struct frozen_task *ft, str
 	return r;
 }
 
+static int ns_read_zombie(struct snapshot *s, int proc_dir, struct ferry_error *err)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	int r = proc_read_status(proc_dir, &status, err);
+	if (r >= 0)
+		r = ns_add_number(s, &status.ns_pid, err);
+	if (r >= 0)
+		r = ns_add_number(s, &status.ns_pgid, err);
+	return r < 0 ? r : ns_add_number(s, &status.ns_sid, err);
+}
+
 int collect_numbers(struct collect *c, const struct frozen *f, struct ferry_error *err)
 {
 	struct proc_namespaces theirs;
@@ -232,6 +243,8 @@ int collect_numbers(struct collect *c, const struct frozen *f, struct ferry_erro
 	c->snap->pid_level = r >= 0 && status.ns_pid.n ? status.ns_pid.n - 1 : 0;
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
 		r = ns_read_numbers(c->snap, &f->tasks.v[i], err);
+	for (size_t i = 0; i < f->zombies.n && r >= 0; i++)
+		r = ns_read_zombie(c->snap, f->zombies.v[i].proc_dir, err);
 	return r;
 }
 

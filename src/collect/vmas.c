@@ -6,14 +6,17 @@
  * Kernel interface: /proc/PID/smaps (VmFlags), /proc/PID/stat, /proc/PID/auxv.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "collect/collect.h"
+#include "kernel/uapi.h"
 #include "kind/kinds.h"
 #include "kind/regfile.h"
+#include "mem/mem.h"
 #include "model/record.h"
 #include "model/vma-status.h"
 #include "proc/read.h"
@@ -46,8 +49,6 @@ static const struct vma_refusal {
 	{PROC_VM(UFFD_WP), "memory watched by a userfaultfd"},
 	{PROC_VM(UFFD_MINOR), "memory watched by a userfaultfd"},
 	{PROC_VM(SHADOW_STACK), "a shadow stack"},
-	{PROC_VM(SEALED), "a sealed mapping"},
-	{PROC_VM(DROPPABLE), "droppable memory"},
 };
 
 static bool vma_is_kernel(const struct proc_vma *vma)
@@ -103,7 +104,8 @@ static uint64_t vma_madv(const struct proc_vma *vma)
 static void vma_anonymous(const struct proc_vma *vma, VmaEntry *entry)
 {
 	entry->status |= VMA_STATUS_ANON_PRIVATE;
-	entry->flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+	/* Droppable memory is a type beside private and shared. */
+	entry->flags |= MAP_ANONYMOUS | (entry->flags & MAP_DROPPABLE ? 0 : MAP_PRIVATE);
 	entry->pgoff = 0;
 	if (vma->kind == PROC_VMA_VDSO)
 		entry->status |= VMA_STATUS_VDSO;
@@ -120,8 +122,25 @@ static void vma_advised(const struct proc_vma *vma, VmaEntry *entry)
 		entry->flags |= MAP_NORESERVE;
 	if (vma->vm_flags & PROC_VM(LOCKED))
 		entry->flags |= MAP_LOCKED;
+	if (vma->vm_flags & PROC_VM(DROPPABLE))
+		entry->flags |= MAP_DROPPABLE;
 	if (madv)
 		record_set(entry, madv, madv);
+}
+
+/* What the record has no field for. */
+static int vma_beyond(struct collect *c, const struct proc_vma *vma, struct snap_vma *snap)
+{
+	if (!(vma->vm_flags & (PROC_VM(SEALED) | PROC_VM(LOCKONFAULT))))
+		return 0;
+	FerryVmaEntry *extra = snapshot_vma_extra(c->snap, snap);
+	if (!extra)
+		return -ENOMEM;
+	if (vma->vm_flags & PROC_VM(SEALED))
+		record_set(extra, sealed, 1);
+	if (vma->vm_flags & PROC_VM(LOCKONFAULT))
+		record_set(extra, lock_on_fault, 1);
+	return 0;
 }
 
 static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const struct proc_vma *vma)
@@ -134,7 +153,8 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 				  .file = SNAP_NO_FILE,
 				  .inode = vma->ino,
 				  .dev = vma->dev,
-				  .private_ = !vma->shared};
+				  .private_ = !vma->shared,
+				  .guards = vma->vm_flags & PROC_VM(GUARD)};
 	entry->start = vma->start;
 	entry->end = vma->end;
 	entry->pgoff = vma->offset;
@@ -143,9 +163,10 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 	entry->fd = -1;
 	vma_advised(vma, entry);
 	/* What a fork must not see, a restore must not bring back either: two copies would draw the same secrets. */
+	/* Droppable memory is so, too (PROC_VM(WIPEONFORK)). */
 	snap->dump_pages = snap->private_ && vma->kind != PROC_VMA_VVAR &&
 			   vma->kind != PROC_VMA_VVAR_VCLOCK && !(vma->vm_flags & PROC_VM(WIPEONFORK));
-	return snap;
+	return vma_beyond(c, vma, snap) < 0 ? NULL : snap;
 }
 
 static int vma_collect(struct collect *c, struct snap_task *t, const struct vma_view *view,
@@ -210,6 +231,64 @@ static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, 
 		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = auxv.v[i].value;
 	}
 	t->mm = mm;
+	t->mm_extra = record_new(&c->snap->arena, FerryMmEntry, ferry_mm_entry);
+	if (!t->mm_extra)
+		return error_memory(err);
+	return 0;
+}
+
+struct vma_guards {
+	struct collect *c;
+	MmEntry *mm;
+	size_t room;
+};
+
+static int vma_add_guards(void *context, const struct mem_range *range)
+{
+	struct vma_guards *g = context;
+	VmaEntry *entry = record_new(&g->c->snap->arena, VmaEntry, vma_entry);
+	if (g->mm->n_vmas == g->room) {
+		VmaEntry **more = arena_array(&g->c->snap->arena, VmaEntry *, g->room * 2);
+		if (!more)
+			return -ENOMEM;
+		memcpy(more, g->mm->vmas, g->room * sizeof(*more));
+		g->mm->vmas = more;
+		g->room *= 2;
+	}
+	if (!entry)
+		return -ENOMEM;
+	entry->start = range->start;
+	entry->end = range->end;
+	entry->status = VMA_STATUS_GUARD;
+	entry->fd = -1;
+	g->mm->vmas[g->mm->n_vmas++] = entry;
+	return 0;
+}
+
+/* Records of all mappings, and behind them those of guard pages. */
+static int vma_list(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+{
+	struct vma_guards guards = {.c = c, .mm = t->mm, .room = t->vmas.n + 1};
+	_cleanup_close_ int pagemap = -1;
+	t->mm->vmas = arena_array(&c->snap->arena, VmaEntry *, guards.room);
+	if (!t->mm->vmas)
+		return error_memory(err);
+	vec_foreach(vma, &t->vmas)
+		t->mm->vmas[t->mm->n_vmas++] = vma->entry;
+	vec_foreach(vma, &t->vmas) {
+		if (!vma->guards)
+			continue;
+		int r = pagemap < 0 ? proc_open_file(proc_dir, "pagemap", O_RDONLY, err) : pagemap;
+		if (r < 0)
+			return r;
+		pagemap = r;
+		r = mem_find_guards(pagemap, c->caps, vma->entry->start, vma->entry->end, vma_add_guards,
+				    &guards);
+		if (r < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r,
+					   "finding the guard pages of pid %d at %llx", t->pid,
+					   (unsigned long long)vma->entry->start);
+	}
 	return 0;
 }
 
@@ -239,10 +318,5 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 	proc_maps_release(&maps);
 	if (r < 0)
 		return r;
-	t->mm->vmas = arena_array(&c->snap->arena, VmaEntry *, t->vmas.n + 1);
-	if (!t->mm->vmas)
-		return error_memory(err);
-	vec_foreach(vma, &t->vmas)
-		t->mm->vmas[t->mm->n_vmas++] = vma->entry;
-	return 0;
+	return vma_list(c, t, proc_dir, err);
 }

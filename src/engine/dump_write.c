@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -22,6 +24,26 @@ enum { WRITE_IMG_VERSION = 2, WRITE_ROOT_IDS = 1, WRITE_ROOT_CG_SET = 1, WRITE_T
 
 /* inventory_entry.network_lock_method */
 enum { WRITE_LOCK_NFTABLES = 1, WRITE_LOCK_NONE = 2 };
+
+/* Only if it says anything. */
+static int write_mm_extra(struct snapshot *snap, struct image_dir *dir, const struct snap_task *t,
+			  struct ferry_error *err)
+{
+	FerryMmEntry *mm = t->mm_extra;
+	size_t n = 0;
+	vec_foreach(vma, &t->vmas)
+		n += vma->extra != NULL;
+	mm->vmas = arena_array(&snap->arena, FerryVmaEntry *, n + 1);
+	if (!mm->vmas)
+		return error_memory(err);
+	mm->n_vmas = 0;
+	vec_foreach(vma, &t->vmas)
+		if (vma->extra)
+			mm->vmas[mm->n_vmas++] = vma->extra;
+	if (!ferry_mm_entry__get_packed_size(mm))
+		return 0;
+	return image_put_one(dir, IMAGE_FERRY_MM, (uint64_t)t->pid, &mm->base, err);
+}
 
 static int write_task(struct image_dir *dir, const struct snap_task *t, struct ferry_error *err)
 {
@@ -68,25 +90,56 @@ static int write_files(struct image_dir *dir, const struct snapshot *snap, struc
 	return r < 0 ? r : image_close(w, err);
 }
 
+/* A zombie has no threads any more; its own number stands for them. */
+static int write_relation(struct image_writer *w, struct snapshot *snap, const struct snap_relation *rel,
+			  struct ferry_error *err)
+{
+	PstreeEntry entry = PSTREE_ENTRY__INIT;
+	entry.pid = (uint32_t)snapshot_inner_pid(snap, rel->pid);
+	entry.ppid = (uint32_t)(rel->ppid ? snapshot_inner_pid(snap, rel->ppid) : 0);
+	entry.pgid = (uint32_t)snapshot_inner_pid(snap, rel->pgid);
+	entry.sid = (uint32_t)snapshot_inner_pid(snap, rel->sid);
+	entry.n_threads = rel->task ? rel->task->threads.n : 1;
+	entry.threads = arena_array(&snap->arena, uint32_t, entry.n_threads);
+	if (!entry.threads)
+		return error_memory(err);
+	entry.threads[0] = entry.pid;
+	for (size_t i = 1; i < entry.n_threads; i++)
+		entry.threads[i] = (uint32_t)rel->task->threads.v[i].inner_tid;
+	return image_put(w, &entry.base, err);
+}
+
 static int write_pstree(struct image_dir *dir, struct snapshot *snap, struct ferry_error *err)
 {
 	struct image_writer *w;
 	int r = image_create(dir, IMAGE_PSTREE, 0, &w, err);
-	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
-		const struct snap_task *t = &snap->tasks.v[i];
-		PstreeEntry entry = PSTREE_ENTRY__INIT;
-		entry.pid = (uint32_t)t->inner_pid;
-		entry.ppid = t->is_root ? 0 : (uint32_t)t->inner_ppid;
-		entry.pgid = (uint32_t)t->inner_pgid;
-		entry.sid = (uint32_t)t->inner_sid;
-		entry.threads = arena_array(&snap->arena, uint32_t, t->threads.n);
-		if (!entry.threads)
-			return error_memory(err);
-		vec_foreach(th, &t->threads)
-			entry.threads[entry.n_threads++] = (uint32_t)th->inner_tid;
-		r = image_put(w, &entry.base, err);
-	}
+	for (size_t i = 0; i < snap->n_relations && r >= 0; i++)
+		r = write_relation(w, snap, &snap->relations[i], err);
 	return r < 0 ? r : image_close(w, err);
+}
+
+static bool write_tree_says(const FerryTreeEntry *tree)
+{
+	return tree->has_exit_signal || tree->has_uid;
+}
+
+static int write_tree(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+{
+	struct image_writer *w = NULL;
+	int r = 0;
+	for (size_t i = 0; i < snap->n_relations && r >= 0; i++) {
+		const FerryTreeEntry *tree = snap->relations[i].tree;
+		if (!write_tree_says(tree))
+			continue;
+		r = w ? 0 : image_create(dir, IMAGE_FERRY_TREE, 0, &w, err);
+		if (r >= 0)
+			r = image_put(w, &tree->base, err);
+	}
+	vec_foreach(z, &snap->zombies) {
+		if (r >= 0)
+			r = image_put_one(dir, IMAGE_CORE, (uint64_t)snapshot_inner_pid(snap, z->pid), &z->core->base, err);
+	}
+	return r < 0 || !w ? r : image_close(w, err);
 }
 
 /* What processes below the root's PID namespace are called there. */
@@ -228,9 +281,11 @@ static int write_stats(struct engine *e, struct image_dir *dir, struct ferry_err
 /* Whether a lock waits for the restore, so that whoever restores removes it. */
 static uint32_t write_lock_method(const struct engine *e, const struct snapshot *snap)
 {
-	for (size_t i = 0; i < snap->files.n && !e->options->leave_running; i++)
-		if (snap->files.v[i].copy >= 0 && snap->files.v[i].entry->isk)
+	for (size_t i = 0; i < snap->files.n && !e->options->leave_running; i++) {
+		const InetSkEntry *isk = snap->files.v[i].entry->isk;
+		if (isk && isk->proto == IPPROTO_TCP && isk->state != TCP_CLOSE && isk->state != TCP_LISTEN)
 			return WRITE_LOCK_NFTABLES;
+	}
 	return WRITE_LOCK_NONE;
 }
 
@@ -263,6 +318,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
 		r = write_task(dir, &snap->tasks.v[i], err);
 		if (r >= 0)
+			r = write_mm_extra(snap, dir, &snap->tasks.v[i], err);
+		if (r >= 0)
 			r = write_fdinfo(dir, snap, &snap->tasks.v[i], err);
 	}
 	if (r >= 0)
@@ -273,6 +330,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 		r = write_pstree(dir, snap, err);
 	if (r >= 0)
 		r = write_namespaces(e, c, dir, err);
+	if (r >= 0)
+		r = write_tree(dir, snap, err);
 	if (r >= 0)
 		r = write_clocks(dir, snap, err);
 	if (r >= 0)

@@ -20,6 +20,7 @@
 #include "host/netlock.h"
 #include "host/warden.h"
 #include "kind/peers.h"
+#include "kind/tty_queue.h"
 #include "proc/read.h"
 
 static int engine_tcp_resume(int socket, const void *data)
@@ -39,6 +40,7 @@ static int engine_net_unlock(const char *id)
 static const struct warden_actions engine_actions = {
 	.tcp_resume = engine_tcp_resume,
 	.net_unlock = engine_net_unlock,
+	.terminal_put_back = tty_queue_put_back,
 };
 
 static void engine_raise_nofile(void)
@@ -60,8 +62,8 @@ static int engine_own_namespaces(struct proc_namespaces *ret, struct ferry_error
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 		struct ferry_error *err)
 {
-	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PROCMAP_QUERY,
-						  KERN_CAP_TIMER_RESTORE_IDS};
+	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_GUARD,
+						  KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS};
 	*e = (struct engine){.options = options,
 			     .log = log,
 			     .warden_actions = engine_actions,
@@ -80,6 +82,9 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.tcp_established = options->tcp_established,
 		.leave_running = options->leave_running,
 		.shell_job = options->shell_job,
+		.ghost_limit = (uint64_t)options->ghost_limit,
+		.ext_unix_sk = options->ext_unix_sk,
+		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	kern_caps_read_xstate(&e->caps);
 	r = engine_own_namespaces(&e->kinds.own_namespaces, err);

@@ -277,6 +277,7 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 	r->warden = j->opener.warden = j->e->warden;
 	j->opener.in_task = files_call;
 	j->opener.in_task_context = r;
+	j->opener.pid_of = files_pid_of;
 	if (ret >= 0)
 		ret = restore_clocks(j, err);
 	if (ret >= 0)
@@ -289,6 +290,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 		ret = namespaces_finish(r, err);
 	if (ret >= 0)
 		ret = files_open(r, FILES_LAST, err);
+	if (ret >= 0)
+		ret = files_opened(r, err);
 	if (ret >= 0)
 		ret = files_send(r, err);
 	if (ret >= 0)

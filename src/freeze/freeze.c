@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "kernel/syscalls.h"
+#include "kernel/uapi.h"
 #include "proc/read.h"
 
 enum { FREEZE_ROUNDS = 100, FREEZE_TRIES = 20, FREEZE_PAUSE_NS = 1000 * 1000, FREEZE_REAP_NS = 50 * 1000 };
@@ -48,6 +49,15 @@ static struct frozen_task *frozen_find(struct frozen *f, pid_t pid)
 	return NULL;
 }
 
+static bool frozen_knows(struct frozen *f, pid_t pid)
+{
+	vec_foreach(z, &f->zombies) {
+		if (z->pid == pid)
+			return true;
+	}
+	return frozen_find(f, pid);
+}
+
 static struct ferry_thread *frozen_thread(const struct frozen_task *t, pid_t tid)
 {
 	vec_foreach(th, &t->threads) {
@@ -57,12 +67,29 @@ static struct ferry_thread *frozen_thread(const struct frozen_task *t, pid_t tid
 	return NULL;
 }
 
+/*
+ * A thread that the kernel made in the task for io_uring or vhost. It cannot be traced and never returns to user mode; it
+ * works on what the task's own threads have asked for.
+ */
+static bool freeze_is_worker(const struct frozen_task *t, pid_t tid)
+{
+	struct proc_stat st;
+	_cleanup_close_ int dir = proc_open_task(t->proc_dir, tid, NULL);
+	return dir >= 0 && proc_read_stat(dir, &st, NULL) >= 0 &&
+	       st.flags & (KERN_PF_IO_WORKER | KERN_PF_USER_WORKER);
+}
+
+/* Returns 1 when the thread was seized, 0 when there is none to seize. */
 static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, struct ferry_error *err)
 {
 	struct ferry_thread *th = NULL;
 	int r = ferry_thread_seize(tid, &f->options, &th, err);
 	if (r == -ESRCH && tid != t->pid) {
 		error_clear(err); /* it ended meanwhile */
+		return 0;
+	}
+	if (r == -EPERM && tid != t->pid && freeze_is_worker(t, tid)) {
+		error_clear(err);
 		return 0;
 	}
 	if (r == -ESRCH && t->ppid) {
@@ -79,7 +106,7 @@ static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, stru
 	}
 	*slot = th;
 	r = ferry_thread_interrupt(th, err);
-	return r == -ESRCH ? 0 : r;
+	return r == -ESRCH || r >= 0 ? 1 : r;
 }
 
 /* Threads of t that are not seized yet. Returns how many were found. */
@@ -93,31 +120,48 @@ static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct fe
 	/* The leader is the lowest id as a rule, but not after the ids wrapped: it is first in our list in any case. */
 	if (!t->threads.n) {
 		r = freeze_seize(f, t, t->pid, err);
-		found++;
+		found += r > 0;
 	}
 	vec_foreach(tid, &tids.v) {
 		if (r < 0 || frozen_thread(t, *tid))
 			continue;
 		r = freeze_seize(f, t, *tid, err);
-		found++;
+		found += r > 0;
 	}
 	proc_pid_list_release(&tids);
 	return r < 0 ? r : found;
 }
 
+/* Whether all of a process has ended; a leader alone can, too. */
+static int freeze_has_ended(int proc_dir, struct ferry_error *err)
+{
+	struct proc_stat st;
+	int r = proc_read_stat(proc_dir, &st, err);
+	return r < 0 ? r : (st.state == 'Z' || st.state == 'X') && st.num_threads <= 1;
+}
+
 static int freeze_add_task(struct frozen *f, pid_t pid, pid_t ppid, struct ferry_error *err)
 {
-	int dir = proc_open(pid, err);
-	if (dir < 0)
-		return dir;
-	struct frozen_task *t = vec_push(&f->tasks);
-	if (!t) {
-		close(dir);
-		return error_memory(err);
+	_cleanup_close_ int dir = proc_open(pid, err);
+	int ended = dir < 0 ? dir : freeze_has_ended(dir, err);
+	uint32_t order = (uint32_t)(f->tasks.n + f->zombies.n);
+	if (ended < 0)
+		return ended;
+	if (ended && ppid) {
+		struct frozen_zombie *z = vec_push(&f->zombies);
+		if (!z)
+			return error_memory(err);
+		*z = (struct frozen_zombie){
+			.pid = pid, .ppid = ppid, .order = order, .proc_dir = take_fd(dir)};
+		return 0;
 	}
+	struct frozen_task *t = vec_push(&f->tasks);
+	if (!t)
+		return error_memory(err);
 	t->pid = pid;
 	t->ppid = ppid;
-	t->proc_dir = dir;
+	t->order = order;
+	t->proc_dir = take_fd(dir);
 	return 0;
 }
 
@@ -129,7 +173,7 @@ static int freeze_new_children(struct frozen *f, size_t index, struct ferry_erro
 		return r;
 	int found = 0;
 	vec_foreach(pid, &children.v) {
-		if (r < 0 || frozen_find(f, *pid))
+		if (r < 0 || frozen_knows(f, *pid))
 			continue;
 		r = freeze_add_task(f, *pid, f->tasks.v[index].pid, err);
 		if (r == -ESRCH) {
@@ -268,6 +312,14 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 	return -EAGAIN;
 }
 
+static void frozen_lists_release(struct frozen *f)
+{
+	vec_foreach(z, &f->zombies)
+		close(z->proc_dir);
+	vec_release(&f->zombies);
+	vec_release(&f->tasks);
+}
+
 static void frozen_task_release(struct frozen_task *t)
 {
 	/* Leader last: a leader that was killed does not end before its other threads were waited for. */
@@ -285,7 +337,7 @@ void freeze_release(struct frozen *f)
 	/* Children first: a parent that runs must not find a child that does not. */
 	for (size_t i = f->tasks.n; i-- > 0;)
 		frozen_task_release(&f->tasks.v[i]);
-	vec_release(&f->tasks);
+	frozen_lists_release(f);
 }
 
 /* Take the end of every thread, in whatever order they come. */
@@ -341,7 +393,7 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 			close(pidfd);
 	}
 	vec_release(&pidfds);
-	vec_release(&f->tasks);
+	frozen_lists_release(f);
 	return ret;
 }
 

@@ -18,15 +18,24 @@
 
 struct frozen_task {
 	pid_t pid, ppid;
+	uint32_t order;                     /* among tasks and zombies, in which they were found */
 	int proc_dir;                       /* /proc/PID */
 	VEC(struct ferry_thread *) threads; /* leader first */
 	struct ferry_inject *inject;        /* opened by freeze_inject() */
 };
 
+/* A process that has ended and that its parent has not waited for. */
+struct frozen_zombie {
+	pid_t pid, ppid;
+	uint32_t order; /* as frozen_task's */
+	int proc_dir;
+};
+
 struct frozen {
 	VEC(struct frozen_task) tasks; /* parents before children */
-	uint64_t since_ns;             /* CLOCK_MONOTONIC: when the first thread was asked to stop */
-	uint64_t all_ns;               /* when the last one stood */
+	VEC(struct frozen_zombie) zombies;
+	uint64_t since_ns; /* CLOCK_MONOTONIC: when the first thread was asked to stop */
+	uint64_t all_ns;   /* when the last one stood */
 	struct ferry_inject_options options;
 };
 

@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -76,6 +77,13 @@ static void warden_on_socket(const struct warden *w, const struct warden_entry *
 		return;
 }
 
+static void warden_on_terminal(const struct warden *w, const struct warden_entry *e, int worker_pidfd)
+{
+	_cleanup_close_ int memory = warden_object_fd(worker_pidfd, e->object);
+	if (memory >= 0 && w->actions->terminal_put_back)
+		w->actions->terminal_put_back(worker_pidfd, memory);
+}
+
 static void warden_thaw(const char *path)
 {
 	/* v2 takes "0" in cgroup.freeze, v1 "THAWED" in freezer.state; the path names the file. */
@@ -90,6 +98,14 @@ static void warden_wake(uint64_t address)
 	uint32_t *word = (uint32_t *)address;
 	__atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
 	syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
+}
+
+static void warden_unlink(const struct warden_entry *e)
+{
+	struct stat st;
+	if (e->value && (lstat(e->data, &st) < 0 || st.st_ino != e->value))
+		return;
+	unlinkat(AT_FDCWD, e->data, e->object ? AT_REMOVEDIR : 0);
 }
 
 static bool warden_counts(const struct warden *w, const struct warden_entry *e)
@@ -109,6 +125,7 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		if (!w->log->committed && __atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST))
 			kill((pid_t)__atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST), SIGKILL);
 		break;
+	case WARDEN_TERMINAL: warden_on_terminal(w, e, worker_pidfd); break;
 	case WARDEN_END:
 		if (w->log->committed)
 			kill((pid_t)e->object, SIGKILL);
@@ -124,6 +141,10 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 	case WARDEN_THAW: warden_thaw(e->data); break;
 	case WARDEN_UNLINK:
 		if (!w->log->committed)
+			warden_unlink(e);
+		break;
+	case WARDEN_REMOVE:
+		if (w->log->committed)
 			unlink(e->data);
 		break;
 	case WARDEN_ADDRESS_ADD:

@@ -31,10 +31,13 @@ enum warden_op {
 	WARDEN_KILL, /* value: address of a word in shared memory that holds the PID of a task that must not run once
 				   it exists, 0 before; killed unless the job was committed */
 	WARDEN_WAKE, /* value: address of a futex word in shared memory: set to 1 and woken once committed */
-	WARDEN_NET_UNLOCK,  /* value: when; data: id of a network lock */
-	WARDEN_THAW,        /* data: path of a frozen cgroup */
-	WARDEN_UNLINK,      /* data: path of a file to remove unless the job was committed */
+	WARDEN_NET_UNLOCK, /* value: when; data: id of a network lock */
+	WARDEN_THAW,       /* data: path of a frozen cgroup */
+	WARDEN_UNLINK, /* data: path of a file to remove unless the job was committed; object: 1 = an empty directory;
+				   value: only if the path has this inode number, 0 = any */
+	WARDEN_REMOVE,      /* data: path of a file to remove once the job was committed */
 	WARDEN_ADDRESS_ADD, /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
+	WARDEN_TERMINAL,    /* object: memory file in the worker that says what was taken out of a terminal */
 	WARDEN_END,         /* object: PID of a stopped task that is killed once the job was committed */
 };
 
@@ -59,6 +62,7 @@ struct warden_actions {
 	int (*tcp_resume)(int socket, const void *data);
 	int (*net_unlock)(const char *id);
 	int (*address_add)(const char *text);
+	int (*terminal_put_back)(int worker_pidfd, int memory);
 	struct warden_deputy deputy;
 };
 
@@ -67,7 +71,7 @@ must_check int warden_start(const struct warden_actions *actions, const struct f
 			    struct warden **ret_warden, struct ferry_error *err);
 
 /* Bytes that an entry can carry beside its numbers; strings include their NUL. */
-enum { WARDEN_DATA_BYTES = 88 };
+enum { WARDEN_DATA_BYTES = 344 };
 
 /*
  * Enter a change. Returns the entry's number, or -ENOSPC when the log is full, -ENAMETOOLONG when n is too large: then

@@ -457,6 +457,10 @@ struct kern_pidfd_info {
 #define PR_GET_MEMORY_MERGE 68
 #endif
 
+/* /proc/PID/stat, field 9: threads that the kernel makes in a task. include/linux/sched.h; io_uring 5.12, vhost 6.4 */
+#define KERN_PF_IO_WORKER 0x10u
+#define KERN_PF_USER_WORKER 0x4000u
+
 #ifndef PR_TIMER_CREATE_RESTORE_IDS /* 6.15 */
 #define PR_TIMER_CREATE_RESTORE_IDS 77
 #define PR_TIMER_CREATE_RESTORE_IDS_OFF 0

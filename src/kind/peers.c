@@ -14,10 +14,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -34,7 +36,7 @@ struct peer_process {
 
 struct peers {
 	pid_t root;
-	bool walked, walked_maps;
+	bool walked, walked_maps, walked_fifos;
 	VEC(struct peer) held;              /* by outside processes; ordered by type and inode */
 	VEC(struct peer_process) processes; /* ascending by PID */
 };
@@ -113,12 +115,55 @@ static void peers_mark(struct peers *p)
 	}
 }
 
+/* Whether a link is that of a file whose name was removed. */
+static bool peer_is_deleted(const char *link)
+{
+	static const char suffix[] = " (deleted)";
+	size_t n = strlen(link);
+	return link[0] == '/' && n >= sizeof(suffix) && !strcmp(link + n - sizeof(suffix) + 1, suffix);
+}
+
 /* "pipe:[123]", "socket:[123]"; "/memfd:name (deleted)" does not tell its inode. */
+/* The number of a master, as its fdinfo tells it. */
+static bool peer_master(const struct peer *peer, uint64_t *ret_index)
+{
+	char path[64], line[64];
+	unsigned index;
+	bool found = false;
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", peer->pid, peer->fd);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "tty-index: %u", &index) == 1;
+	if (found)
+		*ret_index = index;
+	return found;
+}
+
+/* Either side of a pseudo terminal. */
+static bool peer_parse_terminal(int dir, const char *fd, const char *link, struct peer *ret)
+{
+	struct stat st;
+	size_t n = strlen(link);
+	if (link[0] != '/' || n < 5)
+		return false;
+	if (!strcmp(link + n - 5, "/ptmx")) {
+		ret->type = PEER_MASTER;
+		return peer_master(ret, &ret->ino);
+	}
+	if (link[n - 1] < '0' || link[n - 1] > '9' || !strstr(link, "pts/") || fstatat(dir, fd, &st, 0) < 0 ||
+	    !S_ISCHR(st.st_mode))
+		return false;
+	ret->type = PEER_TERMINAL;
+	ret->ino = peer_terminal(st.st_dev, minor(st.st_rdev));
+	return true;
+}
+
 static bool peer_parse(int dir, const char *fd, const char *link, struct peer *ret)
 {
 	struct stat st;
-	if (!strncmp(link, "/memfd:", 7)) {
-		ret->type = PEER_MEMORY;
+	bool is_memory = !strncmp(link, "/memfd:", 7);
+	if (is_memory || peer_is_deleted(link)) {
+		ret->type = is_memory ? PEER_MEMORY : PEER_DELETED;
 		ret->ino = fstatat(dir, fd, &st, 0) < 0 ? 0 : st.st_ino;
 		return ret->ino;
 	}
@@ -131,12 +176,24 @@ static bool peer_parse(int dir, const char *fd, const char *link, struct peer *r
 		ret->ino = strtoull(link + n, NULL, 10);
 		return true;
 	}
-	return false;
+	return peer_parse_terminal(dir, fd, link, ret);
 }
 
-static int peers_read_fds(struct peers *p, pid_t pid)
+/* Only what asks for named pipes pays for looking at every file. */
+static bool peer_parse_fifo(int dir, const char *fd, const char *link, struct peer *ret)
 {
-	char link[64];
+	struct stat st;
+	if (link[0] != '/' || fstatat(dir, fd, &st, 0) < 0 || !S_ISFIFO(st.st_mode))
+		return false;
+	ret->type = PEER_FIFO;
+	ret->ino = peer_fifo(st.st_dev, st.st_ino);
+	return true;
+}
+
+static int peers_read_links(struct peers *p, pid_t pid,
+			    bool (*parse)(int dir, const char *fd, const char *link, struct peer *ret))
+{
+	char link[PATH_MAX];
 	snprintf(link, sizeof(link), "/proc/%d/fd", pid);
 	DIR *dir = opendir(link);
 	if (!dir)
@@ -149,8 +206,7 @@ static int peers_read_fds(struct peers *p, pid_t pid)
 		if (n < 0)
 			continue;
 		link[n] = '\0';
-		struct peer *slot =
-			peer_parse(dirfd(dir), e->d_name, link, &peer) ? vec_push(&p->held) : &peer;
+		struct peer *slot = parse(dirfd(dir), e->d_name, link, &peer) ? vec_push(&p->held) : &peer;
 		if (slot)
 			*slot = peer;
 		else
@@ -158,6 +214,16 @@ static int peers_read_fds(struct peers *p, pid_t pid)
 	}
 	closedir(dir);
 	return r;
+}
+
+static int peers_read_fds(struct peers *p, pid_t pid)
+{
+	return peers_read_links(p, pid, peer_parse);
+}
+
+static int peers_read_fifos(struct peers *p, pid_t pid)
+{
+	return peers_read_links(p, pid, peer_parse_fifo);
 }
 
 /* Whether a mapping refers to memory that others can share. */
@@ -202,6 +268,16 @@ static int peers_walk(struct peers *p, int (*look)(struct peers *p, pid_t pid), 
 	return 0;
 }
 
+int peers_is_inside(struct peers *p, pid_t pid, struct ferry_error *err)
+{
+	int r = !p || p->processes.n ? 0 : peers_processes(p, err);
+	if (!p || r < 0)
+		return p ? r : 1;
+	peers_mark(p);
+	const struct peer_process *process = peers_process(p, pid);
+	return process && process->inside;
+}
+
 int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct peer *ret_peer,
 		  struct ferry_error *err)
 {
@@ -210,6 +286,8 @@ int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct pee
 	int r = peers_walk(p, peers_read_fds, &p->walked, err);
 	if (r >= 0 && type == PEER_MEMORY)
 		r = peers_walk(p, peers_read_maps, &p->walked_maps, err);
+	if (r >= 0 && type == PEER_FIFO)
+		r = peers_walk(p, peers_read_fifos, &p->walked_fifos, err);
 	if (r < 0)
 		return r;
 	struct peer key = {.type = type, .ino = ino};
@@ -236,14 +314,22 @@ static int peers_refusal(const char *who, const char *what, const struct peer *p
 		err,
 		peer->type == PEER_MEMORY
 			? "dump from a common ancestor on: apart, each would have a memory of its own"
+		: peer->type == PEER_DELETED
+			? "dump from a common ancestor on: apart, each would have a file of its own"
 			: "dump from a common ancestor on, or start the program with that descriptor redirected to a file");
 	return -ENOTSUP;
 }
 
 int peers_refuse(const struct fd_view *view, enum peer_type type, struct ferry_error *err)
 {
+	return peers_refuse_number(view, type, view->stat.st_ino, err);
+}
+
+int peers_refuse_number(const struct fd_view *view, enum peer_type type, uint64_t number,
+			struct ferry_error *err)
+{
 	struct peer peer;
-	int r = peers_outside(view->peers, type, view->stat.st_ino, &peer, err);
+	int r = peers_outside(view->peers, type, number, &peer, err);
 	if (r <= 0)
 		return r;
 	char who[64];

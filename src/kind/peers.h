@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who else holds a pipe, a socket or a piece of shared memory: the processes outside of a tree. */
+/* Who else holds a pipe, a socket, a deleted file or a piece of shared memory: the processes outside of a tree. */
 #pragma once
 
 #include <stdint.h>
@@ -9,7 +9,19 @@
 
 #include "base/macros.h"
 
-enum peer_type { PEER_PIPE, PEER_SOCKET, PEER_MEMORY };
+enum peer_type { PEER_PIPE, PEER_SOCKET, PEER_MEMORY, PEER_DELETED, PEER_TERMINAL, PEER_MASTER, PEER_FIFO };
+
+/* A terminal is known by its number and the mount of devpts; a master by its number alone. */
+static inline uint64_t peer_terminal(uint64_t devpts, uint32_t index)
+{
+	return devpts << 32 | index;
+}
+
+/* The number of an inode says little without its file system; a mix of both is as good as one of them. */
+static inline uint64_t peer_fifo(uint64_t dev, uint64_t ino)
+{
+	return dev << 40 ^ ino;
+}
 
 struct peer {
 	uint64_t ino;
@@ -35,6 +47,13 @@ must_check int peers_outside(struct peers *p, enum peer_type type, uint64_t ino,
 struct vma_view;
 must_check int peers_refuse_mapping(const struct vma_view *view, struct ferry_error *err);
 
+/* Whether a process is part of the tree: 1, 0, -errno. p may be NULL: 1. */
+must_check int peers_is_inside(struct peers *p, pid_t pid, struct ferry_error *err);
+
 /* Refuse a description that somebody outside holds: -ENOTSUP and OUTSIDE_PEER. what: "pipe", "socket". */
 struct fd_view;
 must_check int peers_refuse(const struct fd_view *view, enum peer_type type, struct ferry_error *err);
+
+/* The same for what is not known by the number of its inode. */
+must_check int peers_refuse_number(const struct fd_view *view, enum peer_type type, uint64_t number,
+				   struct ferry_error *err);

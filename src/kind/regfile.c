@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns regular files, directories and device nodes: whatever can be opened again by its path. A description is
- * brought back with its flags, position and owner; contents stay in the file system, so size, times and handle
- * of files that are written to are recorded and compared before a restore (guard).
+ * Owns regular files, directories, symbolic links and device nodes. A description is brought back with its flags, position and
+ * owner. Contents stay in the file system, so size and times of files that are written to are recorded and
+ * compared before a restore (guard); those of files that have no name any more go into the image (ghost.c).
  *
  * Kernel interface: /proc/PID/fd, /proc/PID/fdinfo, stat(2), open(2), lseek(2), fcntl(2) F_SETOWN_EX.
- * Does not handle yet: deleted files, files under other mounts, locks, leases; they are refused by name.
+ * Does not handle: files on mounts that other mounts hide wholly or that were unmounted lazily, deleted files that
+ * somebody outside of the tree uses and either side writes to, leases on deleted files. They are refused by name.
  */
 #include "kind/regfile.h"
 
@@ -22,11 +23,24 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "image/dir.h"
 #include "kind/fdcommon.h"
+#include "kind/ghost.h"
 #include "kind/kinds.h"
+#include "kind/peers.h"
+#include "kind/reach.h"
 #include "model/record.h"
 #include "model/vma-status.h"
 #include "proc/read.h"
+
+enum { REGFILE_STAT_BLOCK = 512 };
+
+/* Room for the texts of a struct file_object. */
+struct regfile_names {
+	char who[64];
+	char source[96];
+	char link[PATH_MAX];
+};
 
 /* Flags that belong to open(2) once, not to a description. */
 enum { REGFILE_FLAGS_DROP = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC };
@@ -47,30 +61,58 @@ static bool regfile_owns(const struct fd_view *view)
 {
 	if (view->link[0] != '/')
 		return false;
+	if (view->info->flags & O_PATH)
+		return true;
 	return S_ISREG(view->stat.st_mode) || S_ISDIR(view->stat.st_mode) || S_ISBLK(view->stat.st_mode) ||
 	       (S_ISCHR(view->stat.st_mode) && regfile_device_is_stateless(view->stat.st_rdev));
 }
 
-/* Why a file cannot be dumped by its path: 0 when it can. */
-static int regfile_check_path(const char *who, const char *path, const struct stat *st,
-			      struct ferry_error *err)
+/* What is known of a file that its path does not lead to. */
+struct regfile_found {
+	struct ghost *ghost;         /* it has no name */
+	const FerryFileEntry *reach; /* or another way to it */
+};
+
+static int regfile_check_ghost(const struct file_object *o, const struct kind_options *options,
+			       struct ferry_error *err)
 {
-	static const char deleted[] = " (deleted)";
-	size_t n = strlen(path);
-	struct stat now;
-	if (stat(path, &now) == 0 && now.st_ino == st->st_ino && now.st_dev == st->st_dev)
+	uint64_t bytes = MIN((uint64_t)o->st.st_size, (uint64_t)o->st.st_blocks * REGFILE_STAT_BLOCK);
+	if (!S_ISREG(o->st.st_mode) || !options->ghost_limit || bytes <= options->ghost_limit)
 		return 0;
-	if (!st->st_nlink || (n > sizeof(deleted) && !strcmp(path + n - sizeof(deleted) + 1, deleted))) {
-		error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "%s: '%s' was deleted", who, path);
-		error_hint(
-			err,
-			"let the program close the file, or restart it so that it uses the file of that name");
-		return -ENOTSUP;
+	error_set(err, FERRY_ERROR_DELETED_FILE, EFBIG,
+		  "%s: '%s' was deleted and has %llu bytes, more than --ghost-limit", o->who, o->link,
+		  (unsigned long long)bytes);
+	error_hint(err, "raise --ghost-limit, or let the program close the file");
+	return -EFBIG;
+}
+
+/* Whether, and how, a file can be found again. */
+static int regfile_check_object(const struct file_object *o, struct arena *a,
+				const struct kind_options *options, struct ferry_error *err)
+{
+	char name[PATH_MAX];
+	FerryFileEntry *entry;
+	switch (reach_way(o, name)) {
+	case REACH_PATH: return 0;
+	case REACH_GHOST: return regfile_check_ghost(o, options, err);
+	case REACH_OTHER: return reach_find(o, name, a, &entry, err);
 	}
-	error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "%s: '%s' does not lead to the file that is open",
-		  who, path);
-	error_hint(err, "the path lies in another mount namespace, under another mount, or was renamed");
-	return -ENOTSUP;
+	return 0;
+}
+
+/* A deleted file that somebody outside has, too, would be two files after the restore. That only matters when it changes. */
+static int regfile_check_shared(const struct fd_view *view, struct ferry_error *err)
+{
+	struct peer peer;
+	int r = peers_outside(view->peers, PEER_DELETED, view->stat.st_ino, &peer, err);
+	if (r <= 0)
+		return r;
+	_cleanup_proc_fdinfo_ struct proc_fdinfo info = {0};
+	_cleanup_close_ int dir = proc_open(peer.pid, NULL);
+	bool gone = dir < 0 || proc_read_fdinfo(dir, peer.fd, &info, NULL) < 0;
+	bool read_only =
+		(view->info->flags & O_ACCMODE) == O_RDONLY && (gone || (info.flags & O_ACCMODE) == O_RDONLY);
+	return read_only ? 0 : peers_refuse(view, PEER_DELETED, err);
 }
 
 /* The process of /proc/PID/NAME; 0: the path is none of that form. */
@@ -110,11 +152,32 @@ static int regfile_check_proc(const struct collect *c, const struct fd_view *vie
 			 "%s: '%s' is of a process outside of the tree", who, view->link);
 }
 
-static int regfile_check(const struct fd_view *view, const struct kind_options *options unused,
+static void regfile_object(const struct fd_view *view, struct regfile_names *ret_names,
+			   struct file_object *ret_object)
+{
+	fd_view_name(view, ret_names->who, sizeof(ret_names->who));
+	snprintf(ret_names->source, sizeof(ret_names->source), "/proc/%d/fd/%d", view->pid, view->fd);
+	*ret_object = (struct file_object){
+		.who = ret_names->who, .link = view->link, .source = ret_names->source, .st = view->stat};
+}
+
+static bool regfile_has_lease(const struct proc_fdinfo *info)
+{
+	vec_foreach(lock, &info->locks) {
+		if (lock->type == PROC_LOCK_LEASE)
+			return true;
+	}
+	return false;
+}
+
+static int regfile_check(const struct fd_view *view, const struct kind_options *options,
 			 struct ferry_error *err)
 {
-	char who[64];
-	fd_view_name(view, who, sizeof(who));
+	struct regfile_names names;
+	struct file_object object;
+	char name[PATH_MAX];
+	regfile_object(view, &names, &object);
+	const char *who = names.who;
 	if (view->info->locks.n) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' carries a file lock or lease",
 			  who, view->link);
@@ -126,7 +189,14 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 	if (!strncmp(view->link, "/proc/", 6))
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 				 "%s: '%s' has no path to be opened again by", who, view->link);
-	return regfile_check_path(who, view->link, &view->stat, err);
+	if (reach_way(&object, name) != REACH_GHOST)
+		return regfile_check_object(&object, view->arena, options, err);
+	if (regfile_has_lease(view->info))
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+				 "%s: '%s' was deleted and has a lease, which reading it would break", who,
+				 view->link);
+	int r = regfile_check_ghost(&object, options, err);
+	return r < 0 || options->criu_compat ? r : regfile_check_shared(view, err);
 }
 
 /* What must not change until the restore: a file somebody can write to through this description. */
@@ -166,16 +236,61 @@ static RegFileEntry *regfile_record(struct arena *a, const char *path, const str
 	return reg->fown && reg->name ? reg : NULL;
 }
 
+/* How the file comes back, when its path does not lead to it; *ret_name: what it is called in the image. */
+static int regfile_find(struct collect *c, const struct file_object *o, uint32_t id, char ret_name[PATH_MAX],
+			struct regfile_found **ret_found, struct ferry_error *err)
+{
+	enum reach_way way = reach_way(o, ret_name);
+	*ret_found = NULL;
+	if (way == REACH_PATH)
+		return 0;
+	struct regfile_found *found = arena_new(&c->snap->arena, struct regfile_found);
+	FerryFileEntry *entry;
+	int r = found ? 0 : error_memory(err);
+	if (r >= 0 && way == REACH_GHOST)
+		r = ghost_collect(c, o, &found->ghost, err);
+	else if (r >= 0)
+		r = reach_find(o, ret_name, &c->snap->arena, &entry, err);
+	if (r < 0)
+		return r;
+	if (way == REACH_OTHER) {
+		entry->id = id;
+		found->reach = entry;
+	}
+	*ret_found = found;
+	return 0;
+}
+
+/* What is compared before the restore: a file that has a name. */
+static int regfile_guard_found(struct collect *c, const char *name, const struct regfile_found *found,
+			       const struct stat *st, struct ferry_error *err)
+{
+	bool deleted = found && (found->ghost || found->reach->has_deleted);
+	const char *other = found && found->reach ? found->reach->link : NULL;
+	if (!S_ISREG(st->st_mode) || (deleted && !other))
+		return 0;
+	return found && !other ? 0 : regfile_guard(c, other ? other : name, st, err);
+}
+
 static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
 			   struct ferry_error *err)
 {
+	struct regfile_names names;
+	struct file_object object;
+	struct regfile_found *found = NULL;
+	char name[PATH_MAX];
+	regfile_object(view, &names, &object);
+	snprintf(name, sizeof(name), "%s", view->link);
 	int r = regfile_check(view, c->options, err);
 	if (r >= 0 && regfile_is_proc(view))
 		r = regfile_check_proc(c, view, err);
+	else if (r >= 0)
+		r = regfile_find(c, &object, file->entry->id, name, &found, err);
 	if (r < 0)
 		return r;
+	file->data = found;
 	RegFileEntry *reg =
-		regfile_record(&c->snap->arena, view->link, &view->stat, view->info->flags, view->info->pos);
+		regfile_record(&c->snap->arena, name, &view->stat, view->info->flags, view->info->pos);
 	if (!reg)
 		return error_memory(err);
 	reg->id = file->entry->id;
@@ -184,72 +299,91 @@ static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_
 		return r;
 	file->entry->reg = reg;
 	bool writes = (reg->flags & O_ACCMODE) != O_RDONLY && !(reg->flags & O_PATH);
-	return S_ISREG(view->stat.st_mode) && writes ? regfile_guard(c, view->link, &view->stat, err) : 0;
+	return writes ? regfile_guard_found(c, name, found, &view->stat, err) : 0;
 }
 
 /* One record for each file that is in no descriptor table. */
-static int regfile_collect_path(struct collect *c, pid_t pid, const char *path, const struct stat *st,
-				uint32_t flags, uint32_t *ret_index, struct ferry_error *err)
+static struct snap_file *regfile_known(struct collect *c, const struct file_object *o, const char *name,
+				       uint32_t flags)
 {
-	for (size_t i = 0; i < c->snap->files.n; i++) {
-		const struct snap_file *known = &c->snap->files.v[i];
-		if (known->fd < 0 && known->entry->reg && !strcmp(known->entry->reg->name, path) &&
-		    known->entry->reg->flags == flags) {
-			*ret_index = (uint32_t)i;
-			return 0;
-		}
+	vec_foreach(known, &c->snap->files) {
+		if (known->fd < 0 && known->kind == &kind_regfile && known->ino == o->st.st_ino &&
+		    known->dev == o->st.st_dev && known->entry->reg->flags == flags &&
+		    !strcmp(known->entry->reg->name, name))
+			return known;
 	}
+	return NULL;
+}
+
+static int regfile_collect_path(struct collect *c, pid_t pid, const struct file_object *o, uint32_t flags,
+				uint32_t *ret_index, struct ferry_error *err)
+{
+	struct regfile_found *found;
+	char name[PATH_MAX];
+	reach_way(o, name);
+	const struct snap_file *known = regfile_known(c, o, name, flags);
+	if (known) {
+		*ret_index = (uint32_t)(known - c->snap->files.v);
+		return 0;
+	}
+	uint32_t id = ++c->snap->next_file_id;
+	int r = regfile_check_object(o, &c->snap->arena, c->options, err);
+	if (r >= 0)
+		r = regfile_find(c, o, id, name, &found, err);
+	if (r < 0)
+		return r;
 	FileEntry *entry = record_new(&c->snap->arena, FileEntry, file_entry);
-	RegFileEntry *reg = entry ? regfile_record(&c->snap->arena, path, st, flags, 0) : NULL;
+	RegFileEntry *reg = entry ? regfile_record(&c->snap->arena, name, &o->st, flags, 0) : NULL;
 	struct snap_file *file = reg ? vec_push(&c->snap->files) : NULL;
 	if (!file)
 		return error_memory(err);
 	entry->type = FD_TYPES__REG;
-	entry->id = reg->id = ++c->snap->next_file_id;
+	entry->id = reg->id = id;
 	entry->reg = reg;
-	*file = (struct snap_file){.entry = entry, .kind = &kind_regfile, .copy = -1, .pid = pid, .fd = -1};
+	*file = (struct snap_file){.entry = entry,
+				   .kind = &kind_regfile,
+				   .data = found,
+				   .copy = -1,
+				   .pid = pid,
+				   .fd = -1,
+				   .ino = o->st.st_ino,
+				   .dev = o->st.st_dev,
+				   .mode = o->st.st_mode};
 	*ret_index = (uint32_t)(c->snap->files.n - 1);
-	return 0;
-}
-
-static int regfile_collect_mapped(struct collect *c, pid_t pid, const char *name, int fd, uint32_t flags,
-				  uint32_t *ret_index, struct ferry_error *err)
-{
-	struct stat st;
-	char who[64];
-	snprintf(who, sizeof(who), "mapped file of pid %d", pid);
-	if (fstat(fd, &st) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at '%s', which pid %d maps", name,
-				   pid);
-	int r = regfile_check_path(who, name, &st, err);
-	if (r < 0)
-		return r;
-	r = regfile_collect_path(c, pid, name, &st, flags, ret_index, err);
-	if (r >= 0 && flags != O_RDONLY && S_ISREG(st.st_mode))
-		r = regfile_guard(c, name, &st, err);
-	return r;
+	return flags != O_RDONLY ? regfile_guard_found(c, name, found, &o->st, err) : 0;
 }
 
 int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link, uint32_t *ret_id,
 			 struct ferry_error *err)
 {
 	_cleanup_free_ char *path = NULL;
-	struct stat st;
-	char who[64];
-	snprintf(who, sizeof(who), "%s of pid %d", link, pid);
+	char who[64], source[64];
+	uint32_t index;
 	int r = proc_read_link(proc_dir, link, &path, err);
 	if (r < 0)
 		return r;
-	if (fstatat(proc_dir, link, &st, 0) < 0)
+	struct file_object o = {.who = who, .link = path, .source = source};
+	snprintf(who, sizeof(who), "%s of pid %d", link, pid);
+	snprintf(source, sizeof(source), "/proc/%d/%s", pid, link);
+	if (fstatat(proc_dir, link, &o.st, 0) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the %s", who);
-	r = regfile_check_path(who, path, &st, err);
-	uint32_t index;
-	if (r >= 0)
-		r = regfile_collect_path(c, pid, path, &st, O_RDONLY, &index, err);
+	r = regfile_collect_path(c, pid, &o, O_RDONLY, &index, err);
 	if (r < 0)
 		return r;
 	*ret_id = c->snap->files.v[index].entry->id;
 	return 0;
+}
+
+static int regfile_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
+{
+	const struct regfile_found *found = file->data;
+	struct image_writer *w;
+	if (!found)
+		return 0;
+	if (found->ghost)
+		return ghost_dump(d, found->ghost, file->entry->id, err);
+	int r = fdcommon_writer(d, IMAGE_FERRY_FILE, &w, err);
+	return r < 0 ? r : image_put(w, &found->reach->base, err);
 }
 
 bool regfile_is_root(const struct plan_file *file)
@@ -257,12 +391,13 @@ bool regfile_is_root(const struct plan_file *file)
 	return file && file->entry->reg && !strcmp(file->entry->reg->name, "/");
 }
 
-int regfile_verify(const RegFileEntry *entry, struct ferry_error *err)
+int regfile_verify(const struct plan *p, const struct plan_file *file, bool sizes, struct ferry_error *err)
 {
+	const RegFileEntry *entry = file->entry->reg;
 	struct stat st;
-	if (regfile_proc_pid(entry->name))
-		return 0; /* of a process that is still to come */
-	if (stat(entry->name, &st) < 0) {
+	if (regfile_proc_pid(entry->name) || ghost_is(p, file))
+		return 0; /* of a process that is still to come; made by the restore */
+	if (lstat(entry->name, &st) < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, errno, "'%s' is needed by the image",
 			    entry->name);
 		error_hint(err, "put the file back where it was when the dump was taken");
@@ -271,7 +406,7 @@ int regfile_verify(const RegFileEntry *entry, struct ferry_error *err)
 	if (entry->has_mode && (st.st_mode & S_IFMT) != (entry->mode & S_IFMT))
 		return error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF,
 				 "'%s' is of another type than when the dump was taken", entry->name);
-	if (entry->has_size && S_ISREG(st.st_mode) && (uint64_t)st.st_size != entry->size) {
+	if (sizes && entry->has_size && S_ISREG(st.st_mode) && (uint64_t)st.st_size != entry->size) {
 		error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF,
 			  "'%s' had %llu bytes when the dump was taken and has %llu now", entry->name,
 			  (unsigned long long)entry->size, (unsigned long long)st.st_size);
@@ -282,20 +417,35 @@ int regfile_verify(const RegFileEntry *entry, struct ferry_error *err)
 	return 0;
 }
 
-static int regfile_restore(struct opener *o unused, struct plan_file *file, int *ret_fd,
-			   struct ferry_error *err)
+int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_fd, struct ferry_error *err)
 {
 	const RegFileEntry *reg = file->entry->reg;
 	if (!reg)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "file id %u has no record of its own",
-				 file->entry->id);
-	int flags = (int)(reg->flags & ~(uint32_t)REGFILE_FLAGS_DROP);
-	_cleanup_close_ int fd = fd_open(AT_FDCWD, reg->name, flags | O_NOCTTY, 0);
+		return fdcommon_no_record(file, err);
+	if (ghost_is(o->plan, file))
+		return ghost_open(o, file, flags, ret_fd, err);
+	/* O_TMPFILE would make a file; what had it and has a name now was given that later. */
+	int clean = flags & ~(REGFILE_FLAGS_DROP | (O_TMPFILE & ~O_DIRECTORY));
+	if (flags & O_TMPFILE & ~O_DIRECTORY)
+		clean &= ~O_DIRECTORY;
+	int fd = fd_open(AT_FDCWD, reg->name, clean | O_NOCTTY, 0);
 	if (fd < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, -fd, "opening '%s'", reg->name);
 		error_hint(err, "the file must be there with the rights that it had");
 		return fd;
 	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static int regfile_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
+{
+	const RegFileEntry *reg = file->entry->reg;
+	_cleanup_close_ int fd = -1;
+	int r = reg ? regfile_open(o, file, (int)reg->flags, &fd, err) : fdcommon_no_record(file, err);
+	if (r < 0)
+		return r;
+	int flags = (int)reg->flags;
 	if (reg->pos && !(flags & O_PATH) && lseek(fd, (off_t)reg->pos, SEEK_SET) < 0 && errno != ESPIPE)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "seeking in '%s' to %llu", reg->name,
 				   (unsigned long long)reg->pos);
@@ -320,23 +470,40 @@ static bool regfile_owns_vma(const struct vma_view *view)
 	return view->vma->kind == PROC_VMA_FILE;
 }
 
+/* The file of a mapping; /proc/PID/maps and map_files name it alike. */
+static int regfile_mapped_object(const struct vma_view *view, struct regfile_names *names,
+				 struct file_object *ret_object, struct ferry_error *err)
+{
+	const struct proc_vma *vma = view->vma;
+	snprintf(names->who, sizeof(names->who), "mapping %llx of pid %d", (unsigned long long)vma->start,
+		 view->pid);
+	snprintf(names->source, sizeof(names->source), "/proc/%d/map_files/%llx-%llx", view->pid,
+		 (unsigned long long)vma->start, (unsigned long long)vma->end);
+	snprintf(names->link, sizeof(names->link), "%s%s", view->name, vma->deleted ? " (deleted)" : "");
+	*ret_object = (struct file_object){.who = names->who, .link = names->link, .source = names->source};
+	if (stat(names->source, &ret_object->st) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: looking at '%s'", names->who,
+				   view->name);
+	return 0;
+}
+
 static int regfile_check_vma(const struct vma_view *view, struct ferry_error *err)
 {
-	if (!view->vma->deleted)
-		return 0;
-	error_set(err, FERRY_ERROR_DELETED_FILE, ENOTSUP, "pid %d maps '%s' at %llx, which was deleted",
-		  view->pid, view->name, (unsigned long long)view->vma->start);
-	error_hint(err, "restart the program so that it maps the file of that name");
-	return -ENOTSUP;
+	struct regfile_names names;
+	struct file_object object;
+	int r = regfile_mapped_object(view, &names, &object, NULL);
+	/* It was unmapped meanwhile. */
+	return r < 0 ? 0 : regfile_check_object(&object, view->arena, view->options, err);
 }
 
 static int regfile_collect_vma(struct collect *c, struct snap_task *t, const struct vma_view *view,
 			       struct snap_vma *vma, struct ferry_error *err)
 {
-	_cleanup_close_ int fd = proc_open_vma_file(view->proc_dir, view->vma, O_PATH, err);
-	int r = fd < 0 ? fd
-		       : regfile_collect_mapped(c, t->pid, view->name, fd, fdcommon_mapped_flags(view),
-						&vma->file, err);
+	struct regfile_names names;
+	struct file_object object;
+	int r = regfile_mapped_object(view, &names, &object, err);
+	if (r >= 0)
+		r = regfile_collect_path(c, t->pid, &object, fdcommon_mapped_flags(view), &vma->file, err);
 	if (r >= 0)
 		fdcommon_mapped(c, view, vma);
 	return r;
@@ -350,15 +517,19 @@ static bool regfile_owns_record(const VmaEntry *entry)
 
 const struct kind_ops kind_regfile = {
 	.name = "regfile",
-	.what = "regular files, directories, stateless device nodes",
+	.what = "regular files, directories, symbolic links, stateless device nodes, also deleted ones",
 	.fd_type = FD_TYPES__REG,
-	.image_file = -1,
+	.image_file = IMAGE_REMAP_FPATH,
 	.is_last = regfile_is_last,
 	.owns = regfile_owns,
 	.check = regfile_check,
 	.collect = regfile_collect,
+	.dump = regfile_dump,
+	.read = ghost_read,
 	.restore = regfile_restore,
 	.settle = regfile_settle,
+	.ready = ghost_ready,
+	.before_run = ghost_before_run,
 	.owns_vma = regfile_owns_vma,
 	.check_vma = regfile_check_vma,
 	.collect_vma = regfile_collect_vma,

@@ -14,5 +14,10 @@ must_check int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, 
 /* Whether a record of the image is the root directory of the mount namespace. */
 bool regfile_is_root(const struct plan_file *file);
 
-/* Check a file of the image against the machine: it is there, of the type and size that were recorded. */
-must_check int regfile_verify(const RegFileEntry *entry, struct ferry_error *err);
+/* Check a file of the image against the machine: it is there, of the type and, with sizes, the size that were recorded. */
+must_check int regfile_verify(const struct plan *p, const struct plan_file *file, bool sizes,
+			      struct ferry_error *err);
+
+/* Open the file of a record with these flags, wherever it is; for kinds that refer to one (FIFOs). */
+must_check int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_fd,
+			    struct ferry_error *err);

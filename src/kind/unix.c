@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns saving unix stream sockets: pairs, connections made through a listener, listeners, sockets that do
- * nothing yet. Queues are peeked, so nothing is consumed. A relative name is recorded with the directory that
- * it counts from.
+ * Owns saving unix sockets, of streams, messages and datagrams: pairs, connections made through a listener, those
+ * that wait there, listeners, sockets that do nothing yet. A relative name is recorded with the directory that it
+ * counts from. What waits in them is read by unix_queue.c, who has them is found out by unix_scan.c.
  *
- * Kernel interface: unix(7), NETLINK_SOCK_DIAG with unix_diag (3.3), SO_PEEK_OFF (3.4), SIOCUNIXFILE (4.15).
- * Does not handle: datagram and seqpacket sockets, connections that wait to be accepted, descriptors and
- * out-of-band data in a queue, peers outside of the tree, names that were moved to another place. They are
- * refused by name.
+ * Kernel interface: unix(7), SIOCUNIXFILE (4.15).
+ * Does not handle: out-of-band data; a peer outside of the tree, but for datagram sockets with --ext-unix-sk;
+ * connections that wait to be accepted and come from outside or have data in them (no call reads that before
+ * accept(2), looked at up to Linux 6.18); names in another root directory. They are refused by name.
  */
 #include "kind/unix.h"
 
@@ -27,13 +27,12 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "host/sockdiag.h"
-#include "host/warden.h"
 #include "image/file.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
-#include "kind/peers.h"
 #include "kind/sockextra.h"
 #include "kind/sockopt.h"
+#include "kind/unix_snap.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
 
@@ -44,238 +43,7 @@
 #define SO_PEERGROUPS 59
 #endif
 
-enum {
-	UNIX_NS_OWN = 2,           /* id of the network namespace that the dumping program lives in */
-	UNIX_QUEUE_MAX = 1 << 30,  /* bytes */
-	UNIX_CONTROL_BYTES = 8192, /* 253 descriptors, credentials, a label */
-};
-
-/* A socket of the tree that was seen. */
-struct unix_seen {
-	struct unix_seen *next;
-	uint32_t inode, peer;
-	pid_t pid;
-	int fd;
-	char comm[32];
-};
-
-/* During one check or collect. */
-struct unix_scan {
-	struct unix_sock *socks; /* all of this network namespace, by inode */
-	size_t n;
-	uint32_t *pending; /* inodes of clients that nobody accepted yet, sorted */
-	size_t n_pending;
-	struct unix_seen *seen;
-	uint32_t *inodes; /* of all that were seen, sorted; made at the end */
-	size_t n_inodes;
-};
-
-/* snap_file.data */
-struct unix_snap {
-	FerrySocketEntry *extra;
-	uint8_t *queue;
-	size_t queue_bytes;
-};
-
-static int unix_compare_inodes(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-	return x < y ? -1 : x > y;
-}
-
-static bool unix_has_inode(const uint32_t *sorted, size_t n, uint32_t inode)
-{
-	return n && bsearch(&inode, sorted, n, sizeof(*sorted), unix_compare_inodes);
-}
-
-/* --------------------------------------------------------------------- scan */
-
-static int unix_scan_keep(struct arena *a, struct unix_scan *scan, const struct unix_sock *socks, size_t n)
-{
-	size_t n_pending = 0;
-	for (size_t i = 0; i < n; i++)
-		n_pending += socks[i].n_pending;
-	scan->socks = n ? arena_copy(a, socks, n * sizeof(*socks)) : NULL;
-	scan->pending = arena_array(a, uint32_t, n_pending + 1);
-	if ((n && !scan->socks) || !scan->pending)
-		return -ENOMEM;
-	for (size_t i = 0; i < n; i++) {
-		for (size_t k = 0; k < socks[i].n_pending; k++)
-			scan->pending[scan->n_pending++] = socks[i].pending[k];
-		scan->socks[i].pending = NULL;
-	}
-	qsort(scan->pending, scan->n_pending, sizeof(*scan->pending), unix_compare_inodes);
-	scan->n = n;
-	return 0;
-}
-
-/* The kernel is asked once for each check or collect. */
-static int unix_scan_get(const struct fd_view *view, struct unix_scan **ret, struct ferry_error *err)
-{
-	struct unix_scan *scan = view->kind_data[KIND_unixsk];
-	if (!scan) {
-		struct unix_sock *socks = NULL;
-		size_t n = 0;
-		scan = arena_new(view->arena, struct unix_scan);
-		int r = scan ? sockdiag_unix(-1, &socks, &n, err) : error_memory(err);
-		if (r < 0)
-			return r;
-		r = unix_scan_keep(view->arena, scan, socks, n);
-		unix_socks_free(socks, n);
-		if (r < 0)
-			return error_memory(err);
-		view->kind_data[KIND_unixsk] = scan;
-	}
-	*ret = scan;
-	return 0;
-}
-
-static int unix_scan_seen(const struct fd_view *view, struct unix_scan *scan, const struct unix_sock *sock,
-			  struct ferry_error *err)
-{
-	struct unix_seen *seen = arena_new(view->arena, struct unix_seen);
-	if (!seen)
-		return error_memory(err);
-	*seen = (struct unix_seen){
-		.next = scan->seen, .inode = sock->inode, .pid = view->pid, .fd = view->fd};
-	seen->peer = sock->has_peer ? sock->peer_inode : 0;
-	snprintf(seen->comm, sizeof(seen->comm), "%s", view->comm);
-	scan->seen = seen;
-	return 0;
-}
-
-/* -------------------------------------------------------------------- check */
-
-static bool unix_owns(const struct fd_view *view)
-{
-	char name[32];
-	return sock_protocol(view, name) >= 0 && !strncmp(name, "UNIX", 4);
-}
-
-static int unix_check_sock(const char *who, const struct unix_scan *scan, const struct unix_sock *sock,
-			   struct ferry_error *err)
-{
-	if (sock->type != SOCK_STREAM) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a unix %s socket", who,
-			  sock->type == SOCK_DGRAM ? "datagram" : "seqpacket");
-		error_hint(err, "unix sockets of this type are not dumped yet; only stream sockets are");
-		return -ENOTSUP;
-	}
-	if (sock->state == UNIX_LISTENING && sock->rqueue) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: %u connections to this unix socket wait to be accepted", who, sock->rqueue);
-		error_hint(err, "try again when the program has accepted them");
-		return -ENOTSUP;
-	}
-	if (unix_has_inode(scan->pending, scan->n_pending, sock->inode)) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: a unix socket whose connection nobody accepted yet", who);
-		error_hint(err, "try again when the server has accepted it");
-		return -ENOTSUP;
-	}
-	return 0;
-}
-
-static int unix_look_up(const struct fd_view *view, struct unix_scan **ret_scan,
-			const struct unix_sock **ret_sock, struct ferry_error *err)
-{
-	char who[64];
-	fd_view_name(view, who, sizeof(who));
-	struct unix_scan *scan = NULL;
-	int r = unix_scan_get(view, &scan, err);
-	if (r < 0 || !scan)
-		return r;
-	const struct unix_sock *sock = unix_socks_find(scan->socks, scan->n, sock_inode(view));
-	if (!sock) {
-		/* A live tree makes sockets after we asked; a frozen one does not. */
-		error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-			  "%s: a unix socket that this network namespace does not know", who);
-		error_hint(err, "it was made in another network namespace, or this very moment");
-		return -ENOTSUP;
-	}
-	r = unix_check_sock(who, scan, sock, err);
-	if (r < 0)
-		return r;
-	*ret_scan = scan;
-	*ret_sock = sock;
-	return unix_scan_seen(view, scan, sock, err);
-}
-
-/*
- * Who has the other end, when that is somebody outside; unix_check_end() finds every such end, but not who
- * has it.
- */
-static int unix_check_peer(const struct fd_view *view, struct unix_scan *scan, const struct unix_sock *sock,
-			   struct ferry_error *err)
-{
-	char who[64];
-	struct peer peer;
-	int r = sock->has_peer && sock->peer_inode
-			? peers_outside(view->peers, PEER_SOCKET, sock->peer_inode, &peer, err)
-			: 0;
-	if (r <= 0)
-		return r;
-	fd_view_name(view, who, sizeof(who));
-	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-		  "%s: a unix socket connected to fd %d of pid %d, which is outside of the tree", who,
-		  peer.fd, peer.pid);
-	error_hint(err,
-		   "dump from a process on that includes both ends, or let the program close the connection");
-	scan->seen->peer = 0;
-	return -ENOTSUP;
-}
-
-static int unix_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
-{
-	struct unix_scan *scan = NULL;
-	const struct unix_sock *sock;
-	int r = unix_look_up(view, &scan, &sock, err);
-	if (r < 0 || !scan)
-		return r;
-	r = unix_check_peer(view, scan, sock, err);
-	return r < 0 || options->criu_compat ? r : peers_refuse(view, PEER_SOCKET, err);
-}
-
-static int unix_scan_sort(struct unix_scan *scan, struct ferry_error *err)
-{
-	size_t n = 0;
-	for (const struct unix_seen *s = scan->seen; s; s = s->next)
-		n++;
-	uint32_t *inodes = calloc(n + 1, sizeof(*inodes));
-	if (!inodes)
-		return error_memory(err);
-	scan->n_inodes = 0;
-	for (const struct unix_seen *s = scan->seen; s; s = s->next)
-		inodes[scan->n_inodes++] = s->inode;
-	qsort(inodes, n, sizeof(*inodes), unix_compare_inodes);
-	scan->inodes = inodes;
-	return 0;
-}
-
-/* Each socket whose peer is not of the tree. */
-static int unix_check_end(void *const *kind_data, size_t *at, struct ferry_error *err)
-{
-	struct unix_scan *scan = kind_data[KIND_unixsk];
-	size_t i = 0;
-	int r = scan ? unix_scan_sort(scan, err) : 0;
-	if (!scan || r < 0)
-		return r;
-	for (const struct unix_seen *s = scan->seen; s; s = s->next) {
-		if (i++ < *at || !s->peer || unix_has_inode(scan->inodes, scan->n_inodes, s->peer))
-			continue;
-		*at = i;
-		r = error_set(
-			err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-			"fd %d of pid %d (%s): a unix socket whose peer (socket:[%u]) is outside of the tree",
-			s->fd, s->pid, s->comm, s->peer);
-		error_hint(err,
-			   "dump from a process on that includes both ends, or let the program close it");
-		break;
-	}
-	free(scan->inodes);
-	scan->inodes = NULL;
-	return r;
-}
+enum { UNIX_NS_OWN = 2 }; /* id of the network namespace that the dumping program lives in */
 
 /* ------------------------------------------------------------------ collect */
 
@@ -338,7 +106,7 @@ static char *unix_name_dir(struct arena *a, const struct fd_view *view, const ch
 
 /* The file that a name in the file system leads to: its rights, and whether the name still leads there. */
 static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSkEntry *usk,
-			     struct ferry_error *err)
+			     FerrySocketEntry *extra, struct ferry_error *err)
 {
 	char who[64], name[UNIX_NAME_BYTES + 1], path[PATH_MAX];
 	struct stat st;
@@ -367,17 +135,16 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	}
 	if (unix_same_file(usk->name_dir, name, &st))
 		return 0;
-	if (st.st_nlink && unix_same_file(NULL, path, &st)) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: a unix socket named '%s' whose file is at '%s' now", who, name, path);
-		error_hint(err, "renamed sockets, and those of another root directory, are not dumped yet");
-		return -ENOTSUP;
+	if (!st.st_nlink || !unix_same_file(NULL, path, &st)) {
+		record_set(usk, deleted, true);
+		return 0;
 	}
-	record_set(usk, deleted, true);
-	return 0;
+	extra->has_moved_to = 1;
+	extra->moved_to = record_bytes(a, path, strlen(path));
+	return extra->moved_to.data ? 0 : error_memory(err);
 }
 
-static FerrySocketCreds *unix_creds(struct snapshot *s, const struct ucred *c)
+FerrySocketCreds *unix_creds(struct snapshot *s, const struct ucred *c)
 {
 	FerrySocketCreds *creds = record_new(&s->arena, FerrySocketCreds, ferry_socket_creds);
 	if (creds) {
@@ -409,151 +176,6 @@ static int unix_collect_peer(struct snapshot *s, int fd, FerrySocketEntry *extra
 	return 0;
 }
 
-/* -------------------------------------------------------------------- queue */
-
-/*
- * What lies beside peeked bytes: credentials in *ret_sender (pid 0: none); -ENOTSUP: descriptors, which are
- * closed here.
- */
-static int unix_control(struct msghdr *m, struct ucred *ret_sender)
-{
-	int r = 0;
-	*ret_sender = (struct ucred){0};
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-		size_t n = h->cmsg_len - CMSG_LEN(0);
-		if (h->cmsg_level != SOL_SOCKET)
-			continue;
-		if (h->cmsg_type == SCM_CREDENTIALS && n == sizeof(*ret_sender))
-			memcpy(ret_sender, CMSG_DATA(h), sizeof(*ret_sender));
-		/* SCM_PIDFD (4) comes by itself where SO_PASSPIDFD is set, SCM_RIGHTS was sent. */
-		if (h->cmsg_type != SCM_RIGHTS && h->cmsg_type != 4)
-			continue;
-		for (size_t i = 0; i < n / sizeof(int); i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
-			close(fd);
-		}
-		if (h->cmsg_type == SCM_RIGHTS)
-			r = -ENOTSUP;
-	}
-	return r;
-}
-
-static ssize_t unix_peek_once(int fd, uint8_t *bytes, size_t n, struct ucred *ret_sender)
-{
-	char control[UNIX_CONTROL_BYTES] __attribute__((aligned(8)));
-	struct iovec iov = {.iov_base = bytes, .iov_len = n};
-	struct msghdr m = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-	ssize_t got = recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (got < 0)
-		return -errno;
-	int r = unix_control(&m, ret_sender);
-	return r < 0 ? r : got ? got : -ENODATA;
-}
-
-static int unix_add_run(struct snapshot *s, FerrySocketEntry *extra, size_t n, const struct ucred *sender)
-{
-	if (!sender->pid)
-		return 0;
-	FerrySocketRun *run = record_new(&s->arena, FerrySocketRun, ferry_socket_run);
-	FerrySocketRun **more = arena_array(&s->arena, FerrySocketRun *, extra->n_runs + 1);
-	if (!run || !more)
-		return -ENOMEM;
-	for (size_t i = 0; i < extra->n_runs; i++)
-		more[i] = extra->runs[i];
-	run->length = (uint32_t)n;
-	run->sender = unix_creds(s, sender);
-	if (!run->sender)
-		return -ENOMEM;
-	more[extra->n_runs++] = run;
-	extra->runs = more;
-	return 0;
-}
-
-/* A peek ends where the sender changes; an offset leads on. It is the owner's option, so it is put back. */
-static int unix_peek_runs(struct collect *c, int fd, int peek_off, uint8_t *bytes, size_t n,
-			  FerrySocketEntry *extra)
-{
-	int entry = warden_arm(c->warden, WARDEN_PEEK_OFF, fd, (uint64_t)(int64_t)peek_off, NULL, 0);
-	if (entry < 0)
-		return entry;
-	fault_effect(c->fault, "dump", "unix: SO_PEEK_OFF on");
-	int r = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
-	for (size_t at = 0; at < n && r >= 0;) {
-		struct ucred sender = {0};
-		ssize_t got = unix_peek_once(fd, bytes + at, n - at, &sender);
-		r = got < 0 ? (int)got : unix_add_run(c->snap, extra, (size_t)got, &sender);
-		at += got < 0 ? 0 : (size_t)got;
-	}
-	fault_effect(c->fault, "dump", "unix: SO_PEEK_OFF off");
-	int back = sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, peek_off);
-	if (back >= 0)
-		warden_disarm(c->warden, entry);
-	return r < 0 ? r : back;
-}
-
-static int unix_peek(struct collect *c, int fd, uint8_t *bytes, size_t n, FerrySocketEntry *extra)
-{
-	int peek_off = -1;
-	struct ucred sender = {0};
-	int r = sock_get(fd, SOL_SOCKET, SO_PEEK_OFF, &peek_off);
-	if (r < 0)
-		return r;
-	if (peek_off < 0) {
-		ssize_t got = unix_peek_once(fd, bytes, n, &sender);
-		if (got < 0)
-			return (int)got;
-		if ((size_t)got == n)
-			return unix_add_run(c->snap, extra, n, &sender);
-	}
-	return unix_peek_runs(c, fd, peek_off, bytes, n, extra);
-}
-
-static int unix_queue_failed(const struct fd_view *view, int code, struct ferry_error *err)
-{
-	char who[64];
-	fd_view_name(view, who, sizeof(who));
-	if (code == ENOMEM)
-		return error_memory(err);
-	if (code != ENOTSUP)
-		return error_errno(err, FERRY_ERROR_SYSTEM, code, "%s: reading the queue of a unix socket",
-				   who);
-	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, code,
-		  "%s: descriptors wait in the queue of a unix socket (SCM_RIGHTS)", who);
-	error_hint(err, "try again when the program has received them");
-	return -code;
-}
-
-static int unix_collect_queue(struct collect *c, const struct fd_view *view, struct unix_snap *data,
-			      struct ferry_error *err)
-{
-	int n = 0;
-	char byte;
-	/* A queue that is empty has none either; what there is would hide behind other bytes. */
-	if (recv(view->copy, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) > 0) {
-		char who[64];
-		fd_view_name(view, who, sizeof(who));
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: out-of-band data waits in a unix socket", who);
-		return -ENOTSUP;
-	}
-	if (ioctl(view->copy, SIOCINQ, &n) < 0)
-		return unix_queue_failed(view, errno, err);
-	if (n <= 0)
-		return 0;
-	if (n > UNIX_QUEUE_MAX)
-		return unix_queue_failed(view, EFBIG, err);
-	data->queue = arena_alloc(&c->snap->arena, (size_t)n);
-	if (!data->queue)
-		return error_memory(err);
-	int r = unix_peek(c, view->copy, data->queue, (size_t)n, data->extra);
-	if (r < 0)
-		return unix_queue_failed(view, -r, err);
-	data->queue_bytes = (size_t)n;
-	return 0;
-}
-
 /* A peer that went away with unread bytes leaves an error. Asking for it would take it. */
 static void unix_collect_error(int fd, FerrySocketEntry *extra)
 {
@@ -563,7 +185,7 @@ static void unix_collect_error(int fd, FerrySocketEntry *extra)
 }
 
 static int unix_collect_record(struct collect *c, struct fd_view *view, const struct unix_sock *sock,
-			       UnixSkEntry *usk, struct ferry_error *err)
+			       UnixSkEntry *usk, FerrySocketEntry *extra, struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
 	usk->ino = sock->inode;
@@ -581,17 +203,66 @@ static int unix_collect_record(struct collect *c, struct fd_view *view, const st
 		r = sockopt_collect(view->copy, true, a, &usk->opts, err);
 	if (r >= 0)
 		r = unix_collect_name(a, view->copy, usk, err);
-	return r >= 0 && usk->name.len && usk->name.data[0] ? unix_collect_file(a, view, usk, err) : r;
+	return r >= 0 && usk->name.len && usk->name.data[0] ? unix_collect_file(a, view, usk, extra, err) : r;
+}
+
+/* Who connected, as the accepted end will tell it: the first task that has the socket. */
+static int unix_collect_pending(struct collect *c, const struct fd_view *view, UnixSkEntry *usk,
+				FerrySocketEntry *extra, struct ferry_error *err)
+{
+	uint32_t place = 0, listener = unix_pending_on(view, usk->ino, &place);
+	const struct snap_task *t = snapshot_task(c->snap, view->pid);
+	if (!listener)
+		return 0;
+	usk->peer = listener;
+	record_set(extra, pending, place);
+	if (!t)
+		return 0;
+	const struct proc_status *status = &t->threads.v[0].status;
+	const struct ucred who = {.pid = t->pid, .uid = status->uid.effective, .gid = status->gid.effective};
+	extra->connector = unix_creds(c->snap, &who);
+	return extra->connector ? 0 : error_memory(err);
+}
+
+/* A datagram socket stays connected to one that is closed, until it sends. */
+static int unix_collect_gone(struct arena *a, int fd, const struct unix_sock *sock, FerrySocketEntry *extra,
+			     struct ferry_error *err)
+{
+	struct sockaddr_un address = {0};
+	socklen_t n = sizeof(address);
+	if (sock->type != SOCK_DGRAM || (sock->has_peer && sock->peer_inode) ||
+	    getpeername(fd, (struct sockaddr *)&address, &n) < 0)
+		return 0;
+	size_t bytes =
+		n > offsetof(struct sockaddr_un, sun_path) ? n - offsetof(struct sockaddr_un, sun_path) : 0;
+	extra->has_gone_peer = 1;
+	extra->gone_peer = record_bytes(a, address.sun_path, MIN(bytes, (size_t)UNIX_NAME_BYTES));
+	return extra->gone_peer.data || !bytes ? 0 : error_memory(err);
+}
+
+static int unix_collect_parts(struct collect *c, struct fd_view *view, const struct unix_sock *sock,
+			      UnixSkEntry *usk, FerrySocketEntry *extra, struct ferry_error *err)
+{
+	struct arena *a = &c->snap->arena;
+	int r = unix_collect_record(c, view, sock, usk, extra, err);
+	if (r >= 0)
+		r = unix_collect_peer(c->snap, view->copy, extra, err);
+	if (r >= 0)
+		r = unix_collect_pending(c, view, usk, extra, err);
+	if (r >= 0)
+		r = unix_collect_gone(a, view->copy, sock, extra, err);
+	if (r >= 0)
+		unix_collect_error(view->copy, extra);
+	return r;
 }
 
 static int unix_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
 			struct ferry_error *err)
 {
-	struct unix_scan *scan;
 	const struct unix_sock *sock = NULL;
 	struct sock_type type = {0};
 	struct arena *a = &c->snap->arena;
-	int r = unix_look_up(view, &scan, &sock, err);
+	int r = unix_look_up(view, c->options, &sock, err);
 	if (r >= 0)
 		r = fd_view_copy(view, err);
 	if (r >= 0)
@@ -605,16 +276,84 @@ static int unix_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	usk->id = file->entry->id;
 	r = sockextra_collect(a, view->copy, &type, usk->id, &data->extra, err);
 	if (r >= 0)
-		r = unix_collect_record(c, view, sock, usk, err);
-	if (r >= 0)
-		r = unix_collect_peer(c->snap, view->copy, data->extra, err);
-	if (r >= 0 && sock->state == UNIX_CONNECTED)
-		r = unix_collect_queue(c, view, data, err);
+		r = unix_collect_parts(c, view, sock, usk, data->extra, err);
 	if (r < 0)
 		return r;
-	unix_collect_error(view->copy, data->extra);
 	file->entry->usk = usk;
 	file->data = data;
+	/* Queues are read when all tables are known: they may hold descriptors. */
+	struct pollfd p = {.fd = view->copy, .events = POLLIN};
+	data->waits = sock->state != UNIX_LISTENING && poll(&p, 1, 0) > 0 && p.revents & (POLLIN | POLLERR);
+	if (data->waits)
+		file->copy = take_fd(view->copy);
+	return 0;
+}
+
+/* Also those that are found on the way, in the queues of others. */
+static int unix_discover(struct collect *c, struct ferry_error *err)
+{
+	for (size_t i = 0; i < c->snap->files.n; i++) {
+		struct snap_file *file = &c->snap->files.v[i];
+		struct unix_snap *data = file->kind == &kind_unixsk ? file->data : NULL;
+		if (!data || !data->waits)
+			continue;
+		int r = unix_queue_read(c, file, err);
+		int described = unix_queue_describe(c, i, r < 0 ? NULL : err);
+		if (r < 0 || described < 0)
+			return r < 0 ? r : described;
+		file = &c->snap->files.v[i];
+		/* One that was found in a queue is known by its copy. */
+		if (file->pid != getpid())
+			close(take_fd(file->copy));
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------- outside of the tree */
+
+static bool unix_is_recorded(const struct snapshot *s, uint32_t inode)
+{
+	vec_foreach(file, &s->files) {
+		if (file->kind == &kind_unixsk && file->entry->usk->ino == inode)
+			return true;
+	}
+	return false;
+}
+
+static int unix_record_outside(struct collect *c, const struct unix_sock *sock, struct ferry_error *err)
+{
+	struct arena *a = &c->snap->arena;
+	FileEntry *entry = record_new(a, FileEntry, file_entry);
+	UnixSkEntry *usk = record_new(a, UnixSkEntry, unix_sk_entry);
+	struct snap_file *file = entry && usk ? vec_push(&c->snap->files) : NULL;
+	if (!file)
+		return error_memory(err);
+	*file = (struct snap_file){.entry = entry, .kind = &kind_unixsk, .copy = -1, .fd = -1};
+	entry->type = FD_TYPES__UNIXSK;
+	entry->id = ++c->snap->next_file_id;
+	entry->usk = usk;
+	usk->id = entry->id;
+	usk->ino = sock->inode;
+	usk->type = SOCK_DGRAM;
+	usk->state = UNIX_LISTENING;
+	usk->uflags = UNIX_EXTERNAL;
+	usk->fown = fdcommon_no_owner(a);
+	usk->opts = record_new(a, SkOptsEntry, sk_opts_entry);
+	usk->name = record_bytes(a, sock->name, sock->name_len);
+	return usk->fown && usk->opts && usk->name.data ? 0 : error_memory(err);
+}
+
+/* The names that datagram sockets are connected to again. */
+static int unix_collect_end(struct collect *c, struct ferry_error *err)
+{
+	for (size_t i = 0, n = c->snap->files.n; i < n; i++) {
+		const struct snap_file *file = &c->snap->files.v[i];
+		uint32_t peer = file->kind == &kind_unixsk ? file->entry->usk->peer : 0;
+		const struct unix_sock *sock = peer ? unix_outside(c, peer) : NULL;
+		int r = sock && !unix_is_recorded(c->snap, peer) ? unix_record_outside(c, sock, err) : 0;
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
@@ -623,22 +362,13 @@ static int unix_collect(struct collect *c, struct fd_view *view, struct snap_fil
 static int unix_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 {
 	const struct unix_snap *data = file->data;
-	int r = sockextra_dump(d, data->extra, err);
-	if (r < 0 || !data->queue_bytes)
-		return r;
-	struct image_writer *w;
-	SkPacketEntry packet = SK_PACKET_ENTRY__INIT;
-	packet.id_for = file->entry->id;
-	packet.length = (uint32_t)data->queue_bytes;
-	r = fdcommon_writer(d, IMAGE_SK_QUEUES, &w, err);
-	if (r >= 0)
-		r = image_put(w, &packet.base, err);
-	return r < 0 ? r : image_put_raw(w, data->queue, data->queue_bytes, err);
+	int r = data ? unix_queue_dump(d, file, err) : 0;
+	return r < 0 || !data ? r : sockextra_dump(d, data->extra, err);
 }
 
 const struct kind_ops kind_unixsk = {
 	.name = "unix",
-	.what = "unix stream sockets: pairs, listeners, connections, with what waits in them",
+	.what = "unix sockets: streams, messages and datagrams, with what waits in them, also descriptors",
 	.fd_type = FD_TYPES__UNIXSK,
 	.image_file = IMAGE_SK_QUEUES,
 	.late = true,
@@ -646,8 +376,11 @@ const struct kind_ops kind_unixsk = {
 	.check = unix_check,
 	.check_end = unix_check_end,
 	.collect = unix_collect,
+	.discover = unix_discover,
+	.collect_end = unix_collect_end,
 	.dump = unix_dump,
 	.read = unix_read,
 	.restore = unix_restore,
+	.opened = unix_opened,
 	.settle = unix_settle,
 };

@@ -11,8 +11,12 @@
 /* Kernel's numbers in unix_sk_entry.state. */
 enum unix_state { UNIX_CONNECTED = 1, UNIX_CLOSED = 7, UNIX_LISTENING = 10 };
 
+/* unix_sk_entry.uflags: not a socket of the image, but a name that one of it is connected to. */
+enum { UNIX_EXTERNAL = 1 };
+
 enum { UNIX_NAME_BYTES = sizeof(((struct sockaddr_un *)0)->sun_path) };
 
 must_check int unix_read(struct reader *r, struct ferry_error *err);
 must_check int unix_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
+must_check int unix_opened(struct opener *o, struct ferry_error *err);
 must_check int unix_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);

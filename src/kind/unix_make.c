@@ -42,16 +42,7 @@ enum {
 
 /* ------------------------------------------------------------------- places */
 
-/* Where names in the file system are looked up. */
-struct unix_place {
-	int root, cwd; /* to come back to; -1 = we are there */
-};
-
-/*
- * Go to the directory that a name counts from. jail: a mount that only we see and that becomes the root
- * directory meanwhile; -1 = the file system as it is.
- */
-static int unix_enter(struct unix_place *place, int jail, const char *dir)
+int unix_enter(struct unix_place *place, int jail, const char *dir)
 {
 	*place = (struct unix_place){.root = -1, .cwd = -1};
 	if (jail < 0 && !dir[0])
@@ -65,7 +56,7 @@ static int unix_enter(struct unix_place *place, int jail, const char *dir)
 	return dir[0] && chdir(dir) < 0 ? -errno : 0;
 }
 
-static int unix_leave(struct unix_place *place)
+int unix_leave(struct unix_place *place)
 {
 	int r = 0;
 	if (place->root >= 0 && (fchdir(place->root) < 0 || chroot(".") < 0))
@@ -116,6 +107,7 @@ enum unix_call_type { UNIX_CALL_PAIR, UNIX_CALL_LISTEN, UNIX_CALL_CONNECT };
 /* Plain data: it may run in another process. */
 struct unix_call {
 	enum unix_call_type type;
+	int socket_type; /* of a pair */
 	int backlog;
 	bool as_other; /* as uid, gid and groups */
 	uint32_t uid, gid, n_groups;
@@ -140,7 +132,8 @@ static int unix_become(uid_t uid, gid_t gid, size_t n_groups, const gid_t *group
 static int unix_call_do(struct unix_call *c, int *fds)
 {
 	switch (c->type) {
-	case UNIX_CALL_PAIR: return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
+	case UNIX_CALL_PAIR:
+		return socketpair(AF_UNIX, c->socket_type | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
 	case UNIX_CALL_LISTEN: return listen(fds[0], c->backlog) < 0 ? -errno : 0;
 	case UNIX_CALL_CONNECT: break;
 	}
@@ -239,20 +232,20 @@ int unix_failed(const struct plan_file *file, int code, const char *what, struct
 	return -code;
 }
 
-int unix_new(void)
+int unix_new(unsigned type)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, (int)type | SOCK_CLOEXEC, 0);
 	return fd < 0 ? -errno : fd;
 }
 
-static socklen_t unix_address(const UnixSkEntry *usk, struct sockaddr_un *ret)
+socklen_t unix_address(const UnixSkEntry *usk, struct sockaddr_un *ret)
 {
 	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
 	memcpy(ret->sun_path, usk->name.data, usk->name.len);
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + usk->name.len);
 }
 
-static bool unix_has_path(const UnixSkEntry *usk)
+bool unix_has_path(const UnixSkEntry *usk)
 {
 	return usk->name.len && usk->name.data[0];
 }
@@ -263,14 +256,14 @@ const char *unix_dir(const UnixSkEntry *usk)
 }
 
 /* A file that the dumped program left behind is removed, a socket that somebody listens on is not. */
-static int unix_remove_stale(const struct sockaddr_un *address, socklen_t n)
+static int unix_remove_stale(unsigned type, const struct sockaddr_un *address, socklen_t n)
 {
 	struct stat st;
 	if (lstat(address->sun_path, &st) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
 		return -EEXIST;
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	_cleanup_close_ int fd = socket(AF_UNIX, (int)type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
 	if (connect(fd, (const struct sockaddr *)address, n) == 0 || errno != ECONNREFUSED)
@@ -281,7 +274,7 @@ static int unix_remove_stale(const struct sockaddr_un *address, socklen_t n)
 static int unix_bind_path(int fd, const UnixSkEntry *usk, const struct sockaddr_un *address, socklen_t n,
 			  bool jailed)
 {
-	int r = jailed ? 0 : unix_remove_stale(address, n);
+	int r = jailed ? 0 : unix_remove_stale(usk->type, address, n);
 	if (r < 0)
 		return r;
 	if (bind(fd, (const struct sockaddr *)address, n) < 0)
@@ -347,9 +340,10 @@ int unix_listen(struct opener *o, const struct plan_file *file, int fd, int back
 	return r < 0 ? unix_failed(file, -r, "listening on", err) : 0;
 }
 
-int unix_pair(struct opener *o, const FerrySocketCreds *creds, int ret_fds[2], struct ferry_error *err)
+int unix_pair(struct opener *o, unsigned type, const FerrySocketCreds *creds, int ret_fds[2],
+	      struct ferry_error *err)
 {
-	struct unix_call call = {.type = UNIX_CALL_PAIR};
+	struct unix_call call = {.type = UNIX_CALL_PAIR, .socket_type = (int)type};
 	int fds[2] = {-1, -1};
 	size_t n = 0;
 	int r = unix_call(o, creds, &call, fds, &n, err);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns bringing unix stream sockets back. Two ends without names are a pair. Where an end has a name it was
- * accepted, so it comes through a listener again: the listener of the image when there is one (which brings
- * its connections with it, so that nobody outside gets in between), else one of our own.
+ * Owns making unix sockets again. Two ends without names are a pair. Where an end of a connection has a name it
+ * was accepted, so it comes through a listener again: the listener of the image when there is one (which brings
+ * its connections with it, so that nobody outside gets in between, and those that nobody accepted yet), else one
+ * of our own. What is in them and between them is unix_fill.c's.
  *
  * Kernel interface: unix(7). Does not handle: the name of a peer that was gone when the dump was taken.
  */
@@ -23,20 +24,7 @@
 #include "kind/sockopt.h"
 #include "kind/unix_make.h"
 
-enum { UNIX_ACCEPT_ATTEMPTS = 1000 };
-
-/* Bytes that wait, in the order of the image. */
-struct unix_packet {
-	struct unix_packet *next;
-	uint8_t *bytes;
-	size_t n;
-};
-
-/* sock_plan.kind */
-struct unix_plan {
-	struct unix_packet *packets;
-	struct unix_packet **tail;
-};
+enum { UNIX_ACCEPT_ATTEMPTS = 1000, UNIX_RIGHTS_MAX = 253, UNIX_BACKLOG_MAX = 4096 };
 
 /* plan.kind_data */
 struct unix_index {
@@ -46,12 +34,12 @@ struct unix_index {
 	size_t n_listeners;
 };
 
-static struct unix_plan *unix_plan_of(const struct plan_file *file)
+struct unix_plan *unix_plan_of(const struct plan_file *file)
 {
 	return ((struct sock_plan *)file->data)->kind;
 }
 
-static const FerrySocketEntry *unix_extra_of(const struct plan_file *file)
+const FerrySocketEntry *unix_extra_of(const struct plan_file *file)
 {
 	return ((struct sock_plan *)file->data)->extra;
 }
@@ -65,7 +53,7 @@ static int unix_compare_files(const void *a, const void *b)
 	return i < k ? -1 : i > k;
 }
 
-static struct plan_file *unix_by_inode(const struct plan *p, uint32_t inode)
+struct plan_file *unix_by_inode(const struct plan *p, uint32_t inode)
 {
 	const struct unix_index *index = p->kind_data[KIND_unixsk];
 	size_t low = 0, high = index->n;
@@ -95,15 +83,18 @@ static int unix_read_check(const struct plan_file *file, struct ferry_error *err
 		return fdcommon_no_record(file, err);
 	if (usk->name.len > UNIX_NAME_BYTES)
 		return unix_bad(file, err, "has a name that is too long");
-	if (usk->uflags || usk->type != SOCK_STREAM) {
-		error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "the unix socket of file id %u is %s",
-			  file->entry->id,
-			  usk->uflags ? "connected to the outside" : "of another type than stream");
-		error_hint(err, "this ferry restores stream sockets between the tasks of the image");
+	if (usk->uflags & ~(uint32_t)UNIX_EXTERNAL || (usk->uflags && usk->type != SOCK_DGRAM)) {
+		error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			  "the unix socket of file id %u is connected to the outside", file->entry->id);
+		error_hint(err, "only datagram sockets can be connected to a name again");
 		return -ENOTSUP;
 	}
+	if (usk->type != SOCK_STREAM && usk->type != SOCK_DGRAM && usk->type != SOCK_SEQPACKET)
+		return unix_bad(file, err, "is of an unknown type");
 	if (usk->state != UNIX_CONNECTED && usk->state != UNIX_CLOSED && usk->state != UNIX_LISTENING)
 		return unix_bad(file, err, "is in an unknown state");
+	if (usk->type == SOCK_DGRAM && usk->state == UNIX_LISTENING && !usk->uflags)
+		return unix_bad(file, err, "is a datagram socket that listens");
 	return 0;
 }
 
@@ -122,6 +113,7 @@ static int unix_read_index(struct reader *r, struct ferry_error *err)
 		if (!plan)
 			return error_memory(err);
 		plan->tail = &plan->packets;
+		plan->other = plan->jail = -1;
 		((struct sock_plan *)file->data)->kind = plan;
 		int ret = unix_read_check(file, err);
 		if (ret < 0)
@@ -135,7 +127,21 @@ static int unix_read_index(struct reader *r, struct ferry_error *err)
 	return 0;
 }
 
-/* Both ends of a connection agree about it. */
+/* Both ends of a connection agree about it; a datagram socket sends to any other, a client may still wait. */
+static int unix_read_link(const struct plan_file *file, const struct plan_file *peer, struct ferry_error *err)
+{
+	const UnixSkEntry *usk = file->entry->usk, *other = peer->entry->usk;
+	if (peer == file && usk->type != SOCK_DGRAM)
+		return unix_bad(file, err, "is connected to itself");
+	if (usk->type != other->type)
+		return unix_bad(file, err, "has a peer of another type");
+	if (usk->type == SOCK_DGRAM || other->state == UNIX_LISTENING)
+		return 0;
+	if (other->peer != usk->ino || other->state != UNIX_CONNECTED)
+		return unix_bad(file, err, "has a peer that is connected to another");
+	return 0;
+}
+
 static int unix_read_links(struct reader *r, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_files; i++) {
@@ -149,9 +155,30 @@ static int unix_read_links(struct reader *r, struct ferry_error *err)
 				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				"the unix socket of file id %u has a peer (socket:[%u]) that the image lacks",
 				file->entry->id, usk->peer);
-		if (peer == file || peer->entry->usk->peer != usk->ino ||
-		    peer->entry->usk->state != UNIX_CONNECTED)
-			return unix_bad(file, err, "has a peer that is connected to another");
+		int ret = unix_read_link(file, peer, err);
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+static int unix_take_rights(struct reader *r, struct image_reader *in, const SkPacketEntry *packet,
+			    struct unix_packet *p, struct ferry_error *err)
+{
+	for (size_t i = 0; i < packet->n_scm; i++) {
+		const ScmEntry *scm = packet->scm[i];
+		if (scm->type != SCM_RIGHTS || scm->n_rights > UNIX_RIGHTS_MAX || p->n_rights)
+			return image_bad(in, err, "file id %u has ancillary data of type %u", packet->id_for,
+					 scm->type);
+		p->rights = arena_array(&r->plan->arena, struct plan_file *, scm->n_rights + 1);
+		if (!p->rights)
+			return error_memory(err);
+		for (size_t k = 0; k < scm->n_rights; k++) {
+			p->rights[p->n_rights] = plan_file(r->plan, scm->rights[k]);
+			if (!p->rights[p->n_rights++])
+				return image_bad(in, err, "file id %u, which waits in a queue, is missing",
+						 scm->rights[k]);
+		}
 	}
 	return 0;
 }
@@ -160,13 +187,8 @@ static int unix_take_packet(struct reader *r, struct image_reader *in, const SkP
 			    struct ferry_error *err)
 {
 	struct plan_file *file = plan_file(r->plan, packet->id_for);
-	if (!file || file->kind != &kind_unixsk)
+	if (!file || file->kind != &kind_unixsk || file->entry->usk->uflags)
 		return image_bad(in, err, "bytes for file id %u, which is no unix socket", packet->id_for);
-	if (packet->n_scm)
-		return error_set(
-			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-			"descriptors wait in the queue of file id %u, which this ferry does not restore",
-			packet->id_for);
 	if (packet->length > image_reader_left(in))
 		return image_bad(in, err, "%u bytes are announced, but the file ends before", packet->length);
 	struct unix_packet *p = arena_new(&r->plan->arena, struct unix_packet);
@@ -174,6 +196,9 @@ static int unix_take_packet(struct reader *r, struct image_reader *in, const SkP
 	if (!p || !(p->bytes = arena_alloc(&r->plan->arena, packet->length + 1)))
 		return error_memory(err);
 	p->n = packet->length;
+	int ret = unix_take_rights(r, in, packet, p, err);
+	if (ret < 0)
+		return ret;
 	*plan->tail = p;
 	plan->tail = &p->next;
 	return image_get_raw(in, p->bytes, p->n, err);
@@ -233,14 +258,14 @@ static int unix_accept(struct opener *o, const struct unix_gate *gate, pid_t fro
 static int unix_connect(struct opener *o, const struct unix_gate *gate, const struct plan_file *client,
 			const struct plan_file *server, int ret_fds[2], struct ferry_error *err)
 {
-	_cleanup_close_ int fd = unix_new(), jail = -1;
+	_cleanup_close_ int fd = unix_new(gate->named->entry->usk->type), jail = -1;
 	if (fd < 0)
 		return unix_failed(client, -fd, "making", err);
 	const FerrySocketEntry *client_extra = client ? unix_extra_of(client) : NULL;
 	const FerrySocketEntry *server_extra = server ? unix_extra_of(server) : NULL;
 	int r = client && client->entry->usk->name.len ? unix_bind(fd, client, false, &jail, err) : 0;
 	if (r >= 0 && client_extra && client_extra->peer)
-		r = unix_listen(o, gate->named, gate->fd, 0, client_extra->peer, err);
+		r = unix_listen(o, gate->named, gate->fd, UNIX_BACKLOG_MAX, client_extra->peer, err);
 	if (r < 0)
 		return r;
 	pid_t pid;
@@ -255,68 +280,10 @@ static int unix_connect(struct opener *o, const struct unix_gate *gate, const st
 	return 0;
 }
 
-static int unix_send(struct plan_file *to, int from, struct ferry_error *err);
-
-static int unix_apply(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
-{
-	static const struct sock_type type = {.domain = AF_UNIX, .type = SOCK_STREAM};
-	int r = sockopt_apply(fd, file->entry->usk->opts, err);
-	return r < 0 ? r : sockextra_apply(o, fd, &type, unix_extra_of(file), false, err);
-}
-
-/* What nothing but the program itself may come after. */
-static int unix_seal(const struct plan_file *file, int fd, struct ferry_error *err)
-{
-	static const int how[] = {[SK_SHUTDOWN__READ] = SHUT_RD,
-				  [SK_SHUTDOWN__WRITE] = SHUT_WR,
-				  [SK_SHUTDOWN__BOTH] = SHUT_RDWR};
-	const UnixSkEntry *usk = file->entry->usk;
-	bool shut = usk->state == UNIX_CONNECTED && usk->has_shutdown && usk->shutdown > SK_SHUTDOWN__NONE &&
-		    (size_t)usk->shutdown < ARRAY_SIZE(how);
-	if (shut && shutdown(fd, how[usk->shutdown]) < 0)
-		return unix_failed(file, errno, "shutting down", err);
-	int r = sockopt_apply_filter(fd, usk->opts, err);
-	return r < 0 ? r : fdcommon_set_flags(fd, usk->flags, err);
-}
-
-/*
- * Options first, because some of them mark the bytes that follow; then the queues; then what ends a
- * direction.
- */
-static int unix_finish_pair(struct opener *o, struct plan_file *a, int fd_a, struct plan_file *b, int fd_b,
-			    struct ferry_error *err)
-{
-	int r = unix_apply(o, a, fd_a, err);
-	if (r >= 0 && b)
-		r = unix_apply(o, b, fd_b, err);
-	if (r >= 0)
-		r = unix_send(a, fd_b, err);
-	if (r >= 0 && b)
-		r = unix_send(b, fd_a, err);
-	/* Room for the bytes was made with another buffer size. */
-	if (r >= 0)
-		r = sockopt_apply(fd_a, a->entry->usk->opts, err);
-	if (r >= 0 && b)
-		r = sockopt_apply(fd_b, b->entry->usk->opts, err);
-	if (r >= 0)
-		r = unix_seal(a, fd_a, err);
-	return r < 0 || !b ? r : unix_seal(b, fd_b, err);
-}
-
-/* The other end is gone: let ours see that, and the error when it went away with unread bytes. */
-static int unix_finish_single(struct opener *o, struct plan_file *file, int fd, int other,
-			      struct ferry_error *err)
-{
-	const FerrySocketEntry *extra = unix_extra_of(file);
-	if (extra && extra->has_error && send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		return unix_failed(file, errno, "writing to", err);
-	return unix_finish_pair(o, file, fd, NULL, other, err);
-}
-
 static bool unix_same_name(const UnixSkEntry *a, const UnixSkEntry *b)
 {
-	return a->name.len == b->name.len && !memcmp(a->name.data, b->name.data, a->name.len) &&
-	       !strcmp(unix_dir(a), unix_dir(b)) &&
+	return a->type == b->type && a->name.len == b->name.len &&
+	       !memcmp(a->name.data, b->name.data, a->name.len) && !strcmp(unix_dir(a), unix_dir(b)) &&
 	       (a->has_deleted && a->deleted) == (b->has_deleted && b->deleted);
 }
 
@@ -350,27 +317,24 @@ static struct plan_file *unix_server_end(const struct plan *p, struct plan_file 
 	return file->entry->usk->ino > peer->entry->usk->ino ? file : peer;
 }
 
+/* The end that has no record is kept until its bytes were sent. */
+static void unix_take_ends(struct plan_file *a, int fd_a, struct plan_file *b, int fd_b)
+{
+	a->fd = fd_a;
+	if (b)
+		b->fd = fd_b;
+	else
+		unix_plan_of(a)->other = fd_b;
+}
+
 static int unix_restore_through(struct opener *o, const struct unix_gate *gate, struct plan_file *server,
 				struct plan_file *client, struct ferry_error *err)
 {
 	int fds[2] = {-1, -1};
 	int r = unix_connect(o, gate, client, server, fds, err);
-	if (r < 0)
-		return r;
-	if (client)
-		r = unix_finish_pair(o, server, fds[1], client, fds[0], err);
-	else
-		r = unix_finish_single(o, server, fds[1], fds[0], err);
-	if (r < 0 || !client)
-		close(fds[0]);
-	if (r < 0)
-		close(fds[1]);
-	if (r < 0)
-		return r;
-	server->fd = fds[1];
-	if (client)
-		client->fd = fds[0];
-	return 0;
+	if (r >= 0)
+		unix_take_ends(server, fds[1], client, fds[0]);
+	return r;
 }
 
 static int unix_restore_pair(struct opener *o, struct plan_file *file, struct plan_file *peer,
@@ -378,22 +342,51 @@ static int unix_restore_pair(struct opener *o, struct plan_file *file, struct pl
 {
 	const FerrySocketEntry *extra = unix_extra_of(file);
 	int fds[2] = {-1, -1};
-	int r = unix_pair(o, extra ? extra->peer : NULL, fds, err);
-	if (r < 0)
-		return r;
-	if (peer)
-		r = unix_finish_pair(o, file, fds[0], peer, fds[1], err);
-	else
-		r = unix_finish_single(o, file, fds[0], fds[1], err);
-	if (r < 0 || !peer)
-		close(fds[1]);
-	if (r < 0)
-		close(fds[0]);
-	if (r < 0)
-		return r;
-	file->fd = fds[0];
-	if (peer)
-		peer->fd = fds[1];
+	int r = unix_pair(o, file->entry->usk->type, extra ? extra->peer : NULL, fds, err);
+	if (r >= 0)
+		unix_take_ends(file, fds[0], peer, fds[1]);
+	return r;
+}
+
+/* ------------------------------------------------------------ listeners, connections */
+
+/* The client of the image whose connection waits at a listener as the next after place. */
+static struct plan_file *unix_next_pending(const struct plan *p, const struct plan_file *listener)
+{
+	struct plan_file *best = NULL;
+	for (size_t i = 0; i < p->n_files; i++) {
+		struct plan_file *file = &p->files[i];
+		const UnixSkEntry *usk = file->kind == &kind_unixsk ? file->entry->usk : NULL;
+		if (!usk || usk->state != UNIX_CONNECTED || usk->peer != listener->entry->usk->ino ||
+		    usk->type == SOCK_DGRAM || file->fd >= 0)
+			continue;
+		const FerrySocketEntry *x = unix_extra_of(file), *y = best ? unix_extra_of(best) : NULL;
+		if (!best || (x && y && x->has_pending && y->has_pending && x->pending < y->pending))
+			best = file;
+	}
+	return best;
+}
+
+/* Connections that nobody accepts before the program does. */
+static int unix_restore_pending(struct opener *o, const struct unix_gate *gate, struct ferry_error *err)
+{
+	struct plan_file *client;
+	while ((client = unix_next_pending(o->plan, gate->named))) {
+		const FerrySocketEntry *extra = unix_extra_of(client);
+		_cleanup_close_ int fd = unix_new(client->entry->usk->type), jail = -1;
+		pid_t pid;
+		int r = fd < 0 ? unix_failed(client, -fd, "making", err) : 0;
+		if (r >= 0 && client->entry->usk->name.len)
+			r = unix_bind(fd, client, false, &jail, err);
+		if (r >= 0)
+			r = unix_listen(o, gate->named, gate->fd, UNIX_BACKLOG_MAX,
+					extra ? extra->peer : NULL, err);
+		if (r >= 0)
+			r = unix_connect_to(o, gate, fd, extra ? extra->connector : NULL, &pid, err);
+		if (r < 0)
+			return r;
+		client->fd = take_fd(fd);
+	}
 	return 0;
 }
 
@@ -402,7 +395,7 @@ static int unix_restore_listener(struct opener *o, struct plan_file *file, struc
 {
 	const UnixSkEntry *usk = file->entry->usk;
 	const FerrySocketEntry *extra = unix_extra_of(file);
-	_cleanup_close_ int fd = unix_new(), jail = -1;
+	_cleanup_close_ int fd = unix_new(file->entry->usk->type), jail = -1;
 	if (fd < 0)
 		return unix_failed(file, -fd, "making", err);
 	int r = unix_bind(fd, file, false, &jail, err);
@@ -418,17 +411,15 @@ static int unix_restore_listener(struct opener *o, struct plan_file *file, struc
 		    unix_listener_of(o->plan, server) != file)
 			continue;
 		if (!listening)
-			r = unix_listen(o, file, fd, 0, extra ? extra->peer : NULL, err);
+			r = unix_listen(o, file, fd, UNIX_BACKLOG_MAX, extra ? extra->peer : NULL, err);
 		listening = true;
 		if (r >= 0)
 			r = unix_restore_through(o, &gate, server, client, err);
 	}
 	if (r >= 0)
-		r = unix_apply(o, file, fd, err);
+		r = unix_restore_pending(o, &gate, err);
 	if (r >= 0)
 		r = unix_listen(o, file, fd, (int)usk->backlog, extra ? extra->peer : NULL, err);
-	if (r >= 0)
-		r = unix_seal(file, fd, err);
 	if (r < 0)
 		return r;
 	file->fd = take_fd(fd);
@@ -439,12 +430,12 @@ static int unix_restore_listener(struct opener *o, struct plan_file *file, struc
 static int unix_restore_orphan(struct opener *o, struct plan_file *server, struct plan_file *client,
 			       struct ferry_error *err)
 {
-	_cleanup_close_ int fd = unix_new(), jail = -1;
+	_cleanup_close_ int fd = unix_new(server->entry->usk->type), jail = -1;
 	if (fd < 0)
 		return unix_failed(server, -fd, "making", err);
 	int r = unix_bind(fd, server, true, &jail, err);
 	if (r >= 0)
-		r = unix_listen(o, server, fd, 0, NULL, err);
+		r = unix_listen(o, server, fd, UNIX_BACKLOG_MAX, NULL, err);
 	const struct unix_gate gate = {.named = server, .fd = fd, .jail = jail};
 	return r < 0 ? r : unix_restore_through(o, &gate, server, client, err);
 }
@@ -453,6 +444,9 @@ static int unix_restore_connected(struct opener *o, struct plan_file *file, stru
 {
 	struct plan_file *peer =
 		file->entry->usk->peer ? unix_by_inode(o->plan, file->entry->usk->peer) : NULL;
+	/* It waits there, and comes with the listener. */
+	if (peer && peer->entry->usk->state == UNIX_LISTENING)
+		return peer->fd < 0 ? unix_restore_listener(o, peer, err) : 0;
 	struct plan_file *server = unix_server_end(o->plan, file, peer);
 	if (!server)
 		return unix_restore_pair(o, file, peer, err);
@@ -462,29 +456,76 @@ static int unix_restore_connected(struct opener *o, struct plan_file *file, stru
 	return unix_restore_orphan(o, server, server == file ? peer : file, err);
 }
 
-static int unix_restore_closed(struct opener *o, struct plan_file *file, struct ferry_error *err)
+static int unix_restore_closed(struct opener *o unused, struct plan_file *file, struct ferry_error *err)
 {
-	_cleanup_close_ int fd = unix_new(), jail = -1;
+	_cleanup_close_ int fd = unix_new(file->entry->usk->type), jail = -1;
 	if (fd < 0)
 		return unix_failed(file, -fd, "making", err);
 	int r = file->entry->usk->name.len ? unix_bind(fd, file, false, &jail, err) : 0;
-	if (r >= 0)
-		r = unix_apply(o, file, fd, err);
-	if (r >= 0)
-		r = unix_seal(file, fd, err);
 	if (r >= 0)
 		file->fd = take_fd(fd);
 	return r;
 }
 
+/* --------------------------------------------------------------------- datagrams */
+
+static int unix_bind_dgram(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
+{
+	int jail = -1;
+	int r = file->entry->usk->name.len ? unix_bind(fd, file, false, &jail, err) : 0;
+	if (r >= 0 && jail >= 0 && plan_keep_source(o->plan, jail) < 0)
+		return error_memory(err);
+	/* Others send to this name until all queues are filled. */
+	unix_plan_of(file)->jail = jail;
+	return r;
+}
+
+/* Connected since they were made: neither has a name that the other could have been connected to. */
+static bool unix_is_pair(const struct plan_file *file, const struct plan_file *peer)
+{
+	const FerrySocketEntry *extra = unix_extra_of(file);
+	const UnixSkEntry *usk = file->entry->usk;
+	if (!peer)
+		return extra && extra->has_gone_peer && extra->peer;
+	if (peer == file || peer->entry->usk->uflags || peer->entry->usk->peer != usk->ino)
+		return false;
+	return (extra && extra->peer) || !usk->name.len || !peer->entry->usk->name.len;
+}
+
+static int unix_restore_dgram(struct opener *o, struct plan_file *file, struct ferry_error *err)
+{
+	const UnixSkEntry *usk = file->entry->usk;
+	struct plan_file *peer = usk->peer ? unix_by_inode(o->plan, usk->peer) : NULL;
+	int r = 0;
+	if (unix_is_pair(file, peer)) {
+		r = unix_restore_pair(o, file, peer, err);
+		unix_plan_of(file)->paired = unix_plan_of(file)->connected = true;
+		if (peer)
+			unix_plan_of(peer)->paired = unix_plan_of(peer)->connected = true;
+		if (r >= 0 && peer)
+			r = unix_bind_dgram(o, peer, peer->fd, err);
+	} else {
+		file->fd = unix_new(SOCK_DGRAM);
+		if (file->fd < 0)
+			r = unix_failed(file, -file->fd, "making", err);
+	}
+	return r < 0 ? r : unix_bind_dgram(o, file, file->fd, err);
+}
+
 int unix_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
 {
-	int r;
-	switch ((enum unix_state)file->entry->usk->state) {
-	case UNIX_LISTENING: r = unix_restore_listener(o, file, err); break;
-	case UNIX_CONNECTED: r = unix_restore_connected(o, file, err); break;
-	default: r = unix_restore_closed(o, file, err);
-	}
+	const UnixSkEntry *usk = file->entry->usk;
+	int r = 0;
+	if (usk->uflags & UNIX_EXTERNAL)
+		return 0;
+	if (usk->type == SOCK_DGRAM)
+		r = unix_restore_dgram(o, file, err);
+	else if (usk->state == UNIX_LISTENING)
+		r = unix_restore_listener(o, file, err);
+	else if (usk->state == UNIX_CONNECTED)
+		r = unix_restore_connected(o, file, err);
+	else
+		r = unix_restore_closed(o, file, err);
 	if (r >= 0 && file->fd < 0)
 		return unix_bad(file, err, "could not be brought back with its peer");
 	if (r >= 0)
@@ -497,83 +538,4 @@ int unix_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_e
 	if (!fdcommon_settle_once(s, file))
 		return 0;
 	return fdcommon_settle(file->entry->usk->fown, file->entry->usk->flags, fd, err);
-}
-
-/* -------------------------------------------------------------------- queues */
-
-/* As the process that sent it, where that is known and still there. */
-static int unix_send_some(int from, const uint8_t *bytes, size_t n, const FerrySocketCreds *sender)
-{
-	char control[CMSG_SPACE(sizeof(struct ucred))] __attribute__((aligned(8))) = {0};
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
-	if (sender) {
-		const struct ucred creds = {
-			.pid = (pid_t)sender->pid, .uid = sender->uid, .gid = sender->gid};
-		m.msg_control = control;
-		m.msg_controllen = sizeof(control);
-		struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-		h->cmsg_level = SOL_SOCKET;
-		h->cmsg_type = SCM_CREDENTIALS;
-		h->cmsg_len = CMSG_LEN(sizeof(creds));
-		memcpy(CMSG_DATA(h), &creds, sizeof(creds));
-	}
-	ssize_t sent = sendmsg(from, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (sent < 0 && errno == ESRCH && sender)
-		return unix_send_some(from, bytes, n, NULL);
-	return sent < 0 ? -errno : (int)sent;
-}
-
-static int unix_send_run(int from, const uint8_t *bytes, size_t n, const FerrySocketCreds *sender)
-{
-	while (n) {
-		int sent = unix_send_some(from, bytes, n, sender);
-		if (sent < 0)
-			return sent;
-		bytes += sent;
-		n -= (size_t)sent;
-	}
-	return 0;
-}
-
-/* Runs say who sent what, over all packets; what they leave over was sent by anyone. */
-struct unix_cursor {
-	const FerrySocketEntry *extra;
-	size_t run;
-	size_t left; /* of that run */
-};
-
-static size_t unix_cursor_next(struct unix_cursor *c, size_t n, const FerrySocketCreds **ret_sender)
-{
-	const FerrySocketRun *run = c->extra && c->run < c->extra->n_runs ? c->extra->runs[c->run] : NULL;
-	*ret_sender = run ? run->sender : NULL;
-	if (!run)
-		return n;
-	if (!c->left)
-		c->left = run->length;
-	size_t take = MIN(n, c->left);
-	c->left -= take;
-	if (!c->left)
-		c->run++;
-	return take;
-}
-
-static int unix_send(struct plan_file *to, int from, struct ferry_error *err)
-{
-	struct unix_cursor cursor = {.extra = unix_extra_of(to)};
-	size_t total = 0;
-	for (const struct unix_packet *p = unix_plan_of(to)->packets; p; p = p->next)
-		total += p->n;
-	int r = total ? sockopt_make_room(from, total, err) : 0;
-	for (const struct unix_packet *p = unix_plan_of(to)->packets; p && r >= 0; p = p->next) {
-		for (size_t at = 0; at < p->n && r >= 0;) {
-			const FerrySocketCreds *sender;
-			size_t n = unix_cursor_next(&cursor, p->n - at, &sender);
-			r = unix_send_run(from, p->bytes + at, n, sender);
-			if (r < 0)
-				r = unix_failed(to, -r, "filling the queue of", err);
-			at += n;
-		}
-	}
-	return r;
 }

@@ -231,19 +231,22 @@ static int mem_store_end(struct mem_store *s, int r, struct ferry_error *err)
 	return r < 0 ? r : closed;
 }
 
-static int mem_find_vma(struct mem_store *s, int pagemap, const VmaEntry *vma, struct ferry_error *err)
+static int mem_find_vma(struct mem_store *s, int pagemap, const struct snap_vma *snap,
+			struct ferry_error *err)
 {
+	const VmaEntry *vma = snap->entry;
 	bool anonymous = vma->status & VMA_STATUS_ANON_PRIVATE;
-	bool vdso = vma->status & VMA_STATUS_VDSO;
-	s->sparse = anonymous && !vdso;
+	bool whole = vma->status & (VMA_STATUS_VDSO | VMA_STATUS_AIO_RING);
+	unsigned flags = (anonymous ? MEM_FIND_ANONYMOUS : 0) | (snap->guards ? MEM_FIND_NO_GUARDS : 0);
+	s->sparse = anonymous && !whole;
 	s->flags = s->sparse && !(vma->flags & MAP_LOCKED) ? IMAGE_PE_LAZY : 0;
 	s->d->stats.pages_scanned += (vma->end - vma->start) / IMAGE_PAGE_BYTES;
-	/* The kernel's own pages of the vdso are no page of the task's, so they are named as a whole. */
+	/* Pages of the kernel's own, of the vdso or an AIO ring, are no pages of the task's: they are named as a whole. */
 	int r;
-	if (vdso)
+	if (whole)
 		r = mem_found(s, &(struct mem_range){vma->start, vma->end});
 	else
-		r = mem_find(pagemap, s->d->caps, vma->start, vma->end, anonymous, mem_found, s);
+		r = mem_find(pagemap, s->d->caps, vma->start, vma->end, flags, mem_found, s);
 	if (r == -ENOMEM)
 		return error_memory(err);
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "finding the pages of pid %d at %llx", s->pid,
@@ -270,7 +273,7 @@ int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_er
 		return r;
 	for (size_t i = 0; i < t->vmas.n && r >= 0; i++)
 		if (t->vmas.v[i].dump_pages)
-			r = mem_find_vma(&s, pagemap, t->vmas.v[i].entry, err);
+			r = mem_find_vma(&s, pagemap, &t->vmas.v[i], err);
 	if (r >= 0)
 		r = mem_store_all(&s, err);
 	d->stats.pages_written += image_pages_written(s.writer);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns finding the pages of a private mapping that are the task's own: PAGEMAP_SCAN (6.7) where the kernel has it, else
- * the words of /proc/PID/pagemap (bit 63 present, 62 swapped, 61 of a file or shared; 2.6.25, 3.5).
+ * the words of /proc/PID/pagemap (bit 63 present, 62 swapped, 61 of a file or shared, 58 guard page; 2.6.25, 3.5, 6.15).
  */
 #include <errno.h>
 #include <string.h>
@@ -15,23 +15,15 @@
 
 enum { FIND_REGIONS = 512, FIND_WORDS = 4096, FIND_PAGE = 4096 };
 
-static int find_scan(int pagemap, uint64_t start, uint64_t end, bool anonymous,
+/* What matches want, over a range. */
+static int find_scan(int pagemap, const struct pm_scan_arg *want,
 		     int (*found)(void *context, const struct mem_range *range), void *context)
 {
 	struct page_region regions[FIND_REGIONS];
-	uint64_t unwanted = anonymous ? PAGE_IS_PFNZERO : PAGE_IS_FILE;
-	while (start < end) {
-		struct pm_scan_arg arg = {
-			.size = sizeof(arg),
-			.start = start,
-			.end = end,
-			.vec = (uint64_t)(uintptr_t)regions,
-			.vec_len = FIND_REGIONS,
-			.category_inverted = unwanted,
-			.category_mask = unwanted,
-			.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-			.return_mask = PAGE_IS_PRESENT,
-		};
+	struct pm_scan_arg arg = *want;
+	while (arg.start < arg.end) {
+		arg.vec = (uint64_t)(uintptr_t)regions;
+		arg.vec_len = FIND_REGIONS;
 		int n = ioctl(pagemap, PAGEMAP_SCAN, &arg);
 		if (n < 0)
 			return -errno;
@@ -42,20 +34,20 @@ static int find_scan(int pagemap, uint64_t start, uint64_t end, bool anonymous,
 				return r;
 		}
 		/* The scan may end early, at walk_end. */
-		if (arg.walk_end <= start)
+		if (arg.walk_end <= arg.start)
 			return -EIO;
-		start = arg.walk_end;
+		arg.start = arg.walk_end;
 	}
 	return 0;
 }
 
-static bool find_word(uint64_t word, bool anonymous)
+static bool find_word(uint64_t word, unsigned flags)
 {
-	bool there = word & (3ull << 62), of_file = word & (1ull << 61);
-	return there && (anonymous || !of_file);
+	bool there = word & (3ull << 62), of_file = word & (1ull << 61), guard = word & (1ull << 58);
+	return there && !guard && (flags & MEM_FIND_ANONYMOUS || !of_file);
 }
 
-static int find_words(int pagemap, uint64_t start, uint64_t end, bool anonymous,
+static int find_words(int pagemap, uint64_t start, uint64_t end, unsigned flags,
 		      int (*found)(void *context, const struct mem_range *range), void *context)
 {
 	uint64_t words[FIND_WORDS];
@@ -65,7 +57,7 @@ static int find_words(int pagemap, uint64_t start, uint64_t end, bool anonymous,
 		size_t n = MIN((end - start) / FIND_PAGE, (uint64_t)FIND_WORDS);
 		r = fd_pread_all(pagemap, words, n * sizeof(*words), start / FIND_PAGE * sizeof(*words));
 		for (size_t i = 0; i < n && r >= 0; i++, start += FIND_PAGE) {
-			if (!find_word(words[i], anonymous))
+			if (!find_word(words[i], flags))
 				continue;
 			if (range.end == start) {
 				range.end += FIND_PAGE;
@@ -78,10 +70,37 @@ static int find_words(int pagemap, uint64_t start, uint64_t end, bool anonymous,
 	return r >= 0 && range.end ? found(context, &range) : r;
 }
 
-int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end, bool anonymous,
+int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end, unsigned flags,
 	     int (*found)(void *context, const struct mem_range *range), void *context)
 {
+	uint64_t unwanted = flags & MEM_FIND_ANONYMOUS ? PAGE_IS_PFNZERO : PAGE_IS_FILE;
+	/* A guard page counts as swapped. */
+	if (flags & MEM_FIND_NO_GUARDS)
+		unwanted |= PAGE_IS_GUARD;
+	const struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = start,
+		.end = end,
+		.category_inverted = unwanted,
+		.category_mask = unwanted,
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_PRESENT,
+	};
 	if (kern_has(caps, KERN_CAP_PAGEMAP_SCAN))
-		return find_scan(pagemap, start, end, anonymous, found, context);
-	return find_words(pagemap, start, end, anonymous, found, context);
+		return find_scan(pagemap, &arg, found, context);
+	return find_words(pagemap, start, end, flags, found, context);
+}
+
+int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
+		    int (*found)(void *context, const struct mem_range *range), void *context)
+{
+	const struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = start,
+		.end = end,
+		.category_mask = PAGE_IS_GUARD,
+		.return_mask = PAGE_IS_GUARD,
+	};
+	return kern_has(caps, KERN_CAP_PAGEMAP_GUARD) ? find_scan(pagemap, &arg, found, context)
+						      : -EOPNOTSUPP;
 }

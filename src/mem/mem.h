@@ -38,13 +38,20 @@ struct mem_range {
 	uint64_t start, end;
 };
 
-/*
- * Find them. proc_dir: /proc/PID. anonymous: the mapping has no file, so pages of zeroes that the kernel shares count as
- * absent. Calls found() for each run; a negative result ends the search and is returned.
- */
+enum mem_find_flags {
+	MEM_FIND_ANONYMOUS =
+		1 << 0, /* the mapping has no file: pages of zeroes that the kernel shares count as absent */
+	MEM_FIND_NO_GUARDS = 1 << 1, /* some may be guard pages, which have no contents */
+};
+
+/* Find them. Calls found() for each run; a negative result ends the search and is returned. */
 must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
-			bool anonymous, int (*found)(void *context, const struct mem_range *range),
+			unsigned flags, int (*found)(void *context, const struct mem_range *range),
 			void *context);
+
+/* Find guard pages (MADV_GUARD_INSTALL). -EOPNOTSUPP: this kernel does not show them. */
+must_check int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
+			       int (*found)(void *context, const struct mem_range *range), void *context);
 
 /* Store the private memory of a task as pagemap-PID and pages-N. */
 must_check int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err);

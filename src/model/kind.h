@@ -46,8 +46,11 @@ struct kind_options {
 	bool tcp_established;
 	bool leave_running;
 	bool shell_job;
+	bool ext_unix_sk;    /* datagram sockets may be connected to names outside of the tree */
+	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
-	bool criu_compat; /* started under the name criu: CRIU's behaviour where the two differ */
+	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
+	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 	struct proc_namespaces own_namespaces; /* those that ferry was started in */
 	const struct proc_mounts *outside_mounts; /* of its mount namespace, when the tree has another; NULL */
 };
@@ -98,6 +101,11 @@ struct collect {
 	struct netlock *netlock;
 	struct peers *peers; /* who holds pipes outside of the tree; NULL = nobody asks */
 	void *fd_order;      /* how collect finds descriptions again */
+	/*
+	 * For discover(): the description behind a descriptor of our own becomes one of the snapshot, if it is not yet. From
+	 * then on the descriptor belongs to the snapshot, also after a failure. *ret_index: in snapshot.files.
+	 */
+	int (*describe)(struct collect *c, int fd, uint32_t *ret_index, struct ferry_error *err);
 	void *kind_data
 		[64]; /* by kind index: what a kind keeps during one collect, in the snapshot's arena */
 };
@@ -156,6 +164,8 @@ struct opener {
 	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call,
 		       struct ferry_error *err);
 	void *in_task_context;
+	/* What ferry's PID namespace calls a task that exists. */
+	pid_t (*pid_of)(const struct opener *o, const struct plan_task *t);
 };
 
 /* In a task, after its descriptors have their numbers. */
@@ -202,6 +212,8 @@ struct kind_ops {
 	int (*check_end)(void *const *kind_data, size_t *at, struct ferry_error *err);
 	int (*collect)(struct collect *c, struct fd_view *view, struct snap_file *file,
 		       struct ferry_error *err);
+	/* Every table was collected: find descriptions that are nowhere but inside of others, in queues for instance. */
+	int (*discover)(struct collect *c, struct ferry_error *err);
 	/* Every descriptor was collected: what is done for all of them together. */
 	int (*collect_end)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_file *file, struct ferry_error *err);
@@ -235,6 +247,9 @@ struct kind_ops {
 	int (*restore_thread)(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
 			      struct ferry_error *err);
 
+	/* in a task that just became a session leader, before it has children of that session */
+	int (*join_session)(struct settle *s, struct ferry_error *err);
+
 	/* in the task, before its memory is replaced: what is set through its files in /proc */
 	int (*settle_task)(struct settle *s, struct ferry_error *err);
 
@@ -245,6 +260,8 @@ struct kind_ops {
 	 * be killed for good, so what ends with them has to end silently. Called once a job, also after a failure.
 	 */
 	int (*after)(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
+	/* Restore: every file of the image is open, no task has one yet: what one needs another for. */
+	int (*opened)(struct opener *o, struct ferry_error *err);
 	/* Restore: every task stands at the barrier, with its memory and descriptors. */
 	int (*ready)(struct opener *o, struct ferry_error *err);
 	/* Restore: everything stands at the barrier; what has to happen to our own copies before it opens. Cannot fail. */

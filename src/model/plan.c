@@ -15,7 +15,6 @@ void plan_release(struct plan *p)
 		}
 		script_release(&t->memory);
 		vec_release(&t->threads);
-		vec_release(&t->children);
 		vec_release(&t->fds);
 		vec_release(&t->temps);
 	}
@@ -34,6 +33,7 @@ void plan_release(struct plan *p)
 		protobuf_c_message_free_unpacked(*message, NULL);
 	vec_release(&p->messages);
 	vec_release(&p->guards);
+	family_release(&p->family);
 	arena_release(&p->arena);
 }
 
@@ -113,4 +113,20 @@ int plan_temp_source(struct plan_task *t, int source)
 			return temp->number;
 	}
 	return plan_temp_add(t, (struct plan_temp){.source = source, .flags = -1});
+}
+
+const FerryVmaEntry *plan_vma_extra(const struct plan_task *t, const VmaEntry *vma)
+{
+	const FerryMmEntry *mm = t->mm_extra;
+	size_t low = 0, high = mm ? mm->n_vmas : 0;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (mm->vmas[middle]->start < vma->start)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return mm && low < mm->n_vmas && mm->vmas[low]->start == vma->start && mm->vmas[low]->end == vma->end
+		       ? mm->vmas[low]
+		       : NULL;
 }

@@ -18,6 +18,7 @@
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/mm.pb-c.h"
+#include "model/family.h"
 #include "model/script.h"
 #include "proc/task.h"
 
@@ -70,15 +71,14 @@ struct plan_ns {
 };
 
 struct plan_task {
-	pid_t pid, ppid, pgid, sid; /* in the PID namespace of the tree's root */
+	pid_t pid, ppid, pgid, sid;    /* in the PID namespace of the tree's root */
 	uint32_t ns_id[PROC_NS_COUNT]; /* in the image; 0 = ferry's own */
 	uint32_t children_pid_ns;      /* new children go there; 0 = into its own PID namespace */
-	struct plan_task *parent; /* NULL for the root */
-	VEC(struct plan_task *) children;
-	bool born_before_setsid;         /* forked before its parent becomes a session leader */
+	int member;                      /* index in plan.family */
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
+	FerryMmEntry *mm_extra; /* NULL when the image has none */
 	FsEntry *fs;
 	VEC(struct plan_fd) fds; /* ascending */
 	VEC(struct plan_temp) temps;
@@ -94,11 +94,21 @@ struct plan_task {
 	size_t index;
 };
 
+/* A process of the image that has ended and is not waited for. */
+struct plan_zombie {
+	pid_t pid;
+	CoreEntry *core;
+	uint32_t uid, gid;
+};
+
 struct plan {
 	struct arena arena;
 	InventoryEntry *inventory;
 	struct plan_task *tasks; /* array of n_tasks, parents before children; the root is tasks[0] */
 	size_t n_tasks;
+	struct plan_zombie *zombies;
+	size_t n_zombies;
+	struct family family;    /* who makes whom; the context of a member is its task or zombie */
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
 	VEC(struct plan_ns) namespaces; /* the root's before others of the type */
@@ -114,6 +124,9 @@ void plan_release(struct plan *p);
 
 /* A file of the image by id; NULL when there is none. */
 struct plan_file *plan_file(const struct plan *p, uint32_t id);
+
+/* What the image has about a mapping beyond its record; NULL = nothing. */
+const FerryVmaEntry *plan_vma_extra(const struct plan_task *t, const VmaEntry *vma);
 
 struct plan_task *plan_task(const struct plan *p, pid_t pid);
 

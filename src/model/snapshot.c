@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include "model/record.h"
+
 void snapshot_release(struct snapshot *s)
 {
 	vec_foreach(task, &s->tasks) {
@@ -21,6 +23,7 @@ void snapshot_release(struct snapshot *s)
 			close(file->copy);
 	}
 	vec_release(&s->tasks);
+	vec_release(&s->zombies);
 	vec_release(&s->files);
 	vec_release(&s->namespaces);
 	vec_release(&s->pids);
@@ -56,4 +59,16 @@ struct snap_ns *snapshot_ns(const struct snapshot *s, enum proc_ns type, uint64_
 			return ns;
 	}
 	return NULL;
+}
+
+FerryVmaEntry *snapshot_vma_extra(struct snapshot *s, struct snap_vma *vma)
+{
+	if (vma->extra)
+		return vma->extra;
+	vma->extra = record_new(&s->arena, FerryVmaEntry, ferry_vma_entry);
+	if (vma->extra) {
+		vma->extra->start = vma->entry->start;
+		vma->extra->end = vma->entry->end;
+	}
+	return vma->extra;
 }

@@ -44,10 +44,12 @@ struct snap_fd {
 
 struct snap_vma {
 	VmaEntry *entry;
-	uint32_t file;       /* index in snapshot.files, or SNAP_NO_FILE */
-	uint64_t inode, dev; /* of the mapped object */
-	bool private_;       /* copy-on-write */
-	bool dump_pages;     /* its changed pages belong to the image */
+	uint32_t file;        /* index in snapshot.files, or SNAP_NO_FILE */
+	uint64_t inode, dev;  /* of the mapped object */
+	bool private_;        /* copy-on-write */
+	bool dump_pages;      /* its changed pages belong to the image */
+	bool guards;          /* some of its pages may be guard pages */
+	FerryVmaEntry *extra; /* what the record has no field for; NULL = nothing */
 };
 
 enum { SNAP_NO_FILE = 0xffffffffu };
@@ -96,12 +98,15 @@ struct snap_task {
 	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
 	uint64_t ns_ino[PROC_NS_COUNT]; /* by enum proc_ns */
+	uint32_t order;                  /* among tasks and zombies: older siblings first */
 	VEC(struct snap_thread) threads; /* leader first */
 	VEC(struct snap_fd) fds;         /* ascending */
 	VEC(struct snap_vma) vmas;       /* ascending */
 	MmEntry *mm;
+	FerryMmEntry *mm_extra; /* its vmas are the snap_vma's extras, gathered when it is written */
 	FsEntry *fs;
 	TaskKobjIdsEntry *ids;
+	FerryTreeEntry *tree;
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct script script;            /* calls to run once in the task, by its leader */
@@ -110,9 +115,28 @@ struct snap_task {
 	const struct snap_task *parent; /* NULL for the root */
 };
 
+/* A process that has ended and that its parent has not waited for. */
+struct snap_zombie {
+	pid_t pid, ppid, pgid, sid;
+	uint32_t order; /* as snap_task's */
+	CoreEntry *core;
+	FerryTreeEntry *tree;
+};
+
+/* How one process of the tree hangs together with the others. */
+struct snap_relation {
+	uint32_t order;
+	pid_t pid, ppid, pgid, sid;   /* ppid: 0 = the root */
+	const struct snap_task *task; /* NULL: a zombie */
+	const FerryTreeEntry *tree;
+};
+
 struct snapshot {
 	struct arena arena;
 	VEC(struct snap_task) tasks; /* parents before children */
+	VEC(struct snap_zombie) zombies;
+	struct snap_relation *relations; /* of all of them, parents before children, older siblings first */
+	size_t n_relations;
 	VEC(struct snap_file) files;
 	VEC(struct snap_ns) namespaces; /* those that are not ferry's; that of the root first of its type */
 	VEC(struct snap_pid) pids;      /* empty when the root lives in ferry's PID namespace */
@@ -127,6 +151,9 @@ struct snapshot {
 };
 
 void snapshot_release(struct snapshot *s);
+
+/* vma->extra, made when it is missing; NULL when memory is short. */
+FerryVmaEntry *snapshot_vma_extra(struct snapshot *s, struct snap_vma *vma);
 
 /* A task by PID, NULL when it is not part of the tree. */
 struct snap_task *snapshot_task(struct snapshot *s, pid_t pid);

@@ -16,6 +16,8 @@
 #define VMA_STATUS_VVAR (1u << 12)
 #define VMA_STATUS_AIO_RING (1u << 13)
 #define VMA_STATUS_MEMFD (1u << 14)
+#define VMA_STATUS_GUARD \
+	(1u << 16) /* no mapping, but guard pages of the one that lies there; these come last */
 
 /* Not memory of the task's own: the kernel brings them. */
 #define VMA_STATUS_KERNEL (VMA_STATUS_VSYSCALL | VMA_STATUS_VDSO | VMA_STATUS_VVAR)

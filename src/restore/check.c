@@ -19,45 +19,51 @@
 
 enum { CHECK_LIST_MAX = 8, CHECK_SPARE_VMAS = 64 };
 
+static int check_number(pid_t pid, bool new_pidns, const struct kern_caps *caps,
+			struct ferry_error *err)
+{
+	char path[32];
+	if ((uint32_t)pid >= caps->limits.pid_max) {
+		error_set(err, FERRY_ERROR_LIMIT, ERANGE, "pid %d is above kernel.pid_max, which is %u", pid,
+			  caps->limits.pid_max);
+		error_hint(err, "raise it: sysctl kernel.pid_max=%d", pid + 1);
+		return -ERANGE;
+	}
+	if (new_pidns)
+		return 0;
+	/* /proc has directories for threads too, though it lists processes only. */
+	snprintf(path, sizeof(path), "/proc/%d", pid);
+	if (access(path, F_OK) < 0)
+		return 0;
+	error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d, which the image needs, is in use", pid);
+	error_hint(err, "if it is the original, it must end first; else restore with --new-pidns");
+	return -EEXIST;
+}
+
 static int check_pids(const struct plan *p, bool new_pidns, const struct kern_caps *caps,
 		      struct ferry_error *err)
 {
-	for (size_t i = 0; i < p->n_tasks; i++) {
-		vec_foreach(th, &p->tasks[i].threads) {
-			char path[32];
-			if ((uint32_t)th->tid >= caps->limits.pid_max) {
-				error_set(err, FERRY_ERROR_LIMIT, ERANGE,
-					  "pid %d is above kernel.pid_max, which is %u", th->tid,
-					  caps->limits.pid_max);
-				error_hint(err, "raise it: sysctl kernel.pid_max=%d", th->tid + 1);
-				return -ERANGE;
-			}
-			if (new_pidns)
-				continue;
-			/* /proc has directories for threads too, though it lists processes only. */
-			snprintf(path, sizeof(path), "/proc/%d", th->tid);
-			if (access(path, F_OK) < 0)
-				continue;
-			error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST,
-				  "pid %d, which the image needs, is in use", th->tid);
-			error_hint(
-				err,
-				"if it is the original, it must end first; else restore with --new-pidns");
-			return -EEXIST;
-		}
+	int r = 0;
+	vec_foreach(m, &p->family.members) {
+		if (r >= 0)
+			r = check_number(m->pid, new_pidns, caps, err);
 	}
-	return 0;
+	for (size_t i = 0; i < p->n_tasks; i++)
+		vec_foreach(th, &p->tasks[i].threads) {
+			if (r >= 0 && th->tid != p->tasks[i].pid)
+				r = check_number(th->tid, new_pidns, caps, err);
+		}
+	return r;
 }
 
 /* A PID may also be held as the id of a session or process group whose leader is gone. */
 static int check_groups(const struct plan *p, struct ferry_error *err)
 {
-	for (size_t i = 0; i < p->n_tasks; i++) {
-		pid_t pid = p->tasks[i].pid;
-		if (kill(-pid, 0) < 0 && errno == ESRCH)
+	vec_foreach(m, &p->family.members) {
+		if (kill(-m->pid, 0) < 0 && errno == ESRCH)
 			continue;
 		return error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST,
-				 "process group %d, whose number the image needs, still has members", pid);
+				 "process group %d, whose number the image needs, still has members", m->pid);
 	}
 	return 0;
 }
@@ -105,10 +111,7 @@ static int check_files(const struct plan *p, bool as_found, struct ferry_error *
 		const RegFileEntry *reg = p->files[i].entry->reg;
 		if (!reg || p->files[i].entry->type != FD_TYPES__REG)
 			continue;
-		RegFileEntry entry = *reg;
-		if (as_found)
-			entry.has_size = 0;
-		int r = regfile_verify(&entry, err);
+		int r = regfile_verify(p, &p->files[i], !as_found, err);
 		if (r < 0)
 			return r;
 	}

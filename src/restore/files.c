@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "kind/kinds.h"
 #include "restore/restore.h"
 
 static int files_open_one(struct restore *r, struct plan_file *file, struct ferry_error *err)
@@ -53,6 +54,18 @@ int files_open(struct restore *r, enum files_when when, struct ferry_error *err)
 		int ret = files_open_one(r, &r->plan->files[i], err);
 		if (ret < 0)
 			return ret;
+	}
+	return 0;
+}
+
+int files_opened(struct restore *r, struct ferry_error *err)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		int ret = kind_table[i]->opened ? kind_table[i]->opened(r->opener, err) : 0;
+		if (ret < 0) {
+			error_context(err, "restore", kind_table[i]->name, 0);
+			return ret;
+		}
 	}
 	return 0;
 }
@@ -156,6 +169,12 @@ union files_any {
 	struct files_call call;
 };
 
+pid_t files_pid_of(const struct opener *o, const struct plan_task *t)
+{
+	const struct restore *r = o->in_task_context;
+	return (pid_t)r->shared->members[t->member].created;
+}
+
 int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call, struct ferry_error *err)
 {
 	struct restore *r = o->in_task_context;
@@ -170,7 +189,7 @@ int files_call(struct opener *o, const struct plan_task *t, struct opener_call *
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : ECHILD,
 				   "asking pid %d to make a socket", t->pid);
 	memcpy(call->arguments, m.arguments, call->bytes);
-	call->pid = (pid_t)r->shared->created[t->index];
+	call->pid = files_pid_of(o, t);
 	return m.result;
 }
 

@@ -20,7 +20,9 @@
 #include "base/fd.h"
 #include "image/dir.h"
 #include "image/pages.h"
+#include "kernel/uapi.h"
 #include "kind/kinds.h"
+#include "kind/mm.h"
 #include "model/vma-status.h"
 #include "restore/restore.h"
 
@@ -144,6 +146,39 @@ static int memory_make_vma(struct restore *r, struct plan_task *t, const VmaEntr
 	return 0;
 }
 
+/* Guard pages, whose records come behind those of the mappings. */
+static bool memory_guard(const struct plan_task *t, struct script *s, const VmaEntry *vma)
+{
+	bool any = false;
+	for (size_t i = t->mm->n_vmas; i-- && t->mm->vmas[i]->status & VMA_STATUS_GUARD;) {
+		uint64_t start = MAX(t->mm->vmas[i]->start, vma->start);
+		uint64_t end = MIN(t->mm->vmas[i]->end, vma->end);
+		if (start >= end)
+			continue;
+		script_call(s, "installing guard pages", SYS_madvise, start, end - start, MADV_GUARD_INSTALL);
+		script_detail(s, start);
+		any = true;
+	}
+	return any;
+}
+
+/* Guard pages cannot be populated, which mlock(2) tells after it has locked all. */
+static void memory_lock(struct script *s, const VmaEntry *vma, const FerryVmaEntry *extra, bool guarded)
+{
+	bool on_fault = extra && extra->lock_on_fault;
+	if (on_fault || guarded) {
+		script_call(s, "locking a mapping", SYS_mlock2, vma->start, vma->end - vma->start,
+			    MLOCK_ONFAULT);
+		script_detail(s, vma->start);
+	}
+	if (on_fault)
+		return;
+	struct blob_call *call =
+		script_call(s, "locking a mapping", SYS_mlock2, vma->start, vma->end - vma->start, 0);
+	call->check = guarded ? BLOB_CHECK_NONE : BLOB_CHECK_OK;
+	script_detail(s, vma->start);
+}
+
 static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma,
 			  struct memory_runs *runs, struct ferry_error *err)
 {
@@ -153,20 +188,35 @@ static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry
 	int ret = memory_make_vma(r, t, vma, prot, err);
 	if (ret < 0)
 		return ret;
+	const FerryVmaEntry *extra = plan_vma_extra(t, vma);
 	if (vma->madv)
 		memory_advise(s, vma);
+	if (extra)
+		mm_bind(s, extra);
 	if (filled)
 		memory_fill(runs, s, vma->start, vma->end);
+	bool guarded = memory_guard(t, s, vma);
 	if (prot != vma->prot) {
 		script_call(s, "protecting a mapping", SYS_mprotect, vma->start, vma->end - vma->start,
 			    vma->prot);
 		script_detail(s, vma->start);
 	}
-	if (vma->flags & MAP_LOCKED) {
-		script_call(s, "locking a mapping", SYS_mlock, vma->start, vma->end - vma->start);
-		script_detail(s, vma->start);
-	}
+	if (vma->flags & MAP_LOCKED)
+		memory_lock(s, vma, extra, guarded);
 	return 0;
+}
+
+/* Nothing about a sealed mapping can be changed any more. */
+static void memory_seal(struct plan_task *t)
+{
+	const FerryMmEntry *mm = t->mm_extra;
+	for (size_t i = 0; mm && i < mm->n_vmas; i++) {
+		const FerryVmaEntry *vma = mm->vmas[i];
+		if (!vma->sealed)
+			continue;
+		script_call(&t->memory, "sealing a mapping", SYS_mseal, vma->start, vma->end - vma->start, 0);
+		script_detail(&t->memory, vma->start);
+	}
 }
 
 /* brk, argument area, auxiliary vector, executable. */
@@ -241,7 +291,7 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	memory_clear(r, t, s);
 	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
-		if (vma->status & VMA_STATUS_KERNEL)
+		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD))
 			continue;
 		ret = memory_map_vma(r, t, vma, &runs, err);
 	}
@@ -250,6 +300,7 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	if (ret >= 0) {
 		memory_place_vdso(r, t, s);
 		ret = memory_set_mm(r, t, err);
+		memory_seal(t);
 	}
 	if (ret >= 0 && s->failed)
 		ret = error_memory(err);

@@ -47,14 +47,24 @@ static uint32_t ns_id(const TaskKobjIdsEntry *ids, enum proc_ns type)
 	}
 }
 
-static bool ns_supported(enum proc_ns type, const struct plan_task *t)
+/* The task that a member inherits from; helpers pass on what they have. NULL: from the coordinator. */
+static const struct plan_task *ns_maker(const struct plan *p, int member)
 {
+	const struct family *f = &p->family;
+	for (int at = f->members.v[member].maker; at != FAMILY_NONE; at = f->members.v[at].maker)
+		if (!f->members.v[at].ends)
+			return f->members.v[at].context;
+	return NULL;
+}
+
+static bool ns_supported(const struct plan *p, enum proc_ns type, const struct plan_task *t)
+{
+	const struct plan_task *maker = ns_maker(p, t->member);
 	switch (type) {
 	case PROC_NS_PID:
 	case PROC_NS_UTS:
 	case PROC_NS_IPC: return true;
-	case PROC_NS_MNT:
-		return t->ns_id[type] == 0 || !t->parent || t->ns_id[type] == t->parent->ns_id[type];
+	case PROC_NS_MNT: return !t->ns_id[type] || !maker || t->ns_id[type] == maker->ns_id[type];
 	default: return false;
 	}
 }
@@ -67,7 +77,7 @@ static int ns_read_task(struct reader *r, struct plan_task *t, struct ferry_erro
 		if (!id || id == ns_id(outside, (enum proc_ns)type))
 			continue;
 		t->ns_id[type] = id;
-		if (!ns_supported((enum proc_ns)type, t))
+		if (!ns_supported(r->plan, (enum proc_ns)type, t))
 			return error_set(
 				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				"pid %d lives in a %s namespace of its own, which this ferry does not restore",
@@ -120,24 +130,37 @@ static int ns_read_nested(struct reader *r, struct ferry_error *err)
 	return ret;
 }
 
-/* A child lives in its parent's PID namespace, or in one right below it that it may have begun. */
+static int ns_refuse_levels(pid_t pid, struct ferry_error *err)
+{
+	return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			 "the pid namespaces that pid %d has numbers in cannot be made", pid);
+}
+
+/* A task lives in its maker's PID namespace, or in one right below it that it may have begun. */
 static int ns_check_levels(const struct plan *p, const struct plan_task *t, struct ferry_error *err)
 {
+	const struct plan_task *maker = ns_maker(p, t->member);
 	size_t depth = t->threads.v[0].nested.n;
-	bool same = !t->parent || t->ns_id[PROC_NS_PID] == t->parent->ns_id[PROC_NS_PID];
-	size_t wanted = t->parent ? t->parent->threads.v[0].nested.n + !same : 0;
-	bool good = depth == wanted;
+	bool same = !maker || t->ns_id[PROC_NS_PID] == maker->ns_id[PROC_NS_PID];
+	bool good = depth == (maker ? maker->threads.v[0].nested.n + !same : 0);
 	vec_foreach(th, &t->threads)
 		good &= th->nested.n == depth;
 	const struct plan_ns *ns = plan_ns(p, PROC_NS_PID, t->ns_id[PROC_NS_PID]);
-	if (t->parent && !same)
-		good &= ns && (ns->member != t || t->threads.v[0].nested.v[depth - 1] == 1);
-	if (good)
-		return 0;
-	return error_set(
-		err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-		"the pid namespaces of pid %d cannot be made: it has %zu numbers below the root's, not %zu",
-		t->pid, depth, wanted);
+	if (good && !same)
+		good = ns && (ns->member != t || t->threads.v[0].nested.v[depth - 1] == 1);
+	const struct plan_ns *children = plan_ns(p, PROC_NS_PID, t->children_pid_ns);
+	return good && (!t->children_pid_ns || children) ? 0 : ns_refuse_levels(t->pid, err);
+}
+
+/* Who ends before the others run has no numbers but the image's. */
+static int ns_check_ended(const struct plan *p, struct ferry_error *err)
+{
+	for (size_t i = 0; i < p->family.members.n; i++) {
+		const struct plan_task *maker = ns_maker(p, (int)i);
+		if (p->family.members.v[i].ends && maker && maker->threads.v[0].nested.n)
+			return ns_refuse_levels(p->family.members.v[i].pid, err);
+	}
+	return 0;
 }
 
 int namespaces_read(struct reader *r, struct ferry_error *err)
@@ -149,7 +172,7 @@ int namespaces_read(struct reader *r, struct ferry_error *err)
 		ret = ns_read_nested(r, err);
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = ns_check_levels(r->plan, &r->plan->tasks[i], err);
-	return ret;
+	return ret < 0 ? ret : ns_check_ended(r->plan, err);
 }
 
 /* --------------------------------------------------------------------- make */
@@ -249,9 +272,10 @@ pid_t namespaces_number(const struct plan *p, const struct plan_task *t, pid_t p
 
 int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err)
 {
+	const struct plan_task *maker = ns_maker(r->plan, t->member);
 	for (size_t i = 0; i < ARRAY_SIZE(ns_made); i++) {
 		enum proc_ns type = ns_made[i];
-		if (!t->parent || t->ns_id[type] == t->parent->ns_id[type])
+		if (!maker || t->ns_id[type] == maker->ns_id[type])
 			continue;
 		const struct plan_ns *ns = plan_ns(r->plan, type, t->ns_id[type]);
 		if (setns(ns ? ns->fd : r->home[type], (int)proc_ns_info(type)->clone_flag) < 0)
@@ -273,33 +297,34 @@ static int ns_put_children(struct restore *r, const struct plan_task *t, uint32_
 	return 0;
 }
 
-int namespaces_before_child(struct restore *r, struct plan_task *child, struct namespaces_clone *c,
-			    struct ferry_error *err)
+int namespaces_before_child(struct restore *r, int member, struct namespaces_clone *c, struct ferry_error *err)
 {
-	const struct plan_thread *leader = &child->threads.v[0];
-	const struct plan_task *parent = child->parent;
+	const struct family_member *m = &r->plan->family.members.v[member];
+	const struct plan_task *t = m->ends ? NULL : m->context, *maker = ns_maker(r->plan, member);
 	*c = (struct namespaces_clone){.pidfd = -1};
-	for (size_t i = leader->nested.n; i-- > 0;)
-		c->tids[c->n_tids++] = leader->nested.v[i];
-	c->tids[c->n_tids++] = child->pid;
-	uint32_t id = child->ns_id[PROC_NS_PID];
-	if (!parent || id == parent->ns_id[PROC_NS_PID])
+	for (size_t i = t ? t->threads.v[0].nested.n : 0; i-- > 0;)
+		c->tids[c->n_tids++] = t->threads.v[0].nested.v[i];
+	c->tids[c->n_tids++] = m->pid;
+	uint32_t id = t ? t->ns_id[PROC_NS_PID] : 0;
+	if (!t || !maker || id == maker->ns_id[PROC_NS_PID])
 		return 0;
-	struct plan_ns *ns = plan_ns(r->plan, PROC_NS_PID, id);
-	if (ns->member == child) {
+	const struct plan_ns *ns = plan_ns(r->plan, PROC_NS_PID, id);
+	if (ns->member == t) {
 		c->flags = CLONE_NEWPID | CLONE_PIDFD;
 		return 0;
 	}
 	c->restore = true;
-	return ns_put_children(r, parent, id, err);
+	return ns_put_children(r, maker, id, err);
 }
 
-int namespaces_after_child(struct restore *r, struct plan_task *child, const struct namespaces_clone *c,
+int namespaces_after_child(struct restore *r, int member, const struct namespaces_clone *c,
 			   struct ferry_error *err)
 {
+	const struct plan_task *t = r->plan->family.members.v[member].context;
+	const struct plan_task *maker = ns_maker(r->plan, member);
 	if (c->flags & CLONE_NEWPID)
-		plan_ns(r->plan, PROC_NS_PID, child->ns_id[PROC_NS_PID])->fd = c->pidfd;
-	return c->restore ? ns_put_children(r, child->parent, child->parent->ns_id[PROC_NS_PID], err) : 0;
+		plan_ns(r->plan, PROC_NS_PID, t->ns_id[PROC_NS_PID])->fd = c->pidfd;
+	return c->restore ? ns_put_children(r, maker, maker->ns_id[PROC_NS_PID], err) : 0;
 }
 
 int namespaces_after_children(struct restore *r, const struct plan_task *t, struct ferry_error *err)

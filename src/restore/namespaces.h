@@ -31,10 +31,10 @@ struct namespaces_clone {
 	bool restore; /* children go elsewhere for this one */
 };
 
-must_check int namespaces_before_child(struct restore *r, struct plan_task *child, struct namespaces_clone *c,
+must_check int namespaces_before_child(struct restore *r, int member, struct namespaces_clone *c,
 				       struct ferry_error *err);
-must_check int namespaces_after_child(struct restore *r, struct plan_task *child,
-				      const struct namespaces_clone *c, struct ferry_error *err);
+must_check int namespaces_after_child(struct restore *r, int member, const struct namespaces_clone *c,
+				      struct ferry_error *err);
 
 /* In a task that has created all its children: where later ones go. */
 must_check int namespaces_after_children(struct restore *r, const struct plan_task *t,

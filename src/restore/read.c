@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -12,11 +13,18 @@
 #include "image/dir.h"
 #include "image/proto/pstree.pb-c.h"
 #include "image/proto/timens.pb-c.h"
+#include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
 #include "restore/namespaces.h"
 
-enum { READ_IMG_VERSION = 2, READ_STATE_ALIVE = 1, READ_TASKS_MAX = 1 << 20, READ_FD_MAX = 1 << 30 };
+enum {
+	READ_IMG_VERSION = 2,
+	READ_STATE_ALIVE = 1,
+	READ_STATE_DEAD = 2,
+	READ_TASKS_MAX = 1 << 20,
+	READ_FD_MAX = 1 << 30
+};
 
 /* Messages live as long as the plan: they are freed by the list, everything else by the arena. */
 static int read_keep(struct plan *p, void *message, struct ferry_error *err)
@@ -161,37 +169,93 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 		if (ret < 0)
 			return ret;
 	}
-	if (t->threads.v[0].core->tc->task_state != READ_STATE_ALIVE)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				 "pid %d was not running when it was dumped (state %u)", t->pid,
-				 t->threads.v[0].core->tc->task_state);
 	int ret = read_many(r, IMAGE_FERRY_TASK, entry->pid, &ferry_task_entry__descriptor, true,
 			    read_take_extra, t, err);
 	if (ret >= 0)
 		ret = read_one(r, IMAGE_IDS, entry->pid, &t->ids, err);
 	if (ret >= 0)
 		ret = read_one(r, IMAGE_MM, entry->pid, &t->mm, err);
+	if (ret >= 0 && image_dir_has(r->dir, IMAGE_FERRY_MM, entry->pid))
+		ret = read_one(r, IMAGE_FERRY_MM, entry->pid, &t->mm_extra, err);
 	if (ret >= 0)
 		ret = read_one(r, IMAGE_FS, entry->pid, &t->fs, err);
 	return ret < 0 ? ret : read_fds(r, t, err);
 }
 
-/* Parents come before children in the file; a child's session is its own or an ancestor's. */
-static int read_link(struct plan *p, struct plan_task *t, struct ferry_error *err)
+/* Signals that end a process by default, so that it can have ended by them. */
+static bool read_is_deadly(int number)
 {
-	if (t == p->tasks)
-		return 0;
-	t->parent = plan_task(p, t->ppid);
-	if (!t->parent || t->parent >= t)
+	static const uint64_t harmless = 1ull << SIGCHLD | 1ull << SIGCONT | 1ull << SIGSTOP |
+					 1ull << SIGTSTP | 1ull << SIGTTIN | 1ull << SIGTTOU |
+					 1ull << SIGURG | 1ull << SIGWINCH;
+	return number > 0 && number < 65 && !(number < 64 && harmless >> number & 1);
+}
+
+static int read_zombie(struct plan_zombie *z, pid_t pid, CoreEntry *core, struct ferry_error *err)
+{
+	uint32_t status = core->tc->exit_code;
+	if (status > 0xffff ||
+	    (status & 0x7f ? status >> 8 || !read_is_deadly(status & 0x7f) : status & 0x80))
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-				 "pstree.img: the parent %d of pid %d does not come before it", t->ppid,
-				 t->pid);
-	struct plan_task **slot = vec_push(&t->parent->children);
-	if (!slot)
-		return error_memory(err);
-	*slot = t;
-	t->born_before_setsid =
-		t->sid != t->pid && t->sid != t->parent->sid && t->parent->sid == t->parent->pid;
+				 "core-%d.img: nobody ends with status %#x", pid, status);
+	z->pid = pid;
+	z->core = core;
+	return 0;
+}
+
+/* Parents come before children in the file. */
+static int read_member(struct reader *r, const PstreeEntry *entry, struct ferry_error *err)
+{
+	struct plan *p = r->plan;
+	struct family_member m = {
+		.pid = (pid_t)entry->pid,
+		.ppid = (pid_t)entry->ppid,
+		.pgid = (pid_t)entry->pgid,
+		.sid = (pid_t)entry->sid,
+		.exit_signal = SIGCHLD,
+	};
+	CoreEntry *core;
+	if (m.pid <= 0 || m.pgid < 0 || m.sid < 0)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "pstree.img has a task with id %d of group %d and session %d", m.pid, m.pgid,
+				 m.sid);
+	int ret = read_one(r, IMAGE_CORE, entry->pid, &core, err);
+	if (ret >= 0 && !core->tc)
+		ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				"core-%d.img lacks the state of its task", m.pid);
+	if (ret < 0)
+		return ret;
+	if (core->tc->task_state == READ_STATE_DEAD) {
+		struct plan_zombie *z = &p->zombies[p->n_zombies++];
+		m.ends = true;
+		m.context = z;
+		ret = read_zombie(z, m.pid, core, err);
+	} else {
+		struct plan_task *t = &p->tasks[p->n_tasks];
+		t->index = p->n_tasks++;
+		t->member = (int)p->family.members.n;
+		m.context = t;
+		ret = read_task(r, t, entry, err);
+	}
+	return ret < 0 ? ret : family_add(&p->family, &m, err);
+}
+
+static int read_take_tree(struct reader *r, void *message, void *context unused, struct ferry_error *err)
+{
+	const FerryTreeEntry *tree = message;
+	int at = family_find(&r->plan->family, (pid_t)tree->pid);
+	if (at == FAMILY_NONE || (tree->has_exit_signal && tree->exit_signal > 64))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "ferry-tree.img: pid %u is not in the image or has exit signal %u",
+				 tree->pid, tree->exit_signal);
+	struct family_member *m = &r->plan->family.members.v[at];
+	if (tree->has_exit_signal)
+		m->exit_signal = (int)tree->exit_signal;
+	if (m->ends) {
+		struct plan_zombie *z = m->context;
+		z->uid = tree->uid;
+		z->gid = tree->gid;
+	}
 	return 0;
 }
 
@@ -205,23 +269,21 @@ static int read_tree(struct reader *r, struct ferry_error *err)
 				tree.entries.n);
 	if (ret >= 0) {
 		p->tasks = arena_array(&p->arena, struct plan_task, tree.entries.n);
-		ret = p->tasks ? 0 : error_memory(err);
+		p->zombies = arena_array(&p->arena, struct plan_zombie, tree.entries.n);
+		ret = p->tasks && p->zombies ? 0 : error_memory(err);
 	}
 	for (size_t i = 0; i < tree.entries.n && ret >= 0; i++) {
-		struct plan_task *t = &p->tasks[i];
-		t->index = i;
-		p->n_tasks = i + 1;
-		if (plan_task(p, (pid_t)tree.entries.v[i]->pid) && i &&
-		    plan_task(p, (pid_t)tree.entries.v[i]->pid) != t)
-			ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pid %u is in pstree.img twice",
-					tree.entries.v[i]->pid);
-		if (ret >= 0)
-			ret = read_task(r, t, tree.entries.v[i], err);
-		if (ret >= 0)
-			ret = read_link(p, t, err);
+		ret = read_member(r, tree.entries.v[i], err);
+		if (ret >= 0 && !p->n_tasks)
+			ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					"pstree.img begins with a zombie");
 	}
 	vec_release(&tree.entries);
-	return ret;
+	if (ret >= 0)
+		ret = read_many(r, IMAGE_FERRY_TREE, 0, &ferry_tree_entry__descriptor, true, read_take_tree,
+				NULL, err);
+	p->family.spare = (pid_t)r->caps->limits.pid_max;
+	return ret < 0 ? ret : family_plan(&p->family, err);
 }
 
 static int read_compare_files(const void *a, const void *b)

@@ -184,8 +184,9 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 
 int region_build(struct restore *r, struct ferry_error *err)
 {
-	r->shared_bytes =
-		align_up(sizeof(struct restore_shared) + r->plan->n_tasks * sizeof(uint32_t), REGION_PAGE);
+	r->shared_bytes = align_up(sizeof(struct restore_shared) +
+					   r->plan->family.members.n * sizeof(struct restore_member),
+				   REGION_PAGE);
 	uint64_t bytes = r->shared_bytes;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		struct plan_task *t = &r->plan->tasks[i];

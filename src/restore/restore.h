@@ -24,9 +24,14 @@ struct warden;
 
 /* Steps that the coordinator lets the tasks take together. */
 enum restore_stage {
-	RESTORE_STAGE_CREATE = 0, /* tasks fork their children and become session leaders */
-	RESTORE_STAGE_GROUPS,     /* all exist: process groups are joined */
-	RESTORE_STAGE_FILL,       /* descriptors arrive, memory is built */
+	RESTORE_STAGE_CREATE = FAMILY_CREATE, /* stages of the family's plan */
+	RESTORE_STAGE_FILL = FAMILY_STAGES,   /* descriptors arrive, memory is built */
+};
+
+/* Of each member of the family. */
+struct restore_member {
+	uint32_t created; /* its PID in ferry's PID namespace once it exists, until it is reaped */
+	uint32_t turn;    /* number of the step that it may take, plus one; futex word */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -37,7 +42,7 @@ struct restore_shared {
 	uint32_t init;    /* PID of our small init; 0 = none */
 	uint32_t failing; /* 1: a task is writing its error, 2: it is written */
 	struct ferry_error error;
-	uint32_t created[]; /* by task index: its PID in ferry's PID namespace, once the task exists */
+	struct restore_member members[]; /* by index in the family */
 };
 
 struct restore {
@@ -60,6 +65,7 @@ struct restore {
 	bool sibling;       /* the root becomes a child of our parent (--restore-sibling) */
 	pid_t root_pid;     /* in ferry's PID namespace */
 	pid_t first_pid;    /* whose end we are told: the root, or the init above it */
+	pid_t group; /* the coordinator's process group */
 };
 
 /* Find the hole for each task's blob, park and final place of the vdso, temporary descriptor numbers. */
@@ -86,6 +92,8 @@ enum files_when {
 	FILES_LAST,  /* and those that need what is mounted for the tasks' PID namespace */
 };
 must_check int files_open(struct restore *r, enum files_when when, struct ferry_error *err);
+/* Every file is open: what kinds do between them. */
+must_check int files_opened(struct restore *r, struct ferry_error *err);
 must_check int files_send(struct restore *r, struct ferry_error *err);
 
 /* Wait until all tasks stand at the barrier. */
@@ -94,6 +102,9 @@ must_check int tasks_wait_ready(struct restore *r, struct ferry_error *err);
 /* opener.in_task: run a function in a task that waits for its descriptors. */
 must_check int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call,
 			  struct ferry_error *err);
+
+/* opener.pid_of */
+pid_t files_pid_of(const struct opener *o, const struct plan_task *t);
 
 /* From here on the restored tasks are what runs, whatever happens to us. Cannot fail. */
 void tasks_commit(struct restore *r);
@@ -110,8 +121,23 @@ void tasks_wait_left(struct restore *r);
 /* Kill and reap everything that was created. */
 void tasks_kill(struct restore *r);
 
-/* In a fork of the coordinator: become the task. Never returns. */
+/* Make a member. Returns in the maker; the member never comes back. flags: of clone3(2). */
+must_check int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_error *err);
+
+__attribute__((noreturn)) void birth_main(struct restore *r, int member);
+void birth_forget_signals(void);
+
+/* In a fork of the coordinator that everybody else is related to by now: become the task. */
 __attribute__((noreturn)) void task_main(struct restore *r, struct plan_task *t);
+
+/* In a new leader of a session: what its children inherit from it. */
+void task_lead_session(struct restore *r, struct plan_task *t);
+
+/* In any of them: leave the error for the coordinator and end. */
+__attribute__((noreturn)) void task_fail(struct restore *r, pid_t pid, struct ferry_error *err);
+
+void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout);
+void futex_wake(uint32_t *word);
 
 /* One message on a channel: so many descriptors ride along, in this order. */
 enum { FILES_BATCH = 200 };

@@ -44,12 +44,12 @@ enum {
 /* Every signal that can be blocked; libc keeps two for itself unless asked by the system call. */
 #define TASKS_BLOCKED (~(1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1) | 1ull << 31 | 1ull << 32))
 
-static void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout)
+void futex_wait(uint32_t *word, uint32_t value, const struct timespec *timeout)
 {
 	syscall(SYS_futex, word, FUTEX_WAIT, value, timeout, NULL, 0);
 }
 
-static void futex_wake(uint32_t *word)
+void futex_wake(uint32_t *word)
 {
 	syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }
@@ -57,12 +57,11 @@ static void futex_wake(uint32_t *word)
 /* ---------------------------------------------------------------- in a task */
 
 /* The first task that fails leaves its error for the coordinator; all end here. */
-static __attribute__((noreturn)) void task_fail(struct restore *r, const struct plan_task *t,
-						struct ferry_error *err)
+void task_fail(struct restore *r, pid_t pid, struct ferry_error *err)
 {
 	struct restore_shared *shared = r->shared;
 	uint32_t none = 0;
-	error_context(err, "restore", NULL, t->pid);
+	error_context(err, "restore", NULL, pid);
 	if (__atomic_compare_exchange_n(&shared->failing, &none, 1, false, __ATOMIC_SEQ_CST,
 					__ATOMIC_SEQ_CST)) {
 		shared->error = *err;
@@ -74,86 +73,15 @@ static __attribute__((noreturn)) void task_fail(struct restore *r, const struct 
 	_exit(1);
 }
 
-static void task_arrive(struct restore *r, enum restore_stage stage)
-{
-	__atomic_add_fetch(&r->shared->arrived, 1, __ATOMIC_SEQ_CST);
-	futex_wake(&r->shared->arrived);
-	while (__atomic_load_n(&r->shared->stage, __ATOMIC_SEQ_CST) == stage)
-		futex_wait(&r->shared->stage, stage, NULL);
-}
-
-static int task_clone_failed(const struct plan_task *t, int code, struct ferry_error *err)
-{
-	if (code != EEXIST)
-		return error_errno(err, FERRY_ERROR_SYSTEM, code, "creating pid %d (clone3)", t->pid);
-	error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d is taken by another process", t->pid);
-	error_hint(err, "end that process, or restore with --new-pidns");
-	return -EEXIST;
-}
-
-static int task_create(struct restore *r, struct plan_task *t, uint64_t flags, struct ferry_error *err)
-{
-	struct namespaces_clone c;
-	int ret = namespaces_before_child(r, t, &c, err);
-	if (ret < 0)
-		return ret;
-	struct clone_args args = {
-		.flags = flags | c.flags,
-		.pidfd = (uint64_t)(uintptr_t)&c.pidfd,
-		.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
-		.set_tid = (uint64_t)(uintptr_t)c.tids,
-		.set_tid_size = c.n_tids,
-	};
-	fault_effect(r->fault, "restore", "create-task");
-	if (fault_hit(r->fault, FAULT_TASK_CREATE))
-		return error_set(err, FERRY_ERROR_FAULT, EIO, "creating pid %d: fault injected", t->pid);
-	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	if (pid < 0)
-		return task_clone_failed(t, errno, err);
-	/* In a PID namespace of its own only the first process, which takes all others with it, need be known from outside. */
-	if (!r->new_pidns)
-		__atomic_store_n(&r->shared->created[t->index], (uint32_t)t->pid, __ATOMIC_SEQ_CST);
-	if (!pid)
-		task_main(r, t);
-	if (flags & CLONE_NEWPID)
-		__atomic_store_n(&r->shared->created[t->index], (uint32_t)pid, __ATOMIC_SEQ_CST);
-	return namespaces_after_child(r, t, &c, err);
-}
-
-static void task_create_children(struct restore *r, struct plan_task *t, bool before_setsid)
-{
-	vec_foreach(child, &t->children) {
-		struct ferry_error err = FERRY_ERROR_INIT;
-		if ((*child)->born_before_setsid == before_setsid && task_create(r, *child, 0, &err) < 0)
-			task_fail(r, t, &err);
-	}
-}
-
-static void task_join_session(struct restore *r, struct plan_task *t)
+void task_lead_session(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
-	if (namespaces_enter(r, t, &err) < 0)
-		task_fail(r, t, &err);
-	task_create_children(r, t, true);
-	if (t->sid == t->pid && setsid() < 0) {
-		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a session leader", t->pid);
-		task_fail(r, t, &err);
-	}
-	task_create_children(r, t, false);
-	if (namespaces_after_children(r, t, &err) < 0)
-		task_fail(r, t, &err);
-	if (t->pgid == t->pid && t->sid != t->pid && setpgid(0, 0) < 0) {
-		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "making pid %d a process group leader", t->pid);
-		task_fail(r, t, &err);
-	}
-	task_arrive(r, RESTORE_STAGE_CREATE);
-	pid_t group = namespaces_number(r->plan, t, t->pgid);
-	if (group != getpgrp() && setpgid(0, group) < 0) {
-		error_errno(&err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", t->pid,
-			    t->pgid);
-		task_fail(r, t, &err);
-	}
-	task_arrive(r, RESTORE_STAGE_GROUPS);
+	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->join_session && kind_table[i]->join_session(&s, &err) < 0) {
+			error_context(&err, "restore", kind_table[i]->name, t->pid);
+			task_fail(r, t->pid, &err);
+		}
 }
 
 static void task_take_files(struct restore *r, struct plan_task *t)
@@ -165,27 +93,27 @@ static void task_take_files(struct restore *r, struct plan_task *t)
 		error_errno(&err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d", channel,
 			    t->pid);
 		error_hint(&err, "raise RLIMIT_NOFILE (ulimit -n) above %d", channel);
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	}
 	fd_close_others(0, &channel, 1);
 	if (fault_hit(r->fault, FAULT_TASK_SETUP)) {
 		error_set(&err, FERRY_ERROR_FAULT, EIO, "setting pid %d up: fault injected", t->pid);
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	}
 	if (files_receive(t, channel, &err) < 0)
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	close(channel);
 	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
 	for (size_t i = 0; i < KIND_COUNT; i++)
 		if (kind_table[i]->settle_task && kind_table[i]->settle_task(&s, &err) < 0) {
 			error_context(&err, "restore", kind_table[i]->name, t->pid);
-			task_fail(r, t, &err);
+			task_fail(r, t->pid, &err);
 		}
 	vec_foreach(fd, &t->fds) {
 		const struct kind_ops *kind = fd->file->kind;
 		if (kind && kind->settle && kind->settle(&s, fd->file, fd->fd, &err) < 0) {
 			error_context(&err, "restore", kind->name, t->pid);
-			task_fail(r, t, &err);
+			task_fail(r, t->pid, &err);
 		}
 	}
 }
@@ -217,12 +145,12 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 	    mprotect((void *)base, code_bytes, PROT_READ | PROT_EXEC) < 0) {
 		error_errno(&err, FERRY_ERROR_RESTORE_STEP, errno, "moving the blob of pid %d into place",
 			    t->pid);
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	}
 	/* From here on the head is at its new place, where task_fail() would not find it. */
 	if (mremap(head, r->shared_bytes, r->shared_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, control) ==
 	    MAP_FAILED)
-		task_fail(r, t, &err);
+		task_fail(r, t->pid, &err);
 	struct blob_args *args = (struct blob_args *)(stack - 64);
 	*args = (struct blob_args){.command = BLOB_COMMAND_ENTER, .object = task_at};
 	__asm__ volatile("mov %[stack], %%rsp\n\txor %%ebp, %%ebp\n\tcall *%[entry]\n\tud2"
@@ -234,21 +162,25 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 
 void task_main(struct restore *r, struct plan_task *t)
 {
-	pid_t self = r->new_pidns ? namespaces_real_pid(r) : t->pid;
-	__atomic_store_n(&r->shared->created[t->index], (uint32_t)self, __ATOMIC_SEQ_CST);
-	task_join_session(r, t);
 	task_take_files(r, t);
+	birth_forget_signals();
 	task_enter_blob(r, t);
 }
 
 /* ----------------------------------------------------------- in the coordinator */
+
+static pid_t tasks_real(const struct restore *r, const struct plan_task *t)
+{
+	return (pid_t)__atomic_load_n(&r->shared->members[t->member].created, __ATOMIC_SEQ_CST);
+}
 
 /* A task that is gone or a zombie before the barrier is a failure that nobody reported. */
 static int tasks_look(struct restore *r, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		pid_t pid = r->plan->tasks[i].pid;
-		uint32_t real = __atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST);
+		int member = r->plan->tasks[i].member;
+		uint32_t real = __atomic_load_n(&r->shared->members[member].created, __ATOMIC_SEQ_CST);
 		if (!real)
 			continue;
 		char path[64], state = 0;
@@ -338,15 +270,24 @@ static int tasks_wait(struct restore *r, uint32_t *counter, uint32_t *word, uint
 	}
 }
 
-static int tasks_stage(struct restore *r, enum restore_stage next, struct ferry_error *err)
+/* Let the members take one stage after the other. */
+static int tasks_stages(struct restore *r, struct ferry_error *err)
 {
 	struct restore_shared *shared = r->shared;
-	int ret = tasks_wait(r, &shared->arrived, &shared->arrived, (uint32_t)r->plan->n_tasks, err);
-	if (ret < 0)
-		return ret;
-	__atomic_store_n(&shared->arrived, 0, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&shared->stage, next, __ATOMIC_SEQ_CST);
-	futex_wake(&shared->stage);
+	const struct family *f = &r->plan->family;
+	for (enum family_stage stage = FAMILY_CREATE; stage < FAMILY_STAGES; stage++) {
+		uint32_t n = (uint32_t)family_count(f, stage), next = stage + 1;
+		if (!family_has_stage(f, stage))
+			continue;
+		int ret = tasks_wait(r, &shared->arrived, &shared->arrived, n, err);
+		if (ret < 0)
+			return ret;
+		while (next < FAMILY_STAGES && !family_has_stage(f, (enum family_stage)next))
+			next++;
+		__atomic_store_n(&shared->arrived, 0, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&shared->stage, next, __ATOMIC_SEQ_CST);
+		futex_wake(&shared->stage);
+	}
 	return 0;
 }
 
@@ -380,12 +321,13 @@ static int tasks_arm(struct restore *r, struct ferry_error *err)
 				 0);
 	if (ret >= 0 && r->own_init)
 		ret = warden_arm(r->warden, WARDEN_KILL, 0, (uint64_t)(uintptr_t)&shared->init, NULL, 0);
-	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0 && !(r->own_init || (r->new_pidns && i)); i++)
-		ret = warden_arm(r->warden, WARDEN_KILL, 0, (uint64_t)(uintptr_t)&shared->created[i], NULL,
-				 0);
+	for (size_t i = 0; i < r->plan->family.members.n && ret >= 0 && !(r->own_init || (r->new_pidns && i));
+	     i++)
+		ret = warden_arm(r->warden, WARDEN_KILL, 0, (uint64_t)(uintptr_t)&shared->members[i].created,
+				 NULL, 0);
 	if (ret < 0)
 		return error_errno(err, FERRY_ERROR_LIMIT, -ret, "entering %zu tasks into the undo log",
-				   r->plan->n_tasks);
+				   r->plan->family.members.n);
 	return 0;
 }
 
@@ -404,8 +346,8 @@ static int tasks_create_init(struct restore *r, uint64_t flags, struct ferry_err
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pid namespace");
 	if (!pid) {
 		__atomic_store_n(&r->shared->init, (uint32_t)namespaces_real_pid(r), __ATOMIC_SEQ_CST);
-		if (task_create(r, root, 0, &inside) < 0)
-			task_fail(r, root, &inside);
+		if (birth_create(r, 0, 0, &inside) < 0)
+			task_fail(r, root->pid, &inside);
 		namespaces_init_main(root->pid);
 	}
 	__atomic_store_n(&r->shared->init, (uint32_t)pid, __ATOMIC_SEQ_CST);
@@ -417,7 +359,7 @@ static int tasks_create_root(struct restore *r, struct ferry_error *err)
 	uint64_t flags = r->sibling ? CLONE_PARENT : 0;
 	if (r->own_init)
 		return tasks_create_init(r, flags, err);
-	return task_create(r, &r->plan->tasks[0], flags | (r->new_pidns ? CLONE_NEWPID : 0), err);
+	return birth_create(r, 0, flags | (r->new_pidns ? CLONE_NEWPID : 0), err);
 }
 
 int tasks_create(struct restore *r, struct ferry_error *err)
@@ -429,12 +371,13 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 		return ret;
 	/* Orphans of a failed restore come to us and are reaped. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	/* Who ignored this would have no zombies. */
+	signal(SIGCHLD, SIG_DFL);
+	r->group = getpgrp();
 	ret = tasks_create_root(r, err);
 	if (ret >= 0)
-		ret = tasks_stage(r, RESTORE_STAGE_GROUPS, err);
-	if (ret >= 0)
-		ret = tasks_stage(r, RESTORE_STAGE_FILL, err);
-	r->root_pid = (pid_t)r->shared->created[0];
+		ret = tasks_stages(r, err);
+	r->root_pid = tasks_real(r, &r->plan->tasks[0]);
 	r->first_pid = r->own_init ? (pid_t)r->shared->init : r->root_pid;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		close(r->channels[i][1]);
@@ -480,7 +423,7 @@ static bool tasks_thread_left(const struct restore *r, const struct plan_task *t
 	char path[64];
 	if (th->core->thread_core->blk_sigset == TASKS_BLOCKED)
 		return true;
-	snprintf(path, sizeof(path), "%u/task/%d", r->shared->created[t->index], tid);
+	snprintf(path, sizeof(path), "%u/task/%d", (unsigned)tasks_real(r, t), tid);
 	_cleanup_close_ int dir = fd_open(r->proc, path, O_RDONLY | O_DIRECTORY, 0);
 	_cleanup_proc_status_ struct proc_status status = {0};
 	return dir < 0 || proc_read_status(dir, &status, NULL) < 0 || status.sig_blocked != TASKS_BLOCKED;
@@ -490,7 +433,7 @@ static bool tasks_leader_left(const struct restore *r, const struct plan_task *t
 {
 	char byte;
 	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
-	return sys_process_vm_readv((pid_t)r->shared->created[t->index], &ours, 1, &theirs, 1) != 1;
+	return sys_process_vm_readv(tasks_real(r, t), &ours, 1, &theirs, 1) != 1;
 }
 
 static void tasks_pause(void)
@@ -506,7 +449,7 @@ static void tasks_wait_threads(const struct restore *r, const struct plan_task *
 	struct proc_pid_list tids = {0};
 	if (t->threads.n < 2 || t->threads.n > TASKS_LEAVE_THREADS)
 		return;
-	snprintf(path, sizeof(path), "%u", r->shared->created[t->index]);
+	snprintf(path, sizeof(path), "%d", tasks_real(r, t));
 	_cleanup_close_ int dir = fd_open(r->proc, path, O_RDONLY | O_DIRECTORY, 0);
 	bool named = r->new_pidns && dir >= 0 && proc_read_tasks(dir, &tids, NULL) >= 0;
 	for (size_t n = 1; n < t->threads.n; n++) {
@@ -544,8 +487,8 @@ static void tasks_reap(struct restore *r)
 {
 	for (size_t left = 1; left;) {
 		left = 0;
-		for (size_t i = 0; i < r->plan->n_tasks; i++) {
-			uint32_t *pid = &r->shared->created[i];
+		for (size_t i = 0; i < r->plan->family.members.n; i++) {
+			uint32_t *pid = &r->shared->members[i].created;
 			if (!*pid)
 				continue;
 			kill((pid_t)*pid, SIGKILL);
@@ -566,11 +509,12 @@ void tasks_kill(struct restore *r)
 		return;
 	/* With the first process of a PID namespace all others end. */
 	if (r->new_pidns) {
-		tasks_kill_one(r->own_init ? r->shared->init : r->shared->created[0]);
+		tasks_kill_one(r->own_init ? r->shared->init : r->shared->members[0].created);
 		return;
 	}
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		uint32_t pid = __atomic_load_n(&r->shared->created[i], __ATOMIC_SEQ_CST);
+	const struct family *f = &r->plan->family;
+	for (size_t i = 0; i < f->members.n; i++) {
+		uint32_t pid = __atomic_load_n(&r->shared->members[i].created, __ATOMIC_SEQ_CST);
 		if (pid)
 			kill((pid_t)pid, SIGKILL);
 	}

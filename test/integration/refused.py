@@ -52,7 +52,7 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
-    register("zombies", "unsupported-task", "is a zombie", "tree", "dead")
+    register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
 
 
     @test(timeout=60)
@@ -67,6 +67,58 @@ if os.environ.get("FERRY"):
         """A pipe that a process outside of the tree holds, too; once it lets go the dump succeeds."""
         program = Program("pipe-descriptions")
         held = os.open(f"/proc/{program.pid}/fd/10", os.O_RDONLY | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        os.close(held)
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        program.verify()
+        program.quit()
+
+
+    register("pidfd_of_outside", "outside-peer", "which is outside the tree", "pidfd-dead", "outside")
+    register("pidfd_of_thread", "unsupported-fd", "a single thread (PIDFD_THREAD)", "pidfd-dead", "thread")
+
+
+    @test(timeout=60)
+    def terminal_outside():
+        """A terminal whose master is outside: the exact option is named, and with it another terminal takes its place."""
+        master, slave = os.openpty()
+        program = Program("pty-outside", os.ttyname(slave))
+        refuse(program, "outside-peer", "the program behind the terminal /dev/pts/")
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+        assert "--shell-job" in done.stderr, done.stderr
+        Ferry().dump(program.pid, IMAGES, shell_job=True)
+        program.reap()
+        done = Ferry().run("restore", "-D", IMAGES, "-d", "--shell-job")
+        assert done.returncode == REFUSED and "from a shell in a terminal" in done.stderr, done.stderr
+        other, own = os.openpty()
+        subprocess.run([os.environ["FERRY"], "restore", "-D", IMAGES, "-d", "--shell-job"], stdin=own, check=True)
+        program.verify()
+        assert os.read(other, 100) == b"verified"
+        assert os.readlink(f"/proc/{program.pid}/fd/20") == os.ttyname(own)
+        program.quit()
+        for fd in (master, slave, other, own):
+            os.close(fd)
+
+
+    @test(timeout=60)
+    def terminal_of_session_outside():
+        """A session leader with such a terminal, which no restore could give to it."""
+        master, slave = os.openpty()
+        program = Program("pty-outside", os.ttyname(slave), "ctty")
+        refuse(program, "outside-session", "leads a session whose controlling terminal")
+        refuse(program, "outside-session", "leads a session whose controlling terminal", "--shell-job")
+        program.quit()
+        os.close(master)
+        os.close(slave)
+
+
+    @test(timeout=60)
+    def terminal_held_outside():
+        """A terminal of the tree that a process outside has open, from either side."""
+        program = Program("pty-pair")
+        folder = pathlib.Path(f"/proc/{program.pid}/fd")
+        slave = next(link for link in folder.iterdir() if "/pts/" in os.readlink(link))
+        held = os.open(os.readlink(slave), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
         os.close(held)
         Ferry().dump(program.pid, IMAGES, leave_running=True)

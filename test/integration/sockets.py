@@ -19,11 +19,7 @@ IMAGES = pathlib.Path("images")
 
 # word of the program: identifier, part of the message, part of the hint
 REFUSALS = {
-    "dgram": ("unsupported-fd", "a unix datagram socket", "only stream sockets"),
-    "seqpacket": ("unsupported-fd", "a unix seqpacket socket", "only stream sockets"),
-    "unix-pending": ("unsupported-fd", "wait to be accepted", "accepted"),
-    "moved": ("unsupported-fd", "/moved' now", "renamed"),
-    "rights": ("unsupported-fd", "descriptors wait in the queue", "received them"),
+    "unix-pending": ("in-flight", "with data, which no call reads before accept()", "accepted"),
     "unix-urgent": ("unsupported-fd", "out-of-band data waits", ""),
     "tcp-pending": ("unsupported-fd", "wait to be accepted", "accepted"),
     "tcp": ("tcp-established", "an established TCP connection", "--tcp-established"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that people run: redis-server with a client outside the tree, a python3 program with a bit of everything.
-Twice in a row on this machine, and from machine to machine in new namespaces."""
+"""Programs that people run, under load from outside. Twice in a row on this machine; redis-server and a python3 program with
+a bit of everything also from machine to machine in new namespaces."""
 
 import os
 import pathlib
@@ -10,6 +10,11 @@ import tempfile
 
 from ferrytest import Ferry, Program, nodes, round_trip, test, wait_until
 from ferrytest.redis import Server
+from ferrytest.software.gcc import Gcc
+from ferrytest.software.golang import Go
+from ferrytest.software.java import Java
+from ferrytest.software.nginx import Nginx
+from ferrytest.software.node import Node
 from ferrytest.worlds import in_new_world, leave_low_pids, worlds_main
 
 MIXED = pathlib.Path(__file__).resolve().parent.parent / "programs/software/mixed.py"
@@ -41,7 +46,32 @@ def python3_there(state, images):
     program.quit()
 
 
+def there_and_back(make):
+    """Twice on this machine, while it works; then the proofs that are made once."""
+    software = make()
+    round_trip(software, Ferry(), compare=False, tcp_established=True)
+    software.quit()
+
+
+# Test, what makes the program.
+SOFTWARE = [
+    ("nginx", Nginx),
+    ("node", Node),
+    ("java", Java),
+    ("go", Go),
+    ("gcc", Gcc),
+]
+
+
+def register(name, make):
+    """One test for each program."""
+    test(name=name, timeout=300)(lambda: there_and_back(make))
+
+
 if os.environ.get("FERRY"):
+    for program_name, maker in SOFTWARE:
+        register(program_name, maker)
+
     @test(timeout=120)
     def redis():
         """On one machine. It works all the time, so that what it holds is compared by its client."""

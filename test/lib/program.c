@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/rseq.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -119,6 +120,66 @@ static void program_answer(struct program *p)
 	mailbox_write(p, "answer", text);
 	p->bad = false;
 	p->reason[0] = '\0';
+}
+
+unsigned long long program_birth(void)
+{
+	char text[1024] = "";
+	unsigned long long birth = 0;
+	int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	const char *rest = n > 0 ? strrchr(text, ')') : NULL;
+
+	close(fd);
+	/* Field 22 (proc(5)); the name before it may hold anything. */
+	if (rest)
+		sscanf(rest,
+		       ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+		       &birth);
+	return birth;
+}
+
+/* A line of smaps, of the mapping that holds an address; what follows its name goes to ret. */
+static bool smaps_line(const void *address, const char *name, char *ret, size_t n)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	char line[512];
+	bool inside = false, found = false;
+
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		unsigned long start, end;
+		char perms[8];
+		if (sscanf(line, "%lx-%lx %7s", &start, &end, perms) == 3)
+			inside = start <= (unsigned long)address && (unsigned long)address < end;
+		else if (inside && !strncmp(line, name, strlen(name)))
+			found = snprintf(ret, n, "%s", line + strlen(name)) > 0;
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+bool smaps_flag(const void *address, const char *word)
+{
+	char line[256], padded[8];
+
+	snprintf(padded, sizeof(padded), " %s ", word);
+	return smaps_line(address, "VmFlags:", line, sizeof(line)) && strstr(line, padded);
+}
+
+long smaps_kb(const void *address, const char *name)
+{
+	char line[64];
+
+	return smaps_line(address, name, line, sizeof(line)) ? strtol(line, NULL, 10) : -1;
+}
+
+bool memory_readable(const void *address)
+{
+	char byte;
+	struct iovec to = {&byte, 1}, from = {(void *)(uintptr_t)address, 1};
+
+	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
 }
 
 void program_start(struct program *p, int argc, char **argv)

@@ -95,4 +95,17 @@ ssize_t pattern_differs(const void *from, size_t n, uint64_t seed);
 /* The number that a line of /proc/self/fdinfo/FD has by this format (one unsigned long long), -1 without such a line. */
 long long fdinfo_number(int fd, const char *format);
 
+/*
+ * Of the mapping that holds an address, from /proc/self/smaps: whether VmFlags has a word ("lo"), and the number of a line
+ * ("Locked:", in kB); -1 without such a line.
+ */
+bool smaps_flag(const void *address, const char *word);
+long smaps_kb(const void *address, const char *line);
+
+/* Whether the memory at an address can be read; false where that would be SIGSEGV or SIGBUS. */
+bool memory_readable(const void *address);
+
+/* When this process was created, in clock ticks: another value than before tells that it was restored since. */
+unsigned long long program_birth(void);
+
 void sleep_ms(long ms);

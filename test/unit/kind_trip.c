@@ -127,6 +127,8 @@ static int trip_collect(struct trip *t)
 		r = dir < 0 ? dir : collect_fds(&c, task, dir, &t->err);
 		close(dir);
 	}
+	if (r >= 0)
+		r = collect_fds_discover(&c, &t->err);
 	collect_fds_release(&c);
 	return r;
 }
@@ -253,6 +255,11 @@ static int trip_open_files(struct trip *t)
 			return r;
 		if (file->fd < 0)
 			file->fd = fd;
+	}
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		int r = kind_table[i]->opened ? kind_table[i]->opened(&o, &t->err) : 0;
+		if (r < 0)
+			return r;
 	}
 	/* Out of the way of the numbers that tasks want. */
 	for (size_t i = 0; i < t->plan.n_files; i++) {

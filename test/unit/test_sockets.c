@@ -406,6 +406,12 @@ static void damage_state(struct world *w)
 static void damage_type(struct world *w)
 {
 	w->usk[2].type = SOCK_DGRAM;
+	w->usk[2].state = UNIX_LISTENING;
+}
+
+static void damage_unknown_type(struct world *w)
+{
+	w->usk[2].type = SOCK_RAW;
 }
 
 static void damage_uflags(struct world *w)
@@ -428,7 +434,8 @@ static void hostile_records(void **state)
 	expect_read(damage_missing_peer, NULL, 0, NULL, FERRY_ERROR_IMAGE_UNSUPPORTED);
 	expect_read(damage_record, NULL, 0, NULL, FERRY_ERROR_IMAGE_BAD);
 	expect_read(damage_state, NULL, 0, NULL, FERRY_ERROR_IMAGE_BAD);
-	expect_read(damage_type, NULL, 0, NULL, FERRY_ERROR_IMAGE_UNSUPPORTED);
+	expect_read(damage_type, NULL, 0, NULL, FERRY_ERROR_IMAGE_BAD);
+	expect_read(damage_unknown_type, NULL, 0, NULL, FERRY_ERROR_IMAGE_BAD);
 	expect_read(damage_uflags, NULL, 0, NULL, FERRY_ERROR_IMAGE_UNSUPPORTED);
 	expect_read(damage_name, NULL, 0, NULL, FERRY_ERROR_IMAGE_BAD);
 }
@@ -452,7 +459,17 @@ static void hostile_queues(void **state)
 	rights.type = SCM_RIGHTS;
 	packet.scm = all;
 	packet.n_scm = 1;
-	expect_read(NULL, &packet, 10, NULL, FERRY_ERROR_IMAGE_UNSUPPORTED);
+	uint32_t ids[300] = {2, 99};
+	rights.rights = ids;
+	rights.n_rights = 1;
+	expect_read(NULL, &packet, 10, NULL, FERRY_ERROR_NONE);
+	rights.n_rights = 2;
+	expect_read(NULL, &packet, 10, NULL, FERRY_ERROR_IMAGE_BAD);
+	rights.n_rights = ARRAY_SIZE(ids);
+	expect_read(NULL, &packet, 10, NULL, FERRY_ERROR_IMAGE_BAD);
+	rights.n_rights = 1;
+	rights.type = SCM_CREDENTIALS;
+	expect_read(NULL, &packet, 10, NULL, FERRY_ERROR_IMAGE_BAD);
 	extra.id = 2;
 	expect_read(NULL, NULL, 0, &extra, FERRY_ERROR_NONE);
 	extra.id = 77;

@@ -3,6 +3,7 @@
 
 import fnmatch
 import os
+import re
 import subprocess
 
 from driver.model import Result
@@ -82,6 +83,26 @@ def write(path, results):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+PART = re.compile(r"interop-part: ferry->criu (\d+)/(\d+), criu->ferry (\d+)/(\d+)$", re.MULTILINE)
+
+
+def interop_line(results):
+    """The sum over what the tests of integration/interop said; nothing when none ran."""
+    parts = [map(int, found) for r in results for found in PART.findall(r.output)]
+    if not parts:
+        return ""
+    forth, of_forth, back, of_back = map(sum, zip(*parts))
+    return f"interop: ferry->criu {forth}/{of_forth}, criu->ferry {back}/{of_back}"
+
+
+def write_answers(path, results):
+    """criu-answers.tsv: program, what CRIU does with it alone, as the tests of integration/interop found out."""
+    lines = [line.partition(": ")[2] for r in results for line in r.output.splitlines()
+             if line.startswith("criu-answer: ")]
+    if lines:
+        path.write_text("\n".join(sorted(lines)) + "\n", encoding="utf-8")
+
+
 def summary(results, seconds):
     """Print failures with their output, then the one last line; returns the exit status."""
     count = {outcome: sum(r.outcome == outcome for r in results) for outcome in ("passed", "failed", "skipped")}
@@ -95,10 +116,9 @@ def summary(results, seconds):
             if r.outcome == "failed":
                 print(f"  {r.name}: {r.reason}")
     print()
-    for r in results:
-        for line in r.output.splitlines():
-            if line.startswith("interop: "):
-                print(line)
+    interop = interop_line(results)
+    if interop:
+        print(interop)
     print(f"in {seconds:.0f} s")
     print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped", flush=True)
     return 1 if count["failed"] or not count["passed"] else 0

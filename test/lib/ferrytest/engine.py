@@ -82,8 +82,9 @@ class Criu:
     leaves = ("/run/criu.kdat",)  # its cache of kernel features
     LOCK = ("--network-lock", "nftables")
 
-    def __init__(self, sid, verbosity=4):
+    def __init__(self, sid, verbosity=4, words=()):
         self.sid = pathlib.Path(sid)
+        self.words = words  # of every dump and restore
         self.path = self.sid / "usr/sbin/criu"
         self.verbosity = f"-v{verbosity}"
 
@@ -122,7 +123,7 @@ class Criu:
         words = ["dump", "-t", pid, "-D", images, self.verbosity, "-o", "dump.log"]
         words += ["--leave-running"] * leave_running + ["--shell-job"] * shell_job
         words += ["--tcp-established", *self.LOCK] * tcp_established
-        done = self.run(*words, *more)
+        done = self.run(*words, *self.words, *more)
         if done.returncode:
             raise EngineError("criu dump", done, self.log_tail(pathlib.Path(images) / "dump.log"))
         return {}
@@ -132,7 +133,7 @@ class Criu:
         del again
         words = ["restore", "-D", images, "-d", self.verbosity, "-o", "restore.log"]
         words += ["--shell-job"] * shell_job + ["--tcp-established", "--network-lock", "nftables"] * tcp_established
-        done = self.run(*words, *more)
+        done = self.run(*words, *self.words, *more)
         if done.returncode:
             raise EngineError("criu restore", done, self.log_tail(pathlib.Path(images) / "restore.log"))
         return {}

@@ -84,12 +84,19 @@ def running(path):
     return found
 
 
+def is_worker(pid, tid):
+    """Whether the kernel made this thread in the process, for io_uring (PF_IO_WORKER, PF_USER_WORKER)."""
+    words = (read_text(PROC / str(pid) / "task" / str(tid) / "stat") or "").rpartition(")")[2].split()
+    return len(words) > 6 and bool(int(words[6]) & 0x4010)
+
+
 def threads(pid):
-    """Thread ids, ascending."""
+    """Thread ids, ascending, of the threads that run the program."""
     try:
-        return sorted(int(name) for name in os.listdir(PROC / str(pid) / "task"))
+        found = sorted(int(name) for name in os.listdir(PROC / str(pid) / "task"))
     except OSError:
         return []
+    return [tid for tid in found if tid == pid or not is_worker(pid, tid)]
 
 
 def children(pid):

@@ -21,7 +21,7 @@ KCMP_FILE = 0
 AT_SYSINFO_EHDR = 33
 
 STATUS_OF_PROCESS = [
-    "Umask", "Tgid", "Uid", "Gid", "Groups", "NStgid", "NSpgid", "NSsid", "Threads", "ShdPnd", "SigIgn", "SigCgt",
+    "Umask", "Tgid", "Uid", "Gid", "Groups", "NStgid", "NSpgid", "NSsid", "ShdPnd", "SigIgn", "SigCgt",
     "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "THP_enabled",
 ]
 STATUS_OF_THREAD = ["Name", "NSpid", "SigPnd", "SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp"]
@@ -90,13 +90,20 @@ def socket_lines(pid):
     return found
 
 
+def without_accidents(name):
+    """A name in /proc without what a restore may change: the number of a file that never had a name, and what is appended
+    to the name of a deleted file when somebody else has that name by now."""
+    name = re.sub(r"/#\d+ \(deleted\)$", "/# (deleted)", name)
+    return re.sub(r"\.ferry-\d+ \(deleted\)$", " (deleted)", name)
+
+
 def link_of_descriptor(path):
     """Where it leads; nothing when it was closed meanwhile, or is the test program's look into its mailbox."""
     try:
         link = os.readlink(path)
     except OSError:
         return None
-    return None if os.path.basename(link).startswith(("ask.", ".answer.")) else link
+    return None if os.path.basename(link).startswith(("ask.", ".answer.")) else without_accidents(link)
 
 
 def descriptors(pid, names):
@@ -131,7 +138,7 @@ def mappings(pid):
         match = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ \d+\s*(.*)$", line)
         if match:
             found.append({"start": int(match[1], 16), "end": int(match[2], 16), "perms": match[3],
-                          "offset": int(match[4], 16), "name": match[5], "flags": ""})
+                          "offset": int(match[4], 16), "name": without_accidents(match[5]), "flags": ""})
         elif line.startswith("VmFlags:"):
             found[-1]["flags"] = " ".join(sorted(set(line.split()[1:]) - VMFLAGS_LEFT_OUT))
     return [m for m in found if m["name"] not in ("[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]")]
@@ -177,6 +184,8 @@ def stacks_of(pid, maps):
 def pages_of(memory, pagemap, m):
     """Page address -> digest, for one mapping. Pages of zeros do not count: absent and zero are the same."""
     found = {}
+    if "wf" in m["flags"].split():
+        return found  # empty after a restore, as after a fork
     count = (m["end"] - m["start"]) // PAGE
     pagemap.seek(m["start"] // PAGE * 8)
     entries = struct.unpack(f"{count}Q", pagemap.read(count * 8))
@@ -191,6 +200,9 @@ def pages_of(memory, pagemap, m):
             page = memory.read(PAGE)
         except (OSError, ValueError):
             continue
+        # The number of an AIO context in the kernel's table.
+        if m["name"].startswith("/[aio]") and not i:
+            page = bytes(4) + page[4:]
         if page.count(0) != len(page):
             found[address] = hashlib.blake2b(page, digest_size=8).hexdigest()
     return found
@@ -232,7 +244,7 @@ def auxv(pid):
 def link(pid, name):
     """readlink in /proc/PID."""
     try:
-        return os.readlink(PROC / str(pid) / name)
+        return without_accidents(os.readlink(PROC / str(pid) / name))
     except OSError as error:
         return f"errno {error.errno}"
 
@@ -277,8 +289,10 @@ def process_state(pid, names, volatile, samples, is_root):
     if not is_root:
         found["status"]["PPid"] = fields.get("PPid")
     if state == "Z":
-        found["exit_code"] = numbers[52 - 3]
-        return found
+        # What it handled and blocked, and the memory it had, went with it.
+        return {"state": state, "exit_code": numbers[52 - 3], "name": fields.get("Name"),
+                "stat": {key: found["stat"][key] for key in ("pgrp", "session", "exit_signal")},
+                "status": {key: found["status"].get(key) for key in ("Uid", "Gid", "PPid", "NStgid")}}
     folder = PROC / str(pid)
     maps = mappings(pid)
     found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}

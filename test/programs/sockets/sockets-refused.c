@@ -33,10 +33,10 @@ static struct sockaddr_un unix_address(const struct state *s, const char *name)
 	return address;
 }
 
-static int unix_listener(const struct state *s, int type)
+static int unix_listener(const struct state *s)
 {
 	struct sockaddr_un address = unix_address(s, "socket");
-	int fd = must(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+	int fd = must(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 
 	must(bind(fd, (const struct sockaddr *)&address, sizeof(address)));
 	return fd;
@@ -54,40 +54,16 @@ static bool acceptable(const struct state *s)
 	return getpeername(s->b, (struct sockaddr *)&name, &(socklen_t){sizeof(name)}) == 0;
 }
 
-static void make_dgram(struct state *s)
-{
-	s->a = unix_listener(s, SOCK_DGRAM);
-}
-
-static void make_seqpacket(struct state *s)
-{
-	int pair[2];
-
-	must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
-	s->a = pair[0];
-	s->b = pair[1];
-	must(send(s->b, "x", 1, 0));
-	s->holds = readable;
-}
-
 static void make_unix_pending(struct state *s)
 {
 	struct sockaddr_un address = unix_address(s, "socket");
 
-	s->a = unix_listener(s, SOCK_STREAM);
+	s->a = unix_listener(s);
 	must(listen(s->a, 3));
 	s->b = must(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	must(connect(s->b, (const struct sockaddr *)&address, sizeof(address)));
+	must(send(s->b, "x", 1, 0));
 	s->holds = acceptable;
-}
-
-static void make_moved(struct state *s)
-{
-	struct sockaddr_un from = unix_address(s, "socket"), to = unix_address(s, "moved");
-
-	s->a = unix_listener(s, SOCK_STREAM);
-	must(listen(s->a, 3));
-	must(rename(from.sun_path, to.sun_path));
 }
 
 /* The test listens there. */
@@ -98,27 +74,6 @@ static void make_outside(struct state *s)
 	s->a = must(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	while (connect(s->a, (const struct sockaddr *)&address, sizeof(address)) < 0)
 		sleep_ms(2);
-}
-
-static void make_rights(struct state *s)
-{
-	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = {0};
-	struct iovec iov = {.iov_base = (char[]){"x"}, .iov_len = 1};
-	struct msghdr m = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-	int pair[2];
-
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
-	h->cmsg_level = SOL_SOCKET;
-	h->cmsg_type = SCM_RIGHTS;
-	h->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(h), &pair[0], sizeof(int));
-	must(send(pair[1], "before", 6, 0));
-	must(sendmsg(pair[1], &m, 0));
-	s->a = pair[0];
-	s->b = pair[1];
-	s->holds = readable;
 }
 
 static bool urgent(const struct state *s)
@@ -213,12 +168,8 @@ static const struct {
 	const char *word;
 	void (*make)(struct state *s);
 } makers[] = {
-	{"dgram", make_dgram},
-	{"seqpacket", make_seqpacket},
 	{"unix-pending", make_unix_pending},
-	{"moved", make_moved},
 	{"outside", make_outside},
-	{"rights", make_rights},
 	{"unix-urgent", make_unix_urgent},
 	{"tcp-pending", make_tcp_pending},
 	{"tcp", make_tcp},

@@ -10,4 +10,6 @@ CASES = [
     *simple("timerfd", "timerfd", "timerfd-unread"),
     Case("timerfd-alarm", "timerfd", ("alarm",), kind="timerfd"),
     *simple("signalfd", "signalfd"),
+    *simple("pidfd", "pidfd", "pidfd-dead"),
+    *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session"),
 ]

@@ -4,5 +4,7 @@
 from ferrytest.cases.case import simple
 
 CASES = [
-    *simple("regfile", "files", "directories", "devices"),
+    *simple("regfile", "files", "directories", "devices", "path-only", "covered"),
+    *simple("regfile", "ghost-file", "ghost-sparse", "ghost-mapped", "ghost-executable", "ghost-directory", "ghost-special",
+            "ghost-name-taken", "link-other", "tmpfile"),
 ]

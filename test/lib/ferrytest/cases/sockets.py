@@ -48,7 +48,9 @@ class TcpClient:
 
 
 CASES = [
-    *simple("unix", "socketpair", "unix-socket", "unix-names", "unix-queues"),
+    *simple("unix", "socketpair", "unix-socket", "unix-names", "unix-queues", "unix-dgram-pair", "unix-dgram-senders",
+            "unix-dgram-connected", "unix-dgram-gone", "unix-seqpacket", "unix-rights", "unix-rights-stream", "unix-creds",
+            "unix-pending", "unix-places"),
     *simple("inet", "socket-options", "tcp-listen", "tcp-ended", "udp"),
     Case("tcp-pairs", options={"tcp_established": True}, kind="inet"),
     Case("tcp-established-v4", "tcp-established", ("4",), {"tcp_established": True},

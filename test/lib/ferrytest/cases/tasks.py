@@ -5,6 +5,11 @@ from ferrytest.cases.case import simple
 
 CASES = [
     *simple("tree", "tree", "clocks"),
+    *simple("tree", "zombie-exited", "zombie-killed", "zombie-user", "zombie-dumped", "zombie-group-leader",
+            "zombie-session-leader", "zombie-threads", "zombie-orphan"),
+    *simple("tree", "session-daemon", "session-two-takers", "session-leader-below", "session-early-child", "session-many",
+            "group-leader-gone", "group-left", "group-orphaned"),
+    *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
     *simple("regs", "xstate"),
     *simple("signal", "signals-pending", "signals-actions"),

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns pidfds: of tasks of the tree, their flags and owner, and of processes that ended and were reaped, with how they
+ * ended. The latter come back by a process that ends in the same way while its pidfds are open; those that referred to one
+ * process do so again.
+ *
+ * Kernel interface: pidfd_open(2) (5.3), /proc/PID/fdinfo Pid (5.4), ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT (6.15).
+ * Does not handle: pidfds of a thread that is not the leader (PIDFD_THREAD), which does not exist yet when descriptors
+ * are handed out, and of processes outside the tree; both are refused. The number of the inode is another one.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "image/dir.h"
+#include "image/proto/pidfd.pb-c.h"
+#include "kernel/syscalls.h"
+#include "kernel/uapi.h"
+#include "kind/fdcommon.h"
+#include "kind/kinds.h"
+#include "kind/peers.h"
+#include "model/record.h"
+#include "proc/read.h"
+
+enum { PIDFD_DEAD = -1, PIDFD_EXIT_BITS = 0xffff, PIDFD_CORE_BIT = 0x80, PIDFD_SIGNAL_BITS = 0x7f };
+
+static bool pidfd_owns(const struct fd_view *view)
+{
+	return !strcmp(view->link, "anon_inode:[pidfd]") || view->info->kind == PROC_FDINFO_PIDFD;
+}
+
+/* ------------------------------------------------------------------ check and collect */
+
+static int pidfd_refuse(const struct fd_view *view, const char *what, pid_t pid, const char *comm,
+			const char *hint, struct ferry_error *err)
+{
+	char who[64];
+	fd_view_name(view, who, sizeof(who));
+	error_set(err, pid ? FERRY_ERROR_OUTSIDE_PEER : FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+		  "%s: a pidfd of %s%s%s%s", who, what, comm[0] ? " (" : "", comm, comm[0] ? ")" : "");
+	error_hint(err, "%s", hint);
+	return -ENOTSUP;
+}
+
+static int pidfd_refuse_outside(const struct fd_view *view, pid_t pid, int dir, struct ferry_error *err)
+{
+	char comm[PROC_NAME_BYTES] = "", what[64];
+	if (proc_read_comm(dir, comm, NULL) < 0)
+		comm[0] = '\0';
+	snprintf(what, sizeof(what), "pid %d, which is outside the tree", pid);
+	return pidfd_refuse(view, what, pid, comm, "dump from a common ancestor on", err);
+}
+
+static int pidfd_check(const struct fd_view *view, const struct kind_options *options unused,
+		       struct ferry_error *err)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	pid_t pid = view->info->kind == PROC_FDINFO_PIDFD ? view->info->pidfd.pid : 0;
+	if (pid == PIDFD_DEAD)
+		return 0;
+	if (!pid)
+		return pidfd_refuse(view, "a process of another PID namespace", 0, "",
+				    "dump from inside that namespace", err);
+	_cleanup_close_ int dir = proc_open(pid, NULL);
+	if (dir < 0 || proc_read_status(dir, &status, NULL) < 0)
+		return 0; /* it ended meanwhile */
+	if (status.tgid != pid)
+		return pidfd_refuse(view, "a single thread (PIDFD_THREAD)", 0, status.name,
+				    "only that of a thread group leader can be brought back", err);
+	int inside = peers_is_inside(view->peers, pid, err);
+	return inside ? MIN(inside, 0) : pidfd_refuse_outside(view, pid, dir, err);
+}
+
+static int pidfd_collect_dead(struct collect *c, struct fd_view *view, struct snap_file *file,
+			      struct ferry_error *err)
+{
+	struct kern_pidfd_info info = {.mask = PIDFD_INFO_EXIT};
+	int r = fd_view_copy(view, err);
+	if (r < 0)
+		return r;
+	/* Kernels before 6.15 do not keep it. */
+	if (sys_pidfd_get_info(view->copy, &info) < 0 || !(info.mask & PIDFD_INFO_EXIT))
+		return 0;
+	FerryPidfdEntry *extra = record_new(&c->snap->arena, FerryPidfdEntry, ferry_pidfd_entry);
+	if (!extra)
+		return error_memory(err);
+	extra->id = file->entry->id;
+	extra->exit_code = (uint32_t)info.exit_code;
+	file->data = extra;
+	return 0;
+}
+
+static int pidfd_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
+			 struct ferry_error *err)
+{
+	pid_t pid = view->info->kind == PROC_FDINFO_PIDFD ? view->info->pidfd.pid : 0;
+	PidfdEntry *pidfd = record_new(&c->snap->arena, PidfdEntry, pidfd_entry);
+	if (!pidfd)
+		return error_memory(err);
+	int r = pidfd_check(view, c->options, err);
+	if (r >= 0 && pid > 0 && !snapshot_task(c->snap, pid)) {
+		_cleanup_close_ int dir = proc_open(pid, NULL);
+		r = pidfd_refuse_outside(view, pid, dir, err);
+	}
+	if (r >= 0)
+		r = fdcommon_owner(c, view, &pidfd->fown, err);
+	if (r >= 0 && pid == PIDFD_DEAD)
+		r = pidfd_collect_dead(c, view, file, err);
+	if (r < 0)
+		return r;
+	pidfd->id = file->entry->id;
+	pidfd->ino = (uint32_t)view->stat.st_ino;
+	/* What pidfd_open(2) takes; all else is the same for every pidfd. */
+	pidfd->flags = fdcommon_flags(view) & (PIDFD_NONBLOCK | PIDFD_THREAD);
+	pidfd->nspid = pid;
+	file->entry->pidfd = pidfd;
+	return 0;
+}
+
+static int pidfd_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
+{
+	FerryPidfdEntry *extra = file->data;
+	struct image_writer *w;
+	int r = extra ? fdcommon_writer(d, IMAGE_FERRY_PIDFD, &w, err) : 0;
+	return extra && r >= 0 ? image_put(w, &extra->base, err) : r;
+}
+
+/* -------------------------------------------------------------------------- restore */
+
+static int pidfd_read(struct reader *r, struct ferry_error *err)
+{
+	_cleanup_reader_ struct image_reader *in = NULL;
+	int ret = image_open_optional(r->dir, IMAGE_FERRY_PIDFD, 0, &in, err);
+	while (ret > 0) {
+		_cleanup_message_ FerryPidfdEntry *extra = NULL;
+		ret = image_get(in, &ferry_pidfd_entry__descriptor, &extra, err);
+		if (ret <= 0)
+			break;
+		struct plan_file *file = plan_file(r->plan, extra->id);
+		int *code = arena_new(&r->plan->arena, int);
+		if (!code)
+			return error_memory(err);
+		if (!file || file->kind != &kind_pidfd)
+			return image_bad(in, err, "file id %u is no pidfd", extra->id);
+		*code = (int)(extra->exit_code & PIDFD_EXIT_BITS);
+		file->data = code;
+	}
+	return ret;
+}
+
+/* End as the process did that the pidfds referred to. */
+static __attribute__((noreturn)) void pidfd_die(int code, int go)
+{
+	const struct rlimit none = {0};
+	sigset_t all;
+	int number = code & PIDFD_SIGNAL_BITS;
+	char byte;
+	setrlimit(RLIMIT_CORE, &none);
+	while (read(go, &byte, 1) < 0 && errno == EINTR)
+		continue;
+	if (number) {
+		signal(number, SIG_DFL);
+		sigfillset(&all);
+		sigprocmask(SIG_UNBLOCK, &all, NULL);
+		raise(number);
+	}
+	_exit(code >> 8);
+}
+
+static int pidfd_open_flags(pid_t pid, const PidfdEntry *entry, struct ferry_error *err)
+{
+	int fd = sys_pidfd_open(pid, entry->flags & (PIDFD_NONBLOCK | PIDFD_THREAD));
+	if (fd < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd, "opening a pidfd of pid %d", pid);
+	return fd;
+}
+
+/* Every pidfd of the image that referred to the same dead process as this one. */
+static int pidfd_open_all(struct plan *p, const struct plan_file *file, pid_t pid, struct ferry_error *err)
+{
+	for (size_t i = 0; i < p->n_files; i++) {
+		struct plan_file *other = &p->files[i];
+		const PidfdEntry *entry = other->kind == &kind_pidfd ? other->entry->pidfd : NULL;
+		if (!entry || entry->nspid != PIDFD_DEAD || entry->ino != file->entry->pidfd->ino ||
+		    other->fd >= 0)
+			continue;
+		other->fd = pidfd_open_flags(pid, entry, err);
+		if (other->fd < 0)
+			return -EIO;
+	}
+	return 0;
+}
+
+static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, struct ferry_error *err)
+{
+	int ends[2], code = file->data ? *(int *)file->data : 0, status;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
+	pid_t pid = fork();
+	int failed = errno;
+	if (!pid) {
+		close(ends[1]);
+		pidfd_die(code, ends[0]);
+	}
+	close(ends[0]);
+	int r = pid < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, failed, "creating a process to end")
+			: pidfd_open_all(o->plan, file, pid, err);
+	close(ends[1]);
+	while (pid > 0 && waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
+		continue;
+	return r;
+}
+
+static int pidfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
+{
+	const PidfdEntry *entry = file->entry->pidfd;
+	if (!entry)
+		return fdcommon_no_record(file, err);
+	if (entry->nspid == PIDFD_DEAD) {
+		int r = file->fd < 0 ? pidfd_restore_dead(o, file, err) : 0;
+		if (r >= 0)
+			*ret_fd = file->fd;
+		return r;
+	}
+	if (!plan_task(o->plan, entry->nspid))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "file id %u: a pidfd of pid %d, which the image lacks", entry->id,
+				 entry->nspid);
+	int fd = pidfd_open_flags(entry->nspid, entry, err);
+	if (fd >= 0)
+		*ret_fd = fd;
+	return MIN(fd, 0);
+}
+
+static bool pidfd_is_late(const struct plan_file *file)
+{
+	return file->entry->pidfd && file->entry->pidfd->nspid != PIDFD_DEAD;
+}
+
+static int pidfd_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)
+{
+	const PidfdEntry *entry = file->entry->pidfd;
+	return fdcommon_settle_once(s, file) ? fdcommon_settle(entry->fown, entry->flags, fd, err) : 0;
+}
+
+const struct kind_ops kind_pidfd = {
+	.name = "pidfd",
+	.what = "pidfds of tasks of the tree and of processes that ended",
+	.fd_type = FD_TYPES__PIDFD,
+	.image_file = IMAGE_FERRY_PIDFD,
+	.is_late = pidfd_is_late,
+	.owns = pidfd_owns,
+	.check = pidfd_check,
+	.collect = pidfd_collect,
+	.dump = pidfd_dump,
+	.read = pidfd_read,
+	.restore = pidfd_restore,
+	.settle = pidfd_settle,
+};

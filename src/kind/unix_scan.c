@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the look at all unix sockets of the network namespace: which of them the tree has, who is connected to
+ * whom, and what stands in the way of a dump.
+ *
+ * Kernel interface: NETLINK_SOCK_DIAG with unix_diag (3.3).
+ * Does not handle: peers outside of the tree, but for datagram sockets under --ext-unix-sk; connections of
+ * outside that wait to be accepted; bytes in a connection that nobody accepted: no call reads them before
+ * accept(2), which cannot be taken back (looked at up to Linux 6.18).
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/error.h"
+#include "host/sockdiag.h"
+#include "kind/fdcommon.h"
+#include "kind/kinds.h"
+#include "kind/peers.h"
+#include "kind/sockextra.h"
+#include "kind/unix_snap.h"
+
+/* A socket of the tree that was seen. */
+struct unix_seen {
+	struct unix_seen *next;
+	const struct unix_sock *sock;
+	pid_t pid;
+	int fd;
+	char comm[32];
+};
+
+/* A connection that nobody accepted yet. */
+struct unix_pending {
+	uint32_t client;   /* inode; 0: it was closed */
+	uint32_t listener; /* inode */
+	uint32_t place;    /* in the listener's queue, from 1 on */
+};
+
+/* During one check or collect. */
+struct unix_scan {
+	struct unix_sock *socks; /* all of this network namespace, by inode */
+	size_t n;
+	struct unix_pending *pending;
+	size_t n_pending;
+	struct unix_seen *seen;
+	uint32_t *inodes; /* of all that were seen, sorted; made at the end */
+	size_t n_inodes;
+	struct peers *peers;
+	bool external_allowed; /* --ext-unix-sk */
+};
+
+static int unix_compare_inodes(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+static bool unix_is_seen(const struct unix_scan *scan, uint32_t inode)
+{
+	return scan->n_inodes &&
+	       bsearch(&inode, scan->inodes, scan->n_inodes, sizeof(inode), unix_compare_inodes);
+}
+
+/* --------------------------------------------------------------------- scan */
+
+static int unix_scan_keep(struct arena *a, struct unix_scan *scan, const struct unix_sock *socks, size_t n)
+{
+	size_t n_pending = 0;
+	for (size_t i = 0; i < n; i++)
+		n_pending += socks[i].n_pending;
+	scan->n = n;
+	scan->socks = n ? arena_copy(a, socks, n * sizeof(*socks)) : NULL;
+	scan->pending = arena_array(a, struct unix_pending, n_pending + 1);
+	if ((n && !scan->socks) || !scan->pending)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		for (size_t k = 0; k < socks[i].n_pending; k++)
+			scan->pending[scan->n_pending++] = (struct unix_pending){
+				.client = socks[i].pending[k],
+				.listener = socks[i].inode,
+				.place = (uint32_t)k + 1,
+			};
+		scan->socks[i].pending = NULL;
+	}
+	return 0;
+}
+
+/* The kernel is asked once for each check or collect. */
+static int unix_scan_get(const struct fd_view *view, struct unix_scan **ret, struct ferry_error *err)
+{
+	struct unix_scan *scan = view->kind_data[KIND_unixsk];
+	if (!scan) {
+		struct unix_sock *socks = NULL;
+		size_t n = 0;
+		scan = arena_new(view->arena, struct unix_scan);
+		int r = scan ? sockdiag_unix(-1, &socks, &n, err) : error_memory(err);
+		if (r < 0)
+			return r;
+		r = unix_scan_keep(view->arena, scan, socks, n);
+		unix_socks_free(socks, n);
+		if (r < 0)
+			return error_memory(err);
+		scan->peers = view->peers;
+		view->kind_data[KIND_unixsk] = scan;
+	}
+	*ret = scan;
+	return 0;
+}
+
+static int unix_scan_seen(const struct fd_view *view, struct unix_scan *scan, const struct unix_sock *sock,
+			  struct ferry_error *err)
+{
+	struct unix_seen *seen = arena_new(view->arena, struct unix_seen);
+	if (!seen)
+		return error_memory(err);
+	*seen = (struct unix_seen){.next = scan->seen, .sock = sock, .pid = view->pid, .fd = view->fd};
+	snprintf(seen->comm, sizeof(seen->comm), "%s", view->comm);
+	scan->seen = seen;
+	return 0;
+}
+
+int unix_look_up(const struct fd_view *view, const struct kind_options *options,
+		 const struct unix_sock **ret_sock, struct ferry_error *err)
+{
+	char who[64];
+	fd_view_name(view, who, sizeof(who));
+	struct unix_scan *scan = NULL;
+	int r = unix_scan_get(view, &scan, err);
+	if (r < 0 || !scan)
+		return r;
+	scan->external_allowed = options->ext_unix_sk;
+	const struct unix_sock *sock = unix_socks_find(scan->socks, scan->n, sock_inode(view));
+	if (!sock) {
+		/* A live tree makes sockets after we asked; a frozen one does not. */
+		error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			  "%s: a unix socket that this network namespace does not know", who);
+		error_hint(err, "it was made in another network namespace, or this very moment");
+		return -ENOTSUP;
+	}
+	*ret_sock = sock;
+	return unix_scan_seen(view, scan, sock, err);
+}
+
+uint32_t unix_pending_on(const struct fd_view *view, uint32_t inode, uint32_t *ret_place)
+{
+	const struct unix_scan *scan = view->kind_data[KIND_unixsk];
+	for (size_t i = 0; scan && i < scan->n_pending; i++)
+		if (scan->pending[i].client == inode) {
+			*ret_place = scan->pending[i].place;
+			return scan->pending[i].listener;
+		}
+	return 0;
+}
+
+/* -------------------------------------------------------------------- check */
+
+bool unix_owns(const struct fd_view *view)
+{
+	char name[32];
+	return sock_protocol(view, name) >= 0 && !strncmp(name, "UNIX", 4);
+}
+
+int unix_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
+{
+	const struct unix_sock *sock = NULL;
+	int r = unix_look_up(view, options, &sock, err);
+	return r < 0 || options->criu_compat ? r : peers_refuse(view, PEER_SOCKET, err);
+}
+
+static int unix_scan_sort(struct unix_scan *scan, struct ferry_error *err)
+{
+	size_t n = 0;
+	for (const struct unix_seen *s = scan->seen; s; s = s->next)
+		n++;
+	uint32_t *inodes = calloc(n + 1, sizeof(*inodes));
+	if (!inodes)
+		return error_memory(err);
+	scan->n_inodes = 0;
+	for (const struct unix_seen *s = scan->seen; s; s = s->next)
+		inodes[scan->n_inodes++] = s->sock->inode;
+	qsort(inodes, n, sizeof(*inodes), unix_compare_inodes);
+	scan->inodes = inodes;
+	return 0;
+}
+
+static void unix_seen_name(const struct unix_seen *s, char *ret_text, size_t n)
+{
+	snprintf(ret_text, n, "fd %d of pid %d (%s)", s->fd, s->pid, s->comm);
+}
+
+/* "'/run/x' ", "'@name' " or nothing. */
+static void unix_sock_name(const struct unix_sock *sock, char *ret_text, size_t n)
+{
+	bool abstract = sock && sock->has_name && sock->name_len && !sock->name[0];
+	if (!sock || !sock->has_name || !sock->name_len)
+		ret_text[0] = '\0';
+	else
+		snprintf(ret_text, n, "'%s%.*s' ", abstract ? "@" : "", sock->name_len - abstract,
+			 sock->name + abstract);
+}
+
+static int unix_refuse_outside(const struct unix_scan *scan, const struct unix_seen *s,
+			       const struct unix_sock *other, uint32_t inode, const char *how,
+			       struct ferry_error *err)
+{
+	char who[80], name[128], held[64] = "";
+	struct peer peer;
+	unix_seen_name(s, who, sizeof(who));
+	unix_sock_name(other, name, sizeof(name));
+	int r = inode ? peers_outside(scan->peers, PEER_SOCKET, inode, &peer, err) : 0;
+	if (r < 0)
+		return r;
+	if (r > 0)
+		snprintf(held, sizeof(held), ", fd %d of pid %d", peer.fd, peer.pid);
+	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
+		  "%s: a unix socket %s %s(socket:[%u]%s), which is outside of the tree", who, how, name,
+		  inode, held);
+	if (s->sock->type == SOCK_DGRAM)
+		error_hint(err, "with --ext-unix-sk it is connected to that name again at the restore");
+	else
+		error_hint(
+			err,
+			"dump from a process on that includes both ends, or let the program close the connection");
+	return -ENOTSUP;
+}
+
+static int unix_refuse_pending(const struct unix_seen *s, uint32_t n, const char *what,
+			       struct ferry_error *err)
+{
+	char who[80];
+	unix_seen_name(s, who, sizeof(who));
+	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		  "%s: %u connections to this unix socket wait to be accepted, one of them %s", who, n, what);
+	error_hint(err, "try again when the program has accepted them");
+	return -ENOTSUP;
+}
+
+/* Connections that wait: those of the tree are made again, if nothing waits in them. */
+static int unix_check_listener(const struct unix_scan *scan, const struct unix_seen *s,
+			       struct ferry_error *err)
+{
+	for (size_t i = 0; i < scan->n_pending; i++) {
+		const struct unix_pending *p = &scan->pending[i];
+		if (p->listener != s->sock->inode)
+			continue;
+		if (!p->client || !unix_is_seen(scan, p->client))
+			return unix_refuse_pending(
+				s, s->sock->rqueue,
+				p->client ? "from outside of the tree" : "closed by its client", err);
+		/* What it sent and nobody took yet. */
+		const struct unix_sock *client = unix_socks_find(scan->socks, scan->n, p->client);
+		if (client && client->wqueue)
+			return unix_refuse_pending(
+				s, s->sock->rqueue,
+				"with data, which no call reads before accept() (Linux 6.18)", err);
+	}
+	return 0;
+}
+
+/* A client whose connection waits at a listener outside. */
+static int unix_check_waiting(const struct unix_scan *scan, const struct unix_seen *s,
+			      struct ferry_error *err)
+{
+	for (size_t i = 0; i < scan->n_pending; i++) {
+		const struct unix_pending *p = &scan->pending[i];
+		if (p->client == s->sock->inode && !unix_is_seen(scan, p->listener))
+			return unix_refuse_outside(scan, s,
+						   unix_socks_find(scan->socks, scan->n, p->listener),
+						   p->listener, "that waits to be accepted by", err);
+	}
+	return 0;
+}
+
+/* Somebody outside sends to this one, and would lose it. */
+static int unix_check_senders(const struct unix_scan *scan, const struct unix_seen *s,
+			      struct ferry_error *err)
+{
+	for (size_t i = 0; i < scan->n && !scan->external_allowed; i++) {
+		const struct unix_sock *o = &scan->socks[i];
+		if (o->type == SOCK_DGRAM && o->inode && o->has_peer && o->peer_inode == s->sock->inode &&
+		    !unix_is_seen(scan, o->inode))
+			return unix_refuse_outside(scan, s, o, o->inode, "that is the peer of", err);
+	}
+	return 0;
+}
+
+static int unix_check_seen(const struct unix_scan *scan, const struct unix_seen *s, struct ferry_error *err)
+{
+	const struct unix_sock *sock = s->sock;
+	int r = sock->state == UNIX_LISTENING ? unix_check_listener(scan, s, err) : 0;
+	if (r >= 0)
+		r = unix_check_waiting(scan, s, err);
+	if (r < 0)
+		return r;
+	bool datagram = sock->type == SOCK_DGRAM;
+	const struct unix_sock *peer =
+		sock->has_peer ? unix_socks_find(scan->socks, scan->n, sock->peer_inode) : NULL;
+	bool named = peer && peer->has_name && peer->name_len && (!peer->name[0] || peer->name[0] == '/');
+	if (sock->has_peer && sock->peer_inode && !unix_is_seen(scan, sock->peer_inode) &&
+	    !(datagram && scan->external_allowed && named))
+		return unix_refuse_outside(scan, s, peer, sock->peer_inode, "connected to", err);
+	return datagram ? unix_check_senders(scan, s, err) : 0;
+}
+
+/* What shows only when all sockets of the tree are known. */
+int unix_check_end(void *const *kind_data, size_t *at, struct ferry_error *err)
+{
+	struct unix_scan *scan = kind_data[KIND_unixsk];
+	size_t i = 0;
+	int r = scan ? unix_scan_sort(scan, err) : 0;
+	if (!scan || r < 0)
+		return r;
+	for (const struct unix_seen *s = scan->seen; s && r >= 0; s = s->next) {
+		if (i++ < *at)
+			continue;
+		*at = i;
+		r = unix_check_seen(scan, s, err);
+	}
+	free(scan->inodes);
+	scan->inodes = NULL;
+	scan->n_inodes = 0;
+	return r;
+}
+
+const struct unix_sock *unix_outside(struct collect *c, uint32_t inode)
+{
+	const struct unix_scan *scan = c->kind_data[KIND_unixsk];
+	for (const struct unix_seen *s = scan ? scan->seen : NULL; s; s = s->next)
+		if (s->sock->inode == inode)
+			return NULL;
+	return scan ? unix_socks_find(scan->socks, scan->n, inode) : NULL;
+}
