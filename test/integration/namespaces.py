@@ -95,11 +95,6 @@ def register(name, *arguments, called=None, unshare=()):
     test(name=called or name, timeout=120)(lambda: twice(name, *arguments, unshare=unshare))
 
 
-def leftovers_of(pid):
-    """Nobody of a PID namespace is left when its first process is gone."""
-    return [entry for entry in os.listdir("/proc") if entry.isdigit() and int(entry) == pid]
-
-
 if os.environ.get("FERRY"):
     register("tree")
     register("threads")
@@ -176,8 +171,8 @@ if os.environ.get("FERRY"):
         for fault in ("task-create", "open-file", "send-fd", "barrier", "commit"):
             done = Ferry().run("restore", "-D", images, "-d", environment={"FERRY_FAULT": fault})
             assert done.returncode == 1 and "[fault]" in done.stderr, (fault, done)
-            left = {entry for entry in set(os.listdir("/proc")) - before if entry.isdigit()}
-            assert not left, (fault, left)
+            wait_until(lambda: not [entry for entry in set(os.listdir("/proc")) - before if entry.isdigit()],
+                       f"{fault}: a process is left")
         program.restore(images)
         program.verify()
         program.kill()
