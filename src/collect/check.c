@@ -58,11 +58,6 @@ static int check_state(pid_t pid, const struct proc_status *st, struct ferry_err
 					 st->name);
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a zombie", pid,
 				 st->name);
-	case 'T':
-		error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is stopped", pid,
-			  st->name);
-		error_hint(err, "continue it first: kill -CONT %d", pid);
-		return -ENOTSUP;
 	default: break;
 	}
 	if (st->kthread)

@@ -18,7 +18,8 @@
 
 enum {
 	COLLECT_STATE_ALIVE = 1, /* task_core_entry.task_state */
-	COLLECT_IDS_FIRST = 2,   /* 1 is what an image calls the dumper's own */
+	COLLECT_STATE_STOPPED = 3,
+	COLLECT_IDS_FIRST = 2, /* 1 is what an image calls the dumper's own */
 	COLLECT_CG_SET = 1,
 };
 
@@ -66,6 +67,16 @@ static int collect_threads(struct collect *c, struct frozen *f, struct frozen_ta
 	return 0;
 }
 
+/* The signal that stopped it, 0 when it runs. */
+static int collect_stop_signal(const struct snap_task *t)
+{
+	vec_foreach(th, &t->threads) {
+		if (ferry_thread_stop(th->control) == FERRY_STOP_GROUP)
+			return ferry_thread_stop_signal(th->control, NULL);
+	}
+	return 0;
+}
+
 static int collect_task_head(struct collect *c, struct frozen_task *ft, struct snap_task *t,
 			     struct ferry_error *err)
 {
@@ -81,7 +92,10 @@ static int collect_task_head(struct collect *c, struct frozen_task *ft, struct s
 	t->inner_ppid = snapshot_inner_pid(c->snap, t->ppid);
 	t->inner_pgid = snapshot_inner_pid(c->snap, t->pgid);
 	t->inner_sid = snapshot_inner_pid(c->snap, t->sid);
-	tc->task_state = COLLECT_STATE_ALIVE;
+	int stop_signal = collect_stop_signal(t);
+	tc->task_state = stop_signal ? COLLECT_STATE_STOPPED : COLLECT_STATE_ALIVE;
+	if (stop_signal)
+		record_set(tc, stop_signo, (uint32_t)stop_signal);
 	tc->exit_code = 0;
 	tc->flags = st.flags;
 	tc->comm = arena_string(&c->snap->arena, st.comm);

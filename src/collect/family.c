@@ -122,6 +122,11 @@ int collect_relations(struct snapshot *snap, struct ferry_error *err)
 	vec_foreach(t, &snap->tasks)
 		snap->relations[snap->n_relations++] = (struct snap_relation){
 			t->order, t->pid, t->is_root ? 0 : t->ppid, t->pgid, t->sid, t, t->tree};
+	vec_foreach(untold, &snap->untold) {
+		struct snap_task *t = snapshot_task(snap, untold->pid);
+		if (t)
+			record_set(t->tree, untold, untold->continued ? 2 : 1);
+	}
 	vec_foreach(z, &snap->zombies)
 		snap->relations[snap->n_relations++] =
 			(struct snap_relation){z->order, z->pid, z->ppid, z->pgid, z->sid, NULL, z->tree};

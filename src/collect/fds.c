@@ -46,8 +46,15 @@ int collect_check_fd(const struct fd_view *view, const struct kind_options *opti
 		return -ENOTSUP;
 	}
 	int r = kind->check ? kind->check(view, options, err) : 0;
+	const struct kind_ops *said = kind;
+	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
+		if (!kind_table[i]->check_fd)
+			continue;
+		said = kind_table[i];
+		r = said->check_fd(view, options, err);
+	}
 	if (r < 0) {
-		error_context(err, NULL, kind->name, view->pid);
+		error_context(err, NULL, said->name, view->pid);
 		return r;
 	}
 	*ret_kind = kind;
@@ -164,7 +171,10 @@ static int fd_collect(struct collect *c, struct fd_order *order, struct snap_tas
 	if (!fd)
 		return error_memory(err);
 	*fd = (struct snap_fd){.fd = view->fd, .cloexec = cloexec, .file = index};
-	return 0;
+	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++)
+		if (kind_table[i]->collect_fd)
+			r = kind_table[i]->collect_fd(c, t, view, &c->snap->files.v[index], err);
+	return r;
 }
 
 static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap_task *t, int proc_dir,

@@ -41,7 +41,6 @@ static const struct vma_refusal {
 	uint64_t flag;
 	const char *what;
 } vma_refusals[] = {
-	{PROC_VM(HUGETLB), "huge pages of hugetlbfs"},
 	{PROC_VM(IO), "device memory"},
 	{PROC_VM(PFNMAP), "device memory"},
 	{PROC_VM(MIXEDMAP), "device memory"},

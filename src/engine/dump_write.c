@@ -120,7 +120,7 @@ static int write_pstree(struct image_dir *dir, struct snapshot *snap, struct fer
 
 static bool write_tree_says(const FerryTreeEntry *tree)
 {
-	return tree->has_exit_signal || tree->has_uid;
+	return tree->has_exit_signal || tree->has_uid || tree->has_untold;
 }
 
 static int write_tree(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
@@ -254,6 +254,7 @@ static int write_payloads(struct engine *e, struct collect *c, struct image_dir 
 		.log = e->log,
 		.warden = e->warden,
 		.writers = writers,
+		.kind_data = c->kind_data,
 	};
 	int r = 0;
 	for (size_t i = 0; i < c->snap->files.n && r >= 0; i++) {
@@ -261,6 +262,11 @@ static int write_payloads(struct engine *e, struct collect *c, struct image_dir 
 		r = file->kind->dump ? file->kind->dump(&d, file, err) : 0;
 		if (r < 0)
 			error_context(err, "dump", file->kind->name, file->pid);
+	}
+	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
+		r = kind_table[i]->dump_end ? kind_table[i]->dump_end(&d, err) : 0;
+		if (r < 0)
+			error_context(err, "dump", kind_table[i]->name, 0);
 	}
 	for (size_t i = 0; i < IMAGE_KIND_COUNT && r >= 0; i++)
 		if (writers[i])

@@ -295,6 +295,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = files_send(r, err);
 	if (ret >= 0)
+		ret = stop_tasks(r, err);
+	if (ret >= 0)
 		ret = tasks_wait_ready(r, err);
 	error_context(err, "restore", NULL, 0);
 	return ret;

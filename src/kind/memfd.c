@@ -8,9 +8,12 @@
  * F_SEAL_FUTURE_WRITE forbids writable mappings that the tasks may have made before: it, and F_SEAL_SEAL which forbids
  * adding it, are set when every mapping exists. All other seals are set at once.
  *
+ * Shared anonymous memory of huge pages has a record here, too, named "/anon_hugepage", as other images name theirs; so
+ * does some shared anonymous memory in images that ferry did not write ("/dev/zero"). It comes back as what it was.
+ *
  * Kernel interface: memfd_create(2) (3.17), fcntl(2) F_GET_SEALS, F_ADD_SEALS, F_SEAL_FUTURE_WRITE (5.1), F_SEAL_EXEC
  * (6.3), /proc/PID/map_files.
- * Does not handle yet: huge pages (MFD_HUGETLB), refused; programs executed from a memfd, refused with the executable.
+ * Does not handle yet: programs executed from a memfd, refused with the executable.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +30,7 @@
 #include "image/dir.h"
 #include "image/proto/memfd.pb-c.h"
 #include "kind/fdcommon.h"
+#include "kind/hugetlb.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "mem/mem.h"
@@ -39,6 +43,9 @@
 #endif
 
 enum { MEMFD_MODE_BITS = 07777, MEMFD_LATE_SEALS = F_SEAL_SEAL | F_SEAL_FUTURE_WRITE };
+
+/* What images call shared anonymous memory. */
+static const char memfd_anonymous[] = "/dev/zero", memfd_anonymous_huge[] = "/anon_hugepage";
 
 static const char memfd_prefix[] = "/memfd:", memfd_suffix[] = " (deleted)";
 
@@ -65,38 +72,19 @@ static bool memfd_owns(const struct fd_view *view)
 
 /* ------------------------------------------------------------------ collect and dump */
 
-/* who: "fd 7 of pid 41 (nginx)"; fd: any description of the file, but not O_PATH. */
-static int memfd_check_file(const char *who, int fd, struct ferry_error *err)
-{
-	struct statfs fs;
-	if (fstatfs(fd, &fs) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: looking at a memfd", who);
-	if (fs.f_type == HUGETLBFS_MAGIC) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a memfd of huge pages (MFD_HUGETLB)",
-			  who);
-		error_hint(err, "huge pages of hugetlbfs cannot be dumped yet");
-		return -ENOTSUP;
-	}
-	return 0;
-}
-
 static int memfd_check(const struct fd_view *view, const struct kind_options *options,
 		       struct ferry_error *err)
 {
 	struct fd_view copied = *view;
 	char who[64];
 	fd_view_name(view, who, sizeof(who));
-	if (view->info->locks.n)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-				 "%s: '%s' carries a file lock or lease", who, view->link);
 	if (view->info->flags & O_PATH)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' was opened with O_PATH",
 				 who, view->link);
 	int r = fd_view_copy(&copied, err);
 	if (r < 0)
 		return r;
-	r = memfd_check_file(who, copied.copy, err);
-	if (r >= 0 && !options->criu_compat)
+	if (!options->criu_compat)
 		r = peers_refuse(view, PEER_MEMORY, err);
 	if (view->copy < 0)
 		close(copied.copy);
@@ -105,7 +93,8 @@ static int memfd_check(const struct fd_view *view, const struct kind_options *op
 
 static char *memfd_name(struct arena *a, const char *link)
 {
-	char *name = arena_string(a, link + strlen(memfd_prefix));
+	size_t prefix = strlen(memfd_prefix);
+	char *name = arena_string(a, strncmp(link, memfd_prefix, prefix) ? link : link + prefix);
 	size_t n = name ? strlen(name) : 0, suffix = strlen(memfd_suffix);
 	if (n >= suffix && !strcmp(name + n - suffix, memfd_suffix))
 		name[n - suffix] = '\0';
@@ -133,6 +122,7 @@ static int memfd_describe(struct collect *c, struct memfd_found *found, const ch
 			  const struct stat *st, struct ferry_error *err)
 {
 	MemfdInodeEntry *entry = record_new(&c->snap->arena, MemfdInodeEntry, memfd_inode_entry);
+	struct statfs fs;
 	int seals = fcntl(fd, F_GET_SEALS);
 	if (seals < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the seals of '%s'", link);
@@ -145,6 +135,10 @@ static int memfd_describe(struct collect *c, struct memfd_found *found, const ch
 	entry->seals = (uint32_t)seals;
 	entry->shmid = entry->inode_id = ++c->snap->next_object_id;
 	record_set(entry, mode, st->st_mode);
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+		record_set(entry, hugetlb_flag,
+			   MFD_HUGETLB |
+				   hugetlb_size_flags((unsigned)__builtin_ctzl((unsigned long)fs.f_bsize)));
 	found->entry = entry;
 	return entry->name ? 0 : error_memory(err);
 }
@@ -221,23 +215,21 @@ static struct snap_file *memfd_mapped_file(struct collect *c, const struct memfd
 
 static bool memfd_owns_vma(const struct vma_view *view)
 {
-	return view->vma->kind == PROC_VMA_MEMFD;
+	return view->vma->kind == PROC_VMA_MEMFD ||
+	       (view->vma->kind == PROC_VMA_HUGETLB_ANON && view->vma->shared);
 }
 
 static int memfd_collect_vma(struct collect *c, struct snap_task *t, const struct vma_view *view,
 			     struct snap_vma *vma, struct ferry_error *err)
 {
 	struct memfd_found *found;
-	char path[96], who[64];
-	snprintf(who, sizeof(who), "mapping %llx of pid %d", (unsigned long long)view->vma->start, t->pid);
+	char path[96];
 	_cleanup_close_ int fd = proc_open_vma_file(view->proc_dir, view->vma, O_RDONLY, err);
 	if (fd < 0)
 		return fd;
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid,
 		 (unsigned long long)view->vma->start, (unsigned long long)view->vma->end);
-	int r = memfd_check_file(who, fd, err);
-	if (r >= 0)
-		r = memfd_find(c, view->name, fd, path, &found, err);
+	int r = memfd_find(c, view->name, fd, path, &found, err);
 	if (r < 0)
 		return r;
 	struct snap_file *file = memfd_mapped_file(c, found);
@@ -255,6 +247,8 @@ static int memfd_collect_vma(struct collect *c, struct snap_task *t, const struc
 	}
 	vma->file = (uint32_t)(file - c->snap->files.v);
 	vma->entry->status |= VMA_STATUS_MEMFD;
+	if (found->entry->hugetlb_flag)
+		vma->entry->flags |= MAP_HUGETLB | hugetlb_size_of(found->entry->hugetlb_flag);
 	fdcommon_mapped(c, view, vma);
 	return 0;
 }
@@ -299,11 +293,9 @@ static int memfd_load(struct reader *r, struct ferry_error *err)
 		if (memfd_plan(r->plan, entry->inode_id))
 			return image_bad(in, err, "memfd inode %llu appears twice",
 					 (unsigned long long)entry->inode_id);
-		if (entry->has_hugetlb_flag && entry->hugetlb_flag)
-			return error_set(
-				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				"memfd '%s' is made of huge pages, which this ferry does not restore",
-				entry->name);
+		if (entry->hugetlb_flag &&
+		    hugetlb_check(entry->hugetlb_flag, entry->size, entry->name, err) < 0)
+			return -ENOMEM;
 		m->entry = entry;
 		m->fd = -1;
 		m->next = r->plan->kind_data[KIND_memfd];
@@ -317,6 +309,38 @@ static bool memfd_owns_record(const VmaEntry *entry)
 	return entry->status & VMA_STATUS_MEMFD;
 }
 
+static bool memfd_is_anonymous(const MemfdInodeEntry *entry)
+{
+	return !strcmp(entry->name, memfd_anonymous) || !strcmp(entry->name, memfd_anonymous_huge);
+}
+
+static int memfd_fill(struct opener *o, const MemfdInodeEntry *entry, void *at, struct ferry_error *err)
+{
+	if (at == MAP_FAILED)
+		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno, "mapping %llu bytes of memfd '%s'",
+				   (unsigned long long)entry->size, entry->name);
+	return mem_fill_shmem(o->dir, entry->shmid, entry->size, at, err);
+}
+
+/* The file behind shared anonymous memory can be opened where it is mapped. Descriptor of the plan, or -errno. */
+static int memfd_make_anonymous(struct opener *o, const MemfdInodeEntry *entry, struct ferry_error *err)
+{
+	uint32_t huge = entry->hugetlb_flag ? MAP_HUGETLB | hugetlb_size_of(entry->hugetlb_flag) : 0;
+	void *at = mmap(NULL, entry->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | (int)huge, -1,
+			0);
+	int r = memfd_fill(o, entry, at, err);
+	if (r >= 0) {
+		r = plan_keep_source(o->plan, fd_openf(O_RDWR, "/proc/self/map_files/%lx-%lx",
+						       (unsigned long)at, (unsigned long)at + entry->size));
+		if (r < 0)
+			error_errno(err, FERRY_ERROR_PERMISSION, -r,
+				    "opening shared memory in /proc/self/map_files");
+	}
+	if (at != MAP_FAILED)
+		munmap(at, entry->size);
+	return r;
+}
+
 static int memfd_set_contents(struct opener *o, const MemfdInodeEntry *entry, int fd, struct ferry_error *err)
 {
 	if (!entry->size)
@@ -325,25 +349,36 @@ static int memfd_set_contents(struct opener *o, const MemfdInodeEntry *entry, in
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "making memfd '%s' %llu bytes large",
 				   entry->name, (unsigned long long)entry->size);
 	void *at = mmap(NULL, entry->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (at == MAP_FAILED)
-		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno, "mapping %llu bytes of memfd '%s'",
-				   (unsigned long long)entry->size, entry->name);
-	int r = mem_fill_shmem(o->dir, entry->shmid, entry->size, at, err);
-	munmap(at, entry->size);
+	int r = memfd_fill(o, entry, at, err);
+	if (at != MAP_FAILED)
+		munmap(at, entry->size);
 	return r;
+}
+
+/* Descriptor of the plan, or -errno. */
+static int memfd_make_file(struct opener *o, const MemfdInodeEntry *entry, struct ferry_error *err)
+{
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	if (entry->hugetlb_flag)
+		flags |= MFD_HUGETLB | hugetlb_size_of(entry->hugetlb_flag);
+	int fd = plan_keep_source(o->plan, memfd_create(entry->name, flags));
+	if (fd < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, fd == -ENOMEM ? ENOMEM : errno,
+				   "creating memfd '%s'", entry->name);
+	int r = memfd_set_contents(o, entry, fd, err);
+	return r < 0 ? r : fd;
 }
 
 static int memfd_make(struct opener *o, struct memfd_plan *m, struct ferry_error *err)
 {
 	const MemfdInodeEntry *entry = m->entry;
-	int fd = plan_keep_source(o->plan, memfd_create(entry->name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	bool anonymous = memfd_is_anonymous(entry);
+	int fd = anonymous ? memfd_make_anonymous(o, entry, err) : memfd_make_file(o, entry, err);
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, fd == -ENOMEM ? ENOMEM : errno,
-				   "creating memfd '%s'", entry->name);
-	int r = memfd_set_contents(o, entry, fd, err);
-	if (r < 0)
-		return r;
+		return fd;
 	int seals = (int)entry->seals & ~(entry->seals & F_SEAL_FUTURE_WRITE ? MEMFD_LATE_SEALS : 0);
+	if (anonymous)
+		seals = 0;
 	if (fchown(fd, entry->uid, entry->gid) < 0 ||
 	    (entry->has_mode && fchmod(fd, entry->mode & MEMFD_MODE_BITS) < 0) ||
 	    (seals && fcntl(fd, F_ADD_SEALS, seals) < 0))

@@ -229,7 +229,8 @@ static int peers_read_fifos(struct peers *p, pid_t pid)
 /* Whether a mapping refers to memory that others can share. */
 static bool peer_is_memory(const struct proc_vma *vma)
 {
-	return vma->kind == PROC_VMA_MEMFD || (vma->kind == PROC_VMA_SHMEM_ANON && vma->shared);
+	bool anonymous = vma->kind == PROC_VMA_SHMEM_ANON || vma->kind == PROC_VMA_HUGETLB_ANON;
+	return vma->kind == PROC_VMA_MEMFD || (anonymous && vma->shared);
 }
 
 static int peers_read_maps(struct peers *p, pid_t pid)

@@ -6,7 +6,7 @@
  *
  * Kernel interface: /proc/PID/fd, /proc/PID/fdinfo, stat(2), open(2), lseek(2), fcntl(2) F_SETOWN_EX.
  * Does not handle: files on mounts that other mounts hide wholly or that were unmounted lazily, deleted files that
- * somebody outside of the tree uses and either side writes to, leases on deleted files. They are refused by name.
+ * somebody outside of the tree uses and either side writes to. They are refused by name.
  */
 #include "kind/regfile.h"
 
@@ -161,15 +161,6 @@ static void regfile_object(const struct fd_view *view, struct regfile_names *ret
 		.who = ret_names->who, .link = view->link, .source = ret_names->source, .st = view->stat};
 }
 
-static bool regfile_has_lease(const struct proc_fdinfo *info)
-{
-	vec_foreach(lock, &info->locks) {
-		if (lock->type == PROC_LOCK_LEASE)
-			return true;
-	}
-	return false;
-}
-
 static int regfile_check(const struct fd_view *view, const struct kind_options *options,
 			 struct ferry_error *err)
 {
@@ -178,12 +169,6 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 	char name[PATH_MAX];
 	regfile_object(view, &names, &object);
 	const char *who = names.who;
-	if (view->info->locks.n) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' carries a file lock or lease",
-			  who, view->link);
-		error_hint(err, "file locks are not dumped yet");
-		return -ENOTSUP;
-	}
 	if (regfile_is_proc(view))
 		return 0;
 	if (!strncmp(view->link, "/proc/", 6))
@@ -191,10 +176,6 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 				 "%s: '%s' has no path to be opened again by", who, view->link);
 	if (reach_way(&object, name) != REACH_GHOST)
 		return regfile_check_object(&object, view->arena, options, err);
-	if (regfile_has_lease(view->info))
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-				 "%s: '%s' was deleted and has a lease, which reading it would break", who,
-				 view->link);
 	int r = regfile_check_ghost(&object, options, err);
 	return r < 0 || options->criu_compat ? r : regfile_check_shared(view, err);
 }

@@ -50,6 +50,7 @@ struct kind_options {
 	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
+	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 	struct proc_namespaces own_namespaces; /* those that ferry was started in */
 	const struct proc_mounts *outside_mounts; /* of its mount namespace, when the tree has another; NULL */
@@ -124,6 +125,7 @@ struct dump {
 	const struct log_sink *log;
 	struct warden *warden;
 	struct image_writer **writers; /* by enum image_file: shared images that several records go to */
+	void *const *kind_data;        /* see struct collect */
 };
 
 struct reader {
@@ -220,6 +222,15 @@ struct kind_ops {
 	int (*restore)(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 	int (*settle)(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);
 
+	/*
+	 * Every descriptor of every task, whatever kind owns it: what a kind finds on descriptors of others. collect_fd() comes
+	 * after the owner's collect().
+	 */
+	int (*check_fd)(const struct fd_view *view, const struct kind_options *options,
+			struct ferry_error *err);
+	int (*collect_fd)(struct collect *c, const struct snap_task *t, const struct fd_view *view,
+			  const struct snap_file *file, struct ferry_error *err);
+
 	/* mappings; of all kinds the first that agrees */
 	bool (*owns_vma)(const struct vma_view *view);
 	int (*check_vma)(const struct vma_view *view, struct ferry_error *err);
@@ -252,6 +263,9 @@ struct kind_ops {
 
 	/* in the task, before its memory is replaced: what is set through its files in /proc */
 	int (*settle_task)(struct settle *s, struct ferry_error *err);
+
+	/* once a job, after dump() of every file */
+	int (*dump_end)(struct dump *d, struct ferry_error *err);
 
 	/* both */
 	int (*read)(struct reader *r, struct ferry_error *err);

@@ -24,6 +24,7 @@ void snapshot_release(struct snapshot *s)
 	}
 	vec_release(&s->tasks);
 	vec_release(&s->zombies);
+	vec_release(&s->untold);
 	vec_release(&s->files);
 	vec_release(&s->namespaces);
 	vec_release(&s->pids);

@@ -123,6 +123,12 @@ struct snap_zombie {
 	FerryTreeEntry *tree;
 };
 
+/* A child that stopped or went on, which its parent has not been told. */
+struct snap_untold {
+	pid_t pid;
+	bool continued;
+};
+
 /* How one process of the tree hangs together with the others. */
 struct snap_relation {
 	uint32_t order;
@@ -135,6 +141,7 @@ struct snapshot {
 	struct arena arena;
 	VEC(struct snap_task) tasks; /* parents before children */
 	VEC(struct snap_zombie) zombies;
+	VEC(struct snap_untold) untold;
 	struct snap_relation *relations; /* of all of them, parents before children, older siblings first */
 	size_t n_relations;
 	VEC(struct snap_file) files;

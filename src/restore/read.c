@@ -22,6 +22,7 @@ enum {
 	READ_IMG_VERSION = 2,
 	READ_STATE_ALIVE = 1,
 	READ_STATE_DEAD = 2,
+	READ_STATE_STOPPED = 3,
 	READ_TASKS_MAX = 1 << 20,
 	READ_FD_MAX = 1 << 30
 };
@@ -203,6 +204,23 @@ static int read_zombie(struct plan_zombie *z, pid_t pid, CoreEntry *core, struct
 	return 0;
 }
 
+static int read_stop_signal(struct plan_task *t, struct ferry_error *err)
+{
+	const TaskCoreEntry *tc = t->threads.v[0].core->tc;
+	int number = tc->has_stop_signo ? (int)tc->stop_signo : SIGSTOP;
+	if (tc->task_state == READ_STATE_ALIVE)
+		return 0;
+	if (tc->task_state != READ_STATE_STOPPED)
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				 "pid %d was neither running nor stopped when it was dumped (state %u)",
+				 t->pid, tc->task_state);
+	if (number != SIGSTOP && number != SIGTSTP && number != SIGTTIN && number != SIGTTOU)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "core-%d.img: no signal %d stops anybody", t->pid, number);
+	t->stop_signal = number;
+	return 0;
+}
+
 /* Parents come before children in the file. */
 static int read_member(struct reader *r, const PstreeEntry *entry, struct ferry_error *err)
 {
@@ -236,8 +254,20 @@ static int read_member(struct reader *r, const PstreeEntry *entry, struct ferry_
 		t->member = (int)p->family.members.n;
 		m.context = t;
 		ret = read_task(r, t, entry, err);
+		if (ret >= 0)
+			ret = read_stop_signal(t, err);
 	}
 	return ret < 0 ? ret : family_add(&p->family, &m, err);
+}
+
+static int read_tree_task(struct plan_task *t, const FerryTreeEntry *tree, struct ferry_error *err)
+{
+	bool stopped = tree->untold == PLAN_UNTOLD_STOPPED;
+	if (tree->untold > PLAN_UNTOLD_CONTINUED || (tree->untold && stopped != (t->stop_signal != 0)))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "ferry-tree.img: nobody can wait for %u of pid %d", tree->untold, t->pid);
+	t->untold = tree->untold;
+	return 0;
 }
 
 static int read_take_tree(struct reader *r, void *message, void *context unused, struct ferry_error *err)
@@ -255,8 +285,9 @@ static int read_take_tree(struct reader *r, void *message, void *context unused,
 		struct plan_zombie *z = m->context;
 		z->uid = tree->uid;
 		z->gid = tree->gid;
+		return 0;
 	}
-	return 0;
+	return read_tree_task(m->context, tree, err);
 }
 
 static int read_tree(struct reader *r, struct ferry_error *err)

@@ -32,6 +32,8 @@ enum restore_stage {
 struct restore_member {
 	uint32_t created; /* its PID in ferry's PID namespace once it exists, until it is reaped */
 	uint32_t turn;    /* number of the step that it may take, plus one; futex word */
+	uint32_t
+		stopped; /* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -95,6 +97,16 @@ must_check int files_open(struct restore *r, enum files_when when, struct ferry_
 /* Every file is open: what kinds do between them. */
 must_check int files_opened(struct restore *r, struct ferry_error *err);
 must_check int files_send(struct restore *r, struct ferry_error *err);
+
+/* Stop the tasks that were stopped, where they have to stand in the end. */
+must_check int stop_tasks(struct restore *r, struct ferry_error *err);
+
+/* In the parent of stopped tasks: wait until they are. In a child that went on after a stop: do so again. */
+void stop_parent(struct restore *r, const struct plan_task *t);
+void stop_child(struct restore *r, const struct plan_task *t);
+
+/* Wait until one task stands at the barrier. */
+must_check int tasks_wait_task(struct restore *r, const struct plan_task *t, struct ferry_error *err);
 
 /* Wait until all tasks stand at the barrier. */
 must_check int tasks_wait_ready(struct restore *r, struct ferry_error *err);

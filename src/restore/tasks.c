@@ -162,7 +162,9 @@ static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct 
 
 void task_main(struct restore *r, struct plan_task *t)
 {
+	stop_child(r, t);
 	task_take_files(r, t);
+	stop_parent(r, t);
 	birth_forget_signals();
 	task_enter_blob(r, t);
 }
@@ -243,8 +245,8 @@ static int tasks_failure(struct restore *r, struct ferry_error *err)
 	return 0;
 }
 
-/* Wait until *counter reaches n; word is what is woken when it changes. */
-static int tasks_wait(struct restore *r, uint32_t *counter, uint32_t *word, uint32_t n,
+/* Wait until *counter is at least n; word is what is woken when it changes. */
+static int tasks_wait(struct restore *r, const uint32_t *counter, uint32_t *word, uint32_t n,
 		      struct ferry_error *err)
 {
 	for (;;) {
@@ -384,6 +386,12 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 		r->channels[i][1] = -1;
 	}
 	return ret;
+}
+
+int tasks_wait_task(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+{
+	int ret = tasks_wait(r, &region_task(r, t)->state, &r->shared->control.event, BLOB_STATE_READY, err);
+	return ret < 0 ? ret : tasks_failure(r, err);
 }
 
 int tasks_wait_ready(struct restore *r, struct ferry_error *err)

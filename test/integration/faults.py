@@ -11,6 +11,10 @@ from ferrytest.cases import CASES, start
 from ferrytest.leftovers import Leftovers
 from ferrytest.process import is_alive, wait_until
 from ferrytest.redis import Server
+from ferrytest.software.java import Java
+from ferrytest.software.nginx import Nginx
+from ferrytest.software.node import Node
+from ferrytest.software.tmux import Tmux
 
 IMAGES = pathlib.Path("images")
 FAILED, REFUSED = 1, 3  # exit status
@@ -81,15 +85,19 @@ def register(case):
     test(name=case.name, timeout=300)(lambda: faults_of(*start(case), case.options))
 
 
+def register_software(make):
+    """One test for a program that people run, with its clients' connections."""
+    test(name="software-" + make.__module__.rpartition(".")[2], timeout=400)(
+        lambda: faults_of(make(), None, {"tcp_established": True} if make.CONNECTED else {}))
+
+
 if os.environ.get("FERRY"):
     for line in CASES:
         if line.name in ("threads", "tree", "pipes", "unix-queues", "tcp-established-v4"):
             register(line)
 
-    @test(timeout=300)
-    def redis():
-        """With its client's connection."""
-        faults_of(Server(), None, {"tcp_established": True})
+    for software in (Server, Nginx, Node, Tmux, Java):
+        register_software(software)
 
 if __name__ == "__main__":
     main()

@@ -19,6 +19,10 @@ from ferrytest.cases import start as start_program
 from ferrytest.leftovers import Leftovers
 from ferrytest.process import is_alive, running, wait_until
 from ferrytest.redis import Server
+from ferrytest.software.java import Java
+from ferrytest.software.nginx import Nginx
+from ferrytest.software.node import Node
+from ferrytest.software.tmux import Tmux
 
 IMAGES = pathlib.Path("images")
 EFFECTS = pathlib.Path("effects")
@@ -31,12 +35,14 @@ SEED = 20261121    # the same instants in every run
 DUMPED = [case for case in CASES if case.name in (
     "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "tcp-pairs", "unix-socket",
     "unix-queues")]
-REDIS = Case("redis", options={"tcp_established": True})
+# Programs that people run, each with its clients; the last ones are killed in make soak only.
+SOFTWARE = {"nginx": Nginx, "node": Node, "tmux": Tmux, "redis": Server, "java": Java}
+SOFTWARE_IN_CHECK = ("nginx", "node", "tmux")
 
 
 def start(case):
-    """(program, partner): the program ready, with its partner connected where it has one. Redis brings its own client."""
-    return (Server(), None) if case is REDIS else start_program(case)
+    """(program, partner): the program ready, with its partner connected where it has one."""
+    return (SOFTWARE[case.name](), None) if case.name in SOFTWARE else start_program(case)
 
 
 def effects_of(*words):
@@ -283,9 +289,9 @@ def kill_end_at(case):
     program.quit()
 
 
-def register(case, tier="check"):
+def register(case, tier="check", dump_tier="check"):
     """Six tests for each program, the large counts in make soak only."""
-    test(name=f"dump.{case.name}", timeout=300)(lambda: kill_dump_at(case, CHECK_KILLS))
+    test(name=f"dump.{case.name}", timeout=300, tier=dump_tier)(lambda: kill_dump_at(case, CHECK_KILLS))
     test(name=f"restore.{case.name}", timeout=600, tier=tier)(lambda: kill_restore_at(case))
     test(name=f"end.{case.name}", timeout=600, tier=tier)(lambda: kill_end_at(case))
     test(name=f"dump-all.{case.name}", timeout=3600, tier="soak")(lambda: kill_dump_at(case, None))
@@ -298,7 +304,9 @@ def register(case, tier="check"):
 if os.environ.get("FERRY"):
     for line in DUMPED:
         register(line)
-    register(REDIS, tier="soak")
+    for software in SOFTWARE:
+        register(Case(software, options={"tcp_established": True}), "soak",
+                 "check" if software in SOFTWARE_IN_CHECK else "soak")
     test(name="restore-stopped", timeout=120)(lambda: restore_stopped(20))
 
 if __name__ == "__main__":

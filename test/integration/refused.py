@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused: before anything stops, by name, and with the target as if nothing had happened."""
 
+import fcntl
 import json
 import mmap
 import os
@@ -183,6 +184,56 @@ if os.environ.get("FERRY"):
         done = Ferry().run("restore", "-D", IMAGES, "-d")
         assert done.returncode == REFUSED and "[files-changed]" in done.stderr, done.stderr
         assert len(changed) == 2 and all(path in done.stderr for path in changed), (changed, done.stderr)
+
+
+    @test(timeout=60)
+    def deleted_file_held_outside():
+        """A deleted file that a process outside of the tree has, too, where one of both can write to it."""
+        program = Program("ghost-file")
+        name = next(link for link in sorted(pathlib.Path(f"/proc/{program.pid}/fd").iterdir())
+                    if "(deleted)" in os.readlink(link))
+        held = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        os.close(held)
+        refuse(program, "deleted-file", "more than --ghost-limit", "--ghost-limit", "100000")
+        Ferry().dump(program.pid, IMAGES, leave_running=True, more=("--ghost-limit", "1000000"))
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def hidden_mount():
+        """A file on a mount that another mount hides wholly: no path leads there."""
+        program = Program("covered", "wholly")
+        refuse(program, "deleted-file", "does not lead to the file that is open")
+        program.quit()
+
+
+    @test(timeout=60)
+    def locked_meanwhile():
+        """What the tree had locked is locked by somebody else when it comes back: who it is, and nothing is created."""
+        for name, lock in (("locks-flock", "flock lock"), ("locks-record", "record lock")):
+            program = Program(name)
+            Ferry().dump(program.pid, IMAGES)
+            program.reap()
+            with open(program.folder / ("exclusive" if "flock" in name else "data"), "r+b") as file:
+                (fcntl.flock if "flock" in name else fcntl.lockf)(file, fcntl.LOCK_EX)
+                done = Ferry().run("restore", "-D", IMAGES, "-d")
+                assert done.returncode == REFUSED and "[outside-peer]" in done.stderr, done.stderr
+                assert lock in done.stderr and f"pid {os.getpid()} holds one" in done.stderr, done.stderr
+                assert not pathlib.Path(f"/proc/{program.pid}").exists(), "it runs"
+            Ferry().restore(IMAGES)
+            program.verify()
+            program.quit()
+            shutil.rmtree(IMAGES)
+
+
+    @test(timeout=60)
+    def lease_being_broken():
+        """A lease that somebody waits for: refused while he waits."""
+        program = Program("leases", "breaking")
+        refuse(program, "unsupported-fd", "is being broken by another process")
+        program.quit()
 
 
     @test(timeout=60)

@@ -15,6 +15,7 @@ from ferrytest.software.golang import Go
 from ferrytest.software.java import Java
 from ferrytest.software.nginx import Nginx
 from ferrytest.software.node import Node
+from ferrytest.software.tmux import Tmux
 from ferrytest.worlds import in_new_world, leave_low_pids, worlds_main
 
 MIXED = pathlib.Path(__file__).resolve().parent.parent / "programs/software/mixed.py"
@@ -60,6 +61,7 @@ SOFTWARE = [
     ("java", Java),
     ("go", Go),
     ("gcc", Gcc),
+    ("tmux", Tmux),
 ]
 
 

@@ -2,7 +2,9 @@
 """Runs tests: several at a time, each in a world of its own, with a time limit."""
 
 import concurrent.futures
+import contextlib
 import os
+import pathlib
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +16,7 @@ from driver.model import Result
 SKIPPED = 77
 TIMED_OUT = 124
 KEEP_OUTPUT_BYTES = 200_000
+HUGE_PAGES = 64  # of 2 MiB, for all tests that run at a time
 
 
 def last_line(output):
@@ -96,6 +99,23 @@ def run_one(test, nsinit, skips):
     return Result(test.name, outcome, time.monotonic() - began, reason, output)
 
 
+@contextlib.contextmanager
+def huge_pages():
+    """Let the kernel make some huge pages when a program asks for them."""
+    knob = pathlib.Path("/proc/sys/vm/nr_overcommit_hugepages")
+    try:
+        before = knob.read_text(encoding="ascii")
+        if int(before) < HUGE_PAGES:
+            knob.write_text(str(HUGE_PAGES), encoding="ascii")
+    except OSError:
+        before = None  # the programs that need them will be skipped, and test/skips.txt judges that
+    try:
+        yield
+    finally:
+        if before is not None and int(before) < HUGE_PAGES:
+            knob.write_text(before, encoding="ascii")
+
+
 def run_all(tests, options, skips):
     """Parallel ones first, then those that want the machine for themselves."""
     nsinit = str(options.build / "test" / "lib" / "nsinit")
@@ -111,10 +131,11 @@ def run_all(tests, options, skips):
 
     # The long ones first: otherwise the last of them runs alone at the end.
     parallel = sorted((t for t in tests if not t.exclusive), key=lambda t: -t.timeout)
-    with concurrent.futures.ThreadPoolExecutor(max(options.jobs, 1)) as pool:
-        for future in [pool.submit(task, test) for test in parallel]:
-            future.result()
-    for test in tests:
-        if test.exclusive:
-            task(test)
+    with huge_pages():
+        with concurrent.futures.ThreadPoolExecutor(max(options.jobs, 1)) as pool:
+            for future in [pool.submit(task, test) for test in parallel]:
+                future.result()
+        for test in tests:
+            if test.exclusive:
+                task(test)
     return sorted(results, key=lambda r: r.name)

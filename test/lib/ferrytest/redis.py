@@ -59,6 +59,7 @@ class Server:
     """A redis-server; command: what runs a command line where it shall live. Its pid is that of its world."""
 
     KEYS = 2000
+    CONNECTED = True
 
     def __init__(self, address="127.0.0.1", start=None):
         if not shutil.which("redis-server"):

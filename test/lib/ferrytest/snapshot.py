@@ -32,7 +32,7 @@ STAT_OF_PROCESS = {
 }
 STAT_OF_THREAD = {"nice": 19, "rt_priority": 40, "policy": 41}
 FDINFO_LEFT_OUT = {"mnt_id", "ino", "eventfd-id", "it_value", "ticks", "scm_fds"}
-VMFLAGS_LEFT_OUT = {"sd", "ac", "um", "uw", "nr", "mw", "me"}
+VMFLAGS_LEFT_OUT = {"sd", "ac", "um", "uw", "nr", "mw", "me", "gu"}
 NAMESPACES = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"]
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -189,7 +189,8 @@ def pages_of(memory, pagemap, m):
     count = (m["end"] - m["start"]) // PAGE
     pagemap.seek(m["start"] // PAGE * 8)
     entries = struct.unpack(f"{count}Q", pagemap.read(count * 8))
-    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon"))
+    anonymous = not m["name"] or m["name"].startswith(("[heap]", "[anon")) or \
+        (m["name"].startswith("/anon_hugepage") and m["perms"].endswith("p"))
     for i, entry in enumerate(entries):
         # Bit 63 present, bit 62 swapped: a page of anonymous memory that is neither was never written.
         if anonymous and not entry >> 62:

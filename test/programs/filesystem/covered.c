@@ -53,6 +53,15 @@ int main(int argc, char **argv)
 	s.folder = must(open("point", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	must(fstat(s.file, &st));
 	s.inode = st.st_ino;
+	if (program_told(argc, argv, "wholly") && mount("other", "point", "tmpfs", 0, NULL) < 0)
+		program_lacks("mounting a tmpfs");
+	if (program_told(argc, argv, "wholly")) {
+		s.file = must(open("point/file", O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+		must(write(s.file, "hidden", 6));
+		s.folder = must(open("point", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+		must(fstat(s.file, &st));
+		s.inode = st.st_ino;
+	}
 	if (mount("covered", "point", "tmpfs", 0, NULL) < 0)
 		program_lacks("mounting a tmpfs");
 	close(must(open("point/other", O_CREAT | O_WRONLY | O_CLOEXEC, 0600)));

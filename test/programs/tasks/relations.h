@@ -140,7 +140,7 @@ static inline void note_volatile(void)
 {
 	char role[24];
 
-	snprintf(role, sizeof(role), "rest-%d", getpid());
+	snprintf(role, sizeof(role), "rest-%d", gettid());
 	struct program p = program_role(relations_of, role);
 	program_note_volatile(&p);
 }

@@ -130,12 +130,14 @@ static pid_t child_that_ends(int signal_number)
 	return pid;
 }
 
-static pid_t child_that_stops(void)
+static pid_t child_that_stops(const struct program *parent)
 {
 	pid_t pid = must(fork());
 	siginfo_t info;
 
 	if (!pid) {
+		struct program p = program_role(parent, "stops");
+		program_note_volatile(&p);
 		raise(SIGSTOP);
 		_exit(11);
 	}
@@ -159,7 +161,7 @@ int main(int argc, char **argv)
 	if (program_told(argc, argv, "dead")) {
 		s.exited = child_that_ends(0);
 		s.killed = child_that_ends(SIGTERM);
-		s.stopped = child_that_stops();
+		s.stopped = child_that_stops(&p);
 	}
 	s.ids = ids_read();
 	return program_serve(&p, &ops, &s);

@@ -7,4 +7,5 @@ CASES = [
     *simple("regfile", "files", "directories", "devices", "path-only", "covered"),
     *simple("regfile", "ghost-file", "ghost-sparse", "ghost-mapped", "ghost-executable", "ghost-directory", "ghost-special",
             "ghost-name-taken", "link-other", "tmpfile"),
+    *simple("filelock", "locks-flock", "locks-record", "locks-ofd", "locks-waiting", "leases"),
 ]

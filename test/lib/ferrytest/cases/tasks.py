@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What belongs to a task or a thread, and how tasks hang together."""
 
-from ferrytest.cases.case import simple
+from ferrytest.cases.case import Case, simple
 
 CASES = [
     *simple("tree", "tree", "clocks"),
@@ -9,6 +9,9 @@ CASES = [
             "zombie-session-leader", "zombie-threads", "zombie-orphan"),
     *simple("tree", "session-daemon", "session-two-takers", "session-leader-below", "session-early-child", "session-many",
             "group-leader-gone", "group-left", "group-orphaned"),
+    *simple("wait", "stopped", "stopped-threads", "stopped-pending", "stopped-family", "continued-untold"),
+    Case("stopped-untold", "stopped", ("untold",), kind="wait"),
+    Case("tree-dead", "tree", ("dead",), kind="tree"),
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
     *simple("regs", "xstate"),

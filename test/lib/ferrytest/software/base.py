@@ -29,6 +29,7 @@ def peak(path, seconds=20):
 class Software:
     """A running program. Everything it works with lies in .folder; what it says goes to the log there."""
 
+    CONNECTED = True  # it has TCP connections to somebody outside
     SECONDS = 30  # how long it may take to start or to end
 
     def __init__(self, name):

@@ -27,6 +27,7 @@ static unsigned f{n}(unsigned a, const unsigned *v, unsigned m)
 class Gcc(Software):
     """The driver waits for cc1."""
 
+    CONNECTED = False
     SECONDS = 300
     FUNCTIONS = 900
 

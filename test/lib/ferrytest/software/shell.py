@@ -16,6 +16,8 @@ HOLDER = pathlib.Path(__file__).resolve().parents[3] / "programs/software/termin
 class Shell(Software):
     """bash under a process that holds the terminal's other side."""
 
+    CONNECTED = False
+
     def __init__(self):
         super().__init__("shell")
         for name in ("input", "output"):

@@ -13,6 +13,8 @@ LINES = 400
 class Tmux(Software):
     """The server is the tree; each question is a client of its own from outside."""
 
+    CONNECTED = False
+
     def __init__(self):
         super().__init__("tmux")
         self.tmux, vim, bash = needed("tmux", "vim", "bash")

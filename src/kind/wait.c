@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns what a process has not been told yet of its children: that one stopped or went on again. (Of those that ended, the
+ * zombies, see collect/family.c.) Brought back by the parent itself while its children are stopped, see restore/stop.c.
+ *
+ * Kernel interface: waitid(2) with WNOWAIT in the parent; that the child is traced makes no difference to it.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/error.h"
+#include "kind/kinds.h"
+#include "proc/read.h"
+
+enum { WAIT_INFO_BYTES = 128 };
+_Static_assert(sizeof(siginfo_t) == WAIT_INFO_BYTES, "as waitid writes it");
+
+static void wait_ask_task(const struct snap_task *t unused, int proc_dir, struct script *s)
+{
+	struct proc_pid_list children = {0};
+	if (proc_read_children(proc_dir, &children, NULL) < 0) {
+		s->failed = true;
+		return;
+	}
+	vec_foreach(pid, &children.v) {
+		script_call(s, "asking what is to be told of a child", SYS_waitid, P_PID, (uint64_t)*pid,
+			    script_put(s, NULL, WAIT_INFO_BYTES),
+			    WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT | __WALL, 0)
+			->data_mask = 1 << 2;
+		s->calls.v[script_last(s)].check = BLOB_CHECK_NONE;
+	}
+	proc_pid_list_release(&children);
+}
+
+static int wait_collect_task(struct collect *c, struct snap_task *t unused, int proc_dir,
+			     const struct answers *a, struct ferry_error *err)
+{
+	struct proc_pid_list children = {0};
+	int r = proc_read_children(proc_dir, &children, err);
+	for (size_t i = 0; i < children.v.n && r >= 0; i++) {
+		siginfo_t info;
+		memcpy(&info, a->data + i * WAIT_INFO_BYTES, sizeof(info));
+		if (a->calls[i].ret < 0 || !info.si_pid)
+			continue;
+		struct snap_untold *untold = vec_push(&c->snap->untold);
+		if (!untold)
+			r = error_memory(err);
+		else
+			*untold = (struct snap_untold){.pid = children.v.v[i],
+						       .continued = info.si_code == CLD_CONTINUED};
+	}
+	proc_pid_list_release(&children);
+	return r;
+}
+
+const struct kind_ops kind_wait = {
+	.name = "wait",
+	.what = "what waits of the parents have yet to tell of stopped and continued children",
+	.fd_type = -1,
+	.image_file = -1,
+	.ask_task = wait_ask_task,
+	.collect_task = wait_collect_task,
+};
