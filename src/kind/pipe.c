@@ -4,15 +4,18 @@
  * descriptions of both ends with flags and owner. The bytes are copied by tee(2), which leaves them where
  * they are. A restore builds a pipe at once when the first of its descriptions is asked for: pipe2(2) gives
  * one description of each end, the others come from opening /proc/self/fd/N. Where the image has descriptions
- * of one end only, the other is closed and the reader sees the end of file, the writer EPIPE, as before.
+ * of one end only, the other is closed and the reader sees the end of file, the writer EPIPE, as before. Packets
+ * (O_DIRECT) keep their bounds, because a copy by tee(2) does.
  *
- * Kernel interface: fcntl(2) F_GETPIPE_SZ, F_SETPIPE_SZ (2.6.35), ioctl FIONREAD, tee(2), poll(2), fchown(2).
- * Does not handle: packet mode (O_DIRECT), refused; notification pipes (watch_queue); the boundaries of pages
- * in a pipe, which matter only to how full it can get; bytes in a pipe that has no reader, which nobody can
- * read.
+ * Kernel interface: fcntl(2) F_GETPIPE_SZ, F_SETPIPE_SZ (2.6.35), ioctl FIONREAD, tee(2), poll(2), fchown(2), pipe2(2)
+ * O_DIRECT (3.4), ioctl IOC_WATCH_QUEUE_SET_SIZE (5.8) with a size that does nothing.
+ * Does not handle: notification pipes (watch_queue), refused; packets in a pipe that is in packet mode no more, which
+ * come back as bytes; the boundaries of pages in a pipe, which matter only to how full it can get; bytes in a pipe
+ * that has no reader, which nobody can read.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,10 +29,15 @@
 #include "base/fd.h"
 #include "image/dir.h"
 #include "image/proto/pipe-data.pb-c.h"
+#include "kernel/syscalls.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "model/record.h"
+
+#ifndef IOC_WATCH_QUEUE_SET_SIZE /* linux/watch_queue.h */
+#define IOC_WATCH_QUEUE_SET_SIZE _IO('W', 0x60)
+#endif
 
 enum { PIPE_BUCKETS = 1024, PIPE_MODE = 0600, PIPE_MODE_BITS = 07777 };
 
@@ -44,6 +52,9 @@ struct pipe_found {
 	int reader;                  /* copy of a description that can be read, kept by its file; -1 = none */
 	bool has_reader, has_writer; /* in the tree */
 	bool any_reader, any_writer; /* anywhere, as the kernel says */
+	bool in_packets;             /* some description is in packet mode */
+	uint32_t *packets;           /* their lengths, in order */
+	size_t n_packets;
 	bool dumped;
 };
 
@@ -71,6 +82,17 @@ static bool pipe_owns(const struct fd_view *view)
 	return S_ISFIFO(view->stat.st_mode) && !strncmp(view->link, "pipe:[", 6);
 }
 
+/* Every pipe knows the call, one of notifications alone refuses the size and not the pipe. */
+static bool pipe_is_watch_queue(const struct fd_view *view)
+{
+	int fd = view->copy >= 0 ? fd_dup(view->copy, 3) : sys_pidfd_getfd(view->pidfd, view->fd);
+	bool is =
+		fd >= 0 && ioctl(fd, IOC_WATCH_QUEUE_SET_SIZE, 0) < 0 && (errno == EINVAL || errno == EBUSY);
+	if (fd >= 0)
+		close(fd);
+	return is;
+}
+
 static int pipe_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
 {
 	char who[64];
@@ -78,10 +100,10 @@ static int pipe_check(const struct fd_view *view, const struct kind_options *opt
 	if (view->info->flags & O_PATH)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' was opened with O_PATH",
 				 who, view->link);
-	if (view->info->flags & O_DIRECT) {
+	if (pipe_is_watch_queue(view)) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: '%s' is a pipe in packet mode (O_DIRECT)", who, view->link);
-		error_hint(err, "the boundaries of packets cannot be dumped yet");
+			  "%s: '%s' is a pipe of notifications (watch_queue)", who, view->link);
+		error_hint(err, "the kernel tells neither what it watches nor its filter");
 		return -ENOTSUP;
 	}
 	/* CRIU dumps such a pipe; container engines rely on it and connect the other end themselves. */
@@ -100,6 +122,7 @@ static int pipe_measure(struct pipe_found *p, const struct fd_view *view, struct
 	int access = (int)view->info->flags & O_ACCMODE;
 	p->size = (uint32_t)size;
 	p->bytes = (uint32_t)bytes;
+	p->in_packets |= view->info->flags & O_DIRECT;
 	p->has_reader |= access != O_WRONLY;
 	p->has_writer |= access != O_RDONLY;
 	/* A reader sees POLLHUP when no writer is left, a writer POLLERR when no reader is. */
@@ -182,8 +205,30 @@ static int pipe_resize(int fd, uint32_t size, struct ferry_error *err)
 	return r;
 }
 
+/* One read gives one packet, of a page at most. */
+static int pipe_dump_packets(struct dump *d, struct image_writer *w, struct pipe_found *p, int fd,
+			     struct ferry_error *err)
+{
+	char packet[PIPE_BUF];
+	p->packets = arena_array(&d->snap->arena, uint32_t, p->bytes);
+	if (!p->packets)
+		return error_memory(err);
+	for (uint32_t done = 0; done < p->bytes;) {
+		ssize_t n = read(fd, packet, sizeof(packet));
+		int r = n <= 0 ? error_errno(err, FERRY_ERROR_SYSTEM, n < 0 ? errno : ENODATA,
+					     "reading a packet of pipe:[%llu]", (unsigned long long)p->ino)
+			       : image_put_raw(w, packet, (size_t)n, err);
+		if (r < 0)
+			return r;
+		p->packets[p->n_packets++] = (uint32_t)n;
+		done += (uint32_t)n;
+	}
+	return 0;
+}
+
 /* Copy the bytes into a pipe of our own and from there into the image. */
-static int pipe_dump_bytes(struct image_writer *w, const struct pipe_found *p, struct ferry_error *err)
+static int pipe_dump_bytes(struct dump *d, struct image_writer *w, struct pipe_found *p,
+			   struct ferry_error *err)
 {
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) < 0)
@@ -200,19 +245,21 @@ static int pipe_dump_bytes(struct image_writer *w, const struct pipe_found *p, s
 		return error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN,
 				 "pipe:[%llu] has %zd bytes and had %u", (unsigned long long)p->ino, n,
 				 p->bytes);
-	return image_put_from(w, out, p->bytes, err);
+	return p->in_packets ? pipe_dump_packets(d, w, p, out, err) : image_put_from(w, out, p->bytes, err);
 }
 
 static int pipe_dump_extra(struct dump *d, const struct pipe_found *p, struct ferry_error *err)
 {
 	FerryPipeEntry extra = FERRY_PIPE_ENTRY__INIT;
 	struct image_writer *w;
-	if (!p->uid && !p->gid && p->mode == PIPE_MODE)
+	if (!p->uid && !p->gid && p->mode == PIPE_MODE && !p->n_packets)
 		return 0;
 	extra.pipe_id = (uint32_t)p->ino;
 	extra.uid = p->uid;
 	extra.gid = p->gid;
 	extra.mode = p->mode;
+	extra.packets = p->packets;
+	extra.n_packets = p->n_packets;
 	int r = fdcommon_writer(d, IMAGE_FERRY_PIPE, &w, err);
 	return r < 0 ? r : image_put(w, &extra.base, err);
 }
@@ -235,7 +282,7 @@ static int pipe_dump(struct dump *d, struct snap_file *file, struct ferry_error 
 	record_set(&entry, size, p->size);
 	r = image_put(w, &entry.base, err);
 	if (r >= 0 && entry.bytes)
-		r = pipe_dump_bytes(w, p, err);
+		r = pipe_dump_bytes(d, w, p, err);
 	return r < 0 ? r : pipe_dump_extra(d, p, err);
 }
 
@@ -329,6 +376,21 @@ static int pipe_read_bytes(struct reader *r, struct ferry_error *err)
 	return ret;
 }
 
+static int pipe_read_packets(struct reader *r, const struct pipe_plan *pipe, const FerryPipeEntry *entry,
+			     FerryPipeEntry *kept)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < entry->n_packets; i++) {
+		bytes += entry->packets[i];
+		if (!entry->packets[i] || entry->packets[i] > PIPE_BUF)
+			return -EBADMSG;
+	}
+	kept->n_packets = entry->n_packets;
+	kept->packets =
+		arena_copy(&r->plan->arena, entry->packets, entry->n_packets * sizeof(*entry->packets));
+	return entry->n_packets && (bytes != pipe->bytes || !kept->packets) ? -EBADMSG : 0;
+}
+
 static int pipe_read_extra(struct reader *r, struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *in = NULL;
@@ -349,6 +411,8 @@ static int pipe_read_extra(struct reader *r, struct ferry_error *err)
 		kept->uid = entry->uid;
 		kept->gid = entry->gid;
 		kept->mode = entry->mode & PIPE_MODE_BITS;
+		if (pipe_read_packets(r, pipe, entry, kept) < 0)
+			return image_bad(in, err, "the packets of pipe %u are not its bytes", entry->pipe_id);
 		pipe->extra = kept;
 	}
 	return ret;
@@ -368,28 +432,46 @@ static int pipe_read(struct reader *r, struct ferry_error *err)
 	return ret < 0 ? ret : pipe_read_extra(r, err);
 }
 
+/* How much the next write puts in: a packet, or all that is left. */
+static uint32_t pipe_next_write(const struct pipe_plan *pipe, uint32_t done, size_t *packet)
+{
+	return pipe->extra && pipe->extra->n_packets ? pipe->extra->packets[(*packet)++] : pipe->bytes - done;
+}
+
 /* More bytes than fit may come from pages that were spliced in and are larger than the kernel's own. */
-static int pipe_fill(const struct pipe_plan *pipe, int fd, struct ferry_error *err)
+static int pipe_write(const struct pipe_plan *pipe, int fd, struct ferry_error *err)
 {
 	uint32_t done = 0, size = (uint32_t)fcntl(fd, F_GETPIPE_SZ);
-	int r = fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+	size_t packet = 0;
+	int r = 0;
 	while (r >= 0 && done < pipe->bytes) {
-		ssize_t n = write(fd, (const char *)pipe->data + done, pipe->bytes - done);
+		size_t at = packet;
+		ssize_t n = write(fd, (const char *)pipe->data + done, pipe_next_write(pipe, done, &packet));
+		int code = errno;
+		if (n <= 0)
+			packet = at;
 		if (n > 0) {
 			done += (uint32_t)n;
-		} else if (n < 0 && errno == EAGAIN && size <= INT32_MAX / 2) {
+		} else if (n < 0 && code == EAGAIN && size <= INT32_MAX / 2) {
 			size *= 2;
 			r = pipe_resize(fd, size, err);
-		} else if (n < 0 && errno != EINTR) {
-			r = -errno;
+		} else if (n < 0 && code != EINTR) {
+			r = error_errno(err, FERRY_ERROR_RESTORE_STEP, code, "putting %u bytes into pipe %u",
+					pipe->bytes, pipe->id);
 		}
 	}
-	if (r >= 0)
-		r = fcntl(fd, F_SETFL, 0) < 0 ? -errno : 0;
-	if (r < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "putting %u bytes into pipe %u",
-				   pipe->bytes, pipe->id);
-	return 0;
+	return r;
+}
+
+static int pipe_fill(const struct pipe_plan *pipe, int fd, struct ferry_error *err)
+{
+	int in_packets = pipe->extra && pipe->extra->n_packets ? O_DIRECT : 0;
+	if (fcntl(fd, F_SETFL, O_NONBLOCK | in_packets) < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "preparing pipe %u", pipe->id);
+	int r = pipe_write(pipe, fd, err);
+	if (r >= 0 && fcntl(fd, F_SETFL, 0) < 0)
+		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "preparing pipe %u", pipe->id);
+	return r;
 }
 
 static int pipe_make(const struct pipe_plan *pipe, int ends[2], struct ferry_error *err)
@@ -413,7 +495,7 @@ static int pipe_make(const struct pipe_plan *pipe, int ends[2], struct ferry_err
 /* Made by pipe2(2) and not by a later open(2), which adds O_LARGEFILE. */
 static bool pipe_is_first(const PipeEntry *entry, int access)
 {
-	return !(entry->flags & ~(uint32_t)(O_ACCMODE | O_NONBLOCK | O_ASYNC)) &&
+	return !(entry->flags & ~(uint32_t)(O_ACCMODE | O_NONBLOCK | O_ASYNC | O_DIRECT)) &&
 	       (int)(entry->flags & O_ACCMODE) == access;
 }
 

@@ -531,7 +531,12 @@ static int tty_collect_queues(struct collect *c, struct tty_found *f, struct fer
 	int fd = slave >= 0 ? slave : f->slave;
 	if (fd < 0)
 		return 0; /* locked, and nobody has it open */
-	r = tty_queue_look(&c->snap->arena, c->warden, f->master, fd, &f->queues, err);
+	const struct tty_look look = {.master = f->master,
+				      .slave = fd,
+				      .arena = &c->snap->arena,
+				      .warden = c->warden,
+				      .fault = c->fault};
+	r = tty_queue_look(&look, &f->queues, err);
 	if (r >= 0 && f->queues.stop)
 		record_set(f->extra, stopped, f->queues.stop);
 	return r;

@@ -6,6 +6,7 @@
  * discipline at once, under settings that leave every byte as it is. In line mode lines keep their ends.
  *
  * Kernel interface: ioctl_tty(2) TIOCSTI, TCSETS2, TIOCPKT, TCXONC, FIONREAD; splice(2) on terminals (5.10).
+ * Between the read of a line that is an end of file alone and the entry of it lies one instruction; a SIGKILL there loses it.
  * Does not handle: the column that the echo of a line being typed has reached.
  */
 #include "kind/tty_queue.h"
@@ -21,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fault.h"
 #include "host/warden.h"
 
 enum {
@@ -66,6 +68,12 @@ static struct termios2 tty_plain(const struct termios2 *settings, bool lines)
 		plain.c_cc[VEOL2] = settings->c_cc[VEOL2];
 	}
 	return plain;
+}
+
+static void tty_effect(const struct fault *fault, const char *what)
+{
+	if (fault)
+		fault_effect(fault, "collect", what);
 }
 
 static int tty_set(int fd, const struct termios2 *settings)
@@ -153,8 +161,10 @@ static int tty_put_lines(struct tty_put *put, const struct tty_queues *q)
 		plain.c_cc[VEOL2] = 0;
 	plain.c_lflag |= IEXTEN;
 	r = tty_set(put->master, &plain);
-	for (size_t i = 0; i < q->n_lines && r >= 0; i++)
+	for (size_t i = 0; i < q->n_lines && r >= 0; i++) {
+		tty_effect(q->fault, "terminal: put a line back");
 		r = tty_put_line(put, &q->lines[i]);
+	}
 	if (r < 0)
 		return r;
 	/* A line being typed has no end, so nothing in it may make one. */
@@ -212,6 +222,7 @@ int tty_queue_put(int master, int slave, const struct termios2 *settings, const 
 	if (q->n_input || q->n_lines)
 		r = settings->c_lflag & ICANON ? tty_put_lines(&put, q) : tty_put_bytes(&put, q);
 	struct termios2 plain = tty_plain(settings, settings->c_lflag & ICANON);
+	tty_effect(q->fault, "terminal: put output back");
 	if (r >= 0 && q->n_output) {
 		r = tty_set(put.master, &plain);
 		if (r >= 0)
@@ -219,6 +230,7 @@ int tty_queue_put(int master, int slave, const struct termios2 *settings, const 
 	}
 	if (r >= 0)
 		r = tty_stop(slave, settings, q->stop);
+	tty_effect(q->fault, "terminal: settings");
 	if (r >= 0)
 		r = tty_set(put.master, settings);
 	/* What waited before the line discipline is still to be processed. */
@@ -239,20 +251,24 @@ static int tty_move(int from, int to, size_t n)
 	return 0;
 }
 
-/* What one read gives; the number of bytes, 0 for an end of file. */
-static ssize_t tty_take(const struct tty_undo *u, int from, int to)
+/* What one read gives: a line, or bytes. counted: where that line is entered, at once. */
+static ssize_t tty_take(struct tty_undo *u, const struct fault *fault, int from, int to, uint32_t *counted)
 {
+	tty_effect(fault, "terminal: take out");
 	ssize_t n = splice(from, NULL, u->in, NULL, TTY_CHUNK, 0);
-	if (n < 0)
-		return errno == EAGAIN ? 0 : -errno;
-	int r = n ? tty_move(u->out, to, (size_t)n) : 0;
-	return r < 0 ? r : n;
+	if (n >= 0 && counted)
+		u->lines[(*counted)++].length = (uint32_t)n;
+	int r = n < 0 ? -errno : 0;
+	tty_effect(fault, "terminal: under way");
+	if (r >= 0 && n)
+		r = tty_move(u->out, to, (size_t)n);
+	return r == -EAGAIN ? 0 : r < 0 ? r : n;
 }
 
-static int tty_take_all(const struct tty_undo *u, int from, int to)
+static int tty_take_all(struct tty_undo *u, const struct fault *fault, int from, int to)
 {
 	while (tty_poll(from, POLLIN) & POLLIN) {
-		ssize_t n = tty_take(u, from, to);
+		ssize_t n = tty_take(u, fault, from, to, NULL);
 		if (n <= 0)
 			return (int)n;
 		if (lseek(to, 0, SEEK_CUR) > TTY_QUEUE_MAX)
@@ -261,43 +277,31 @@ static int tty_take_all(const struct tty_undo *u, int from, int to)
 	return 0;
 }
 
-static int tty_last_byte(int file, uint8_t *ret)
-{
-	off_t at = lseek(file, 0, SEEK_CUR);
-	return pread(file, ret, 1, at - 1) == 1 ? 0 : -EIO;
-}
-
-static int tty_take_lines(struct tty_undo *u)
+static int tty_take_lines(struct tty_undo *u, const struct fault *fault)
 {
 	while (tty_poll(u->slave, POLLIN) & POLLIN) {
-		uint8_t last = 0;
-		if (u->n_lines == TTY_LINES)
+		if (u->n_lines >= TTY_LINES)
 			return -EFBIG;
-		ssize_t n = tty_take(u, u->slave, u->input);
-		int r = n > 0 ? tty_last_byte(u->input, &last) : (int)n;
-		if (r < 0)
-			return r;
-		struct tty_line *line = &u->lines[u->n_lines];
-		line->length = (uint32_t)n;
-		line->end_of_file = !n || !tty_ends_line(&u->settings, last);
-		u->n_lines++;
+		ssize_t n = tty_take(u, fault, u->slave, u->input, &u->n_lines);
+		if (n < 0)
+			return (int)n;
 	}
 	return 0;
 }
 
-static int tty_take_input(struct tty_undo *u)
+static int tty_take_input(struct tty_undo *u, const struct fault *fault)
 {
 	bool lines = u->settings.c_lflag & ICANON && !u->lines_taken;
 	struct termios2 plain = tty_plain(&u->settings, lines);
 	int r = tty_set(u->master, &plain);
 	if (r >= 0 && lines) {
-		r = tty_take_lines(u);
+		r = tty_take_lines(u, fault);
 		u->lines_taken = r >= 0;
 		plain = tty_plain(&u->settings, false);
 		if (r >= 0)
 			r = tty_set(u->master, &plain);
 	}
-	return r < 0 ? r : tty_take_all(u, u->slave, u->input);
+	return r < 0 ? r : tty_take_all(u, fault, u->slave, u->input);
 }
 
 /* A terminal whose output is not taken although there is room. */
@@ -314,7 +318,7 @@ static void tty_find_stop(struct tty_undo *u)
 	__atomic_store_n(&u->probing, 0, __ATOMIC_SEQ_CST);
 }
 
-static int tty_take_out(struct tty_undo *u)
+static int tty_take_out(struct tty_undo *u, const struct fault *fault)
 {
 	const struct termios none = {0};
 	int off = 0;
@@ -322,10 +326,10 @@ static int tty_take_out(struct tty_undo *u)
 		return -errno;
 	if (ioctl(u->slave, TIOCSLCKTRMIOS, &none) < 0)
 		return -errno;
-	int r = tty_take_input(u);
+	int r = tty_take_input(u, fault);
 	u->draining_output = 1;
 	if (r >= 0)
-		r = tty_take_all(u, u->master, u->output);
+		r = tty_take_all(u, fault, u->master, u->output);
 	if (r >= 0)
 		tty_find_stop(u);
 	return r;
@@ -350,6 +354,20 @@ static int tty_load(int file, struct arena *a, uint8_t **ret, size_t *ret_n)
 	return 0;
 }
 
+/* A line that does not end in one of the characters that end lines was ended by the end-of-file character. */
+static int tty_end_lines(const struct termios2 *settings, struct tty_queues *q)
+{
+	size_t at = 0;
+	for (size_t i = 0; i < q->n_lines; i++) {
+		size_t n = q->lines[i].length;
+		if (n > q->n_input - at)
+			return -EIO;
+		at += n;
+		q->lines[i].end_of_file = !n || !tty_ends_line(settings, q->input[at - 1]);
+	}
+	return 0;
+}
+
 static int tty_result(struct arena *a, const struct tty_undo *u, struct tty_queues *ret)
 {
 	uint32_t n_lines = MIN(u->n_lines, (uint32_t)TTY_LINES);
@@ -359,7 +377,9 @@ static int tty_result(struct arena *a, const struct tty_undo *u, struct tty_queu
 	ret->lines = arena_copy(a, u->lines, n_lines * sizeof(*u->lines) + 1);
 	ret->n_lines = n_lines;
 	ret->stop = u->stop;
-	return r < 0 ? r : ret->lines ? 0 : -ENOMEM;
+	if (r >= 0 && !ret->lines)
+		r = -ENOMEM;
+	return r < 0 ? r : tty_end_lines(&u->settings, ret);
 }
 
 static int tty_put_all(struct tty_undo *u, const struct tty_queues *q)
@@ -406,26 +426,25 @@ static int tty_open(struct tty_undo *u)
 	return u->input < 0 || u->output < 0 ? -errno : 0;
 }
 
-static int tty_look(struct arena *a, struct warden *w, struct tty_undo *u, int memory, struct tty_queues *ret)
+static int tty_look(const struct tty_look *look, struct tty_undo *u, int memory, struct tty_queues *ret)
 {
 	int r = tty_open(u);
 	if (r >= 0)
 		r = tty_prepare(u);
-	int entry = r < 0 ? r : warden_arm(w, WARDEN_TERMINAL, memory, 0, NULL, 0);
+	int entry = r < 0 ? r : warden_arm(look->warden, WARDEN_TERMINAL, memory, 0, NULL, 0);
 	if (entry < 0)
 		return entry;
-	r = tty_take_out(u);
-	struct tty_queues found = {0};
-	int loaded = tty_result(a, u, &found);
+	r = tty_take_out(u, look->fault);
+	struct tty_queues found = {.fault = look->fault};
+	int loaded = tty_result(look->arena, u, &found);
 	int put = loaded < 0 ? loaded : tty_put_all(u, &found);
-	warden_disarm(w, entry);
+	warden_disarm(look->warden, entry);
 	if (r >= 0 && put >= 0)
 		*ret = found;
 	return r < 0 ? r : put;
 }
 
-int tty_queue_look(struct arena *a, struct warden *w, int master, int slave, struct tty_queues *ret,
-		   struct ferry_error *err)
+int tty_queue_look(const struct tty_look *look, struct tty_queues *ret, struct ferry_error *err)
 {
 	_cleanup_close_ int memory = memfd_create("ferry-tty", MFD_CLOEXEC);
 	if (memory < 0 || ftruncate(memory, sizeof(struct tty_undo)) < 0)
@@ -434,10 +453,10 @@ int tty_queue_look(struct arena *a, struct warden *w, int master, int slave, str
 		mmap(NULL, sizeof(struct tty_undo), PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
 	if (u == MAP_FAILED)
 		return error_memory(err);
-	u->master = master;
-	u->slave = slave;
+	u->master = look->master;
+	u->slave = look->slave;
 	u->in = u->out = u->input = u->output = -1;
-	int r = tty_look(a, w, u, memory, ret);
+	int r = tty_look(look, u, memory, ret);
 	tty_close(u);
 	munmap(u, sizeof(*u));
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking at what waits in a terminal") : 0;
@@ -450,24 +469,14 @@ static int tty_getfd(int worker_pidfd, int32_t *fd)
 	return *fd < 0 ? -EBADF : 0;
 }
 
-/* What was under way from the terminal into a memory file, and perhaps not counted as a line. */
-static void tty_finish_move(struct tty_undo *u)
+/* What was under way from the terminal into a memory file. */
+static void tty_finish_move(const struct tty_undo *u)
 {
-	off_t counted = 0;
 	int to = u->draining_output ? u->output : u->input;
 	lseek(to, 0, SEEK_END);
 	while (tty_poll(u->out, POLLIN) & POLLIN)
 		if (splice(u->out, NULL, to, NULL, TTY_CHUNK, SPLICE_F_NONBLOCK) <= 0)
 			break;
-	off_t rest = lseek(u->input, 0, SEEK_CUR);
-	for (uint32_t i = 0; i < u->n_lines && i < TTY_LINES; i++)
-		counted += u->lines[i].length;
-	uint8_t last;
-	if (!(u->settings.c_lflag & ICANON) || u->draining_output || u->lines_taken || rest <= counted ||
-	    u->n_lines >= TTY_LINES || tty_last_byte(u->input, &last) < 0)
-		return;
-	u->lines[u->n_lines++] = (struct tty_line){.length = (uint32_t)(rest - counted),
-						   .end_of_file = !tty_ends_line(&u->settings, last)};
 }
 
 /* The rest comes out as well, or what is back already goes: then everything is put back in its order. */
@@ -475,7 +484,7 @@ static int tty_gather(struct tty_undo *u)
 {
 	if (!u->putting) {
 		tty_finish_move(u);
-		return tty_take_out(u);
+		return tty_take_out(u, NULL);
 	}
 	return ioctl(u->slave, TCFLSH, TCIFLUSH) < 0 || ioctl(u->master, TCFLSH, TCIFLUSH) < 0 ? -errno : 0;
 }

@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/macros.h"
 
+struct fault;
 struct warden;
 
 /* Bytes typed as one line. */
@@ -29,14 +30,20 @@ struct tty_queues {
 	struct tty_line *lines; /* of the input of a terminal in line mode; the rest is a line being typed */
 	size_t n_lines;
 	uint32_t stop; /* enum tty_stop */
+	const struct fault *fault;
 };
 
-/*
- * Read what waits in a pseudo terminal that nobody uses meanwhile, and leave everything as it was. slave: a descriptor of the
- * terminal side open for reading and writing. The result lies in the arena.
- */
-must_check int tty_queue_look(struct arena *a, struct warden *w, int master, int slave,
-			      struct tty_queues *ret, struct ferry_error *err);
+/* A pseudo terminal that nobody uses meanwhile. */
+struct tty_look {
+	int master;
+	int slave; /* a descriptor of the terminal side open for reading and writing */
+	struct arena *arena;
+	struct warden *warden;
+	const struct fault *fault;
+};
+
+/* Read what waits in it, and leave everything as it was. The result lies in the arena. */
+must_check int tty_queue_look(const struct tty_look *look, struct tty_queues *ret, struct ferry_error *err);
 
 /* Put that into a pseudo terminal, which gets its settings on the way. 0 or -errno. */
 must_check int tty_queue_put(int master, int slave, const struct termios2 *settings,

@@ -34,7 +34,7 @@ SEED = 20261121    # the same instants in every run
 
 DUMPED = [case for case in CASES if case.name in (
     "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "tcp-pairs", "unix-socket",
-    "unix-queues")]
+    "unix-queues", "pty-typed")]
 # Programs that people run, each with its clients; the last ones are killed in make soak only.
 SOFTWARE = {"nginx": Nginx, "node": Node, "tmux": Tmux, "redis": Server, "java": Java}
 SOFTWARE_IN_CHECK = ("nginx", "node", "tmux")
@@ -104,6 +104,7 @@ def kill_dump_at(case, wanted):
     assert wanted or not missed, f"no kill hit these stages: {missed}"
     if partner:
         partner.finish()
+    program.finish()
     program.quit()
 
 

@@ -4,7 +4,7 @@
 from ferrytest.cases.case import Case, simple
 
 CASES = [
-    *simple("pipe", "pipes", "pipe-descriptions"),
+    *simple("pipe", "pipes", "pipe-descriptions", "pipe-packets", "pipe-spliced"),
     *simple("epoll", "epoll", "epoll-numbers"),
     *simple("eventfd", "eventfd"),
     *simple("timerfd", "timerfd", "timerfd-unread"),
