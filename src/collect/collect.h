@@ -46,8 +46,8 @@ must_check int collect_check_family(struct family *f, const struct kern_caps *ca
 
 /* Parts of collect_tree(), one file each. */
 must_check int collect_zombies(struct collect *c, const struct frozen *f, struct ferry_error *err);
-must_check int collect_tree_entry(struct snapshot *snap, const struct proc_stat *st, FerryTreeEntry **ret_entry,
-				  struct ferry_error *err);
+must_check int collect_tree_entry(struct snapshot *snap, const struct proc_stat *st,
+				  FerryTreeEntry **ret_entry, struct ferry_error *err);
 must_check int collect_relations(struct snapshot *snap, struct ferry_error *err);
 must_check int collect_check_relations(struct collect *c, struct ferry_error *err);
 must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);

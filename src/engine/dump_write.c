@@ -137,7 +137,8 @@ static int write_tree(struct image_dir *dir, const struct snapshot *snap, struct
 	}
 	vec_foreach(z, &snap->zombies) {
 		if (r >= 0)
-			r = image_put_one(dir, IMAGE_CORE, (uint64_t)snapshot_inner_pid(snap, z->pid), &z->core->base, err);
+			r = image_put_one(dir, IMAGE_CORE, (uint64_t)snapshot_inner_pid(snap, z->pid),
+					  &z->core->base, err);
 	}
 	return r < 0 || !w ? r : image_close(w, err);
 }

@@ -53,7 +53,8 @@ struct kind_options {
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 	struct proc_namespaces own_namespaces; /* those that ferry was started in */
-	const struct proc_mounts *outside_mounts; /* of its mount namespace, when the tree has another; NULL */
+	const struct proc_mounts
+		*outside_mounts; /* of its mount namespace, when the tree has another; NULL */
 };
 
 /* A descriptor as check and collect see it. */
@@ -194,12 +195,12 @@ struct ns_ops {
 };
 
 struct kind_ops {
-	const char *name; /* "eventfd": in errors, documentation and FERRY_KIND tests */
-	const char *what; /* one line for the table of kinds */
-	int fd_type;      /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
-	int image_file;   /* enum image_file that .dump shares between records; -1 none */
+	const char *name;        /* "eventfd": in errors, documentation and FERRY_KIND tests */
+	const char *what;        /* one line for the table of kinds */
+	int fd_type;             /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
+	int image_file;          /* enum image_file that .dump shares between records; -1 none */
 	const struct ns_ops *ns; /* a kind of namespaces; NULL */
-	bool late;        /* restore() runs when the tasks exist, so it may use opener.in_task */
+	bool late;               /* restore() runs when the tasks exist, so it may use opener.in_task */
 	/* The same for single files of a kind that is not late; NULL = none. */
 	bool (*is_late)(const struct plan_file *file);
 	bool (*is_last)(const struct plan_file *file); /* even later: /proc is that of the tasks by then */

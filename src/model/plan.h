@@ -66,17 +66,17 @@ struct plan_ns {
 	enum proc_ns type;
 	uint32_t id;                    /* in the image */
 	const struct plan_task *member; /* the first task that lives in it */
-	int fd;                         /* of the one that was made; -1 = not made, or not by the coordinator */
-	void *data;                     /* of its kind */
+	int fd;     /* of the one that was made; -1 = not made, or not by the coordinator */
+	void *data; /* of its kind */
 };
 
 /* What a parent has not waited for: ferry_tree_entry.untold. */
 enum plan_untold { PLAN_UNTOLD_NOTHING, PLAN_UNTOLD_STOPPED, PLAN_UNTOLD_CONTINUED };
 
 struct plan_task {
-	pid_t pid, ppid, pgid, sid;    /* in the PID namespace of the tree's root */
-	uint32_t ns_id[PROC_NS_COUNT]; /* in the image; 0 = ferry's own */
-	uint32_t children_pid_ns;      /* new children go there; 0 = into its own PID namespace */
+	pid_t pid, ppid, pgid, sid;      /* in the PID namespace of the tree's root */
+	uint32_t ns_id[PROC_NS_COUNT];   /* in the image; 0 = ferry's own */
+	uint32_t children_pid_ns;        /* new children go there; 0 = into its own PID namespace */
 	int member;                      /* index in plan.family */
 	int stop_signal;                 /* what stopped it; 0 = it runs */
 	uint32_t untold;                 /* enum plan_untold */

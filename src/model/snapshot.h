@@ -97,7 +97,7 @@ struct snap_task {
 	pid_t pid, ppid, pgid, sid;                         /* in ferry's PID namespace */
 	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
-	uint64_t ns_ino[PROC_NS_COUNT]; /* by enum proc_ns */
+	uint64_t ns_ino[PROC_NS_COUNT];  /* by enum proc_ns */
 	uint32_t order;                  /* among tasks and zombies: older siblings first */
 	VEC(struct snap_thread) threads; /* leader first */
 	VEC(struct snap_fd) fds;         /* ascending */
@@ -147,7 +147,7 @@ struct snapshot {
 	VEC(struct snap_file) files;
 	VEC(struct snap_ns) namespaces; /* those that are not ferry's; that of the root first of its type */
 	VEC(struct snap_pid) pids;      /* empty when the root lives in ferry's PID namespace */
-	uint32_t pid_level;             /* PID namespaces between ferry's and the root's: index into proc_pids.v */
+	uint32_t pid_level; /* PID namespaces between ferry's and the root's: index into proc_pids.v */
 	VEC(struct snap_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
 	uint64_t monotonic_ns, boottime_ns, realtime_ns; /* as the tree sees them */

@@ -19,8 +19,7 @@
 
 enum { CHECK_LIST_MAX = 8, CHECK_SPARE_VMAS = 64 };
 
-static int check_number(pid_t pid, bool new_pidns, const struct kern_caps *caps,
-			struct ferry_error *err)
+static int check_number(pid_t pid, bool new_pidns, const struct kern_caps *caps, struct ferry_error *err)
 {
 	char path[32];
 	if ((uint32_t)pid >= caps->limits.pid_max) {

@@ -297,7 +297,8 @@ static int ns_put_children(struct restore *r, const struct plan_task *t, uint32_
 	return 0;
 }
 
-int namespaces_before_child(struct restore *r, int member, struct namespaces_clone *c, struct ferry_error *err)
+int namespaces_before_child(struct restore *r, int member, struct namespaces_clone *c,
+			    struct ferry_error *err)
 {
 	const struct family_member *m = &r->plan->family.members.v[member];
 	const struct plan_task *t = m->ends ? NULL : m->context, *maker = ns_maker(r->plan, member);

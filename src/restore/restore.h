@@ -60,14 +60,14 @@ struct restore {
 	uint64_t shared_bytes;         /* of its head */
 	uint64_t region_bytes;         /* of all of it */
 	int (*channels)[2]; /* by task index: [0] the coordinator's end, [1] the task's until it exists */
-	int proc;                /* a /proc with the numbers that we work with; tasks inherit it */
+	int proc;           /* a /proc with the numbers that we work with; tasks inherit it */
 	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of */
 	bool new_pidns;          /* the root's PID namespace is made with it */
 	bool own_init;           /* and its first process is ours */
-	bool sibling;       /* the root becomes a child of our parent (--restore-sibling) */
-	pid_t root_pid;     /* in ferry's PID namespace */
-	pid_t first_pid;    /* whose end we are told: the root, or the init above it */
-	pid_t group; /* the coordinator's process group */
+	bool sibling;            /* the root becomes a child of our parent (--restore-sibling) */
+	pid_t root_pid;          /* in ferry's PID namespace */
+	pid_t first_pid;         /* whose end we are told: the root, or the init above it */
+	pid_t group;             /* the coordinator's process group */
 };
 
 /* Find the hole for each task's blob, park and final place of the vdso, temporary descriptor numbers. */
