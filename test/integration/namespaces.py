@@ -80,8 +80,9 @@ def twice(name, *arguments, unshare=()):
         program.restore(images)
         assert [inner_pids(pid)[1:] for pid in program.tree()] == before
         assert program.running()
-        mounts = pathlib.Path(f"/proc/{program.pid}/root/proc/1/comm").read_text()
-        assert mounts == pathlib.Path(f"/proc/{program.pid}/comm").read_text(), mounts
+        inside = pathlib.Path(f"/proc/{program.pid}/root")
+        comm = (inside / "proc/1/comm").read_text()
+        assert comm == pathlib.Path(f"/proc/{program.pid}/comm").read_text(), comm
         program.verify()
         for other in others:
             other.kill()
