@@ -83,8 +83,16 @@ struct blob_control {
 	uint32_t event;  /* bumped and woken at each change of the two above */
 };
 
+/*
+ * A thread of a task under seccomp waits for its tracer before it does anything; the tracer suspends the filters. It
+ * does not call the kernel meanwhile, for it may have inherited filters.
+ */
+enum blob_guard { BLOB_GUARD_NONE = 0, BLOB_GUARD_WANTED, BLOB_GUARD_WAITS, BLOB_GUARD_HELD };
+
 struct blob_thread {
 	struct blob_script script;
+	uint32_t guard; /* enum blob_guard */
+	uint32_t reserved;
 	uint64_t xstate;      /* XSAVE area (standard format, 64-byte aligned), 0 = leave alone */
 	uint64_t xstate_mask; /* requested-feature bitmap for XRSTOR */
 	uint64_t frame_to;    /* where the frame goes */

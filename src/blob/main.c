@@ -134,9 +134,19 @@ static __attribute__((noreturn)) void blob_leave(struct blob_task *task, struct 
 	__builtin_unreachable();
 }
 
+static void blob_guard(struct blob_thread *thread)
+{
+	if (thread->guard != BLOB_GUARD_WANTED)
+		return;
+	__atomic_store_n(&thread->guard, BLOB_GUARD_WAITS, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&thread->guard, __ATOMIC_SEQ_CST) != BLOB_GUARD_HELD)
+		__builtin_ia32_pause();
+}
+
 static __attribute__((noreturn, used)) void blob_thread_main(struct blob_thread *thread)
 {
 	struct blob_task *task = (struct blob_task *)thread->task;
+	blob_guard(thread);
 	int64_t ret = blob_script_run(&thread->script);
 	if (ret < 0)
 		blob_give_up(task, (uint32_t)(thread - (struct blob_thread *)task->threads), ret);
@@ -185,6 +195,7 @@ static __attribute__((noreturn)) void blob_enter(struct blob_task *task)
 {
 	struct blob_control *control = (struct blob_control *)task->control;
 	struct blob_thread *threads = (struct blob_thread *)task->threads;
+	blob_guard(&threads[0]);
 	int64_t ret = blob_script_run(&task->memory);
 	if (ret < 0)
 		blob_give_up(task, task->n_threads, ret);

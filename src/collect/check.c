@@ -66,9 +66,6 @@ static int check_state(pid_t pid, const struct proc_status *st, struct ferry_err
 	if (st->tracer_pid && st->tracer_pid != getpid())
 		return error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY, "pid %d (%s) is traced by pid %d", pid,
 				 st->name, st->tracer_pid);
-	if (st->seccomp)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) runs under seccomp",
-				 pid, st->name);
 	return 0;
 }
 

@@ -13,6 +13,8 @@
 #include "base/error.h"
 #include "blob/blob.h"
 #include "collect/collect.h"
+#include "host/warden.h"
+#include "inject/defuse.h"
 #include "kind/kinds.h"
 #include "proc/read.h"
 
@@ -71,10 +73,47 @@ static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct
 	return t->script.failed ? error_memory(err) : 0;
 }
 
-/* Run a script in a thread; results replace what was in it. */
-static int inside_run(struct ferry_inject *inject, struct ferry_blob *blob, struct ferry_thread *thread,
-		      struct script *s, pid_t tid, struct ferry_error *err)
+/*
+ * One call after the other, for a thread whose seccomp filters leave it no way to come back from a blob by itself: each call
+ * goes through its landing pad.
+ */
+static int inside_run_singly(struct ferry_inject *inject, struct ferry_thread *thread, struct script *s,
+			     uint64_t data, int64_t *ret_result, uint32_t *ret_done, struct ferry_error *err)
 {
+	int64_t result = 0;
+	uint32_t i = 0;
+	for (; i < s->calls.n && result >= 0; i++) {
+		struct blob_call *call = &s->calls.v[i];
+		uint64_t arg[6];
+		if (call->nr >= BLOB_OP_FIRST || call->check == BLOB_CHECK_FULL)
+			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
+					 "a call that cannot be made singly");
+		for (int n = 0; n < 6; n++)
+			arg[n] = call->arg[n] + (call->data_mask & (1u << n) ? data : 0);
+		int r = ferry_inject_call(inject, thread, (long)call->nr, arg, &call->ret, err);
+		if (r < 0)
+			return r;
+		if (call->check == BLOB_CHECK_EQUAL ? call->ret != call->expect
+						    : call->check != BLOB_CHECK_NONE && call->ret < 0)
+			result = call->ret < 0 ? call->ret : -EPROTO;
+	}
+	*ret_done = result < 0 ? i - 1 : i;
+	*ret_result = result;
+	return 0;
+}
+
+struct inside {
+	struct collect *c;
+	struct ferry_inject *inject;
+	struct ferry_blob *blob;
+};
+
+/* Run a script in a thread; results replace what was in it. */
+static int inside_run(const struct inside *in, struct ferry_thread *thread, struct script *s, pid_t tid,
+		      struct ferry_error *err)
+{
+	struct ferry_inject *inject = in->inject;
+	struct ferry_blob *blob = in->blob;
 	size_t bytes = INSIDE_HEAD_BYTES + script_bytes(s);
 	uint64_t base = ferry_inject_blob_data(blob);
 	_cleanup_free_ char *buffer = calloc(1, bytes);
@@ -88,50 +127,94 @@ static int inside_run(struct ferry_inject *inject, struct ferry_blob *blob, stru
 	script_place(s, buffer + INSIDE_HEAD_BYTES, base + INSIDE_HEAD_BYTES, &head->script);
 	int r = ferry_inject_write(inject, base, buffer, bytes, err);
 	int64_t result = 0;
-	if (r >= 0)
-		r = ferry_inject_blob_run(blob, thread, 0, &result, err);
+	bool singly = false;
+	if (r >= 0) {
+		struct ferry_error refusal = FERRY_ERROR_INIT;
+		r = ferry_inject_blob_run(blob, thread, 0, &result, &refusal);
+		singly = r < 0 && refusal.id == FERRY_ERROR_SECCOMP;
+		if (r < 0 && !singly && err)
+			*err = refusal;
+	}
+	uint32_t done = 0;
+	if (singly)
+		r = inside_run_singly(inject, thread, s, base + INSIDE_HEAD_BYTES + script_calls_bytes(s),
+				      &result, &done, err);
 	if (r >= 0)
 		r = ferry_inject_read(inject, base, buffer, bytes, err);
 	if (r < 0)
 		return r;
 	if (result < 0) {
-		uint32_t failed = head->script.done;
+		uint32_t failed = singly ? done : head->script.done;
 		return error_errno(err, FERRY_ERROR_INJECT, (int)-result, "thread %d: %s", tid,
 				   failed < s->notes.n ? s->notes.v[failed].what : "running the script");
 	}
-	memcpy(s->calls.v, buffer + INSIDE_HEAD_BYTES, s->calls.n * sizeof(*s->calls.v));
+	if (!singly)
+		memcpy(s->calls.v, buffer + INSIDE_HEAD_BYTES, s->calls.n * sizeof(*s->calls.v));
 	if (s->data.n)
 		memcpy(s->data.s, buffer + INSIDE_HEAD_BYTES + script_calls_bytes(s), s->data.n);
 	return 0;
 }
 
-static int inside_run_all(struct frozen *f, struct frozen_task *ft, struct snap_task *t,
-			  uint64_t clocks_read_ns, struct ferry_error *err)
+/* What runs under suspended filters must not outlive the one who suspends them: the warden waits for its end. */
+static int inside_arm(const struct inside *in, const struct snap_thread *th, int *ret_entry,
+		      struct ferry_error *err)
 {
-	struct ferry_inject *inject;
-	int r = freeze_inject(f, ft, &inject, err);
+	*ret_entry = -1;
+	if (!th->status.seccomp)
+		return 0;
+	int entry = warden_arm(in->c->warden, WARDEN_STAND, th->tid, inject_pads(in->inject), NULL, 0);
+	if (entry < 0)
+		return error_errno(err, FERRY_ERROR_LIMIT, -entry, "entering thread %d into the undo log",
+				   th->tid);
+	*ret_entry = in->c->warden ? entry : -1;
+	return 0;
+}
+
+static int inside_run_thread(const struct inside *in, struct snap_thread *th, struct ferry_error *err)
+{
+	int entry, r = inside_arm(in, th, &entry, err);
 	if (r < 0)
 		return r;
+	r = inside_run(in, th->control, &th->script, th->tid, err);
+	if (r >= 0)
+		r = ferry_inject_cure(in->inject, th->control, err);
+	warden_disarm(in->c->warden, entry);
+	return r;
+}
+
+static int inside_run_leader(struct inside *in, struct snap_task *t, struct ferry_error *err)
+{
+	struct ferry_thread *leader = t->threads.v[0].control;
 	size_t bytes = script_bytes(&t->script);
 	vec_foreach(th, &t->threads)
 		bytes = MAX(bytes, script_bytes(&th->script));
-	struct ferry_blob *blob = NULL;
-	struct ferry_thread *leader = t->threads.v[0].control;
-	r = ferry_inject_blob_load(inject, leader, ferry_blob, ferry_blob_bytes, INSIDE_HEAD_BYTES + bytes,
-				   &blob, err);
+	int r = ferry_inject_blob_load(in->inject, leader, ferry_blob, ferry_blob_bytes,
+				       INSIDE_HEAD_BYTES + bytes, &in->blob, err);
 	if (r < 0)
 		return r;
-	t->asked_after_ns = time_now_ns() - clocks_read_ns;
-	r = inside_run(inject, blob, leader, &t->script, t->pid, err);
-	for (size_t i = 0; i < t->threads.n && r >= 0; i++) {
-		struct snap_thread *th = &t->threads.v[i];
-		r = inside_run(inject, blob, th->control, &th->script, th->tid, err);
-		if (i && r >= 0)
-			r = ferry_inject_cure(inject, th->control, err);
-	}
-	int unload = ferry_inject_blob_unload(blob, r < 0 ? NULL : err);
-	int cure = ferry_inject_cure(inject, leader, r < 0 || unload < 0 ? NULL : err);
+	t->asked_after_ns = time_now_ns() - in->c->snap->clocks_read_ns;
+	r = inside_run(in, leader, &t->script, t->pid, err);
+	if (r >= 0)
+		r = inside_run(in, leader, &t->threads.v[0].script, t->pid, err);
+	for (size_t i = 1; i < t->threads.n && r >= 0; i++)
+		r = inside_run_thread(in, &t->threads.v[i], err);
+	int unload = ferry_inject_blob_unload(in->blob, r < 0 ? NULL : err);
+	int cure = ferry_inject_cure(in->inject, leader, r < 0 || unload < 0 ? NULL : err);
 	return r < 0 ? r : unload < 0 ? unload : cure;
+}
+
+static int inside_run_all(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
+			  struct ferry_error *err)
+{
+	struct inside in = {.c = c};
+	int entry, r = freeze_inject(f, ft, &in.inject, err);
+	if (r >= 0)
+		r = inside_arm(&in, &t->threads.v[0], &entry, err);
+	if (r < 0)
+		return r;
+	r = inside_run_leader(&in, t, err);
+	warden_disarm(c->warden, entry);
+	return r;
 }
 
 static struct answers inside_answers(const struct script *s, const struct snap_ask *ask)
@@ -173,7 +256,7 @@ int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft, 
 {
 	int r = inside_ask(&c->snap->arena, t, ft->proc_dir, err);
 	if (r >= 0)
-		r = inside_run_all(f, ft, t, c->snap->clocks_read_ns, err);
+		r = inside_run_all(c, f, ft, t, err);
 	if (r >= 0)
 		r = inside_collect(c, ft, t, err);
 	return r;

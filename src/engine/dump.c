@@ -113,7 +113,7 @@ static int dump_write(struct engine *e, struct collect *c, struct image_dir *dir
 		r = dump_write_records(e, c, dir, err);
 	dump_log(e, "dump", "records stored");
 	/* A tree that runs on in any case need not stand still for the disk. */
-	if (r >= 0 && !e->options->leave_running)
+	if (r >= 0 && !e->kinds.leave_running)
 		r = dump_seal(e, dir, err);
 	error_context(err, "dump", NULL, 0);
 	return r;
@@ -248,6 +248,8 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 	int armed = kill ? dump_arm_end(j, err) : 0;
 	int after = dump_after(e, &j->collect, j->dir, kill && armed >= 0, armed < 0 ? NULL : err);
 	int r = armed < 0 ? armed : after;
+	if (r >= 0 && !kill && e->options->leave_stopped)
+		freeze_stop(&j->frozen);
 	if (r < 0 || !kill) {
 		freeze_release(&j->frozen);
 	} else {
@@ -257,8 +259,11 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 		r = freeze_kill(&j->frozen, err);
 	}
 	e->report.freeze_ns = time_now_ns() - since;
-	dump_log(e, "dump", kill ? "the tree is ended" : "the tree runs");
-	if (r >= 0 && e->options->leave_running) {
+	dump_log(e, "dump",
+		 kill                        ? "the tree is ended"
+		 : e->options->leave_stopped ? "the tree is left stopped"
+					     : "the tree runs");
+	if (r >= 0 && e->kinds.leave_running) {
 		uint64_t start = time_now_ns();
 		r = dump_seal(e, j->dir, err);
 		error_context(err, "dump", NULL, 0);
@@ -276,7 +281,7 @@ int engine_dump(struct engine *e, struct ferry_error *err)
 	struct dump_to to = {.images_dir = e->options->images_dir};
 	int r = dump_start(e, &to, &j, err);
 	if (r >= 0)
-		r = dump_finish(j, !e->options->leave_running, err);
+		r = dump_finish(j, !e->kinds.leave_running, err);
 	e->report.total_ns = time_now_ns() - e->start_ns;
 	return r;
 }

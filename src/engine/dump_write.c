@@ -288,7 +288,7 @@ static int write_stats(struct engine *e, struct image_dir *dir, struct ferry_err
 /* Whether a lock waits for the restore, so that whoever restores removes it. */
 static uint32_t write_lock_method(const struct engine *e, const struct snapshot *snap)
 {
-	for (size_t i = 0; i < snap->files.n && !e->options->leave_running; i++) {
+	for (size_t i = 0; i < snap->files.n && !e->kinds.leave_running; i++) {
 		const InetSkEntry *isk = snap->files.v[i].entry->isk;
 		if (isk && isk->proto == IPPROTO_TCP && isk->state != TCP_CLOSE && isk->state != TCP_LISTEN)
 			return WRITE_LOCK_NFTABLES;
@@ -321,6 +321,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 {
 	struct snapshot *snap = c->snap;
 	SeccompEntry seccomp = SECCOMP_ENTRY__INIT;
+	seccomp.seccomp_filters = snap->seccomp_filters.v;
+	seccomp.n_seccomp_filters = snap->seccomp_filters.n;
 	int r = 0;
 	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
 		r = write_task(dir, &snap->tasks.v[i], err);

@@ -80,7 +80,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 	kern_caps_probe_some(&e->caps, needed, ARRAY_SIZE(needed));
 	e->kinds = (struct kind_options){
 		.tcp_established = options->tcp_established,
-		.leave_running = options->leave_running,
+		.leave_running = options->leave_running || options->leave_stopped,
 		.shell_job = options->shell_job,
 		.ghost_limit = (uint64_t)options->ghost_limit,
 		.ext_unix_sk = options->ext_unix_sk,

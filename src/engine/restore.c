@@ -248,6 +248,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	};
 	bool as_found = !strcmp(e->options->files, "as-found");
 	int ret = plan_read(&j->reader, err);
+	if (e->options->leave_stopped)
+		stop_all(&j->plan);
 	if (ret >= 0)
 		ret = restore_free_numbers(j, err);
 	if (ret >= 0)
@@ -264,6 +266,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 		ret = memory_plan(r, &j->plan.tasks[i], err);
 	if (ret >= 0)
 		ret = plan_scripts(&j->reader, err);
+	if (ret >= 0)
+		ret = guard_check(&j->plan, &e->caps, err);
 	if (ret >= 0)
 		ret = region_build(r, err);
 	error_context(err, "plan", NULL, 0);

@@ -256,7 +256,8 @@ static int freeze_try(pid_t root, const struct freeze_options *options, struct f
 			{
 				.size = sizeof(struct ferry_inject_options),
 				.timeout_ms = options->timeout_ms,
-				.flags = FERRY_INJECT_ALL_STOPPED,
+				/* Whoever injects sees to it that the tracer outlives each call: collect/inside.c. */
+				.flags = FERRY_INJECT_ALL_STOPPED | FERRY_INJECT_DEADLY_CALLS,
 				.context = (void *)options,
 				.on_effect = freeze_effect,
 				.fault = freeze_fault,
@@ -357,6 +358,16 @@ static void freeze_reap(struct frozen *f)
 			}
 		if (left)
 			nanosleep(&tick, NULL);
+	}
+}
+
+void freeze_stop(struct frozen *f)
+{
+	const struct freeze_options *o = f->options.context;
+	/* The first of its threads that is let go takes the signal and stops the others, which stand still until then. */
+	for (size_t i = f->tasks.n; i-- > 0;) {
+		fault_effect(o->fault, "leave-stopped", "task");
+		kill(f->tasks.v[i].pid, SIGSTOP);
 	}
 }
 

@@ -55,6 +55,9 @@ must_check int freeze_tree(pid_t root, const struct freeze_options *options, str
 /* Let every thread go on exactly where it was; releases f. */
 void freeze_release(struct frozen *f);
 
+/* Every task is to stop, as by kill -STOP, before it executes anything once it is released. */
+void freeze_stop(struct frozen *f);
+
 /* Kill every task of the tree and wait until none is left running; releases f. */
 must_check int freeze_kill(struct frozen *f, struct ferry_error *err);
 

@@ -24,13 +24,15 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "inject/defuse.h"
 
-enum { WARDEN_ENTRIES = 40000 };
+enum { WARDEN_ENTRIES = 40000, WARDEN_STAND_TRIES = 20000, WARDEN_STAND_NS = 100000 };
 
 struct warden_entry {
 	uint32_t op; /* enum warden_op; 0 = struck out; written last */
@@ -100,6 +102,27 @@ static void warden_wake(uint64_t address)
 	syscall(SYS_futex, word, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }
 
+/*
+ * A thread whose seccomp filters are suspended must not be let go in the middle of what they forbid. Traced by a worker that
+ * stands at its end, it runs on to its next stop.
+ */
+static void warden_stand(pid_t tid, uint64_t pads)
+{
+	char path[64], state;
+	for (int i = 0; i < WARDEN_STAND_TRIES; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+		FILE *f = fopen(path, "re");
+		bool known = f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1;
+		if (f)
+			fclose(f);
+		if (!known || state == 't' || state == 'Z' || state == 'X')
+			break;
+		const struct timespec pause = {.tv_nsec = WARDEN_STAND_NS};
+		nanosleep(&pause, NULL);
+	}
+	inject_defuse(tid, pads);
+}
+
 static void warden_unlink(const struct warden_entry *e)
 {
 	struct stat st;
@@ -138,6 +161,7 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		if (w->actions->net_unlock)
 			w->actions->net_unlock(e->data);
 		break;
+	case WARDEN_STAND: warden_stand((pid_t)e->object, e->value); break;
 	case WARDEN_THAW: warden_thaw(e->data); break;
 	case WARDEN_UNLINK:
 		if (!w->log->committed)

@@ -37,8 +37,10 @@ enum warden_op {
 				   value: only if the path has this inode number, 0 = any */
 	WARDEN_REMOVE,      /* data: path of a file to remove once the job was committed */
 	WARDEN_ADDRESS_ADD, /* data: "ADDRESS/PREFIX DEVICE" that was taken away and comes back */
-	WARDEN_TERMINAL,    /* object: memory file in the worker that says what was taken out of a terminal */
-	WARDEN_END,         /* object: PID of a stopped task that is killed once the job was committed */
+	WARDEN_STAND, /* object: TID of a thread under seccomp, value: its landing pads: it finds home without a call
+			 that is forbidden when nobody suspends its filters any more */
+	WARDEN_TERMINAL, /* object: memory file in the worker that says what was taken out of a terminal */
+	WARDEN_END,      /* object: PID of a stopped task that is killed once the job was committed */
 };
 
 /* Value of WARDEN_TCP_RESUME and WARDEN_NET_UNLOCK: when the entry counts. */

@@ -227,17 +227,23 @@ static int blob_run_at(struct ferry_blob *blob, struct ferry_thread *t, size_t a
 
 	if (r >= 0)
 		r = blob_check(blob, t, err);
-	if (r >= 0 && t->seccomp.mode)
-		r = suspend_seccomp(t, true, err);
 	if (r < 0)
 		return r;
 	int signal = catch_choose(blob->inject, t);
-	r = blob_set_catch(blob, t, signal, err);
+	/* Stopped at each of its calls it would be killed if the tracer died there. */
+	if (t->seccomp.mode && !signal && blob->inject->opts.flags & FERRY_INJECT_ALL_STOPPED)
+		return error_set(err, FERRY_ERROR_SECCOMP, EPERM,
+				 "no signal can tell the end of a blob in task %d, which is under seccomp",
+				 t->tid);
+	if (t->seccomp.mode)
+		r = suspend_seccomp(t, true, err);
+	if (r >= 0)
+		r = blob_set_catch(blob, t, signal, err);
 	if (r >= 0)
 		r = blob_start(blob, t, arg_offset, err);
 	if (r >= 0 && signal) {
 		r = blob_run_to_signal(blob, t, signal, ret_result, err);
-		if (r != -EAGAIN)
+		if (r != -EAGAIN || t->seccomp.mode)
 			return r;
 		r = blob_set_catch(blob, t, 0, err);
 	}

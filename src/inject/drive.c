@@ -14,12 +14,15 @@
 #include <linux/seccomp.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "inject/internal.h"
 
 #define PAGE 4096u
 #define EFLAGS_TF 0x100u
+#define HOLD_PAUSE_NS 20000
 
 /*
  * A fault inside a blob must not make the kernel reset the application's handler, as it does for a blocked
@@ -205,6 +208,7 @@ int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *er
 static int call_permit(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
 		       struct ferry_error *err)
 {
+	t->deadly = false;
 	if (aim->label != ferry__pad_call && aim->label != ferry__pad_call_undo)
 		return 0;
 	const struct call *call = &aim->call;
@@ -219,6 +223,7 @@ static int call_permit(struct ferry_inject *inject, struct ferry_thread *t, cons
 		error_hint(err, "allow such calls if the target may die when the tracer is killed in one");
 		return -EPERM;
 	}
+	t->deadly = class == SECCOMP_KILLS;
 	return suspend_seccomp(t, true, err);
 }
 
@@ -454,6 +459,69 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 	}
 }
 
+/* Whether it is behind its call, where the slot holds it. */
+static bool is_held(const struct ferry_thread *t, uint64_t rip)
+{
+	return rip >= slot_label(t->home, t->slot, ferry__pad_wait) &&
+	       rip < slot_label(t->home, t->slot, ferry__pad_waited);
+}
+
+/* Let it run, and look again and again whether it has arrived where it is held. */
+static int run_to_hold(struct ferry_thread *t, struct user_regs_struct *regs, struct ferry_error *err)
+{
+	uint64_t until = time_now_ns() + (uint64_t)inject_timeout(&t->opts) * 1000000;
+	struct timespec pause = {.tv_nsec = HOLD_PAUSE_NS};
+	int signal = 0, code = 0;
+
+	for (;;) {
+		inject_effect(&t->opts, "run-held");
+		long r = thread_ptrace(t, PTRACE_CONT, 0, (uintptr_t)signal);
+		if (r < 0)
+			return thread_failed(t, r, "running", err);
+		nanosleep(&pause, NULL);
+		r = thread_ptrace(t, PTRACE_INTERRUPT, 0, 0);
+		if (r < 0)
+			return thread_failed(t, r, "interrupting", err);
+		r = thread_await(t, inject_timeout(&t->opts), &code, err);
+		if (r < 0)
+			return (int)r;
+		t->stepped = true;
+		t->at_entry = false;
+		r = regs_get(t, regs, err);
+		if (r < 0 || (code >> 8 && is_held(t, regs->rip)))
+			return (int)r;
+		signal = pass_stop(t, code, err);
+		if (signal < 0)
+			return signal;
+		if (time_now_ns() > until)
+			return error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
+					 "a system call of task %d does not end", t->tid);
+	}
+}
+
+/*
+ * A call that would kill the thread if it were stopped at the entry and the tracer died: it makes the call in one go and then
+ * goes round in a circle. Before and behind the call it can be freed from outside (defuse.h).
+ */
+static int step_held(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
+		     struct syscall_stop *ret, struct ferry_error *err)
+{
+	struct inject_slot *slot = &inject->slots[t->slot];
+	struct user_regs_struct regs;
+
+	slot->head.hold = 1;
+	slot->data.result_nr = 0;
+	int r = slots_write(inject, "hold", err);
+	if (r >= 0)
+		r = run_to_hold(t, &regs, err);
+	slot->head.hold = 0;
+	if (r < 0)
+		return r;
+	*ret = (struct syscall_stop){.rip = slot_label(inject, t->slot, aim->label) + PAD_SYSCALL_BYTES,
+				     .result = (int64_t)regs.rax};
+	return slots_write(inject, "free", err);
+}
+
 int inject_run_to_signal(struct ferry_thread *t, int signal, uint64_t rip, struct user_regs_struct *ret_regs,
 			 struct ferry_error *err)
 {
@@ -499,7 +567,8 @@ int inject_run(struct ferry_inject *inject, struct ferry_thread *t, const struct
 	int r = inject_aim(inject, t, aim, err);
 
 	while (r >= 0) {
-		r = inject_step(t, &stop, err);
+		r = t->deadly ? step_held(inject, t, aim, &stop, err) : inject_step(t, &stop, err);
+		t->deadly = false;
 		/*
 		 * A handler that returns into the slot, where signals cannot be blocked, stops there as
 		 * well.

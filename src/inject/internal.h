@@ -66,6 +66,7 @@ struct ferry_thread {
 	int seccomp_mode; /* -1 = not known yet */
 	struct seccomp_state seccomp;
 	bool suspended;   /* PTRACE_O_SUSPEND_SECCOMP is set */
+	bool deadly;      /* the call that it stands before would kill it under its filters */
 	bool mask_open;   /* a signal was let in; blocked again before the thread runs */
 	bool can_unblock; /* the pad may let in a signal */
 	bool no_mask;     /* the pad may not restore a signal mask: signals stay unblocked */

@@ -21,7 +21,7 @@ void seccomp_release(struct seccomp_state *state)
 	*state = (struct seccomp_state){0};
 }
 
-/* Filter number i, newest first; 0 when there is none. */
+/* Filter number i, oldest first; 0 when there is none. */
 static int filter_read(struct ferry_thread *t, size_t i, struct bpf_filter *ret)
 {
 	long n = thread_ptrace(t, PTRACE_SECCOMP_GET_FILTER, i, 0);

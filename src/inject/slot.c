@@ -24,6 +24,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "inject/defuse.h"
 #include "inject/internal.h"
 
 #define STACK_SCAN_BYTES (64u << 10)
@@ -74,6 +75,34 @@ int slots_write(struct ferry_inject *inject, const char *effect, struct ferry_er
 		end--;
 	static_assert(INJECT_SLOTS == 2, "a free slot between two used ones would be overwritten");
 	return first < end ? slots_pwrite(inject, first, end - first, effect, err) : 0;
+}
+
+uint64_t inject_pads(const struct ferry_inject *inject)
+{
+	return slot_address(inject, 0);
+}
+
+void inject_defuse(pid_t tid, uint64_t pads)
+{
+	/* Offsets of two-byte instructions: two system calls, and the call of a function behind a one-byte one. */
+	const uint64_t fuses[] = {PAD_OFFSET(ferry__pad_call), PAD_OFFSET(ferry__pad_call_undo),
+				  PAD_OFFSET(ferry__pad_run) + PAD_CLD_BYTES};
+	const unsigned char nothing[PAD_SYSCALL_BYTES] = PAD_NOP;
+	_cleanup_close_ int fd = fd_openf(O_RDWR, "/proc/%d/mem", tid);
+
+	for (int slot = 0; slot < INJECT_SLOTS && fd >= 0; slot++) {
+		struct pad_head head = {0};
+		uint64_t address = pads + (uint64_t)slot * PAD_BYTES;
+		if (fd_pread_all(fd, &head, sizeof(head), address) < 0 || head.magic != PAD_MAGIC ||
+		    head.tid != (uint32_t)tid)
+			continue;
+		for (size_t i = 0; i < ARRAY_SIZE(fuses); i++)
+			if (fd_pwrite_all(fd, nothing, sizeof(nothing), address + fuses[i]) < 0)
+				return;
+		head.hold = 0;
+		if (fd_pwrite_all(fd, &head, sizeof(head), address) < 0)
+			return;
+	}
 }
 
 int slot_erase(struct ferry_inject *inject, int slot, struct ferry_error *err)

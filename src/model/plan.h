@@ -96,6 +96,7 @@ struct plan_task {
 	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */
 	uint64_t vdso_final;    /* where it ends up */
 	uint64_t gadget;        /* address of the exit gadget in the end */
+	bool guarded; /* has seccomp filters: built and let go under a tracer, see restore/guard.c */
 	size_t index;
 };
 

@@ -30,6 +30,7 @@ void snapshot_release(struct snapshot *s)
 	vec_release(&s->pids);
 	vec_release(&s->shmems);
 	vec_release(&s->guards);
+	vec_release(&s->seccomp_filters);
 	arena_release(&s->arena);
 }
 

@@ -17,6 +17,7 @@
 #include "image/proto/ferry.pb-c.h"
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/mm.pb-c.h"
+#include "image/proto/seccomp.pb-c.h"
 #include "model/script.h"
 #include "proc/status.h"
 #include "proc/task.h"
@@ -150,6 +151,7 @@ struct snapshot {
 	uint32_t pid_level; /* PID namespaces between ferry's and the root's: index into proc_pids.v */
 	VEC(struct snap_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
+	VEC(SeccompFilter *) seccomp_filters;            /* as seccomp.img has them */
 	uint64_t monotonic_ns, boottime_ns, realtime_ns; /* as the tree sees them */
 	uint64_t uptime_us;
 	uint64_t clocks_read_ns; /* our CLOCK_MONOTONIC when the tree's clocks were read */

@@ -164,6 +164,7 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 		uint64_t clone_at = l.clones + i * sizeof(struct region_clone);
 		*thread = (struct blob_thread){
 			.frame_to = region_frame_place(th),
+			.guard = t->guarded ? BLOB_GUARD_WANTED : BLOB_GUARD_NONE,
 			.stack_top = stack + REGION_STACK_BYTES,
 			.task = base + l.task,
 			.clone_args = base + clone_at,

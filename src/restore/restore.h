@@ -101,6 +101,9 @@ must_check int files_send(struct restore *r, struct ferry_error *err);
 /* Stop the tasks that were stopped, where they have to stand in the end. */
 must_check int stop_tasks(struct restore *r, struct ferry_error *err);
 
+/* Every task is to be stopped, those that ran with SIGSTOP. */
+void stop_all(struct plan *p);
+
 /* In the parent of stopped tasks: wait until they are. In a child that went on after a stop: do so again. */
 void stop_parent(struct restore *r, const struct plan_task *t);
 void stop_child(struct restore *r, const struct plan_task *t);
@@ -111,12 +114,28 @@ must_check int tasks_wait_task(struct restore *r, const struct plan_task *t, str
 /* Wait until all tasks stand at the barrier. */
 must_check int tasks_wait_ready(struct restore *r, struct ferry_error *err);
 
+/*
+ * Tasks under seccomp are built under a tracer, the coordinator, that suspends their filters; see guard.c. They are
+ * released when the barrier opens, or by the kernel when the coordinator dies.
+ */
+must_check int guard_check(const struct plan *plan, const struct kern_caps *caps, struct ferry_error *err);
+must_check int guard_hold(struct restore *r, struct ferry_error *err);   /* before they do anything */
+must_check int guard_finish(struct restore *r, struct ferry_error *err); /* all stand at the barrier */
+void guard_release(struct restore *r);
+void guard_reap(struct restore *r); /* they were killed */
+
+/* Whether a task has failed meanwhile: its error. look: also whether one died silently. */
+must_check int tasks_watch(struct restore *r, bool look, struct ferry_error *err);
+
 /* opener.in_task: run a function in a task that waits for its descriptors. */
 must_check int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call,
 			  struct ferry_error *err);
 
 /* opener.pid_of */
 pid_t files_pid_of(const struct opener *o, const struct plan_task *t);
+
+/* What ferry's PID namespace calls a thread of a task, once it exists. */
+pid_t tasks_tid(const struct restore *r, const struct plan_task *t, size_t index);
 
 /* From here on the restored tasks are what runs, whatever happens to us. Cannot fail. */
 void tasks_commit(struct restore *r);

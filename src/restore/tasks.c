@@ -176,6 +176,25 @@ static pid_t tasks_real(const struct restore *r, const struct plan_task *t)
 	return (pid_t)__atomic_load_n(&r->shared->members[t->member].created, __ATOMIC_SEQ_CST);
 }
 
+pid_t tasks_tid(const struct restore *r, const struct plan_task *t, size_t index)
+{
+	char path[16];
+	struct proc_pid_list tids = {0};
+	pid_t tid = 0;
+	if (!r->new_pidns)
+		return t->threads.v[index].tid;
+	if (!index)
+		return tasks_real(r, t);
+	/* They are made in the order of the plan, so outside they have numbers in that order. */
+	snprintf(path, sizeof(path), "%d", tasks_real(r, t));
+	_cleanup_close_ int dir = fd_open(r->proc, path, O_RDONLY | O_DIRECTORY, 0);
+	if (dir >= 0 && proc_read_tasks(dir, &tids, NULL) >= 0) {
+		tid = index < tids.v.n ? tids.v.v[index] : 0;
+		proc_pid_list_release(&tids);
+	}
+	return tid;
+}
+
 /* A task that is gone or a zombie before the barrier is a failure that nobody reported. */
 static int tasks_look(struct restore *r, struct ferry_error *err)
 {
@@ -245,6 +264,21 @@ static int tasks_failure(struct restore *r, struct ferry_error *err)
 	return 0;
 }
 
+int tasks_watch(struct restore *r, bool look, struct ferry_error *err)
+{
+	int ret = tasks_failure(r, err);
+	if (ret < 0 || !look)
+		return ret;
+	ret = tasks_look(r, err);
+	if (ret < 0) {
+		/* It may have reported after all. */
+		struct ferry_error told = FERRY_ERROR_INIT;
+		if (err && tasks_failure(r, &told) < 0)
+			*err = told;
+	}
+	return ret;
+}
+
 /* Wait until *counter is at least n; word is what is woken when it changes. */
 static int tasks_wait(struct restore *r, const uint32_t *counter, uint32_t *word, uint32_t n,
 		      struct ferry_error *err)
@@ -253,7 +287,7 @@ static int tasks_wait(struct restore *r, const uint32_t *counter, uint32_t *word
 		uint32_t seen = __atomic_load_n(word, __ATOMIC_SEQ_CST);
 		if (__atomic_load_n(counter, __ATOMIC_SEQ_CST) >= n)
 			return 0;
-		int ret = tasks_failure(r, err);
+		int ret = tasks_watch(r, false, err);
 		if (ret < 0)
 			return ret;
 		struct timespec poll = {.tv_nsec = TASKS_POLL_NS};
@@ -261,14 +295,9 @@ static int tasks_wait(struct restore *r, const uint32_t *counter, uint32_t *word
 		futex_wait(word, seen, &poll);
 		if (time_now_ns() - before < TASKS_POLL_NS)
 			continue;
-		ret = tasks_look(r, err);
-		if (ret < 0) {
-			/* It may have reported after all. */
-			struct ferry_error told = FERRY_ERROR_INIT;
-			if (err && tasks_failure(r, &told) < 0)
-				*err = told;
+		ret = tasks_watch(r, true, err);
+		if (ret < 0)
 			return ret;
-		}
 	}
 }
 
@@ -399,7 +428,10 @@ int tasks_wait_ready(struct restore *r, struct ferry_error *err)
 	struct blob_control *control = &r->shared->control;
 	if (fault_hit(r->fault, FAULT_BARRIER))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "waiting at the barrier: fault injected");
-	return tasks_wait(r, &control->ready, &control->event, (uint32_t)r->plan->n_tasks, err);
+	int ret = guard_hold(r, err);
+	if (ret >= 0)
+		ret = tasks_wait(r, &control->ready, &control->event, (uint32_t)r->plan->n_tasks, err);
+	return ret < 0 ? ret : guard_finish(r, err);
 }
 
 void tasks_commit(struct restore *r)
@@ -419,6 +451,7 @@ void tasks_go(struct restore *r)
 		__atomic_store_n(park, 1, __ATOMIC_SEQ_CST);
 		futex_wake(park);
 	}
+	guard_release(r);
 }
 
 /*
@@ -450,24 +483,13 @@ static void tasks_pause(void)
 	nanosleep(&pause, NULL);
 }
 
-/* Threads in the order of their numbers, which is the same in every PID namespace that they are in together. */
 static void tasks_wait_threads(const struct restore *r, const struct plan_task *t, uint64_t until)
 {
-	char path[32];
-	struct proc_pid_list tids = {0};
-	if (t->threads.n < 2 || t->threads.n > TASKS_LEAVE_THREADS)
-		return;
-	snprintf(path, sizeof(path), "%d", tasks_real(r, t));
-	_cleanup_close_ int dir = fd_open(r->proc, path, O_RDONLY | O_DIRECTORY, 0);
-	bool named = r->new_pidns && dir >= 0 && proc_read_tasks(dir, &tids, NULL) >= 0;
-	for (size_t n = 1; n < t->threads.n; n++) {
-		const struct plan_thread *th = &t->threads.v[n];
-		pid_t tid = !named ? th->tid : n < tids.v.n ? tids.v.v[n] : 0;
-		while (tid && !tasks_thread_left(r, t, th, tid) && time_now_ns() < until)
+	for (size_t n = 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++) {
+		pid_t tid = tasks_tid(r, t, n);
+		while (!tasks_thread_left(r, t, &t->threads.v[n], tid) && time_now_ns() < until)
 			tasks_pause();
 	}
-	if (named)
-		proc_pid_list_release(&tids);
 }
 
 void tasks_wait_left(struct restore *r)
@@ -518,6 +540,7 @@ void tasks_kill(struct restore *r)
 	/* With the first process of a PID namespace all others end. */
 	if (r->new_pidns) {
 		tasks_kill_one(r->own_init ? r->shared->init : r->shared->members[0].created);
+		guard_reap(r);
 		return;
 	}
 	const struct family *f = &r->plan->family;
@@ -526,6 +549,7 @@ void tasks_kill(struct restore *r)
 		if (pid)
 			kill((pid_t)pid, SIGKILL);
 	}
+	guard_reap(r);
 	/* A task that was being created when the first round ran shows up as an orphan of ours. */
 	tasks_reap(r);
 }

@@ -53,6 +53,7 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
+    register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
 
 

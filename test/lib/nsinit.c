@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns the world that one test runs in: new pid, mount, net, ipc, uts and time namespaces, /proc of the new pid
- * namespace, tmpfs on /dev/shm, /run and the test's own folder, loopback up, no descriptor above 2, and an init that
- * reaps. When the command ends everything else in the namespace is killed, and nsinit exits as the command did
- * (128 + signal when it was killed, 124 when the time was over, 125 when the world could not be made).
+ * namespace, terminals of its own, tmpfs on /dev/shm, /run and the test's own folder, loopback up, no descriptor above
+ * 2, and an init that reaps. When the command ends everything else in the namespace is killed, and nsinit exits as the
+ * command did (128 + signal when it was killed, 124 when the time was over, 125 when the world could not be made).
  *
  * Interface: unshare(2), time_namespaces(7) (5.6), pid_namespaces(7), close_range(2) (5.9).
  * Does not handle: cgroups and users; a test that wants those makes them itself. /sys stays the one of the host.
@@ -103,6 +103,8 @@ static void make_mounts(const struct world *w)
 	mount_fresh("proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	mount_fresh("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
 	mount_fresh("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
+	/* Terminals of its own, numbered from 0; /dev/ptmx goes by what is mounted beside it (4.7). */
+	mount_fresh("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,mode=620,ptmxmode=666");
 	if (!w->folder)
 		return;
 	mount_fresh("tmpfs", w->folder, 0, "mode=755");

@@ -50,6 +50,7 @@ def script_environment(source, top):
         "FERRY_SOURCE": str(source),
         "FERRY_BUILD": str(top),
         "FERRY_PROGRAMS": str(top / "test" / "programs"),
+        "FERRY_PICTURES": str(top / "check" / "pictures"),
     }
     if (top / "ferry").exists():
         environment["FERRY"] = str(top / "ferry")

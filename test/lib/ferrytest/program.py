@@ -23,7 +23,7 @@ def program_path(name):
 class Program:
     """A running test program. Its pid stays the same over dump and restore."""
 
-    def __init__(self, name, *arguments, before_ready=None, environment=None, interpreter=None):
+    def __init__(self, name, *arguments, before_ready=None, environment=None, interpreter=None, job=None):
         self.name = name
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=name + "-"))
         # Roles may run as other users.
@@ -34,7 +34,7 @@ class Program:
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(  # pylint: disable=consider-using-with
                 [*command, str(self.folder), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env=environment)
+                start_new_session=job is None, process_group=job, env=environment)
         self.pid = self.process.pid
         if before_ready:
             before_ready(self)

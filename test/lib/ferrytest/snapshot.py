@@ -22,9 +22,11 @@ AT_SYSINFO_EHDR = 33
 
 STATUS_OF_PROCESS = [
     "Umask", "Tgid", "Uid", "Gid", "Groups", "NStgid", "NSpgid", "NSsid", "ShdPnd", "SigIgn", "SigCgt",
-    "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "THP_enabled",
+    "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters",
+    "THP_enabled",
 ]
-STATUS_OF_THREAD = ["Name", "NSpid", "SigPnd", "SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp"]
+STATUS_OF_THREAD = ["Name", "NSpid", "SigPnd", "SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp",
+                    "Seccomp_filters"]
 # Fields of stat, numbered as in proc(5).
 STAT_OF_PROCESS = {
     "pgrp": 5, "session": 6, "tty": 7, "exit_signal": 38, "start_code": 26, "end_code": 27, "start_stack": 28,

@@ -49,7 +49,7 @@
 #define D_SIZE 320
 
 /* PAD_CODE_BYTES of pad.h; the assembler refuses to go back. */
-#define CODE_SIZE 384
+#define CODE_SIZE 400
 
 #define NR_MUNMAP 11
 
@@ -57,12 +57,16 @@
 	.balign 16
 	.globl ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_catch
 	.globl ferry__pad_tail, ferry__pad_data, ferry__pad_end
+	.globl ferry__pad_wait, ferry__pad_waited
+	.hidden ferry__pad_wait, ferry__pad_waited
 	.hidden ferry__pad, ferry__pad_call, ferry__pad_call_undo, ferry__pad_run, ferry__pad_catch
 	.hidden ferry__pad_tail, ferry__pad_data, ferry__pad_end
 
 ferry__pad:
 	.ascii "ferrypad"		/* struct pad_head */
-	.quad 0
+	.long 0
+pad_hold:
+	.long 0
 
 /* One system call, whose number and arguments are in the registers. */
 ferry__pad_call:
@@ -105,6 +109,14 @@ ferry__pad_catch:
 
 ferry__pad_tail:
 .Ltail:
+	/* Wait for the tracer, which has not stopped this thread behind its call; see step_held(). */
+ferry__pad_wait:
+0:	mov	pad_hold(%rip), %ecx
+	jrcxz	9f
+	pause
+	jmp	0b
+ferry__pad_waited:
+9:
 	/* Tell the owner of memory used here that this thread needs it no longer. */
 	mov	DATA(D_RELEASE), %rcx
 	jrcxz	1f

@@ -12,12 +12,16 @@
 #define PAD_MAGIC 0x6461707972726566u /* "ferrypad" */
 #define PAD_UNMAPS 4
 #define PAD_SYSCALL_BYTES 2
+#define PAD_CLD_BYTES 1 /* before the call at ferry__pad_run */
+/* clang-format off */
+#define PAD_NOP {0x66, 0x90}
+/* clang-format on */
 
 /* First in a slot: tells a later ferry what it has found. */
 struct pad_head {
 	uint64_t magic;
 	uint32_t tid;
-	uint32_t spare;
+	uint32_t hold; /* 1: the thread waits behind the call that it makes */
 };
 
 /* Read by pad.S: the offsets are repeated there. */
@@ -45,6 +49,7 @@ struct pad_data {
 #define PAD_DATA_AT(field, offset) \
 	static_assert(offsetof(struct pad_data, field) == (offset), "pad.S reads " #field " elsewhere")
 
+static_assert(offsetof(struct pad_head, hold) == 12, "pad.S reads hold elsewhere");
 PAD_DATA_AT(unmap, 40);
 PAD_DATA_AT(wait, 112);
 PAD_DATA_AT(catch_nr, 128);
@@ -57,11 +62,12 @@ static_assert(sizeof(struct pad_data) == 320, "pad.S has 320 bytes of data");
 
 extern const unsigned char ferry__pad[], ferry__pad_call[], ferry__pad_call_undo[], ferry__pad_run[];
 extern const unsigned char ferry__pad_catch[], ferry__pad_tail[], ferry__pad_data[], ferry__pad_end[];
+extern const unsigned char ferry__pad_wait[], ferry__pad_waited[];
 
 #define PAD_OFFSET(label) ((uint64_t)((label)-ferry__pad))
 
 /* Bytes of one slot, a multiple of 8. Checked against pad.S by a unit test. */
-#define PAD_CODE_BYTES 384
+#define PAD_CODE_BYTES 400
 #define PAD_BYTES (PAD_CODE_BYTES + sizeof(struct pad_data))
 
 /* Fill the register part: 'normal' is where the thread goes on, 'eintr' where when a handler has run. */

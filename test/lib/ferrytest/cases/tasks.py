@@ -3,6 +3,9 @@
 
 from ferrytest.cases.case import Case, simple
 
+SECCOMP = ["one", "stacked", "privileged", "trap", "kill", "bare", "log", "threads", "tsync", "alike", "children",
+           "strict"]
+
 CASES = [
     *simple("tree", "tree", "clocks"),
     *simple("tree", "zombie-exited", "zombie-killed", "zombie-user", "zombie-dumped", "zombie-group-leader",
@@ -21,5 +24,6 @@ CASES = [
     *simple("rlimit", "rlimits"),
     *simple("sched", "scheduling"),
     *simple("prctl", "prctl"),
+    *[Case(f"seccomp-{what}", "seccomp", (what,), kind="seccomp") for what in SECCOMP],
     *simple("fs", "folders"),
 ]
