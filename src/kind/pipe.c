@@ -13,6 +13,8 @@
  * come back as bytes; the boundaries of pages in a pipe, which matter only to how full it can get; bytes in a pipe
  * that has no reader, which nobody can read.
  */
+#include "kind/pipe.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -196,7 +198,7 @@ static int pipe_check_hidden(const struct dump *d, const struct snap_file *file,
 	return -ENOTSUP;
 }
 
-static int pipe_resize(int fd, uint32_t size, struct ferry_error *err)
+int pipe_resize(int fd, uint32_t size, struct ferry_error *err)
 {
 	if (fcntl(fd, F_SETPIPE_SZ, size) >= 0)
 		return 0;
@@ -226,25 +228,36 @@ static int pipe_dump_packets(struct dump *d, struct image_writer *w, struct pipe
 	return 0;
 }
 
-/* Copy the bytes into a pipe of our own and from there into the image. */
-static int pipe_dump_bytes(struct dump *d, struct image_writer *w, struct pipe_found *p,
-			   struct ferry_error *err)
+int pipe_copy(int reader, uint32_t bytes, uint32_t size, const char *name, int *ret_fd,
+	      struct ferry_error *err)
 {
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
 	_cleanup_close_ int out = ends[0], in = ends[1];
-	int r = pipe_resize(in, p->size, err);
+	int r = pipe_resize(in, size, err);
 	if (r < 0)
 		return r;
-	ssize_t n = tee(p->reader, in, p->bytes, SPLICE_F_NONBLOCK);
+	ssize_t n = tee(reader, in, bytes, SPLICE_F_NONBLOCK);
 	if (n < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "copying what is in pipe:[%llu]",
-				   (unsigned long long)p->ino);
-	if ((uint64_t)n != p->bytes)
-		return error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN,
-				 "pipe:[%llu] has %zd bytes and had %u", (unsigned long long)p->ino, n,
-				 p->bytes);
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "copying what is in %s", name);
+	if ((uint64_t)n != bytes)
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, EAGAIN, "%s has %zd bytes and had %u", name,
+				 n, bytes);
+	*ret_fd = take_fd(out);
+	return 0;
+}
+
+/* Copy the bytes into a pipe of our own and from there into the image. */
+static int pipe_dump_bytes(struct dump *d, struct image_writer *w, struct pipe_found *p,
+			   struct ferry_error *err)
+{
+	char name[32];
+	_cleanup_close_ int out = -1;
+	snprintf(name, sizeof(name), "pipe:[%llu]", (unsigned long long)p->ino);
+	int r = pipe_copy(p->reader, p->bytes, p->size, name, &out, err);
+	if (r < 0)
+		return r;
 	return p->in_packets ? pipe_dump_packets(d, w, p, out, err) : image_put_from(w, out, p->bytes, err);
 }
 

@@ -296,17 +296,10 @@ static struct snap_file *regfile_known(struct collect *c, const struct file_obje
 	return NULL;
 }
 
-static int regfile_collect_path(struct collect *c, pid_t pid, const struct file_object *o, uint32_t flags,
-				uint32_t *ret_index, struct ferry_error *err)
+static int regfile_add(struct collect *c, pid_t pid, const struct file_object *o, char *name, uint32_t flags,
+		       uint32_t *ret_index, struct ferry_error *err)
 {
 	struct regfile_found *found;
-	char name[PATH_MAX];
-	reach_way(o, name);
-	const struct snap_file *known = regfile_known(c, o, name, flags);
-	if (known) {
-		*ret_index = (uint32_t)(known - c->snap->files.v);
-		return 0;
-	}
 	uint32_t id = ++c->snap->next_file_id;
 	int r = regfile_check_object(o, &c->snap->arena, c->options, err);
 	if (r >= 0)
@@ -332,6 +325,38 @@ static int regfile_collect_path(struct collect *c, pid_t pid, const struct file_
 				   .mode = o->st.st_mode};
 	*ret_index = (uint32_t)(c->snap->files.n - 1);
 	return flags != O_RDONLY ? regfile_guard_found(c, name, found, &o->st, err) : 0;
+}
+
+static int regfile_collect_path(struct collect *c, pid_t pid, const struct file_object *o, uint32_t flags,
+				uint32_t *ret_index, struct ferry_error *err)
+{
+	char name[PATH_MAX];
+	reach_way(o, name);
+	const struct snap_file *known = regfile_known(c, o, name, flags);
+	if (!known)
+		return regfile_add(c, pid, o, name, flags, ret_index, err);
+	*ret_index = (uint32_t)(known - c->snap->files.v);
+	return 0;
+}
+
+int regfile_collect_name(struct collect *c, const struct fd_view *view, uint32_t *ret_index,
+			 struct ferry_error *err)
+{
+	struct regfile_names names;
+	struct file_object object;
+	char name[PATH_MAX];
+	regfile_object(view, &names, &object);
+	reach_way(&object, name);
+	return regfile_add(c, view->pid, &object, name, view->info->flags, ret_index, err);
+}
+
+int regfile_check_name(const struct fd_view *view, const struct kind_options *options,
+		       struct ferry_error *err)
+{
+	struct regfile_names names;
+	struct file_object object;
+	regfile_object(view, &names, &object);
+	return regfile_check_object(&object, view->arena, options, err);
 }
 
 int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link, uint32_t *ret_id,

@@ -11,6 +11,12 @@
 must_check int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link,
 				    uint32_t *ret_id, struct ferry_error *err);
 
+/* For kinds whose descriptions have a name in the file system: can it be found again; a record for one, by its index. */
+must_check int regfile_check_name(const struct fd_view *view, const struct kind_options *options,
+				  struct ferry_error *err);
+must_check int regfile_collect_name(struct collect *c, const struct fd_view *view, uint32_t *ret_index,
+				    struct ferry_error *err);
+
 /* Whether a record of the image is the root directory of the mount namespace. */
 bool regfile_is_root(const struct plan_file *file);
 

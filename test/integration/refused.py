@@ -81,6 +81,27 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def fifo_held_outside():
+        """A named pipe of the tree that a process outside has open; and bytes of somebody else in it at the restore."""
+        program = Program("fifo")
+        path = pathlib.Path(program.folder) / "both"
+        held = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        refuse(program, "outside-peer", f"is also held by fd {held} of pid {os.getpid()} (")
+        os.close(held)
+        pids = program.tree()
+        Ferry().dump(program.pid, IMAGES)
+        program.wait_gone(pids)
+        held = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        os.write(held, b"x")
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode and "in the named pipe" in done.stderr, done.stderr
+        os.close(held)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
     def terminal_outside():
         """A terminal whose master is outside: the exact option is named, and with it another terminal takes its place."""
         master, slave = os.openpty()

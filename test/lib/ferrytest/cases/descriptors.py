@@ -11,5 +11,6 @@ CASES = [
     Case("timerfd-alarm", "timerfd", ("alarm",), kind="timerfd"),
     *simple("signalfd", "signalfd"),
     *simple("pidfd", "pidfd", "pidfd-dead"),
+    *simple("fifo", "fifo", "fifo-deleted"),
     *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session"),
 ]
