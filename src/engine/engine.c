@@ -18,6 +18,7 @@
 #include "collect/collect.h"
 #include "collect/namespaces.h"
 #include "host/netlock.h"
+#include "host/userns.h"
 #include "host/warden.h"
 #include "kind/peers.h"
 #include "kind/tty_queue.h"
@@ -77,6 +78,11 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	engine_raise_nofile();
+	if (options->user_ns) {
+		r = options->tree ? userns_enter((pid_t)options->tree, err) : userns_new(err);
+		if (r < 0)
+			return r;
+	}
 	kern_caps_probe_some(&e->caps, needed, ARRAY_SIZE(needed));
 	e->kinds = (struct kind_options){
 		.tcp_established = options->tcp_established,
