@@ -3,7 +3,7 @@
 """Breaks one thing at a time in a copy of the tree, builds it, and runs the tests that ought to notice. A mutation that
 no test notices is a failure: the tests do not cover what they claim.
 
-Mutations come from test/mutations.tsv, and from src/kind/: each kind without its restore function.
+Mutations come from test/mutations.tsv, and from src/kind/: each kind without one of the functions that bring its state back.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import sys
 import time
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(SOURCE / "test" / "lib"))
+sys.dont_write_bytecode = True
 
 
 def parse():
@@ -40,12 +42,28 @@ def listed():
             yield name, pathlib.Path(file), plain(find), plain(replace), tests
 
 
+# Members of a kind's table that bring state back.
+HOOKS = ("restore", "restore_task", "restore_thread", "settle", "settle_task", "map", "join_session", "opened", "ready")
+
+
+def tests_of(kind):
+    """The round trips of a kind's programs; all of them when it has none of its own."""
+    from ferrytest.cases import CASES  # pylint: disable=import-outside-toplevel
+
+    names = [f"*integration/roundtrip.{case.name}" for case in CASES if case.kind == kind]
+    return ",".join(names) or "integration/roundtrip"
+
+
 def of_kinds():
-    """Each kind whose restore function is never called."""
+    """Each kind without one of the functions that bring its state back."""
     for path in sorted((SOURCE / "src" / "kind").glob("*.c")):
-        match = re.search(r"\n(\t+\.restore = \w+,)\n", path.read_text(encoding="utf-8"))
-        if match:
-            yield f"kind-{path.stem}-without-restore", path.relative_to(SOURCE), match.group(1), "", "integration/roundtrip"
+        for table in re.findall(r"^const struct kind_ops \w+ = \{.*?^\};", path.read_text(encoding="utf-8"),
+                                re.MULTILINE | re.DOTALL):
+            kind = re.search(r'\.name = "([^"]*)"', table)[1]
+            for line, hook in re.findall(r"^(\t+\.(\w+) = \w+,\n)", table, re.MULTILINE):
+                if hook in HOOKS:
+                    yield (f"kind-{kind}-without-{hook}", path.relative_to(SOURCE), table,
+                           table.replace(line, ""), tests_of(kind))
 
 
 def copy_tree(target):

@@ -12,7 +12,9 @@ from driver.model import Test
 
 
 def matches(name, pattern):
-    """A plain word matches anywhere in a name, a glob pattern the whole name."""
+    """A plain word matches anywhere in a name, a glob pattern the whole name; of several with commas between one has to."""
+    if "," in pattern:
+        return any(matches(name, one) for one in pattern.split(","))
     if any(c in pattern for c in "*?["):
         return fnmatch.fnmatchcase(name, pattern)
     return pattern in name
