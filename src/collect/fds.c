@@ -191,6 +191,7 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 		.comm = t->threads.v[0].core->tc->comm,
 		.link = proc_fd_link(fds, fd),
 		.info = &info,
+		.frozen = true,
 		.copy = -1,
 		.pidfd = pidfd,
 		.peers = c->peers,

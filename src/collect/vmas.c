@@ -44,9 +44,6 @@ static const struct vma_refusal {
 	{PROC_VM(IO), "device memory"},
 	{PROC_VM(PFNMAP), "device memory"},
 	{PROC_VM(MIXEDMAP), "device memory"},
-	{PROC_VM(UFFD_MISSING), "memory watched by a userfaultfd"},
-	{PROC_VM(UFFD_WP), "memory watched by a userfaultfd"},
-	{PROC_VM(UFFD_MINOR), "memory watched by a userfaultfd"},
 	{PROC_VM(SHADOW_STACK), "a shadow stack"},
 };
 
@@ -76,7 +73,8 @@ static int vma_check(const struct vma_view *view, const struct kind_ops **ret_ki
 	if (!*ret_kind && !vma_is_own(vma))
 		what = proc_vma_kind_word(vma->kind);
 	for (size_t i = 0; i < ARRAY_SIZE(vma_refusals) && !what && !vma_is_kernel(vma); i++)
-		if (vma->has_flags && vma->vm_flags & vma_refusals[i].flag)
+		if (vma->has_flags && vma->vm_flags & vma_refusals[i].flag &&
+		    !(*ret_kind && (*ret_kind)->map_anywhere))
 			what = vma_refusals[i].what;
 	if (what)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps %s at %llx%s%s",
@@ -153,6 +151,8 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 				  .inode = vma->ino,
 				  .dev = vma->dev,
 				  .private_ = !vma->shared,
+				  .watched = vma->vm_flags &
+					     (PROC_VM(UFFD_MISSING) | PROC_VM(UFFD_WP) | PROC_VM(UFFD_MINOR)),
 				  .guards = vma->vm_flags & PROC_VM(GUARD)};
 	entry->start = vma->start;
 	entry->end = vma->end;

@@ -23,7 +23,13 @@
 #include "kernel/uapi.h"
 #include "proc/read.h"
 
-enum { FREEZE_ROUNDS = 100, FREEZE_TRIES = 20, FREEZE_PAUSE_NS = 1000 * 1000, FREEZE_REAP_NS = 50 * 1000 };
+enum {
+	FREEZE_ROUNDS = 100,
+	FREEZE_TRIES = 20,
+	FREEZE_PAUSE_NS = 1000 * 1000,
+	FREEZE_REAP_NS = 50 * 1000,
+	FREEZE_LOOK_THREADS = 64,
+};
 
 static void freeze_effect(void *context, const char *what)
 {
@@ -68,7 +74,7 @@ static struct ferry_thread *frozen_thread(const struct frozen_task *t, pid_t tid
 }
 
 /*
- * A thread that the kernel made in the task for io_uring or vhost. It cannot be traced and never returns to user mode; it
+ * A thread that the kernel made in the task for io_uring or vhost. It never returns to user mode, so it does not stop; it
  * works on what the task's own threads have asked for.
  */
 static bool freeze_is_worker(const struct frozen_task *t, pid_t tid)
@@ -79,6 +85,22 @@ static bool freeze_is_worker(const struct frozen_task *t, pid_t tid)
 	       st.flags & (KERN_PF_IO_WORKER | KERN_PF_USER_WORKER);
 }
 
+/* Whether there may be such threads. Looking at each takes as long as stopping it: of many, only where something makes them. */
+static bool freeze_may_work(const struct frozen_task *t, size_t n_threads)
+{
+	static const char *const makers[] = {"anon_inode:[io_uring]", "/dev/vhost"};
+	bool found = n_threads > 1 && n_threads <= FREEZE_LOOK_THREADS;
+	struct proc_fds fds = {0};
+	if (n_threads <= FREEZE_LOOK_THREADS || proc_read_fds(t->proc_dir, &fds, NULL) < 0)
+		return found;
+	vec_foreach(fd, &fds.v) {
+		for (size_t i = 0; i < ARRAY_SIZE(makers); i++)
+			found |= !strncmp(proc_fd_link(&fds, fd), makers[i], strlen(makers[i]));
+	}
+	proc_fds_release(&fds);
+	return found;
+}
+
 /* Returns 1 when the thread was seized, 0 when there is none to seize. */
 static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, struct ferry_error *err)
 {
@@ -86,10 +108,6 @@ static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, stru
 	int r = ferry_thread_seize(tid, &f->options, &th, err);
 	if (r == -ESRCH && tid != t->pid) {
 		error_clear(err); /* it ended meanwhile */
-		return 0;
-	}
-	if (r == -EPERM && tid != t->pid && freeze_is_worker(t, tid)) {
-		error_clear(err);
 		return 0;
 	}
 	if (r == -ESRCH && t->ppid) {
@@ -122,8 +140,9 @@ static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct fe
 		r = freeze_seize(f, t, t->pid, err);
 		found += r > 0;
 	}
+	bool may_work = freeze_may_work(t, tids.v.n);
 	vec_foreach(tid, &tids.v) {
-		if (r < 0 || frozen_thread(t, *tid))
+		if (r < 0 || frozen_thread(t, *tid) || (may_work && freeze_is_worker(t, *tid)))
 			continue;
 		r = freeze_seize(f, t, *tid, err);
 		found += r > 0;

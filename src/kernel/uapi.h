@@ -11,6 +11,7 @@
 
 #include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <linux/membarrier.h>
 #include <linux/nsfs.h>
 #include <linux/prctl.h>
@@ -456,6 +457,23 @@ struct kern_pidfd_info {
 #define PR_SET_MEMORY_MERGE 67
 #define PR_GET_MEMORY_MERGE 68
 #endif
+
+/* linux/io_uring.h */
+
+#ifndef IORING_SETUP_NO_MMAP /* 6.5 */
+#define IORING_SETUP_NO_MMAP (1u << 14)
+#endif
+#ifndef IORING_SETUP_NO_SQARRAY /* 6.6 */
+#define IORING_SETUP_NO_SQARRAY (1u << 16)
+#endif
+#ifndef IORING_NOP_INJECT_RESULT /* 6.11: in nop_flags, where rw_flags lie */
+#define IORING_NOP_INJECT_RESULT (1u << 0)
+#endif
+/* Numbers of io_uring_register(2), an enum in the header: 6.8, 6.9, 6.13, 6.13 */
+#define KERN_IORING_REGISTER_PBUF_STATUS 26u
+#define KERN_IORING_REGISTER_NAPI 27u
+#define KERN_IORING_REGISTER_RESIZE_RINGS 33u
+#define KERN_IORING_REGISTER_MEM_REGION 34u
 
 /* /proc/PID/stat, field 9: threads that the kernel makes in a task. include/linux/sched.h; io_uring 5.12, vhost 6.4 */
 #define KERN_PF_IO_WORKER 0x10u

@@ -9,10 +9,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "image/file.h"
 #include "kernel/syscalls.h"
@@ -24,6 +27,9 @@
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17
 #endif
+
+/* How long one task waits for another. */
+enum { FDCOMMON_TAKE_TRIES = 30000, FDCOMMON_TAKE_NS = 1000000 };
 
 /* Flags that F_SETFL changes. */
 enum { FDCOMMON_SETFL = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME };
@@ -188,4 +194,35 @@ int fdcommon_map(struct reader *r, struct plan_task *t, const VmaEntry *entry, s
 		flags = O_RDWR;
 	m->fd = plan_temp_file(t, file, flags);
 	return m->fd < 0 ? error_memory(err) : 0;
+}
+
+int fdcommon_number(const struct plan_task *t, uint32_t id)
+{
+	vec_foreach(fd, &t->fds) {
+		if (fd->file->entry->id == id)
+			return fd->fd;
+	}
+	return -1;
+}
+
+int fdcommon_take(const struct plan_file *file, const char *link, int fd, struct ferry_error *err)
+{
+	const struct timespec pause = {.tv_nsec = FDCOMMON_TAKE_NS};
+	pid_t pid = file->owner->pid;
+	int number = fdcommon_number(file->owner, file->entry->id);
+	_cleanup_close_ int pidfd = sys_pidfd_open(pid, 0);
+	for (int i = 0; i < FDCOMMON_TAKE_TRIES && pidfd >= 0; i++) {
+		char path[64], there[64];
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, number);
+		ssize_t n = readlink(path, there, sizeof(there));
+		if (n == (ssize_t)strlen(link) && !memcmp(there, link, (size_t)n)) {
+			_cleanup_close_ int taken = sys_pidfd_getfd(pidfd, number);
+			if (taken >= 0 && dup3(taken, fd, O_CLOEXEC) >= 0)
+				return 0;
+			break;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return error_set(err, FERRY_ERROR_RESTORE_STEP, ETIMEDOUT, "fd %d: taking fd %d of pid %d (%s)", fd,
+			 number, pid, link);
 }

@@ -43,6 +43,15 @@ static inline uint32_t fdcommon_flags(const struct fd_view *view)
 must_check int fdcommon_writer(struct dump *d, enum image_kind kind, struct image_writer **ret,
 			       struct ferry_error *err);
 
+/* The lowest number under which a task has a file of the image; -1 = none. */
+int fdcommon_number(const struct plan_task *t, uint32_t id);
+
+/*
+ * In a task: take number fd from the task that makes the file (file->owner), once it is there, which its link tells. For what
+ * does not pass through a socket, or has to be made in one certain task.
+ */
+must_check int fdcommon_take(const struct plan_file *file, const char *link, int fd, struct ferry_error *err);
+
 /* A record of files.img without the message that its type promises. */
 int fdcommon_no_record(const struct plan_file *file, struct ferry_error *err);
 

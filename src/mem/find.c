@@ -104,3 +104,25 @@ int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, u
 	return kern_has(caps, KERN_CAP_PAGEMAP_GUARD) ? find_scan(pagemap, &arg, found, context)
 						      : -EOPNOTSUPP;
 }
+
+int mem_find_guarded(int pagemap, uint64_t start, uint64_t end, bool there,
+		     int (*found)(void *context, const struct mem_range *range), void *context)
+{
+	uint64_t words[FIND_WORDS];
+	struct mem_range range = {0};
+	int r = 0;
+	while (start < end && r >= 0) {
+		size_t n = MIN((end - start) / FIND_PAGE, (uint64_t)FIND_WORDS);
+		r = fd_pread_all(pagemap, words, n * sizeof(*words), start / FIND_PAGE * sizeof(*words));
+		for (size_t i = 0; i < n && r >= 0; i++, start += FIND_PAGE) {
+			if (!(words[i] >> 57 & 1) || !!(words[i] & 3ull << 62) != there)
+				continue;
+			if (range.end != start && range.end)
+				r = found(context, &range);
+			if (range.end != start)
+				range.start = start;
+			range.end = start + FIND_PAGE;
+		}
+	}
+	return r >= 0 && range.end ? found(context, &range) : r;
+}

@@ -53,6 +53,10 @@ must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t star
 must_check int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
 			       int (*found)(void *context, const struct mem_range *range), void *context);
 
+/* Find places that a userfaultfd protects from writes, those with a page or those without (bit 57 of /proc/PID/pagemap, 5.13). */
+must_check int mem_find_guarded(int pagemap, uint64_t start, uint64_t end, bool there,
+				int (*found)(void *context, const struct mem_range *range), void *context);
+
 /* Store the private memory of a task as pagemap-PID and pages-N. */
 must_check int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_error *err);
 

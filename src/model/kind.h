@@ -46,8 +46,9 @@ struct kind_options {
 	bool tcp_established;
 	bool leave_running;
 	bool shell_job;
-	bool ext_unix_sk;    /* datagram sockets may be connected to names outside of the tree */
-	uint32_t timeout_ms; /* longest wait for what ends by itself */
+	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
+	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
+	uint32_t timeout_ms;          /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
@@ -65,6 +66,7 @@ struct fd_view {
 	const char *link; /* target of /proc/PID/fd/N */
 	struct stat stat;
 	const struct proc_fdinfo *info;
+	bool frozen;         /* the tree stands: collect, and not check */
 	int copy;            /* our duplicate (pidfd_getfd); -1 until fd_view_copy() */
 	int pidfd;           /* of the task; for fd_view_copy() */
 	struct peers *peers; /* see struct collect */
@@ -242,6 +244,8 @@ struct kind_ops {
 	int (*collect_vma)(struct collect *c, struct snap_task *t, const struct vma_view *view,
 			   struct snap_vma *vma, struct ferry_error *err);
 	bool (*owns_record)(const VmaEntry *entry);
+	/* mmap(2) takes no address for them: they are mapped while no other place is free. No protection but that of the record. */
+	bool map_anywhere;
 	/* m has what the record says; the kind changes what differs. */
 	int (*map)(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
 		   struct ferry_error *err);

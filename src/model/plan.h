@@ -91,6 +91,8 @@ struct plan_task {
 	struct script memory; /* run once by the leader, before threads exist */
 	uint64_t hole;        /* where the blob's region goes: free now and in the restored task */
 	uint64_t hole_bytes;
+	uint64_t hole_rest; /* offset in memory's data: address and bytes of what the region leaves free */
+	bool hole_blocked;  /* hole_rest is wanted */
 	uint64_t region_offset; /* of the task's slice in the job's shared region */
 	uint64_t region_bytes;  /* of the slice; the region's head lies before it in the hole */
 	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */

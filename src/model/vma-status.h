@@ -19,5 +19,8 @@
 #define VMA_STATUS_GUARD \
 	(1u << 16) /* no mapping, but guard pages of the one that lies there; these come last */
 
+/* Ours: shmid is the id of an io_uring instance in files.img, pgoff one of IORING_OFF_x. */
+#define VMA_STATUS_URING (1u << 24)
+
 /* Not memory of the task's own: the kernel brings them. */
 #define VMA_STATUS_KERNEL (VMA_STATUS_VSYSCALL | VMA_STATUS_VDSO | VMA_STATUS_VVAR)

@@ -32,6 +32,7 @@
 
 enum { MEMORY_POPULATE_PAGES = 4 }; /* from here on one call is cheaper than the faults */
 #define MEMORY_TASK_END 0x7ffffffff000ull
+#define MEMORY_LOWEST 0x10000ull /* vm.mmap_min_addr is not above it */
 
 /* Runs of pages that belong to one mapping, cut at its borders. */
 struct memory_runs {
@@ -274,6 +275,100 @@ static int memory_read_runs(struct restore *r, struct plan_task *t, struct memor
 	return ret;
 }
 
+/* ---------------------------------------------------- mappings that take no address */
+
+static bool memory_is_anywhere(const VmaEntry *vma)
+{
+	const struct kind_ops *kind = kind_of_record(vma);
+	return kind && kind->map_anywhere;
+}
+
+static void memory_block(struct script *s, uint64_t from, uint64_t to)
+{
+	struct blob_call *call =
+		script_call(s, "leaving no place free", SYS_mmap, from, to - from, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, ~0ull, 0);
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)from;
+}
+
+/* What is free of the hole shows when the region in it has its size. */
+static void memory_block_hole(struct plan_task *t, struct script *s)
+{
+	t->hole_rest = script_put(s, NULL, 2 * sizeof(uint64_t));
+	t->hole_blocked = true;
+	struct blob_call *call =
+		script_call(s, "leaving no place free", SYS_mmap, t->hole_rest,
+			    t->hole_rest + sizeof(uint64_t), PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, ~0ull, 0);
+	call->data_mask = call->load_mask = 1 << 0 | 1 << 1;
+}
+
+static void memory_unblock_hole(const struct plan_task *t, struct script *s)
+{
+	struct blob_call *call = script_call(s, "making places free", SYS_munmap, t->hole_rest,
+					     t->hole_rest + sizeof(uint64_t));
+	call->data_mask = call->load_mask = 1 << 0 | 1 << 1;
+}
+
+/* All of a range but the hole. */
+static void memory_unblock(const struct plan_task *t, struct script *s, uint64_t from, uint64_t to)
+{
+	uint64_t hole_end = t->hole + t->hole_bytes;
+	memory_unmap(s, from, MIN(to, t->hole));
+	memory_unmap(s, MAX(from, hole_end), to);
+}
+
+static int memory_map_anywhere(struct restore *r, struct plan_task *t, const VmaEntry *vma,
+			       struct ferry_error *err)
+{
+	struct script *s = &t->memory;
+	uint64_t bytes = vma->end - vma->start;
+	struct vma_map m = {.prot = vma->prot, .offset = vma->pgoff, .fd = -1};
+	int ret = kind_of_record(vma)->map(r->reader, t, vma, &m, err);
+	if (ret < 0)
+		return ret;
+	script_call(s, "making one place free", SYS_munmap, vma->start, bytes);
+	struct blob_call *call = script_call(s, "making a mapping in the only free place", SYS_mmap, 0, bytes,
+					     m.prot, MAP_SHARED, (uint64_t)(int64_t)m.fd, m.offset);
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)vma->start;
+	script_detail(s, vma->start);
+	memory_advise(s, vma);
+	return 0;
+}
+
+/* The kernel chooses their places. It has no choice while all others are taken, by mappings of nothing. */
+static int memory_map_all_anywhere(struct restore *r, struct plan_task *t, struct ferry_error *err)
+{
+	struct script *s = &t->memory;
+	uint64_t at = IMAGE_PAGE_BYTES;
+	int ret = 0;
+	size_t first = 0;
+	while (first < t->mm->n_vmas && !memory_is_anywhere(t->mm->vmas[first]))
+		first++;
+	if (first == t->mm->n_vmas)
+		return 0;
+	/* The lowest pages take a right, and the kernel offers them only to those who have it. */
+	memory_block(s, IMAGE_PAGE_BYTES, MEMORY_LOWEST);
+	s->calls.v[script_last(s)].check = BLOB_CHECK_NONE;
+	memory_block(s, MEMORY_LOWEST, t->hole);
+	memory_block(s, t->hole + t->hole_bytes, MEMORY_TASK_END);
+	memory_block_hole(t, s);
+	for (size_t i = first; i < t->mm->n_vmas && ret >= 0; i++)
+		if (memory_is_anywhere(t->mm->vmas[i]))
+			ret = memory_map_anywhere(r, t, t->mm->vmas[i], err);
+	memory_unblock_hole(t, s);
+	for (size_t i = first; i < t->mm->n_vmas; i++) {
+		if (!memory_is_anywhere(t->mm->vmas[i]))
+			continue;
+		memory_unblock(t, s, at, t->mm->vmas[i]->start);
+		at = t->mm->vmas[i]->end;
+	}
+	memory_unblock(t, s, at, MEMORY_TASK_END);
+	return ret;
+}
+
 int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
@@ -289,9 +384,10 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	}
 	runs.pages_number = plan_temp_source(t, ret);
 	memory_clear(r, t, s);
+	ret = memory_map_all_anywhere(r, t, err);
 	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
-		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD))
+		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD) || memory_is_anywhere(vma))
 			continue;
 		ret = memory_map_vma(r, t, vma, &runs, err);
 	}

@@ -139,6 +139,15 @@ static void region_clone_args(struct region_clone *clone, uint64_t address, cons
 	};
 }
 
+/* What the region leaves free of the hole, for a script that asked for it. */
+static void region_tell_rest(const struct restore *r, struct plan_task *t)
+{
+	uint64_t from = t->hole + r->shared_bytes + t->region_bytes;
+	const uint64_t rest[2] = {from, t->vdso_parked - from};
+	if (t->hole_blocked)
+		memcpy(t->memory.data.s + t->hole_rest, rest, sizeof(rest));
+}
+
 static void region_fill_task(struct restore *r, struct plan_task *t)
 {
 	struct region_layout l;
@@ -154,6 +163,7 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 		.n_threads = (uint32_t)t->threads.n,
 		.gadget = t->gadget,
 	};
+	region_tell_rest(r, t);
 	script_place(&t->memory, slice + l.memory, base + l.memory, &task->memory);
 
 	uint64_t script_at = l.scripts, xstate_at = l.xstates;

@@ -53,8 +53,35 @@ def register(name, identifier, text, program, *arguments):
 
 
 if os.environ.get("FERRY"):
+    for word, identifier, text in (
+            ("poll", "unsupported-fd", "requests of the io_uring wait for events"),
+            ("nommap", "unsupported-fd", "IORING_SETUP_NO_MMAP"),
+            ("restricted", "unsupported-fd", "has restrictions"),
+            ("provided", "unsupported-fd", "has provided buffers"),
+            ("personality", "unsupported-fd", "has personalities"),
+            ("thread", "unsupported-fd", "belongs to a thread other than the first"),
+            ("closed", "unsupported-fd", "no descriptor of the tree has it"),
+            ("eventfd", "unsupported-fd", "the tree has not exactly one"),
+            ("unmapped", "unsupported-vma", "that it has no descriptor of")):
+        register(f"uring_{word}", identifier, text, "uring-refused", word)
     register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
+    for word, identifier, text in (
+            ("program", "unsupported-fd", "it holds a BPF program"),
+            ("ring", "unsupported-fd", "a BPF map of type 27"),
+            ("minor", "unsupported-vma", "is watched by a userfaultfd for minor faults"),
+            ("elsewhere", "unsupported-vma", "is watched by a userfaultfd that it does not hold")):
+        register(f"engines_{word}", identifier, text, "engines-refused", word)
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
+
+
+    @test(timeout=60)
+    def uring_far():
+        """An io_uring that has taken more requests than a restore may repeat."""
+        program = Program("uring-refused", "far")
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES, "--io-uring-max-replay", "99")
+        assert done.returncode == REFUSED and "[limit]" in done.stderr and "has taken 100" in done.stderr, done.stderr
+        program.verify()
+        program.quit()
 
 
     @test(timeout=60)

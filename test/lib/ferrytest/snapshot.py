@@ -33,7 +33,10 @@ STAT_OF_PROCESS = {
     "start_data": 45, "end_data": 46, "start_brk": 47, "arg_start": 48, "arg_end": 49, "env_start": 50, "env_end": 51,
 }
 STAT_OF_THREAD = {"nice": 19, "rt_priority": 40, "policy": 41}
-FDINFO_LEFT_OUT = {"mnt_id", "ino", "eventfd-id", "it_value", "ticks", "scm_fds"}
+FDINFO_LEFT_OUT = {"mnt_id", "ino", "eventfd-id", "it_value", "ticks", "scm_fds", "map_id",
+                   # Of an io_uring: its polling thread, and positions, which programs prove in the rings themselves.
+                   "SqThread", "SqThreadCpu", "SqTotalTime", "SqWorkTime", "SqHead", "SqTail", "CachedSqHead", "CqHead",
+                   "CqTail", "CachedCqTail", "SQEs", "CQEs"}
 VMFLAGS_LEFT_OUT = {"sd", "ac", "um", "uw", "nr", "mw", "me", "gu"}
 NAMESPACES = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"]
 
@@ -71,7 +74,7 @@ def fdinfo(pid, fd):
     kept, watched = [], []
     for line in (read_text(PROC / str(pid) / "fdinfo" / str(fd)) or "").splitlines():
         key = line.split(":")[0].strip()
-        if key in FDINFO_LEFT_OUT:
+        if key in FDINFO_LEFT_OUT or re.match(r"\s+\d+: (user_data|opcode):", line):
             continue
         line = " ".join(re.sub(r"\s+pos:.*$", "", line).split()) if key == "tfd" else " ".join(line.split())
         (watched if key == "tfd" else kept).append(line)
