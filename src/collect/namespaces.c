@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -25,7 +26,10 @@
 #include "model/record.h"
 #include "proc/read.h"
 
-enum { NS_ID_FIRST = 9 }; /* below are the ids of ferry's own */
+enum {
+	NS_ID_FIRST = 9, /* below are the ids of ferry's own */
+	NS_PROC_LAYERS = 4,
+};
 
 enum ns_support {
 	NS_ANY,  /* each task may have its own */
@@ -305,6 +309,18 @@ int collect_namespaces_end(struct collect *c, struct ferry_error *err)
 
 /* --------------------------------------------------------------------- view */
 
+static int ns_uncover_proc(void)
+{
+	for (int i = 0; i < NS_PROC_LAYERS; i++) {
+		char text[16] = "";
+		if (readlink("/proc/self", text, sizeof(text) - 1) > 0 && atoi(text) == getpid())
+			return 0;
+		if (umount2("/proc", MNT_DETACH) < 0)
+			return -errno;
+	}
+	return -ENOENT;
+}
+
 int collect_enter_view(pid_t root, const struct kind_options *options, struct ferry_error *err)
 {
 	struct proc_namespaces theirs;
@@ -319,13 +335,13 @@ int collect_enter_view(pid_t root, const struct kind_options *options, struct fe
 		return mounts;
 	/* Ours has the numbers of processes that we work with; theirs may have others, or none. */
 	_cleanup_close_ int proc = sys_open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (proc < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -proc, "taking a copy of the mount '/proc'");
 	if (setns(mounts, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0 ||
 	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the mount namespace of pid %d",
 				   root);
-	r = sys_move_mount(proc, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH);
+	/* An ordinary user may not copy ours; but it lies under the tree's own, if that was mounted on top. */
+	r = proc < 0 ? ns_uncover_proc()
+		     : sys_move_mount(proc, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH);
 	if (r < 0) {
 		error_errno(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, -r,
 			    "mounting a /proc of ferry's in a copy of the mount namespace of pid %d", root);
