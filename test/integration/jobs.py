@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -38,7 +39,7 @@ class Jobs:
         more = ["--state-dir", str(self.folder)]
         command = [*self.prefix, Ferry().path, verb, *more, *map(str, words)]
         return subprocess.run(command, check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=60, env={**os.environ, **(environment or {})})
+                              stderr=subprocess.PIPE, timeout=60, start_new_session=True, env={**os.environ, **(environment or {})})
 
     def good(self, verb, *words):
         """It has to succeed; its output."""
@@ -190,17 +191,20 @@ if os.environ.get("FERRY"):
         """save --all: one that cannot be saved is reported and runs on, the others are saved; restore --all."""
         jobs = Jobs()
         jobs.start("first", *COUNTER)
-        # It holds an end of a pipe whose other end is held outside: nothing that an image could bring back.
-        (jobs.folder / "pipe").parent.mkdir(exist_ok=True)
-        jobs.start("stuck", "python3", "-c",
-                   "import socket,time\ns=socket.socket(socket.AF_VSOCK)\ns.bind((-1,9999))\nwhile True: time.sleep(1)")
+        # It is connected to us, whom no image could bring back.
+        outside = socket.socket(socket.AF_UNIX)
+        outside.bind(str(jobs.folder.parent / "outside"))
+        outside.listen()
+        jobs.start("stuck", "python3", "-c", "import socket, sys, time\ns = socket.socket(socket.AF_UNIX)\n"
+                   "s.connect(sys.argv[1])\nwhile True: time.sleep(1)", str(jobs.folder.parent / "outside"))
+        peer = outside.accept()
         jobs.start("last", *COUNTER)
         time.sleep(0.5)
         done = jobs.run("save", "--all", "--json")
         assert done.returncode == 3, done
         told = {job["name"]: job for job in json.loads(done.stdout)}
-        assert list(told) == ["first", "stuck", "last"] or set(told) == {"first", "stuck", "last"}
-        assert told["stuck"]["error"] == "unsupported-fd" and told["stuck"]["state"] == "running", told
+        assert list(told) == ["first", "stuck", "last"], "the oldest first"
+        assert told["stuck"]["error"] == "outside-peer" and told["stuck"]["state"] == "running", told
         assert told["first"]["error"] is None and told["last"]["error"] is None
         assert {name: job["state"] for name, job in jobs.list().items()} == {
             "first": "saved", "stuck": "running", "last": "saved"}
@@ -209,6 +213,7 @@ if os.environ.get("FERRY"):
         jobs.moves_on("last")
         for name in ("first", "stuck", "last"):
             jobs.good("stop", name)
+        assert not peer[0].recv(1)
 
     @test(timeout=60)
     def older_image_stays():
