@@ -21,6 +21,7 @@
 #include "kernel/syscalls.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/unknown.h"
 #include "model/record.h"
 #include "proc/read.h"
 
@@ -38,13 +39,8 @@ int collect_check_fd(const struct fd_view *view, const struct kind_options *opti
 		     const struct kind_ops **ret_kind, struct ferry_error *err)
 {
 	const struct kind_ops *kind = kind_of_fd(view);
-	if (!kind) {
-		char who[64];
-		fd_view_name(view, who, sizeof(who));
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: '%s' is of a kind that ferry does not dump", who, view->link);
-		return -ENOTSUP;
-	}
+	if (!kind)
+		return unknown_refuse(view, err);
 	int r = kind->check ? kind->check(view, options, err) : 0;
 	const struct kind_ops *said = kind;
 	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {

@@ -320,7 +320,8 @@ static int fifo_fill(const struct fifo_plan *pipe, int fd, const char *name, str
 static int fifo_open_file(struct opener *o, struct plan_file *file, struct ferry_error *err)
 {
 	struct plan_file *name = fifo_name(o->plan, file);
-	int flags = (int)name->entry->reg->flags;
+	/* open(2) would note O_ASYNC and never ask the pipe for signals; it is set when the file has its owner. */
+	int flags = (int)name->entry->reg->flags & ~O_ASYNC;
 	int r = regfile_open(o, name, flags | O_NONBLOCK, &file->fd, err);
 	return r < 0 ? r : fdcommon_set_flags(file->fd, (uint32_t)flags, err);
 }

@@ -228,18 +228,28 @@ static int ghost_put(struct dump *d, struct ghost *g, struct ferry_error *err)
 	return r < 0 ? r : image_put(extra, &g->extra->base, err);
 }
 
-int ghost_dump(struct dump *d, struct ghost *g, uint32_t file_id, struct ferry_error *err)
+static int ghost_put_remap(struct dump *d, uint32_t file_id, uint32_t remap_id, RemapType type,
+			   struct ferry_error *err)
 {
 	struct image_writer *w;
 	RemapFilePathEntry remap = REMAP_FILE_PATH_ENTRY__INIT;
 	remap.orig_id = file_id;
-	remap.remap_id = g->id;
-	record_set(&remap, remap_type, REMAP_TYPE__GHOST);
+	remap.remap_id = remap_id;
+	record_set(&remap, remap_type, type);
 	int r = fdcommon_writer(d, IMAGE_REMAP_FPATH, &w, err);
-	if (r >= 0)
-		r = image_put(w, &remap.base, err);
+	return r < 0 ? r : image_put(w, &remap.base, err);
+}
+
+int ghost_dump(struct dump *d, struct ghost *g, uint32_t file_id, struct ferry_error *err)
+{
+	int r = ghost_put_remap(d, file_id, g->id, REMAP_TYPE__GHOST, err);
 	if (r < 0 || g->dumped)
 		return r;
 	g->dumped = true;
 	return ghost_put(d, g, err);
+}
+
+int ghost_dump_ended(struct dump *d, pid_t pid, uint32_t file_id, struct ferry_error *err)
+{
+	return ghost_put_remap(d, file_id, (uint32_t)pid, REMAP_TYPE__PROCFS, err);
 }

@@ -21,6 +21,9 @@ must_check int ghost_collect(struct collect *c, const struct file_object *o, str
 /* The record that a file is this ghost; its contents when they are not in the image yet. */
 must_check int ghost_dump(struct dump *d, struct ghost *g, uint32_t file_id, struct ferry_error *err);
 
+/* The record that a file shows a process that has ended. */
+must_check int ghost_dump_ended(struct dump *d, pid_t pid, uint32_t file_id, struct ferry_error *err);
+
 /* remap-fpath.img and what belongs to it. */
 must_check int ghost_read(struct reader *r, struct ferry_error *err);
 

@@ -12,6 +12,7 @@
 #include "kind/ghost.h"
 #include "kind/ghost_plan.h"
 #include "kind/kinds.h"
+#include "kind/procfile.h"
 #include "model/record.h"
 
 static int ghost_keep(struct plan *p, void *message)
@@ -120,6 +121,15 @@ static int ghost_take_linked(struct reader *r, struct ghost_remap *m, uint32_t i
 	return 0;
 }
 
+static int ghost_take_process(struct ghost_remap *m, uint32_t pid, struct ferry_error *err)
+{
+	m->process = procfile_pid(m->file->entry->reg->name);
+	if (m->process > 0 && (uint32_t)m->process == pid)
+		return 0;
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+			 "remap-fpath.img: '%s' is no file of process %u", m->file->entry->reg->name, pid);
+}
+
 static int ghost_take_remap(struct reader *r, const RemapFilePathEntry *e, struct ferry_error *err)
 {
 	struct ghost_remap *m;
@@ -128,7 +138,7 @@ static int ghost_take_remap(struct reader *r, const RemapFilePathEntry *e, struc
 		return ret;
 	switch (e->has_remap_type ? e->remap_type : REMAP_TYPE__GHOST) {
 	case REMAP_TYPE__LINKED: return ghost_take_linked(r, m, e->remap_id, err);
-	case REMAP_TYPE__PROCFS: m->process = (pid_t)e->remap_id; return 0;
+	case REMAP_TYPE__PROCFS: return ghost_take_process(m, e->remap_id, err);
 	default: break;
 	}
 	ret = ghost_load(r, e->remap_id, &m->ghost, err);

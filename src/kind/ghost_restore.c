@@ -27,6 +27,7 @@
 #include "image/proto/ghost-file.pb-c.h"
 #include "kind/ghost.h"
 #include "kind/ghost_plan.h"
+#include "kind/procfile.h"
 
 enum {
 	GHOST_NAMES_MAX = 1000, /* similar names that are tried */
@@ -489,8 +490,7 @@ int ghost_open(struct opener *o, struct plan_file *file, int flags, int *ret_fd,
 	if (!m)
 		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' is no ghost", name);
 	if (m->process)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				 "'%s' shows a process that had ended", name);
+		return procfile_open_ended(file->entry->reg, m->process, flags, ret_fd, err);
 	if (!m->ghost)
 		return ghost_open_reach(o, m, name, flags, ret_fd, err);
 	int r = m->ghost->fd < 0 ? ghost_make(o, m->ghost, name, err) : 0;

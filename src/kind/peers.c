@@ -34,8 +34,14 @@ struct peer_process {
 	bool inside;
 };
 
+struct peer_path {
+	uint64_t dev, ino;
+	char *path;
+};
+
 struct peers {
 	pid_t root;
+	VEC(struct peer_path) paths;
 	bool walked, walked_maps, walked_fifos;
 	VEC(struct peer) held;              /* by outside processes; ordered by type and inode */
 	VEC(struct peer_process) processes; /* ascending by PID */
@@ -53,6 +59,9 @@ void peers_free(struct peers *p)
 {
 	if (!p)
 		return;
+	vec_foreach(known, &p->paths)
+		free(known->path);
+	vec_release(&p->paths);
 	vec_release(&p->held);
 	vec_release(&p->processes);
 	free(p);
@@ -351,4 +360,26 @@ int peers_refuse_mapping(const struct vma_view *view, struct ferry_error *err)
 	char who[64];
 	snprintf(who, sizeof(who), "mapping %llx of pid %d", (unsigned long long)view->vma->start, view->pid);
 	return peers_refusal(who, view->name, &peer, err);
+}
+
+const char *peers_path(const struct peers *p, uint64_t dev, uint64_t ino)
+{
+	if (!p)
+		return NULL;
+	vec_foreach(known, &p->paths) {
+		if (known->path && known->ino == ino && known->dev == dev)
+			return known->path;
+	}
+	return NULL;
+}
+
+int peers_keep_path(struct peers *p, uint64_t dev, uint64_t ino, const char *path)
+{
+	if (!p || peers_path(p, dev, ino))
+		return 0;
+	struct peer_path *slot = vec_push(&p->paths);
+	if (!slot)
+		return -ENOMEM;
+	*slot = (struct peer_path){dev, ino, strdup(path)};
+	return slot->path ? 0 : -ENOMEM;
 }

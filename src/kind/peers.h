@@ -57,3 +57,10 @@ must_check int peers_refuse(const struct fd_view *view, enum peer_type type, str
 /* The same for what is not known by the number of its inode. */
 must_check int peers_refuse_number(const struct fd_view *view, enum peer_type type, uint64_t number,
 				   struct ferry_error *err);
+
+/*
+ * A path of an inode that a search found before anything stopped, for when the tree stands; dev is the superblock's. NULL when there
+ * is none. It may be wrong by now. p may be NULL: nothing is kept. keep: -ENOMEM.
+ */
+const char *peers_path(const struct peers *p, uint64_t dev, uint64_t ino);
+must_check int peers_keep_path(struct peers *p, uint64_t dev, uint64_t ino, const char *path);

@@ -28,6 +28,7 @@
 #include "kind/ghost.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
+#include "kind/procfile.h"
 #include "kind/reach.h"
 #include "model/record.h"
 #include "model/vma-status.h"
@@ -71,6 +72,7 @@ static bool regfile_owns(const struct fd_view *view)
 struct regfile_found {
 	struct ghost *ghost;         /* it has no name */
 	const FerryFileEntry *reach; /* or another way to it */
+	pid_t ended;                 /* or it shows a process that has ended */
 };
 
 static int regfile_check_ghost(const struct file_object *o, const struct kind_options *options,
@@ -115,43 +117,6 @@ static int regfile_check_shared(const struct fd_view *view, struct ferry_error *
 	return read_only ? 0 : peers_refuse(view, PEER_DELETED, err);
 }
 
-/* The process of /proc/PID/NAME; 0: the path is none of that form. */
-static pid_t regfile_proc_pid(const char *path)
-{
-	static const char proc[] = "/proc/", letters[] = "abcdefghijklmnopqrstuvwxyz_";
-	const char *number = path + sizeof(proc) - 1;
-	char *end;
-	if (strncmp(path, proc, sizeof(proc) - 1) != 0 || number[0] < '1' || number[0] > '9')
-		return 0;
-	long pid = strtol(number, &end, 10);
-	if (*end != '/' || !end[1] || end[1 + strspn(end + 1, letters)] || pid > INT_MAX)
-		return 0;
-	return (pid_t)pid;
-}
-
-/*
- * Programs look at themselves every now and then (redis at its stat, ten times a second). Such a file can be opened again
- * once the process exists. Who may read it must not depend on who opened it.
- */
-static bool regfile_is_proc(const struct fd_view *view)
-{
-	bool reads = (view->info->flags & (O_ACCMODE | O_PATH)) == O_RDONLY;
-	return regfile_proc_pid(view->link) && reads && S_ISREG(view->stat.st_mode) &&
-	       view->stat.st_mode & S_IROTH;
-}
-
-static int regfile_check_proc(const struct collect *c, const struct fd_view *view, struct ferry_error *err)
-{
-	char who[64];
-	fd_view_name(view, who, sizeof(who));
-	vec_foreach(task, &c->snap->tasks) {
-		if (task->inner_pid == regfile_proc_pid(view->link))
-			return 0;
-	}
-	return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			 "%s: '%s' is of a process outside of the tree", who, view->link);
-}
-
 static void regfile_object(const struct fd_view *view, struct regfile_names *ret_names,
 			   struct file_object *ret_object)
 {
@@ -161,6 +126,30 @@ static void regfile_object(const struct fd_view *view, struct regfile_names *ret
 		.who = ret_names->who, .link = view->link, .source = ret_names->source, .st = view->stat};
 }
 
+/*
+ * F_NOTIFY cannot be seen, but it gives the folder an owner, which nothing else is good for. The kernel neither shows what it
+ * waits for nor which of its signals are due.
+ */
+static int regfile_check_notify(const struct fd_view *view, struct ferry_error *err)
+{
+	struct fd_view copied = *view;
+	struct f_owner_ex owner = {.pid = 0};
+	char who[64];
+	if (view->info->flags & O_PATH || fd_view_copy(&copied, NULL) < 0)
+		return 0;
+	bool owned = fcntl(copied.copy, F_GETOWN_EX, &owner) == 0 && owner.pid;
+	if (view->copy < 0)
+		close(copied.copy);
+	if (!owned)
+		return 0;
+	fd_view_name(view, who, sizeof(who));
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+		  "%s: the folder '%s' notifies pid %d (F_NOTIFY), which the kernel does not show", who,
+		  view->link, owner.pid);
+	error_hint(err, "inotify does the same and can be dumped");
+	return -ENOTSUP;
+}
+
 static int regfile_check(const struct fd_view *view, const struct kind_options *options,
 			 struct ferry_error *err)
 {
@@ -168,15 +157,16 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 	struct file_object object;
 	char name[PATH_MAX];
 	regfile_object(view, &names, &object);
-	const char *who = names.who;
-	if (regfile_is_proc(view))
-		return 0;
-	if (!strncmp(view->link, "/proc/", 6))
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-				 "%s: '%s' has no path to be opened again by", who, view->link);
+	if (procfile_pid(view->link))
+		return procfile_check(view, NULL, err);
+	int r = procfile_check_kernel(view, err);
+	if (r >= 0 && S_ISDIR(view->stat.st_mode))
+		r = regfile_check_notify(view, err);
+	if (r < 0)
+		return r;
 	if (reach_way(&object, name) != REACH_GHOST)
 		return regfile_check_object(&object, view->arena, options, err);
-	int r = regfile_check_ghost(&object, options, err);
+	r = regfile_check_ghost(&object, options, err);
 	return r < 0 || options->criu_compat ? r : regfile_check_shared(view, err);
 }
 
@@ -242,10 +232,36 @@ static int regfile_find(struct collect *c, const struct file_object *o, uint32_t
 	return 0;
 }
 
+/* A file of /proc that shows a process, of the tree or ended. */
+static int regfile_find_proc(struct collect *c, const struct fd_view *view, char *name,
+			     struct regfile_found **ret_found, struct ferry_error *err)
+{
+	char *mark = strstr(name, " (deleted)");
+	if (mark)
+		*mark = '\0';
+	int r = procfile_check(view, c->snap, err);
+	if (r < 0 || !procfile_ended(view))
+		return r;
+	struct regfile_found *found = arena_new(&c->snap->arena, struct regfile_found);
+	if (!found)
+		return error_memory(err);
+	found->ended = procfile_pid(view->link);
+	*ret_found = found;
+	return 0;
+}
+
+/* Times of what the kernel makes up say nothing. */
+static bool regfile_is_kernels(const char *name)
+{
+	return !strncmp(name, "/proc/", 6) || !strncmp(name, "/sys/", 5);
+}
+
 /* What is compared before the restore: a file that has a name. */
 static int regfile_guard_found(struct collect *c, const char *name, const struct regfile_found *found,
 			       const struct stat *st, struct ferry_error *err)
 {
+	if (regfile_is_kernels(name))
+		return 0;
 	bool deleted = found && (found->ghost || found->reach->has_deleted);
 	const char *other = found && found->reach ? found->reach->link : NULL;
 	if (!S_ISREG(st->st_mode) || (deleted && !other))
@@ -263,8 +279,8 @@ static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_
 	regfile_object(view, &names, &object);
 	snprintf(name, sizeof(name), "%s", view->link);
 	int r = regfile_check(view, c->options, err);
-	if (r >= 0 && regfile_is_proc(view))
-		r = regfile_check_proc(c, view, err);
+	if (r >= 0 && procfile_pid(view->link))
+		r = regfile_find_proc(c, view, name, &found, err);
 	else if (r >= 0)
 		r = regfile_find(c, &object, file->entry->id, name, &found, err);
 	if (r < 0)
@@ -388,6 +404,8 @@ static int regfile_dump(struct dump *d, struct snap_file *file, struct ferry_err
 		return 0;
 	if (found->ghost)
 		return ghost_dump(d, found->ghost, file->entry->id, err);
+	if (found->ended)
+		return ghost_dump_ended(d, found->ended, file->entry->id, err);
 	int r = fdcommon_writer(d, IMAGE_FERRY_FILE, &w, err);
 	return r < 0 ? r : image_put(w, &found->reach->base, err);
 }
@@ -401,7 +419,7 @@ int regfile_verify(const struct plan *p, const struct plan_file *file, bool size
 {
 	const RegFileEntry *entry = file->entry->reg;
 	struct stat st;
-	if (regfile_proc_pid(entry->name) || ghost_is(p, file))
+	if (procfile_pid(entry->name) || ghost_is(p, file))
 		return 0; /* of a process that is still to come; made by the restore */
 	if (lstat(entry->name, &st) < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, errno, "'%s' is needed by the image",
@@ -461,12 +479,34 @@ static int regfile_restore(struct opener *o, struct plan_file *file, int *ret_fd
 
 static bool regfile_is_last(const struct plan_file *file)
 {
-	return file->entry->reg && regfile_proc_pid(file->entry->reg->name);
+	return file->entry->reg && procfile_pid(file->entry->reg->name);
 }
 
 static int regfile_settle(struct settle *s unused, struct plan_file *file, int fd, struct ferry_error *err)
 {
 	return fdcommon_settle_owner(file->entry->reg->fown, fd, err);
+}
+
+/* What a task works with and runs, before anything stops. */
+static int regfile_check_task(pid_t pid, int proc_dir, const struct proc_status *status unused,
+			      const struct kind_options *options, struct ferry_error *err)
+{
+	static const char *const links[] = {"cwd", "root", "exe"};
+	struct arena a = {0};
+	int r = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(links) && r >= 0; i++) {
+		_cleanup_free_ char *path = NULL;
+		char who[64], source[64];
+		struct file_object o = {.who = who, .source = source};
+		snprintf(who, sizeof(who), "%s of pid %d", links[i], pid);
+		snprintf(source, sizeof(source), "/proc/%d/%s", pid, links[i]);
+		if (proc_read_link(proc_dir, links[i], &path, NULL) < 0 || stat(source, &o.st) < 0)
+			continue; /* it is ending */
+		o.link = path;
+		r = regfile_check_object(&o, &a, options, err);
+	}
+	arena_release(&a);
+	return r;
 }
 
 /* ------------------------------------------------------------------------- mappings */
@@ -543,6 +583,7 @@ const struct kind_ops kind_regfile = {
 	.settle = regfile_settle,
 	.ready = ghost_ready,
 	.before_run = ghost_before_run,
+	.check_task = regfile_check_task,
 	.owns_vma = regfile_owns_vma,
 	.check_vma = regfile_check_vma,
 	.collect_vma = regfile_collect_vma,

@@ -34,7 +34,7 @@
 #include "kind/tty_queue.h"
 #include "model/record.h"
 
-enum { TTY_MODE_BITS = 07777, TTY_FILES_MAX = 1 << 20 };
+enum { TTY_MODE_BITS = 07777 };
 
 /* A pseudo terminal of the image. */
 struct tty_plan {
@@ -302,6 +302,12 @@ static bool tty_is_hung(const struct tty_plan *p, const struct plan_file *file)
 	return p->infos[TTY_SLAVE] && !p->infos[TTY_SLAVE]->termios;
 }
 
+/* open(2) would note O_ASYNC and never ask the terminal for signals; it is set when the file has its owner. */
+static int tty_flags(const struct plan_file *file)
+{
+	return ((int)file->entry->tty->flags & ~O_ASYNC) | O_NOCTTY;
+}
+
 static bool tty_is_file_of(const struct plan_file *file, enum tty_side side)
 {
 	return (file->entry->tty->tty_info_id & 1) == (side == TTY_MASTER);
@@ -404,7 +410,7 @@ static int tty_open_files(struct opener *o, struct tty_plan *p, bool hung, struc
 {
 	vec_foreach(slot, &p->files) {
 		struct plan_file *file = *slot;
-		int flags = (int)file->entry->tty->flags;
+		int flags = tty_flags(file);
 		if (tty_is_file_of(file, TTY_MASTER) || tty_is_hung(p, file) != hung)
 			continue;
 		int fd = tty_was_ctty(o, file) ? tty_open_ctty(p, flags, err) : tty_open_slave(p, flags, err);
@@ -536,7 +542,7 @@ static int tty_build_pair(struct opener *o, struct tty_plan *p, struct ferry_err
 {
 	struct plan_file *file = tty_master_file(p);
 	int unlocked = 0, fd = -1;
-	int r = tty_open_master(p, file ? (int)file->entry->tty->flags : O_RDWR, &fd, err);
+	int r = tty_open_master(p, file ? tty_flags(file) : O_RDWR, &fd, err);
 	_cleanup_close_ int own = r < 0 || file ? -1 : fd;
 	if (r < 0)
 		return r;
@@ -576,8 +582,7 @@ static int tty_build_outside(struct opener *o, struct tty_plan *p, struct ferry_
 		struct plan_file *file = *slot;
 		char path[64];
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", own);
-		int fd = fd_open(AT_FDCWD, tty_was_ctty(o, file) ? "/dev/tty" : path,
-				 (int)file->entry->tty->flags | O_NOCTTY, 0);
+		int fd = fd_open(AT_FDCWD, tty_was_ctty(o, file) ? "/dev/tty" : path, tty_flags(file), 0);
 		if (fd < 0)
 			return error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd, "opening our own terminal");
 		file->fd = fd;

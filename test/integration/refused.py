@@ -107,6 +107,14 @@ if os.environ.get("FERRY"):
     register("pidfd_of_thread", "unsupported-fd", "a single thread (PIDFD_THREAD)", "pidfd-dead", "thread")
 
 
+    for word, said in (
+            ("perf", "is a performance counter"), ("landlock", "is rules of landlock"), ("fscontext", "(fsopen)"),
+            ("fuse", "(device 10:229) is a file system in user space"), ("kvm", "(device 10:232)"),
+            ("tun", "(device 10:200)"), ("loop", "(device 10:237)"), ("autofs", "(device 10:235)"),
+            ("log", "(device 1:11) is the kernel's log"), ("namespace", "is not the namespace that it lives in")):
+        register(f"fd_{word}", "unsupported-fd", said, "fds-refused", word)
+
+
     @test(timeout=60)
     def fifo_held_outside():
         """A named pipe of the tree that a process outside has open; and bytes of somebody else in it at the restore."""
@@ -251,6 +259,17 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def kernel_files():
+        """A folder that tells of changes by signals, which the kernel does not show; a file that gives each line once."""
+        program = Program("directories", "notify")
+        refuse(program, "unsupported-fd", "(F_NOTIFY), which the kernel does not show")
+        program.quit()
+        program = Program("proc-files", "messages")
+        refuse(program, "unsupported-fd", "gives each message once")
+        program.quit()
+
+
+    @test(timeout=60)
     def hidden_mount():
         """A file on a mount that another mount hides wholly: no path leads there."""
         program = Program("covered", "wholly")
@@ -275,6 +294,17 @@ if os.environ.get("FERRY"):
             program.verify()
             program.quit()
             shutil.rmtree(IMAGES)
+
+
+    @test(timeout=60)
+    def watchers():
+        """Events that nobody has read yet, which the kernel cannot put back; and a group that is asked for permission."""
+        program = Program("inotify", "unread")
+        refuse(program, "unsupported-fd", "wait to be read in 'anon_inode:inotify'")
+        program.quit()
+        program = Program("fanotify", "permission")
+        refuse(program, "unsupported-fd", "a fanotify group that is asked for permission")
+        program.kill()
 
 
     @test(timeout=60)

@@ -69,14 +69,28 @@ class Names:
         return f"{pid}/{fd}"
 
 
+def fdinfo_text(pid, fd):
+    """All of it: of an io_uring that works at this moment the kernel shows nothing."""
+    path = PROC / str(pid) / "fdinfo" / str(fd)
+    for _ in range(500):
+        text = read_text(path) or ""
+        if "SqMask" in text or link_of_descriptor(PROC / str(pid) / "fd" / str(fd)) != "anon_inode:[io_uring]":
+            break
+        time.sleep(0.002)
+    return text
+
+
 def fdinfo(pid, fd):
     """The lines of fdinfo that must survive, as a list. The kernel lists what an epoll set watches by its addresses."""
     kept, watched = [], []
-    for line in (read_text(PROC / str(pid) / "fdinfo" / str(fd)) or "").splitlines():
+    for line in fdinfo_text(pid, fd).splitlines():
         key = line.split(":")[0].strip()
         if key in FDINFO_LEFT_OUT or re.match(r"\s+\d+: (user_data|opcode):", line):
             continue
         line = " ".join(re.sub(r"\s+pos:.*$", "", line).split()) if key == "tfd" else " ".join(line.split())
+        if key.startswith(("inotify", "fanotify")):
+            # A deleted file is another inode after a restore, a mount has another number in another world.
+            line = re.sub(r" (ino|f_handle|mnt_id):[0-9a-f]+", "", line)
         (watched if key == "tfd" else kept).append(line)
     return kept + sorted(watched)
 

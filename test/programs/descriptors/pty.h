@@ -16,7 +16,7 @@
 
 struct pty {
 	int master, slave; /* -1 = closed */
-	char name[32];
+	char name[160];
 };
 
 static inline int pty_open_slave(const struct pty *t, int flags)

@@ -99,5 +99,7 @@ int main(int argc, char **argv)
 	s.offset = lseek(s.fd, 0, SEEK_CUR);
 	must(fstat(s.fd, &st));
 	s.inode = st.st_ino;
+	if (program_told(argc, argv, "notify"))
+		must(fcntl(s.fd, F_NOTIFY, DN_RENAME | DN_MULTISHOT));
 	return program_serve(&p, &ops, &s);
 }
