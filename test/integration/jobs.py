@@ -191,6 +191,7 @@ if os.environ.get("FERRY"):
         """save --all: one that cannot be saved is reported and runs on, the others are saved; restore --all."""
         jobs = Jobs()
         jobs.start("first", *COUNTER)
+        time.sleep(1.1)
         # It is connected to us, whom no image could bring back.
         outside = socket.socket(socket.AF_UNIX)
         outside.bind(str(jobs.folder.parent / "outside"))
@@ -198,6 +199,7 @@ if os.environ.get("FERRY"):
         jobs.start("stuck", "python3", "-c", "import socket, sys, time\ns = socket.socket(socket.AF_UNIX)\n"
                    "s.connect(sys.argv[1])\nwhile True: time.sleep(1)", str(jobs.folder.parent / "outside"))
         peer = outside.accept()
+        time.sleep(1.1)
         jobs.start("last", *COUNTER)
         time.sleep(0.5)
         done = jobs.run("save", "--all", "--json")
