@@ -4,7 +4,6 @@
  * tree changes, so collect asks the same predicates again once it is frozen.
  */
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "collect/collect.h"
+#include "collect/namespaces.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
@@ -74,36 +74,6 @@ static int check_state(pid_t pid, const struct proc_status *st, bool is_root, st
 	return 0;
 }
 
-/* Every namespace but the time namespace has to be ferry's own. */
-static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
-{
-	struct proc_namespaces theirs, ours;
-	int self = proc_open(getpid(), err);
-	if (self < 0)
-		return self;
-	int r = proc_read_namespaces(self, &ours, err);
-	close(self);
-	if (r >= 0)
-		r = proc_read_namespaces(proc_dir, &theirs, err);
-	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++) {
-		if (ns == PROC_NS_TIME || ns == PROC_NS_TIME_FOR_CHILDREN || ns == PROC_NS_PID_FOR_CHILDREN)
-			continue;
-		if (!theirs.ino[ns] && ours.ino[ns])
-			return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "pid %d is ending", pid);
-		if (theirs.ino[ns] != ours.ino[ns]) {
-			error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-				  "pid %d lives in a %s namespace other than ferry's", pid,
-				  proc_ns_info((enum proc_ns)ns)->word);
-			error_hint(err, "start ferry inside that namespace: nsenter -t %d -a ferry ...", pid);
-			r = -ENOTSUP;
-		}
-	}
-	if (r >= 0 && theirs.ino[PROC_NS_TIME] != theirs.ino[PROC_NS_TIME_FOR_CHILDREN])
-		r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-			      "pid %d will put its children into another time namespace", pid);
-	return r;
-}
-
 /* A thread that has called unshare(CLONE_FILES): its numbers are in no list of the process, and no image has a place for them. */
 static int check_threads(pid_t pid, int proc_dir, struct ferry_error *err)
 {
@@ -118,9 +88,10 @@ static int check_threads(pid_t pid, int proc_dir, struct ferry_error *err)
 	return r;
 }
 
-int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
+int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
 		       struct ferry_error *err)
 {
+	bool is_root = pid == root;
 	_cleanup_proc_status_ struct proc_status status = {0};
 	struct proc_stat st;
 	int r = proc_read_status(proc_dir, &status, err);
@@ -129,7 +100,7 @@ int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_
 	if (r >= 0)
 		r = check_state(pid, &status, is_root, err);
 	if (r >= 0)
-		r = check_namespaces(pid, proc_dir, err);
+		r = collect_check_namespaces(pid, proc_dir, root, options, err);
 	if (r >= 0 && status.threads > 1)
 		r = check_threads(pid, proc_dir, err);
 	if (r < 0)
@@ -284,7 +255,7 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 		return 0;
 	if (index)
 		check_await_vfork(k, pid, st.ppid);
-	r = collect_check_task(pid, dir, index == 0, k->options, &obstacle);
+	r = collect_check_task(pid, dir, k->pids.v[0], k->options, &obstacle);
 	if (r >= 0)
 		r = check_shared(k, &st, index == 0, &obstacle);
 	/* What a process that has ended meanwhile does not show any more is no obstacle. */
