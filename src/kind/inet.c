@@ -407,6 +407,12 @@ static int inet_collect_udp(struct collect *c, struct fd_view *view, InetSkEntry
 	isk->state = getpeername(view->copy, (struct sockaddr *)&peer, &n) < 0 ? INET_CLOSED : INET_CONNECTED;
 	/* The same bytes would reach every raw socket, and the kernel would answer them once more. */
 	bool plain = inet_is_udp(isk);
+	int tunnel = 0;
+	if (plain && sock_get(view->copy, IPPROTO_UDP, UDP_ENCAP_OPTION, &tunnel) >= 0 && tunnel)
+		return error_set(
+			err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			"%s: a UDP socket that the kernel takes packets from (UDP_ENCAP %d); what it does with them is told by no call (Linux 6.18)",
+			who, tunnel);
 	const char *obstacle = plain ? udp_obstacle(view->copy) : inet_raw_obstacle(view->copy);
 	if (obstacle)
 		return inet_refuse_datagrams(who, obstacle, err);

@@ -87,6 +87,7 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(SOL_SOCKET, SO_PASSRIGHTS, 83, ON_UNIX),
 	OPTION(SOL_IP, IP_TOS, 1, ON_INET6),
 	OPTION(SOL_IP, IP_TTL, 2, ON_INET6),
+	OPTION(SOL_IP, IP_OPTIONS, 4, ON_INET | NOT_CONNECTED),
 	OPTION(SOL_IP, IP_RECVOPTS, 6, ON_INET),
 	OPTION(SOL_IP, IP_RETOPTS, 7, ON_INET),
 	OPTION(SOL_IP, IP_PKTINFO, 8, ON_INET6),
@@ -164,7 +165,7 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(SOL_SOCKET, SO_LOCK_FILTER, 44, ON_ANY),
 };
 
-enum { SOCKEXTRA_VALUE_BYTES = 32, SOCKEXTRA_GROUPS_MAX = 65536, SOCKEXTRA_MPTCP = 262 };
+enum { SOCKEXTRA_VALUE_BYTES = 48, SOCKEXTRA_GROUPS_MAX = 65536, SOCKEXTRA_MPTCP = 262 };
 
 struct sockextra_value {
 	int code; /* 0, or why it cannot be read */
@@ -229,7 +230,8 @@ static void sockextra_value_of(int fd, const struct sockextra_option *o, struct 
 	*ret = (struct sockextra_value){.n = sizeof(ret->bytes)};
 	/* What is longer than an int is asked for as it is; a number is an int. */
 	bool is_int = !(o->level == SOL_TCP && o->name == TCP_CONGESTION) &&
-		      !(o->level == SOL_SOCKET && o->name == 47);
+		      !(o->level == SOL_SOCKET && o->name == 47) &&
+		      !(o->level == SOL_IP && o->name == IP_OPTIONS);
 	if (is_int)
 		ret->n = sizeof(int);
 	ret->code = sock_get_bytes(fd, o->level, o->name, ret->bytes, &ret->n);

@@ -8,7 +8,7 @@
 #include "image/proto/ferry.pb-c.h"
 #include "model/kind.h"
 
-enum { UDP_CORK_OPTION = 1 };
+enum { UDP_CORK_OPTION = 1, UDP_ENCAP_OPTION = 100 };
 
 /* Why what is in our copy of a socket cannot be read; NULL = it can. */
 const char *udp_obstacle(int fd);

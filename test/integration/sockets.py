@@ -21,6 +21,8 @@ IMAGES = pathlib.Path("images")
 REFUSALS = {
     "unix-pending": ("in-flight", "with data, which no call reads before accept()", "accepted"),
     "tcp-pending": ("in-flight", "wait to be accepted", "--skip-in-flight"),
+    "packet-ring": ("unsupported-vma", "maps", ""),
+    "tunnel": ("unsupported-fd", "a UDP socket that the kernel takes packets from (UDP_ENCAP 2)", ""),
     "vsock": ("unsupported-fd", "a vsock socket", ""),
     "netlink-message": ("in-flight", "messages wait in a netlink socket; no call gives them back", "read"),
     "raw-packet": ("in-flight", "packets that wait, which no call puts back", "read"),

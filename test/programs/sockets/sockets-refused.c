@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -156,6 +157,24 @@ static void make_multipath(struct state *s)
 	close(listener);
 }
 
+/* Packets come into memory that the program maps. */
+static void make_packet_ring(struct state *s)
+{
+	const struct tpacket_req ring = {
+		.tp_block_size = 4096, .tp_block_nr = 4, .tp_frame_size = 2048, .tp_frame_nr = 8};
+
+	s->a = must(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(setsockopt(s->a, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
+	must(mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, s->a, 0));
+}
+
+static void make_tunnel(struct state *s)
+{
+	s->a = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	if (setsockopt(s->a, IPPROTO_UDP, UDP_ENCAP, &(int){UDP_ENCAP_ESPINUDP}, sizeof(int)) < 0)
+		program_lacks("encapsulation in UDP");
+}
+
 static void make_vsock(struct state *s)
 {
 	s->a = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -252,6 +271,8 @@ static const struct {
 	{"tcp", make_tcp},
 	{"corked", make_corked},
 	{"vsock", make_vsock},
+	{"packet-ring", make_packet_ring},
+	{"tunnel", make_tunnel},
 	{"netlink-message", make_netlink_message},
 	{"raw-packet", make_raw_packet},
 	{"packet", make_packet},
