@@ -55,6 +55,10 @@ must_check int mem_find(int pagemap, const struct kern_caps *caps, uint64_t star
 must_check int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
 			       int (*found)(void *context, const struct mem_range *range), void *context);
 
+/* Find places that a userfaultfd protects from writes, those with a page or those without (bit 57 of /proc/PID/pagemap, 5.13). */
+must_check int mem_find_guarded(int pagemap, uint64_t start, uint64_t end, bool there,
+				int (*found)(void *context, const struct mem_range *range), void *context);
+
 /*
  * Find the pages of private anonymous memory that a task has in common with its parent since it was forked, at the same
  * addresses; they go to t->mm_extra. Pages that one of them wrote to since are not among them.
@@ -63,10 +67,6 @@ must_check int mem_find_inherited(struct snap_task *t, struct arena *a, struct f
 
 /* Store the private memory of a task as pagemap-PID and pages-N; notes where it has huge pages. */
 must_check int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err);
-/* Find places that a userfaultfd protects from writes, those with a page or those without (bit 57 of /proc/PID/pagemap, 5.13). */
-must_check int mem_find_guarded(int pagemap, uint64_t start, uint64_t end, bool there,
-				int (*found)(void *context, const struct mem_range *range), void *context);
-
 
 /* Put the stored pages of a shared memory object of that size to where it is mapped. The rest is left as it is. */
 must_check int mem_fill_shmem(struct image_dir *dir, uint64_t shmid, uint64_t bytes, char *at,

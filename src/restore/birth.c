@@ -246,7 +246,9 @@ void birth_main(struct restore *r, int member)
 	const struct plan_task *t = m->ends ? NULL : m->context;
 	pid_t real = r->new_pidns ? namespaces_real_pid(r) : m->pid;
 	__atomic_store_n(&r->shared->members[member].created, (uint32_t)real, __ATOMIC_SEQ_CST);
-	if (t && (namespaces_enter(r, t, &err) < 0 || inherit_fill(m->context, &err) < 0))
+	if (t && namespaces_enter(r, t, &err) < 0)
+		task_fail(r, m->pid, &err);
+	if (t && !m->helper && inherit_fill(m->context, &err) < 0)
 		task_fail(r, m->pid, &err);
 	for (enum family_stage stage = FAMILY_CREATE; stage < FAMILY_STAGES; stage++) {
 		if (!family_has_stage(f, stage))
