@@ -453,6 +453,10 @@ int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_f
 	if (flags & O_TMPFILE & ~O_DIRECTORY)
 		clean &= ~O_DIRECTORY;
 	int fd = fd_open(AT_FDCWD, reg->name, clean | O_NOCTTY, 0);
+	/* Images of CRIU name one file of a process that had ended, which is to stand for all. */
+	pid_t ended = fd == -ENOENT ? procfile_pid(reg->name) : 0;
+	if (ended && !plan_task(o->plan, ended))
+		return procfile_open_ended(reg, ended, clean, ret_fd, err);
 	if (fd < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, -fd, "opening '%s'", reg->name);
 		error_hint(err, "the file must be there with the rights that it had");
