@@ -284,6 +284,20 @@ static int prctl_write(const char *path, const char *text, struct ferry_error *e
 	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "writing %s to %s", text, path) : 0;
 }
 
+/* It stands in audit records alone, and containers may not set it: the program runs as well without. */
+static void prctl_settle_loginuid(struct settle *s, int dir)
+{
+	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
+	struct ferry_error err = FERRY_ERROR_INIT;
+	char text[32];
+	uint32_t now;
+	if (!tc->has_loginuid || proc_read_loginuid(dir, &now, NULL) < 0 || now == tc->loginuid)
+		return;
+	snprintf(text, sizeof(text), "%u", tc->loginuid);
+	if (prctl_write("/proc/self/loginuid", text, &err) < 0)
+		log_write(s->log, LOG_WARN, "restore", "prctl", s->task->pid, "%s, ignoring", err.message);
+}
+
 static int prctl_settle_task(struct settle *s, struct ferry_error *err)
 {
 	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
@@ -306,12 +320,8 @@ static int prctl_settle_task(struct settle *s, struct ferry_error *err)
 		snprintf(text, sizeof(text), "%d", extra->autogroup_nice);
 		r = prctl_write("/proc/self/autogroup", text, err);
 	}
-	uint32_t loginuid;
-	if (r >= 0 && tc->has_loginuid && proc_read_loginuid(dir, &loginuid, NULL) >= 0 &&
-	    loginuid != tc->loginuid) {
-		snprintf(text, sizeof(text), "%u", tc->loginuid);
-		r = prctl_write("/proc/self/loginuid", text, err);
-	}
+	if (r >= 0)
+		prctl_settle_loginuid(s, dir);
 	close(dir);
 	return r;
 }

@@ -120,6 +120,7 @@ static long ldt_sum(void)
 	X(timer_slack, prctl(PR_GET_TIMERSLACK))                                     \
 	X(io_flusher, prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0))                          \
 	X(mce_kill, prctl(PR_MCE_KILL_GET, 0, 0, 0, 0))                              \
+	X(login_id, file_number("/proc/self/loginuid", "%ld"))                       \
 	X(oom_score_adj, file_number("/proc/self/oom_score_adj", "%ld"))             \
 	X(coredump_filter, file_number("/proc/self/coredump_filter", "%lx"))         \
 	X(io_priority, syscall(SYS_ioprio_get, 1, 0))                                \
@@ -334,6 +335,11 @@ static void undumpable_make(void)
 	must(prctl(PR_SET_DUMPABLE, 0));
 }
 
+static void login_make(void)
+{
+	file_write("/proc/self/loginuid", "1234");
+}
+
 static void mce_make(void)
 {
 	must(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_LATE, 0, 0));
@@ -436,6 +442,7 @@ static const struct attribute attributes[] = {
 	{"oom-score", oom_make, NULL, NULL},
 	{"coredump-filter", coredump_make, NULL, NULL},
 	{"undumpable", undumpable_make, NULL, NULL},
+	{"login-id", login_make, NULL, NULL},
 	{"mce-policy", mce_make, NULL, NULL},
 	{"io-idle", NULL, io_idle_make, NULL},
 	{"io-realtime", io_realtime_make, NULL, NULL},

@@ -8,7 +8,7 @@ SECCOMP = ["one", "stacked", "privileged", "trap", "kill", "bare", "log", "threa
 ATTRIBUTES = {
     "prctl": ["mdwe", "mdwe-loose", "thp-advised", "tsc", "tsc-thread", "uname26", "read-implies-exec",
               "personality-odd", "personality-thread", "membarrier", "membarrier-one", "autogroup", "oom-score",
-              "coredump-filter", "undumpable", "mce-policy", "death-signal"],
+              "coredump-filter", "undumpable", "login-id", "mce-policy", "death-signal"],
     "sched": ["deadline", "slice", "reset-on-fork", "io-idle", "io-realtime"],
     "creds": ["keep-caps", "securebits-locked"],
     "regs": ["ldt"],
@@ -28,7 +28,7 @@ CASES = [
     Case("tree-dead", "tree", ("dead",), kind="tree"),
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
-    *simple("regs", "xstate"),
+    *simple("regs", "xstate", "x87", "sleepers"),
     *simple("signal", "signals-pending", "signals-actions"),
     *simple("timer", "itimers", "posix-timers"),
     *simple("creds", "credentials", "thread-credentials"),
