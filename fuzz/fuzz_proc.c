@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "kernel/uapi.h"
 #include "proc/read.h"
+#include "proc/uring.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
@@ -141,6 +142,11 @@ static int fuzz_fdinfo(const char *text, size_t n, struct ferry_error *err)
 	vec_foreach(watch, &info.inotify)
 		promise(watch->handle.n <= PROC_HANDLE_BYTES, "handle within its array");
 	proc_fdinfo_release(&info);
+	_cleanup_proc_uring_ struct proc_uring uring;
+	if (proc_uring_parse(text, n, &uring, err) == 0)
+		vec_foreach(file, &uring.files)
+			promise(*proc_names_get(&uring.names, file->name) || file->name == 0,
+				"a name is there");
 	return r;
 }
 

@@ -4,6 +4,7 @@
  * dump left, files of processes that had ended. Everything is checked here, nothing is made.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/error.h"
@@ -14,6 +15,9 @@
 #include "kind/kinds.h"
 #include "kind/procfile.h"
 #include "model/record.h"
+
+/* What CRIU calls the links that it makes for files whose name was removed, in their folder. */
+#define GHOST_LINK "/link_remap."
 
 static int ghost_keep(struct plan *p, void *message)
 {
@@ -117,6 +121,11 @@ static int ghost_take_linked(struct reader *r, struct ghost_remap *m, uint32_t i
 	if (!link || !link->entry->reg || link->entry->reg->name[0] != '/')
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "remap-fpath.img names link %u, which is not in files.img", id);
+	/* It is removed in the end, so it has to be a name that nobody but a dump gives. */
+	if (strncmp(strrchr(link->entry->reg->name, '/'), GHOST_LINK, sizeof(GHOST_LINK) - 1) != 0)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "remap-fpath.img calls '%s' a link that a dump made",
+				 link->entry->reg->name);
 	m->linked = link->entry->reg->name;
 	return 0;
 }

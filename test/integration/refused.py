@@ -315,6 +315,63 @@ if os.environ.get("FERRY"):
         program.quit()
 
 
+    def restore_changed(name, changes):
+        """A dump of a program as CRIU would have it, without ferry's own files; one message of one file is changed after the
+        other, and each is refused before anything is created."""
+        program = Program(name, "plain")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        for path in IMAGES.glob("ferry-*.img"):
+            path.unlink()
+        for file, change, text in changes:
+            path = next(iter(sorted(IMAGES.glob(file))))
+            whole = path.read_bytes()
+            decoded = subprocess.run([os.environ["FERRY"], "image", "decode", path], check=True, capture_output=True)
+            content = json.loads(decoded.stdout)
+            change(content["entries"])
+            pathlib.Path("changed.json").write_text(json.dumps(content))
+            subprocess.run([os.environ["FERRY"], "image", "encode", "-i", "changed.json", "-o", path], check=True)
+            done = Ferry().run("restore", "-D", IMAGES, "-d")
+            path.write_bytes(whole)
+            assert done.returncode in (1, REFUSED) and text in done.stderr, f"{text}: {done.returncode} {done.stderr}"
+            assert not pathlib.Path(f"/proc/{program.pid}").exists(), f"{text}: it runs"
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
+        shutil.rmtree(IMAGES)
+
+
+    @test(timeout=120)
+    def hostile_files():
+        """Records of deleted files and of locks that contradict each other, the files, or themselves."""
+
+        def setting(index, key, value):
+            return lambda entries: entries[index].update({key: value})
+
+        restore_changed("ghost-file", [
+            ("remap-fpath.img", setting(0, "orig_id", 99999), "which is no file with a path"),
+            ("remap-fpath.img", setting(0, "remap_id", 99999), "image-missing"),
+            ("remap-fpath.img", setting(0, "remap_type", "PROCFS"), "is no file of process"),
+            ("remap-fpath.img", setting(0, "remap_type", "LINKED"), "a link that a dump made"),
+            ("remap-fpath.img", lambda entries: entries.append(entries[0]), "is remapped twice"),
+            ("ghost-file-*.img", setting(0, "mode", 0o170000), "a deleted file of mode"),
+            ("ghost-file-*.img", setting(0, "chunks", True), "without its size"),
+        ])
+        restore_changed("ghost-sparse", [
+            ("ghost-file-*.img", setting(1, "off", 6 << 30), "behind the end of its file"),
+            ("ghost-file-*.img", setting(1, "off", 1 << 63), "behind the end of its file"),
+            ("ghost-file-*.img", setting(0, "size", 1 << 63), "without its size"),
+        ])
+        restore_changed("locks-flock", [
+            ("filelocks.img", setting(0, "fd", 999), "cannot be"),
+            ("filelocks.img", setting(0, "pid", 1), "cannot be"),
+            ("filelocks.img", setting(0, "flag", 16), "cannot be"),
+            ("filelocks.img", setting(0, "type", 7), "cannot be"),
+            ("filelocks.img", setting(0, "start", -1), "cannot be"),
+            ("filelocks.img", setting(0, "len", -5), "cannot be"),
+        ])
+
+
     @test(timeout=60)
     def restored_twice():
         """A finished dump restores once; again only when told to."""

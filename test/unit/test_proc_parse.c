@@ -14,6 +14,7 @@
 
 #include "kernel/uapi.h"
 #include "proc/read.h"
+#include "proc/uring.h"
 #include "proc_samples.h"
 
 #define TEXT(sample) sample, sizeof(sample) - 1
@@ -529,6 +530,69 @@ static void test_fdinfo_io_uring(unused void **state)
 	assert_false(info.io_uring.has_overflow);
 }
 
+static void test_uring(unused void **state)
+{
+	static const char text[] = "SqMask:\t0x7\nSqHead:\t4294967295\nSqTail:\t2\nCachedSqHead:\t3\n"
+				   "CqMask:\t0xf\nCqHead:\t4\nCqTail:\t5\nCachedCqTail:\t6\nSQEs:\t1\n"
+				   "    2: opcode:READ, fd:0, flags:0, e0:0x0, e1:0x1\nCQEs:\t1\n"
+				   "    4: user_data:7, res:0, flag:0, extra1:0, extra2:0\n\nSqThread:\t77\n"
+				   "UserFiles:\t4\n    1: /tmp/a\\040b\n    2: <none>\n    3: socket:[12]\n"
+				   "UserBufs:\t3\n    0: 0x7f0000001064/5000\n    1: <none>\nPollList:\n"
+				   "  op=13, task_works=0\n  op=6, task_works=1\nCqOverflowList:\n"
+				   "  user_data=18446744073709551615, res=-11, flags=2a\nNAPI:\tenabled\n";
+	struct proc_uring u;
+	assert_int_equal(proc_uring_parse(text, sizeof(text) - 1, &u, NULL), 0);
+	assert_true(u.whole && u.napi && u.wide_sqe && u.wide_cqe && !u.personalities);
+	assert_int_equal(u.sq_mask, 7);
+	assert_int_equal(u.sq_head, UINT32_MAX);
+	assert_int_equal(u.cached_cq_tail, 6);
+	assert_int_equal(u.sq_thread, 77);
+	assert_int_equal(u.sqes_shown, 1);
+	assert_int_equal(u.n_files, 4);
+	assert_int_equal(u.files.n, 2);
+	assert_int_equal(u.files.v[1].slot, 3);
+	assert_string_equal(proc_names_get(&u.names, u.files.v[0].name), "/tmp/a\\040b");
+	assert_string_equal(proc_names_get(&u.names, u.files.v[1].name), "socket:[12]");
+	assert_int_equal(u.n_buffers, 3);
+	assert_int_equal(u.buffers.n, 1);
+	assert_int_equal(u.buffers.v[0].address, 0x7f0000001064);
+	assert_int_equal(u.buffers.v[0].bytes, 5000);
+	assert_int_equal(u.polls.n, 2);
+	assert_int_equal(u.polls.v[0], 13);
+	assert_int_equal(u.overflow.n, 1);
+	assert_int_equal(u.overflow.v[0].user_data, UINT64_MAX);
+	assert_int_equal(u.overflow.v[0].res, -11);
+	assert_int_equal(u.overflow.v[0].flags, 0x2a);
+	proc_uring_release(&u);
+	assert_int_equal(proc_uring_parse(sample_io_uring, sizeof(sample_io_uring) - 1, &u, NULL), 0);
+	assert_true(u.whole && !u.napi && u.sq_thread == -1 && u.polls.n == 1 && !u.overflow.n);
+	proc_uring_release(&u);
+}
+
+/* What does not make sense is told, and a ring that could not be locked shows less. */
+static void test_uring_bad(unused void **state)
+{
+	static const char *const bad[] = {
+		"SqMask:\t7\n",
+		"SqHead:\t4294967296\n",
+		"UserFiles:\t1\n    x: y\n",
+		"UserBufs:\t1\n    0: 7f00/1\n",
+		"PollList:\n  op=x\n",
+		"CqOverflowList:\n  user_data=1\n",
+		"SqThread:\t\n",
+		"UserBufs:\t1\n    0: 0x/1\n",
+		"SqTail:\t1",
+	};
+	struct proc_uring u;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(proc_uring_parse(bad[i], strlen(bad[i]), &u, NULL), -EBADMSG);
+		proc_uring_release(&u);
+	}
+	assert_int_equal(proc_uring_parse("pos:\t0\n", 7, &u, NULL), 0);
+	assert_false(u.whole);
+	proc_uring_release(&u);
+}
+
 static void test_fdinfo_lists(unused void **state)
 {
 	struct proc_fdinfo info = fdinfo(sample_epoll, PROC_FDINFO_EPOLL);
@@ -919,6 +983,8 @@ int main(void)
 		cmocka_unit_test(test_maps_query),
 		cmocka_unit_test(test_fdinfo_inline),
 		cmocka_unit_test(test_fdinfo_io_uring),
+		cmocka_unit_test(test_uring),
+		cmocka_unit_test(test_uring_bad),
 		cmocka_unit_test(test_fdinfo_lists),
 		cmocka_unit_test(test_fdinfo_refused),
 		cmocka_unit_test(test_locks),
