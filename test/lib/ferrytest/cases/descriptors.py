@@ -13,6 +13,8 @@ CASES = [
     *simple("pidfd", "pidfd", "pidfd-dead"),
     *simple("fifo", "fifo", "fifo-deleted"),
     *simple("nsfile", "namespaces-open"),
+    # A queue with messages is of its IPC namespace, as a file is of its file system.
+    Case("message-queue", kind="mqueue", worlds=False),
     *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session",
             "pty-numbers", "signal-owners"),
 ]
