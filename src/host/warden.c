@@ -149,6 +149,10 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		if (!w->log->committed && __atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST))
 			kill((pid_t)__atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST), SIGKILL);
 		break;
+	case WARDEN_QUEUE:
+		if (!w->log->committed)
+			syscall(SYS_mq_unlink, e->data);
+		break;
 	case WARDEN_TERMINAL: warden_on_terminal(w, e, worker_pidfd); break;
 	case WARDEN_END:
 		if (w->log->committed)

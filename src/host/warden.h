@@ -40,6 +40,7 @@ enum warden_op {
 	WARDEN_SHM_REMOVE, /* object: id of a System V segment that is removed unless the job was committed */
 	WARDEN_STAND, /* object: TID of a thread under seccomp, value: its landing pads: it finds home without a call
 			 that is forbidden when nobody suspends its filters any more */
+	WARDEN_QUEUE,    /* data: name of a message queue to remove unless the job was committed */
 	WARDEN_TERMINAL, /* object: memory file in the worker that says what was taken out of a terminal */
 	WARDEN_END,      /* object: PID of a stopped task that is killed once the job was committed */
 };

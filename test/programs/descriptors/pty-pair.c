@@ -10,6 +10,18 @@
 
 enum { ROWS = 47, COLUMNS = 133, USER = 1000, GROUP = 5, MODE = 0622 };
 
+/* The kernel's structure with a speed in numbers; libc has neither it nor its calls. */
+struct settings2 {
+	unsigned flags[4];
+	unsigned char line, characters[19];
+	unsigned speeds[2];
+};
+
+#define GET_SETTINGS2 _IOR('T', 0x2a, struct settings2)
+#define SET_SETTINGS2 _IOW('T', 0x2b, struct settings2)
+
+enum { FLAG_C = 2, OTHER_SPEED = 0010000, SPEED_IN = 12345, SPEED_OUT = 54321 };
+
 struct state {
 	struct pty plain, other;
 	int second; /* a further description of other's terminal side */
@@ -17,7 +29,20 @@ struct state {
 	struct termios settings[2];
 };
 
-static void set_up(struct state *s)
+/* A speed that has no name. */
+static void set_speed(const struct pty *t)
+{
+	struct settings2 settings;
+
+	must(ioctl(t->slave, GET_SETTINGS2, &settings));
+	settings.flags[FLAG_C] &= ~(unsigned)(CBAUD | CIBAUD);
+	settings.flags[FLAG_C] |= OTHER_SPEED | (unsigned)OTHER_SPEED << 16;
+	settings.speeds[0] = SPEED_IN;
+	settings.speeds[1] = SPEED_OUT;
+	must(ioctl(t->slave, SET_SETTINGS2, &settings));
+}
+
+static void set_up(struct state *s, bool more)
 {
 	const struct winsize size = {ROWS, COLUMNS, 1000, 700};
 	struct termios settings, locked;
@@ -40,6 +65,8 @@ static void set_up(struct state *s)
 	must(ioctl(s->other.slave, TIOCEXCL));
 	must(fchown(s->other.slave, USER, GROUP));
 	must(fchmod(s->other.slave, MODE));
+	if (more)
+		set_speed(&s->plain);
 	must(tcgetattr(s->plain.master, &s->settings[0]));
 	must(tcgetattr(s->other.master, &s->settings[1]));
 }
@@ -85,8 +112,13 @@ static void verify(struct program *p, void *state)
 	must(fstat(s->second, &st));
 	expect_same(p, "owner", st.st_uid, USER);
 	expect_same(p, "group", st.st_gid, GROUP);
-	if (p->more)
-		expect_same(p, "mode", st.st_mode & 07777, MODE);
+	if (!p->more)
+		return;
+	struct settings2 settings = {{0}};
+	expect_same(p, "mode", st.st_mode & 07777, MODE);
+	expect(p, !ioctl(s->plain.slave, GET_SETTINGS2, &settings), "no settings");
+	expect_same(p, "speed of input", settings.speeds[0], SPEED_IN);
+	expect_same(p, "speed of output", settings.speeds[1], SPEED_OUT);
 }
 
 static void finish(struct program *p, void *state)
@@ -123,6 +155,6 @@ int main(int argc, char **argv)
 	struct state s;
 
 	program_start(&p, argc, argv);
-	set_up(&s);
+	set_up(&s, p.more);
 	return program_serve(&p, &ops, &s);
 }

@@ -13,5 +13,8 @@ CASES = [
     *simple("pidfd", "pidfd", "pidfd-dead"),
     *simple("fifo", "fifo", "fifo-deleted"),
     *simple("nsfile", "namespaces-open"),
-    *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session", "pty-numbers", "signal-owners"),
+    # A queue with messages is of its IPC namespace, as a file is of its file system.
+    Case("message-queue", kind="mqueue", worlds=False),
+    *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session",
+            "pty-numbers", "signal-owners"),
 ]
