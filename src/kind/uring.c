@@ -52,6 +52,7 @@ enum {
 	URING_WAIT_NS = 500000,
 	URING_NUMBERS = 16, /* IO_RINGFD_REG_MAX */
 	URING_NUMBERS_MAX = 4096,
+	URING_EVENT_NS = 500000000,
 	URING_POLLING_NS = 50000000, /* a polling thread that has not taken what waits sleeps */
 	URING_ENTRIES_MAX = 1 << 17,
 };
@@ -298,7 +299,8 @@ static int uring_wait(struct collect *c, const struct snap_file *file, struct pr
 			u = (struct proc_uring){0};
 			return 0;
 		}
-		if (time_now_ns() > deadline)
+		/* Only somebody outside of the tree can bring an event about now. */
+		if (time_now_ns() > deadline || (u.polls.n && time_now_ns() - since > URING_EVENT_NS))
 			return uring_refuse_busy(file, &u, err);
 		nanosleep(&pause, NULL);
 	}
