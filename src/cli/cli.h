@@ -32,6 +32,12 @@ int cli_restore(struct cli *c, struct ferry_error *err);
 int cli_check(struct cli *c, struct ferry_error *err);
 int cli_migrate(struct cli *c, struct ferry_error *err);
 int cli_receive(struct cli *c, struct ferry_error *err);
+int cli_run_job(struct cli *c, struct ferry_error *err);
+int cli_ps(struct cli *c, struct ferry_error *err);
+int cli_logs(struct cli *c, struct ferry_error *err);
+int cli_save(struct cli *c, struct ferry_error *err);
+int cli_stop(struct cli *c, struct ferry_error *err);
+int cli_rm(struct cli *c, struct ferry_error *err);
 int cli_migrations(struct cli *c, struct ferry_error *err);
 
 /* A sink that also shows on a terminal how far a job is, once it takes longer than a second. */

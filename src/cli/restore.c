@@ -4,11 +4,15 @@
 #include <sys/wait.h>
 
 #include "cli/cli.h"
+#include "cli/jobs.h"
 #include "engine/job.h"
 
 int cli_restore(struct cli *c, struct ferry_error *err)
 {
+	static const struct cli_jobs jobs = {.one = jobs_restore, .all = true, .state = JOBS_SAVED};
 	struct engine_report report;
+	if (!c->options.images_dir && (c->argc || c->options.all))
+		return cli_jobs_each(c, &jobs, err);
 	int r = job_run(&c->options, engine_restore, &c->log, &report, err);
 	if (r < 0)
 		return r;

@@ -4,13 +4,13 @@
  * tree changes, so collect asks the same predicates again once it is frozen.
  */
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "collect/collect.h"
+#include "collect/namespaces.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
@@ -69,36 +69,6 @@ static int check_state(pid_t pid, const struct proc_status *st, struct ferry_err
 	return 0;
 }
 
-/* Every namespace but the time namespace has to be ferry's own. */
-static int check_namespaces(pid_t pid, int proc_dir, struct ferry_error *err)
-{
-	struct proc_namespaces theirs, ours;
-	int self = proc_open(getpid(), err);
-	if (self < 0)
-		return self;
-	int r = proc_read_namespaces(self, &ours, err);
-	close(self);
-	if (r >= 0)
-		r = proc_read_namespaces(proc_dir, &theirs, err);
-	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++) {
-		if (ns == PROC_NS_TIME || ns == PROC_NS_TIME_FOR_CHILDREN || ns == PROC_NS_PID_FOR_CHILDREN)
-			continue;
-		if (!theirs.ino[ns] && ours.ino[ns])
-			return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "pid %d is ending", pid);
-		if (theirs.ino[ns] != ours.ino[ns]) {
-			error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-				  "pid %d lives in a %s namespace other than ferry's", pid,
-				  proc_ns_info((enum proc_ns)ns)->word);
-			error_hint(err, "start ferry inside that namespace: nsenter -t %d -a ferry ...", pid);
-			r = -ENOTSUP;
-		}
-	}
-	if (r >= 0 && theirs.ino[PROC_NS_TIME] != theirs.ino[PROC_NS_TIME_FOR_CHILDREN])
-		r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-			      "pid %d will put its children into another time namespace", pid);
-	return r;
-}
-
 /* Processes that share what only threads share as a rule. */
 static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
 {
@@ -119,9 +89,10 @@ static int check_sharing(pid_t pid, pid_t ppid, struct ferry_error *err)
 	return 0;
 }
 
-int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
+int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
 		       struct ferry_error *err)
 {
+	bool is_root = pid == root;
 	_cleanup_proc_status_ struct proc_status status = {0};
 	struct proc_stat st;
 	int r = proc_read_status(proc_dir, &status, err);
@@ -130,7 +101,7 @@ int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_
 	if (r >= 0)
 		r = check_state(pid, &status, err);
 	if (r >= 0)
-		r = check_namespaces(pid, proc_dir, err);
+		r = collect_check_namespaces(pid, proc_dir, root, options, err);
 	if (r >= 0 && !is_root)
 		r = check_sharing(pid, status.ppid, err);
 	if (r < 0)
@@ -261,7 +232,7 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 		return r;
 	if (r < 0 || (index && check_has_ended(&st)) || proc_read_comm(dir, comm, NULL) < 0)
 		return 0;
-	if (collect_check_task(pid, dir, index == 0, k->options, &obstacle) < 0)
+	if (collect_check_task(pid, dir, k->pids.v[0], k->options, &obstacle) < 0)
 		check_add(k, &obstacle, pid);
 	if (check_has_ended(&st))
 		return 0;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "collect/namespaces.h"
 #include "model/record.h"
 #include "proc/read.h"
 
@@ -22,21 +23,9 @@ enum {
 	COLLECT_CG_SET = 1,
 };
 
-/* Namespace ids as an image numbers those of the dumper itself. */
-static void collect_namespace_ids(TaskKobjIdsEntry *ids)
+static int collect_core(struct snapshot *snap, struct snap_thread *th, bool leader, pid_t pid)
 {
-	record_set(ids, pid_ns_id, 1);
-	record_set(ids, net_ns_id, 2);
-	record_set(ids, ipc_ns_id, 3);
-	record_set(ids, uts_ns_id, 4);
-	record_set(ids, time_ns_id, 5);
-	record_set(ids, mnt_ns_id, 6);
-	record_set(ids, user_ns_id, 7);
-	record_set(ids, cgroup_ns_id, 8);
-}
-
-static int collect_core(struct arena *a, struct snap_thread *th, bool leader, pid_t pid)
-{
+	struct arena *a = &snap->arena;
 	CoreEntry *core = record_new(a, CoreEntry, core_entry);
 	FerryTaskEntry *extra = record_new(a, FerryTaskEntry, ferry_task_entry);
 	if (!core || !extra)
@@ -48,8 +37,8 @@ static int collect_core(struct arena *a, struct snap_thread *th, bool leader, pi
 	if (!core->thread_info || !core->thread_core || (leader && !core->tc))
 		return -ENOMEM;
 	record_set(core->thread_core, cg_set, COLLECT_CG_SET);
-	extra->pid = (uint32_t)pid;
-	extra->tid = (uint32_t)th->tid;
+	extra->pid = (uint32_t)snapshot_inner_pid(snap, pid);
+	extra->tid = (uint32_t)th->inner_tid;
 	th->core = core;
 	th->extra = extra;
 	return 0;
@@ -70,8 +59,9 @@ static int collect_threads(struct collect *c, struct frozen *f, struct frozen_ta
 		if (!th)
 			return error_memory(err);
 		th->tid = ferry_thread_tid(control);
+		th->inner_tid = snapshot_inner_pid(c->snap, th->tid);
 		th->control = control;
-		if (collect_core(&c->snap->arena, th, i == 0, t->pid) < 0)
+		if (collect_core(c->snap, th, i == 0, t->pid) < 0)
 			return error_memory(err);
 	}
 	return 0;
@@ -98,6 +88,10 @@ static int collect_task_head(struct collect *c, struct frozen_task *ft, struct s
 	t->ppid = ft->ppid;
 	t->pgid = st.pgrp;
 	t->sid = st.session;
+	t->inner_pid = snapshot_inner_pid(c->snap, t->pid);
+	t->inner_ppid = snapshot_inner_pid(c->snap, t->ppid);
+	t->inner_pgid = snapshot_inner_pid(c->snap, t->pgid);
+	t->inner_sid = snapshot_inner_pid(c->snap, t->sid);
 	int stop_signal = collect_stop_signal(t);
 	tc->task_state = stop_signal ? COLLECT_STATE_STOPPED : COLLECT_STATE_ALIVE;
 	if (stop_signal)
@@ -109,11 +103,10 @@ static int collect_task_head(struct collect *c, struct frozen_task *ft, struct s
 	t->ids = record_new(&c->snap->arena, TaskKobjIdsEntry, task_kobj_ids_entry);
 	if (!t->ids || !tc->comm)
 		return error_memory(err);
-	r = collect_tree_entry(&c->snap->arena, &st, &t->tree, err);
+	r = collect_tree_entry(c->snap, &st, &t->tree, err);
 	if (r < 0)
 		return r;
 	t->ids->vm_id = t->ids->files_id = t->ids->fs_id = t->ids->sighand_id = id;
-	collect_namespace_ids(t->ids);
 	return 0;
 }
 
@@ -158,11 +151,13 @@ static int collect_task(struct collect *c, struct frozen *f, size_t index, struc
 {
 	struct frozen_task *ft = &f->tasks.v[index];
 	struct snap_task *t = &c->snap->tasks.v[index];
-	int r = collect_check_task(t->pid, ft->proc_dir, t->is_root, c->options, err);
+	int r = collect_check_task(t->pid, ft->proc_dir, c->snap->tasks.v[0].pid, c->options, err);
 	if (r >= 0)
 		r = collect_threads(c, f, ft, t, err);
 	if (r >= 0)
 		r = collect_task_head(c, ft, t, err);
+	if (r >= 0)
+		r = collect_namespaces(c, t, ft->proc_dir, err);
 	if (r >= 0)
 		r = collect_vmas(c, t, ft->proc_dir, err);
 	if (r >= 0)
@@ -188,6 +183,8 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 		t->parent = i ? snapshot_task(c->snap, f->tasks.v[i].ppid) : NULL;
 	}
 	int r = collect_clocks(c, f->tasks.v[0].proc_dir, err);
+	if (r >= 0)
+		r = collect_numbers(c, f, err);
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
 		r = collect_task(c, f, i, err);
 	if (r >= 0)
@@ -195,6 +192,8 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	collect_fds_release(c);
 	if (r >= 0)
 		r = collect_fds_end(c, err);
+	if (r >= 0)
+		r = collect_namespaces_end(c, err);
 	if (r >= 0)
 		r = collect_zombies(c, f, err);
 	if (r >= 0)

@@ -35,7 +35,7 @@ must_check int collect_tree(struct collect *c, struct frozen *f, struct ferry_er
 
 /* Predicates that check and collect share. */
 must_check int collect_check_vma(const struct vma_view *view, struct ferry_error *err);
-must_check int collect_check_task(pid_t pid, int proc_dir, bool is_root, const struct kind_options *options,
+must_check int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
 				  struct ferry_error *err);
 must_check int collect_check_fd(const struct fd_view *view, const struct kind_options *options,
 				const struct kind_ops **ret_kind, struct ferry_error *err);
@@ -46,8 +46,8 @@ must_check int collect_check_family(struct family *f, const struct kern_caps *ca
 
 /* Parts of collect_tree(), one file each. */
 must_check int collect_zombies(struct collect *c, const struct frozen *f, struct ferry_error *err);
-must_check int collect_tree_entry(struct arena *a, const struct proc_stat *st, FerryTreeEntry **ret_entry,
-				  struct ferry_error *err);
+must_check int collect_tree_entry(struct snapshot *snap, const struct proc_stat *st,
+				  FerryTreeEntry **ret_entry, struct ferry_error *err);
 must_check int collect_relations(struct snapshot *snap, struct ferry_error *err);
 must_check int collect_check_relations(struct collect *c, struct ferry_error *err);
 must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err);

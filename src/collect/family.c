@@ -16,13 +16,13 @@
 
 enum { FAMILY_STATE_DEAD = 2 /* task_core_entry.task_state */ };
 
-int collect_tree_entry(struct arena *a, const struct proc_stat *st, FerryTreeEntry **ret_entry,
+int collect_tree_entry(struct snapshot *snap, const struct proc_stat *st, FerryTreeEntry **ret_entry,
 		       struct ferry_error *err)
 {
-	FerryTreeEntry *entry = record_new(a, FerryTreeEntry, ferry_tree_entry);
+	FerryTreeEntry *entry = record_new(&snap->arena, FerryTreeEntry, ferry_tree_entry);
 	if (!entry)
 		return error_memory(err);
-	entry->pid = (uint32_t)st->pid;
+	entry->pid = (uint32_t)snapshot_inner_pid(snap, st->pid);
 	if (st->exit_signal != SIGCHLD)
 		record_set(entry, exit_signal, (uint32_t)MAX(st->exit_signal, 0));
 	*ret_entry = entry;
@@ -39,9 +39,13 @@ static int family_zombie(struct collect *c, const struct frozen_zombie *fz, stru
 	if (r >= 0)
 		r = proc_read_status(fz->proc_dir, &status, err);
 	if (r >= 0)
-		r = collect_tree_entry(a, &st, &z->tree, err);
+		r = collect_tree_entry(c->snap, &st, &z->tree, err);
 	if (r < 0)
 		return r;
+	if (status.ns_pid.n > c->snap->pid_level + 1)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				 "pid %d, a zombie, lives in a pid namespace below that of the tree's root",
+				 fz->pid);
 	z->pid = fz->pid;
 	z->ppid = fz->ppid;
 	z->pgid = st.pgrp;

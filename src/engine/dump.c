@@ -138,7 +138,9 @@ static int dump_open(struct dump_job *j, const struct dump_to *to, struct ferry_
 		.fault = &e->fault,
 		.log = e->log,
 	};
-	int r = image_dir_create(AT_FDCWD, to->images_dir, &create, &j->dir, err);
+	const char *path = to->images_dir;
+	int at = engine_at(e, &path);
+	int r = image_dir_create(at, path, &create, &j->dir, err);
 	if (r >= 0 && !to->pages)
 		r = dump_check_space(e, j->dir, err);
 	return r < 0 ? r : engine_warden(e, err);

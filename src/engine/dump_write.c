@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "collect/namespaces.h"
 #include "image/dir.h"
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/pstree.pb-c.h"
@@ -47,20 +48,20 @@ static int write_mm_extra(struct snapshot *snap, struct image_dir *dir, const st
 static int write_task(struct image_dir *dir, const struct snap_task *t, struct ferry_error *err)
 {
 	struct image_writer *extra;
-	int r = image_create(dir, IMAGE_FERRY_TASK, (uint64_t)t->pid, &extra, err);
+	int r = image_create(dir, IMAGE_FERRY_TASK, (uint64_t)t->inner_pid, &extra, err);
 	vec_foreach(th, &t->threads) {
 		if (r >= 0)
-			r = image_put_one(dir, IMAGE_CORE, (uint64_t)th->tid, &th->core->base, err);
+			r = image_put_one(dir, IMAGE_CORE, (uint64_t)th->inner_tid, &th->core->base, err);
 		if (r >= 0)
 			r = image_put(extra, &th->extra->base, err);
 	}
 	if (r >= 0)
 		r = image_close(extra, err);
 	if (r >= 0)
-		r = image_put_one(dir, IMAGE_MM, (uint64_t)t->pid, &t->mm->base, err);
+		r = image_put_one(dir, IMAGE_MM, (uint64_t)t->inner_pid, &t->mm->base, err);
 	if (r >= 0)
-		r = image_put_one(dir, IMAGE_IDS, (uint64_t)t->pid, &t->ids->base, err);
-	return r < 0 ? r : image_put_one(dir, IMAGE_FS, (uint64_t)t->pid, &t->fs->base, err);
+		r = image_put_one(dir, IMAGE_IDS, (uint64_t)t->inner_pid, &t->ids->base, err);
+	return r < 0 ? r : image_put_one(dir, IMAGE_FS, (uint64_t)t->inner_pid, &t->fs->base, err);
 }
 
 static int write_fdinfo(struct image_dir *dir, const struct snapshot *snap, const struct snap_task *t,
@@ -94,17 +95,17 @@ static int write_relation(struct image_writer *w, struct snapshot *snap, const s
 			  struct ferry_error *err)
 {
 	PstreeEntry entry = PSTREE_ENTRY__INIT;
-	entry.pid = (uint32_t)rel->pid;
-	entry.ppid = (uint32_t)rel->ppid;
-	entry.pgid = (uint32_t)rel->pgid;
-	entry.sid = (uint32_t)rel->sid;
+	entry.pid = (uint32_t)snapshot_inner_pid(snap, rel->pid);
+	entry.ppid = (uint32_t)(rel->ppid ? snapshot_inner_pid(snap, rel->ppid) : 0);
+	entry.pgid = (uint32_t)snapshot_inner_pid(snap, rel->pgid);
+	entry.sid = (uint32_t)snapshot_inner_pid(snap, rel->sid);
 	entry.n_threads = rel->task ? rel->task->threads.n : 1;
 	entry.threads = arena_array(&snap->arena, uint32_t, entry.n_threads);
 	if (!entry.threads)
 		return error_memory(err);
 	entry.threads[0] = entry.pid;
 	for (size_t i = 1; i < entry.n_threads; i++)
-		entry.threads[i] = (uint32_t)rel->task->threads.v[i].tid;
+		entry.threads[i] = (uint32_t)rel->task->threads.v[i].inner_tid;
 	return image_put(w, &entry.base, err);
 }
 
@@ -136,9 +137,69 @@ static int write_tree(struct image_dir *dir, const struct snapshot *snap, struct
 	}
 	vec_foreach(z, &snap->zombies) {
 		if (r >= 0)
-			r = image_put_one(dir, IMAGE_CORE, (uint64_t)z->pid, &z->core->base, err);
+			r = image_put_one(dir, IMAGE_CORE, (uint64_t)snapshot_inner_pid(snap, z->pid),
+					  &z->core->base, err);
 	}
 	return r < 0 || !w ? r : image_close(w, err);
+}
+
+/* What processes below the root's PID namespace are called there. */
+static int write_nested(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+{
+	struct image_writer *w = NULL;
+	int r = 0;
+	for (size_t i = 0; i < snap->tasks.n; i++)
+		vec_foreach(th, &snap->tasks.v[i].threads) {
+			const struct proc_pids *pids = &th->status.ns_pid;
+			uint32_t nested[PROC_PID_DEPTH], n = 0;
+			for (uint32_t level = snap->pid_level + 1; level < pids->n; level++)
+				nested[n++] = (uint32_t)pids->v[level];
+			const struct snap_task *t = &snap->tasks.v[i];
+			uint64_t children = t->ns_ino[PROC_NS_PID_FOR_CHILDREN];
+			const struct snap_ns *away = th == t->threads.v && children != t->ns_ino[PROC_NS_PID]
+							     ? snapshot_ns(snap, PROC_NS_PID, children)
+							     : NULL;
+			if (!n && !away)
+				continue;
+			FerryNspidsEntry entry = FERRY_NSPIDS_ENTRY__INIT;
+			if (away)
+				record_set(&entry, children_ns_id, away->id);
+			entry.pid = (uint32_t)snap->tasks.v[i].inner_pid;
+			entry.tid = (uint32_t)th->inner_tid;
+			entry.nested = nested;
+			entry.n_nested = n;
+			r = w ? 0 : image_create(dir, IMAGE_FERRY_NSPIDS, 0, &w, err);
+			if (r >= 0)
+				r = image_put(w, &entry.base, err);
+			if (r < 0)
+				return r;
+		}
+	return image_close(w, err);
+}
+
+static int write_namespaces(struct engine *e, struct collect *c, struct image_dir *dir,
+			    struct ferry_error *err)
+{
+	struct dump d = {
+		.snap = c->snap,
+		.dir = dir,
+		.options = &e->kinds,
+		.fault = &e->fault,
+		.log = e->log,
+		.warden = e->warden,
+	};
+	int r = write_nested(dir, c->snap, err);
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		const struct kind_ops *kind = kind_table[i];
+		for (size_t n = 0; n < c->snap->namespaces.n && r >= 0 && kind->ns && kind->ns->dump; n++)
+			if (c->snap->namespaces.v[n].type == kind->ns->type)
+				r = kind->ns->dump(&d, &c->snap->namespaces.v[n], err);
+		if (r < 0) {
+			error_context(err, "dump", kind->name, 0);
+			break;
+		}
+	}
+	return r;
 }
 
 static int write_clocks(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
@@ -241,6 +302,7 @@ static int write_inventory(struct engine *e, struct image_dir *dir, const struct
 	char run_id[37];
 	image_dir_id_text(dir, run_id);
 	TaskKobjIdsEntry ids = *snap->tasks.v[0].ids;
+	collect_own_namespace_ids(&ids);
 	ids.vm_id = ids.files_id = ids.fs_id = ids.sighand_id = WRITE_ROOT_IDS;
 	InventoryEntry inventory = INVENTORY_ENTRY__INIT;
 	inventory.img_version = WRITE_IMG_VERSION;
@@ -275,6 +337,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 		r = write_files(dir, snap, err);
 	if (r >= 0)
 		r = write_pstree(dir, snap, err);
+	if (r >= 0)
+		r = write_namespaces(e, c, dir, err);
 	if (r >= 0)
 		r = write_tree(dir, snap, err);
 	if (r >= 0)

@@ -3,19 +3,26 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <ferry/tcp.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "collect/collect.h"
+#include "collect/namespaces.h"
 #include "host/netlock.h"
+#include "host/userns.h"
 #include "host/warden.h"
 #include "kind/peers.h"
 #include "kind/tty_queue.h"
+#include "proc/read.h"
 
 static int engine_tcp_resume(int socket, const void *data)
 {
@@ -47,13 +54,23 @@ static void engine_raise_nofile(void)
 	}
 }
 
+static int engine_own_namespaces(struct proc_namespaces *ret, struct ferry_error *err)
+{
+	_cleanup_close_ int self = proc_open(getpid(), err);
+	return self < 0 ? self : proc_read_namespaces(self, ret, err);
+}
+
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 		struct ferry_error *err)
 {
 	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_GUARD,
 						  KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS};
-	*e = (struct engine){
-		.options = options, .log = log, .warden_actions = engine_actions, .start_ns = time_now_ns()};
+	*e = (struct engine){.options = options,
+			     .log = log,
+			     .warden_actions = engine_actions,
+			     .start_root = -1,
+			     .start_dir = -1,
+			     .start_ns = time_now_ns()};
 	int r = fault_init(&e->fault);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, -r, "reading FERRY_FAULT and its kin");
@@ -61,6 +78,11 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	engine_raise_nofile();
+	if (options->user_ns) {
+		r = options->tree ? userns_enter((pid_t)options->tree, err) : userns_new(err);
+		if (r < 0)
+			return r;
+	}
 	kern_caps_probe_some(&e->caps, needed, ARRAY_SIZE(needed));
 	e->kinds = (struct kind_options){
 		.tcp_established = options->tcp_established,
@@ -72,6 +94,9 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	kern_caps_read_xstate(&e->caps);
+	r = engine_own_namespaces(&e->kinds.own_namespaces, err);
+	if (r < 0)
+		return r;
 	return kern_caps_read_limits(&e->caps, err);
 }
 
@@ -82,6 +107,11 @@ void engine_release(struct engine *e)
 	peers_free(e->peers);
 	e->peers = NULL;
 	fault_release(&e->fault);
+	proc_mounts_release(&e->mounts);
+	if (e->start_root >= 0)
+		close(e->start_root);
+	if (e->start_dir >= 0)
+		close(e->start_dir);
 }
 
 int engine_warden(struct engine *e, struct ferry_error *err)
@@ -106,10 +136,56 @@ void engine_phase(struct engine *e, const char *name, uint64_t start_ns)
 	p->end_ns = time_now_ns();
 }
 
+int engine_at(const struct engine *e, const char **path)
+{
+	if (e->start_dir < 0)
+		return AT_FDCWD;
+	if (**path != '/')
+		return e->start_dir;
+	*path += strspn(*path, "/");
+	if (!**path)
+		*path = ".";
+	return e->start_root;
+}
+
+int engine_keep_start(struct engine *e, struct ferry_error *err)
+{
+	if (e->start_root >= 0)
+		return 0;
+	int root = fd_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+	int dir = fd_open(AT_FDCWD, ".", O_PATH | O_DIRECTORY, 0);
+	e->start_root = root;
+	e->start_dir = dir;
+	return root < 0 || dir < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, root < 0 ? -root : -dir,
+						 "opening the working directory")
+				   : 0;
+}
+
+static int engine_enter_view(struct engine *e, struct ferry_error *err)
+{
+	int r = engine_keep_start(e, err);
+	_cleanup_close_ int self = r < 0 ? -1 : proc_open(getpid(), err);
+	if (r >= 0)
+		r = self < 0 ? self : proc_read_mounts(self, &e->mounts, err);
+	e->kinds.outside_mounts = &e->mounts;
+	if (r >= 0)
+		r = collect_enter_view((pid_t)e->options->tree, &e->kinds, err);
+	if (r)
+		return MIN(r, 0);
+	close(e->start_root);
+	close(e->start_dir);
+	e->start_root = e->start_dir = -1;
+	return 0;
+}
+
 int engine_check(struct engine *e, struct obstacles *ret, struct ferry_error *err)
 {
 	if (e->options->tree <= 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--tree PID is missing");
+	/* Paths of the tree are looked at as the tree sees them. */
+	int r = e->start_root >= 0 ? 0 : engine_enter_view(e, err);
+	if (r < 0)
+		return r;
 	if (!e->peers)
 		e->peers = peers_new((pid_t)e->options->tree);
 	if (!e->peers)

@@ -13,6 +13,7 @@
 #include "host/warden.h"
 #include "kernel/caps.h"
 #include "model/kind.h"
+#include "proc/mountinfo.h"
 
 struct obstacles;
 struct frozen;
@@ -43,6 +44,7 @@ struct engine_migration {
 
 struct engine_report {
 	pid_t pid;
+	pid_t first_pid; /* restore: the root task, or the init above it */
 	uint32_t tasks;
 	uint32_t threads;
 	uint64_t freeze_ns; /* from the first request to stop until all run again, or are dead */
@@ -65,6 +67,8 @@ struct engine {
 	struct warden *warden;
 	struct peers *peers; /* who holds what outside of the tree: read once, by the check */
 	struct warden_actions warden_actions; /* .deputy may be set before engine_warden() */
+	struct proc_mounts mounts; /* of the mount namespace that ferry was started in, as far as needed */
+	int start_root, start_dir; /* where the caller's paths begin, once ours begin elsewhere; -1 before */
 	uint64_t start_ns;
 	struct engine_report report;
 	void (*decided)(void *context); /* see engine_decided(); NULL = nobody is told */
@@ -75,6 +79,12 @@ struct engine {
 must_check int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 			   struct ferry_error *err);
 void engine_release(struct engine *e);
+
+/* Where to open a path that the caller named: *path is relative to the descriptor that is returned. */
+int engine_at(const struct engine *e, const char **path);
+
+/* Keep what engine_at() needs, before paths lead elsewhere. */
+must_check int engine_keep_start(struct engine *e, struct ferry_error *err);
 
 /* Start the warden, once, before the first effect on the outside. */
 must_check int engine_warden(struct engine *e, struct ferry_error *err);

@@ -19,7 +19,13 @@ enum option_verbs {
 	V_MIGRATE = 1 << 4,
 	V_RECEIVE = 1 << 5,
 	V_MIGRATIONS = 1 << 6,
-	V_IMAGE = 1 << 7,
+	V_RUN = 1 << 7,
+	V_PS = 1 << 8,
+	V_LOGS = 1 << 9,
+	V_SAVE = 1 << 10,
+	V_STOP = 1 << 11,
+	V_RM = 1 << 12,
+	V_IMAGE = 1 << 13,
 	V_ALL = V_IMAGE - 1,
 };
 

@@ -26,6 +26,7 @@
 #include "image/dir.h"
 #include "kind/kinds.h"
 #include "proc/read.h"
+#include "restore/namespaces.h"
 #include "restore/read.h"
 #include "restore/restore.h"
 
@@ -208,6 +209,23 @@ static int restore_open(struct restore_job *j, const struct restore_from *from, 
 	return o->no_verify_pages ? 0 : restore_verify_aside(j, err);
 }
 
+/*
+ * The namespaces of the tree are made and entered before its files are compared, since they may hold some. They end with us
+ * unless tasks stay in them.
+ */
+static int restore_namespaces(struct restore_job *j, struct ferry_error *err)
+{
+	struct engine *e = j->e;
+	struct restore *r = &j->restore;
+	r->new_pidns = e->options->new_pidns || plan_own_ns(&j->plan, PROC_NS_PID);
+	r->own_init = r->new_pidns && j->plan.tasks[0].pid != 1;
+	/* The warden stays in ours. */
+	int ret = r->new_pidns || j->plan.namespaces.n ? engine_warden(e, err) : 0;
+	if (ret >= 0 && j->plan.namespaces.n)
+		ret = engine_keep_start(e, err);
+	return ret < 0 ? ret : namespaces_make(r, err);
+}
+
 static int restore_plan(struct restore_job *j, struct ferry_error *err)
 {
 	struct engine *e = j->e;
@@ -235,7 +253,9 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = restore_free_numbers(j, err);
 	if (ret >= 0)
-		ret = plan_check(&j->reader, as_found, err);
+		ret = restore_namespaces(j, err);
+	if (ret >= 0)
+		ret = plan_check(&j->reader, as_found, r->new_pidns, err);
 	if (ret >= 0)
 		ret = vdso_find(&r->vdso, err);
 	if (ret >= 0)
@@ -261,14 +281,19 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 	r->warden = j->opener.warden = j->e->warden;
 	j->opener.in_task = files_call;
 	j->opener.in_task_context = r;
+	j->opener.pid_of = files_pid_of;
 	if (ret >= 0)
 		ret = restore_clocks(j, err);
 	if (ret >= 0)
-		ret = files_open(r, false, err);
+		ret = files_open(r, FILES_FIRST, err);
 	if (ret >= 0)
 		ret = tasks_create(r, err);
 	if (ret >= 0)
-		ret = files_open(r, true, err);
+		ret = files_open(r, FILES_LATE, err);
+	if (ret >= 0)
+		ret = namespaces_finish(r, err);
+	if (ret >= 0)
+		ret = files_open(r, FILES_LAST, err);
 	if (ret >= 0)
 		ret = files_opened(r, err);
 	if (ret >= 0)
@@ -306,7 +331,9 @@ static int restore_write_pidfile(struct restore_job *j, struct ferry_error *err)
 		return 0;
 	char text[16];
 	int n = snprintf(text, sizeof(text), "%d", j->restore.root_pid);
-	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+	const char *name = path;
+	int at = engine_at(j->e, &name);
+	_cleanup_close_ int fd = fd_open(at, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
 	int r = fd < 0 ? fd : fd_write_all(fd, text, (size_t)n);
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "writing --pidfile '%s'", path) : 0;
 }
@@ -338,6 +365,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 	tasks_go(&j->restore);
 	tasks_wait_left(&j->restore);
 	e->report.pid = j->restore.root_pid;
+	e->report.first_pid = j->restore.first_pid;
 	e->report.tasks = (uint32_t)j->plan.n_tasks;
 	for (size_t i = 0; i < j->plan.n_tasks; i++)
 		e->report.threads += (uint32_t)j->plan.tasks[i].threads.n;
@@ -405,7 +433,7 @@ int engine_restore(struct engine *e, struct ferry_error *err)
 		r = restore_commit(j, err);
 	bool wait = r >= 0 && !e->options->restore_detached && !e->options->restore_sibling;
 	/* Our copies of the tasks' descriptors are gone by now, so their peers see what they would see without us. */
-	while (wait && waitpid(e->report.pid, &e->report.exit_status, 0) < 0 && errno == EINTR)
+	while (wait && waitpid(e->report.first_pid, &e->report.exit_status, 0) < 0 && errno == EINTR)
 		continue;
 	return r;
 }

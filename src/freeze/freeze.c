@@ -23,7 +23,13 @@
 #include "kernel/uapi.h"
 #include "proc/read.h"
 
-enum { FREEZE_ROUNDS = 100, FREEZE_TRIES = 20, FREEZE_PAUSE_NS = 1000 * 1000, FREEZE_LOOK_THREADS = 64 };
+enum {
+	FREEZE_ROUNDS = 100,
+	FREEZE_TRIES = 20,
+	FREEZE_PAUSE_NS = 1000 * 1000,
+	FREEZE_REAP_NS = 50 * 1000,
+	FREEZE_LOOK_THREADS = 64,
+};
 
 static void freeze_effect(void *context, const char *what)
 {
@@ -354,6 +360,26 @@ void freeze_release(struct frozen *f)
 	frozen_lists_release(f);
 }
 
+/* Take the end of every thread, in whatever order they come. */
+static void freeze_reap(struct frozen *f)
+{
+	const struct timespec tick = {.tv_nsec = FREEZE_REAP_NS};
+	const struct freeze_options *o = f->options.context;
+	uint64_t until = time_now_ns() + (uint64_t)o->timeout_ms * 1000000u;
+	for (size_t left = 1; left && time_now_ns() < until;) {
+		left = 0;
+		vec_foreach(t, &f->tasks)
+			vec_foreach(th, &t->threads) {
+				int status,
+					r = *th ? waitpid(ferry_thread_tid(*th), &status, __WALL | WNOHANG)
+						: -1;
+				left += r == 0 || (r < 0 && errno == EINTR);
+			}
+		if (left)
+			nanosleep(&tick, NULL);
+	}
+}
+
 void freeze_stop(struct frozen *f)
 {
 	const struct freeze_options *o = f->options.context;
@@ -374,9 +400,21 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 		if (kill(pid, SIGKILL) < 0 && errno != ESRCH && !ret)
 			ret = error_errno(err, FERRY_ERROR_SYSTEM, errno, "killing pid %d", pid);
 	}
-	for (size_t i = f->tasks.n; i-- > 0;) {
-		int pidfd = sys_pidfd_open(f->tasks.v[i].pid, 0);
+	/*
+	 * All are let go before any is waited for: the first process of a PID namespace ends only when nobody else is left in
+	 * it, parents of those included.
+	 */
+	VEC(int) pidfds = {0};
+	for (size_t i = 0; i < f->tasks.n; i++) {
+		int *slot = vec_push(&pidfds);
+		if (slot)
+			*slot = sys_pidfd_open(f->tasks.v[i].pid, 0);
+	}
+	freeze_reap(f);
+	for (size_t i = f->tasks.n; i-- > 0;)
 		frozen_task_release(&f->tasks.v[i]);
+	for (size_t i = pidfds.n; i-- > 0;) {
+		int pidfd = pidfds.v[i];
 		struct pollfd p = {.fd = pidfd, .events = POLLIN};
 		if (pidfd >= 0 && poll(&p, 1, o->timeout_ms) == 0 && !ret)
 			ret = error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
@@ -384,6 +422,7 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 		if (pidfd >= 0)
 			close(pidfd);
 	}
+	vec_release(&pidfds);
 	frozen_lists_release(f);
 	return ret;
 }

@@ -146,7 +146,7 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 	case WARDEN_PEEK_OFF: warden_on_socket(w, e, worker_pidfd); break;
 	case WARDEN_KILL:
 		if (!w->log->committed && __atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST))
-			kill((pid_t)e->object, SIGKILL);
+			kill((pid_t)__atomic_load_n((uint32_t *)e->value, __ATOMIC_SEQ_CST), SIGKILL);
 		break;
 	case WARDEN_TERMINAL: warden_on_terminal(w, e, worker_pidfd); break;
 	case WARDEN_END:

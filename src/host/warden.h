@@ -28,8 +28,8 @@ enum warden_op {
 	WARDEN_TCP_RESUME =
 		1, /* object: socket in the worker: leave repair mode; value: when; data: what resuming needs */
 	WARDEN_PEEK_OFF, /* object: socket in the worker; value: SO_PEEK_OFF as it was */
-	WARDEN_KILL, /* object: PID of a task that must not run, value: address of a word in shared memory that is
-				   not 0 once the task exists; killed unless the job was committed */
+	WARDEN_KILL, /* value: address of a word in shared memory that holds the PID of a task that must not run once
+				   it exists, 0 before; killed unless the job was committed */
 	WARDEN_WAKE, /* value: address of a futex word in shared memory: set to 1 and woken once committed */
 	WARDEN_NET_UNLOCK, /* value: when; data: id of a network lock */
 	WARDEN_THAW,       /* data: path of a frozen cgroup */

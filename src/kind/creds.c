@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "kernel/caps.h"
@@ -19,7 +20,7 @@
 #include "model/record.h"
 #include "proc/read.h"
 
-enum { CREDS_CAP_WORDS = 2 };
+enum { CREDS_CAP_WORDS = 2, CREDS_GROUPS = 256 /* more are set in any case */ };
 
 static void creds_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused,
 			     struct script *s)
@@ -77,14 +78,28 @@ static uint64_t creds_words(const uint32_t *words, size_t n)
 	return (n > 0 ? words[0] : 0) | (n > 1 ? (uint64_t)words[1] << 32 : 0);
 }
 
+/* An ordinary user may not set groups even in a user namespace, and has no need to where they stay. */
+static bool creds_groups_are_ours(const CredsEntry *c)
+{
+	gid_t ours[CREDS_GROUPS];
+	int n = getgroups(CREDS_GROUPS, ours);
+	if (n < 0 || (size_t)n != c->n_groups)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (ours[i] != c->groups[i])
+			return false;
+	return true;
+}
+
 static void creds_ids(struct script *s, const CredsEntry *c)
 {
 	/* Keep capabilities over the change of user ids; the sets are given exactly afterwards. */
 	script_call(s, "keeping capabilities", SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
 		->check = BLOB_CHECK_NONE;
-	script_call(s, "setting groups", SYS_setgroups, c->n_groups,
-		    script_put(s, c->groups, c->n_groups * sizeof(uint32_t)))
-		->data_mask = 1 << 1;
+	if (!creds_groups_are_ours(c))
+		script_call(s, "setting groups", SYS_setgroups, c->n_groups,
+			    script_put(s, c->groups, c->n_groups * sizeof(uint32_t)))
+			->data_mask = 1 << 1;
 	script_call(s, "setting group ids", SYS_setresgid, c->gid, c->egid, c->sgid);
 	script_call(s, "setting the file system group id", SYS_setfsgid, c->fsgid)->check = BLOB_CHECK_NONE;
 	script_call(s, "setting user ids", SYS_setresuid, c->uid, c->euid, c->suid);

@@ -89,7 +89,7 @@ int fdcommon_owner(struct collect *c, struct fd_view *view, FownEntry **ret, str
 		fown->euid = uids[1];
 	}
 	fown->pid_type = (uint32_t)owner.type;
-	fown->pid = (uint32_t)owner.pid;
+	fown->pid = (uint32_t)snapshot_inner_pid(c->snap, owner.pid);
 	return 0;
 }
 

@@ -164,7 +164,7 @@ static int prctl_settle_task(struct settle *s, struct ferry_error *err)
 	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
 	const FerryTaskEntry *extra = s->task->threads.v[0].extra;
 	char text[32];
-	int now, r = 0, dir = proc_open(getpid(), err);
+	int now, r = 0, dir = proc_open_self(err);
 	if (dir < 0)
 		return dir;
 	/* Lowering it takes CAP_SYS_RESOURCE, which may be missing where nothing has to change. */

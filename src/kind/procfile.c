@@ -77,7 +77,10 @@ bool procfile_ended(const struct fd_view *view)
 		gone = pread(copied.copy, &byte, 1, 0) < 0 && errno == ESRCH;
 	if (view->copy < 0)
 		close(copied.copy);
-	return gone || access(path, F_OK) < 0;
+	/* In another proc file system, that of another PID namespace, the number is another process's. */
+	struct stat proc;
+	bool ours = stat("/proc", &proc) == 0 && proc.st_dev == view->stat.st_dev;
+	return gone || (ours && access(path, F_OK) < 0);
 }
 
 int procfile_check(const struct fd_view *view, const struct snapshot *tree, struct ferry_error *err)
@@ -95,7 +98,7 @@ int procfile_check(const struct fd_view *view, const struct snapshot *tree, stru
 	if (!tree || procfile_ended(view))
 		return 0;
 	vec_foreach(task, &tree->tasks) {
-		if (task->pid == pid)
+		if (task->inner_pid == pid)
 			return 0;
 	}
 	return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,

@@ -41,7 +41,7 @@ enum { REGFILE_STAT_BLOCK = 512 };
 /* Room for the texts of a struct file_object. */
 struct regfile_names {
 	char who[64];
-	char source[96];
+	char source[PATH_MAX];
 	char link[PATH_MAX];
 };
 
@@ -510,7 +510,7 @@ static int regfile_restore(struct opener *o, struct plan_file *file, int *ret_fd
 	return 0;
 }
 
-static bool regfile_is_late(const struct plan_file *file)
+static bool regfile_is_last(const struct plan_file *file)
 {
 	return file->entry->reg && procfile_pid(file->entry->reg->name);
 }
@@ -560,8 +560,15 @@ static int regfile_mapped_object(const struct vma_view *view, struct regfile_nam
 		 (unsigned long long)vma->start, (unsigned long long)vma->end);
 	snprintf(names->link, sizeof(names->link), "%s%s", view->name, vma->deleted ? " (deleted)" : "");
 	*ret_object = (struct file_object){.who = names->who, .link = names->link, .source = names->source};
-	if (stat(names->source, &ret_object->st) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: looking at '%s'", names->who,
+	int r = stat(names->source, &ret_object->st) < 0 ? -errno : 0;
+	/* An ordinary user may not follow that link; the path leads to the same file as a rule. */
+	if (r == -EPERM && !vma->deleted && stat(view->name, &ret_object->st) == 0 &&
+	    ret_object->st.st_ino == vma->ino && ret_object->st.st_dev == vma->dev) {
+		snprintf(names->source, sizeof(names->source), "%s", view->name);
+		r = 0;
+	}
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: looking at '%s'", names->who,
 				   view->name);
 	return 0;
 }
@@ -614,7 +621,7 @@ const struct kind_ops kind_regfile = {
 	.what = "regular files, directories, symbolic links, stateless device nodes, also deleted ones",
 	.fd_type = FD_TYPES__REG,
 	.image_file = IMAGE_REMAP_FPATH,
-	.is_late = regfile_is_late,
+	.is_last = regfile_is_last,
 	.owns = regfile_owns,
 	.check = regfile_check,
 	.collect = regfile_collect,

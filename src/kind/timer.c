@@ -106,7 +106,7 @@ static int timer_collect_posix(struct collect *c, const struct snap_task *t, con
 	entry->vsec = (uint64_t)value.it_value.tv_sec;
 	entry->vnsec = (uint64_t)value.it_value.tv_nsec;
 	if (timer->thread_id)
-		record_set(entry, notify_thread_id, timer->pid);
+		record_set(entry, notify_thread_id, snapshot_inner_pid(c->snap, timer->pid));
 	*ret = entry;
 	return 0;
 }

@@ -144,31 +144,31 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	return extra->moved_to.data ? 0 : error_memory(err);
 }
 
-FerrySocketCreds *unix_creds(struct arena *a, const struct ucred *c)
+FerrySocketCreds *unix_creds(struct snapshot *s, const struct ucred *c)
 {
-	FerrySocketCreds *creds = record_new(a, FerrySocketCreds, ferry_socket_creds);
+	FerrySocketCreds *creds = record_new(&s->arena, FerrySocketCreds, ferry_socket_creds);
 	if (creds) {
-		creds->pid = (uint32_t)c->pid;
+		creds->pid = (uint32_t)snapshot_inner_pid(s, c->pid);
 		creds->uid = c->uid;
 		creds->gid = c->gid;
 	}
 	return creds;
 }
 
-static int unix_collect_peer(struct arena *a, int fd, FerrySocketEntry *extra, struct ferry_error *err)
+static int unix_collect_peer(struct snapshot *s, int fd, FerrySocketEntry *extra, struct ferry_error *err)
 {
 	struct ucred peer = {0};
 	socklen_t n = sizeof(peer);
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0 || !peer.pid)
 		return 0;
-	extra->peer = unix_creds(a, &peer);
+	extra->peer = unix_creds(s, &peer);
 	if (!extra->peer)
 		return error_memory(err);
 	gid_t none;
 	n = 0;
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERGROUPS, &none, &n) != -ERANGE || !n)
 		return 0;
-	extra->peer->groups = arena_alloc(a, n);
+	extra->peer->groups = arena_alloc(&s->arena, n);
 	if (!extra->peer->groups)
 		return error_memory(err);
 	if (sock_get_bytes(fd, SOL_SOCKET, SO_PEERGROUPS, extra->peer->groups, &n) >= 0)
@@ -220,7 +220,7 @@ static int unix_collect_pending(struct collect *c, const struct fd_view *view, U
 		return 0;
 	const struct proc_status *status = &t->threads.v[0].status;
 	const struct ucred who = {.pid = t->pid, .uid = status->uid.effective, .gid = status->gid.effective};
-	extra->connector = unix_creds(&c->snap->arena, &who);
+	extra->connector = unix_creds(c->snap, &who);
 	return extra->connector ? 0 : error_memory(err);
 }
 
@@ -246,7 +246,7 @@ static int unix_collect_parts(struct collect *c, struct fd_view *view, const str
 	struct arena *a = &c->snap->arena;
 	int r = unix_collect_record(c, view, sock, usk, extra, err);
 	if (r >= 0)
-		r = unix_collect_peer(a, view->copy, extra, err);
+		r = unix_collect_peer(c->snap, view->copy, extra, err);
 	if (r >= 0)
 		r = unix_collect_pending(c, view, usk, extra, err);
 	if (r >= 0)

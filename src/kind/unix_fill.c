@@ -448,8 +448,24 @@ static int unix_seal(struct plan_file *file, struct ferry_error *err)
 	return r < 0 ? r : fdcommon_set_flags(file->fd, usk->flags, err);
 }
 
+/* The kernel wants to be told senders by the numbers of our PID namespace. */
+static void unix_translate_senders(struct opener *o)
+{
+	for (size_t i = 0; i < o->plan->n_files; i++) {
+		struct plan_file *file = &o->plan->files[i];
+		const FerrySocketEntry *extra = file->kind == &kind_unixsk ? unix_extra_of(file) : NULL;
+		for (size_t n = 0; extra && n < extra->n_runs; n++) {
+			FerrySocketCreds *sender = extra->runs[n]->sender;
+			const struct plan_task *t = sender ? plan_task(o->plan, (pid_t)sender->pid) : NULL;
+			if (t)
+				sender->pid = (uint32_t)o->pid_of(o, t);
+		}
+	}
+}
+
 int unix_opened(struct opener *o, struct ferry_error *err)
 {
+	unix_translate_senders(o);
 	struct plan *p = o->plan;
 	int r = 0;
 	for (size_t i = 0; i < p->n_files && r >= 0; i++)

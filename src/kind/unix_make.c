@@ -209,6 +209,7 @@ static int unix_call(struct opener *o, const FerrySocketCreds *creds, struct uni
 	for (size_t i = 0; i < *n_fds; i++)
 		call.fds[i] = fds[i];
 	int r = o->in_task(o, t, &call, err);
+	c->pid = call.pid;
 	*n_fds = call.n_fds;
 	for (size_t i = 0; i < call.n_fds; i++)
 		fds[i] = call.fds[i];

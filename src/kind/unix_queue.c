@@ -354,8 +354,9 @@ int unix_queue_describe(struct collect *c, size_t index, struct ferry_error *err
 /* -------------------------------------------------------------------------- dump */
 
 /* Who sent what, for the socket's own record. */
-static int unix_runs(struct arena *a, const struct unix_snap *data, unsigned type)
+static int unix_runs(struct snapshot *s, const struct unix_snap *data, unsigned type)
 {
+	struct arena *a = &s->arena;
 	size_t n = 0;
 	bool says = false;
 	for (const struct unix_message *m = data->queue; m; m = m->next, n++)
@@ -370,7 +371,7 @@ static int unix_runs(struct arena *a, const struct unix_snap *data, unsigned typ
 		if (!run)
 			return -ENOMEM;
 		run->length = (uint32_t)m->n;
-		if (m->sender.pid && !(run->sender = unix_creds(a, &m->sender)))
+		if (m->sender.pid && !(run->sender = unix_creds(s, &m->sender)))
 			return -ENOMEM;
 		run->has_from = type == SOCK_DGRAM;
 		if (run->has_from)
@@ -407,7 +408,7 @@ int unix_queue_dump(struct dump *d, const struct snap_file *file, struct ferry_e
 	if (!data->queue)
 		return 0;
 	int r = fdcommon_writer(d, IMAGE_SK_QUEUES, &w, err);
-	if (r >= 0 && unix_runs(&d->snap->arena, data, file->entry->usk->type) < 0)
+	if (r >= 0 && unix_runs(d->snap, data, file->entry->usk->type) < 0)
 		r = error_memory(err);
 	for (const struct unix_message *m = data->queue; m && r >= 0; m = m->next)
 		r = unix_message_dump(w, m, file->entry->id, err);

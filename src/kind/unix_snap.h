@@ -29,7 +29,7 @@ struct unix_snap {
 	bool waits; /* something may be in the queue, which is read in the end */
 };
 
-FerrySocketCreds *unix_creds(struct arena *a, const struct ucred *c);
+FerrySocketCreds *unix_creds(struct snapshot *s, const struct ucred *c);
 
 /* Read the queue of a socket (through file->copy) without taking anything out of it. */
 must_check int unix_queue_read(struct collect *c, struct snap_file *file, struct ferry_error *err);

@@ -268,7 +268,7 @@ int mem_dump_task(struct mem_dump *d, const struct snap_task *t, struct ferry_er
 		s.slack_from = t->vdso_start + t->vdso_slack;
 		s.slack_to = t->vdso_start + t->vdso_bytes;
 	}
-	int r = image_pages_create(d->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &s.writer, err);
+	int r = image_pages_create(d->dir, IMAGE_PAGEMAP, (uint64_t)t->inner_pid, &s.writer, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < t->vmas.n && r >= 0; i++)

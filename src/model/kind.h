@@ -39,6 +39,7 @@ struct proc_vma;
 struct warden;
 struct netlock;
 struct peers;
+struct proc_mounts;
 
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
@@ -52,6 +53,9 @@ struct kind_options {
 	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
+	struct proc_namespaces own_namespaces; /* those that ferry was started in */
+	const struct proc_mounts
+		*outside_mounts; /* of its mount namespace, when the tree has another; NULL */
 };
 
 /* A descriptor as check and collect see it. */
@@ -148,6 +152,7 @@ struct opener_call {
 	size_t bytes; /* of the arguments; at most OPENER_CALL_BYTES */
 	int fds[4];   /* in: ours, lent; out: new ones, owned by the caller */
 	size_t n_fds;
+	pid_t pid; /* out: who ran it, in ferry's PID namespace */
 };
 
 enum { OPENER_CALL_BYTES = 8192 };
@@ -164,6 +169,8 @@ struct opener {
 	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call,
 		       struct ferry_error *err);
 	void *in_task_context;
+	/* What ferry's PID namespace calls a task that exists. */
+	pid_t (*pid_of)(const struct opener *o, const struct plan_task *t);
 };
 
 /* In a task, after its descriptors have their numbers. */
@@ -173,14 +180,32 @@ struct settle {
 	const struct log_sink *log;
 };
 
+/* What a kind of namespaces does. Ferry stands in the namespace where a function says so. */
+struct ns_ops {
+	enum proc_ns type;
+	bool enter; /* collect() runs in the namespace */
+
+	/* A task's namespace of this type is not ferry's: can it be dumped? */
+	int (*check)(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err);
+	int (*collect)(struct collect *c, struct snap_ns *ns, struct ferry_error *err);
+	int (*dump)(struct dump *d, struct snap_ns *ns, struct ferry_error *err);
+
+	/* Restore: ns was just made, and ferry stands in it. */
+	int (*restore)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
+	/* The root's, when its tasks and their PID namespace exist; see opener.in_task. */
+	int (*finish)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
+};
+
 struct kind_ops {
-	const char *name; /* "eventfd": in errors, documentation and FERRY_KIND tests */
-	const char *what; /* one line for the table of kinds */
-	int fd_type;      /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
-	int image_file;   /* enum image_file that .dump shares between records; -1 none */
-	bool late;        /* restore() runs when the tasks exist, so it may use opener.in_task */
+	const char *name;        /* "eventfd": in errors, documentation and FERRY_KIND tests */
+	const char *what;        /* one line for the table of kinds */
+	int fd_type;             /* FD_TYPES__x of a descriptor kind; -1 for a task kind */
+	int image_file;          /* enum image_file that .dump shares between records; -1 none */
+	const struct ns_ops *ns; /* a kind of namespaces; NULL */
+	bool late;               /* restore() runs when the tasks exist, so it may use opener.in_task */
 	/* The same for single files of a kind that is not late; NULL = none. */
 	bool (*is_late)(const struct plan_file *file);
+	bool (*is_last)(const struct plan_file *file); /* even later: /proc is that of the tasks by then */
 
 	/* descriptors */
 	bool (*owns)(const struct fd_view *view);

@@ -9,8 +9,10 @@ void plan_release(struct plan *p)
 {
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		struct plan_task *t = &p->tasks[i];
-		vec_foreach(thread, &t->threads)
+		vec_foreach(thread, &t->threads) {
 			script_release(&thread->script);
+			vec_release(&thread->nested);
+		}
 		script_release(&t->memory);
 		vec_release(&t->threads);
 		vec_release(&t->fds);
@@ -19,6 +21,11 @@ void plan_release(struct plan *p)
 	for (size_t i = 0; i < p->n_files; i++)
 		if (p->files[i].fd >= 0)
 			close(p->files[i].fd);
+	vec_foreach(ns, &p->namespaces) {
+		if (ns->fd >= 0)
+			close(ns->fd);
+	}
+	vec_release(&p->namespaces);
 	vec_foreach(source, &p->sources)
 		close(*source);
 	vec_release(&p->sources);
@@ -49,6 +56,20 @@ struct plan_task *plan_task(const struct plan *p, pid_t pid)
 		if (p->tasks[i].pid == pid)
 			return &p->tasks[i];
 	return NULL;
+}
+
+struct plan_ns *plan_ns(const struct plan *p, enum proc_ns type, uint32_t id)
+{
+	vec_foreach(ns, &p->namespaces) {
+		if (ns->type == type && ns->id == id)
+			return ns;
+	}
+	return NULL;
+}
+
+bool plan_own_ns(const struct plan *p, enum proc_ns type)
+{
+	return p->n_tasks && p->tasks[0].ns_id[type];
 }
 
 int plan_keep_source(struct plan *p, int fd)

@@ -20,6 +20,7 @@
 #include "image/proto/mm.pb-c.h"
 #include "model/family.h"
 #include "model/script.h"
+#include "proc/task.h"
 
 struct kind_ops;
 struct plan_task;
@@ -53,17 +54,29 @@ struct plan_thread {
 	pid_t tid;
 	CoreEntry *core;
 	FerryTaskEntry *extra; /* NULL when the image has none */
+	VEC(pid_t) nested;     /* its numbers in PID namespaces below the root's, outermost first */
 	struct script script;
 	uint8_t *xstate; /* XSAVE area in this machine's layout */
 	uint32_t xstate_bytes;
 	uint64_t xstate_mask; /* features that XRSTOR loads from it */
 };
 
+/* A namespace that the image has and ferry does not live in. */
+struct plan_ns {
+	enum proc_ns type;
+	uint32_t id;                    /* in the image */
+	const struct plan_task *member; /* the first task that lives in it */
+	int fd;     /* of the one that was made; -1 = not made, or not by the coordinator */
+	void *data; /* of its kind */
+};
+
 /* What a parent has not waited for: ferry_tree_entry.untold. */
 enum plan_untold { PLAN_UNTOLD_NOTHING, PLAN_UNTOLD_STOPPED, PLAN_UNTOLD_CONTINUED };
 
 struct plan_task {
-	pid_t pid, ppid, pgid, sid;
+	pid_t pid, ppid, pgid, sid;      /* in the PID namespace of the tree's root */
+	uint32_t ns_id[PROC_NS_COUNT];   /* in the image; 0 = ferry's own */
+	uint32_t children_pid_ns;        /* new children go there; 0 = into its own PID namespace */
 	int member;                      /* index in plan.family */
 	int stop_signal;                 /* what stopped it; 0 = it runs */
 	uint32_t untold;                 /* enum plan_untold */
@@ -106,6 +119,7 @@ struct plan {
 	struct family family;    /* who makes whom; the context of a member is its task or zombie */
 	struct plan_file *files; /* array of n_files, ascending by id */
 	size_t n_files;
+	VEC(struct plan_ns) namespaces; /* the root's before others of the type */
 	VEC(FerryFileGuardEntry *) guards;
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
@@ -123,6 +137,12 @@ struct plan_file *plan_file(const struct plan *p, uint32_t id);
 const FerryVmaEntry *plan_vma_extra(const struct plan_task *t, const VmaEntry *vma);
 
 struct plan_task *plan_task(const struct plan *p, pid_t pid);
+
+/* The namespace with this id; NULL: ferry's own. */
+struct plan_ns *plan_ns(const struct plan *p, enum proc_ns type, uint32_t id);
+
+/* Whether the root task gets a namespace of this type that is not ferry's. */
+bool plan_own_ns(const struct plan *p, enum proc_ns type);
 
 /* Keep fd open as long as the plan; returns it, or fd itself when negative, or -ENOMEM (fd is closed then). */
 int plan_keep_source(struct plan *p, int fd);

@@ -26,6 +26,8 @@ void snapshot_release(struct snapshot *s)
 	vec_release(&s->zombies);
 	vec_release(&s->untold);
 	vec_release(&s->files);
+	vec_release(&s->namespaces);
+	vec_release(&s->pids);
 	vec_release(&s->shmems);
 	vec_release(&s->guards);
 	vec_release(&s->seccomp_filters);
@@ -37,6 +39,26 @@ struct snap_task *snapshot_task(struct snapshot *s, pid_t pid)
 	vec_foreach(task, &s->tasks) {
 		if (task->pid == pid)
 			return task;
+	}
+	return NULL;
+}
+
+pid_t snapshot_inner_pid(const struct snapshot *s, pid_t pid)
+{
+	if (!s->pid_level)
+		return pid;
+	vec_foreach(known, &s->pids) {
+		if (known->pid == pid)
+			return known->inner;
+	}
+	return 0;
+}
+
+struct snap_ns *snapshot_ns(const struct snapshot *s, enum proc_ns type, uint64_t ino)
+{
+	vec_foreach(ns, &s->namespaces) {
+		if (ns->type == type && ns->ino == ino)
+			return ns;
 	}
 	return NULL;
 }

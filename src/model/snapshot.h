@@ -20,6 +20,7 @@
 #include "image/proto/seccomp.pb-c.h"
 #include "model/script.h"
 #include "proc/status.h"
+#include "proc/task.h"
 
 struct ferry_thread;
 struct kind_ops;
@@ -63,6 +64,7 @@ struct snap_ask {
 
 struct snap_thread {
 	pid_t tid;
+	pid_t inner_tid; /* as the image has it: in the PID namespace of the tree's root */
 	CoreEntry *core;
 	FerryTaskEntry *extra;
 	struct script script;         /* calls to run inside the thread */
@@ -79,9 +81,25 @@ struct snap_shmem {
 	char *path; /* in /proc, where it can be opened while the tree is frozen */
 };
 
+/* A number of a thread, group or session, as ferry and as the root's PID namespace know it. */
+struct snap_pid {
+	pid_t pid, inner;
+};
+
+/* A namespace that tasks of the tree live in and ferry does not. */
+struct snap_ns {
+	enum proc_ns type;
+	uint64_t ino;
+	uint32_t id; /* in the image; one sequence over all types */
+	pid_t pid;   /* a task that lives in it */
+	void *data;  /* of its kind, in the arena */
+};
+
 struct snap_task {
-	pid_t pid, ppid, pgid, sid;
+	pid_t pid, ppid, pgid, sid;                         /* in ferry's PID namespace */
+	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
+	uint64_t ns_ino[PROC_NS_COUNT];  /* by enum proc_ns */
 	uint32_t order;                  /* among tasks and zombies: older siblings first */
 	VEC(struct snap_thread) threads; /* leader first */
 	VEC(struct snap_fd) fds;         /* ascending */
@@ -129,6 +147,9 @@ struct snapshot {
 	struct snap_relation *relations; /* of all of them, parents before children, older siblings first */
 	size_t n_relations;
 	VEC(struct snap_file) files;
+	VEC(struct snap_ns) namespaces; /* those that are not ferry's; that of the root first of its type */
+	VEC(struct snap_pid) pids;      /* empty when the root lives in ferry's PID namespace */
+	uint32_t pid_level; /* PID namespaces between ferry's and the root's: index into proc_pids.v */
 	VEC(struct snap_shmem) shmems;
 	VEC(FerryFileGuardEntry *) guards;
 	VEC(SeccompFilter *) seccomp_filters;            /* as seccomp.img has them */
@@ -146,3 +167,12 @@ FerryVmaEntry *snapshot_vma_extra(struct snapshot *s, struct snap_vma *vma);
 
 /* A task by PID, NULL when it is not part of the tree. */
 struct snap_task *snapshot_task(struct snapshot *s, pid_t pid);
+
+/*
+ * What the image calls a process, thread, process group or session that ferry's PID namespace calls pid. pid itself when the
+ * root lives in ferry's PID namespace; 0 when it belongs to nobody of the tree.
+ */
+pid_t snapshot_inner_pid(const struct snapshot *s, pid_t pid);
+
+/* The namespace with this number; NULL: it is ferry's own. */
+struct snap_ns *snapshot_ns(const struct snapshot *s, enum proc_ns type, uint64_t ino);

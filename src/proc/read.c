@@ -74,6 +74,12 @@ int proc_open(pid_t pid, struct ferry_error *err)
 	return fd;
 }
 
+int proc_open_self(struct ferry_error *err)
+{
+	int fd = fd_open(AT_FDCWD, "/proc/self", O_RDONLY | O_DIRECTORY, 0);
+	return fd < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening '/proc/self'") : fd;
+}
+
 int proc_open_task(int dirfd, pid_t tid, struct ferry_error *err)
 {
 	char name[32];

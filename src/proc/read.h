@@ -29,6 +29,10 @@ struct kern_caps;
 
 /* A descriptor of /proc/PID, /proc/PID/task/TID. */
 must_check int proc_open(pid_t pid, struct ferry_error *err);
+
+/* Of the caller, whichever PID namespace the mounted /proc belongs to. */
+must_check int proc_open_self(struct ferry_error *err);
+
 must_check int proc_open_task(int dirfd, pid_t tid, struct ferry_error *err);
 
 /* A file below dirfd; flags as open(2). */

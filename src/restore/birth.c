@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "kernel/syscalls.h"
+#include "restore/namespaces.h"
 #include "restore/restore.h"
 
 enum { BIRTH_SIGNALS = 64, BIRTH_CORE_BYTES = 4096, BIRTH_DUMPED = 0x80 };
@@ -75,31 +76,44 @@ static __attribute__((noreturn)) void birth_end(const struct plan_zombie *z)
 
 /* ------------------------------------------------------------------- steps */
 
-int birth_create(struct restore *r, int member, bool sibling, struct ferry_error *err)
+static int birth_failed(pid_t pid, int code, struct ferry_error *err)
+{
+	if (code != EEXIST)
+		return error_errno(err, FERRY_ERROR_SYSTEM, code, "creating pid %d (clone3)", pid);
+	error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d is taken by another process", pid);
+	error_hint(err, "end that process, or restore with --new-pidns");
+	return -EEXIST;
+}
+
+int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_error *err)
 {
 	const struct family_member *m = birth_member(r, member);
-	pid_t wanted = m->pid;
+	struct namespaces_clone c;
+	int ret = namespaces_before_child(r, member, &c, err);
+	if (ret < 0)
+		return ret;
 	struct clone_args args = {
-		.flags = sibling ? CLONE_PARENT : 0,
-		.exit_signal = sibling ? 0 : (uint64_t)m->exit_signal,
-		.set_tid = (uint64_t)(uintptr_t)&wanted,
-		.set_tid_size = 1,
+		.flags = flags | c.flags,
+		.pidfd = (uint64_t)(uintptr_t)&c.pidfd,
+		.exit_signal = flags & CLONE_PARENT ? 0 : (uint64_t)m->exit_signal,
+		.set_tid = (uint64_t)(uintptr_t)c.tids,
+		.set_tid_size = c.n_tids,
 	};
 	fault_effect(r->fault, "restore", "create-task");
 	if (fault_hit(r->fault, FAULT_TASK_CREATE))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "creating pid %d: fault injected", m->pid);
 	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	if (pid < 0 && errno == EEXIST) {
-		error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d is taken by another process", m->pid);
-		error_hint(err, "end that process, or restore in a new PID namespace");
-		return -EEXIST;
-	}
 	if (pid < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating pid %d (clone3)", m->pid);
-	__atomic_store_n(&r->shared->members[member].created, 1, __ATOMIC_SEQ_CST);
+		return birth_failed(m->pid, errno, err);
+	/* In a PID namespace of its own only the first process, which takes all others with it, need be known from outside. */
+	uint32_t *created = &r->shared->members[member].created;
+	if (!r->new_pidns)
+		__atomic_store_n(created, (uint32_t)m->pid, __ATOMIC_SEQ_CST);
 	if (!pid)
 		birth_main(r, member);
-	return 0;
+	if (flags & CLONE_NEWPID)
+		__atomic_store_n(created, (uint32_t)pid, __ATOMIC_SEQ_CST);
+	return namespaces_after_child(r, member, &c, err);
 }
 
 /* Wait until a child is a zombie. */
@@ -128,7 +142,10 @@ static int birth_reap(struct restore *r, int member, struct ferry_error *err)
 
 static int birth_join(struct restore *r, const struct family_member *m, struct ferry_error *err)
 {
+	const struct plan_task *t = m->ends ? NULL : m->context;
 	pid_t group = m->pgid ? m->pgid : r->group;
+	if (t)
+		group = namespaces_number(r->plan, t, group);
 	if (group == getpgrp() || setpgid(0, group) == 0)
 		return 0;
 	return error_errno(err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", m->pid,
@@ -153,8 +170,8 @@ static int birth_step(struct restore *r, const struct family_step *s, struct fer
 {
 	const struct family_member *m = birth_member(r, s->actor);
 	switch (s->op) {
-	case FAMILY_OP_CLONE: return birth_create(r, s->other, false, err);
-	case FAMILY_OP_CLONE_SIBLING: return birth_create(r, s->other, true, err);
+	case FAMILY_OP_CLONE: return birth_create(r, s->other, 0, err);
+	case FAMILY_OP_CLONE_SIBLING: return birth_create(r, s->other, CLONE_PARENT, err);
 	case FAMILY_OP_SETSID: return birth_lead_session(r, m, err);
 	case FAMILY_OP_LEAD: return birth_did(setpgid(0, 0), m->pid, "a process group leader", err);
 	case FAMILY_OP_JOIN: return birth_join(r, m, err);
@@ -221,12 +238,19 @@ void birth_main(struct restore *r, int member)
 {
 	const struct family *f = &r->plan->family;
 	const struct family_member *m = birth_member(r, member);
+	struct ferry_error err = FERRY_ERROR_INIT;
 	int step = m->first_step;
-	__atomic_store_n(&r->shared->members[member].created, 1, __ATOMIC_SEQ_CST);
+	const struct plan_task *t = m->ends ? NULL : m->context;
+	pid_t real = r->new_pidns ? namespaces_real_pid(r) : m->pid;
+	__atomic_store_n(&r->shared->members[member].created, (uint32_t)real, __ATOMIC_SEQ_CST);
+	if (t && namespaces_enter(r, t, &err) < 0)
+		task_fail(r, m->pid, &err);
 	for (enum family_stage stage = FAMILY_CREATE; stage < FAMILY_STAGES; stage++) {
 		if (!family_has_stage(f, stage))
 			continue;
 		birth_stage(r, member, stage, &step);
+		if (stage == FAMILY_CREATE && t && namespaces_after_children(r, t, &err) < 0)
+			task_fail(r, m->pid, &err);
 		birth_arrive(r, stage);
 	}
 	task_main(r, m->context);

@@ -19,7 +19,7 @@
 
 enum { CHECK_LIST_MAX = 8, CHECK_SPARE_VMAS = 64 };
 
-static int check_number(pid_t pid, const struct kern_caps *caps, struct ferry_error *err)
+static int check_number(pid_t pid, bool new_pidns, const struct kern_caps *caps, struct ferry_error *err)
 {
 	char path[32];
 	if ((uint32_t)pid >= caps->limits.pid_max) {
@@ -28,28 +28,29 @@ static int check_number(pid_t pid, const struct kern_caps *caps, struct ferry_er
 		error_hint(err, "raise it: sysctl kernel.pid_max=%d", pid + 1);
 		return -ERANGE;
 	}
+	if (new_pidns)
+		return 0;
 	/* /proc has directories for threads too, though it lists processes only. */
 	snprintf(path, sizeof(path), "/proc/%d", pid);
 	if (access(path, F_OK) < 0)
 		return 0;
 	error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d, which the image needs, is in use", pid);
-	error_hint(
-		err,
-		"if it is the original, it must end first; else restore in a new PID namespace (unshare -pf)");
+	error_hint(err, "if it is the original, it must end first; else restore with --new-pidns");
 	return -EEXIST;
 }
 
-static int check_pids(const struct plan *p, const struct kern_caps *caps, struct ferry_error *err)
+static int check_pids(const struct plan *p, bool new_pidns, const struct kern_caps *caps,
+		      struct ferry_error *err)
 {
 	int r = 0;
 	vec_foreach(m, &p->family.members) {
 		if (r >= 0)
-			r = check_number(m->pid, caps, err);
+			r = check_number(m->pid, new_pidns, caps, err);
 	}
 	for (size_t i = 0; i < p->n_tasks; i++)
 		vec_foreach(th, &p->tasks[i].threads) {
 			if (r >= 0 && th->tid != p->tasks[i].pid)
-				r = check_number(th->tid, caps, err);
+				r = check_number(th->tid, new_pidns, caps, err);
 		}
 	return r;
 }
@@ -143,12 +144,12 @@ static int check_limits(const struct plan *p, const struct kern_caps *caps, stru
 	return 0;
 }
 
-int plan_check(struct reader *r, bool as_found, struct ferry_error *err)
+int plan_check(struct reader *r, bool as_found, bool new_pidns, struct ferry_error *err)
 {
 	int ret = check_limits(r->plan, r->caps, err);
 	if (ret >= 0)
-		ret = check_pids(r->plan, r->caps, err);
-	if (ret >= 0)
+		ret = check_pids(r->plan, new_pidns, r->caps, err);
+	if (ret >= 0 && !new_pidns)
 		ret = check_groups(r->plan, err);
 	if (ret >= 0 && !as_found)
 		ret = check_guards(r->plan, err);

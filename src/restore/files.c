@@ -38,16 +38,18 @@ static int files_open_one(struct restore *r, struct plan_file *file, struct ferr
 	return 0;
 }
 
-static bool files_is_late(const struct plan_file *file)
+static enum files_when files_when(const struct plan_file *file)
 {
 	const struct kind_ops *kind = file->kind;
-	return kind && (kind->late || (kind->is_late && kind->is_late(file)));
+	if (kind && kind->is_last && kind->is_last(file))
+		return FILES_LAST;
+	return kind && (kind->late || (kind->is_late && kind->is_late(file))) ? FILES_LATE : FILES_FIRST;
 }
 
-int files_open(struct restore *r, bool late, struct ferry_error *err)
+int files_open(struct restore *r, enum files_when when, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_files; i++) {
-		if (files_is_late(&r->plan->files[i]) != late)
+		if (files_when(&r->plan->files[i]) != when)
 			continue;
 		int ret = files_open_one(r, &r->plan->files[i], err);
 		if (ret < 0)
@@ -78,8 +80,8 @@ static int files_temp(struct restore *r, const struct plan_temp *temp, struct fe
 	    (own >= 0 && (own & O_ACCMODE) == O_RDWR && !(own & O_PATH)))
 		return temp->file->fd;
 	char path[64];
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", temp->file->fd);
-	int fd = plan_keep_source(r->plan, fd_open(AT_FDCWD, path, temp->flags, 0));
+	snprintf(path, sizeof(path), "self/fd/%d", temp->file->fd);
+	int fd = plan_keep_source(r->plan, fd_open(r->proc, path, temp->flags, 0));
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "reopening file id %u for mapping",
 				   temp->file->entry->id);
@@ -167,6 +169,12 @@ union files_any {
 	struct files_call call;
 };
 
+pid_t files_pid_of(const struct opener *o, const struct plan_task *t)
+{
+	const struct restore *r = o->in_task_context;
+	return (pid_t)r->shared->members[t->member].created;
+}
+
 int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call, struct ferry_error *err)
 {
 	struct restore *r = o->in_task_context;
@@ -181,6 +189,7 @@ int files_call(struct opener *o, const struct plan_task *t, struct opener_call *
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : ECHILD,
 				   "asking pid %d to make a socket", t->pid);
 	memcpy(call->arguments, m.arguments, call->bytes);
+	call->pid = files_pid_of(o, t);
 	return m.result;
 }
 

@@ -64,7 +64,7 @@ static int guard_error(int code, pid_t tid, const char *what, struct ferry_error
 static int guard_seize(struct restore *r, const struct plan_task *t, size_t index, struct ferry_error *err)
 {
 	struct blob_thread *thread = region_thread(r, t, index);
-	pid_t tid = t->threads.v[index].tid;
+	pid_t tid = tasks_tid(r, t, index);
 	if (__atomic_load_n(&thread->guard, __ATOMIC_SEQ_CST) != BLOB_GUARD_WAITS)
 		return 1;
 	fault_effect(r->fault, "restore", "suspend-seccomp");
@@ -138,23 +138,23 @@ static int guard_set_regs(pid_t tid, struct user_regs_struct *regs, struct ferry
 }
 
 /* The leader unmaps the blob by the exit gadget's own instruction; the other threads have left the blob. */
-static int guard_unmap(const struct plan_task *t, const uint64_t *frame, struct user_regs_struct regs,
-		       struct ferry_error *err)
+static int guard_unmap(const struct plan_task *t, pid_t pid, const uint64_t *frame,
+		       struct user_regs_struct regs, struct ferry_error *err)
 {
 	regs.rip = t->gadget + GUARD_SYSCALL_AT;
 	regs.rax = SYS_munmap;
 	regs.rdi = frame[BLOB_FRAME_UNMAP_ADDRESS];
 	regs.rsi = frame[BLOB_FRAME_UNMAP_BYTES];
-	int r = guard_set_regs(t->pid, &regs, err);
+	int r = guard_set_regs(pid, &regs, err);
 	for (int stop = 0; stop < 2 && r >= 0; stop++) {
-		if (ptrace(PTRACE_SYSCALL, t->pid, NULL, NULL) < 0)
-			return guard_error(errno, t->pid, "unmapping the blob", err);
-		r = guard_wait(t->pid, err);
+		if (ptrace(PTRACE_SYSCALL, pid, NULL, NULL) < 0)
+			return guard_error(errno, pid, "unmapping the blob", err);
+		r = guard_wait(pid, err);
 	}
 	if (r >= 0)
-		r = guard_get_regs(t->pid, &regs, err);
+		r = guard_get_regs(pid, &regs, err);
 	if (r >= 0 && regs.rax)
-		r = guard_error((int)-(int64_t)regs.rax, t->pid, "unmapping the blob", err);
+		r = guard_error((int)-(int64_t)regs.rax, pid, "unmapping the blob", err);
 	return r;
 }
 
@@ -187,7 +187,7 @@ static int guard_finish_thread(struct restore *r, const struct plan_task *t, siz
 {
 	uint64_t *frame = region_thread(r, t, index)->frame;
 	struct user_regs_struct regs;
-	pid_t tid = t->threads.v[index].tid;
+	pid_t tid = tasks_tid(r, t, index);
 	fault_effect(r->fault, "restore", "stop-guarded");
 	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
 		return guard_error(errno, tid, "stopping it", err);
@@ -195,7 +195,7 @@ static int guard_finish_thread(struct restore *r, const struct plan_task *t, siz
 	if (ret >= 0)
 		ret = guard_get_regs(tid, &regs, err);
 	if (ret >= 0 && !index)
-		ret = guard_unmap(t, frame, regs, err);
+		ret = guard_unmap(t, tid, frame, regs, err);
 	if (ret < 0)
 		return ret;
 	guard_own_regs(&regs, frame);

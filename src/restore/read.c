@@ -16,6 +16,7 @@
 #include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "restore/namespaces.h"
 
 enum {
 	READ_IMG_VERSION = 2,
@@ -413,6 +414,8 @@ int plan_read(struct reader *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = read_many(r, IMAGE_FERRY_FILE_GUARD, 0, &ferry_file_guard_entry__descriptor, true,
 				read_take_guard, NULL, err);
+	if (ret >= 0)
+		ret = namespaces_read(r, err);
 	for (size_t i = 0; i < KIND_COUNT && ret >= 0; i++) {
 		ret = kind_table[i]->read ? kind_table[i]->read(r, err) : 0;
 		error_context(err, "plan", kind_table[i]->name, 0);

@@ -13,4 +13,4 @@ must_check int plan_read(struct reader *r, struct ferry_error *err);
 must_check int plan_scripts(struct reader *r, struct ferry_error *err);
 
 /* Compare with the machine: files, PIDs. as_found: changed files are accepted. Nothing is created. */
-must_check int plan_check(struct reader *r, bool as_found, struct ferry_error *err);
+must_check int plan_check(struct reader *r, bool as_found, bool new_pidns, struct ferry_error *err);

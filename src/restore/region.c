@@ -37,10 +37,10 @@ static uint64_t region_xstate_bytes(const struct plan_thread *th)
 	return align_up(th->xstate_bytes, 64);
 }
 
-/* struct clone_args and the tid that it points to. */
+/* struct clone_args and the ids that it points to, innermost first. */
 struct region_clone {
 	struct clone_args args;
-	int32_t tid;
+	int32_t tids[PROC_PID_DEPTH];
 };
 
 static void region_measure(const struct plan_task *t, struct region_layout *l)
@@ -126,13 +126,16 @@ static void region_frame(const struct restore *r, const struct plan_task *t, con
 static void region_clone_args(struct region_clone *clone, uint64_t address, const struct plan_thread *th,
 			      uint64_t stack)
 {
-	clone->tid = th->tid;
+	uint64_t n = 0;
+	for (size_t i = th->nested.n; i-- > 0;)
+		clone->tids[n++] = th->nested.v[i];
+	clone->tids[n++] = th->tid;
 	clone->args = (struct clone_args){
 		.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
 		.stack = stack,
 		.stack_size = REGION_STACK_BYTES,
-		.set_tid = address + offsetof(struct region_clone, tid),
-		.set_tid_size = 1,
+		.set_tid = address + offsetof(struct region_clone, tids),
+		.set_tid_size = n,
 	};
 }
 

@@ -30,7 +30,7 @@ enum restore_stage {
 
 /* Of each member of the family. */
 struct restore_member {
-	uint32_t created; /* 1 once it exists, until it is reaped */
+	uint32_t created; /* its PID in ferry's PID namespace once it exists, until it is reaped */
 	uint32_t turn;    /* number of the step that it may take, plus one; futex word */
 	uint32_t
 		stopped; /* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
@@ -41,6 +41,7 @@ struct restore_shared {
 	struct blob_control control;
 	uint32_t stage;   /* enum restore_stage; futex word */
 	uint32_t arrived; /* tasks that are done with the stage; futex word */
+	uint32_t init;    /* PID of our small init; 0 = none */
 	uint32_t failing; /* 1: a task is writing its error, 2: it is written */
 	struct ferry_error error;
 	struct restore_member members[]; /* by index in the family */
@@ -59,9 +60,14 @@ struct restore {
 	uint64_t shared_bytes;         /* of its head */
 	uint64_t region_bytes;         /* of all of it */
 	int (*channels)[2]; /* by task index: [0] the coordinator's end, [1] the task's until it exists */
-	bool sibling;       /* the root becomes a child of our parent (--restore-sibling) */
-	pid_t root_pid;
-	pid_t group; /* the coordinator's process group */
+	int proc;           /* a /proc with the numbers that we work with; tasks inherit it */
+	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of */
+	bool new_pidns;          /* the root's PID namespace is made with it */
+	bool own_init;           /* and its first process is ours */
+	bool sibling;            /* the root becomes a child of our parent (--restore-sibling) */
+	pid_t root_pid;          /* in ferry's PID namespace */
+	pid_t first_pid;         /* whose end we are told: the root, or the init above it */
+	pid_t group;             /* the coordinator's process group */
 };
 
 /* Find the hole for each task's blob, park and final place of the vdso, temporary descriptor numbers. */
@@ -81,8 +87,13 @@ struct blob_thread *region_thread(const struct restore *r, const struct plan_tas
 /* Create the root task, wait until all tasks exist and are grouped. On failure everything created is killed. */
 must_check int tasks_create(struct restore *r, struct ferry_error *err);
 
-/* Open files, those of late kinds when the tasks exist, and hand descriptors out. */
-must_check int files_open(struct restore *r, bool late, struct ferry_error *err);
+/* Open files, and hand descriptors out. */
+enum files_when {
+	FILES_FIRST, /* before there are tasks */
+	FILES_LATE,  /* those that need tasks */
+	FILES_LAST,  /* and those that need what is mounted for the tasks' PID namespace */
+};
+must_check int files_open(struct restore *r, enum files_when when, struct ferry_error *err);
 /* Every file is open: what kinds do between them. */
 must_check int files_opened(struct restore *r, struct ferry_error *err);
 must_check int files_send(struct restore *r, struct ferry_error *err);
@@ -120,6 +131,12 @@ must_check int tasks_watch(struct restore *r, bool look, struct ferry_error *err
 must_check int files_call(struct opener *o, const struct plan_task *t, struct opener_call *call,
 			  struct ferry_error *err);
 
+/* opener.pid_of */
+pid_t files_pid_of(const struct opener *o, const struct plan_task *t);
+
+/* What ferry's PID namespace calls a thread of a task, once it exists. */
+pid_t tasks_tid(const struct restore *r, const struct plan_task *t, size_t index);
+
 /* From here on the restored tasks are what runs, whatever happens to us. Cannot fail. */
 void tasks_commit(struct restore *r);
 
@@ -135,8 +152,8 @@ void tasks_wait_left(struct restore *r);
 /* Kill and reap everything that was created. */
 void tasks_kill(struct restore *r);
 
-/* Make a member. Returns in the maker; the member never comes back. sibling: as a child of the maker's parent. */
-must_check int birth_create(struct restore *r, int member, bool sibling, struct ferry_error *err);
+/* Make a member. Returns in the maker; the member never comes back. flags: of clone3(2). */
+must_check int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_error *err);
 
 __attribute__((noreturn)) void birth_main(struct restore *r, int member);
 void birth_forget_signals(void);

@@ -75,7 +75,7 @@ static int stop_seize(struct stop_task *s, struct ferry_error *err)
 	if (!s->threads)
 		return error_memory(err);
 	for (; s->n < s->t->threads.n && r >= 0; s->n++) {
-		r = ferry_thread_seize(s->t->threads.v[s->n].tid, &s->options, &s->threads[s->n], err);
+		r = ferry_thread_seize(tasks_tid(s->r, s->t, s->n), &s->options, &s->threads[s->n], err);
 		if (r < 0)
 			return r;
 	}
@@ -173,7 +173,7 @@ static int stop_deliver(struct stop_task *s, struct ferry_error *err)
 	struct ferry_thread *leader = s->threads[0];
 	int number = stop_signal(s->r, s->t);
 	int r = ferry_thread_set_sigmask(leader, ~(1ull << (number - 1)), err);
-	if (r >= 0 && syscall(SYS_tgkill, s->t->pid, s->t->pid, number) < 0)
+	if (r >= 0 && syscall(SYS_tgkill, tasks_tid(s->r, s->t, 0), tasks_tid(s->r, s->t, 0), number) < 0)
 		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "stopping pid %d", s->t->pid);
 	/* It may report the interruption once more before the signal. */
 	for (int i = 0; i < 8 && r >= 0; i++) {
@@ -197,12 +197,12 @@ static int stop_set_masks(struct stop_task *s, struct ferry_error *err)
 	return r;
 }
 
-static bool stop_stands(pid_t pid, pid_t tid)
+static bool stop_stands(const struct restore *r, const struct plan_task *t, size_t index)
 {
 	char path[64];
 	struct proc_stat st;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d", pid, tid);
-	_cleanup_close_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "%d/task/%d", tasks_tid(r, t, 0), tasks_tid(r, t, index));
+	_cleanup_close_ int dir = openat(r->proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return dir < 0 || proc_read_stat(dir, &st, NULL) < 0 || st.state == 'T';
 }
 
@@ -227,7 +227,7 @@ static int stop_one(struct restore *r, const struct plan_task *t, struct ferry_e
 	if (ret < 0)
 		return ret;
 	for (size_t i = 0; i < t->threads.n; i++)
-		for (int n = 0; !stop_stands(t->pid, t->threads.v[i].tid) && n < STOP_TRIES; n++)
+		for (int n = 0; !stop_stands(r, t, i) && n < STOP_TRIES; n++)
 			stop_pause();
 	return 0;
 }

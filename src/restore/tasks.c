@@ -29,6 +29,7 @@
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "proc/read.h"
+#include "restore/namespaces.h"
 #include "restore/restore.h"
 
 enum {
@@ -170,17 +171,43 @@ void task_main(struct restore *r, struct plan_task *t)
 
 /* ----------------------------------------------------------- in the coordinator */
 
+static pid_t tasks_real(const struct restore *r, const struct plan_task *t)
+{
+	return (pid_t)__atomic_load_n(&r->shared->members[t->member].created, __ATOMIC_SEQ_CST);
+}
+
+pid_t tasks_tid(const struct restore *r, const struct plan_task *t, size_t index)
+{
+	char path[16];
+	struct proc_pid_list tids = {0};
+	pid_t tid = 0;
+	if (!r->new_pidns)
+		return t->threads.v[index].tid;
+	if (!index)
+		return tasks_real(r, t);
+	/* They are made in the order of the plan, so outside they have numbers in that order. */
+	snprintf(path, sizeof(path), "%d", tasks_real(r, t));
+	_cleanup_close_ int dir = fd_open(r->proc, path, O_RDONLY | O_DIRECTORY, 0);
+	if (dir >= 0 && proc_read_tasks(dir, &tids, NULL) >= 0) {
+		tid = index < tids.v.n ? tids.v.v[index] : 0;
+		proc_pid_list_release(&tids);
+	}
+	return tid;
+}
+
 /* A task that is gone or a zombie before the barrier is a failure that nobody reported. */
 static int tasks_look(struct restore *r, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		pid_t pid = r->plan->tasks[i].pid;
 		int member = r->plan->tasks[i].member;
-		if (!__atomic_load_n(&r->shared->members[member].created, __ATOMIC_SEQ_CST))
+		uint32_t real = __atomic_load_n(&r->shared->members[member].created, __ATOMIC_SEQ_CST);
+		if (!real)
 			continue;
 		char path[64], state = 0;
-		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-		_cleanup_fclose_ FILE *f = fopen(path, "re");
+		snprintf(path, sizeof(path), "%u/stat", real);
+		int fd = fd_open(r->proc, path, O_RDONLY, 0);
+		_cleanup_fclose_ FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 		if (f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
 			continue;
 		return error_set(err, FERRY_ERROR_RESTORE_STEP, ECHILD,
@@ -323,13 +350,47 @@ static int tasks_arm(struct restore *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = warden_arm(r->warden, WARDEN_WAKE, 0, (uint64_t)(uintptr_t)&shared->control.go, NULL,
 				 0);
-	for (size_t i = 0; i < r->plan->family.members.n && ret >= 0; i++)
-		ret = warden_arm(r->warden, WARDEN_KILL, r->plan->family.members.v[i].pid,
-				 (uint64_t)(uintptr_t)&shared->members[i].created, NULL, 0);
+	if (ret >= 0 && r->own_init)
+		ret = warden_arm(r->warden, WARDEN_KILL, 0, (uint64_t)(uintptr_t)&shared->init, NULL, 0);
+	for (size_t i = 0; i < r->plan->family.members.n && ret >= 0 && !(r->own_init || (r->new_pidns && i));
+	     i++)
+		ret = warden_arm(r->warden, WARDEN_KILL, 0, (uint64_t)(uintptr_t)&shared->members[i].created,
+				 NULL, 0);
 	if (ret < 0)
 		return error_errno(err, FERRY_ERROR_LIMIT, -ret, "entering %zu tasks into the undo log",
 				   r->plan->family.members.n);
 	return 0;
+}
+
+/* The first process of the new PID namespace is ours; the root becomes its child. */
+static int tasks_create_init(struct restore *r, uint64_t flags, struct ferry_error *err)
+{
+	struct ferry_error inside = FERRY_ERROR_INIT;
+	struct plan_task *root = &r->plan->tasks[0];
+	struct clone_args args = {
+		.flags = flags | CLONE_NEWPID,
+		.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
+	};
+	fault_effect(r->fault, "restore", "create-init");
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pid namespace");
+	if (!pid) {
+		__atomic_store_n(&r->shared->init, (uint32_t)namespaces_real_pid(r), __ATOMIC_SEQ_CST);
+		if (birth_create(r, 0, 0, &inside) < 0)
+			task_fail(r, root->pid, &inside);
+		namespaces_init_main(root->pid);
+	}
+	__atomic_store_n(&r->shared->init, (uint32_t)pid, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+static int tasks_create_root(struct restore *r, struct ferry_error *err)
+{
+	uint64_t flags = r->sibling ? CLONE_PARENT : 0;
+	if (r->own_init)
+		return tasks_create_init(r, flags, err);
+	return birth_create(r, 0, flags | (r->new_pidns ? CLONE_NEWPID : 0), err);
 }
 
 int tasks_create(struct restore *r, struct ferry_error *err)
@@ -343,11 +404,12 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	/* Who ignored this would have no zombies. */
 	signal(SIGCHLD, SIG_DFL);
-	r->root_pid = r->plan->tasks[0].pid;
 	r->group = getpgrp();
-	ret = birth_create(r, 0, r->sibling, err);
+	ret = tasks_create_root(r, err);
 	if (ret >= 0)
 		ret = tasks_stages(r, err);
+	r->root_pid = tasks_real(r, &r->plan->tasks[0]);
+	r->first_pid = r->own_init ? (pid_t)r->shared->init : r->root_pid;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		close(r->channels[i][1]);
 		r->channels[i][1] = -1;
@@ -396,22 +458,23 @@ void tasks_go(struct restore *r)
  * Whether the mask that a thread has from its first moment on was replaced by its own. One that blocks everything itself
  * cannot be told apart, and is not waited for: it needs nothing of ours any more but the vdso.
  */
-static bool tasks_thread_left(const struct plan_task *t, const struct plan_thread *th)
+static bool tasks_thread_left(const struct restore *r, const struct plan_task *t,
+			      const struct plan_thread *th, pid_t tid)
 {
 	char path[64];
 	if (th->core->thread_core->blk_sigset == TASKS_BLOCKED)
 		return true;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d", t->pid, th->tid);
-	_cleanup_close_ int dir = fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+	snprintf(path, sizeof(path), "%u/task/%d", (unsigned)tasks_real(r, t), tid);
+	_cleanup_close_ int dir = fd_open(r->proc, path, O_RDONLY | O_DIRECTORY, 0);
 	_cleanup_proc_status_ struct proc_status status = {0};
 	return dir < 0 || proc_read_status(dir, &status, NULL) < 0 || status.sig_blocked != TASKS_BLOCKED;
 }
 
-static bool tasks_leader_left(const struct plan_task *t)
+static bool tasks_leader_left(const struct restore *r, const struct plan_task *t)
 {
 	char byte;
 	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
-	return sys_process_vm_readv(t->pid, &ours, 1, &theirs, 1) != 1;
+	return sys_process_vm_readv(tasks_real(r, t), &ours, 1, &theirs, 1) != 1;
 }
 
 static void tasks_pause(void)
@@ -420,16 +483,53 @@ static void tasks_pause(void)
 	nanosleep(&pause, NULL);
 }
 
+static void tasks_wait_threads(const struct restore *r, const struct plan_task *t, uint64_t until)
+{
+	for (size_t n = 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++) {
+		pid_t tid = tasks_tid(r, t, n);
+		while (!tasks_thread_left(r, t, &t->threads.v[n], tid) && time_now_ns() < until)
+			tasks_pause();
+	}
+}
+
 void tasks_wait_left(struct restore *r)
 {
 	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
-		while (!tasks_leader_left(t) && time_now_ns() < until)
+		while (!tasks_leader_left(r, t) && time_now_ns() < until)
 			tasks_pause();
-		for (size_t n = 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++)
-			while (!tasks_thread_left(t, &t->threads.v[n]) && time_now_ns() < until)
-				tasks_pause();
+		tasks_wait_threads(r, t, until);
+	}
+}
+
+static void tasks_kill_one(uint32_t pid)
+{
+	if (!pid)
+		return;
+	kill((pid_t)pid, SIGKILL);
+	while (waitpid((pid_t)pid, NULL, __WALL) < 0 && errno == EINTR)
+		continue;
+}
+
+/* In no order: the first process of a PID namespace is gone only when others are, whoever their parents were. */
+static void tasks_reap(struct restore *r)
+{
+	for (size_t left = 1; left;) {
+		left = 0;
+		for (size_t i = 0; i < r->plan->family.members.n; i++) {
+			uint32_t *pid = &r->shared->members[i].created;
+			if (!*pid)
+				continue;
+			kill((pid_t)*pid, SIGKILL);
+			pid_t ended = waitpid((pid_t)*pid, NULL, __WALL | WNOHANG);
+			if (ended > 0 || (ended < 0 && errno == ECHILD))
+				*pid = 0;
+			else
+				left++;
+		}
+		if (left)
+			tasks_pause();
 	}
 }
 
@@ -437,18 +537,19 @@ void tasks_kill(struct restore *r)
 {
 	if (!r->shared)
 		return;
+	/* With the first process of a PID namespace all others end. */
+	if (r->new_pidns) {
+		tasks_kill_one(r->own_init ? r->shared->init : r->shared->members[0].created);
+		guard_reap(r);
+		return;
+	}
 	const struct family *f = &r->plan->family;
-	for (size_t i = 0; i < f->members.n; i++)
-		if (__atomic_load_n(&r->shared->members[i].created, __ATOMIC_SEQ_CST))
-			kill(f->members.v[i].pid, SIGKILL);
+	for (size_t i = 0; i < f->members.n; i++) {
+		uint32_t pid = __atomic_load_n(&r->shared->members[i].created, __ATOMIC_SEQ_CST);
+		if (pid)
+			kill((pid_t)pid, SIGKILL);
+	}
 	guard_reap(r);
 	/* A task that was being created when the first round ran shows up as an orphan of ours. */
-	for (size_t i = 0; i < f->members.n; i++) {
-		pid_t pid = f->members.v[i].pid;
-		if (!__atomic_load_n(&r->shared->members[i].created, __ATOMIC_SEQ_CST))
-			continue;
-		kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
-			continue;
-	}
+	tasks_reap(r);
 }

@@ -232,20 +232,28 @@ static uintptr_t thread_pointer(void)
 #endif
 }
 
+/* Our number in the PID namespace of the tests, which is that of the mounted /proc unless the program mounted one. */
+static int outer_pid(void)
+{
+	char text[16] = "";
+	return readlink("/proc/self", text, sizeof(text) - 1) > 0 ? atoi(text) : getpid();
+}
+
 void program_note_volatile(const struct program *p)
 {
 	enum { DEAD_STACK = 8192 };
 	uintptr_t rseq = thread_pointer() + (uintptr_t)__rseq_offset;
 	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+	int outer = outer_pid();
 	stack_t alternate;
 	char text[192];
-	int n = snprintf(text, sizeof(text), "%d %lx %lx\n%d %lx %lx\n", getpid(), (unsigned long)rseq,
-			 (unsigned long)rseq + 32, getpid(), (unsigned long)(frame - DEAD_STACK),
+	int n = snprintf(text, sizeof(text), "%d %lx %lx\n%d %lx %lx\n", outer, (unsigned long)rseq,
+			 (unsigned long)rseq + 32, outer, (unsigned long)(frame - DEAD_STACK),
 			 (unsigned long)frame);
 
 	/* What lies below a stack pointer, or on an alternate stack that is not in use, belongs to signal frames. */
 	if (sigaltstack(NULL, &alternate) == 0 && !(alternate.ss_flags & (SS_DISABLE | SS_ONSTACK)))
-		snprintf(text + n, sizeof(text) - (size_t)n, "%d %lx %lx\n", getpid(),
+		snprintf(text + n, sizeof(text) - (size_t)n, "%d %lx %lx\n", outer,
 			 (unsigned long)alternate.ss_sp, (unsigned long)alternate.ss_sp + alternate.ss_size);
 	mailbox_write(p, "volatile", text);
 }

@@ -270,10 +270,15 @@ def link(pid, name):
 
 
 
-def namespace(pid, name):
-    """Which one of a kind; that of the observer is called so, for he may have moved along."""
+def namespace(pid, name, names):
+    """Which one of a kind; that of the observer is called so, for he may have moved along. Others are new after a
+    restore: what counts is who shares one."""
     which = link(pid, "ns/" + name)
-    return "the observer's" if which == link("self", "ns/" + name) else which
+    if which == link("self", "ns/" + name):
+        return "the observer's"
+    match = re.fullmatch(r"(\w+):\[(\d+)\]", which)
+    return names.inode(*match.groups()) if match else which
+
 
 def thread_state(pid, tid):
     """What counts of one thread."""
@@ -312,7 +317,7 @@ def process_state(pid, names, volatile, samples, is_root):
     maps = mappings(pid)
     found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}
     found["links"] = {name: link(pid, name) for name in ("exe", "cwd", "root")}
-    found["namespaces"] = {name: namespace(pid, name) for name in NAMESPACES}
+    found["namespaces"] = {name: namespace(pid, name, names) for name in NAMESPACES}
     found["texts"] = {name: read_text(folder / name) for name in
                       ("cmdline", "environ", "limits", "oom_score_adj", "coredump_filter", "personality", "timers")}
     found["auxv"] = auxv(pid)

@@ -2,13 +2,13 @@
 """The table of test programs: how each is started, what a dump of it needs, and what a partner outside checks. A module
 for each area; the programs lie in test/programs/AREA/."""
 
-from ferrytest.cases import descriptors, filesystem, memory, sockets, tasks, uring
+from ferrytest.cases import descriptors, filesystem, memory, namespaces, sockets, tasks, uring
 from ferrytest.cases.case import Case
 
 __all__ = ["CASES", "Case", "start"]
 
 CASES = []
-for module in (memory, tasks, filesystem, descriptors, sockets, uring):
+for module in (memory, tasks, filesystem, descriptors, sockets, uring, namespaces):
     for case_of_module in module.CASES:
         case_of_module.area = module.__name__.rpartition(".")[2]
         CASES.append(case_of_module)

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the namespaces of a tree: which of them are not ferry's, what hinders a dump of those, their numbers in the image,
+ * what the tree's root calls its processes, and a look at its files from inside its mount namespace.
+ *
+ * Kernel interface: /proc/PID/ns (3.0), NSpid in /proc/PID/status (4.1), setns(2), unshare(2), mount(2).
+ * A dump looks at paths in a copy of the mount namespace, so what is mounted for that (a /proc that knows ferry's numbers of
+ * processes) is seen by nobody else and ends with ferry.
+ */
+#include "collect/namespaces.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "kernel/syscalls.h"
+#include "kind/kinds.h"
+#include "model/record.h"
+#include "proc/read.h"
+
+enum {
+	NS_ID_FIRST = 9, /* below are the ids of ferry's own */
+	NS_PROC_LAYERS = 4,
+};
+
+enum ns_support {
+	NS_ANY,  /* each task may have its own */
+	NS_TREE, /* the whole tree has one, not necessarily ferry's */
+	NS_NONE, /* it has to be ferry's */
+	NS_SKIP, /* looked at elsewhere */
+};
+
+static const enum ns_support ns_support[PROC_NS_COUNT] = {
+	[PROC_NS_CGROUP] = NS_NONE, [PROC_NS_IPC] = NS_ANY,
+	[PROC_NS_MNT] = NS_TREE,    [PROC_NS_NET] = NS_NONE,
+	[PROC_NS_PID] = NS_ANY,     [PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
+	[PROC_NS_TIME] = NS_SKIP,   [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
+	[PROC_NS_USER] = NS_NONE,   [PROC_NS_UTS] = NS_ANY,
+};
+
+static int ns_refuse(pid_t pid, enum proc_ns ns, struct ferry_error *err)
+{
+	const char *word = proc_ns_info(ns)->word;
+	if (ns_support[ns] == NS_TREE)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				 "pid %d lives in a %s namespace other than that of the tree's root", pid,
+				 word);
+	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+		  "pid %d lives in a %s namespace other than ferry's", pid, word);
+	error_hint(err, "start ferry inside that namespace: nsenter -t %d --%s ferry ...", pid, word);
+	return -ENOTSUP;
+}
+
+/* The namespace that a task will put its children into is only known by a child that is there. */
+static int ns_check_children(pid_t pid, int proc_dir, const struct proc_namespaces *theirs,
+			     struct ferry_error *err)
+{
+	uint64_t wanted = theirs->ino[PROC_NS_PID_FOR_CHILDREN];
+	if (wanted == theirs->ino[PROC_NS_PID])
+		return 0;
+	struct proc_pid_list children = {0};
+	bool found = false;
+	if (wanted && proc_read_children(proc_dir, &children, NULL) >= 0)
+		vec_foreach(child, &children.v) {
+			struct proc_namespaces of_child;
+			_cleanup_close_ int dir = proc_open(*child, NULL);
+			found |= dir >= 0 && proc_read_namespaces(dir, &of_child, NULL) >= 0 &&
+				 of_child.ino[PROC_NS_PID] == wanted;
+		}
+	proc_pid_list_release(&children);
+	if (found)
+		return 0;
+	return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			 "pid %d will put its children into a pid namespace in which it has none now", pid);
+}
+
+/* Threads may leave the namespaces of their process one by one. */
+static int ns_check_threads(pid_t pid, int proc_dir, const struct proc_namespaces *leader,
+			    struct ferry_error *err)
+{
+	struct proc_pid_list tids = {0};
+	int r = proc_read_tasks(proc_dir, &tids, err);
+	for (size_t i = 0; i < tids.v.n && r >= 0; i++) {
+		struct proc_namespaces theirs;
+		_cleanup_close_ int dir =
+			tids.v.v[i] == pid ? -1 : proc_open_task(proc_dir, tids.v.v[i], NULL);
+		if (dir < 0 || proc_read_namespaces(dir, &theirs, NULL) < 0)
+			continue;
+		for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++)
+			if (theirs.ino[ns] && theirs.ino[ns] != leader->ino[ns])
+				r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+					      "thread %d of pid %d lives in a %s namespace of its own",
+					      tids.v.v[i], pid, proc_ns_info((enum proc_ns)ns)->word);
+	}
+	proc_pid_list_release(&tids);
+	return r;
+}
+
+static int ns_check(pid_t pid, const struct proc_namespaces *theirs, const struct proc_namespaces *root,
+		    const struct kind_options *options, struct ferry_error *err)
+{
+	const struct proc_namespaces *ours = &options->own_namespaces;
+	for (int ns = 0; ns < PROC_NS_COUNT; ns++) {
+		enum ns_support support = ns_support[ns];
+		if (support == NS_SKIP)
+			continue;
+		if (!theirs->ino[ns] && ours->ino[ns])
+			return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "pid %d is ending", pid);
+		bool good = support == NS_ANY || (support == NS_TREE && theirs->ino[ns] == root->ino[ns]) ||
+			    theirs->ino[ns] == ours->ino[ns];
+		if (!good)
+			return ns_refuse(pid, (enum proc_ns)ns, err);
+	}
+	if (theirs->ino[PROC_NS_TIME] != theirs->ino[PROC_NS_TIME_FOR_CHILDREN])
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				 "pid %d will put its children into another time namespace", pid);
+	return 0;
+}
+
+int collect_check_namespaces(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
+			     struct ferry_error *err)
+{
+	struct proc_namespaces theirs, of_root;
+	int r = proc_read_namespaces(proc_dir, &theirs, err);
+	if (r < 0)
+		return r;
+	of_root = theirs;
+	if (root != pid) {
+		_cleanup_close_ int dir = proc_open(root, err);
+		r = dir < 0 ? dir : proc_read_namespaces(dir, &of_root, err);
+	}
+	if (r >= 0)
+		r = ns_check(pid, &theirs, &of_root, options, err);
+	if (r >= 0)
+		r = ns_check_children(pid, proc_dir, &theirs, err);
+	if (r >= 0)
+		r = ns_check_threads(pid, proc_dir, &theirs, err);
+	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
+		const struct ns_ops *ops = kind_table[i]->ns;
+		bool own = ops && theirs.ino[ops->type] != options->own_namespaces.ino[ops->type];
+		/* What the whole tree shares is looked at once. */
+		if (own && ops->check && (pid == root || ns_support[ops->type] != NS_TREE))
+			r = ops->check(pid, proc_dir, options, err);
+	}
+	return r;
+}
+
+/* ------------------------------------------------------------------ collect */
+
+static void ns_set_id(TaskKobjIdsEntry *ids, enum proc_ns type, uint32_t id)
+{
+	switch (type) {
+	case PROC_NS_PID: record_set(ids, pid_ns_id, id); break;
+	case PROC_NS_NET: record_set(ids, net_ns_id, id); break;
+	case PROC_NS_IPC: record_set(ids, ipc_ns_id, id); break;
+	case PROC_NS_UTS: record_set(ids, uts_ns_id, id); break;
+	case PROC_NS_TIME: record_set(ids, time_ns_id, id); break;
+	case PROC_NS_MNT: record_set(ids, mnt_ns_id, id); break;
+	case PROC_NS_USER: record_set(ids, user_ns_id, id); break;
+	case PROC_NS_CGROUP: record_set(ids, cgroup_ns_id, id); break;
+	default: break;
+	}
+}
+
+void collect_own_namespace_ids(TaskKobjIdsEntry *ids)
+{
+	static const enum proc_ns order[] = {PROC_NS_PID,  PROC_NS_NET, PROC_NS_IPC,  PROC_NS_UTS,
+					     PROC_NS_TIME, PROC_NS_MNT, PROC_NS_USER, PROC_NS_CGROUP};
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++)
+		ns_set_id(ids, order[i], (uint32_t)i + 1);
+}
+
+static int ns_collect(struct collect *c, struct snap_task *t, enum proc_ns type, uint64_t ino,
+		      struct ferry_error *err)
+{
+	struct snap_ns *ns = snapshot_ns(c->snap, type, ino);
+	if (!ns) {
+		ns = vec_push(&c->snap->namespaces);
+		if (!ns)
+			return error_memory(err);
+		*ns = (struct snap_ns){.type = type,
+				       .ino = ino,
+				       .id = NS_ID_FIRST + (uint32_t)c->snap->namespaces.n - 1,
+				       .pid = t->pid};
+	}
+	ns_set_id(t->ids, type, ns->id);
+	return 0;
+}
+
+static int ns_add_number(struct snapshot *s, const struct proc_pids *pids, struct ferry_error *err)
+{
+	struct snap_pid *known = pids->n > s->pid_level ? vec_push(&s->pids) : NULL;
+	if (pids->n <= s->pid_level)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				 "pid %d has no number in the pid namespace of the tree's root", pids->v[0]);
+	if (!known)
+		return error_memory(err);
+	*known = (struct snap_pid){.pid = pids->v[0], .inner = pids->v[s->pid_level]};
+	return 0;
+}
+
+static int ns_read_numbers(struct snapshot *s, const struct frozen_task *ft, struct ferry_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < ft->threads.n && r >= 0; i++) {
+		_cleanup_proc_status_ struct proc_status status = {0};
+		_cleanup_close_ int dir =
+			proc_open_task(ft->proc_dir, ferry_thread_tid(ft->threads.v[i]), err);
+		r = dir < 0 ? dir : proc_read_status(dir, &status, err);
+		if (r >= 0)
+			r = ns_add_number(s, &status.ns_pid, err);
+		if (r >= 0 && !i)
+			r = ns_add_number(s, &status.ns_pgid, err);
+		if (r >= 0 && !i)
+			r = ns_add_number(s, &status.ns_sid, err);
+	}
+	return r;
+}
+
+static int ns_read_zombie(struct snapshot *s, int proc_dir, struct ferry_error *err)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	int r = proc_read_status(proc_dir, &status, err);
+	if (r >= 0)
+		r = ns_add_number(s, &status.ns_pid, err);
+	if (r >= 0)
+		r = ns_add_number(s, &status.ns_pgid, err);
+	return r < 0 ? r : ns_add_number(s, &status.ns_sid, err);
+}
+
+int collect_numbers(struct collect *c, const struct frozen *f, struct ferry_error *err)
+{
+	struct proc_namespaces theirs;
+	_cleanup_proc_status_ struct proc_status status = {0};
+	int r = proc_read_namespaces(f->tasks.v[0].proc_dir, &theirs, err);
+	if (r < 0 || theirs.ino[PROC_NS_PID] == c->options->own_namespaces.ino[PROC_NS_PID])
+		return r;
+	r = proc_read_status(f->tasks.v[0].proc_dir, &status, err);
+	c->snap->pid_level = r >= 0 && status.ns_pid.n ? status.ns_pid.n - 1 : 0;
+	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
+		r = ns_read_numbers(c->snap, &f->tasks.v[i], err);
+	for (size_t i = 0; i < f->zombies.n && r >= 0; i++)
+		r = ns_read_zombie(c->snap, f->zombies.v[i].proc_dir, err);
+	return r;
+}
+
+int collect_namespaces(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+{
+	const struct proc_namespaces *ours = &c->options->own_namespaces;
+	struct proc_namespaces theirs;
+	int r = proc_read_namespaces(proc_dir, &theirs, err);
+	if (r < 0)
+		return r;
+	memcpy(t->ns_ino, theirs.ino, sizeof(t->ns_ino));
+	collect_own_namespace_ids(t->ids);
+	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++)
+		if (ns_support[ns] != NS_SKIP && theirs.ino[ns] != ours->ino[ns])
+			r = ns_collect(c, t, (enum proc_ns)ns, theirs.ino[ns], err);
+	return r;
+}
+
+/* The kind collects what a namespace holds, standing in it where that is needed. */
+static int ns_collect_one(struct collect *c, const struct kind_ops *kind, struct snap_ns *ns,
+			  struct ferry_error *err)
+{
+	if (!kind->ns->enter)
+		return kind->ns->collect(c, ns, err);
+	char name[32];
+	snprintf(name, sizeof(name), "/proc/self/ns/%s", proc_ns_info(ns->type)->file);
+	_cleanup_close_ int home = fd_open(AT_FDCWD, name, O_RDONLY, 0);
+	_cleanup_close_ int dir = proc_open(ns->pid, err);
+	_cleanup_close_ int there = dir < 0 ? dir : proc_open_namespace(dir, ns->type, err);
+	if (there < 0)
+		return there;
+	int type = (int)proc_ns_info(ns->type)->clone_flag;
+	if (home < 0 || setns(there, type) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the %s namespace of pid %d",
+				   proc_ns_info(ns->type)->word, ns->pid);
+	int r = kind->ns->collect(c, ns, err);
+	if (setns(home, type) < 0 && r >= 0)
+		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "leaving the %s namespace of pid %d",
+				proc_ns_info(ns->type)->word, ns->pid);
+	return r;
+}
+
+int collect_namespaces_end(struct collect *c, struct ferry_error *err)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		const struct kind_ops *kind = kind_table[i];
+		for (size_t n = 0; n < c->snap->namespaces.n && kind->ns && kind->ns->collect; n++) {
+			struct snap_ns *ns = &c->snap->namespaces.v[n];
+			int r = ns->type == kind->ns->type ? ns_collect_one(c, kind, ns, err) : 0;
+			if (r < 0) {
+				error_context(err, "collect", kind->name, ns->pid);
+				return r;
+			}
+		}
+	}
+	return 0;
+}
+
+/* --------------------------------------------------------------------- view */
+
+static int ns_uncover_proc(void)
+{
+	for (int i = 0; i < NS_PROC_LAYERS; i++) {
+		char text[16] = "";
+		if (readlink("/proc/self", text, sizeof(text) - 1) > 0 && atoi(text) == getpid())
+			return 0;
+		if (umount2("/proc", MNT_DETACH) < 0)
+			return -errno;
+	}
+	return -ENOENT;
+}
+
+int collect_enter_view(pid_t root, const struct kind_options *options, struct ferry_error *err)
+{
+	struct proc_namespaces theirs;
+	_cleanup_close_ int dir = proc_open(root, err);
+	int r = dir < 0 ? dir : proc_read_namespaces(dir, &theirs, err);
+	if (r < 0)
+		return r;
+	if (!theirs.ino[PROC_NS_MNT] || theirs.ino[PROC_NS_MNT] == options->own_namespaces.ino[PROC_NS_MNT])
+		return 0;
+	_cleanup_close_ int mounts = proc_open_namespace(dir, PROC_NS_MNT, err);
+	if (mounts < 0)
+		return mounts;
+	/* Ours has the numbers of processes that we work with; theirs may have others, or none. */
+	_cleanup_close_ int proc = sys_open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (setns(mounts, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the mount namespace of pid %d",
+				   root);
+	/* An ordinary user may not copy ours; but it lies under the tree's own, if that was mounted on top. */
+	r = proc < 0 ? ns_uncover_proc()
+		     : sys_move_mount(proc, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH);
+	if (r < 0) {
+		error_errno(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, -r,
+			    "mounting a /proc of ferry's in a copy of the mount namespace of pid %d", root);
+		error_hint(err, "the tree needs a directory /proc");
+	}
+	return r < 0 ? r : 1;
+}

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the namespaces of a restored tree. Those of the root are made by the coordinator, which stays in them: so files are
+ * opened where the tree sees them. A PID namespace begins with the task that is its first process; where the image
+ * lacks that one, a small init of ours takes its place. Namespaces of single tasks are made by the coordinator too, which
+ * leaves them again; the tasks enter by descriptor.
+ *
+ * Kernel interface: unshare(2), setns(2) with a pidfd (5.8), clone3(2) with an array of ids (5.5).
+ */
+#include "restore/namespaces.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "image/dir.h"
+#include "kernel/syscalls.h"
+#include "kind/kinds.h"
+#include "restore/read.h"
+
+/* Types that the coordinator makes, in this order: what is mounted belongs to the others. */
+static const enum proc_ns ns_made[] = {PROC_NS_UTS, PROC_NS_IPC, PROC_NS_MNT};
+
+/* --------------------------------------------------------------------- read */
+
+static uint32_t ns_id(const TaskKobjIdsEntry *ids, enum proc_ns type)
+{
+	switch (type) {
+	case PROC_NS_PID: return ids->has_pid_ns_id ? ids->pid_ns_id : 0;
+	case PROC_NS_NET: return ids->has_net_ns_id ? ids->net_ns_id : 0;
+	case PROC_NS_IPC: return ids->has_ipc_ns_id ? ids->ipc_ns_id : 0;
+	case PROC_NS_UTS: return ids->has_uts_ns_id ? ids->uts_ns_id : 0;
+	case PROC_NS_MNT: return ids->has_mnt_ns_id ? ids->mnt_ns_id : 0;
+	case PROC_NS_USER: return ids->has_user_ns_id ? ids->user_ns_id : 0;
+	case PROC_NS_CGROUP: return ids->has_cgroup_ns_id ? ids->cgroup_ns_id : 0;
+	default: return 0;
+	}
+}
+
+/* The task that a member inherits from; helpers pass on what they have. NULL: from the coordinator. */
+static const struct plan_task *ns_maker(const struct plan *p, int member)
+{
+	const struct family *f = &p->family;
+	for (int at = f->members.v[member].maker; at != FAMILY_NONE; at = f->members.v[at].maker)
+		if (!f->members.v[at].ends)
+			return f->members.v[at].context;
+	return NULL;
+}
+
+static bool ns_supported(const struct plan *p, enum proc_ns type, const struct plan_task *t)
+{
+	const struct plan_task *maker = ns_maker(p, t->member);
+	switch (type) {
+	case PROC_NS_PID:
+	case PROC_NS_UTS:
+	case PROC_NS_IPC: return true;
+	case PROC_NS_MNT: return !t->ns_id[type] || !maker || t->ns_id[type] == maker->ns_id[type];
+	default: return false;
+	}
+}
+
+static int ns_read_task(struct reader *r, struct plan_task *t, struct ferry_error *err)
+{
+	const TaskKobjIdsEntry *outside = r->plan->inventory->root_ids;
+	for (int type = 0; type < PROC_NS_COUNT && outside && t->ids; type++) {
+		uint32_t id = ns_id(t->ids, (enum proc_ns)type);
+		if (!id || id == ns_id(outside, (enum proc_ns)type))
+			continue;
+		t->ns_id[type] = id;
+		if (!ns_supported(r->plan, (enum proc_ns)type, t))
+			return error_set(
+				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				"pid %d lives in a %s namespace of its own, which this ferry does not restore",
+				t->pid, proc_ns_info((enum proc_ns)type)->word);
+		if (plan_ns(r->plan, (enum proc_ns)type, id))
+			continue;
+		struct plan_ns *ns = vec_push(&r->plan->namespaces);
+		if (!ns)
+			return error_memory(err);
+		*ns = (struct plan_ns){.type = (enum proc_ns)type, .id = id, .member = t, .fd = -1};
+	}
+	return 0;
+}
+
+static int ns_take_nested(struct reader *r, const FerryNspidsEntry *entry, struct ferry_error *err)
+{
+	struct plan_task *t = plan_task(r->plan, (pid_t)entry->pid);
+	struct plan_thread *found = NULL;
+	for (size_t i = 0; t && i < t->threads.n; i++)
+		if (t->threads.v[i].tid == (pid_t)entry->tid)
+			found = &t->threads.v[i];
+	if (!found || found->nested.n || entry->n_nested >= PROC_PID_DEPTH)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "ferry-nspids.img: thread %u of pid %u is not in the image, or there twice",
+				 entry->tid, entry->pid);
+	for (size_t i = 0; i < entry->n_nested; i++) {
+		pid_t *slot = vec_push(&found->nested);
+		if (!slot)
+			return error_memory(err);
+		*slot = (pid_t)entry->nested[i];
+	}
+	if (entry->has_children_ns_id)
+		t->children_pid_ns = entry->children_ns_id;
+	return 0;
+}
+
+static int ns_read_nested(struct reader *r, struct ferry_error *err)
+{
+	_cleanup_reader_ struct image_reader *in = NULL;
+	int ret = image_open_optional(r->dir, IMAGE_FERRY_NSPIDS, 0, &in, err);
+	while (ret > 0 && in) {
+		_cleanup_message_ FerryNspidsEntry *entry = NULL;
+		ret = image_get(in, &ferry_nspids_entry__descriptor, &entry, err);
+		if (ret <= 0)
+			return ret;
+		ret = ns_take_nested(r, entry, err);
+		if (ret >= 0)
+			ret = 1;
+	}
+	return ret;
+}
+
+static int ns_refuse_levels(pid_t pid, struct ferry_error *err)
+{
+	return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			 "the pid namespaces that pid %d has numbers in cannot be made", pid);
+}
+
+/* A task lives in its maker's PID namespace, or in one right below it that it may have begun. */
+static int ns_check_levels(const struct plan *p, const struct plan_task *t, struct ferry_error *err)
+{
+	const struct plan_task *maker = ns_maker(p, t->member);
+	size_t depth = t->threads.v[0].nested.n;
+	bool same = !maker || t->ns_id[PROC_NS_PID] == maker->ns_id[PROC_NS_PID];
+	bool good = depth == (maker ? maker->threads.v[0].nested.n + !same : 0);
+	vec_foreach(th, &t->threads)
+		good &= th->nested.n == depth;
+	const struct plan_ns *ns = plan_ns(p, PROC_NS_PID, t->ns_id[PROC_NS_PID]);
+	if (good && !same)
+		good = ns && (ns->member != t || t->threads.v[0].nested.v[depth - 1] == 1);
+	const struct plan_ns *children = plan_ns(p, PROC_NS_PID, t->children_pid_ns);
+	return good && (!t->children_pid_ns || children) ? 0 : ns_refuse_levels(t->pid, err);
+}
+
+/* Who ends before the others run has no numbers but the image's. */
+static int ns_check_ended(const struct plan *p, struct ferry_error *err)
+{
+	for (size_t i = 0; i < p->family.members.n; i++) {
+		const struct plan_task *maker = ns_maker(p, (int)i);
+		if (p->family.members.v[i].ends && maker && maker->threads.v[0].nested.n)
+			return ns_refuse_levels(p->family.members.v[i].pid, err);
+	}
+	return 0;
+}
+
+int namespaces_read(struct reader *r, struct ferry_error *err)
+{
+	int ret = 0;
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
+		ret = ns_read_task(r, &r->plan->tasks[i], err);
+	if (ret >= 0)
+		ret = ns_read_nested(r, err);
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
+		ret = ns_check_levels(r->plan, &r->plan->tasks[i], err);
+	return ret < 0 ? ret : ns_check_ended(r->plan, err);
+}
+
+/* --------------------------------------------------------------------- make */
+
+static int ns_make(struct restore *r, struct plan_ns *ns, struct ferry_error *err)
+{
+	const struct proc_ns_info *info = proc_ns_info(ns->type);
+	fault_effect(r->fault, "restore", "namespace");
+	if (unshare((int)info->clone_flag) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a %s namespace", info->word);
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		const struct ns_ops *ops = kind_table[i]->ns;
+		int ret = ops && ops->type == ns->type && ops->restore ? ops->restore(r->opener, ns, err) : 0;
+		if (ret < 0) {
+			error_context(err, "restore", kind_table[i]->name, 0);
+			return ret;
+		}
+	}
+	char name[32];
+	snprintf(name, sizeof(name), "/proc/self/ns/%s", info->file);
+	ns->fd = fd_open(AT_FDCWD, name, O_RDONLY, 0);
+	return ns->fd < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -ns->fd, "opening '%s'", name) : 0;
+}
+
+static int ns_make_type(struct restore *r, enum proc_ns type, struct ferry_error *err)
+{
+	const struct proc_ns_info *info = proc_ns_info(type);
+	uint32_t root = r->plan->tasks[0].ns_id[type];
+	bool any = false;
+	int ret = 0;
+	vec_foreach(ns, &r->plan->namespaces)
+		any |= ns->type == type;
+	if (!any)
+		return 0;
+	char name[32];
+	snprintf(name, sizeof(name), "/proc/self/ns/%s", info->file);
+	r->home[type] = plan_keep_source(r->plan, fd_open(AT_FDCWD, name, O_RDONLY, 0));
+	if (r->home[type] < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r->home[type], "opening '%s'", name);
+	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++)
+		if (r->plan->namespaces.v[i].type == type)
+			ret = ns_make(r, &r->plan->namespaces.v[i], err);
+	const struct plan_ns *stay = root ? plan_ns(r->plan, type, root) : NULL;
+	int fd = stay ? stay->fd : r->home[type];
+	/* A mount namespace that we stand in already need not be entered; entering would lose nothing but the directory. */
+	if (ret >= 0 && setns(fd, (int)info->clone_flag) < 0)
+		ret = error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the root's %s namespace",
+				  info->word);
+	return ret;
+}
+
+int namespaces_make(struct restore *r, struct ferry_error *err)
+{
+	int ret = 0;
+	r->proc = plan_keep_source(r->plan, fd_open(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0));
+	if (r->proc < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r->proc, "opening '/proc'");
+	for (size_t i = 0; i < ARRAY_SIZE(ns_made) && ret >= 0; i++)
+		ret = ns_make_type(r, ns_made[i], err);
+	return ret;
+}
+
+int namespaces_finish(struct restore *r, struct ferry_error *err)
+{
+	int ret = 0;
+	vec_foreach(ns, &r->plan->namespaces)
+		for (size_t i = 0; i < KIND_COUNT && ret >= 0; i++) {
+			const struct ns_ops *ops = kind_table[i]->ns;
+			bool root = r->plan->tasks[0].ns_id[ns->type] == ns->id;
+			if (root && ops && ops->type == ns->type && ops->finish)
+				ret = ops->finish(r->opener, ns, err);
+			error_context(err, "restore", kind_table[i]->name, 0);
+		}
+	return ret;
+}
+
+/* --------------------------------------------------------------- in a task */
+
+pid_t namespaces_real_pid(const struct restore *r)
+{
+	char text[16];
+	ssize_t n = readlinkat(r->proc, "self", text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	return (pid_t)atoi(text);
+}
+
+pid_t namespaces_number(const struct plan *p, const struct plan_task *t, pid_t pid)
+{
+	size_t depth = t->threads.v[0].nested.n;
+	const struct plan_task *other = depth ? plan_task(p, pid) : NULL;
+	if (!depth)
+		return pid;
+	if (!other || other->threads.v[0].nested.n < depth)
+		return 0;
+	return other->threads.v[0].nested.v[depth - 1];
+}
+
+int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+{
+	const struct plan_task *maker = ns_maker(r->plan, t->member);
+	for (size_t i = 0; i < ARRAY_SIZE(ns_made); i++) {
+		enum proc_ns type = ns_made[i];
+		if (!maker || t->ns_id[type] == maker->ns_id[type])
+			continue;
+		const struct plan_ns *ns = plan_ns(r->plan, type, t->ns_id[type]);
+		if (setns(ns ? ns->fd : r->home[type], (int)proc_ns_info(type)->clone_flag) < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, errno,
+					   "entering the %s namespace of pid %d", proc_ns_info(type)->word,
+					   t->pid);
+	}
+	return 0;
+}
+
+static int ns_put_children(struct restore *r, const struct plan_task *t, uint32_t id, struct ferry_error *err)
+{
+	const struct plan_ns *ns = plan_ns(r->plan, PROC_NS_PID, id);
+	_cleanup_close_ int own = id == t->ns_id[PROC_NS_PID] ? sys_pidfd_open(getpid(), 0) : -1;
+	int fd = own >= 0 ? own : ns ? ns->fd : -1;
+	if (setns(fd, CLONE_NEWPID) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
+				   "entering the pid namespace for the children of pid %d", t->pid);
+	return 0;
+}
+
+int namespaces_before_child(struct restore *r, int member, struct namespaces_clone *c,
+			    struct ferry_error *err)
+{
+	const struct family_member *m = &r->plan->family.members.v[member];
+	const struct plan_task *t = m->ends ? NULL : m->context, *maker = ns_maker(r->plan, member);
+	*c = (struct namespaces_clone){.pidfd = -1};
+	for (size_t i = t ? t->threads.v[0].nested.n : 0; i-- > 0;)
+		c->tids[c->n_tids++] = t->threads.v[0].nested.v[i];
+	c->tids[c->n_tids++] = m->pid;
+	uint32_t id = t ? t->ns_id[PROC_NS_PID] : 0;
+	if (!t || !maker || id == maker->ns_id[PROC_NS_PID])
+		return 0;
+	const struct plan_ns *ns = plan_ns(r->plan, PROC_NS_PID, id);
+	if (ns->member == t) {
+		c->flags = CLONE_NEWPID | CLONE_PIDFD;
+		return 0;
+	}
+	c->restore = true;
+	return ns_put_children(r, maker, id, err);
+}
+
+int namespaces_after_child(struct restore *r, int member, const struct namespaces_clone *c,
+			   struct ferry_error *err)
+{
+	const struct plan_task *t = r->plan->family.members.v[member].context;
+	const struct plan_task *maker = ns_maker(r->plan, member);
+	if (c->flags & CLONE_NEWPID)
+		plan_ns(r->plan, PROC_NS_PID, t->ns_id[PROC_NS_PID])->fd = c->pidfd;
+	return c->restore ? ns_put_children(r, maker, maker->ns_id[PROC_NS_PID], err) : 0;
+}
+
+int namespaces_after_children(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+{
+	return t->children_pid_ns ? ns_put_children(r, t, t->children_pid_ns, err) : 0;
+}
+
+void namespaces_init_main(pid_t root)
+{
+	int status, result = 0;
+	prctl(PR_SET_NAME, "ferry-init");
+	fd_close_others(0, NULL, 0);
+	for (;;) {
+		pid_t pid = wait(&status);
+		if (pid < 0 && errno != EINTR)
+			break; /* nobody is left */
+		if (pid == root)
+			result = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	}
+	_exit(result);
+}

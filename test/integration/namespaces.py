@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Trees that live in a PID namespace of their own: the numbers inside stay, those outside do not matter. And
+--new-pidns, which gives one to a tree that had none."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+from ferrytest import Ferry, Program, main, test
+from ferrytest.process import wait_until
+from ferrytest.program import program_path
+
+UNSHARE = ["unshare", "--fork", "--pid", "--mount-proc"]
+
+
+def inner_pids(pid):
+    """The numbers of a process, from here to the innermost PID namespace."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return [int(word) for word in line.split()[1:]]
+    raise AssertionError(f"{pid} has no numbers")
+
+
+def children(pid):
+    """Of the first thread."""
+    return [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+class Inside(Program):
+    """A test program that is the first process of a PID namespace with its own /proc."""
+
+    def __init__(self, name, *arguments, unshare=()):
+        self.launcher = None
+        # The session begins inside: the launcher's is not part of the tree. And unshare writes into no file of it.
+        inside = 'exec 2>>"$1/log"; exec setsid "$0" "$@"'
+        words = [*UNSHARE, *unshare, "sh", "-c", inside, str(program_path(name))]
+        super().__init__(name, *arguments, interpreter=["sh", "-c", 'exec "$0" "$@" 2>/dev/null', *words])
+        self.launcher = self.pid
+        self.pid = children(self.launcher)[0]
+
+    def volatile(self):
+        """Addresses are noted with the numbers inside."""
+        return {}
+
+    def dump(self, images, *more):
+        """The tree ends, and so does who launched it."""
+        report = Ferry().dump(self.pid, images, more=more)
+        self.reap()
+        wait_until(lambda: not os.path.exists(f"/proc/{self.pid}"), "the tree is still there")
+        return report
+
+    def restore(self, images, *more):
+        """The number outside is another one."""
+        report = Ferry().restore(images, more=more)
+        self.pid = report["pid"]
+        return report
+
+
+def folder():
+    """A new one for an image."""
+    return pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+
+
+def twice(name, *arguments, unshare=()):
+    """Dump and restore, twice; the numbers inside stay."""
+    program = Inside(name, *arguments, unshare=unshare)
+    assert inner_pids(program.pid)[-1] == 1
+    program.verify()
+    before = [inner_pids(pid)[1:] for pid in program.tree()]
+    for _ in range(2):
+        images = folder()
+        program.dump(images)
+        # The old numbers outside are taken meanwhile.
+        others = [subprocess.Popen(["sleep", "100"]) for _ in range(3)]
+        program.restore(images)
+        assert [inner_pids(pid)[1:] for pid in program.tree()] == before
+        assert program.running()
+        inside = pathlib.Path(f"/proc/{program.pid}/root")
+        comm = (inside / "proc/1/comm").read_text()
+        assert comm == pathlib.Path(f"/proc/{program.pid}/comm").read_text(), comm
+        program.verify()
+        for other in others:
+            other.kill()
+            other.wait()
+    program.finish()
+    program.kill()
+
+
+def register(name, *arguments, called=None, unshare=()):
+    """One test for each program."""
+    test(name=called or name, timeout=120)(lambda: twice(name, *arguments, unshare=unshare))
+
+
+if os.environ.get("FERRY"):
+    register("tree")
+    register("threads")
+    register("signals-pending")
+    register("posix-timers")
+    register("unix-socket")
+    register("unix-queues")
+    register("pipes")
+    register("folders")
+    register("pid-nested", "one", called="pid-nested")
+    register("uts", "tasks", called="uts", unshare=["--uts"])
+    register("ipc-messages", called="ipc", unshare=["--ipc"])
+    register("mounts", "tmpfs", called="mounts")
+
+    @test(timeout=120)
+    def running_on():
+        """A dump with --leave-running leaves no trace: neither a process nor a mount inside."""
+        program = Inside("tree")
+        program.verify()
+        mounts = pathlib.Path(f"/proc/{program.pid}/mountinfo").read_text()
+        pids = program.tree()
+        Ferry().dump(program.pid, folder(), leave_running=True)
+        assert program.tree() == pids
+        assert pathlib.Path(f"/proc/{program.pid}/mountinfo").read_text() == mounts
+        program.verify()
+        program.kill()
+
+    @test(timeout=120)
+    def new_pidns():
+        """The numbers are taken here: refused by name; with --new-pidns the tree comes back, twice."""
+        program = Program("tree")
+        program.verify()
+        images, pids = folder(), program.tree()
+        Ferry().dump(program.pid, images, leave_running=True)
+        done = Ferry().run("restore", "-D", images, "-d")
+        assert done.returncode == 3 and "[pid-taken]" in done.stderr and "--new-pidns" in done.stderr, done
+        program.kill()
+        program.wait_gone(pids)
+        for _ in range(2):
+            report = Ferry().restore(images, more=["--new-pidns", "--again"])
+            first = report["pid"]
+            numbers = inner_pids(first)
+            assert len(numbers) == 2 and numbers[1] == pids[0], (numbers, pids)
+            program.pid = first
+            program.verify()
+            again = folder()
+            Ferry().dump(first, again)
+            wait_until(lambda pid=first: not os.path.exists(f"/proc/{pid}"), "the tree is still there")
+            images = again
+
+    @test(timeout=120)
+    def new_pidns_reaps():
+        """The small init reaps orphans, and ends when the last process did; restore tells the root's status."""
+        script = "sh -c 'sleep 0.3 & exec sleep 0.1' & wait $!; while [ ! -e done ]; do sleep 0.05; done; exit 7"
+        with tempfile.TemporaryDirectory() as name:
+            shell = subprocess.Popen(["sh", "-c", script], cwd=name, start_new_session=True, stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(0.05)
+            images = folder()
+            Ferry().dump(shell.pid, images)
+            shell.wait()
+            restoring = subprocess.Popen([Ferry().path, "restore", "-D", str(images), "--new-pidns"])
+            time.sleep(1)
+            pathlib.Path(name, "done").touch()
+            assert restoring.wait(timeout=20) == 7
+
+    @test(timeout=120)
+    def failed_restore():
+        """Whatever step fails, nothing of the new namespaces is left."""
+        program = Inside("tree")
+        images = folder()
+        program.dump(images)
+        before = set(os.listdir("/proc"))
+        for fault in ("task-create", "open-file", "send-fd", "barrier", "commit"):
+            done = Ferry().run("restore", "-D", images, "-d", environment={"FERRY_FAULT": fault})
+            assert done.returncode == 1 and "[fault]" in done.stderr, (fault, done)
+            wait_until(lambda: not [entry for entry in set(os.listdir("/proc")) - before if entry.isdigit()],
+                       f"{fault}: a process is left")
+        program.restore(images)
+        program.verify()
+        program.kill()
+
+    @test(timeout=120)
+    def killed_restore():
+        """SIGKILL of ferry at many of its steps: the tree runs whole or not at all, and the image decides."""
+        program = Inside("tree")
+        images = folder()
+        program.dump(images)
+        count = 0
+        for number in range(1, 200):
+            done = Ferry().run("restore", "-D", images, "-d", "--json", "--again",
+                               environment={"FERRY_KILL_AT": str(number)})
+            count += 1
+            if done.returncode == 0:
+                program.pid = json.loads(done.stdout)["pid"]
+                break
+            time.sleep(0.05)
+            alive = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+                     if len(inner_pids(pid)) > 1 and inner_pids(pid)[-1] == 1]
+            if done.returncode == 4:
+                for pid in alive:
+                    os.kill(pid, signal.SIGKILL)
+                wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in alive), "it does not end")
+                continue
+            assert not alive, (number, done, alive)
+        assert count > 3, "no step was hit"
+        program.verify()
+        program.kill()
+
+if __name__ == "__main__":
+    main()
