@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "image/dir.h"
+#include "kind/buildid.h"
 #include "kind/fdcommon.h"
 #include "kind/ghost.h"
 #include "kind/kinds.h"
@@ -73,6 +75,7 @@ struct regfile_found {
 	struct ghost *ghost;         /* it has no name */
 	const FerryFileEntry *reach; /* or another way to it */
 	pid_t ended;                 /* or it shows a process that has ended */
+	const char *executed;        /* a path in /proc that leads to it, when it is mapped to be executed */
 };
 
 static int regfile_check_ghost(const struct file_object *o, const struct kind_options *options,
@@ -396,11 +399,24 @@ int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char 
 	return 0;
 }
 
+static int regfile_add_build(struct dump *d, const char *source, RegFileEntry *reg)
+{
+	uint32_t words[BUILDID_WORDS];
+	size_t n = reg->n_build_id ? 0 : buildid_read(source, words);
+	if (!n)
+		return 0;
+	reg->build_id = arena_copy(&d->snap->arena, words, n * sizeof(*words));
+	reg->n_build_id = reg->build_id ? n : 0;
+	return reg->build_id ? 0 : -ENOMEM;
+}
+
 static int regfile_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 {
 	const struct regfile_found *found = file->data;
 	struct image_writer *w;
-	if (!found)
+	if (found && found->executed && regfile_add_build(d, found->executed, file->entry->reg) < 0)
+		return error_memory(err);
+	if (!found || (!found->ghost && !found->ended && !found->reach))
 		return 0;
 	if (found->ghost)
 		return ghost_dump(d, found->ghost, file->entry->id, err);
@@ -413,6 +429,19 @@ static int regfile_dump(struct dump *d, struct snap_file *file, struct ferry_err
 bool regfile_is_root(const struct plan_file *file)
 {
 	return file && file->entry->reg && !strcmp(file->entry->reg->name, "/");
+}
+
+/* Code that continues in the middle of a function needs the very same build. */
+static int regfile_verify_build(const RegFileEntry *entry, struct ferry_error *err)
+{
+	uint32_t words[BUILDID_WORDS];
+	size_t n = entry->n_build_id ? buildid_read(entry->name, words) : 0;
+	if (n == entry->n_build_id && (!n || !memcmp(words, entry->build_id, n * sizeof(*words))))
+		return 0;
+	error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF, "'%s' is another build than when the dump was taken",
+		  entry->name);
+	error_hint(err, "put the program or library back as it was");
+	return -EBADF;
 }
 
 int regfile_verify(const struct plan *p, const struct plan_file *file, bool sizes, struct ferry_error *err)
@@ -438,7 +467,7 @@ int regfile_verify(const struct plan *p, const struct plan_file *file, bool size
 			   "restore the file from the time of the dump, or restore with --files=as-found");
 		return -EBADF;
 	}
-	return 0;
+	return sizes ? regfile_verify_build(entry, err) : 0;
 }
 
 int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_fd, struct ferry_error *err)
@@ -553,6 +582,18 @@ static int regfile_check_vma(const struct vma_view *view, struct ferry_error *er
 	return r < 0 ? 0 : regfile_check_object(&object, view->arena, view->options, err);
 }
 
+/* The build of what is executed is read when everything was collected: opening a file is seen by those who watch it. */
+static int regfile_note_executed(struct collect *c, const struct file_object *o, struct snap_file *file)
+{
+	struct regfile_found *found = file->data;
+	if (!found)
+		file->data = found = arena_new(&c->snap->arena, struct regfile_found);
+	if (!found || found->executed)
+		return found ? 0 : -ENOMEM;
+	found->executed = arena_string(&c->snap->arena, o->source);
+	return found->executed ? 0 : -ENOMEM;
+}
+
 static int regfile_collect_vma(struct collect *c, struct snap_task *t, const struct vma_view *view,
 			       struct snap_vma *vma, struct ferry_error *err)
 {
@@ -561,6 +602,9 @@ static int regfile_collect_vma(struct collect *c, struct snap_task *t, const str
 	int r = regfile_mapped_object(view, &names, &object, err);
 	if (r >= 0)
 		r = regfile_collect_path(c, t->pid, &object, fdcommon_mapped_flags(view), &vma->file, err);
+	bool executed = r >= 0 && view->vma->prot & PROT_EXEC;
+	if (executed && regfile_note_executed(c, &object, &c->snap->files.v[vma->file]) < 0)
+		r = error_memory(err);
 	if (r >= 0)
 		fdcommon_mapped(c, view, vma);
 	return r;

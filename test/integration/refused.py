@@ -16,7 +16,7 @@ import time
 
 from ferrytest import Ferry, main, status, test, wait_until
 from ferrytest.leftovers import Leftovers
-from ferrytest.program import Program
+from ferrytest.program import Program, program_path
 from ferrytest.redis import Server
 
 REFUSED = 3  # exit status
@@ -397,6 +397,26 @@ if os.environ.get("FERRY"):
             ("filelocks.img", setting(0, "start", -1), "cannot be"),
             ("filelocks.img", setting(0, "len", -5), "cannot be"),
         ])
+
+
+    @test(timeout=60)
+    def another_build():
+        """A program that was built anew after the dump, with the same name and size."""
+        copy = pathlib.Path("program").absolute()
+        shutil.copy(program_path("heap-stack"), copy)
+        program = Program("heap-stack", interpreter=[str(copy)])
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        whole = copy.read_bytes()
+        at = whole.index(b"\x14\0\0\0\x03\0\0\0GNU\0") + 12
+        copy.write_bytes(whole[:at] + bytes(byte ^ 1 for byte in whole[at:at + 20]) + whole[at + 20:])
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode == REFUSED and "[files-changed]" in done.stderr, done.stderr
+        assert f"'{copy}' is another build" in done.stderr, done.stderr
+        copy.write_bytes(whole)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
 
 
     @test(timeout=60)
