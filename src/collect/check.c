@@ -109,7 +109,9 @@ int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_op
 		error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
 			  "pid %d (%s) is not a session leader: session %d is outside the tree", pid,
 			  status.name, st.session);
-		error_hint(err, "start it with setsid, dump from the session leader on, or use --shell-job");
+		error_hint(
+			err,
+			"start it with ferry run or setsid, dump from the session leader on, or use --shell-job");
 		return -ENOTSUP;
 	}
 	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++)

@@ -232,10 +232,19 @@ static uintptr_t thread_pointer(void)
 #endif
 }
 
-/* Our number in the PID namespace of the tests, which is that of the mounted /proc unless the program mounted one. */
+static bool other_numbers;
+
+void program_has_other_numbers(void)
+{
+	other_numbers = true;
+}
+
+/* Our number in the PID namespace of the tests, which is that of the mounted /proc. */
 static int outer_pid(void)
 {
 	char text[16] = "";
+	if (!other_numbers)
+		return getpid();
 	return readlink("/proc/self", text, sizeof(text) - 1) > 0 ? atoi(text) : getpid();
 }
 

@@ -56,6 +56,9 @@ void program_await(const struct program *p, const char *role);
  * alternate stack that is not in use. Called for each thread. */
 void program_note_volatile(const struct program *p);
 
+/* Processes of the program live in PID namespaces below that of the tests; /proc stays theirs. */
+void program_has_other_numbers(void);
+
 /* An expectation of the current question failed; only the first is kept. */
 void program_bad(struct program *p, const char *fmt, ...) printf_like(2, 3);
 

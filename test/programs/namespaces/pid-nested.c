@@ -111,6 +111,7 @@ int main(int argc, char **argv)
 {
 	struct program p;
 	program_start(&p, argc, argv);
+	program_has_other_numbers();
 	struct state s = {.pid = getpid(), .parent = -1};
 	if (program_told(argc, argv, "unshare")) {
 		must(unshare(CLONE_NEWPID));
