@@ -17,7 +17,7 @@ from ferrytest.engine import EngineError
 from ferrytest.process import wait_until
 
 NOBODY = 65534
-COUNTER = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"]
+COUNTER = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"]
 
 
 class Jobs:
