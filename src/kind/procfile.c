@@ -98,7 +98,7 @@ int procfile_check(const struct fd_view *view, const struct snapshot *tree, stru
 	if (!tree || procfile_ended(view))
 		return 0;
 	vec_foreach(task, &tree->tasks) {
-		if (task->inner_pid == pid)
+		if (snapshot_inner_pid(tree, task->pid) == pid)
 			return 0;
 	}
 	return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
