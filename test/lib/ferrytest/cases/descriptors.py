@@ -13,5 +13,5 @@ CASES = [
     *simple("pidfd", "pidfd", "pidfd-dead"),
     *simple("fifo", "fifo", "fifo-deleted"),
     *simple("nsfile", "namespaces-open"),
-    *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session", "pty-numbers", "owners"),
+    *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session", "pty-numbers", "owner-signals"),
 ]
