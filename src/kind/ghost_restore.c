@@ -172,7 +172,7 @@ static int place_fill(struct opener *o, struct ghost_place *p, const struct ghos
 	p->is_folder = make->inode < 0 && S_ISDIR(make->entry->mode);
 	for (int i = 0; r == -EEXIST && i < GHOST_NAMES_MAX; i++) {
 		struct stat there;
-		int keep = NAME_MAX - 16;
+		int keep = NAME_MAX - 20;
 		if (i)
 			snprintf(p->base, sizeof(p->base), "%.*s.ferry-%d", keep, wanted, i);
 		else

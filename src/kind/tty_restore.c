@@ -543,7 +543,7 @@ static int tty_build_pair(struct opener *o, struct tty_plan *p, struct ferry_err
 	struct plan_file *file = tty_master_file(p);
 	int unlocked = 0, fd = -1;
 	int r = tty_open_master(p, file ? tty_flags(file) : O_RDWR, &fd, err);
-	_cleanup_close_ int own = r < 0 || file ? -1 : fd;
+	_cleanup_close_ unused int own = r < 0 || file ? -1 : fd;
 	if (r < 0)
 		return r;
 	if (file)

@@ -41,18 +41,35 @@ struct memory_runs {
 	int pages_number; /* descriptor of the pages file in the task; -1 = no pages */
 };
 
+typedef void memory_act(struct script *s, uint64_t from, uint64_t to);
+
 static void memory_unmap(struct script *s, uint64_t from, uint64_t to)
 {
-	if (from < to)
-		script_call(s, "unmapping what came with the fork", SYS_munmap, from, to - from);
+	script_call(s, "unmapping what lies in the way", SYS_munmap, from, to - from);
 }
 
-/* All but the hole. */
-static void memory_unmap_around(const struct plan_task *t, struct script *s, uint64_t from, uint64_t to)
+static void memory_beside_hole(const struct plan_task *t, struct script *s, memory_act *act, uint64_t from,
+			       uint64_t to)
 {
-	uint64_t end = t->hole + t->hole_bytes;
-	memory_unmap(s, from, MIN(to, MAX(from, t->hole)));
-	memory_unmap(s, MAX(from, MIN(end, to)), to);
+	uint64_t low = MIN(to, MAX(from, t->hole)), high = MAX(from, MIN(t->hole + t->hole_bytes, to));
+	if (from < low)
+		act(s, from, low);
+	if (high < to)
+		act(s, high, to);
+}
+
+/* All of a range but the hole, and memory that is filled already. */
+static void memory_around(const struct plan_task *t, struct script *s, memory_act *act, uint64_t from,
+			  uint64_t to)
+{
+	for (size_t i = 0; t->early && i < t->mm->n_vmas && from < to; i++) {
+		const VmaEntry *vma = t->mm->vmas[i];
+		if (!t->early[i] || vma->end <= from)
+			continue;
+		memory_beside_hole(t, s, act, from, MIN(vma->start, to));
+		from = vma->end;
+	}
+	memory_beside_hole(t, s, act, from, to);
 }
 
 /* vdso aside, all else of the fork away, but memory that is filled already. Within the hole nothing of the fork was mapped. */
@@ -63,14 +80,7 @@ static void memory_clear(struct restore *r, struct plan_task *t, struct script *
 		script_call(s, "parking the vdso", SYS_mremap, part->start, part->bytes, part->bytes,
 			    MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_parked + (part->start - r->vdso.start));
 	}
-	uint64_t at = 0;
-	for (size_t i = 0; t->early && i < t->mm->n_vmas; i++) {
-		if (!t->early[i])
-			continue;
-		memory_unmap_around(t, s, at, t->mm->vmas[i]->start);
-		at = t->mm->vmas[i]->end;
-	}
-	memory_unmap_around(t, s, at, MEMORY_TASK_END);
+	memory_around(t, s, memory_unmap, 0, MEMORY_TASK_END);
 }
 
 static void memory_place_vdso(struct restore *r, struct plan_task *t, struct script *s)
@@ -339,14 +349,6 @@ static void memory_unblock_hole(const struct plan_task *t, struct script *s)
 	call->data_mask = call->load_mask = 1 << 0 | 1 << 1;
 }
 
-/* All of a range but the hole. */
-static void memory_unblock(const struct plan_task *t, struct script *s, uint64_t from, uint64_t to)
-{
-	uint64_t hole_end = t->hole + t->hole_bytes;
-	memory_unmap(s, from, MIN(to, t->hole));
-	memory_unmap(s, MAX(from, hole_end), to);
-}
-
 static int memory_map_anywhere(struct restore *r, struct plan_task *t, const VmaEntry *vma,
 			       struct ferry_error *err)
 {
@@ -380,8 +382,7 @@ static int memory_map_all_anywhere(struct restore *r, struct plan_task *t, struc
 	/* The lowest pages take a right, and the kernel offers them only to those who have it. */
 	memory_block(s, IMAGE_PAGE_BYTES, MEMORY_LOWEST);
 	s->calls.v[script_last(s)].check = BLOB_CHECK_NONE;
-	memory_block(s, MEMORY_LOWEST, t->hole);
-	memory_block(s, t->hole + t->hole_bytes, MEMORY_TASK_END);
+	memory_around(t, s, memory_block, MEMORY_LOWEST, MEMORY_TASK_END);
 	memory_block_hole(t, s);
 	for (size_t i = first; i < t->mm->n_vmas && ret >= 0; i++)
 		if (memory_is_anywhere(t->mm->vmas[i]))
@@ -390,10 +391,10 @@ static int memory_map_all_anywhere(struct restore *r, struct plan_task *t, struc
 	for (size_t i = first; i < t->mm->n_vmas; i++) {
 		if (!memory_is_anywhere(t->mm->vmas[i]))
 			continue;
-		memory_unblock(t, s, at, t->mm->vmas[i]->start);
+		memory_around(t, s, memory_unmap, at, t->mm->vmas[i]->start);
 		at = t->mm->vmas[i]->end;
 	}
-	memory_unblock(t, s, at, MEMORY_TASK_END);
+	memory_around(t, s, memory_unmap, at, MEMORY_TASK_END);
 	return ret;
 }
 
