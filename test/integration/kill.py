@@ -36,7 +36,7 @@ DUMPED = [case for case in CASES if case.name in (
     "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "tcp-pairs", "unix-socket",
     "unix-queues", "pty-typed", "seccomp-bare", "seccomp-threads",
     "ghost-directory", "aio-events", "uring-tables", "uring-polled", "zombie-killed", "session-leader-below",
-    "shared-descriptors")]
+    "shared-descriptors", "old-threads", "old-seccomp", "mixed-code")]
 # Programs that people run, each with its clients; the last ones are killed in make soak only.
 SOFTWARE = {"nginx": Nginx, "node": Node, "tmux": Tmux, "redis": Server, "java": Java}
 SOFTWARE_IN_CHECK = ("nginx", "node", "tmux")
