@@ -25,6 +25,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -37,6 +38,8 @@ enum {
 	TUN_REQUEST_BYTES = 4096,
 	TUN_SETTING_BYTES = 4096,
 	TUN_FEATURE_WORDS = 8,
+	TUN_WAITS = 100, /* without a carrier it never does */
+	TUN_WAIT_NS = 2000000,
 	TUN_OFFLOAD_USO4 = 0x20, /* TUN_F_USO4, Linux 6.2 */
 	TUN_OFFLOAD_USO6 = 0x40,
 	TUN_IFF_CHANGEABLE = IFF_UP | IFF_NOARP | IFF_PROMISC | IFF_ALLMULTI | IFF_MULTICAST | IFF_DYNAMIC |
@@ -773,6 +776,26 @@ static int tun_restore_modes(int fd, const FerryDeviceEntry *d)
 	return 0;
 }
 
+/* An address has its routes when the kernel, in its own time, has found that it need not probe. */
+static int tun_wait_addresses(struct mnl_socket *socket, uint32_t index)
+{
+	const struct timespec pause = {.tv_nsec = TUN_WAIT_NS};
+	bool waits = true;
+	int r = 0;
+	for (int i = 0; i < TUN_WAITS && waits && r >= 0; i++) {
+		struct arena a = {0};
+		struct tun_list there = {.arena = &a, .index = index};
+		r = tun_list_get(socket, &tun_addresses, &there);
+		waits = false;
+		for (size_t k = 0; k < there.n; k++)
+			waits |= ((const struct ifaddrmsg *)there.v[k].data)->ifa_flags & IFA_F_TENTATIVE;
+		arena_release(&a);
+		if (waits)
+			nanosleep(&pause, NULL);
+	}
+	return r;
+}
+
 static int tun_restore_all(int fd, struct mnl_socket *socket, const FerryDeviceEntry *d,
 			   const struct log_sink *log)
 {
@@ -787,6 +810,8 @@ static int tun_restore_all(int fd, struct mnl_socket *socket, const FerryDeviceE
 	r = tun_restore_up(socket, d, index);
 	if (r >= 0)
 		r = tun_restore_list(socket, &tun_addresses, index, d->addresses, d->n_addresses);
+	if (r >= 0)
+		r = tun_wait_addresses(socket, index);
 	tun_restore_probing(d, true);
 	if (r >= 0)
 		r = tun_restore_list(socket, &tun_routes, index, d->routes, d->n_routes);
