@@ -248,7 +248,7 @@ static int tty_check(const struct fd_view *view, const struct kind_options *opti
 	if (!t.master || options->criu_compat)
 		return 0;
 	r = peers_refuse_number(view, PEER_TERMINAL, peer_terminal(t.devpts, t.index), err);
-	return r < 0 ? r : peers_refuse_number(view, PEER_MASTER, t.index, err);
+	return r < 0 ? r : peers_refuse_number(view, PEER_MASTER, peer_terminal(t.devpts, t.index), err);
 }
 
 static int tty_refuse_leader(pid_t pid, uint32_t rdev, struct ferry_error *err)
@@ -406,7 +406,7 @@ static int tty_lead(struct tty_table *table, const struct tty_task *task, struct
 	return found && found->has_master ? 0 : tty_refuse_leader(task->pid, (uint32_t)task->tty_nr, err);
 }
 
-static int tty_sessions(struct tty_table *table, struct ferry_error *err)
+static int tty_sessions(const struct snapshot *s, struct tty_table *table, struct ferry_error *err)
 {
 	int r = 0;
 	vec_foreach(task, &table->tasks) {
@@ -419,7 +419,7 @@ static int tty_sessions(struct tty_table *table, struct ferry_error *err)
 		if (f && !slot)
 			return error_memory(err);
 		if (slot)
-			*slot = (uint32_t)task->pid;
+			*slot = (uint32_t)snapshot_inner_pid(s, task->pid);
 	}
 	return r;
 }
@@ -481,8 +481,9 @@ static int tty_flag(int fd, unsigned long request)
 	return fd >= 0 && ioctl(fd, request, &value) >= 0 && value;
 }
 
-static int tty_info(struct arena *a, struct tty_found *f, enum tty_side side, struct ferry_error *err)
+static int tty_info(struct snapshot *s, struct tty_found *f, enum tty_side side, struct ferry_error *err)
 {
+	struct arena *a = &s->arena;
 	bool master = side == TTY_MASTER;
 	TtyInfoEntry *info = record_new(a, TtyInfoEntry, tty_info_entry);
 	TtyPtyEntry *pty = record_new(a, TtyPtyEntry, tty_pty_entry);
@@ -494,8 +495,8 @@ static int tty_info(struct arena *a, struct tty_found *f, enum tty_side side, st
 	info->locked = master && tty_flag(fd, TIOCGPTLCK);
 	info->exclusive = tty_flag(fd, TIOCGEXCL);
 	info->packet_mode = master && tty_flag(fd, TIOCGPKT);
-	info->sid = (uint32_t)f->sid;
-	info->pgrp = f->pgrp > 0 ? (uint32_t)f->pgrp : 0;
+	info->sid = f->sid > 0 ? (uint32_t)snapshot_inner_pid(s, f->sid) : 0;
+	info->pgrp = f->pgrp > 0 ? (uint32_t)snapshot_inner_pid(s, f->pgrp) : 0;
 	info->rdev = tty_rdev(f, side);
 	pty->index = f->index;
 	info->pty = side == TTY_CTTY ? NULL : pty;
@@ -582,11 +583,11 @@ static int tty_collect_found(struct collect *c, struct tty_found *f, struct ferr
 	struct arena *a = &c->snap->arena;
 	int r = tty_collect_extra(a, f, err);
 	if (r >= 0 && (f->slave >= 0 || f->hung.n))
-		r = tty_info(a, f, TTY_SLAVE, err);
+		r = tty_info(c->snap, f, TTY_SLAVE, err);
 	if (r >= 0 && f->has_ctty)
-		r = tty_info(a, f, TTY_CTTY, err);
+		r = tty_info(c->snap, f, TTY_CTTY, err);
 	if (r >= 0 && f->master >= 0)
-		r = tty_info(a, f, TTY_MASTER, err);
+		r = tty_info(c->snap, f, TTY_MASTER, err);
 	if (r >= 0 && f->master >= 0)
 		r = tty_collect_queues(c, f, err);
 	return r < 0 ? r : tty_collect_lines(a, f, err);
@@ -595,7 +596,7 @@ static int tty_collect_found(struct collect *c, struct tty_found *f, struct ferr
 static int tty_collect_end(struct collect *c, struct ferry_error *err)
 {
 	struct tty_table *table = c->kind_data[KIND_tty];
-	int r = table ? tty_sessions(table, err) : 0;
+	int r = table ? tty_sessions(c->snap, table, err) : 0;
 	for (struct tty_found *f = table ? table->first : NULL; f && r >= 0; f = f->next)
 		r = tty_collect_found(c, f, err);
 	return r;

@@ -462,6 +462,9 @@ static int tty_lock_settings(const struct tty_plan *p, int fd)
 		return 0;
 	tty_unpack(info->termios_locked, &locked);
 	memcpy(&plain, &locked, MIN(sizeof(plain), sizeof(locked)));
+	/* It takes rights that ordinary users lack. */
+	if (!memcmp(&plain, &(struct termios){0}, sizeof(plain)))
+		return 0;
 	return ioctl(fd, TIOCSLCKTRMIOS, &plain) < 0 ? -errno : 0;
 }
 
@@ -655,7 +658,7 @@ static bool tty_lacks(const struct tty_plan *p, pid_t pid)
 int tty_settle_task(struct settle *s, struct ferry_error *err)
 {
 	const struct tty_plan *p = tty_of_session(s);
-	pid_t group = p ? (pid_t)tty_any_info(p)->pgrp : 0;
+	pid_t group = p ? plan_number(s->plan, s->task, (pid_t)tty_any_info(p)->pgrp) : 0;
 	bool lacks = p && tty_lacks(p, s->task->pid), leads = s->task->pid == s->task->sid;
 	if (!p || p->slave < 0 || (!lacks && (!leads || !group || group == getpgrp())))
 		return 0;

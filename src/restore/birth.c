@@ -93,8 +93,8 @@ int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_err
 	if (ret < 0)
 		return ret;
 	struct clone_args args = {
-		.flags = flags | c.flags | (m->shares_files ? CLONE_FILES : 0) |
-			 (m->shares_fs ? CLONE_FS : 0),
+		.flags =
+			flags | c.flags | (m->shares_files ? CLONE_FILES : 0) | (m->shares_fs ? CLONE_FS : 0),
 		.pidfd = (uint64_t)(uintptr_t)&c.pidfd,
 		.exit_signal = flags & CLONE_PARENT ? 0 : (uint64_t)m->exit_signal,
 		.set_tid = (uint64_t)(uintptr_t)c.tids,
@@ -146,7 +146,7 @@ static int birth_join(struct restore *r, const struct family_member *m, struct f
 	const struct plan_task *t = m->ends ? NULL : m->context;
 	pid_t group = m->pgid ? m->pgid : r->group;
 	if (t)
-		group = namespaces_number(r->plan, t, group);
+		group = plan_number(r->plan, t, group);
 	if (group == getpgrp() || setpgid(0, group) == 0)
 		return 0;
 	return error_errno(err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", m->pid,
