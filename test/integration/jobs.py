@@ -133,7 +133,10 @@ class Attached:
 
     def see(self, wanted):
         """Wait for a text, and forget all up to it."""
-        wait_until(lambda: wanted in self.read(), f"no {wanted!r} in {self.text!r}")
+        try:
+            wait_until(lambda: wanted in self.read(), f"no {wanted!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.text!r}") from None
         before, _, self.text = self.text.partition(wanted)
         return before
 
@@ -143,9 +146,12 @@ class Attached:
 
     def ends(self, status=0):
         """It ends, with this status, and leaves the terminal as it was."""
-        found = wait_until(lambda: (self.process.poll() is not None or self.read() is None) and [self.process.returncode],
-                           f"attach does not end: {self.text!r}")
-        assert found == [status], (found, self.read())
+        try:
+            # What it prints has to be read, or it would wait for us.
+            wait_until(lambda: self.read() is not None and self.process.poll() is not None, "attach does not end")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.text!r}") from None
+        assert self.process.returncode == status, (self.process.returncode, self.read())
         assert termios.tcgetattr(self.slave) == self.before
         text = self.read()
         os.close(self.slave)
@@ -185,11 +191,14 @@ def in_a_terminal(user):
         assert "Running" in shell.see("sleep 1000")
         shell.see("/dev/pts/0\r\n")
         shell.see("x is 42\r\n")
+        shell.type("here\n")  # so that it is cat that takes what comes
+        shell.see("here\r\nhere\r\n")
     shell.resize(20, 70)
     shell.type("\x03")
     shell.see("ready> ")
     shell.type("stty size\n")
     shell.see("20 70\r\n")
+    shell.see("ready> ")
     shell.type("kill %1; exit 5\n")
     assert "has ended" in shell.ends(5)
     assert jobs.list()["shell"]["status"] == 5
