@@ -689,11 +689,25 @@ int tty_ready(struct opener *o, struct ferry_error *err)
 	return 0;
 }
 
+/* What was in the foreground of its terminal is in that of ours, as long as ferry waits for it. */
+static void tty_take_foreground(struct opener *o, const struct tty_plan *p)
+{
+	int fd = p->files.v[0]->fd;
+	const struct plan_task *t = plan_task(o->plan, (pid_t)tty_any_info(p)->pgrp);
+	pid_t group = getpgid(o->pid_of(o, t ? t : o->plan->tasks));
+	/* Ferry blocks SIGTTOU; and stays where it is if it is in the background itself. */
+	if (group > 0 && tcgetpgrp(fd) == getpgrp() && tcsetpgrp(fd, group) < 0)
+		log_write(o->log, LOG_WARN, "restore", "tty", 0,
+			  "process group %d could not be put in the foreground, ignoring", group);
+}
+
 void tty_before_run(struct opener *o)
 {
 	struct tty_plans *all = o->plan->kind_data[KIND_tty];
 	for (struct tty_plan *p = all->first; p; p = p->next) {
 		struct termios2 settings = {0};
+		if (p->outside && p->files.n && o->options->foreground)
+			tty_take_foreground(o, p);
 		if (p->outside && p->files.n && tty_settings(p, &settings) &&
 		    ioctl(p->files.v[0]->fd, TCSETS2, &settings) < 0)
 			log_write(o->log, LOG_WARN, "restore", "tty", 0,
