@@ -212,7 +212,6 @@ enum {
 	SOCKEXTRA_VALUE_BYTES = 2048,
 	SOCKEXTRA_GROUPS_MAX = 65536,
 	SOCKEXTRA_MPTCP = 262,
-	SOCKEXTRA_NETNS_COOKIE = 71, /* Linux 5.14 */
 	SOCKEXTRA_TCP_ULP = 31,
 	SOCKEXTRA_TCP_AO_INFO = 40, /* Linux 6.7 */
 	SOCKEXTRA_TCP_AO_BYTES = 64,
@@ -287,34 +286,28 @@ static void sockextra_value_of(int fd, const struct sockextra_option *o, struct 
 		ret->n = (socklen_t)strnlen(ret->bytes, ret->n);
 }
 
-/* 1: of ours, 0: of another network namespace; no rights are needed. */
-static int sock_is_here(int fd)
+/* SIOCGSKNS takes rights over the namespace, which ordinary users lack; the cookie (5.14) takes none. */
+static int sock_same_namespace(int fd)
 {
-	uint64_t own = 0, theirs = 0;
+	uint64_t theirs, ours;
 	socklen_t n = sizeof(theirs);
-	_cleanup_close_ int here = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int r = sock_get_bytes(fd, SOL_SOCKET, SOCKEXTRA_NETNS_COOKIE, &theirs, &n);
-	n = sizeof(own);
-	if (r >= 0)
-		r = here < 0 ? -errno : sock_get_bytes(here, SOL_SOCKET, SOCKEXTRA_NETNS_COOKIE, &own, &n);
-	return r < 0 ? r : own == theirs;
-}
-
-/* What is no socket has no cookie, and kernels before 5.14 have none. */
-static int sock_is_here_by_file(int fd)
-{
-	struct stat own, theirs;
-	_cleanup_close_ int ns = ioctl(fd, SIOCGSKNS);
-	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/thread-self/ns/net", &own) < 0)
+	_cleanup_close_ int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (own < 0)
 		return -errno;
-	return own.st_ino == theirs.st_ino;
+	if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &theirs, &n) == 0 &&
+	    getsockopt(own, SOL_SOCKET, SO_NETNS_COOKIE, &ours, &n) == 0)
+		return ours == theirs;
+	struct stat of_own, of_theirs;
+	_cleanup_close_ int ns = ioctl(fd, SIOCGSKNS);
+	if (ns < 0 || fstat(ns, &of_theirs) < 0 || stat("/proc/thread-self/ns/net", &of_own) < 0)
+		return -errno;
+	return of_own.st_ino == of_theirs.st_ino;
 }
 
+/* A socket that the kernel lists nowhere may be one of another namespace. */
 int sock_check_namespace(int fd, const char *who, struct ferry_error *err)
 {
-	int r = sock_is_here(fd);
-	if (r < 0)
-		r = sock_is_here_by_file(fd);
+	int r = sock_same_namespace(fd);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r,
 				   "%s: finding the network namespace of a socket", who);
