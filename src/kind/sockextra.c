@@ -240,15 +240,32 @@ static void sockextra_value_of(int fd, const struct sockextra_option *o, struct 
 		ret->n = (socklen_t)strnlen(ret->bytes, ret->n);
 }
 
+/* SIOCGSKNS takes rights over the namespace, which ordinary users lack; the cookie (5.14) takes none. */
+static int sock_same_namespace(int fd)
+{
+	uint64_t theirs, ours;
+	socklen_t n = sizeof(theirs);
+	_cleanup_close_ int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (own < 0)
+		return -errno;
+	if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &theirs, &n) == 0 &&
+	    getsockopt(own, SOL_SOCKET, SO_NETNS_COOKIE, &ours, &n) == 0)
+		return ours == theirs;
+	struct stat of_own, of_theirs;
+	_cleanup_close_ int ns = ioctl(fd, SIOCGSKNS);
+	if (ns < 0 || fstat(ns, &of_theirs) < 0 || stat("/proc/thread-self/ns/net", &of_own) < 0)
+		return -errno;
+	return of_own.st_ino == of_theirs.st_ino;
+}
+
 /* A socket that the kernel lists nowhere may be one of another namespace. */
 int sock_check_namespace(int fd, const char *who, struct ferry_error *err)
 {
-	struct stat own, theirs;
-	_cleanup_close_ int ns = ioctl(fd, SIOCGSKNS);
-	if (ns < 0 || fstat(ns, &theirs) < 0 || stat("/proc/thread-self/ns/net", &own) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
+	int r = sock_same_namespace(fd);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r,
 				   "%s: finding the network namespace of a socket", who);
-	if (own.st_ino == theirs.st_ino)
+	if (r)
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 		  "%s: a socket of another network namespace", who);

@@ -168,7 +168,7 @@ static int birth_join(struct restore *r, const struct family_member *m, struct f
 	const struct plan_task *t = m->ends ? NULL : m->context;
 	pid_t group = m->pgid ? m->pgid : r->group;
 	if (t)
-		group = namespaces_number(r->plan, t, group);
+		group = plan_number(r->plan, t, group);
 	if (group == getpgrp() || setpgid(0, group) == 0)
 		return 0;
 	return error_errno(err, FERRY_ERROR_SYSTEM, errno, "moving pid %d to process group %d", m->pid,

@@ -108,6 +108,30 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def tunnels():
+        """A filter that nobody can read, a device of another namespace or with traffic control; a name that is taken."""
+        program = Program("tunnel", "filtered")
+        refuse(program, "unsupported-fd", "a tap device with a packet filter", "TUNDETACHFILTER")
+        program.quit()
+        program = Program("tunnel", "moved")
+        refuse(program, "unsupported-namespace", "a socket of another network namespace", "")
+        program.quit()
+        program = Program("tunnel", "tun")
+        subprocess.run(["tc", "qdisc", "replace", "dev", "ferry-tun0", "root", "handle", "1:", "pfifo"], check=True)
+        refuse(program, "unsupported-fd", "'ferry-tun0' has traffic control (tc)", "take that down")
+        subprocess.run(["tc", "qdisc", "del", "dev", "ferry-tun0", "root"], check=True)
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        subprocess.run(["ip", "tuntap", "add", "mode", "tap", "name", "ferry-tun0"], check=True)
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode and "there is a network device 'ferry-tun0' already" in done.stderr, done.stderr
+        subprocess.run(["ip", "link", "del", "ferry-tun0"], check=True)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
     def waits_for_the_accept():
         """A connection that is accepted while the dump waits; the tree runs meanwhile."""
         program = Program("accept-late")
