@@ -181,7 +181,9 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	const struct inet_sock *sock = NULL;
 	struct fd_view again = *view;
 	fd_view_name(view, who, sizeof(who));
-	int r = inet_refuse_multipath(&again, who, err);
+	int r = sock_check(view, err);
+	if (r >= 0)
+		r = inet_refuse_multipath(&again, who, err);
 	if (r >= 0)
 		r = inet_look_up(view, &sock, err);
 	if (r < 0)

@@ -41,6 +41,9 @@ DUMPED = [case for case in CASES if case.name in (
 OUTSIDE = [case for case in CASES if case.name in (
     "link-other", "ghost-name-taken", "fifo-deleted", "sysvshm", "message-queue", "inotify-deleted", "locks-ofd",
     "unix-places", "pty-session", "mounts-tmpfs", "ipc-messages", "pid-nested")]
+# Its filters forbid munmap(2): what ferry mapped stays after a kill, and each dump has more effects than the one before, so
+# that counting upwards never meets the last.
+KEEPS_PADS = ("seccomp-bare",)
 # Programs that people run, each with its clients; the last ones are killed in make soak only.
 SOFTWARE = {"nginx": Nginx, "node": Node, "tmux": Tmux, "redis": Server, "java": Java}
 SOFTWARE_IN_CHECK = ("nginx", "node", "tmux")
@@ -300,7 +303,8 @@ def register(case, tier="check", dump_tier="check", end_tier="check"):
     """Six tests for each program, the large counts in make soak only."""
     test(name=f"dump.{case.name}", timeout=300, tier=dump_tier)(lambda: kill_dump_at(case, CHECK_KILLS))
     test(name=f"restore.{case.name}", timeout=600, tier=tier)(lambda: kill_restore_at(case))
-    test(name=f"end.{case.name}", timeout=600, tier=end_tier)(lambda: kill_end_at(case))
+    if case.name not in KEEPS_PADS:
+        test(name=f"end.{case.name}", timeout=600, tier=end_tier)(lambda: kill_end_at(case))
     test(name=f"dump-all.{case.name}", timeout=3600, tier="soak")(lambda: kill_dump_at(case, None))
     test(name=f"dump-random-{SOAK_KILLS}.{case.name}", timeout=3600, tier="soak")(
         lambda: kill_dump_random(case, SOAK_KILLS))

@@ -122,7 +122,7 @@ if os.environ.get("FERRY"):
     for word, said in (
             ("perf", "is a performance counter"), ("landlock", "is rules of landlock"), ("fscontext", "(fsopen)"),
             ("fuse", "(device 10:229) is a file system in user space"), ("kvm", "(device 10:232)"),
-            ("tun", "(device 10:200)"), ("loop", "(device 10:237)"), ("autofs", "(device 10:235)"),
+            ("loop", "(device 10:237)"), ("autofs", "(device 10:235)"),
             ("log", "(device 1:11) is the kernel's log"), ("namespace", "is not the namespace that it lives in")):
         register(f"fd_{word}", "unsupported-fd", said, "fds-refused", word)
 
@@ -308,6 +308,34 @@ if os.environ.get("FERRY"):
         """A file on a mount that another mount hides wholly: no path leads there."""
         program = Program("covered", "wholly")
         refuse(program, "deleted-file", "does not lead to the file that is open")
+        program.quit()
+        # Nor does one to a mount that was taken away while it was in use.
+        program = Program("covered", "detached")
+        refuse(program, "deleted-file", "does not lead to the file that is open")
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+        assert "or that was unmounted: mount it again" in done.stderr, done.stderr
+        program.quit()
+
+
+    @test(timeout=60)
+    def no_space_for_deleted_files():
+        """A deleted file that has no room where the image goes: known before anything stops."""
+        program = Program("tmpfile")
+        link = next(link for link in pathlib.Path(f"/proc/{program.pid}/fd").iterdir() if "(deleted)" in os.readlink(link))
+        size = os.stat(link).st_size
+        IMAGES.mkdir()
+        # Memory takes some, and 16 MiB are kept free.
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(IMAGES)], check=True)
+        with open(link, "r+b") as ghost:
+            ghost.seek(1 << 20)
+            ghost.write(bytes(30 << 20))
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+        assert done.returncode == REFUSED and "[no-space]" in done.stderr, done.stderr
+        assert not list(IMAGES.iterdir()), list(IMAGES.iterdir())
+        os.truncate(link, size)
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        program.verify()
+        subprocess.run(["umount", str(IMAGES)], check=True)
         program.quit()
 
 

@@ -148,7 +148,9 @@ class Leftovers:
         members = set(tree(pid)) if pid else set()
         for member in sorted(members):
             found += task_problems(member, self.stopped) + freezer_state(member) + changed_text(member)
-        for stray in sorted(all_pids() - self.pids - members):
+        strays = all_pids() - self.pids
+        strays -= set(tree(pid)) if pid else set()  # looked at last: the tree may have forked meanwhile
+        for stray in sorted(strays):
             command = (read_bytes(PROC / str(stray) / "cmdline") or b"").replace(b"\0", b" ").decode(errors="replace")
             if command and status(stray).get("State", "Z")[:1] != "Z":
                 found.append(f"a process is left: {stray} {command}")
