@@ -34,6 +34,11 @@ def read(options, main):
     return found
 
 
+JOB_VERBS = ("attach", "logs", "save", "restore", "stop", "rm")
+# The first column of "ferry ps", but for its heading.
+JOB_NAMES = "ferry ps 2>/dev/null | sed '1d; s/ .*//'"
+
+
 def values(argument):
     """How an argument is completed: 'dir', 'file', 'pid', a list of words, or nothing."""
     if argument in ("DIR", "FILE", "PID"):
@@ -77,6 +82,12 @@ def bash(verbs):
         "\tshow | image)",
         "\t\t[ \"${current:0:1}\" = - ] ||",
         "\t\t\tmapfile -t -O \"${#COMPREPLY[@]}\" COMPREPLY < <(compgen -f -- \"$current\") ;;",
+        f"\t{' | '.join(JOB_VERBS)})",
+        "\t\t[ \"${current:0:1}\" = - ] ||",
+        "\t\t\tmapfile -t -O \"${#COMPREPLY[@]}\" COMPREPLY < <(compgen -W \"$(" + JOB_NAMES + ")\" -- \"$current\") ;;",
+        "\trun)",
+        "\t\t[ \"${current:0:1}\" = - ] ||",
+        "\t\t\tmapfile -t -O \"${#COMPREPLY[@]}\" COMPREPLY < <(compgen -c -f -- \"$current\") ;;",
         "\tesac",
         "}",
         "complete -o filenames -F _ferry ferry",
@@ -115,7 +126,9 @@ def zsh(verbs):
             else:
                 lines.append(f"\t\t'--{word}{equals}{tail} \\")
         extra = {"image": f" '1:verb:({IMAGE_VERBS})' '*:file:_files'", "debug": " '1:word:(faults)'",
-                 "show": " '*:image:_files -/'"}.get(verb, "")
+                 "show": " '*:image:_files -/'", "run": " '1:command:_command_names -e' '*:word:_files'"}.get(verb, "")
+        if verb in JOB_VERBS:
+            extra = ' "*:job:(${(f)$(' + JOB_NAMES + ')})"'
         lines.append(f"\t\t'(-h --help)'{{-h,--help}}'[show the options]'{extra} ;;")
     return "\n".join([*lines, "esac", ""])
 

@@ -34,6 +34,7 @@ int cli_migrate(struct cli *c, struct ferry_error *err);
 int cli_receive(struct cli *c, struct ferry_error *err);
 int cli_run_job(struct cli *c, struct ferry_error *err);
 int cli_ps(struct cli *c, struct ferry_error *err);
+int cli_attach(struct cli *c, struct ferry_error *err);
 int cli_logs(struct cli *c, struct ferry_error *err);
 int cli_save(struct cli *c, struct ferry_error *err);
 int cli_stop(struct cli *c, struct ferry_error *err);

@@ -8,12 +8,13 @@
 #include "base/error.h"
 
 /* One job failed of several: say so, and go on. */
-static void jobs_tell(struct cli *c, struct json_object *array, const struct jobs_record *j,
+static void jobs_tell(struct cli *c, struct json_object *array, const struct jobs_record *j, bool removed,
 		      const struct ferry_error *e)
 {
 	struct json_object *o = json_object_new_object();
 	json_object_object_add(o, "name", json_object_new_string(j->name));
-	json_object_object_add(o, "state", json_object_new_string(jobs_state_word(j->state)));
+	json_object_object_add(o, "state",
+			       json_object_new_string(removed && !e ? "removed" : jobs_state_word(j->state)));
 	json_object_object_add(o, "pid", json_object_new_int(j->pid));
 	json_object_object_add(o, "error", e ? json_object_new_string(ferry_error_word(e->id)) : NULL);
 	json_object_object_add(o, "message", e ? json_object_new_string(e->message) : NULL);
@@ -22,7 +23,7 @@ static void jobs_tell(struct cli *c, struct json_object *array, const struct job
 		fprintf(stderr, "ferry: job '%s': %s [%s]\n", j->name, e->message, ferry_error_word(e->id));
 		if (e->hint[0])
 			fprintf(stderr, "ferry: hint: %s\n", e->hint);
-	} else if (!c->options.json) {
+	} else if (!c->options.json && !removed) {
 		printf("job '%s' is %s\n", j->name, jobs_state_word(j->state));
 	}
 }
@@ -38,13 +39,8 @@ int cli_jobs_each(struct cli *c, const struct cli_jobs *what, struct ferry_error
 	int r = jobs_read(&c->options, all ? NULL : c->argv[0], true, &list, err);
 	if (r < 0)
 		return r;
-	if (!all) {
+	if (!all)
 		r = what->one(&c->options, list.v, &c->log, err);
-		if (r >= 0 && what->quiet) {
-			jobs_release(&list);
-			return 0;
-		}
-	}
 	struct json_object *array = json_object_new_array();
 	int status = 0;
 	for (size_t i = 0; i < list.n && r >= 0; i++) {
@@ -52,7 +48,7 @@ int cli_jobs_each(struct cli *c, const struct cli_jobs *what, struct ferry_error
 		if (all && list.v[i].state != what->state)
 			continue;
 		int one = all ? what->one(&c->options, &list.v[i], &c->log, &e) : 0;
-		jobs_tell(c, array, &list.v[i], one < 0 ? &e : NULL);
+		jobs_tell(c, array, &list.v[i], what->removes, one < 0 ? &e : NULL);
 		if (one < 0)
 			status = MAX(status, ferry_error_exit_code(e.id));
 	}

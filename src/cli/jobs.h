@@ -10,7 +10,7 @@ struct cli_jobs {
 		   struct ferry_error *err);
 	bool all; /* takes --all: those that are in this state, one after the other, oldest first */
 	enum jobs_state state;
-	bool quiet; /* says nothing when all is well */
+	bool removes; /* nothing is left of it then, and nothing is said */
 };
 
 /* Exit status, or -errno with *err filled. With --all the worst status of those that failed. */

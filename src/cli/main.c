@@ -28,6 +28,7 @@ static const struct cli_verb cli_verbs[] = {
 	{"run", V_RUN, "[OPTION...] [--] COMMAND [WORD...]", "start a job that is ready to move",
 	 cli_run_job},
 	{"ps", V_PS, "[OPTION...]", "list jobs", cli_ps},
+	{"attach", V_ATTACH, "[OPTION...] JOB", "connect the terminal to a job", cli_attach},
 	{"logs", V_LOGS, "[OPTION...] JOB", "print what a job has written", cli_logs},
 	{"save", V_SAVE, "[OPTION...] JOB | --all", "write jobs as images and end them", cli_save},
 	{"stop", V_STOP, "[OPTION...] JOB", "end a job", cli_stop},
@@ -186,8 +187,8 @@ static int cli_parse_short(struct cli *c, const struct cli_verb *verb, int left,
 			   struct ferry_error *err)
 {
 	for (const char *letter = argv[0] + 1; *letter; letter++) {
-		const struct option_info *info = option_by_letter(*letter);
-		if (!info || !(info->verbs & verb->verb))
+		const struct option_info *info = option_by_letter(*letter, verb->verb);
+		if (!info)
 			return cli_unknown(verb, argv[0], err);
 		if (info->type == OPTION_BOOL) {
 			int r = option_set(&c->options, info, NULL, err);

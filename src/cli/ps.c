@@ -19,6 +19,7 @@ static struct json_object *ps_json(const struct jobs_record *j)
 	json_object_object_add(o, "image", j->image ? json_object_new_string(image) : NULL);
 	json_object_object_add(o, "status", j->status < 0 ? NULL : json_object_new_int(j->status));
 	json_object_object_add(o, "user_ns", json_object_new_boolean(j->user_ns));
+	json_object_object_add(o, "tty", json_object_new_boolean(j->tty));
 	json_object_object_add(o, "command", json_object_new_string(j->command));
 	return o;
 }

@@ -10,6 +10,6 @@ static int rm_one(const struct options *options, struct jobs_record *j, const st
 
 int cli_rm(struct cli *c, struct ferry_error *err)
 {
-	static const struct cli_jobs what = {.one = rm_one, .quiet = true};
+	static const struct cli_jobs what = {.one = rm_one, .removes = true};
 	return cli_jobs_each(c, &what, err);
 }

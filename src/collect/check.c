@@ -18,7 +18,7 @@
 #include "kind/peers.h"
 #include "proc/read.h"
 
-enum { CHECK_DEPTH_TASKS = 1 << 20 };
+enum { CHECK_DEPTH_TASKS = 1 << 20, CHECK_STAT_BLOCK = 512 };
 
 struct check {
 	const struct kern_caps *caps;
@@ -88,36 +88,82 @@ static int check_threads(pid_t pid, int proc_dir, struct ferry_error *err)
 	return r;
 }
 
+static int check_refuse_session(pid_t pid, const char *name, pid_t session, struct ferry_error *err)
+{
+	char leader[PROC_NAME_BYTES + 8] = "", comm[PROC_NAME_BYTES];
+	_cleanup_close_ int dir = proc_open(session, NULL);
+	if (dir >= 0 && proc_read_comm(dir, comm, NULL) >= 0)
+		snprintf(leader, sizeof(leader), " (%s)", comm);
+	error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
+		  "pid %d (%s) is not a session leader: session %d%s is outside the tree", pid, name, session,
+		  leader);
+	error_hint(err,
+		   "start it with ferry run or setsid, dump from the session leader on, or use --shell-job");
+	return -ENOTSUP;
+}
+
+/* What is asked about a task. */
+struct check_task {
+	pid_t pid, root;
+	int proc_dir;
+	const struct kind_options *options;
+	struct proc_status status;
+	struct proc_stat stat;
+};
+
+static int check_task_state(const struct check_task *t, struct ferry_error *err)
+{
+	return check_state(t->pid, &t->status, t->pid == t->root, err);
+}
+
+static int check_task_namespaces(const struct check_task *t, struct ferry_error *err)
+{
+	return collect_check_namespaces(t->pid, t->proc_dir, t->root, t->options, err);
+}
+
+static int check_task_threads(const struct check_task *t, struct ferry_error *err)
+{
+	return t->status.threads > 1 ? check_threads(t->pid, t->proc_dir, err) : 0;
+}
+
+static int check_task_session(const struct check_task *t, struct ferry_error *err)
+{
+	if (t->pid != t->root || t->stat.session == t->pid || t->options->shell_job)
+		return 0;
+	return check_refuse_session(t->pid, t->status.name, t->stat.session, err);
+}
+
+static int (*const check_task_steps[])(const struct check_task *t, struct ferry_error *err) = {
+	check_task_state, check_task_namespaces, check_task_threads, check_task_session};
+
+/* After these come the kinds. 1: there is no such step. */
+static int check_task_step(const struct check_task *t, size_t step, struct ferry_error *err)
+{
+	if (step < ARRAY_SIZE(check_task_steps))
+		return check_task_steps[step](t, err);
+	step -= ARRAY_SIZE(check_task_steps);
+	if (step == KIND_COUNT)
+		return 1;
+	return kind_table[step]->check_task
+		       ? kind_table[step]->check_task(t->pid, t->proc_dir, &t->status, t->options, err)
+		       : 0;
+}
+
+static int check_task_read(struct check_task *t, struct ferry_error *err)
+{
+	int r = proc_read_status(t->proc_dir, &t->status, err);
+	return r < 0 ? r : proc_read_stat(t->proc_dir, &t->stat, err);
+}
+
 int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
 		       struct ferry_error *err)
 {
-	bool is_root = pid == root;
-	_cleanup_proc_status_ struct proc_status status = {0};
-	struct proc_stat st;
-	int r = proc_read_status(proc_dir, &status, err);
-	if (r >= 0)
-		r = proc_read_stat(proc_dir, &st, err);
-	if (r >= 0)
-		r = check_state(pid, &status, is_root, err);
-	if (r >= 0)
-		r = collect_check_namespaces(pid, proc_dir, root, options, err);
-	if (r >= 0 && status.threads > 1)
-		r = check_threads(pid, proc_dir, err);
-	if (r < 0)
-		return r;
-	if (is_root && st.session != pid && !options->shell_job) {
-		error_set(err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
-			  "pid %d (%s) is not a session leader: session %d is outside the tree", pid,
-			  status.name, st.session);
-		error_hint(
-			err,
-			"start it with ferry run or setsid, dump from the session leader on, or use --shell-job");
-		return -ENOTSUP;
-	}
-	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++)
-		if (kind_table[i]->check_task)
-			r = kind_table[i]->check_task(pid, proc_dir, &status, options, err);
-	return r;
+	struct check_task t = {.pid = pid, .root = root, .proc_dir = proc_dir, .options = options};
+	int r = check_task_read(&t, err);
+	for (size_t step = 0; r == 0; step++)
+		r = check_task_step(&t, step, err);
+	proc_status_release(&t.status);
+	return MIN(r, 0);
 }
 
 static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm)
@@ -241,6 +287,44 @@ static int check_shared(struct check *k, const struct proc_stat *st, bool is_roo
 	return 0;
 }
 
+static bool check_is_gone(int proc_dir)
+{
+	struct proc_stat st;
+	return proc_read_stat(proc_dir, &st, NULL) < 0 || check_has_ended(&st);
+}
+
+/* What a process that has ended meanwhile does not show any more is no obstacle. */
+static void check_add_live(struct check *k, int proc_dir, struct ferry_error *e, pid_t pid)
+{
+	if (pid == k->pids.v[0] || !check_is_gone(proc_dir))
+		check_add(k, e, pid);
+}
+
+/* Each obstacle that the task itself is, not only the first. 0: there is none. */
+static int check_task_all(struct check *k, pid_t pid, int proc_dir)
+{
+	struct check_task t = {.pid = pid, .root = k->pids.v[0], .proc_dir = proc_dir, .options = k->options};
+	struct ferry_error obstacle = FERRY_ERROR_INIT;
+	int r = check_task_read(&t, &obstacle);
+	int worst = MIN(r, 0);
+	if (r < 0)
+		check_add_live(k, proc_dir, &obstacle, pid);
+	for (size_t step = 0; r >= 0 || step; step++) {
+		error_clear(&obstacle);
+		r = check_task_step(&t, step, &obstacle);
+		if (r > 0)
+			break;
+		if (r < 0)
+			check_add_live(k, proc_dir, &obstacle, pid);
+		worst = MIN(worst, r);
+		/* A kernel thread or a zombie has nothing else to look at. */
+		if (r < 0 && !step)
+			break;
+	}
+	proc_status_release(&t.status);
+	return worst;
+}
+
 static int check_one(struct check *k, size_t index, struct ferry_error *err)
 {
 	pid_t pid = k->pids.v[index];
@@ -257,14 +341,10 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 		return 0;
 	if (index)
 		check_await_vfork(k, pid, st.ppid);
-	r = collect_check_task(pid, dir, k->pids.v[0], k->options, &obstacle);
-	if (r >= 0)
-		r = check_shared(k, &st, index == 0, &obstacle);
+	if (check_task_all(k, pid, dir) >= 0 && check_shared(k, &st, index == 0, &obstacle) < 0)
+		check_add_live(k, dir, &obstacle, pid);
 	/* What a process that has ended meanwhile does not show any more is no obstacle. */
-	bool ended = proc_read_stat(dir, &st, NULL) < 0 || check_has_ended(&st);
-	if (r < 0 && (!ended || !index))
-		check_add(k, &obstacle, pid);
-	if (ended)
+	if (check_is_gone(dir))
 		return 0;
 	check_fds(k, pid, dir, comm);
 	check_vmas(k, pid, dir);
@@ -317,9 +397,43 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 	return r < 0 ? r : (int)ret->v.n;
 }
 
+struct check_file {
+	dev_t dev;
+	ino_t ino;
+};
+
+typedef VEC(struct check_file) check_file_vec;
+
+/* Files without a name go into the image; one that several descriptors have, once. */
+static int check_deleted(int proc_dir, check_file_vec *known, uint64_t *bytes)
+{
+	struct proc_fds fds = {0};
+	struct stat st;
+	int r = 0;
+	if (proc_read_fds(proc_dir, &fds, NULL) < 0)
+		return 0; /* it has ended */
+	vec_foreach(fd, &fds.v) {
+		bool counted = proc_fd_stat(proc_dir, fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink;
+		for (size_t i = 0; i < known->n && !counted; i++)
+			counted = known->v[i].ino == st.st_ino && known->v[i].dev == st.st_dev;
+		struct check_file *slot = counted ? NULL : vec_push(known);
+		if (counted)
+			continue;
+		if (!slot) {
+			r = -ENOMEM;
+			break;
+		}
+		*slot = (struct check_file){.dev = st.st_dev, .ino = st.st_ino};
+		*bytes += MIN((uint64_t)st.st_size, (uint64_t)st.st_blocks * CHECK_STAT_BLOCK);
+	}
+	proc_fds_release(&fds);
+	return r;
+}
+
 int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err)
 {
 	struct check k = {0};
+	check_file_vec known = {0};
 	pid_t *first = vec_push(&k.pids);
 	if (!first)
 		return error_memory(err);
@@ -331,9 +445,10 @@ int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err)
 		if (dir < 0 || proc_read_status(dir, &status, NULL) < 0)
 			continue;
 		bytes += status.vm_rss_bytes + status.vm_swap_bytes;
-		if (check_children(&k, dir) < 0)
+		if (check_deleted(dir, &known, &bytes) < 0 || check_children(&k, dir) < 0)
 			break;
 	}
+	vec_release(&known);
 	vec_release(&k.pids);
 	*ret_bytes = bytes;
 	return 0;

@@ -88,6 +88,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.tcp_established = options->tcp_established,
 		.leave_running = options->leave_running || options->leave_stopped,
 		.shell_job = options->shell_job,
+		.foreground = !options->restore_detached && !options->restore_sibling,
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.ghost_limit = (uint64_t)options->ghost_limit,
 		.ext_unix_sk = options->ext_unix_sk,

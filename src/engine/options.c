@@ -70,10 +70,10 @@ const struct option_info *option_by_word(const char *word, size_t n)
 	return NULL;
 }
 
-const struct option_info *option_by_letter(char letter)
+const struct option_info *option_by_letter(char letter, unsigned verbs)
 {
 	for (size_t i = 0; i < option_infos_n && letter; i++)
-		if (option_infos[i].letter == letter)
+		if (option_infos[i].letter == letter && option_infos[i].verbs & verbs)
 			return &option_infos[i];
 	return NULL;
 }

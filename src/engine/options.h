@@ -25,7 +25,8 @@ enum option_verbs {
 	V_SAVE = 1 << 10,
 	V_STOP = 1 << 11,
 	V_RM = 1 << 12,
-	V_IMAGE = 1 << 13,
+	V_ATTACH = 1 << 13,
+	V_IMAGE = 1 << 14,
 	V_ALL = V_IMAGE - 1,
 };
 
@@ -65,7 +66,7 @@ void options_release(struct options *o);
 
 /* Find an option by its long name, or by its letter. NULL when there is none. */
 const struct option_info *option_by_word(const char *word, size_t n);
-const struct option_info *option_by_letter(char letter);
+const struct option_info *option_by_letter(char letter, unsigned verbs);
 
 /* Set an option; value is NULL for one without argument. USAGE when it does not fit. */
 must_check int option_set(struct options *o, const struct option_info *info, const char *value,

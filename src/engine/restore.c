@@ -219,8 +219,11 @@ static int restore_namespaces(struct restore_job *j, struct ferry_error *err)
 	struct restore *r = &j->restore;
 	r->new_pidns = e->options->new_pidns || plan_own_ns(&j->plan, PROC_NS_PID);
 	r->own_init = r->new_pidns && j->plan.tasks[0].pid != 1;
+	bool early = r->new_pidns || j->plan.namespaces.n;
+	int ret = early && !e->warden ? region_reserve(r, err) : 0;
 	/* The warden stays in ours. */
-	int ret = r->new_pidns || j->plan.namespaces.n ? engine_warden(e, err) : 0;
+	if (ret >= 0 && early)
+		ret = engine_warden(e, err);
 	if (ret >= 0 && j->plan.namespaces.n)
 		ret = engine_keep_start(e, err);
 	return ret < 0 ? ret : namespaces_make(r, err);
@@ -427,18 +430,60 @@ int restore_commit(struct restore_job *j, struct ferry_error *err)
 	return r;
 }
 
+/* Our terminal, if we are in its foreground; -1. */
+static int restore_terminal(const struct engine *e)
+{
+	for (int fd = 0; fd <= 2 && e->options->shell_job; fd++)
+		if (tcgetpgrp(fd) == getpgrp())
+			return fd;
+	return -1;
+}
+
+/*
+ * The tree was put in the foreground, and was stopped there (^Z): we stop as well, with the command line in our group, so
+ * that the shell that started us gets its terminal back. When it lets us go on, the tree does.
+ */
+static void restore_suspend(int terminal)
+{
+	pid_t group = tcgetpgrp(terminal);
+	if (group <= 0 || group == getpgrp())
+		return;
+	tcsetpgrp(terminal, getpgrp());
+	kill(0, SIGSTOP);
+	if (tcgetpgrp(terminal) == getpgrp())
+		tcsetpgrp(terminal, group);
+	kill(-group, SIGCONT);
+}
+
+/* Until the tree's first process ends. */
+static void restore_wait(struct engine *e, int terminal)
+{
+	int *status = &e->report.exit_status;
+	for (;;) {
+		pid_t pid = waitpid(e->report.first_pid, status, terminal < 0 ? 0 : WUNTRACED);
+		if (pid < 0 && errno == EINTR)
+			continue;
+		if (pid < 0 || !WIFSTOPPED(*status))
+			break;
+		restore_suspend(terminal);
+	}
+	if (terminal >= 0)
+		tcsetpgrp(terminal, getpgrp());
+}
+
 int engine_restore(struct engine *e, struct ferry_error *err)
 {
 	struct restore_job *j;
 	if (!e->options->images_dir)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
 	struct restore_from from = {.images_dir = e->options->images_dir};
+	int terminal = restore_terminal(e);
 	int r = restore_prepare(e, &from, &j, err);
 	if (r >= 0)
 		r = restore_commit(j, err);
-	bool wait = r >= 0 && !e->options->restore_detached && !e->options->restore_sibling;
+	bool waits = r >= 0 && !e->options->restore_detached && !e->options->restore_sibling;
 	/* Our copies of the tasks' descriptors are gone by now, so their peers see what they would see without us. */
-	while (wait && waitpid(e->report.first_pid, &e->report.exit_status, 0) < 0 && errno == EINTR)
-		continue;
+	if (waits)
+		restore_wait(e, terminal);
 	return r;
 }

@@ -10,6 +10,9 @@
 #define JOBS_STATUS_NAME "status"
 #define JOBS_LOG_NAME "log"
 
+/* Where the init of a job with a terminal has its master side. */
+enum { JOBS_TTY_FD = 3 };
+
 /* The small init, as bytes of a program; see init.c. */
 extern const char jobs_init_start[], jobs_init_end[];
 

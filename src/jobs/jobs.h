@@ -26,6 +26,7 @@ struct jobs_record {
 	char name[JOBS_NAME_BYTES];
 	char *command; /* words with blanks between; owned */
 	bool user_ns;
+	bool tty;                   /* has a terminal of its own */
 	int64_t created_s, since_s; /* CLOCK_REALTIME: first start; last start, save or end */
 	/* found by looking */
 	enum jobs_state state;
@@ -76,6 +77,12 @@ must_check int jobs_stop(const struct options *options, struct jobs_record *j, s
 
 /* Remove all that is left of a job that does not run; one that is saved only with --force. */
 must_check int jobs_remove(const struct options *options, struct jobs_record *j, struct ferry_error *err);
+
+/*
+ * Show what a running job writes from now on, and hand what is typed on to its terminal, until --detach-keys, a signal, or the
+ * job's end; *j is looked at again then.
+ */
+must_check int jobs_attach(const struct options *options, struct jobs_record *j, struct ferry_error *err);
 
 /* Copy the log to a descriptor; follow: until the job ends. */
 must_check int jobs_log(const struct options *options, struct jobs_record *j, int to,

@@ -67,6 +67,7 @@ int jobs_write(const struct jobs_record *j, struct ferry_error *err)
 	json_object_object_add(o, "name", json_object_new_string(j->name));
 	json_object_object_add(o, "command", json_object_new_string(j->command));
 	json_object_object_add(o, "user_ns", json_object_new_boolean(j->user_ns));
+	json_object_object_add(o, "tty", json_object_new_boolean(j->tty));
 	json_object_object_add(o, "created_s", json_object_new_int64(j->created_s));
 	json_object_object_add(o, "since_s", json_object_new_int64(j->since_s));
 	const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
@@ -100,6 +101,7 @@ static int record_read(struct jobs_record *j)
 	const char *command = o ? record_text(o, "command") : NULL;
 	j->command = command ? strdup(command) : NULL;
 	j->user_ns = o && record_number(o, "user_ns");
+	j->tty = o && record_number(o, "tty");
 	j->created_s = o ? record_number(o, "created_s") : 0;
 	j->since_s = o ? record_number(o, "since_s") : 0;
 	json_object_put(o);
@@ -168,7 +170,7 @@ static int record_status(const struct jobs_record *j)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n;
-	return fd_read_path(j->dir, JOBS_STATUS_NAME, 64, &text, &n) < 0 ? -1 : atoi(text);
+	return fd_read_path(j->dir, JOBS_STATUS_NAME, 64, &text, &n) < 0 ? -1 : (int)strtol(text, NULL, 10);
 }
 
 void jobs_look(struct jobs_record *j)

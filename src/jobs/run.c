@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns the start of a job: a folder, a record, and a process that nothing ties to who started it: own PID namespace, own
- * /proc, own session, no terminal; for ordinary users, or where asked for, an own user namespace around it.
+ * /proc, own session, pseudo terminals of its own (so that their numbers are free wherever it goes), no terminal or one of
+ * those; for ordinary users, or where asked for, an own user namespace around it.
  *
- * Kernel interface: unshare(2), user_namespaces(7), pid_namespaces(7), mount(2).
+ * Kernel interface: unshare(2), user_namespaces(7), pid_namespaces(7), mount(2), pts(4).
  * Does not handle: more than the caller's own ids in a user namespace (that takes newuidmap); they stay what they are, and no
  * other process's files can be given away.
  */
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -27,7 +29,7 @@
 #include "host/userns.h"
 #include "jobs/internal.h"
 
-enum { RUN_NAMES = 1000, RUN_SIGNALS = 64 };
+enum { RUN_NAMES = 1000, RUN_SIGNALS = 64, RUN_ROWS = 24, RUN_COLUMNS = 80 };
 
 /* What the processes in between say: a PID, or what failed. */
 struct run_word {
@@ -41,6 +43,7 @@ struct run {
 	char *const *words; /* command as a path, its words, NULL */
 	bool user_ns;
 	int pipe;
+	struct winsize size; /* of its terminal */
 };
 
 static __attribute__((noreturn)) void run_fail(const struct run *r, const char *what, int code)
@@ -61,8 +64,37 @@ static void run_open(const struct run *r, int number, const char *path, int flag
 		close(fd);
 }
 
+/* A machine without devpts, or one that forbids it, has the terminals that it has. */
+static void run_mount_terminals(const struct run *r)
+{
+	const char *options =
+		r->user_ns ? "newinstance,mode=620,ptmxmode=666" : "newinstance,gid=5,mode=620,ptmxmode=666";
+	struct stat st;
+	if (mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options) < 0)
+		return;
+	if (lstat("/dev/ptmx", &st) == 0 && S_ISCHR(st.st_mode) &&
+	    mount("/dev/pts/ptmx", "/dev/ptmx", NULL, MS_BIND, NULL) < 0)
+		run_fail(r, "mounting /dev/ptmx for the job", errno);
+}
+
+static void run_open_terminal(const struct run *r)
+{
+	int unlocked = 0, fd = fd_open(AT_FDCWD, "/dev/pts/ptmx", O_RDWR | O_NOCTTY, 0);
+	if (fd < 0)
+		fd = fd_open(AT_FDCWD, "/dev/ptmx", O_RDWR | O_NOCTTY, 0);
+	if (fd < 0)
+		run_fail(r, "opening a pseudo terminal", -fd);
+	if (ioctl(fd, TIOCSPTLCK, &unlocked) < 0 || ioctl(fd, TIOCSWINSZ, &r->size) < 0 ||
+	    dup2(fd, JOBS_TTY_FD) < 0)
+		run_fail(r, "setting a pseudo terminal up", errno);
+	if (fd != JOBS_TTY_FD)
+		close(fd);
+	else if (fcntl(fd, F_SETFD, 0) < 0) /* the init executes with it */
+		run_fail(r, "keeping a pseudo terminal", errno);
+}
+
 /* The first process of the namespace. */
-static __attribute__((noreturn)) void run_first(const struct run *r)
+static __attribute__((noreturn)) void run_first(struct run *r)
 {
 	char init[JOBS_PATH_BYTES + 16], log[JOBS_PATH_BYTES + 16], status[JOBS_PATH_BYTES + 16];
 	sigset_t none;
@@ -72,21 +104,30 @@ static __attribute__((noreturn)) void run_first(const struct run *r)
 	size_t n = 0;
 	while (r->words[n])
 		n++;
-	char **words = calloc(n + 3, sizeof(*words));
+	char **words = calloc(n + 4, sizeof(*words)), **word = words;
 	if (!words)
 		run_fail(r, "memory", ENOMEM);
-	words[0] = init;
-	words[1] = status;
-	memcpy(words + 2, r->words, n * sizeof(*words));
+	*word++ = init;
+	if (r->job->tty)
+		*word++ = (char *)"-t";
+	*word++ = status;
+	memcpy(word, r->words, n * sizeof(*words));
 	if (setsid() < 0)
 		run_fail(r, "making a session", errno);
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		run_fail(r, "mounting /proc for the job", errno);
+	run_mount_terminals(r);
 	run_open(r, STDIN_FILENO, "/dev/null", O_RDONLY);
 	run_open(r, STDOUT_FILENO, log, O_WRONLY | O_APPEND | O_CREAT);
 	if (dup2(STDOUT_FILENO, STDERR_FILENO) < 0)
 		run_fail(r, "opening the log", errno);
+	int keep = fcntl(r->pipe, F_DUPFD_CLOEXEC, JOBS_TTY_FD + 1);
+	if (keep < 0)
+		run_fail(r, "keeping a pipe", errno);
+	r->pipe = keep;
 	fd_close_others(3, &r->pipe, 1);
+	if (r->job->tty)
+		run_open_terminal(r);
 	for (int number = 1; number <= RUN_SIGNALS; number++)
 		signal(number, SIG_DFL);
 	sigemptyset(&none);
@@ -95,7 +136,7 @@ static __attribute__((noreturn)) void run_first(const struct run *r)
 	run_fail(r, "executing the job's init", errno);
 }
 
-static __attribute__((noreturn)) void run_between(const struct run *r)
+static __attribute__((noreturn)) void run_between(struct run *r)
 {
 	struct run_word word = {0};
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -256,6 +297,7 @@ static int run_prepare(const struct options *options, const char *path, struct j
 	j->dir = fd_open(dir, j->name, O_RDONLY | O_DIRECTORY, 0);
 	j->command = run_text(words);
 	j->user_ns = options->user_ns || geteuid();
+	j->tty = options->tty;
 	j->created_s = j->since_s = time(NULL);
 	if (j->dir < 0 || !j->command)
 		return error_memory(err);
@@ -263,6 +305,16 @@ static int run_prepare(const struct options *options, const char *path, struct j
 	if (r >= 0)
 		r = run_write_init(j, err);
 	return r < 0 ? r : jobs_write(j, err);
+}
+
+/* That of the caller's terminal. */
+static struct winsize run_size(void)
+{
+	struct winsize size = {.ws_row = RUN_ROWS, .ws_col = RUN_COLUMNS}, ours;
+	for (int fd = 0; fd <= 2; fd++)
+		if (ioctl(fd, TIOCGWINSZ, &ours) == 0 && ours.ws_row && ours.ws_col)
+			return ours;
+	return size;
 }
 
 int jobs_run(const struct options *options, char *const words[], struct jobs_list *ret,
@@ -288,7 +340,7 @@ int jobs_run(const struct options *options, char *const words[], struct jobs_lis
 	if (r >= 0) {
 		memcpy(copy, words, n * sizeof(*copy));
 		copy[0] = command;
-		struct run run = {.job = j, .words = copy, .user_ns = j->user_ns};
+		struct run run = {.job = j, .words = copy, .user_ns = j->user_ns, .size = run_size()};
 		r = run_start(&run, &j->pid, err);
 		j->state = r < 0 ? JOBS_ENDED : JOBS_RUNNING;
 		if (r < 0 && jobs_remove(options, j, NULL) < 0)

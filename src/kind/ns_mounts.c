@@ -2,7 +2,7 @@
 /*
  * Owns mount namespaces of jobs: what a tree has mounted beside the mounts of whoever started it. Mounts that the dumper has at
  * the same place are taken from the restorer; others are made: proc of the tree's PID namespace, tmpfs with its contents,
- * sysfs, mqueue, and further sights (bind mounts) of what the restorer has mounted. What the tree has unmounted is unmounted.
+ * sysfs, mqueue, devpts, and further sights (bind mounts) of what the restorer has mounted. What the tree has unmounted is unmounted.
  *
  * Kernel interface: /proc/PID/mountinfo, mount(2), umount2(2), unshare(2) with CLONE_NEWNS. Contents of a tmpfs are a tar
  * archive, made and read by tar(1).
@@ -232,6 +232,24 @@ static int mounts_refuse(pid_t pid, const struct mounts_one *m, const char *why,
 	return -ENOTSUP;
 }
 
+/* Whether an earlier mount shows the whole file system. */
+static bool mounts_shown_before(const struct mounts_list *l, const struct mounts_one *m)
+{
+	for (const struct mounts_one *other = l->v; other < m; other++)
+		if (other->dev == m->dev && !strcmp(other->root, "/"))
+			return true;
+	return false;
+}
+
+/* A part, of which only a later one shows all: /dev/ptmx of a devpts that lies on top of another. */
+static bool mounts_shown_later(const struct mounts_list *l, const struct mounts_one *m)
+{
+	bool later = false;
+	for (const struct mounts_one *other = m + 1; other < l->v + l->n; other++)
+		later |= other->dev == m->dev && !strcmp(other->root, "/");
+	return later && strcmp(m->root, "/") != 0 && !mounts_shown_before(l, m);
+}
+
 static int mounts_check_one(pid_t pid, const struct mounts_list *tree, const struct mounts_list *outside,
 			    const struct mounts_one *m, bool own_pidns, struct ferry_error *err)
 {
@@ -249,12 +267,15 @@ static int mounts_check_one(pid_t pid, const struct mounts_list *tree, const str
 	case FSTYPE__SYSFS:
 	case FSTYPE__MQUEUE: return 0;
 	case FSTYPE__TMPFS: break;
+	case FSTYPE__DEVPTS:
+		if (!strcmp(m->root, "/") || mounts_shown_before(tree, m) || mounts_shown_later(tree, m))
+			return 0;
+		return mounts_refuse(pid, m, "shows a part of a file system that is mounted nowhere", err);
 	default: return mounts_refuse(pid, m, "is mounted for the tree alone", err);
 	}
 	/* A second sight of a tmpfs that is stored by its first. */
-	for (const struct mounts_one *other = tree->v; other < m; other++)
-		if (other->dev == m->dev && !strcmp(other->root, "/"))
-			return 0;
+	if (mounts_shown_before(tree, m))
+		return 0;
 	struct stat st;
 	if (stat(m->point, &st) < 0 || mounts_dev(st.st_dev) != m->dev || statfs(m->point, &fs) < 0)
 		return mounts_refuse(pid, m, "lies under another mount", err);
@@ -427,12 +448,7 @@ static int mounts_dump_contents(struct dump *d, const struct mounts_one *m, stru
 /* The first sight of a tmpfs that shows all of it. */
 static bool mounts_has_contents(const struct mounts_list *l, const struct mounts_one *m)
 {
-	if (m->type != FSTYPE__TMPFS || strcmp(m->root, "/") != 0)
-		return false;
-	for (const struct mounts_one *other = l->v; other < m; other++)
-		if (other->dev == m->dev && !strcmp(other->root, "/"))
-			return false;
-	return true;
+	return m->type == FSTYPE__TMPFS && !strcmp(m->root, "/") && !mounts_shown_before(l, m);
 }
 
 static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *err)
@@ -605,8 +621,8 @@ static int mounts_make_bind(const struct mounts_list *image, const struct mounts
 {
 	char path[MOUNTS_PATH_BYTES];
 	/* Another mount of the image that shows the same and is there already; its dev is the image's. */
-	if (!mounts_bind_source(&(struct mounts_list){image->v, (size_t)(m - image->v)}, m, path,
-				sizeof(path)))
+	size_t there = mounts_shown_later(image, m) ? image->n : (size_t)(m - image->v);
+	if (!mounts_bind_source(&(struct mounts_list){image->v, there}, m, path, sizeof(path)))
 		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				 "what the image has mounted at '%s' is mounted nowhere here", m->point);
 	if (mount(path, m->point, NULL, MS_BIND, NULL) < 0)
@@ -622,8 +638,7 @@ static int mounts_make(struct opener *o, const struct mounts_list *image, const 
 {
 	const MntEntry *e = m->of_image;
 	bool whole = !strcmp(m->root, "/"), contents = image_dir_has(o->dir, IMAGE_TMPFS_DEV, m->dev);
-	for (const struct mounts_one *other = image->v; other < m; other++)
-		whole &= other->dev != m->dev || m->type == FSTYPE__PROC;
+	whole &= m->type == FSTYPE__PROC || !mounts_shown_before(image, m);
 	if (whole && m->type == FSTYPE__PROC) {
 		if (late->n == MOUNTS_LATE_MAX)
 			return mounts_failed(m, E2BIG, err);
@@ -632,10 +647,12 @@ static int mounts_make(struct opener *o, const struct mounts_list *image, const 
 		return 0;
 	}
 	if (!whole || (m->type == FSTYPE__TMPFS && !contents) ||
-	    (m->type != FSTYPE__TMPFS && m->type != FSTYPE__SYSFS && m->type != FSTYPE__MQUEUE))
+	    (m->type != FSTYPE__TMPFS && m->type != FSTYPE__SYSFS && m->type != FSTYPE__MQUEUE &&
+	     m->type != FSTYPE__DEVPTS))
 		return mounts_make_bind(image, m, err);
 	const char *type = mounts_type_name(m->type);
-	const char *options = m->type == FSTYPE__TMPFS && e->options[0] ? e->options : NULL;
+	bool has_options = m->type == FSTYPE__TMPFS || m->type == FSTYPE__DEVPTS;
+	const char *options = has_options && e->options[0] ? e->options : NULL;
 	if (mount(e->source, m->point, type, e->flags & ~(unsigned)MS_RDONLY, options) < 0)
 		return mounts_failed(m, errno, err);
 	int r = contents ? mounts_make_contents(o, m, err) : 0;
@@ -710,8 +727,10 @@ static int mounts_restore(struct opener *o, struct plan_ns *ns, struct ferry_err
 		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "making the mounts private");
 	if (r >= 0)
 		r = mounts_drop(&here, &gone, late, err);
-	for (size_t i = 0; i < image.n && r >= 0; i++) {
-		const struct mounts_one *m = &image.v[i];
+	for (size_t i = 0; i < 2 * image.n && r >= 0; i++) {
+		const struct mounts_one *m = &image.v[i % image.n];
+		if (mounts_shown_later(&image, m) != (i >= image.n))
+			continue;
 		bool there = m->known && mounts_find(&here, m, false);
 		r = m->known ? 0 : mounts_make(o, &image, m, late, err);
 		if (m->known && !there)
@@ -760,7 +779,7 @@ static const struct ns_ops mounts_ops = {
 
 const struct kind_ops kind_mounts = {
 	.name = "mounts",
-	.what = "mount namespaces: proc, tmpfs, bind mounts of a job",
+	.what = "mount namespaces: proc, tmpfs, devpts, bind mounts of a job",
 	.fd_type = -1,
 	.image_file = -1,
 	.ns = &mounts_ops,

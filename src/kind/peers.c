@@ -15,11 +15,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -27,6 +29,7 @@
 #include "base/fd.h"
 #include "base/vec.h"
 #include "kind/fdcommon.h"
+#include "proc/lex.h"
 #include "proc/read.h"
 
 struct peer_process {
@@ -132,19 +135,37 @@ static bool peer_is_deleted(const char *link)
 	return link[0] == '/' && n >= sizeof(suffix) && !strcmp(link + n - sizeof(suffix) + 1, suffix);
 }
 
-/* "pipe:[123]", "socket:[123]"; "/memfd:name (deleted)" does not tell its inode. */
+/* The mount of devpts that a master belongs to: its own folder, or "pts" beside it. 0: not to be found. */
+static uint64_t peer_devpts(const struct peer *peer, const char *link)
+{
+	static const char *const below[] = {"", "/pts"};
+	for (size_t i = 0; i < ARRAY_SIZE(below); i++) {
+		char path[PATH_MAX];
+		struct statfs fs;
+		struct stat st;
+		int n = snprintf(path, sizeof(path), "/proc/%d/root%.*s%s", peer->pid,
+				 (int)(strrchr(link, '/') - link), link, below[i]);
+		if (n < (int)sizeof(path) && statfs(path, &fs) == 0 && fs.f_type == DEVPTS_SUPER_MAGIC &&
+		    stat(path, &st) == 0)
+			return st.st_dev;
+	}
+	return 0;
+}
+
 /* The number of a master, as its fdinfo tells it. */
-static bool peer_master(const struct peer *peer, uint64_t *ret_index)
+static bool peer_master(const struct peer *peer, const char *link, uint64_t *ret_number)
 {
 	char path[64], line[64];
-	unsigned index;
+	uint32_t index;
 	bool found = false;
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", peer->pid, peer->fd);
 	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	while (f && !found && fgets(line, sizeof(line), f))
-		found = sscanf(line, "tty-index: %u", &index) == 1;
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		struct lex l = lex_new(line, strlen(line));
+		found = lex_str(&l, "tty-index:") && lex_skip_words(&l, 0) && lex_u32(&l, &index);
+	}
 	if (found)
-		*ret_index = index;
+		*ret_number = peer_terminal(peer_devpts(peer, link), index);
 	return found;
 }
 
@@ -157,7 +178,7 @@ static bool peer_parse_terminal(int dir, const char *fd, const char *link, struc
 		return false;
 	if (!strcmp(link + n - 5, "/ptmx")) {
 		ret->type = PEER_MASTER;
-		return peer_master(ret, &ret->ino);
+		return peer_master(ret, link, &ret->ino);
 	}
 	if (link[n - 1] < '0' || link[n - 1] > '9' || !strstr(link, "pts/") || fstatat(dir, fd, &st, 0) < 0 ||
 	    !S_ISCHR(st.st_mode))
@@ -167,6 +188,7 @@ static bool peer_parse_terminal(int dir, const char *fd, const char *link, struc
 	return true;
 }
 
+/* "pipe:[123]", "socket:[123]"; "/memfd:name (deleted)" does not tell its inode. */
 static bool peer_parse(int dir, const char *fd, const char *link, struct peer *ret)
 {
 	struct stat st;

@@ -20,7 +20,7 @@ enum peer_type {
 	PEER_FIFO
 };
 
-/* A terminal is known by its number and the mount of devpts; a master by its number alone. */
+/* Either side of a terminal is known by its number and the mount of devpts. */
 static inline uint64_t peer_terminal(uint64_t devpts, uint32_t index)
 {
 	return devpts << 32 | index;

@@ -49,6 +49,7 @@ struct tty_found {
 	uint32_t index, instance;
 	char dir[TTY_DIR_BYTES]; /* where that is mounted */
 	char who[64];            /* whoever was seen first with its terminal side */
+	char holder[96];         /* a program outside that has its master side */
 	bool has_master, has_slave;
 	bool dumped;
 	int master, slave; /* copies; -1 = none */
@@ -224,6 +225,20 @@ static void tty_note_leader(const struct fd_view *view, struct tty_found *f)
 		f->leader = view->pid;
 }
 
+/* Whose terminal it is. */
+static int tty_note_holder(const struct fd_view *view, struct tty_found *f, struct ferry_error *err)
+{
+	struct peer peer;
+	char comm[PROC_NAME_BYTES];
+	int r = f->holder[0] ? 0
+			     : peers_outside(view->peers, PEER_MASTER, peer_terminal(f->devpts, f->index),
+					     &peer, err);
+	_cleanup_close_ int dir = r > 0 ? proc_open(peer.pid, NULL) : -1;
+	if (r > 0 && dir >= 0 && proc_read_comm(dir, comm, NULL) >= 0)
+		snprintf(f->holder, sizeof(f->holder), "pid %d (%s)", peer.pid, comm);
+	return MIN(r, 0);
+}
+
 static int tty_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
 {
 	struct fd_view copied = *view;
@@ -243,34 +258,40 @@ static int tty_check(const struct fd_view *view, const struct kind_options *opti
 		return error_memory(err);
 	struct tty_table *table = view->kind_data[KIND_tty];
 	table->shell_job = options->shell_job;
-	if (!t.master && !t.hung)
+	if (!t.master && !t.hung) {
 		tty_note_leader(view, f);
+		r = tty_note_holder(view, f, err);
+	}
+	if (r < 0)
+		return r;
 	if (!t.master || options->criu_compat)
 		return 0;
 	r = peers_refuse_number(view, PEER_TERMINAL, peer_terminal(t.devpts, t.index), err);
-	return r < 0 ? r : peers_refuse_number(view, PEER_MASTER, t.index, err);
+	return r < 0 ? r : peers_refuse_number(view, PEER_MASTER, peer_terminal(t.devpts, t.index), err);
 }
 
-static int tty_refuse_leader(pid_t pid, uint32_t rdev, struct ferry_error *err)
+static int tty_refuse_leader(pid_t pid, uint32_t rdev, const char *holder, struct ferry_error *err)
 {
 	error_set(
 		err, FERRY_ERROR_OUTSIDE_SESSION, ENOTSUP,
-		"pid %d leads a session whose controlling terminal (device %u:%u) is of a program outside the tree",
-		pid, major(rdev), minor(rdev));
-	error_hint(err,
-		   "dump a job of that shell with --shell-job instead of the shell, or start it with setsid");
+		"pid %d leads a session whose controlling terminal (device %u:%u) is of %s outside the tree",
+		pid, major(rdev), minor(rdev), holder[0] ? holder : "a program");
+	error_hint(
+		err,
+		"dump a job of that shell with --shell-job instead of the shell, or start the shell with ferry run --tty");
 	return -ENOTSUP;
 }
 
 static int tty_refuse_outside(const struct tty_found *f, struct ferry_error *err)
 {
 	if (f->leader)
-		return tty_refuse_leader(f->leader, makedev(TTY_MAJOR_PTS, f->index), err);
+		return tty_refuse_leader(f->leader, makedev(TTY_MAJOR_PTS, f->index), f->holder, err);
 	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
-		  "%s: the program behind the terminal %s/%u is outside the tree", f->who, f->dir, f->index);
+		  "%s: the program behind the terminal %s/%u%s%s is outside the tree", f->who, f->dir,
+		  f->index, f->holder[0] ? ", " : "", f->holder);
 	error_hint(
 		err,
-		"use --shell-job: after the restore the terminal of the restoring command takes its place; or start the program with its output in a file");
+		"use --shell-job: after the restore the terminal of the restoring command takes its place; or start the program with ferry run, or ferry run --tty");
 	return -ENOTSUP;
 }
 
@@ -403,23 +424,34 @@ static int tty_lead(struct tty_table *table, const struct tty_task *task, struct
 		found->sid = task->sid;
 		found->pgrp = task->tpgid;
 	}
-	return found && found->has_master ? 0 : tty_refuse_leader(task->pid, (uint32_t)task->tty_nr, err);
+	return found && found->has_master ? 0 : tty_refuse_leader(task->pid, (uint32_t)task->tty_nr, "", err);
 }
 
-static int tty_sessions(struct tty_table *table, struct ferry_error *err)
+/* Of a terminal from outside, in whose foreground the tree may be. */
+static void tty_note_foreground(struct tty_table *table, const struct tty_task *task)
+{
+	for (struct tty_found *f = table->first; f; f = f->next)
+		if (!f->has_master && f->has_slave && tty_is_slave((dev_t)(uint32_t)task->tty_nr) &&
+		    f->index == minor((uint32_t)task->tty_nr))
+			f->pgrp = task->tpgid;
+}
+
+static int tty_sessions(const struct snapshot *s, struct tty_table *table, struct ferry_error *err)
 {
 	int r = 0;
 	vec_foreach(task, &table->tasks) {
 		if (task->tty_nr && task->pid == task->sid && r >= 0)
 			r = tty_lead(table, task, err);
 	}
+	vec_foreach(task, &table->tasks)
+		tty_note_foreground(table, task);
 	vec_foreach(task, &table->tasks) {
 		struct tty_found *f = task->tty_nr || r < 0 ? NULL : tty_of_session(table, task->sid);
 		uint32_t *slot = f ? vec_push(&f->without) : NULL;
 		if (f && !slot)
 			return error_memory(err);
 		if (slot)
-			*slot = (uint32_t)task->pid;
+			*slot = (uint32_t)snapshot_inner_pid(s, task->pid);
 	}
 	return r;
 }
@@ -481,8 +513,9 @@ static int tty_flag(int fd, unsigned long request)
 	return fd >= 0 && ioctl(fd, request, &value) >= 0 && value;
 }
 
-static int tty_info(struct arena *a, struct tty_found *f, enum tty_side side, struct ferry_error *err)
+static int tty_info(struct snapshot *s, struct tty_found *f, enum tty_side side, struct ferry_error *err)
 {
+	struct arena *a = &s->arena;
 	bool master = side == TTY_MASTER;
 	TtyInfoEntry *info = record_new(a, TtyInfoEntry, tty_info_entry);
 	TtyPtyEntry *pty = record_new(a, TtyPtyEntry, tty_pty_entry);
@@ -494,8 +527,8 @@ static int tty_info(struct arena *a, struct tty_found *f, enum tty_side side, st
 	info->locked = master && tty_flag(fd, TIOCGPTLCK);
 	info->exclusive = tty_flag(fd, TIOCGEXCL);
 	info->packet_mode = master && tty_flag(fd, TIOCGPKT);
-	info->sid = (uint32_t)f->sid;
-	info->pgrp = f->pgrp > 0 ? (uint32_t)f->pgrp : 0;
+	info->sid = f->sid > 0 ? (uint32_t)snapshot_inner_pid(s, f->sid) : 0;
+	info->pgrp = f->pgrp > 0 ? (uint32_t)snapshot_inner_pid(s, f->pgrp) : 0;
 	info->rdev = tty_rdev(f, side);
 	pty->index = f->index;
 	info->pty = side == TTY_CTTY ? NULL : pty;
@@ -582,11 +615,11 @@ static int tty_collect_found(struct collect *c, struct tty_found *f, struct ferr
 	struct arena *a = &c->snap->arena;
 	int r = tty_collect_extra(a, f, err);
 	if (r >= 0 && (f->slave >= 0 || f->hung.n))
-		r = tty_info(a, f, TTY_SLAVE, err);
+		r = tty_info(c->snap, f, TTY_SLAVE, err);
 	if (r >= 0 && f->has_ctty)
-		r = tty_info(a, f, TTY_CTTY, err);
+		r = tty_info(c->snap, f, TTY_CTTY, err);
 	if (r >= 0 && f->master >= 0)
-		r = tty_info(a, f, TTY_MASTER, err);
+		r = tty_info(c->snap, f, TTY_MASTER, err);
 	if (r >= 0 && f->master >= 0)
 		r = tty_collect_queues(c, f, err);
 	return r < 0 ? r : tty_collect_lines(a, f, err);
@@ -595,7 +628,7 @@ static int tty_collect_found(struct collect *c, struct tty_found *f, struct ferr
 static int tty_collect_end(struct collect *c, struct ferry_error *err)
 {
 	struct tty_table *table = c->kind_data[KIND_tty];
-	int r = table ? tty_sessions(table, err) : 0;
+	int r = table ? tty_sessions(c->snap, table, err) : 0;
 	for (struct tty_found *f = table ? table->first : NULL; f && r >= 0; f = f->next)
 		r = tty_collect_found(c, f, err);
 	return r;

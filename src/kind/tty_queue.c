@@ -3,7 +3,8 @@
  * Owns the bytes that wait in a pseudo terminal. The kernel has no way to look at them: they are taken out and put in
  * again. Taking out goes by splice(2) over a pipe into memory files, so that no byte is ever in nobody's hands, and a
  * warden that replays the log finds all of them. Putting in goes by TIOCSTI, which hands a byte to the line
- * discipline at once, under settings that leave every byte as it is. In line mode lines keep their ends.
+ * discipline at once, under settings that leave every byte as it is. In line mode lines keep their ends. Ordinary users may
+ * not do that: they write to the other side, and a character that stops the output tells that all before it has arrived.
  *
  * Kernel interface: ioctl_tty(2) TIOCSTI, TCSETS2, TIOCPKT, TCXONC, FIONREAD; splice(2) on terminals (5.10).
  * Between the read of a line that is an end of file alone and the entry of it lies one instruction; a SIGKILL there loses it.
@@ -83,10 +84,13 @@ static int tty_set(int fd, const struct termios2 *settings)
 
 /* ------------------------------------------------------------------------- putting in */
 
-static int tty_put_byte(int fd, uint8_t byte)
+/* 0, or -EPERM where an ordinary user may not. */
+static int tty_insert(int fd, uint8_t byte)
 {
 	char c = (char)byte;
-	return ioctl(fd, TIOCSTI, &c) < 0 ? -errno : 0;
+	if (ioctl(fd, TIOCSTI, &c) == 0)
+		return 0;
+	return errno == EIO ? -EPERM : -errno; /* EIO: dev.tty.legacy_tiocsti is 0 */
 }
 
 static int tty_write(int fd, const uint8_t *bytes, size_t n)
@@ -110,26 +114,73 @@ static bool tty_ends_line(const struct termios2 *settings, uint8_t byte)
 	       (byte && second && byte == settings->c_cc[VEOL2]);
 }
 
-/* Two characters that the input lacks, to stand for the end of file and for "take the next as it is". */
-static int tty_choose(const struct termios2 *settings, const struct tty_queues *q, uint8_t ret_chosen[2])
+/* Characters that the input lacks. */
+enum tty_chosen { TTY_END_OF_FILE, TTY_LITERALLY, TTY_STOP, TTY_START, TTY_CHOSEN };
+
+static int tty_choose(const struct termios2 *settings, const struct tty_queues *q,
+		      uint8_t ret_chosen[TTY_CHOSEN])
 {
 	bool used[256] = {true};
 	size_t found = 0;
 	for (size_t i = 0; i < q->n_input; i++)
 		used[q->input[i]] = true;
-	for (unsigned c = 1; c < 256 && found < 2; c++)
+	for (unsigned c = 1; c < 256 && found < TTY_CHOSEN; c++)
 		if (!used[c] && !tty_ends_line(settings, (uint8_t)c))
 			ret_chosen[found++] = (uint8_t)c;
-	return found == 2 ? 0 : -ENOSPC;
+	return found == TTY_CHOSEN ? 0 : -ENOSPC;
 }
 
 struct tty_put {
 	int master, slave;
 	const struct termios2 *settings;
-	uint8_t end_of_file, literally;
+	uint8_t chosen[TTY_CHOSEN];
+	bool written; /* by way of the other side, so it may be under way */
 	size_t room;
 	const uint8_t *at; /* first byte that found no room */
 };
+
+static int tty_put_byte(struct tty_put *put, uint8_t byte)
+{
+	int r = put->written ? -EPERM : tty_insert(put->slave, byte);
+	if (r != -EPERM || put->master == put->slave)
+		return r;
+	put->written = true;
+	return tty_write(put->master, &byte, 1);
+}
+
+/* Wait until output is stopped, or is not; the one who stopped it is the last of what was written. */
+static int tty_await_output(const struct tty_put *put, bool stopped)
+{
+	for (int left = TTY_WAIT_MS; left > 0; left--) {
+		if (!(tty_poll(put->slave, POLLOUT) & POLLOUT) == stopped)
+			return 0;
+		poll(NULL, 0, 1);
+	}
+	return -ETIMEDOUT;
+}
+
+/* All that was written has reached the line discipline before its settings change. */
+static int tty_put_end(struct tty_put *put, struct termios2 plain)
+{
+	uint8_t stop = put->chosen[TTY_STOP], start = put->chosen[TTY_START];
+	if (!put->written)
+		return 0;
+	if (!stop || !(tty_poll(put->slave, POLLOUT) & POLLOUT)) {
+		poll(NULL, 0, TTY_WAIT_MS / 4); /* stopped already: nothing tells */
+		return 0;
+	}
+	plain.c_iflag |= IXON;
+	plain.c_cc[VSTOP] = stop;
+	plain.c_cc[VSTART] = start;
+	int r = tty_set(put->master, &plain);
+	if (r >= 0)
+		r = tty_write(put->master, &stop, 1);
+	if (r >= 0)
+		r = tty_await_output(put, true);
+	if (r >= 0)
+		r = tty_write(put->master, &start, 1);
+	return r < 0 ? r : tty_await_output(put, false);
+}
 
 static int tty_put_line(struct tty_put *put, const struct tty_line *line)
 {
@@ -137,26 +188,25 @@ static int tty_put_line(struct tty_put *put, const struct tty_line *line)
 	for (size_t i = 0; i < line->length && put->room && r >= 0; i++, put->room--, put->at++) {
 		bool last = i + 1 == line->length && !line->end_of_file;
 		if (tty_ends_line(put->settings, *put->at) && !last)
-			r = tty_put_byte(put->slave, put->literally);
+			r = tty_put_byte(put, put->chosen[TTY_LITERALLY]);
 		if (r >= 0)
-			r = tty_put_byte(put->slave, *put->at);
+			r = tty_put_byte(put, *put->at);
 	}
 	if (r >= 0 && line->end_of_file && put->room) {
 		put->room--;
-		r = tty_put_byte(put->slave, put->end_of_file);
+		r = tty_put_byte(put, put->chosen[TTY_END_OF_FILE]);
 	}
 	return r;
 }
 
 static int tty_put_lines(struct tty_put *put, const struct tty_queues *q)
 {
-	uint8_t chosen[2];
-	int r = tty_choose(put->settings, q, chosen);
+	int r = tty_choose(put->settings, q, put->chosen);
 	if (r < 0)
 		return r;
 	struct termios2 plain = tty_plain(put->settings, true);
-	plain.c_cc[VEOF] = put->end_of_file = chosen[0];
-	plain.c_cc[VLNEXT] = put->literally = chosen[1];
+	plain.c_cc[VEOF] = put->chosen[TTY_END_OF_FILE];
+	plain.c_cc[VLNEXT] = put->chosen[TTY_LITERALLY];
 	if (!(plain.c_lflag & IEXTEN))
 		plain.c_cc[VEOL2] = 0;
 	plain.c_lflag |= IEXTEN;
@@ -171,34 +221,40 @@ static int tty_put_lines(struct tty_put *put, const struct tty_queues *q)
 	struct tty_line rest = {.length = (uint32_t)(q->input + q->n_input - put->at)};
 	for (size_t i = 0; i < rest.length && put->room && r >= 0; i++, put->room--, put->at++) {
 		if (tty_ends_line(put->settings, *put->at))
-			r = tty_put_byte(put->slave, put->literally);
+			r = tty_put_byte(put, put->chosen[TTY_LITERALLY]);
 		if (r >= 0)
-			r = tty_put_byte(put->slave, *put->at);
+			r = tty_put_byte(put, *put->at);
 	}
-	return r;
+	return r < 0 ? r : tty_put_end(put, plain);
 }
 
 static int tty_put_bytes(struct tty_put *put, const struct tty_queues *q)
 {
 	struct termios2 plain = tty_plain(put->settings, false);
-	int r = tty_set(put->master, &plain);
+	int r = tty_choose(put->settings, q, put->chosen);
+	/* Where all characters are in use, none can be told apart; root needs none. */
+	if (r < 0)
+		put->chosen[TTY_STOP] = put->chosen[TTY_START] = 0;
+	r = tty_set(put->master, &plain);
 	for (size_t i = 0; i < q->n_input && put->room && r >= 0; i++, put->room--, put->at++)
-		r = tty_put_byte(put->slave, *put->at);
-	return r;
+		r = tty_put_byte(put, *put->at);
+	return r < 0 ? r : tty_put_end(put, plain);
 }
 
 static int tty_put_output(int master, int slave, const struct tty_queues *q)
 {
 	size_t direct = MIN(q->n_output, (size_t)TTY_BUFFER);
 	for (size_t i = 0; i < direct; i++) {
-		int r = tty_put_byte(master, q->output[i]);
-		if (r < 0)
+		int r = tty_insert(master, q->output[i]);
+		if (r == -EPERM)
+			direct = i; /* and the rest goes the other way, which keeps the order */
+		else if (r < 0)
 			return r;
 	}
 	return tty_write(slave, q->output + direct, q->n_output - direct);
 }
 
-static int tty_stop(int slave, const struct termios2 *settings, uint32_t stop)
+static int tty_stop(int master, int slave, const struct termios2 *settings, uint32_t stop)
 {
 	if (stop == TTY_STOPPED_BY_CALL)
 		return ioctl(slave, TCXONC, TCOOFF) < 0 ? -errno : 0;
@@ -207,8 +263,11 @@ static int tty_stop(int slave, const struct termios2 *settings, uint32_t stop)
 	struct termios2 plain = tty_plain(settings, settings->c_lflag & ICANON);
 	plain.c_iflag |= IXON;
 	plain.c_cc[VSTOP] = 'S' - '@';
+	struct tty_put put = {.master = master, .slave = slave, .settings = settings};
 	int r = tty_set(slave, &plain);
-	return r < 0 ? r : tty_put_byte(slave, 'S' - '@');
+	if (r >= 0)
+		r = tty_put_byte(&put, 'S' - '@');
+	return r < 0 || !put.written ? r : tty_await_output(&put, true);
 }
 
 int tty_queue_put(int master, int slave, const struct termios2 *settings, const struct tty_queues *q)
@@ -229,7 +288,7 @@ int tty_queue_put(int master, int slave, const struct termios2 *settings, const 
 			r = tty_put_output(master, slave, q);
 	}
 	if (r >= 0)
-		r = tty_stop(slave, settings, q->stop);
+		r = tty_stop(put.master, slave, settings, q->stop);
 	tty_effect(q->fault, "terminal: settings");
 	if (r >= 0)
 		r = tty_set(put.master, settings);
@@ -318,15 +377,23 @@ static void tty_find_stop(struct tty_undo *u)
 	__atomic_store_n(&u->probing, 0, __ATOMIC_SEQ_CST);
 }
 
+/* It takes rights that ordinary users lack; where nothing is locked it need not be done. */
+static int tty_lock(const struct tty_undo *u, const struct termios *locked)
+{
+	static const struct termios none;
+	if (!memcmp(&u->locked, &none, sizeof(none)))
+		return 0;
+	return ioctl(u->slave, TIOCSLCKTRMIOS, locked) < 0 ? -errno : 0;
+}
+
 static int tty_take_out(struct tty_undo *u, const struct fault *fault)
 {
-	const struct termios none = {0};
 	int off = 0;
 	if (u->packet && ioctl(u->master, TIOCPKT, &off) < 0)
 		return -errno;
-	if (ioctl(u->slave, TIOCSLCKTRMIOS, &none) < 0)
-		return -errno;
-	int r = tty_take_input(u, fault);
+	int r = tty_lock(u, &(struct termios){0});
+	if (r >= 0)
+		r = tty_take_input(u, fault);
 	u->draining_output = 1;
 	if (r >= 0)
 		r = tty_take_all(u, fault, u->master, u->output);
@@ -391,8 +458,9 @@ static int tty_put_all(struct tty_undo *u, const struct tty_queues *q)
 	/* The stop itself was left alone. */
 	all.stop = TTY_RUNS;
 	int r = tty_queue_put(u->master, u->slave, &u->settings, &all);
-	if (ioctl(u->slave, TIOCSLCKTRMIOS, &u->locked) < 0 && r >= 0)
-		r = -errno;
+	int locked = tty_lock(u, &u->locked);
+	if (r >= 0)
+		r = locked;
 	if (u->packet && ioctl(u->master, TIOCPKT, &u->packet) < 0 && r >= 0)
 		r = -errno;
 	return r;

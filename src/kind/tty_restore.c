@@ -462,6 +462,9 @@ static int tty_lock_settings(const struct tty_plan *p, int fd)
 		return 0;
 	tty_unpack(info->termios_locked, &locked);
 	memcpy(&plain, &locked, MIN(sizeof(plain), sizeof(locked)));
+	/* It takes rights that ordinary users lack. */
+	if (!memcmp(&plain, &(struct termios){0}, sizeof(plain)))
+		return 0;
 	return ioctl(fd, TIOCSLCKTRMIOS, &plain) < 0 ? -errno : 0;
 }
 
@@ -655,7 +658,7 @@ static bool tty_lacks(const struct tty_plan *p, pid_t pid)
 int tty_settle_task(struct settle *s, struct ferry_error *err)
 {
 	const struct tty_plan *p = tty_of_session(s);
-	pid_t group = p ? (pid_t)tty_any_info(p)->pgrp : 0;
+	pid_t group = p ? plan_number(s->plan, s->task, (pid_t)tty_any_info(p)->pgrp) : 0;
 	bool lacks = p && tty_lacks(p, s->task->pid), leads = s->task->pid == s->task->sid;
 	if (!p || p->slave < 0 || (!lacks && (!leads || !group || group == getpgrp())))
 		return 0;
@@ -686,11 +689,25 @@ int tty_ready(struct opener *o, struct ferry_error *err)
 	return 0;
 }
 
+/* What was in the foreground of its terminal is in that of ours, as long as ferry waits for it. */
+static void tty_take_foreground(struct opener *o, const struct tty_plan *p)
+{
+	int fd = p->files.v[0]->fd;
+	const struct plan_task *t = plan_task(o->plan, (pid_t)tty_any_info(p)->pgrp);
+	pid_t group = getpgid(o->pid_of(o, t ? t : o->plan->tasks));
+	/* Ferry blocks SIGTTOU; and stays where it is if it is in the background itself. */
+	if (group > 0 && tcgetpgrp(fd) == getpgrp() && tcsetpgrp(fd, group) < 0)
+		log_write(o->log, LOG_WARN, "restore", "tty", 0,
+			  "process group %d could not be put in the foreground, ignoring", group);
+}
+
 void tty_before_run(struct opener *o)
 {
 	struct tty_plans *all = o->plan->kind_data[KIND_tty];
 	for (struct tty_plan *p = all->first; p; p = p->next) {
 		struct termios2 settings = {0};
+		if (p->outside && p->files.n && o->options->foreground)
+			tty_take_foreground(o, p);
 		if (p->outside && p->files.n && tty_settings(p, &settings) &&
 		    ioctl(p->files.v[0]->fd, TCSETS2, &settings) < 0)
 			log_write(o->log, LOG_WARN, "restore", "tty", 0,

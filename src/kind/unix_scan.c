@@ -165,7 +165,9 @@ bool unix_owns(const struct fd_view *view)
 int unix_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
 {
 	const struct unix_sock *sock = NULL;
-	int r = unix_look_up(view, options, &sock, err);
+	int r = sock_check(view, err);
+	if (r >= 0)
+		r = unix_look_up(view, options, &sock, err);
 	return r < 0 || options->criu_compat ? r : peers_refuse(view, PEER_SOCKET, err);
 }
 
@@ -201,6 +203,18 @@ static void unix_sock_name(const struct unix_sock *sock, char *ret_text, size_t 
 			 sock->name + abstract);
 }
 
+/* A session or system bus: its socket is named so, by those who follow the specification. */
+static bool unix_is_bus(const struct unix_sock *sock)
+{
+	static const char bus[] = "/bus", dbus[] = "dbus";
+	return sock && sock->has_name &&
+	       (memmem(sock->name, sock->name_len, dbus, sizeof(dbus) - 1) ||
+		(sock->name_len >= sizeof(bus) - 1 && memmem(sock->name + sock->name_len - (sizeof(bus) - 1),
+							     sizeof(bus) - 1, bus, sizeof(bus) - 1)) ||
+		(sock->name_len >= sizeof(bus) && !sock->name[sock->name_len - 1] &&
+		 memmem(sock->name + sock->name_len - sizeof(bus), sizeof(bus), bus, sizeof(bus))));
+}
+
 static int unix_refuse_outside(const struct unix_scan *scan, const struct unix_seen *s,
 			       const struct unix_sock *other, uint32_t inode, const char *how,
 			       struct ferry_error *err)
@@ -219,6 +233,10 @@ static int unix_refuse_outside(const struct unix_scan *scan, const struct unix_s
 		  inode, held);
 	if (s->sock->type == SOCK_DGRAM)
 		error_hint(err, "with --ext-unix-sk it is connected to that name again at the restore");
+	else if (unix_is_bus(other))
+		error_hint(
+			err,
+			"this is D-Bus: start the program with a bus of its own (ferry run -- dbus-run-session -- ...), or without one (DBUS_SESSION_BUS_ADDRESS=disabled:)");
 	else
 		error_hint(
 			err,

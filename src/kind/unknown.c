@@ -26,7 +26,6 @@ static const struct unknown_device {
 	 "let the program open it again when it needs it: its place in the log is another after a restore"},
 	{MISC, 126, "the device that makes userfaultfds",
 	 "let the program close it once it has its userfaultfd"},
-	{MISC, 200, "a network tunnel (tun, tap)", "take the tunnel down, or let the program make it again"},
 	{MISC, 228, "the high precision timer (hpet)", "a timerfd does the same and can be dumped"},
 	{MISC, 229, "a file system in user space (fuse)",
 	 "unmount it: the kernel gives its connection to nobody else"},

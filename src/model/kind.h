@@ -47,8 +47,9 @@ struct kind_options {
 	bool tcp_established;
 	bool leave_running;
 	bool shell_job;
-	bool tcp_close;               /* connections end, and come back as sockets whose connection is over */
-	bool skip_in_flight;          /* TCP connections that nobody accepted yet are left out */
+	bool foreground;     /* restore: ferry waits for the tree, which takes its place in the terminal */
+	bool tcp_close;      /* connections end, and come back as sockets whose connection is over */
+	bool skip_in_flight; /* TCP connections that nobody accepted yet are left out */
 	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
 	uint32_t timeout_ms;          /* longest wait for what ends by itself */

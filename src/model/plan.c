@@ -63,6 +63,17 @@ struct plan_task *plan_task(const struct plan *p, pid_t pid)
 	return NULL;
 }
 
+pid_t plan_number(const struct plan *p, const struct plan_task *t, pid_t pid)
+{
+	size_t depth = t->threads.v[0].nested.n;
+	const struct plan_task *other = depth ? plan_task(p, pid) : NULL;
+	if (!depth)
+		return pid;
+	if (!other || other->threads.v[0].nested.n < depth)
+		return 0;
+	return other->threads.v[0].nested.v[depth - 1];
+}
+
 struct plan_ns *plan_ns(const struct plan *p, enum proc_ns type, uint32_t id)
 {
 	vec_foreach(ns, &p->namespaces) {

@@ -174,6 +174,9 @@ const FerryVmaEntry *plan_vma_extra(const struct plan_task *t, const VmaEntry *v
 
 struct plan_task *plan_task(const struct plan *p, pid_t pid);
 
+/* What a task's own PID namespace calls a process that the root's calls pid; 0: it is not in there. */
+pid_t plan_number(const struct plan *p, const struct plan_task *t, pid_t pid);
+
 /* The namespace with this id; NULL: ferry's own. */
 struct plan_ns *plan_ns(const struct plan *p, enum proc_ns type, uint32_t id);
 

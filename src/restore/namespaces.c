@@ -256,18 +256,7 @@ pid_t namespaces_real_pid(const struct restore *r)
 	char text[16];
 	ssize_t n = readlinkat(r->proc, "self", text, sizeof(text) - 1);
 	text[n > 0 ? n : 0] = '\0';
-	return (pid_t)atoi(text);
-}
-
-pid_t namespaces_number(const struct plan *p, const struct plan_task *t, pid_t pid)
-{
-	size_t depth = t->threads.v[0].nested.n;
-	const struct plan_task *other = depth ? plan_task(p, pid) : NULL;
-	if (!depth)
-		return pid;
-	if (!other || other->threads.v[0].nested.n < depth)
-		return 0;
-	return other->threads.v[0].nested.v[depth - 1];
+	return (pid_t)strtol(text, NULL, 10);
 }
 
 int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err)

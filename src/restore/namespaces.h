@@ -16,9 +16,6 @@ must_check int namespaces_finish(struct restore *r, struct ferry_error *err);
 /* Our number in the PID namespace that ferry was started in. */
 pid_t namespaces_real_pid(const struct restore *r);
 
-/* What a task's own PID namespace calls a process that the root's calls pid; 0: it is not in there. */
-pid_t namespaces_number(const struct plan *p, const struct plan_task *t, pid_t pid);
-
 /* In a task: enter its namespaces where they are not its parent's. */
 must_check int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err);
 

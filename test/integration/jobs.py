@@ -1,15 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Long jobs: started so that they can move, saved, restored, stopped; by root and by an ordinary user; and whatever
-instant ferry is killed at, there is the running job or one image of it that restores."""
+"""Long jobs: started so that they can move, attached to, saved, restored, stopped; by root and by an ordinary user; and
+whatever instant ferry is killed at, there is the running job or one image of it that restores."""
 
+import fcntl
+import hashlib
 import json
 import os
 import pathlib
+import pty
+import random
+import select
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 import tempfile
+import termios
 import time
 
 from ferrytest import Ferry, main, test
@@ -99,7 +107,202 @@ class Jobs:
         assert not list(self.folder.iterdir())
 
 
+class Attached:
+    """A terminal of ours, with "ferry attach" in it."""
+
+    def __init__(self, jobs, name, *words, size=(33, 97)):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.text = ""
+        command = [*jobs.prefix, Ferry().path, "attach", "--state-dir", str(jobs.folder), *words, name]
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        wait_until(lambda: termios.tcgetattr(slave) != self.before, "the terminal is not made raw")
+
+    def resize(self, rows, columns):
+        """The window changes; a session leader of a terminal would be told by the kernel."""
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
+
+    def read(self):
+        """What is there."""
+        while select.select([self.master], [], [], 0)[0]:
+            self.text += os.read(self.master, 4096).decode(errors="replace")
+        return self.text
+
+    def see(self, wanted):
+        """Wait for a text, and forget all up to it."""
+        try:
+            wait_until(lambda: wanted in self.read(), f"no {wanted!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.text!r}") from None
+        before, _, self.text = self.text.partition(wanted)
+        return before
+
+    def type(self, text):
+        """Keys."""
+        os.write(self.master, text.encode())
+
+    def ends(self, status=0):
+        """It ends, with this status, and leaves the terminal as it was."""
+        try:
+            # What it prints has to be read, or it would wait for us.
+            wait_until(lambda: self.read() is not None and self.process.poll() is not None, "attach does not end")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.text!r}") from None
+        assert self.process.returncode == status, (self.process.returncode, self.read())
+        assert termios.tcgetattr(self.slave) == self.before
+        text = self.read()
+        os.close(self.slave)
+        os.close(self.master)
+        return text
+
+
+SHELL = ["env", "PS1=ready> ", "HISTFILE=", "bash", "--norc", "--noprofile", "-i"]
+
+
+def in_a_terminal(user):
+    """A shell in a terminal of its own: attached to, saved and restored twice, jobs, size and typed lines are kept."""
+    jobs = Jobs(user)
+    jobs.good("run", "--tty", "--name", "shell", "--", *SHELL)
+    shell = Attached(jobs, "shell")
+    shell.type("sleep 1000 & x=$((6 * 7)); cat\n")
+    shell.see("[1] ")
+    shell.type("hello\n")
+    shell.see("hello\r\nhello\r\n")
+    for number in (1, 2):
+        shell.type("\x10\x11")
+        assert "runs on" in shell.ends()
+        jobs.good("save", "shell")
+        assert jobs.run("attach", "shell").returncode == 2
+        jobs.good("restore", "shell")
+        pid = jobs.list()["shell"]["pid"]
+        assert os.readlink(f"/proc/{pid}/fd/3").endswith("/ptmx")
+        size = (33 + number, 97 + number)
+        shell = Attached(jobs, "shell", size=size)
+        # cat is in the foreground, and ends; the shell has its job, its variable and its terminal.
+        shell.type(f"round {number}\n")
+        shell.see(f"round {number}\r\nround {number}\r\n")
+        shell.type("\x03")
+        shell.see("ready> ")
+        shell.type("stty size; jobs; tty; echo x is $x; cat\n")
+        shell.see(f"{size[0]} {size[1]}\r\n")
+        assert "Running" in shell.see("sleep 1000")
+        shell.see("/dev/pts/0\r\n")
+        shell.see("x is 42\r\n")
+        shell.type("here\n")  # so that it is cat that takes what comes
+        shell.see("here\r\nhere\r\n")
+    shell.resize(20, 70)
+    shell.type("\x03")
+    shell.see("ready> ")
+    shell.type("stty size\n")
+    shell.see("20 70\r\n")
+    shell.see("ready> ")
+    shell.type("kill %1; exit 5\n")
+    assert "has ended" in shell.ends(5)
+    assert jobs.list()["shell"]["status"] == 5
+    jobs.good("rm", "shell")
+
+
+def typed_ahead(user):
+    """What was typed and nobody has read yet is there after each round: whole lines, a line being typed, an end of file."""
+    jobs = Jobs(user)
+    go = jobs.folder / "go"
+    jobs.good("run", "--tty", "--name", "reader", "--", "sh", "-c", 'while ! test -e "$0"; do sleep 0.05; done; '
+              "while read line; do echo got $line; done; read line; echo then $line; read line", str(go))
+    typed = Attached(jobs, "reader")
+    typed.type("one\ntwo\n\x04thr")
+    typed.see("thr")
+    typed.type("\x10\x11")
+    typed.ends()
+    for _ in (1, 2):
+        jobs.good("save", "reader")
+        jobs.good("restore", "reader")
+    typed = Attached(jobs, "reader")
+    go.touch()
+    typed.see("got one\r\ngot two\r\n")
+    typed.type("ee\n")
+    typed.see("then three\r\n")
+    typed.process.terminate()
+    typed.ends()
+    jobs.good("stop", "reader")
+
+
+# Memory by checksum, a listener that takes connections, a terminal pair of its own; told of by a line each time it is asked.
+HOLDER = r"""
+import hashlib, os, pty, random, select, socket, sys
+memory = bytearray(random.Random(7).randbytes(3 << 20))
+master, slave = pty.openpty()
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    peer, _ = listener.accept()
+    word = peer.recv(100)
+    os.write(master, word + b"\n")
+    line = os.read(slave, 100).decode().strip()
+    peer.sendall(f"{hashlib.sha256(memory).hexdigest()} {line} {os.ttyname(slave)} {os.getuid()} {os.getpid()}".encode())
+    memory[0] ^= 0xff
+    peer.close()
+"""
+
+
+def holds(user):
+    """Twice: contents of memory, a listener under its port, a pair of terminals, all of an ordinary user."""
+    expected = bytearray(random.Random(7).randbytes(3 << 20))
+    jobs = Jobs(user)
+    jobs.start("holder", "python3", "-u", "-c", HOLDER)
+    wait_until(lambda: jobs.log("holder"), "it does not start")
+    port = int(jobs.log("holder")[0])
+    for number in range(3):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+            peer.sendall(b"word%d" % number)
+            told = peer.recv(1000).decode().split()
+        checksum = hashlib.sha256(expected).hexdigest()
+        assert told == [checksum, f"word{number}", "/dev/pts/0", str(user), "2"], told
+        expected[0] ^= 0xff
+        # The peer of a connection that has just ended may linger on its side.
+        if number < 2:
+            wait_until(lambda: jobs.run("save", "holder").returncode == 0, "it cannot be saved")
+            jobs.good("restore", "holder")
+    jobs.good("stop", "holder")
+
+
 if os.environ.get("FERRY"):
+    test(name="terminal", timeout=120)(lambda: in_a_terminal(None))
+    test(name="terminal_user", timeout=120)(lambda: in_a_terminal(NOBODY))
+    test(name="typed_ahead", timeout=60)(lambda: typed_ahead(None))
+    test(name="typed_ahead_user", timeout=60)(lambda: typed_ahead(NOBODY))
+    test(name="holds_user", timeout=60)(lambda: holds(NOBODY))
+
+    @test(timeout=60)
+    def attached():
+        """Two at once; a save tells both; what is typed meanwhile is not lost; keys of one's own; a job without a terminal."""
+        jobs = Jobs()
+        jobs.good("run", "-t", "--name", "cat", "--", "cat")
+        one, two = Attached(jobs, "cat"), Attached(jobs, "cat", "--detach-keys", "ctrl-],q")
+        time.sleep(0.2)
+        one.type("together\n")
+        for each in (one, two):
+            each.see("together\r\ntogether\r\n")
+        # The beginning of the keys is typed on when no keys follow.
+        two.type("\x1dx\n")
+        two.see("^]x\r\n")
+        jobs.good("save", "cat")
+        for each in (one, two):
+            assert "was saved" in each.ends()
+        jobs.good("restore", "cat")
+        two = Attached(jobs, "cat", "--detach-keys", "ctrl-],q")
+        two.type("\x1dq")
+        assert "runs on" in two.ends()
+        assert jobs.run("attach", "--detach-keys", "ctrl", "cat").returncode == 2
+        done = subprocess.run([Ferry().path, "attach", "--state-dir", str(jobs.folder), "cat"], input="piped\n\x04", text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=30)
+        assert done.returncode == 0 and "piped\npiped\n" in done.stdout and "has ended" in done.stderr, done
+        jobs.start("plain", "sh", "-c", "sleep 0.5; echo said; exit 3")
+        done = jobs.run("attach", "plain")
+        assert done.returncode == 3 and done.stdout == "said\n", done
+
     @test(timeout=120)
     def rounds():
         """As root."""
@@ -246,7 +449,7 @@ if os.environ.get("FERRY"):
         """Kill ferry at each of its effects in turn: always the running job or an image that restores."""
         jobs = Jobs()
         jobs.start("counter", *COUNTER)
-        for number in range(1, 300):
+        for number in (*range(1, 40), *range(40, 3000, 11)):
             jobs.moves_on()
             if verb == "restore":
                 jobs.good("save", "counter")
@@ -261,6 +464,7 @@ if os.environ.get("FERRY"):
                 jobs.good("restore", "counter")
             jobs.moves_on()
         assert number > 3 and jobs.state() == wanted, (number, jobs.list())
+        print(f"{number} effects")
         shutil.rmtree(jobs.folder / "nothing", ignore_errors=True)
         if wanted == "saved":
             jobs.good("restore", "counter")

@@ -31,6 +31,10 @@ REFUSALS = {
     "zerocopy": ("in-flight", "SO_ZEROCOPY that still sends", "notifications"),
     "corked": ("in-flight", "a corked datagram that was not sent yet, which no call reads (Linux 6.18)", "sent"),
     "shared-port": ("in-flight", "on a port that it shares", "read"),
+    "elsewhere-udp": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),
+    "elsewhere-unix": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),
+    "elsewhere-netlink": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),
+    "program-filter": ("unsupported-fd", "a socket with an eBPF filter, which no call reads", "SO_ATTACH_FILTER"),
     "multipath": ("unsupported-fd", "a Multipath TCP connection, which has no TCP_REPAIR", "GODEBUG=multipathtcp=0"),
     "tcp": ("tcp-established", "an established TCP connection", "--tcp-established"),
 }
@@ -105,6 +109,30 @@ if os.environ.get("FERRY"):
             refuse(program, "outside-peer", "/outside' (socket:[", "--ext-unix-sk")
             refuse(program, "outside-peer", f"of pid {os.getpid()})", "--ext-unix-sk")
             program.quit()
+
+
+    @test(timeout=60)
+    def tunnels():
+        """A filter that nobody can read, a device of another namespace or with traffic control; a name that is taken."""
+        program = Program("tunnel", "filtered")
+        refuse(program, "unsupported-fd", "a tap device with a packet filter", "TUNDETACHFILTER")
+        program.quit()
+        program = Program("tunnel", "moved")
+        refuse(program, "unsupported-namespace", "a socket of another network namespace", "")
+        program.quit()
+        program = Program("tunnel", "tun")
+        subprocess.run(["tc", "qdisc", "replace", "dev", "ferry-tun0", "root", "handle", "1:", "pfifo"], check=True)
+        refuse(program, "unsupported-fd", "'ferry-tun0' has traffic control (tc)", "take that down")
+        subprocess.run(["tc", "qdisc", "del", "dev", "ferry-tun0", "root"], check=True)
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        subprocess.run(["ip", "tuntap", "add", "mode", "tap", "name", "ferry-tun0"], check=True)
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode and "there is a network device 'ferry-tun0' already" in done.stderr, done.stderr
+        subprocess.run(["ip", "link", "del", "ferry-tun0"], check=True)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
 
 
     @test(timeout=60)

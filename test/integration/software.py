@@ -10,11 +10,15 @@ import tempfile
 
 from ferrytest import Ferry, Program, nodes, round_trip, test, wait_until
 from ferrytest.redis import Server
+from ferrytest.software.desktop import Desktop
 from ferrytest.software.gcc import Gcc
 from ferrytest.software.golang import Go
 from ferrytest.software.java import Java
+from ferrytest.software.mariadb import MariaDB
 from ferrytest.software.nginx import Nginx
 from ferrytest.software.node import Node
+from ferrytest.software.postgresql import PostgreSQL
+from ferrytest.software.shell import Shell
 from ferrytest.software.tmux import Tmux
 from ferrytest.worlds import in_new_world, leave_low_pids, worlds_main
 
@@ -62,6 +66,11 @@ SOFTWARE = [
     ("go", Go),
     ("gcc", Gcc),
     ("tmux", Tmux),
+    ("shell", Shell),
+    ("postgresql", PostgreSQL),
+    ("mariadb", MariaDB),
+    ("desktop_tigervnc", lambda: Desktop("tigervnc")),
+    ("desktop_tightvnc", lambda: Desktop("tightvnc")),
 ]
 
 

@@ -63,11 +63,6 @@ static int make_kvm(void)
 	return make_device("/dev/kvm");
 }
 
-static int make_tun(void)
-{
-	return make_device("/dev/net/tun");
-}
-
 static int make_loop(void)
 {
 	return make_device("/dev/loop-control");
@@ -98,10 +93,9 @@ static const struct {
 	const char *word;
 	int (*make)(void);
 } kinds[] = {
-	{"perf", make_perf},           {"landlock", make_landlock}, {"fscontext", make_fscontext},
-	{"fuse", make_fuse},           {"kvm", make_kvm},           {"tun", make_tun},
-	{"loop", make_loop},           {"autofs", make_autofs},     {"log", make_log},
-	{"namespace", make_namespace},
+	{"perf", make_perf},     {"landlock", make_landlock}, {"fscontext", make_fscontext},
+	{"fuse", make_fuse},     {"kvm", make_kvm},           {"loop", make_loop},
+	{"autofs", make_autofs}, {"log", make_log},           {"namespace", make_namespace},
 };
 
 int main(int argc, char **argv)

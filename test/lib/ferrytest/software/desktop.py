@@ -44,10 +44,8 @@ class Desktop(Software):
         wait_until(lambda: "ferry-terminal" in self.windows(), f"no terminal: {self.log()}", 90)
         wait_until(self.pidfds, "no program of the desktop holds a pidfd", 60)
         self.viewer = Viewer(PORT)
-        self.type("PS1='$ '; clear\n")
-        self.type("export secret=inside\n")
-        self.type("echo before > before\n")
-        wait_until((self.folder / "before").exists, "typing does not reach the terminal", 30)
+        wait_until(self.typing_arrives, "typing does not reach the terminal", 60)
+        self.type("PS1='$ '; export secret=inside; clear\n")
         self.settle()
         self.before, self.picture = self.windows(), self.take("start")
         self.round = 0
@@ -59,16 +57,17 @@ class Desktop(Software):
         return done.stdout if done.returncode == 0 else ""
 
     def windows(self):
-        """Titles and geometry of the windows that have both."""
+        """Titles and geometry of the windows that have both. Toolkits come and go with windows of a few pixels that
+        nobody sees."""
         lines = self.ask("xwininfo", "-root", "-tree").splitlines()
-        found = [re.search(r'"([^"]+)": \(.*\)\s+(\S+)\s+(\S+)$', line) for line in lines]
-        return "\n".join(sorted(f"{m[1]} {m[2]} {m[3]}" for m in found if m))
+        found = [re.search(r'"([^"]+)": \(.*\)\s+((\d+)x(\d+)\S+)\s+(\S+)$', line) for line in lines]
+        return "\n".join(sorted(f"{m[1]} {m[2]} {m[5]}" for m in found if m and min(int(m[3]), int(m[4])) > 10))
 
     def settle(self):
-        """Until the windows are the same for a while."""
+        """Until the windows and the programs are the same for a while."""
         last, since = None, time.monotonic()
-        while time.monotonic() - since < 2:
-            now = self.windows()
+        while time.monotonic() - since < 3:
+            now = self.windows(), self.comms()
             if now != last:
                 last, since = now, time.monotonic()
             time.sleep(0.2)
@@ -80,6 +79,12 @@ class Desktop(Software):
         folder.mkdir(parents=True, exist_ok=True)
         save_png(folder / f"{self.server}-{name}.png", screen, self.viewer.width, self.viewer.height)
         return screen
+
+    def typing_arrives(self):
+        """A terminal that just opened may not have the focus, or no shell, yet."""
+        self.type("\necho before > before\n")
+        time.sleep(1)
+        return (self.folder / "before").exists()
 
     def type(self, text):
         """Keys into the terminal, over the viewer's connection."""

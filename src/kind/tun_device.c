@@ -1,0 +1,837 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the network devices that descriptors of /dev/net/tun have: numbers, link, addresses, routes, neighbours and settings,
+ * read for a dump and set again on a device that a restore has made. Lists of the kernel are kept as it tells them, and
+ * what it adds to a new device by itself is taken away where it was not there before.
+ *
+ * Kernel interface: rtnetlink(7), ethtool (SIOCETHTOOL, ETHTOOL_GFEATURES), /proc/sys/net, TUNSETOWNER and its kin.
+ * Does not handle: traffic control, programs (XDP), devices on top of it, routes over several devices: refused by name.
+ */
+#include "kind/tun.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/if_link.h>
+#include <linux/if_tun.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "host/netlink.h"
+#include "model/record.h"
+
+enum {
+	TUN_REQUEST_BYTES = 4096,
+	TUN_SETTING_BYTES = 4096,
+	TUN_FEATURE_WORDS = 8,
+	TUN_WAITS = 100, /* without a carrier it never does */
+	TUN_WAIT_NS = 2000000,
+	TUN_OFFLOAD_USO4 = 0x20, /* TUN_F_USO4, Linux 6.2 */
+	TUN_OFFLOAD_USO6 = 0x40,
+	TUN_IFF_CHANGEABLE = IFF_UP | IFF_NOARP | IFF_PROMISC | IFF_ALLMULTI | IFF_MULTICAST | IFF_DYNAMIC |
+			     IFF_DEBUG | IFF_NOTRAILERS,
+};
+
+static const char *const tun_places[] = {"ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh"};
+
+/* How the kernel calls what TUNSETOFFLOAD switches on. */
+static const struct tun_offload {
+	const char *feature;
+	uint32_t flag;
+} tun_offloads[] = {
+	{"tx-checksum-ip-generic", TUN_F_CSUM},
+	{"tx-tcp-segmentation", TUN_F_TSO4},
+	{"tx-tcp6-segmentation", TUN_F_TSO6},
+	{"tx-tcp-ecn-segmentation", TUN_F_TSO_ECN},
+	{"tx-udp-segmentation", TUN_OFFLOAD_USO4 | TUN_OFFLOAD_USO6},
+};
+
+/* One list of the kernel, or one that the image has: messages without their nlmsghdr. */
+struct tun_list {
+	struct arena *arena;
+	uint32_t index;
+	ProtobufCBinaryData *v;
+	size_t n, room;
+	bool several; /* a route over several devices, one of them this */
+};
+
+/* ------------------------------------------------------------------ messages */
+
+static const struct nlattr *tun_attribute(const void *message, size_t n, size_t head, unsigned type)
+{
+	size_t at = MNL_ALIGN(head);
+	const struct nlattr *attr = (const void *)((const char *)message + at);
+	for (int left = n > at ? (int)(n - at) : 0; mnl_attr_ok(attr, left);) {
+		if (mnl_attr_get_type(attr) == type)
+			return attr;
+		left -= (int)MNL_ALIGN(attr->nla_len);
+		attr = mnl_attr_next(attr);
+	}
+	return NULL;
+}
+
+static int tun_list_add(struct tun_list *list, const void *message, size_t n)
+{
+	if (n > TUN_MESSAGE_BYTES || list->n >= TUN_DEVICES_MAX)
+		return -E2BIG;
+	if (list->n == list->room) {
+		size_t room = list->room ? list->room * 2 : 16;
+		ProtobufCBinaryData *more = arena_array(list->arena, ProtobufCBinaryData, room);
+		if (!more)
+			return -ENOMEM;
+		if (list->n)
+			memcpy(more, list->v, list->n * sizeof(*more));
+		list->v = more;
+		list->room = room;
+	}
+	list->v[list->n] = record_bytes(list->arena, message, n);
+	return list->v[list->n++].data ? 0 : -ENOMEM;
+}
+
+static int tun_each_address(const struct nlmsghdr *h, void *ctx)
+{
+	struct tun_list *list = ctx;
+	const struct ifaddrmsg *m = mnl_nlmsg_get_payload(h);
+	size_t n = mnl_nlmsg_get_payload_len(h);
+	if (h->nlmsg_type != RTM_NEWADDR || n < sizeof(*m) || m->ifa_index != list->index)
+		return 0;
+	return tun_list_add(list, m, n);
+}
+
+static bool tun_hops_have(const struct nlattr *hops, uint32_t index)
+{
+	const struct rtnexthop *hop = mnl_attr_get_payload(hops);
+	int left = mnl_attr_get_payload_len(hops);
+	for (; RTNH_OK(hop, left); left -= (int)NLMSG_ALIGN(hop->rtnh_len), hop = RTNH_NEXT(hop))
+		if ((uint32_t)hop->rtnh_ifindex == index)
+			return true;
+	return false;
+}
+
+static int tun_each_route(const struct nlmsghdr *h, void *ctx)
+{
+	struct tun_list *list = ctx;
+	const struct rtmsg *m = mnl_nlmsg_get_payload(h);
+	size_t n = mnl_nlmsg_get_payload_len(h);
+	if (h->nlmsg_type != RTM_NEWROUTE || n < sizeof(*m) || m->rtm_flags & RTM_F_CLONED)
+		return 0;
+	const struct nlattr *device = tun_attribute(m, n, sizeof(*m), RTA_OIF);
+	const struct nlattr *hops = tun_attribute(m, n, sizeof(*m), RTA_MULTIPATH);
+	bool ours = device && mnl_attr_get_u32(device) == list->index;
+	if ((hops && tun_hops_have(hops, list->index)) ||
+	    (ours && tun_attribute(m, n, sizeof(*m), RTA_NH_ID)))
+		list->several = true;
+	return ours ? tun_list_add(list, m, n) : 0;
+}
+
+/* What was learned is learned again. */
+static int tun_each_neighbour(const struct nlmsghdr *h, void *ctx)
+{
+	struct tun_list *list = ctx;
+	const struct ndmsg *m = mnl_nlmsg_get_payload(h);
+	size_t n = mnl_nlmsg_get_payload_len(h);
+	if (h->nlmsg_type != RTM_NEWNEIGH || n < sizeof(*m) || (uint32_t)m->ndm_ifindex != list->index ||
+	    !(m->ndm_state & NUD_PERMANENT) || (m->ndm_family != AF_INET && m->ndm_family != AF_INET6))
+		return 0;
+	return tun_list_add(list, m, n);
+}
+
+/* What a table of the kernel has of this device. */
+struct tun_table {
+	uint16_t get, add, remove;
+	size_t head, index_at; /* of the fixed part; where in it the device's number is, 0 = in RTA_OIF */
+	int (*each)(const struct nlmsghdr *h, void *ctx);
+	const uint16_t *key; /* attributes that tell entries apart, 0 ends */
+};
+
+static const struct tun_table tun_addresses = {
+	.get = RTM_GETADDR,
+	.add = RTM_NEWADDR,
+	.remove = RTM_DELADDR,
+	.head = sizeof(struct ifaddrmsg),
+	.index_at = offsetof(struct ifaddrmsg, ifa_index),
+	.each = tun_each_address,
+	.key = (const uint16_t[]){IFA_LOCAL, IFA_ADDRESS, 0},
+};
+
+static const struct tun_table tun_routes = {
+	.get = RTM_GETROUTE,
+	.add = RTM_NEWROUTE,
+	.remove = RTM_DELROUTE,
+	.head = sizeof(struct rtmsg),
+	.each = tun_each_route,
+	.key = (const uint16_t[]){RTA_TABLE, RTA_DST, RTA_SRC, RTA_PRIORITY, RTA_GATEWAY, RTA_PREFSRC, 0},
+};
+
+static const struct tun_table tun_neighbours = {
+	.get = RTM_GETNEIGH,
+	.add = RTM_NEWNEIGH,
+	.remove = RTM_DELNEIGH,
+	.head = sizeof(struct ndmsg),
+	.index_at = offsetof(struct ndmsg, ndm_ifindex),
+	.each = tun_each_neighbour,
+	.key = (const uint16_t[]){NDA_DST, 0},
+};
+
+static int tun_list_get(struct mnl_socket *socket, const struct tun_table *table, struct tun_list *list)
+{
+	static const unsigned char families[] = {AF_INET, AF_INET6};
+	uint8_t bytes[256] __attribute__((aligned(8)));
+	int r = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(families) && r >= 0; i++) {
+		struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+		h->nlmsg_type = table->get;
+		h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+		/* Each kind of message begins with its family. */
+		*(unsigned char *)mnl_nlmsg_put_extra_header(h, table->head) = families[i];
+		r = netlink_ask(socket, h, table->each, list);
+	}
+	/* A kernel without IPv6 says so. */
+	return r == -EOPNOTSUPP || r == -EAFNOSUPPORT ? 0 : r;
+}
+
+/* ---------------------------------------------------------------------- link */
+
+struct tun_link {
+	struct arena *arena;
+	FerryDeviceEntry *d;
+	uint32_t index, master;
+	bool found, carrier, program, stacked;
+	int error;
+};
+
+static void tun_link_tun(struct tun_link *link, const struct nlattr *info)
+{
+	const struct nlattr *data, *attr;
+	mnl_attr_for_each_nested(data, info)
+	{
+		if (mnl_attr_get_type(data) != IFLA_INFO_DATA)
+			continue;
+		mnl_attr_for_each_nested(attr, data)
+		{
+			if (mnl_attr_get_type(attr) == IFLA_TUN_OWNER)
+				record_set(link->d, owner, (int32_t)mnl_attr_get_u32(attr));
+			if (mnl_attr_get_type(attr) == IFLA_TUN_GROUP)
+				record_set(link->d, group, (int32_t)mnl_attr_get_u32(attr));
+			/* TUNGETIFF has one bit for this and for something else. */
+			if (mnl_attr_get_type(attr) == IFLA_TUN_PI)
+				link->d->mode = (link->d->mode & ~(uint32_t)IFF_NO_PI) |
+						(mnl_attr_get_u8(attr) ? 0 : IFF_NO_PI);
+		}
+	}
+}
+
+static bool tun_link_has_program(const struct nlattr *xdp)
+{
+	const struct nlattr *attr;
+	mnl_attr_for_each_nested(attr, xdp)
+	{
+		if (mnl_attr_get_type(attr) == IFLA_XDP_ATTACHED)
+			return mnl_attr_get_u8(attr) != 0;
+	}
+	return false;
+}
+
+static void tun_link_attribute(struct tun_link *link, const struct nlattr *attr)
+{
+	FerryDeviceEntry *d = link->d;
+	switch (mnl_attr_get_type(attr)) {
+	case IFLA_MTU: d->mtu = mnl_attr_get_u32(attr); break;
+	case IFLA_TXQLEN: d->queue_packets = mnl_attr_get_u32(attr); break;
+	case IFLA_ADDRESS:
+		d->address =
+			record_bytes(link->arena, mnl_attr_get_payload(attr), mnl_attr_get_payload_len(attr));
+		break;
+	case IFLA_IFALIAS: d->alias = arena_string(link->arena, mnl_attr_get_str(attr)); break;
+	case IFLA_MASTER: link->master = mnl_attr_get_u32(attr); break;
+	case IFLA_GROUP:
+		if (mnl_attr_get_u32(attr))
+			record_set(d, link_group, mnl_attr_get_u32(attr));
+		break;
+	case IFLA_CARRIER: link->carrier = mnl_attr_get_u8(attr); break;
+	case IFLA_XDP: link->program = tun_link_has_program(attr); break;
+	case IFLA_LINKINFO: tun_link_tun(link, attr); break;
+	default: break;
+	}
+}
+
+static int tun_each_link(const struct nlmsghdr *h, void *ctx)
+{
+	struct tun_link *link = ctx;
+	const struct ifinfomsg *m = mnl_nlmsg_get_payload(h);
+	size_t n = mnl_nlmsg_get_payload_len(h);
+	if (h->nlmsg_type != RTM_NEWLINK || n < sizeof(*m))
+		return 0;
+	if ((uint32_t)m->ifi_index != link->index) {
+		const struct nlattr *below = tun_attribute(m, n, sizeof(*m), IFLA_LINK);
+		const struct nlattr *elsewhere = tun_attribute(m, n, sizeof(*m), IFLA_LINK_NETNSID);
+		link->stacked |= below && !elsewhere && mnl_attr_get_u32(below) == link->index;
+		return 0;
+	}
+	const struct nlattr *attr;
+	link->found = true;
+	link->d->type = m->ifi_type;
+	link->d->flags = m->ifi_flags;
+	mnl_attr_for_each(attr, h, sizeof(*m)) tun_link_attribute(link, attr);
+	return 0;
+}
+
+static int tun_link_get(struct mnl_socket *socket, struct tun_link *link)
+{
+	uint8_t bytes[256] __attribute__((aligned(8)));
+	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	h->nlmsg_type = RTM_GETLINK;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
+	int r = netlink_ask(socket, h, tun_each_link, link);
+	return r < 0 ? r : link->found ? 0 : -ENODEV;
+}
+
+/* The kernel's own choice of a queue has no number. */
+static int tun_each_queue(const struct nlmsghdr *h, void *ctx)
+{
+	struct tun_link *link = ctx;
+	const struct tcmsg *m = mnl_nlmsg_get_payload(h);
+	if (h->nlmsg_type == RTM_NEWQDISC && mnl_nlmsg_get_payload_len(h) >= sizeof(*m) &&
+	    (uint32_t)m->tcm_ifindex == link->index && m->tcm_handle)
+		link->found = true;
+	return 0;
+}
+
+static int tun_queue_get(struct mnl_socket *socket, uint32_t index, bool *ret_configured)
+{
+	uint8_t bytes[256] __attribute__((aligned(8)));
+	struct tun_link link = {.index = index};
+	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	h->nlmsg_type = RTM_GETQDISC;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	mnl_nlmsg_put_extra_header(h, sizeof(struct tcmsg));
+	int r = netlink_ask(socket, h, tun_each_queue, &link);
+	*ret_configured = link.found;
+	/* A kernel without traffic control has none. */
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
+/* --------------------------------------------------------------------- check */
+
+static int tun_refuse(const char *who, const char *name, const char *what, struct ferry_error *err)
+{
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: the network device '%s' has %s", who, name,
+		  what);
+	error_hint(err, "take that down first, or make the device persistent (ip tuntap add): it stays then");
+	return -ENOTSUP;
+}
+
+static int tun_check_routes(struct arena *a, struct mnl_socket *socket, uint32_t index, bool *ret_several)
+{
+	struct tun_list routes = {.arena = a, .index = index};
+	int r = tun_list_get(socket, &tun_routes, &routes);
+	*ret_several = routes.several;
+	return r;
+}
+
+int tun_device_check(const char *name, const char *who, struct ferry_error *err)
+{
+	struct arena a = {0};
+	FerryDeviceEntry d = FERRY_DEVICE_ENTRY__INIT;
+	struct tun_link link = {.arena = &a, .d = &d, .index = if_nametoindex(name)};
+	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	bool several = false, configured = false;
+	int r = link.index ? netlink_open(-1, NETLINK_ROUTE, &socket) : -ENODEV;
+	if (r >= 0)
+		r = tun_link_get(socket, &link);
+	if (r >= 0)
+		r = tun_queue_get(socket, link.index, &configured);
+	if (r >= 0)
+		r = tun_check_routes(&a, socket, link.index, &several);
+	arena_release(&a);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: looking at the network device '%s'", who,
+				   name);
+	if (link.program)
+		return tun_refuse(who, name, "a program (XDP), which nobody can read", err);
+	if (link.stacked)
+		return tun_refuse(who, name, "other network devices on top of it", err);
+	if (configured)
+		return tun_refuse(who, name, "traffic control (tc) of its own", err);
+	return several ? tun_refuse(who, name, "a part in routes over several devices", err) : 0;
+}
+
+/* ------------------------------------------------------------------- collect */
+
+static int tun_ethtool(int socket, const char *name, void *request)
+{
+	struct ifreq ifr = {.ifr_data = request};
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	return ioctl(socket, SIOCETHTOOL, &ifr) < 0 ? -errno : 0;
+}
+
+/* How many names of features this kernel has. */
+static uint32_t tun_feature_count(int socket, const char *name)
+{
+	struct {
+		struct ethtool_sset_info info;
+		uint32_t n;
+	} ask = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1u << ETH_SS_FEATURES}};
+	return tun_ethtool(socket, name, &ask) < 0 || ask.n > TUN_FEATURE_WORDS * 32 ? 0 : ask.n;
+}
+
+static uint32_t tun_offload_of(const char *feature)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(tun_offloads); i++)
+		if (!strncmp(tun_offloads[i].feature, feature, ETH_GSTRING_LEN))
+			return tun_offloads[i].flag;
+	return 0;
+}
+
+static int tun_collect_offload(const char *name, uint32_t *ret)
+{
+	_cleanup_close_ int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	uint32_t n = socket_fd < 0 ? 0 : tun_feature_count(socket_fd, name);
+	_cleanup_free_ struct ethtool_gstrings *names = calloc(1, sizeof(*names) + n * ETH_GSTRING_LEN);
+	struct {
+		struct ethtool_gfeatures head;
+		struct ethtool_get_features_block blocks[TUN_FEATURE_WORDS];
+	} features = {.head = {.cmd = ETHTOOL_GFEATURES, .size = TUN_FEATURE_WORDS}};
+	if (!names)
+		return -ENOMEM;
+	*names = (struct ethtool_gstrings){.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES, .len = n};
+	int r = tun_ethtool(socket_fd, name, names);
+	if (r >= 0)
+		r = tun_ethtool(socket_fd, name, &features);
+	*ret = 0;
+	for (uint32_t i = 0; i < n && r >= 0; i++)
+		if (features.blocks[i / 32].active & 1u << i % 32)
+			*ret |= tun_offload_of((const char *)names->data + (size_t)i * ETH_GSTRING_LEN);
+	return r;
+}
+
+static ssize_t tun_setting_read(int folder, const char *name, char *ret_text, size_t room)
+{
+	_cleanup_close_ int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n = fd < 0 ? -1 : read(fd, ret_text, room - 1);
+	if (n < 0)
+		return -errno;
+	while (n && ret_text[n - 1] == '\n')
+		n--;
+	ret_text[n] = '\0';
+	return n;
+}
+
+static int tun_collect_setting(struct arena *a, FerryDeviceEntry *d, uint32_t place, const char *name,
+			       const char *value)
+{
+	FerryDeviceSetting *s = record_new(a, FerryDeviceSetting, ferry_device_setting);
+	if (!s || d->n_settings >= TUN_DEVICES_MAX)
+		return -ENOMEM;
+	s->place = place;
+	s->name = arena_string(a, name);
+	s->value = arena_string(a, value);
+	d->settings[d->n_settings++] = s;
+	return s->name && s->value ? 0 : -ENOMEM;
+}
+
+/* By name, so that what is told in seconds and again in milliseconds ends with the exact value. */
+static int tun_collect_place(struct arena *a, FerryDeviceEntry *d, uint32_t place)
+{
+	char path[64], now[TUN_SETTING_BYTES], usual[TUN_SETTING_BYTES];
+	struct dirent **names;
+	struct stat st;
+	snprintf(path, sizeof(path), "/proc/sys/net/%s/%s", tun_places[place], d->name);
+	_cleanup_close_ int own = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/sys/net/%s/default", tun_places[place]);
+	_cleanup_close_ int others = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int n = own < 0 || others < 0 ? 0 : scandirat(own, ".", &names, NULL, alphasort), r = 0;
+	for (int i = 0; i < n; i++) {
+		bool can = fstatat(own, names[i]->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			   S_ISREG(st.st_mode) && st.st_mode & S_IWUSR;
+		if (r >= 0 && can && tun_setting_read(own, names[i]->d_name, now, sizeof(now)) >= 0 &&
+		    (tun_setting_read(others, names[i]->d_name, usual, sizeof(usual)) < 0 ||
+		     strcmp(now, usual) != 0))
+			r = tun_collect_setting(a, d, place, names[i]->d_name, now);
+		free(names[i]);
+	}
+	if (n > 0)
+		free(names);
+	return r;
+}
+
+static int tun_collect_settings(struct arena *a, FerryDeviceEntry *d)
+{
+	int r = 0;
+	d->settings = arena_array(a, FerryDeviceSetting *, TUN_DEVICES_MAX);
+	if (!d->settings)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < ARRAY_SIZE(tun_places) && r >= 0; i++)
+		r = tun_collect_place(a, d, i);
+	return r;
+}
+
+static int tun_collect_lists(struct arena *a, struct mnl_socket *socket, FerryDeviceEntry *d)
+{
+	struct tun_list lists[3];
+	static const struct tun_table *const tables[] = {&tun_addresses, &tun_routes, &tun_neighbours};
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+		lists[i] = (struct tun_list){.arena = a, .index = d->index};
+		int r = tun_list_get(socket, tables[i], &lists[i]);
+		if (r < 0)
+			return r;
+	}
+	d->addresses = lists[0].v;
+	d->n_addresses = lists[0].n;
+	d->routes = lists[1].v;
+	d->n_routes = lists[1].n;
+	d->neighbours = lists[2].v;
+	d->n_neighbours = lists[2].n;
+	return 0;
+}
+
+static int tun_collect_modes(int fd, FerryDeviceEntry *d)
+{
+	int little = 0, big = 0;
+	if (ioctl(fd, TUNGETVNETHDRSZ, &d->vnet_header_bytes) < 0)
+		return -errno;
+	if (ioctl(fd, TUNGETVNETLE, &little) >= 0 && little)
+		record_set(d, vnet_little_endian, true);
+	if (ioctl(fd, TUNGETVNETBE, &big) >= 0 && big)
+		record_set(d, vnet_big_endian, true);
+	return tun_collect_offload(d->name, &d->offload);
+}
+
+int tun_device_collect(struct arena *a, int fd, const char *name, uint32_t mode, FerryDeviceEntry **ret,
+		       struct ferry_error *err)
+{
+	char master[IF_NAMESIZE];
+	FerryDeviceEntry *d = record_new(a, FerryDeviceEntry, ferry_device_entry);
+	if (!d)
+		return error_memory(err);
+	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	d->name = arena_string(a, name);
+	d->index = if_nametoindex(name);
+	d->mode = mode;
+	struct tun_link link = {.arena = a, .d = d, .index = d->index};
+	int r = d->name ? netlink_open(-1, NETLINK_ROUTE, &socket) : -ENOMEM;
+	if (r >= 0)
+		r = tun_link_get(socket, &link);
+	if (r >= 0)
+		r = tun_collect_modes(fd, d);
+	if (r >= 0)
+		r = tun_collect_lists(a, socket, d);
+	if (r >= 0)
+		r = tun_collect_settings(a, d);
+	if (r >= 0 && link.master && if_indextoname(link.master, master) &&
+	    !(d->master = arena_string(a, master)))
+		r = -ENOMEM;
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the network device '%s'", name);
+	if (d->flags & IFF_UP && !link.carrier && !(mode & IFF_DETACH_QUEUE))
+		record_set(d, no_carrier, true);
+	*ret = d;
+	return 0;
+}
+
+/* ------------------------------------------------------------------- restore */
+
+static bool tun_valid_lists(const ProtobufCBinaryData *v, size_t n, size_t head)
+{
+	for (size_t i = 0; i < n; i++)
+		if (v[i].len < head || v[i].len > TUN_MESSAGE_BYTES)
+			return false;
+	return n <= TUN_DEVICES_MAX;
+}
+
+static bool tun_valid_setting(const FerryDeviceSetting *s)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789_";
+	return s->place < ARRAY_SIZE(tun_places) && s->name[0] && strlen(s->name) < 64 &&
+	       strspn(s->name, letters) == strlen(s->name) && strlen(s->value) < TUN_SETTING_BYTES;
+}
+
+bool tun_device_valid(const FerryDeviceEntry *d)
+{
+	size_t n = strlen(d->name);
+	if (!n || n >= IF_NAMESIZE || strchr(d->name, '/') || d->name[0] == '.' || d->index > INT32_MAX ||
+	    d->address.len > 32 || (d->alias && strlen(d->alias) >= 256) ||
+	    (d->master && strlen(d->master) >= IF_NAMESIZE) ||
+	    (d->mode & (IFF_TUN | IFF_TAP)) == (IFF_TUN | IFF_TAP) || d->n_settings > TUN_DEVICES_MAX)
+		return false;
+	for (size_t i = 0; i < d->n_settings; i++)
+		if (!tun_valid_setting(d->settings[i]))
+			return false;
+	return tun_valid_lists(d->addresses, d->n_addresses, tun_addresses.head) &&
+	       tun_valid_lists(d->routes, d->n_routes, tun_routes.head) &&
+	       tun_valid_lists(d->neighbours, d->n_neighbours, tun_neighbours.head);
+}
+
+bool tun_device_exists(const char *name)
+{
+	return if_nametoindex(name) != 0;
+}
+
+/* A setting that this kernel lacks, or calculates from others, is told and left. */
+static int tun_restore_setting(const FerryDeviceEntry *d, const FerryDeviceSetting *s, const char *value)
+{
+	char path[160], now[TUN_SETTING_BYTES];
+	snprintf(path, sizeof(path), "/proc/sys/net/%s/%s/%s", tun_places[s->place], d->name, s->name);
+	if (tun_setting_read(AT_FDCWD, path, now, sizeof(now)) >= 0 && !strcmp(now, value))
+		return 0;
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd_write_all(fd, value, strlen(value));
+}
+
+static void tun_restore_settings(const FerryDeviceEntry *d, const struct log_sink *log)
+{
+	for (size_t i = 0; i < d->n_settings; i++) {
+		const FerryDeviceSetting *s = d->settings[i];
+		int r = tun_restore_setting(d, s, s->value);
+		if (r < 0)
+			log_write(log, LOG_WARN, "restore", "tun", 0,
+				  "setting %s/%s of the network device '%s': %s, ignoring",
+				  tun_places[s->place], s->name, d->name, strerror(-r));
+	}
+}
+
+/* An address that nobody else can have is there at once: no probing for it. */
+static void tun_restore_probing(const FerryDeviceEntry *d, bool on)
+{
+	FerryDeviceSetting s = FERRY_DEVICE_SETTING__INIT;
+	const char *value = "0";
+	s.place = 1;
+	s.name = (char *)(uintptr_t) "accept_dad";
+	if (on) {
+		value = "1";
+		for (size_t i = 0; i < d->n_settings; i++)
+			if (d->settings[i]->place == 1 && !strcmp(d->settings[i]->name, s.name))
+				value = d->settings[i]->value;
+	}
+	int r = tun_restore_setting(d, &s, value);
+	(void)r; /* no IPv6: nothing probes */
+}
+
+/* The number of the device may be another one than when the message was made. */
+static int tun_message(const struct tun_table *table, const ProtobufCBinaryData *b, uint32_t index,
+		       uint16_t type, uint16_t flags, struct nlmsghdr *h)
+{
+	mnl_nlmsg_put_header(h);
+	h->nlmsg_type = type;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+	uint8_t *body = mnl_nlmsg_put_extra_header(h, b->len);
+	memcpy(body, b->data, b->len);
+	if (table->index_at) {
+		memcpy(body + table->index_at, &index, sizeof(index));
+		return 0;
+	}
+	const struct nlattr *device = tun_attribute(body, b->len, table->head, RTA_OIF);
+	if (!device || mnl_attr_get_payload_len(device) != sizeof(index))
+		return -EBADMSG;
+	memcpy(mnl_attr_get_payload(device), &index, sizeof(index));
+	return 0;
+}
+
+static bool tun_same_attribute(const struct nlattr *a, const struct nlattr *b)
+{
+	return !a == !b && (!a || (mnl_attr_get_payload_len(a) == mnl_attr_get_payload_len(b) &&
+				   !memcmp(mnl_attr_get_payload(a), mnl_attr_get_payload(b),
+					   mnl_attr_get_payload_len(a))));
+}
+
+/* The first two bytes of each kind of message are the family and the length of the address. */
+static bool tun_same_entry(const struct tun_table *table, const ProtobufCBinaryData *a,
+			   const ProtobufCBinaryData *b)
+{
+	if (a->data[0] != b->data[0] || (table != &tun_neighbours && a->data[1] != b->data[1]))
+		return false;
+	for (const uint16_t *key = table->key; *key; key++)
+		if (!tun_same_attribute(tun_attribute(a->data, a->len, table->head, *key),
+					tun_attribute(b->data, b->len, table->head, *key)))
+			return false;
+	return true;
+}
+
+static bool tun_list_has(const struct tun_table *table, const ProtobufCBinaryData *v, size_t n,
+			 const ProtobufCBinaryData *entry)
+{
+	for (size_t i = 0; i < n; i++)
+		if (tun_same_entry(table, &v[i], entry))
+			return true;
+	return false;
+}
+
+/* What the kernel gave to the new device by itself, and the old one did not have. */
+static int tun_restore_less(struct mnl_socket *socket, const struct tun_table *table, uint32_t index,
+			    const ProtobufCBinaryData *v, size_t n)
+{
+	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
+	struct arena a = {0};
+	struct tun_list there = {.arena = &a, .index = index};
+	int r = tun_list_get(socket, table, &there);
+	for (size_t i = 0; i < there.n && r >= 0; i++) {
+		struct nlmsghdr *h = (struct nlmsghdr *)bytes;
+		if (tun_list_has(table, v, n, &there.v[i]))
+			continue;
+		r = tun_message(table, &there.v[i], index, table->remove, 0, h);
+		if (r >= 0)
+			r = netlink_ask(socket, h, NULL, NULL);
+		if (r == -ESRCH || r == -ENOENT || r == -EADDRNOTAVAIL)
+			r = 0;
+	}
+	arena_release(&a);
+	return r;
+}
+
+static int tun_restore_list(struct mnl_socket *socket, const struct tun_table *table, uint32_t index,
+			    const ProtobufCBinaryData *v, size_t n)
+{
+	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
+	struct arena a = {0};
+	struct tun_list there = {.arena = &a, .index = index};
+	int r = tun_list_get(socket, table, &there);
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		struct nlmsghdr *h = (struct nlmsghdr *)bytes;
+		if (tun_list_has(table, there.v, there.n, &v[i]))
+			continue;
+		r = tun_message(table, &v[i], index, table->add, NLM_F_CREATE | NLM_F_EXCL, h);
+		if (r >= 0)
+			r = netlink_ask(socket, h, NULL, NULL);
+		if (r == -EEXIST)
+			r = 0;
+	}
+	arena_release(&a);
+	return r < 0 ? r : tun_restore_less(socket, table, index, v, n);
+}
+
+static int tun_restore_link(struct mnl_socket *socket, const FerryDeviceEntry *d, uint32_t index)
+{
+	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
+	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	h->nlmsg_type = RTM_NEWLINK;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	struct ifinfomsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	m->ifi_index = (int)index;
+	if (d->address.len)
+		mnl_attr_put(h, IFLA_ADDRESS, d->address.len, d->address.data);
+	mnl_attr_put_u32(h, IFLA_MTU, d->mtu);
+	mnl_attr_put_u32(h, IFLA_TXQLEN, d->queue_packets);
+	if (d->alias)
+		mnl_attr_put_str(h, IFLA_IFALIAS, d->alias);
+	if (d->has_link_group)
+		mnl_attr_put_u32(h, IFLA_GROUP, d->link_group);
+	uint32_t master = d->master ? if_nametoindex(d->master) : 0;
+	if (d->master && !master)
+		return -ENODEV;
+	if (master)
+		mnl_attr_put_u32(h, IFLA_MASTER, master);
+	return netlink_ask(socket, h, NULL, NULL);
+}
+
+static int tun_restore_up(struct mnl_socket *socket, const FerryDeviceEntry *d, uint32_t index)
+{
+	uint8_t bytes[256] __attribute__((aligned(8)));
+	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	h->nlmsg_type = RTM_NEWLINK;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	struct ifinfomsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	m->ifi_index = (int)index;
+	m->ifi_change = TUN_IFF_CHANGEABLE;
+	m->ifi_flags = d->flags & TUN_IFF_CHANGEABLE;
+	return netlink_ask(socket, h, NULL, NULL);
+}
+
+static int tun_restore_modes(int fd, const FerryDeviceEntry *d)
+{
+	const struct {
+		unsigned long request;
+		bool wanted, by_value;
+		int value;
+	} calls[] = {
+		{TUNSETOWNER, d->has_owner, true, d->owner},
+		{TUNSETGROUP, d->has_group, true, d->group},
+		{TUNSETVNETHDRSZ, true, false, d->vnet_header_bytes},
+		{TUNSETVNETLE, d->vnet_little_endian, false, 1},
+		{TUNSETVNETBE, d->vnet_big_endian, false, 1},
+		{TUNSETLINK, true, true, (int)d->type},
+		{TUNSETOFFLOAD, d->offload != 0, true, (int)d->offload},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		int value = calls[i].value;
+		if (calls[i].wanted &&
+		    ioctl(fd, calls[i].request,
+			  calls[i].by_value ? (unsigned long)value : (unsigned long)(uintptr_t)&value) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* An address has its routes when the kernel, in its own time, has found that it need not probe. */
+static int tun_wait_addresses(struct mnl_socket *socket, uint32_t index)
+{
+	const struct timespec pause = {.tv_nsec = TUN_WAIT_NS};
+	bool waits = true;
+	int r = 0;
+	for (int i = 0; i < TUN_WAITS && waits && r >= 0; i++) {
+		struct arena a = {0};
+		struct tun_list there = {.arena = &a, .index = index};
+		r = tun_list_get(socket, &tun_addresses, &there);
+		waits = false;
+		for (size_t k = 0; k < there.n; k++)
+			waits |= ((const struct ifaddrmsg *)there.v[k].data)->ifa_flags & IFA_F_TENTATIVE;
+		arena_release(&a);
+		if (waits)
+			nanosleep(&pause, NULL);
+	}
+	return r;
+}
+
+static int tun_restore_all(int fd, struct mnl_socket *socket, const FerryDeviceEntry *d,
+			   const struct log_sink *log)
+{
+	uint32_t index = if_nametoindex(d->name);
+	int r = tun_restore_modes(fd, d);
+	if (r >= 0)
+		r = tun_restore_link(socket, d, index);
+	if (r < 0)
+		return r;
+	tun_restore_settings(d, log);
+	tun_restore_probing(d, false);
+	r = tun_restore_up(socket, d, index);
+	if (r >= 0)
+		r = tun_restore_list(socket, &tun_addresses, index, d->addresses, d->n_addresses);
+	if (r >= 0)
+		r = tun_wait_addresses(socket, index);
+	tun_restore_probing(d, true);
+	if (r >= 0)
+		r = tun_restore_list(socket, &tun_routes, index, d->routes, d->n_routes);
+	if (r >= 0)
+		r = tun_restore_list(socket, &tun_neighbours, index, d->neighbours, d->n_neighbours);
+	if (r >= 0 && d->no_carrier && ioctl(fd, TUNSETCARRIER, &(int){0}) < 0)
+		r = -errno;
+	return r;
+}
+
+int tun_device_restore(int fd, const FerryDeviceEntry *d, const struct log_sink *log, struct ferry_error *err)
+{
+	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	int r = netlink_open(-1, NETLINK_ROUTE, &socket);
+	if (r >= 0)
+		r = tun_restore_all(fd, socket, d, log);
+	if (r >= 0)
+		return 0;
+	error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting up the network device '%s'", d->name);
+	if (r == -ENODEV && d->master)
+		error_hint(err, "make the bridge '%s' first, which it was a port of", d->master);
+	return r;
+}
