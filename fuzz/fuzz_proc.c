@@ -143,7 +143,10 @@ static int fuzz_fdinfo(const char *text, size_t n, struct ferry_error *err)
 		promise(watch->handle.n <= PROC_HANDLE_BYTES, "handle within its array");
 	proc_fdinfo_release(&info);
 	_cleanup_proc_uring_ struct proc_uring uring;
-	if (proc_uring_parse(text, n, &uring, err) == 0)
+	struct ferry_error uring_err = FERRY_ERROR_INIT;
+	int uring_r = proc_uring_parse(text, n, &uring, &uring_err);
+	promise_error(uring_r, &uring_err);
+	if (!uring_r)
 		vec_foreach(file, &uring.files)
 			promise(*proc_names_get(&uring.names, file->name) || file->name == 0,
 				"a name is there");

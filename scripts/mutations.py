@@ -7,6 +7,8 @@ Mutations come from test/mutations.tsv, and from src/kind/: each kind without on
 """
 
 import argparse
+import concurrent.futures
+import dataclasses
 import os
 import pathlib
 import re
@@ -18,6 +20,12 @@ import time
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(SOURCE / "test" / "lib"))
 sys.dont_write_bytecode = True
+
+# pylint: disable=wrong-import-position
+from driver import builds, discover, model, report, runner  # noqa: E402
+from ferrytest.cases import CASES  # noqa: E402
+
+TEST_SECONDS = 60
 
 
 def parse():
@@ -42,28 +50,38 @@ def listed():
             yield name, pathlib.Path(file), plain(find), plain(replace), tests
 
 
-# Members of a kind's table that bring state back.
-HOOKS = ("restore", "restore_task", "restore_thread", "settle", "settle_task", "map", "join_session", "opened", "ready")
+# Members of a kind's tables that bring state back.
+HOOKS = ("read", "restore", "restore_task", "restore_thread", "settle", "settle_task", "map", "join_session", "opened", "ready",
+         "finish", "before_run")
 
 
-def tests_of(kind):
-    """The round trips of a kind's programs; all of them when it has none of its own."""
-    from ferrytest.cases import CASES  # pylint: disable=import-outside-toplevel
+# What no round trip of a program can notice: who does.
+ELSEWHERE = {
+    "hugetlb-read": "integration/refused.huge_pages_lacking",
+    "mounts-finish": "integration/jobs.rounds",
+    "regfile-before_run": "integration/foreign.links",
+    "regfile-ready": "integration/foreign.links_killed",
+    "tty-before_run": "integration/refused.terminal_outside",
+}
 
-    names = [f"*integration/roundtrip.{case.name}" for case in CASES if case.kind == kind]
-    return ",".join(names) or "integration/roundtrip"
+
+def cases_of(kind):
+    """The round trips of a kind's programs, and of those that have it among others."""
+    own = [case.name for case in CASES if case.kind == kind]
+    return own + [case.name for case in CASES if kind in case.also]
 
 
 def of_kinds():
     """Each kind without one of the functions that bring its state back."""
     for path in sorted((SOURCE / "src" / "kind").glob("*.c")):
-        for table in re.findall(r"^const struct kind_ops \w+ = \{.*?^\};", path.read_text(encoding="utf-8"),
-                                re.MULTILINE | re.DOTALL):
-            kind = re.search(r'\.name = "([^"]*)"', table)[1]
+        tables = re.findall(r"^(?:static )?const struct (?:kind|ns)_ops \w+ = \{.*?\};", path.read_text(encoding="utf-8"),
+                            re.MULTILINE | re.DOTALL)
+        for table in tables:
+            kind = re.search(r'\.name = "([^"]*)"', tables[-1])[1]
             for line, hook in re.findall(r"^(\t+\.(\w+) = \w+,\n)", table, re.MULTILINE):
                 if hook in HOOKS:
                     yield (f"kind-{kind}-without-{hook}", path.relative_to(SOURCE), table,
-                           table.replace(line, ""), tests_of(kind))
+                           table.replace(line, ""), ELSEWHERE.get(f"{kind}-{hook}") or cases_of(kind))
 
 
 def copy_tree(target):
@@ -83,8 +101,17 @@ def copy_tree(target):
             path.unlink()
 
 
+def make(tree, build, jobs):
+    """Build the copy as it is; why it does not."""
+    plain = dataclasses.replace(builds.PLAIN, arguments=("-Dman=disabled",))
+    for result in (builds.configure(plain, tree, build), builds.make(plain, tree, build, jobs)):
+        if result.outcome == "failed":
+            return result.reason
+    return ""
+
+
 def run_tests(tree, build, tests, jobs):
-    """(number of failed tests, output)."""
+    """(failed tests, what the compiler said when it does not build) of a filter."""
     results = build / "check" / "results.tsv"
     results.unlink(missing_ok=True)
     # One mutation breaks the same test in every build; the plain one is enough.
@@ -92,10 +119,29 @@ def run_tests(tree, build, tests, jobs):
                            "--jobs", str(jobs), "--filter", tests, "--plain-only"], cwd=tree, check=False, text=True,
                           errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     lines = results.read_text(encoding="utf-8").splitlines()[1:] if results.exists() else []
-    fields = [line.split("\t") for line in lines]
-    broken = any(name.startswith("build/") and outcome == "failed" for name, outcome, *_ in fields)
-    failed = [name for name, outcome, *_ in fields if outcome == "failed"]
-    return failed, broken, done.stdout
+    failed = [name for name, outcome, *_ in (line.split("\t") for line in lines) if outcome == "failed"]
+    return failed, done.stdout if any(name.startswith("build/") for name in failed) else ""
+
+
+def run_round_trips(tree, build, names, jobs):
+    """The same of round trips, until one notices. The other programs of the build know nothing of kinds."""
+    done = subprocess.run(["ninja", "-C", str(build), "ferry"], check=False, text=True, errors="replace",
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        return [], done.stdout
+    path, environment = tree / "test" / "integration" / "roundtrip.py", discover.script_environment(tree, build)
+    failed = []
+
+    def one(name):
+        if not failed:
+            result = runner.run_one(model.Test(name, [sys.executable, str(path), name], TEST_SECONDS, environment),
+                                    str(build / "test" / "lib" / "nsinit"), report.Skips(tree / "test" / "skips.txt"))
+            failed.extend([name] * (result.outcome == "failed"))
+
+    with runner.huge_pages(), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for future in [pool.submit(one, name) for name in names]:
+            future.result()
+    return failed, ""
 
 
 def try_mutation(tree, build, mutation, jobs):
@@ -107,14 +153,14 @@ def try_mutation(tree, build, mutation, jobs):
         return "failed", f"{file} has the text {original.count(find)} times, not once"
     path.write_text(original.replace(find, replace), encoding="utf-8")
     try:
-        failed, broken, output = run_tests(tree, build, tests, jobs)
+        failed, broken = (run_tests if isinstance(tests, str) else run_round_trips)(tree, build, tests, jobs)
     finally:
         path.write_text(original, encoding="utf-8")
     if broken:
-        return "failed", "does not build: " + " ".join(output.split())[-200:]
+        return "failed", "does not build: " + " ".join(broken.split())[-200:]
     if not failed:
-        return "failed", f"no test of '{tests}' notices it"
-    return "passed", f"noticed by {len(failed)}: {', '.join(failed[:3])}"
+        return "failed", f"no test of {tests} notices it"
+    return "passed", f"noticed by {', '.join(failed[:3])}"
 
 
 def main():
@@ -124,6 +170,9 @@ def main():
     results = options.results or top / "check" / "mutations.tsv"
     results.parent.mkdir(parents=True, exist_ok=True)
     copy_tree(tree)
+    problem = make(tree, build, options.jobs)
+    if problem:
+        sys.exit(f"the tree does not build: {problem}")
     lines, count = ["name\toutcome\tseconds\treason"], {"passed": 0, "failed": 0}
     for mutation in [*listed(), *of_kinds()]:
         name = "mutation/" + mutation[0]

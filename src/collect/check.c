@@ -18,7 +18,7 @@
 #include "kind/peers.h"
 #include "proc/read.h"
 
-enum { CHECK_DEPTH_TASKS = 1 << 20 };
+enum { CHECK_DEPTH_TASKS = 1 << 20, CHECK_STAT_BLOCK = 512 };
 
 struct check {
 	const struct kern_caps *caps;
@@ -397,9 +397,43 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 	return r < 0 ? r : (int)ret->v.n;
 }
 
+struct check_file {
+	dev_t dev;
+	ino_t ino;
+};
+
+typedef VEC(struct check_file) check_file_vec;
+
+/* Files without a name go into the image; one that several descriptors have, once. */
+static int check_deleted(int proc_dir, check_file_vec *known, uint64_t *bytes)
+{
+	struct proc_fds fds = {0};
+	struct stat st;
+	int r = 0;
+	if (proc_read_fds(proc_dir, &fds, NULL) < 0)
+		return 0; /* it has ended */
+	vec_foreach(fd, &fds.v) {
+		bool counted = proc_fd_stat(proc_dir, fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink;
+		for (size_t i = 0; i < known->n && !counted; i++)
+			counted = known->v[i].ino == st.st_ino && known->v[i].dev == st.st_dev;
+		struct check_file *slot = counted ? NULL : vec_push(known);
+		if (counted)
+			continue;
+		if (!slot) {
+			r = -ENOMEM;
+			break;
+		}
+		*slot = (struct check_file){.dev = st.st_dev, .ino = st.st_ino};
+		*bytes += MIN((uint64_t)st.st_size, (uint64_t)st.st_blocks * CHECK_STAT_BLOCK);
+	}
+	proc_fds_release(&fds);
+	return r;
+}
+
 int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err)
 {
 	struct check k = {0};
+	check_file_vec known = {0};
 	pid_t *first = vec_push(&k.pids);
 	if (!first)
 		return error_memory(err);
@@ -411,9 +445,10 @@ int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err)
 		if (dir < 0 || proc_read_status(dir, &status, NULL) < 0)
 			continue;
 		bytes += status.vm_rss_bytes + status.vm_swap_bytes;
-		if (check_children(&k, dir) < 0)
+		if (check_deleted(dir, &known, &bytes) < 0 || check_children(&k, dir) < 0)
 			break;
 	}
+	vec_release(&known);
 	vec_release(&k.pids);
 	*ret_bytes = bytes;
 	return 0;

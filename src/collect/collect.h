@@ -27,7 +27,7 @@ struct obstacles {
 must_check int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
 			  struct peers *peers, struct obstacles *ret, struct ferry_error *err);
 
-/* Bytes of memory that an image of the tree needs at most. */
+/* Bytes of memory and of files without a name that an image of the tree needs at most. */
 must_check int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err);
 
 /* Fill c->snap from the frozen tree. */

@@ -345,7 +345,7 @@ static int ns_uncover_proc(void)
 {
 	for (int i = 0; i < NS_PROC_LAYERS; i++) {
 		char text[16] = "";
-		if (readlink("/proc/self", text, sizeof(text) - 1) > 0 && atoi(text) == getpid())
+		if (readlink("/proc/self", text, sizeof(text) - 1) > 0 && strtol(text, NULL, 10) == getpid())
 			return 0;
 		if (umount2("/proc", MNT_DETACH) < 0)
 			return -errno;

@@ -35,6 +35,17 @@ void sharing_release(struct sharing *s)
 		vec_release(&s->order[i]);
 }
 
+/* Whoever runs may end meanwhile; whether it was the one that others are compared with, who is forgotten then. */
+static bool sharing_forget(struct sharing *s, enum sharing_type type, pid_t pid, size_t at)
+{
+	typeof(s->order[type]) *order = &s->order[type];
+	if (sys_kcmp(pid, pid, sharing_types[type].type, 0, 0) < 0)
+		return false;
+	memmove(order->v + at, order->v + at + 1, (order->n - 1 - at) * sizeof(*order->v));
+	order->n--;
+	return true;
+}
+
 /* The first known process that has the same object; the process itself when none does, which is known from then on. */
 static int sharing_find(struct sharing *s, enum sharing_type type, pid_t pid, pid_t *ret_owner)
 {
@@ -43,6 +54,11 @@ static int sharing_find(struct sharing *s, enum sharing_type type, pid_t pid, pi
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 		int r = sys_kcmp(pid, order->v[middle], sharing_types[type].type, 0, 0);
+		if (r == -ESRCH && sharing_forget(s, type, pid, middle)) {
+			low = 0;
+			high = order->n;
+			continue;
+		}
 		if (r < 0)
 			return r;
 		if (r == SHARING_EQUAL) {

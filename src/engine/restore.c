@@ -219,8 +219,11 @@ static int restore_namespaces(struct restore_job *j, struct ferry_error *err)
 	struct restore *r = &j->restore;
 	r->new_pidns = e->options->new_pidns || plan_own_ns(&j->plan, PROC_NS_PID);
 	r->own_init = r->new_pidns && j->plan.tasks[0].pid != 1;
+	bool early = r->new_pidns || j->plan.namespaces.n;
+	int ret = early && !e->warden ? region_reserve(r, err) : 0;
 	/* The warden stays in ours. */
-	int ret = r->new_pidns || j->plan.namespaces.n ? engine_warden(e, err) : 0;
+	if (ret >= 0 && early)
+		ret = engine_warden(e, err);
 	if (ret >= 0 && j->plan.namespaces.n)
 		ret = engine_keep_start(e, err);
 	return ret < 0 ? ret : namespaces_make(r, err);

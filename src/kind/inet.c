@@ -35,6 +35,7 @@
 #include "kind/udp.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
+#include "proc/lex.h"
 
 #ifndef SO_PEERNAME
 #define SO_PEERNAME 28
@@ -181,7 +182,9 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	const struct inet_sock *sock = NULL;
 	struct fd_view again = *view;
 	fd_view_name(view, who, sizeof(who));
-	int r = inet_refuse_multipath(&again, who, err);
+	int r = sock_check(view, err);
+	if (r >= 0)
+		r = inet_refuse_multipath(&again, who, err);
 	if (r >= 0)
 		r = inet_look_up(view, &sock, err);
 	if (r < 0)
@@ -361,20 +364,23 @@ static const char *inet_raw_obstacle(int fd)
 		       : NULL;
 }
 
-/* "...: ADDRESS:PORT ADDRESS:PORT ST ...", words of an address as the machine has them in memory. */
+/* "N: ADDRESS:PORT ADDRESS:PORT ST Q:Q T:W R UID TIMEOUT INODE ...", words of an address as the machine has them in memory. */
 static bool inet_raw_line(const char *line, uint32_t inode, uint32_t ret_peer[4], unsigned *ret_state)
 {
-	char peer[33];
-	unsigned long found;
-	if (sscanf(line, "%*d: %*x:%*x %32[0-9A-F]:%*x %x %*x:%*x %*x:%*x %*x %*u %*u %lu", peer, ret_state,
-		   &found) != 3 ||
+	struct lex l = lex_new(line, strlen(line));
+	uint8_t peer[16];
+	uint64_t found;
+	if (!lex_skip_words(&l, 2))
+		return false;
+	const char *end = memchr(l.p, ':', lex_left(&l));
+	size_t bytes = end ? (size_t)(end - l.p) / 2 : 0;
+	if ((bytes != 4 && bytes != 16) || !lex_bytes(&l, peer, bytes) || !lex_skip_words(&l, 1) ||
+	    !lex_u32_base(&l, 16, ret_state) || !lex_skip_words(&l, 5) || !lex_u64(&l, &found) ||
 	    found != inode)
 		return false;
-	for (size_t i = 0; i < strlen(peer) / 8; i++) {
-		char word[9] = "";
-		memcpy(word, peer + i * 8, 8);
-		ret_peer[i] = (uint32_t)strtoul(word, NULL, 16);
-	}
+	for (size_t i = 0; i < bytes / 4; i++)
+		ret_peer[i] = (uint32_t)peer[4 * i] << 24 | (uint32_t)peer[4 * i + 1] << 16 |
+			      (uint32_t)peer[4 * i + 2] << 8 | peer[4 * i + 3];
 	return true;
 }
 

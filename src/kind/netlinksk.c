@@ -68,6 +68,8 @@ static int netlinksk_check(const struct fd_view *view, const struct kind_options
 	fd_view_name(view, who, sizeof(who));
 	int r = options->criu_compat ? 0 : peers_refuse(view, PEER_SOCKET, err);
 	if (r >= 0)
+		r = sock_check(view, err);
+	if (r >= 0)
 		r = fd_view_copy(&own, err);
 	if (r < 0)
 		return r;

@@ -38,6 +38,7 @@ enum {
 	PACKET_NO_FANOUT = -1,
 	PACKET_FANOUT_TYPE_CBPF = 6, /* from here on a program decides */
 	PACKET_LIST_MAX = 4096,
+	PACKET_VNET_HDR_LENGTH = 24, /* PACKET_VNET_HDR_SZ, Linux 6.4 */
 };
 
 /* snap_file.data */
@@ -71,6 +72,8 @@ static int packetsk_check(const struct fd_view *view, const struct kind_options 
 	struct fd_view own = *view;
 	fd_view_name(view, who, sizeof(who));
 	int r = options->criu_compat ? 0 : peers_refuse(view, PEER_SOCKET, err);
+	if (r >= 0)
+		r = sock_check(view, err);
 	if (r >= 0)
 		r = fd_view_copy(&own, err);
 	if (r < 0)
@@ -248,8 +251,9 @@ static int packetsk_join(int fd, const PacketMclist *m)
 	return sock_set_bytes(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &mreq, sizeof(mreq));
 }
 
-static int packetsk_set_options(int fd, const PacketSockEntry *psk)
+static int packetsk_set_options(int fd, const PacketSockEntry *psk, const FerrySocketEntry *extra)
 {
+	int header;
 	const struct {
 		int name;
 		uint32_t value;
@@ -260,6 +264,10 @@ static int packetsk_set_options(int fd, const PacketSockEntry *psk)
 		{PACKET_TIMESTAMP, psk->timestamp}, {PACKET_COPY_THRESH, psk->copy_thresh},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		/* Its length was set, and this would choose another. */
+		if (options[i].name == PACKET_VNET_HDR &&
+		    sockextra_int(extra, SOL_PACKET, PACKET_VNET_HDR_LENGTH, &header))
+			continue;
 		int r = options[i].value ? sock_set(fd, SOL_PACKET, options[i].name, (int)options[i].value)
 					 : 0;
 		if (r < 0)
@@ -268,9 +276,9 @@ static int packetsk_set_options(int fd, const PacketSockEntry *psk)
 	return 0;
 }
 
-static int packetsk_make(const PacketSockEntry *psk, int fd)
+static int packetsk_make(const PacketSockEntry *psk, const FerrySocketEntry *extra, int fd)
 {
-	int r = packetsk_set_options(fd, psk);
+	int r = packetsk_set_options(fd, psk, extra);
 	for (size_t i = 0; i < psk->n_mclist && r >= 0; i++)
 		r = packetsk_join(fd, psk->mclist[i]);
 	if (r >= 0 && psk->rx_ring)
@@ -304,7 +312,7 @@ static int packetsk_restore(struct opener *o, struct plan_file *file, int *ret_f
 		r = sockextra_apply(o, fd, &type, extra, false, err);
 	if (r < 0)
 		return r;
-	r = packetsk_make(psk, fd);
+	r = packetsk_make(psk, extra, fd);
 	if (r < 0) {
 		char device[IF_NAMESIZE] = "";
 		error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "making the packet socket of file id %u",

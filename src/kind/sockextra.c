@@ -5,6 +5,10 @@
  *
  * Kernel interface: socket(7), ip(7), ipv6(7), tcp(7), udp(7); the xattr system.sockprotoname of sockfs
  * (2.6.39).
+ * Does not handle: what can be set and not read (looked at up to Linux 6.18): SO_BUSY_POLL_BUDGET, SO_INQ, IPV6_MTU,
+ * IPV6_NEXTHOP, IPV6_PKTINFO of the socket, IPV6_ROUTER_ALERT, leases of flow labels, IPsec policies of a socket, multicast
+ * routing; the count of SOF_TIMESTAMPING_OPT_ID, which starts again; TCP_SAVED_SYN of a connection, TCP_QUICKACK,
+ * which the kernel changes by itself; TCP_MAXSEG, TCP_WINDOW_CLAMP and TCP_SAVE_SYN of connections.
  */
 #include "kind/sockextra.h"
 
@@ -36,6 +40,9 @@
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
 #endif
+#ifndef SOL_RAW
+#define SOL_RAW 255
+#endif
 #ifndef SOL_PACKET
 #define SOL_PACKET 263
 #endif
@@ -53,6 +60,7 @@ enum sockextra_flags {
 	ON_NETLINK = 1 << 8,
 	ON_PACKET = 1 << 9,
 	NOT_TCP = 1 << 10,
+	WIDE = 1 << 11, /* longer than an int, as long as the kernel tells */
 	ON_ANY = ON_UNIX | ON_IP | ON_NETLINK | ON_PACKET,
 };
 
@@ -69,55 +77,84 @@ struct sockextra_option {
 	}
 
 static const struct sockextra_option sockextra_options[] = {
+	OPTION(SOL_SOCKET, SO_DEBUG, 1, ON_ANY),
+	OPTION(SOL_SOCKET, SO_PASSCRED, 16, ON_NETLINK),
 	OPTION(SOL_SOCKET, SO_TIMESTAMP, 29, ON_ANY),
+	OPTION(SOL_SOCKET, SO_PASSSEC, 34, ON_NETLINK),
 	OPTION(SOL_SOCKET, SO_TIMESTAMPNS, 35, ON_ANY),
-	OPTION(SOL_SOCKET, SO_TIMESTAMPING, 37, ON_IP),
+	OPTION(SOL_SOCKET, SO_TIMESTAMPING, 37, ON_ANY | WIDE),
 	OPTION(SOL_SOCKET, SO_RXQ_OVFL, 40, ON_ANY),
+	OPTION(SOL_SOCKET, SO_WIFI_STATUS, 41, ON_ANY),
 	OPTION(SOL_SOCKET, SO_PEEK_OFF, 42, ON_ANY),
-	OPTION(SOL_SOCKET, SO_SELECT_ERR_QUEUE, 45, ON_IP),
-	OPTION(SOL_SOCKET, SO_BUSY_POLL, 46, ON_IP),
-	OPTION(SOL_SOCKET, SO_MAX_PACING_RATE, 47, ON_IP),
-	OPTION(SOL_SOCKET, SO_ZEROCOPY, 60, ON_IP),
-	OPTION(SOL_SOCKET, SO_PREFER_BUSY_POLL, 69, ON_IP),
-	OPTION(SOL_SOCKET, SO_BUSY_POLL_BUDGET, 70, ON_IP),
+	OPTION(SOL_SOCKET, SO_NOFCS, 43, ON_ANY),
+	OPTION(SOL_SOCKET, SO_SELECT_ERR_QUEUE, 45, ON_ANY),
+	OPTION(SOL_SOCKET, SO_BUSY_POLL, 46, ON_ANY),
+	OPTION(SOL_SOCKET, SO_MAX_PACING_RATE, 47, ON_ANY | WIDE),
+	OPTION(SOL_SOCKET, SO_INCOMING_CPU, 49, ON_ANY | NOT_CONNECTED),
+	OPTION(SOL_SOCKET, SO_ZEROCOPY, 60, ON_ANY),
+	OPTION(SOL_SOCKET, SO_TXTIME, 61, ON_ANY | WIDE),
+	OPTION(SOL_SOCKET, SO_BINDTOIFINDEX, 62, ON_UNIX | ON_NETLINK | ON_PACKET),
+	/* They are told only where the form of times was set to the new one, and set it. */
+	OPTION(SOL_SOCKET, SO_TIMESTAMP_NEW, 63, ON_ANY),
+	OPTION(SOL_SOCKET, SO_TIMESTAMPNS_NEW, 64, ON_ANY),
+	OPTION(SOL_SOCKET, SO_TIMESTAMPING_NEW, 65, ON_ANY | WIDE),
+	OPTION(SOL_SOCKET, SO_PREFER_BUSY_POLL, 69, ON_ANY),
+	OPTION(SOL_SOCKET, SO_RESERVE_MEM, 73, ON_IP | MAY_LACK),
 	OPTION(SOL_SOCKET, SO_TXREHASH, 74, ON_IP),
-	OPTION(SOL_SOCKET, SO_RCVMARK, 75, ON_IP),
+	OPTION(SOL_SOCKET, SO_RCVMARK, 75, ON_ANY),
 	OPTION(SOL_SOCKET, SO_PASSPIDFD, 76, ON_UNIX),
-	OPTION(SOL_SOCKET, SO_RCVPRIORITY, 82, ON_IP),
+	OPTION(SOL_SOCKET, SO_RCVPRIORITY, 82, ON_ANY),
 	OPTION(SOL_SOCKET, SO_PASSRIGHTS, 83, ON_UNIX),
 	OPTION(SOL_IP, IP_TOS, 1, ON_INET6),
 	OPTION(SOL_IP, IP_TTL, 2, ON_INET6),
-	OPTION(SOL_IP, IP_OPTIONS, 4, ON_INET | NOT_CONNECTED),
-	OPTION(SOL_IP, IP_RECVOPTS, 6, ON_INET),
-	OPTION(SOL_IP, IP_RETOPTS, 7, ON_INET),
+	OPTION(SOL_IP, IP_OPTIONS, 4, ON_IP | NOT_CONNECTED | WIDE),
+	OPTION(SOL_IP, IP_ROUTER_ALERT, 5, ON_INET),
+	OPTION(SOL_IP, IP_RECVOPTS, 6, ON_IP),
+	OPTION(SOL_IP, IP_RETOPTS, 7, ON_IP),
 	OPTION(SOL_IP, IP_PKTINFO, 8, ON_INET6),
 	OPTION(SOL_IP, IP_MTU_DISCOVER, 10, ON_IP),
 	OPTION(SOL_IP, IP_RECVERR, 11, ON_IP),
 	OPTION(SOL_IP, IP_RECVTTL, 12, ON_IP),
 	OPTION(SOL_IP, IP_RECVTOS, 13, ON_IP),
+	OPTION(SOL_IP, IP_PASSSEC, 18, ON_IP),
 	OPTION(SOL_IP, IP_TRANSPARENT, 19, ON_IP | EARLY),
 	OPTION(SOL_IP, IP_RECVORIGDSTADDR, 20, ON_IP),
 	OPTION(SOL_IP, IP_MINTTL, 21, ON_IP),
 	OPTION(SOL_IP, IP_CHECKSUM, 23, ON_IP),
 	OPTION(SOL_IP, IP_BIND_ADDRESS_NO_PORT, 24, ON_IP | EARLY),
 	OPTION(SOL_IP, IP_RECVFRAGSIZE, 25, ON_IP),
-	OPTION(SOL_IP, IP_MULTICAST_IF, 32, ON_INET | NOT_TCP),
-	OPTION(SOL_IP, IP_MULTICAST_TTL, 33, ON_INET | NOT_TCP),
-	OPTION(SOL_IP, IP_MULTICAST_LOOP, 34, ON_INET | NOT_TCP),
-	OPTION(SOL_IP, IP_MULTICAST_ALL, 49, ON_INET | NOT_TCP),
-	OPTION(SOL_IP, IP_UNICAST_IF, 50, ON_INET),
+	OPTION(SOL_IP, IP_RECVERR_RFC4884, 26, ON_IP),
+	OPTION(SOL_IP, IP_MULTICAST_IF, 32, ON_IP | NOT_TCP),
+	OPTION(SOL_IP, IP_MULTICAST_TTL, 33, ON_IP | NOT_TCP),
+	OPTION(SOL_IP, IP_MULTICAST_LOOP, 34, ON_IP),
+	OPTION(SOL_IP, IP_MULTICAST_ALL, 49, ON_IP),
+	OPTION(SOL_IP, IP_UNICAST_IF, 50, ON_IP),
 	OPTION(SOL_IP, IP_LOCAL_PORT_RANGE, 51, ON_IP | EARLY),
+	OPTION(SOL_IPV6, IPV6_2292PKTINFO, 2, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_2292HOPOPTS, 3, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_2292DSTOPTS, 4, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_2292RTHDR, 5, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_2292HOPLIMIT, 8, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_FLOWINFO, 11, ON_INET6),
+	/* Under SOL_IPV6 it is refused for ICMP. */
+	OPTION(SOL_RAW, IPV6_CHECKSUM, 7, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_UNICAST_HOPS, 16, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_MULTICAST_IF, 17, ON_INET6 | NOT_TCP),
 	OPTION(SOL_IPV6, IPV6_MULTICAST_HOPS, 18, ON_INET6 | NOT_TCP),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_LOOP, 19, ON_INET6 | NOT_TCP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_LOOP, 19, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_MTU_DISCOVER, 23, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVERR, 25, ON_INET6),
-	OPTION(SOL_IPV6, IPV6_MULTICAST_ALL, 29, ON_INET6 | NOT_TCP),
+	OPTION(SOL_IPV6, IPV6_MULTICAST_ALL, 29, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_ROUTER_ALERT_ISOLATE, 30, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVERR_RFC4884, 31, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_FLOWINFO_SEND, 33, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVHOPLIMIT, 51, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVRTHDR, 56, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVHOPOPTS, 53, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_HOPOPTS, 54, ON_INET6 | WIDE),
+	OPTION(SOL_IPV6, IPV6_RTHDRDSTOPTS, 55, ON_INET6 | WIDE),
+	OPTION(SOL_IPV6, IPV6_RTHDR, 57, ON_INET6 | WIDE),
+	OPTION(SOL_IPV6, IPV6_DSTOPTS, 59, ON_INET6 | WIDE),
 	OPTION(SOL_IPV6, IPV6_RECVDSTOPTS, 58, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_RECVPATHMTU, 60, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_DONTFRAG, 62, ON_INET6),
@@ -129,21 +166,26 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(SOL_IPV6, IPV6_RECVORIGDSTADDR, 74, ON_INET6),
 	OPTION(SOL_IPV6, IPV6_TRANSPARENT, 75, ON_INET6 | EARLY),
 	OPTION(SOL_IPV6, IPV6_UNICAST_IF, 76, ON_INET6),
+	OPTION(SOL_IPV6, IPV6_RECVFRAGSIZE, 77, ON_INET6),
 	OPTION(SOL_TCP, TCP_MAXSEG, 2, ON_IP | ONLY_TCP | NOT_CONNECTED),
 	OPTION(SOL_TCP, TCP_SYNCNT, 7, ON_IP | ONLY_TCP),
 	OPTION(SOL_TCP, TCP_LINGER2, 8, ON_IP | ONLY_TCP),
 	OPTION(SOL_TCP, TCP_DEFER_ACCEPT, 9, ON_IP | ONLY_TCP),
 	OPTION(SOL_TCP, TCP_WINDOW_CLAMP, 10, ON_IP | ONLY_TCP | NOT_CONNECTED),
-	OPTION(SOL_TCP, TCP_CONGESTION, 13, ON_IP | ONLY_TCP | MAY_LACK),
+	OPTION(SOL_TCP, TCP_CONGESTION, 13, ON_IP | ONLY_TCP | MAY_LACK | WIDE),
 	OPTION(SOL_TCP, TCP_THIN_LINEAR_TIMEOUTS, 16, ON_IP | ONLY_TCP),
 	OPTION(SOL_TCP, TCP_USER_TIMEOUT, 18, ON_IP | ONLY_TCP),
 	OPTION(SOL_TCP, TCP_FASTOPEN, 23, ON_IP | ONLY_TCP | NOT_CONNECTED),
 	OPTION(SOL_TCP, TCP_NOTSENT_LOWAT, 25, ON_IP | ONLY_TCP),
 	OPTION(SOL_TCP, TCP_SAVE_SYN, 27, ON_IP | ONLY_TCP | NOT_CONNECTED),
 	OPTION(SOL_TCP, TCP_FASTOPEN_CONNECT, 30, ON_IP | ONLY_TCP | NOT_CONNECTED),
+	OPTION(SOL_TCP, TCP_FASTOPEN_KEY, 33, ON_IP | ONLY_TCP | NOT_CONNECTED | WIDE),
 	OPTION(SOL_TCP, TCP_FASTOPEN_NO_COOKIE, 34, ON_IP | ONLY_TCP | NOT_CONNECTED),
 	OPTION(SOL_TCP, TCP_INQ, 36, ON_IP | ONLY_TCP),
 	OPTION(SOL_TCP, TCP_TX_DELAY, 37, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_RTO_MAX_MS, 44, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_RTO_MIN_US, 45, ON_IP | ONLY_TCP),
+	OPTION(SOL_TCP, TCP_DELACK_MAX_US, 46, ON_IP | ONLY_TCP),
 	OPTION(IPPROTO_UDP, UDP_CORK, 1, ON_IP | ONLY_UDP),
 	OPTION(IPPROTO_UDP, UDP_NO_CHECK6_TX, 101, ON_IP | ONLY_UDP),
 	OPTION(IPPROTO_UDP, UDP_NO_CHECK6_RX, 102, ON_IP | ONLY_UDP),
@@ -161,11 +203,19 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(SOL_PACKET, PACKET_TX_HAS_OFF, 19, ON_PACKET),
 	OPTION(SOL_PACKET, PACKET_QDISC_BYPASS, 20, ON_PACKET),
 	OPTION(SOL_PACKET, PACKET_IGNORE_OUTGOING, 23, ON_PACKET),
+	OPTION(SOL_PACKET, PACKET_VNET_HDR_SZ, 24, ON_PACKET),
 	/* After it the filter cannot be changed any more. */
 	OPTION(SOL_SOCKET, SO_LOCK_FILTER, 44, ON_ANY),
 };
 
-enum { SOCKEXTRA_VALUE_BYTES = 48, SOCKEXTRA_GROUPS_MAX = 65536, SOCKEXTRA_MPTCP = 262 };
+enum {
+	SOCKEXTRA_VALUE_BYTES = 2048,
+	SOCKEXTRA_GROUPS_MAX = 65536,
+	SOCKEXTRA_MPTCP = 262,
+	SOCKEXTRA_TCP_ULP = 31,
+	SOCKEXTRA_TCP_AO_INFO = 40, /* Linux 6.7 */
+	SOCKEXTRA_TCP_AO_BYTES = 64,
+};
 
 struct sockextra_value {
 	int code; /* 0, or why it cannot be read */
@@ -228,15 +278,11 @@ static bool sockextra_fits(const struct sockextra_option *o, const struct sock_t
 static void sockextra_value_of(int fd, const struct sockextra_option *o, struct sockextra_value *ret)
 {
 	*ret = (struct sockextra_value){.n = sizeof(ret->bytes)};
-	/* What is longer than an int is asked for as it is; a number is an int. */
-	bool is_int = !(o->level == SOL_TCP && o->name == TCP_CONGESTION) &&
-		      !(o->level == SOL_SOCKET && o->name == 47) &&
-		      !(o->level == SOL_IP && o->name == IP_OPTIONS);
-	if (is_int)
+	if (!(o->flags & WIDE))
 		ret->n = sizeof(int);
 	ret->code = sock_get_bytes(fd, o->level, o->name, ret->bytes, &ret->n);
 	/* Names are told with whatever lies behind them. */
-	if (!ret->code && !is_int && o->level == SOL_TCP)
+	if (!ret->code && o->level == SOL_TCP && o->name == TCP_CONGESTION)
 		ret->n = (socklen_t)strnlen(ret->bytes, ret->n);
 }
 
@@ -269,7 +315,55 @@ int sock_check_namespace(int fd, const char *who, struct ferry_error *err)
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 		  "%s: a socket of another network namespace", who);
+	error_hint(err, "let the program close it, or start the program in the namespace of its sockets");
 	return -ENOTSUP;
+}
+
+static int sock_refuse(const char *who, const char *what, const char *hint, struct ferry_error *err)
+{
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: %s (Linux 6.18)", who, what);
+	error_hint(err, "%s", hint);
+	return -ENOTSUP;
+}
+
+/* Programs and keys that the kernel keeps to itself. */
+static int sock_check_secrets(int fd, const char *who, struct ferry_error *err)
+{
+	char bytes[SOCKEXTRA_VALUE_BYTES] = "";
+	socklen_t n = 0;
+	if (sock_get_bytes(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) == -EACCES)
+		return sock_refuse(who, "a socket with an eBPF filter, which no call reads",
+				   "let the program use a classic filter (SO_ATTACH_FILTER)", err);
+	n = sizeof(bytes);
+	if (sock_get_bytes(fd, SOL_TCP, SOCKEXTRA_TCP_ULP, bytes, &n) >= 0 && n &&
+	    strcmp(bytes, "mptcp") != 0)
+		return sock_refuse(who,
+				   "a TCP socket with another protocol in the kernel on top of it (TCP_ULP)",
+				   "let the program do its encryption by itself, not by the kernel (kTLS)",
+				   err);
+	n = SOCKEXTRA_TCP_AO_BYTES;
+	memset(bytes, 0, sizeof(bytes));
+	if (sock_get_bytes(fd, SOL_TCP, SOCKEXTRA_TCP_AO_INFO, bytes, &n) >= 0)
+		return sock_refuse(who, "a TCP socket with authentication (TCP_AO), whose keys no call reads",
+				   "end the session first", err);
+	return 0;
+}
+
+int sock_check(const struct fd_view *view, struct ferry_error *err)
+{
+	char who[64];
+	struct fd_view own = *view;
+	fd_view_name(view, who, sizeof(who));
+	int r = fd_view_copy(&own, err);
+	if (r < 0)
+		return r;
+	r = sock_check_namespace(own.copy, who, err);
+	if (r >= 0)
+		r = sock_check_secrets(own.copy, who, err);
+	/* A copy that lives on would hide the end of the socket from its peer. */
+	if (own.copy != view->copy)
+		close(own.copy);
+	return r;
 }
 
 /* ------------------------------------------------------------------ collect */

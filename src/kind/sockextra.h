@@ -32,6 +32,9 @@ must_check int sock_protocol(const struct fd_view *view, char ret_name[32]);
 /* The inode in "socket:[N]"; 0 when the link is another. */
 uint32_t sock_inode(const struct fd_view *view);
 
+/* Before anything stops, for every kind of sockets: namespaces, programs and keys that stand in the way. */
+must_check int sock_check(const struct fd_view *view, struct ferry_error *err);
+
 /* Refuse a socket of another network namespace than ours; fd: our copy. */
 must_check int sock_check_namespace(int fd, const char *who, struct ferry_error *err);
 

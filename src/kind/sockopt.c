@@ -6,7 +6,7 @@
  * is set and tells the doubled one; images hold what it tells. Setting a size also fixes it, which
  * SO_BUF_LOCK takes back; before 5.14 the buffers of a restored socket no longer grow by themselves.
  *
- * Does not handle: eBPF filters (SO_ATTACH_BPF), which cannot be read back; programs that choose among sockets of one
+ * Does not handle: eBPF filters (SO_ATTACH_BPF), which cannot be read back and are refused; programs that choose among sockets of one
  * port (SO_ATTACH_REUSEPORT_CBPF and _EBPF), which no call even tells of (Linux 6.18): the kernel's own choice remains.
  */
 #include "kind/sockopt.h"

@@ -396,5 +396,6 @@ const struct kind_ops kind_unixsk = {
 	.read = unix_read,
 	.restore = unix_restore,
 	.opened = unix_opened,
+	.abandon = unix_abandon,
 	.settle = unix_settle,
 };

@@ -19,4 +19,5 @@ enum { UNIX_NAME_BYTES = sizeof(((struct sockaddr_un *)0)->sun_path) };
 must_check int unix_read(struct reader *r, struct ferry_error *err);
 must_check int unix_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 must_check int unix_opened(struct opener *o, struct ferry_error *err);
+void unix_abandon(struct opener *o); /* no file is there that was not there before */
 must_check int unix_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err);

@@ -19,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/warden.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "kind/sockextra.h"
@@ -228,7 +229,8 @@ static int unix_fill_connection(struct opener *o, struct plan_file *to, struct f
 /* --------------------------------------------------------------------- datagrams */
 
 /* Give a socket of our own the name that another had, in a place that only we see. */
-static int unix_bind_like(int fd, const uint8_t *name, size_t n, int *ret_jail, struct ferry_error *err)
+static int unix_bind_like(struct opener *o, int fd, const uint8_t *name, size_t n, int *ret_jail,
+			  struct ferry_error *err)
 {
 	UnixSkEntry usk = UNIX_SK_ENTRY__INIT;
 	FileEntry entry = FILE_ENTRY__INIT;
@@ -239,7 +241,7 @@ static int unix_bind_like(int fd, const uint8_t *name, size_t n, int *ret_jail, 
 	usk.type = SOCK_DGRAM;
 	usk.name = (ProtobufCBinaryData){.data = (uint8_t *)(uintptr_t)name, .len = n};
 	entry.usk = &usk;
-	return unix_bind(fd, &file, name[0] != '\0', ret_jail, err);
+	return unix_bind(o, fd, &file, name[0] != '\0', ret_jail, err);
 }
 
 static bool unix_has_name(const struct plan_file *file, const uint8_t *name, size_t n)
@@ -260,7 +262,7 @@ static int unix_sender(struct opener *o, const FerrySocketRun *run, int *ret_mad
 		if (unix_stands(&o->plan->files[i]) && unix_has_name(&o->plan->files[i], name, n))
 			return o->plan->files[i].fd;
 	_cleanup_close_ int fd = unix_new(SOCK_DGRAM), jail = -1;
-	int r = fd < 0 ? unix_failed(NULL, -fd, "making", err) : unix_bind_like(fd, name, n, &jail, err);
+	int r = fd < 0 ? unix_failed(NULL, -fd, "making", err) : unix_bind_like(o, fd, name, n, &jail, err);
 	if (r < 0)
 		return r;
 	return *ret_made = take_fd(fd);
@@ -355,7 +357,8 @@ static bool unix_is_wanted(const struct plan *p, const struct plan_file *file)
 }
 
 /* It was connected to a socket that is closed. */
-static int unix_connect_gone(struct plan_file *file, const FerrySocketEntry *extra, struct ferry_error *err)
+static int unix_connect_gone(struct opener *o, struct plan_file *file, const FerrySocketEntry *extra,
+			     struct ferry_error *err)
 {
 	UnixSkEntry usk = UNIX_SK_ENTRY__INIT;
 	FileEntry entry = FILE_ENTRY__INIT;
@@ -369,7 +372,7 @@ static int unix_connect_gone(struct plan_file *file, const FerrySocketEntry *ext
 	usk.name = extra->gone_peer;
 	entry.usk = &usk;
 	int r = fd < 0 ? unix_failed(file, -fd, "making the peer of", err)
-		       : unix_bind_like(fd, usk.name.data, usk.name.len, &jail, err);
+		       : unix_bind_like(o, fd, usk.name.data, usk.name.len, &jail, err);
 	if (r < 0)
 		return r;
 	socklen_t n = unix_address(&usk, &address);
@@ -389,7 +392,7 @@ static int unix_connect_one(struct opener *o, struct plan_file *file, struct fer
 	if (peer)
 		return unix_connect_dgram(o, file, peer, err);
 	if (extra && extra->has_gone_peer && extra->gone_peer.len)
-		return unix_connect_gone(file, extra, err);
+		return unix_connect_gone(o, file, extra, err);
 	unix_plan_of(file)->connected = true;
 	return 0;
 }
@@ -426,7 +429,7 @@ static int unix_drop_other(struct plan_file *file, struct ferry_error *err)
 }
 
 /* A file that the dumped program left behind is in the way, what anybody else put there is not touched. */
-static int unix_move(const struct plan_file *file, struct ferry_error *err)
+static int unix_move(struct opener *o, const struct plan_file *file, struct ferry_error *err)
 {
 	const UnixSkEntry *usk = file->entry->usk;
 	const FerrySocketEntry *extra = unix_extra_of(file);
@@ -443,14 +446,22 @@ static int unix_move(const struct plan_file *file, struct ferry_error *err)
 	int r = unix_enter(&place, -1, unix_dir(usk));
 	if (r >= 0 && !lstat(to, &st) && !S_ISSOCK(st.st_mode))
 		r = -EEXIST;
+	struct unix_made *made = &unix_plan_of(file)->made, moved;
+	if (r >= 0)
+		r = unix_announce(o, to, &moved);
 	if (r >= 0 && rename(from, to) < 0)
 		r = -errno;
+	if (r >= 0) {
+		if (made->entry >= 0)
+			warden_disarm(o->warden, made->entry);
+		*made = moved;
+	}
 	int back = unix_leave(&place);
 	return r < 0 || back < 0 ? unix_failed(file, r < 0 ? -r : -back, "renaming", err) : 0;
 }
 
 /* What nothing but the program itself may come after. */
-static int unix_seal(struct plan_file *file, struct ferry_error *err)
+static int unix_seal(struct opener *o, struct plan_file *file, struct ferry_error *err)
 {
 	static const int how[] = {[SK_SHUTDOWN__READ] = SHUT_RD,
 				  [SK_SHUTDOWN__WRITE] = SHUT_WR,
@@ -465,7 +476,7 @@ static int unix_seal(struct plan_file *file, struct ferry_error *err)
 	if (r >= 0 && shut && shutdown(file->fd, how[usk->shutdown]) < 0)
 		r = unix_failed(file, errno, "shutting down", err);
 	if (r >= 0)
-		r = unix_move(file, err);
+		r = unix_move(o, file, err);
 	if (r >= 0)
 		r = sockopt_apply_filter(file->fd, usk->opts, err);
 	return r < 0 ? r : fdcommon_set_flags(file->fd, usk->flags, err);
@@ -516,6 +527,6 @@ int unix_opened(struct opener *o, struct ferry_error *err)
 	if (r >= 0)
 		r = unix_connect_all(o, err);
 	for (size_t i = 0; i < p->n_files && r >= 0; i++)
-		r = unix_stands(&p->files[i]) ? unix_seal(&p->files[i], err) : 0;
+		r = unix_stands(&p->files[i]) ? unix_seal(o, &p->files[i], err) : 0;
 	return r < 0 ? r : unix_settle_waiting(o, err);
 }

@@ -27,6 +27,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/warden.h"
 
 /* Linux 5.2 */
 #ifndef SYS_fsopen
@@ -256,10 +257,10 @@ const char *unix_dir(const UnixSkEntry *usk)
 }
 
 /* A file that the dumped program left behind is removed, a socket that somebody listens on is not. */
-static int unix_remove_stale(unsigned type, const struct sockaddr_un *address, socklen_t n)
+static int unix_remove_stale(unsigned type, const char *path, const struct sockaddr_un *address, socklen_t n)
 {
 	struct stat st;
-	if (lstat(address->sun_path, &st) < 0)
+	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
 		return -EEXIST;
@@ -268,13 +269,43 @@ static int unix_remove_stale(unsigned type, const struct sockaddr_un *address, s
 		return -errno;
 	if (connect(fd, (const struct sockaddr *)address, n) == 0 || errno != ECONNREFUSED)
 		return -EADDRINUSE;
-	return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
+	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-static int unix_bind_path(int fd, const UnixSkEntry *usk, const struct sockaddr_un *address, socklen_t n,
-			  bool jailed)
+int unix_announce(struct opener *o, const char *path, struct unix_made *ret)
 {
-	int r = jailed ? 0 : unix_remove_stale(usk->type, address, n);
+	char folder[PATH_MAX] = ".", named[64 + PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	struct stat st;
+	*ret = (struct unix_made){.entry = -1};
+	if (!lstat(path, &st) || errno != ENOENT)
+		return 0;
+	if (slash)
+		snprintf(folder, sizeof(folder), "%.*s", (int)MAX(slash - path, 1), path);
+	/* The warden may have another root than we have. */
+	ret->dir = plan_keep_source(o->plan, open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC));
+	ret->base = arena_string(&o->plan->arena, slash ? slash + 1 : path);
+	if (ret->dir < 0 || !ret->base)
+		return ret->dir < 0 && errno ? -errno : -ENOMEM;
+	int n = snprintf(named, sizeof(named), "/proc/%d/fd/%d/%s", getpid(), ret->dir, ret->base);
+	int entry = (size_t)n >= sizeof(named)
+			    ? -ENAMETOOLONG
+			    : warden_arm(o->warden, WARDEN_UNLINK, 0, 0, named, (size_t)n + 1);
+	if (entry >= 0)
+		ret->entry = entry;
+	return MIN(entry, 0);
+}
+
+static int unix_bind_path(struct opener *o, int fd, const struct plan_file *file,
+			  const struct sockaddr_un *address, socklen_t n, bool jailed)
+{
+	const UnixSkEntry *usk = file->entry->usk;
+	/* A name that fills its place has no end there. */
+	char path[UNIX_NAME_BYTES + 1];
+	snprintf(path, sizeof(path), "%.*s", UNIX_NAME_BYTES, address->sun_path);
+	int r = jailed ? 0 : unix_announce(o, path, &unix_plan_of(file)->made);
+	if (r >= 0 && !jailed)
+		r = unix_remove_stale(usk->type, path, address, n);
 	if (r < 0)
 		return r;
 	if (bind(fd, (const struct sockaddr *)address, n) < 0)
@@ -282,8 +313,7 @@ static int unix_bind_path(int fd, const UnixSkEntry *usk, const struct sockaddr_
 	const FilePermsEntry *perms = usk->file_perms;
 	if (!perms)
 		return 0;
-	if (lchown(address->sun_path, perms->uid, perms->gid) < 0 ||
-	    chmod(address->sun_path, perms->mode & 07777) < 0)
+	if (lchown(path, perms->uid, perms->gid) < 0 || chmod(path, perms->mode & 07777) < 0)
 		return -errno;
 	return 0;
 }
@@ -292,7 +322,8 @@ static int unix_bind_path(int fd, const UnixSkEntry *usk, const struct sockaddr_
  * Bind fd to the name of the record; in a jail when its file is gone or force_jail. *ret_jail: -1 or the
  * jail, owned.
  */
-int unix_bind(int fd, const struct plan_file *file, bool force_jail, int *ret_jail, struct ferry_error *err)
+int unix_bind(struct opener *o, int fd, const struct plan_file *file, bool force_jail, int *ret_jail,
+	      struct ferry_error *err)
 {
 	const UnixSkEntry *usk = file->entry->usk;
 	struct sockaddr_un address;
@@ -320,7 +351,7 @@ int unix_bind(int fd, const struct plan_file *file, bool force_jail, int *ret_ja
 	else
 		return unix_failed(file, -r, "binding", err);
 	if (r >= 0)
-		r = unix_bind_path(fd, usk, &address, n, jail >= 0);
+		r = unix_bind_path(o, fd, file, &address, n, jail >= 0);
 	int back = unix_leave(&place);
 	if (r >= 0)
 		r = back;

@@ -29,6 +29,13 @@ struct unix_packet {
 };
 
 /* sock_plan.kind */
+/* A file that was not there before. */
+struct unix_made {
+	int entry; /* in the undo log; -1 = there is no such file */
+	int dir;   /* kept by the plan */
+	const char *base;
+};
+
 struct unix_plan {
 	struct unix_packet *packets;
 	struct unix_packet **tail;
@@ -36,6 +43,7 @@ struct unix_plan {
 	int jail;       /* what the name of a datagram socket is in, kept by the plan; -1 = the file system */
 	bool paired;    /* datagram: connected since it was made */
 	bool connected; /* datagram: to its peer */
+	struct unix_made made;
 };
 
 struct unix_plan *unix_plan_of(const struct plan_file *file);
@@ -62,13 +70,16 @@ bool unix_has_path(const UnixSkEntry *usk);
 /* The directory that the name of a record counts from, "" = it counts from none. */
 const char *unix_dir(const UnixSkEntry *usk);
 
+/* A socket's file is about to appear: enter it into the undo log, unless there is one already. */
+must_check int unix_announce(struct opener *o, const char *path, struct unix_made *ret);
+
 /*
  * Bind fd to the name of the record, with the file's mode and owner; in a jail when the file is gone or
  * force_jail is set. *ret_jail: the jail, owned by the caller, or -1. A file that nobody listens on any more
  * is removed first.
  */
-must_check int unix_bind(int fd, const struct plan_file *file, bool force_jail, int *ret_jail,
-			 struct ferry_error *err);
+must_check int unix_bind(struct opener *o, int fd, const struct plan_file *file, bool force_jail,
+			 int *ret_jail, struct ferry_error *err);
 
 /* What follows runs as creds say, as far as that is possible; NULL: as we are. */
 must_check int unix_listen(struct opener *o, const struct plan_file *file, int fd, int backlog,

@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/warden.h"
 #include "image/dir.h"
 #include "image/file.h"
 #include "kind/fdcommon.h"
@@ -113,7 +114,7 @@ static int unix_read_index(struct reader *r, struct ferry_error *err)
 		if (!plan)
 			return error_memory(err);
 		plan->tail = &plan->packets;
-		plan->other = plan->jail = -1;
+		plan->other = plan->jail = plan->made.entry = -1;
 		((struct sock_plan *)file->data)->kind = plan;
 		int ret = unix_read_check(file, err);
 		if (ret < 0)
@@ -263,7 +264,7 @@ static int unix_connect(struct opener *o, const struct unix_gate *gate, const st
 		return unix_failed(client, -fd, "making", err);
 	const FerrySocketEntry *client_extra = client ? unix_extra_of(client) : NULL;
 	const FerrySocketEntry *server_extra = server ? unix_extra_of(server) : NULL;
-	int r = client && client->entry->usk->name.len ? unix_bind(fd, client, false, &jail, err) : 0;
+	int r = client && client->entry->usk->name.len ? unix_bind(o, fd, client, false, &jail, err) : 0;
 	if (r >= 0 && client_extra && client_extra->peer)
 		r = unix_listen(o, gate->named, gate->fd, UNIX_BACKLOG_MAX, client_extra->peer, err);
 	if (r < 0)
@@ -377,7 +378,7 @@ static int unix_restore_pending(struct opener *o, const struct unix_gate *gate, 
 		pid_t pid;
 		int r = fd < 0 ? unix_failed(client, -fd, "making", err) : 0;
 		if (r >= 0 && client->entry->usk->name.len)
-			r = unix_bind(fd, client, false, &jail, err);
+			r = unix_bind(o, fd, client, false, &jail, err);
 		if (r >= 0)
 			r = unix_listen(o, gate->named, gate->fd, UNIX_BACKLOG_MAX,
 					extra ? extra->peer : NULL, err);
@@ -398,7 +399,7 @@ static int unix_restore_listener(struct opener *o, struct plan_file *file, struc
 	_cleanup_close_ int fd = unix_new(file->entry->usk->type), jail = -1;
 	if (fd < 0)
 		return unix_failed(file, -fd, "making", err);
-	int r = unix_bind(fd, file, false, &jail, err);
+	int r = unix_bind(o, fd, file, false, &jail, err);
 	const struct unix_gate gate = {.named = file, .fd = fd, .jail = jail};
 	bool listening = false;
 	for (size_t i = 0; i < o->plan->n_files && r >= 0; i++) {
@@ -433,7 +434,7 @@ static int unix_restore_orphan(struct opener *o, struct plan_file *server, struc
 	_cleanup_close_ int fd = unix_new(server->entry->usk->type), jail = -1;
 	if (fd < 0)
 		return unix_failed(server, -fd, "making", err);
-	int r = unix_bind(fd, server, true, &jail, err);
+	int r = unix_bind(o, fd, server, true, &jail, err);
 	if (r >= 0)
 		r = unix_listen(o, server, fd, UNIX_BACKLOG_MAX, NULL, err);
 	const struct unix_gate gate = {.named = server, .fd = fd, .jail = jail};
@@ -461,7 +462,7 @@ static int unix_restore_closed(struct opener *o unused, struct plan_file *file, 
 	_cleanup_close_ int fd = unix_new(file->entry->usk->type), jail = -1;
 	if (fd < 0)
 		return unix_failed(file, -fd, "making", err);
-	int r = file->entry->usk->name.len ? unix_bind(fd, file, false, &jail, err) : 0;
+	int r = file->entry->usk->name.len ? unix_bind(o, fd, file, false, &jail, err) : 0;
 	if (r >= 0)
 		file->fd = take_fd(fd);
 	return r;
@@ -472,7 +473,7 @@ static int unix_restore_closed(struct opener *o unused, struct plan_file *file, 
 static int unix_bind_dgram(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
 {
 	int jail = -1;
-	int r = file->entry->usk->name.len ? unix_bind(fd, file, false, &jail, err) : 0;
+	int r = file->entry->usk->name.len ? unix_bind(o, fd, file, false, &jail, err) : 0;
 	if (r >= 0 && jail >= 0 && plan_keep_source(o->plan, jail) < 0)
 		return error_memory(err);
 	/* Others send to this name until all queues are filled. */
@@ -538,4 +539,17 @@ int unix_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_e
 	if (!fdcommon_settle_once(s, file))
 		return 0;
 	return fdcommon_settle(file->entry->usk->fown, file->entry->usk->flags, fd, err);
+}
+
+void unix_abandon(struct opener *o)
+{
+	for (size_t i = 0; i < o->plan->n_files; i++) {
+		struct plan_file *file = &o->plan->files[i];
+		struct unix_made *made =
+			file->kind == &kind_unixsk && file->data ? &unix_plan_of(file)->made : NULL;
+		if (!made || made->entry < 0)
+			continue;
+		unlinkat(made->dir, made->base, 0);
+		warden_disarm(o->warden, made->entry);
+	}
 }

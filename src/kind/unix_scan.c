@@ -165,7 +165,9 @@ bool unix_owns(const struct fd_view *view)
 int unix_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
 {
 	const struct unix_sock *sock = NULL;
-	int r = unix_look_up(view, options, &sock, err);
+	int r = sock_check(view, err);
+	if (r >= 0)
+		r = unix_look_up(view, options, &sock, err);
 	return r < 0 || options->criu_compat ? r : peers_refuse(view, PEER_SOCKET, err);
 }
 

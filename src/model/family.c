@@ -325,6 +325,7 @@ static int family_add_groups(struct family *f, struct ferry_error *err)
 	size_t n = f->members.n;
 	for (size_t i = 0; i < n; i++) {
 		struct family_member *m = &f->members.v[i];
+		pid_t pgid = m->pgid;
 		int r = 0;
 		if (m->pgid == m->pid)
 			m->leads = true;
@@ -333,11 +334,11 @@ static int family_add_groups(struct family *f, struct ferry_error *err)
 		if (family_leads_session(m))
 			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 					 "pid %d leads a session from another group", m->pid);
-		if (family_find(f, m->pgid) == FAMILY_NONE)
+		if (family_find(f, pgid) == FAMILY_NONE)
 			r = family_add_group(f, (int)i, err);
 		if (r < 0)
 			return r;
-		struct family_member *leader = &f->members.v[family_find(f, m->pgid)];
+		struct family_member *leader = &f->members.v[family_find(f, pgid)];
 		if (leader->sid != f->members.v[i].sid)
 			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 					 "pid %d is in group %d of another session", f->members.v[i].pid,

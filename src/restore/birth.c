@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -27,7 +28,7 @@
 #include "restore/namespaces.h"
 #include "restore/restore.h"
 
-enum { BIRTH_SIGNALS = 64, BIRTH_CORE_BYTES = 4096, BIRTH_DUMPED = 0x80 };
+enum { BIRTH_SIGNALS = 64, BIRTH_CORE_BYTES = 4096, BIRTH_DUMPED = 0x80, BIRTH_TRIES = 100 };
 
 static struct family_member *birth_member(const struct restore *r, int member)
 {
@@ -85,6 +86,27 @@ static int birth_failed(pid_t pid, int code, struct ferry_error *err)
 	return -EEXIST;
 }
 
+/*
+ * A process that ended leaves /proc a moment before its number is free again (since Linux 6.16), and whoever restores may have
+ * waited for just that.
+ */
+static pid_t birth_clone(struct clone_args *args, pid_t wanted)
+{
+	const struct timespec tick = {.tv_nsec = 1000 * 1000};
+	char path[32];
+	snprintf(path, sizeof(path), "/proc/%d", wanted);
+	for (int tries = 0;; tries++) {
+		pid_t pid = (pid_t)syscall(SYS_clone3, args, sizeof(*args));
+		if (pid >= 0 || errno != EEXIST || tries == BIRTH_TRIES)
+			return pid;
+		if (access(path, F_OK) == 0) {
+			errno = EEXIST;
+			return -1;
+		}
+		nanosleep(&tick, NULL);
+	}
+}
+
 int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_error *err)
 {
 	const struct family_member *m = birth_member(r, member);
@@ -103,7 +125,7 @@ int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_err
 	fault_effect(r->fault, "restore", "create-task");
 	if (fault_hit(r->fault, FAULT_TASK_CREATE))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "creating pid %d: fault injected", m->pid);
-	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	pid_t pid = birth_clone(&args, m->pid);
 	if (pid < 0)
 		return birth_failed(m->pid, errno, err);
 	/* In a PID namespace of its own only the first process, which takes all others with it, need be known from outside. */

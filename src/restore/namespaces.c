@@ -357,7 +357,7 @@ pid_t namespaces_real_pid(const struct restore *r)
 	char text[16];
 	ssize_t n = readlinkat(r->proc, "self", text, sizeof(text) - 1);
 	text[n > 0 ? n : 0] = '\0';
-	return (pid_t)atoi(text);
+	return (pid_t)strtol(text, NULL, 10);
 }
 
 int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err)

@@ -27,6 +27,9 @@ struct region_layout {
 	uint64_t code, task, threads, clones, memory, scripts, xstates, stacks, end;
 };
 
+/* Far more than any tree needs, and what is not touched costs nothing. */
+static const uint64_t REGION_RESERVE_MOST = 16ull << 30, REGION_RESERVE_LEAST = 16ull << 20;
+
 static uint64_t region_code_bytes(void)
 {
 	return align_up(ferry_blob_bytes, REGION_PAGE);
@@ -193,6 +196,43 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 	}
 }
 
+int region_reserve(struct restore *r, struct ferry_error *err)
+{
+	for (uint64_t bytes = REGION_RESERVE_MOST; bytes >= REGION_RESERVE_LEAST && !r->shared; bytes /= 2) {
+		void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (shared == MAP_FAILED)
+			continue;
+		r->shared = shared;
+		r->region_bytes = bytes;
+	}
+	return r->shared ? 0
+			 : error_errno(err, FERRY_ERROR_NO_MEMORY, ENOMEM,
+				       "reserving addresses to share with the tasks");
+}
+
+/* What was reserved is cut to size; without that the region is mapped now. */
+static int region_map(struct restore *r, uint64_t bytes, struct ferry_error *err)
+{
+	if (r->shared && bytes > r->region_bytes)
+		return error_set(err, FERRY_ERROR_NO_MEMORY, ENOMEM,
+				 "%llu bytes to share with the tasks, %llu could be reserved",
+				 (unsigned long long)bytes, (unsigned long long)r->region_bytes);
+	bytes = align_up(bytes, REGION_PAGE);
+	if (r->shared) {
+		munmap((char *)r->shared + bytes, r->region_bytes - bytes);
+		r->region_bytes = bytes;
+		return 0;
+	}
+	void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno,
+				   "mapping %llu bytes to share with the tasks", (unsigned long long)bytes);
+	r->shared = shared;
+	r->region_bytes = bytes;
+	return 0;
+}
+
 int region_build(struct restore *r, struct ferry_error *err)
 {
 	r->shared_bytes = align_up(sizeof(struct restore_shared) +
@@ -210,12 +250,9 @@ int region_build(struct restore *r, struct ferry_error *err)
 			return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
 					 "the restore script of pid %d is too large", t->pid);
 	}
-	void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
-		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno,
-				   "mapping %llu bytes to share with the tasks", (unsigned long long)bytes);
-	r->shared = shared;
-	r->region_bytes = bytes;
+	int ret = region_map(r, bytes, err);
+	if (ret < 0)
+		return ret;
 	for (size_t i = 0; i < r->plan->n_tasks; i++)
 		region_fill_task(r, &r->plan->tasks[i]);
 	return 0;

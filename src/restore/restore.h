@@ -84,6 +84,12 @@ must_check int inherit_fill(struct plan_task *t, struct ferry_error *err);
 /* Append to t->memory everything that rebuilds the task's address space. */
 must_check int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err);
 
+/*
+ * Addresses for the shared region, when the warden starts before anybody knows its size: it has to see what the tasks
+ * see.
+ */
+must_check int region_reserve(struct restore *r, struct ferry_error *err);
+
 /* Size the shared region, map it, place blob, scripts, frames and states of all tasks in it. */
 must_check int region_build(struct restore *r, struct ferry_error *err);
 void region_release(struct restore *r);

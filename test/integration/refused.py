@@ -12,10 +12,12 @@ import re
 import shutil
 import subprocess
 import sys
+import termios
 import time
 
 from ferrytest import Ferry, main, status, test, wait_until
 from ferrytest.leftovers import Leftovers
+from ferrytest.process import is_alive
 from ferrytest.program import Program, program_path
 from ferrytest.redis import Server
 
@@ -148,9 +150,13 @@ if os.environ.get("FERRY"):
 
     @test(timeout=60)
     def terminal_outside():
-        """A terminal whose master is outside: the exact option is named, and with it another terminal takes its place."""
+        """A terminal whose master is outside: the exact option is named, and with it another terminal takes its place,
+        with the settings that the first one had."""
         master, slave = os.openpty()
+        fresh = termios.tcgetattr(slave)
         program = Program("pty-outside", os.ttyname(slave))
+        settings = termios.tcgetattr(slave)
+        assert settings != fresh
         refuse(program, "outside-peer", "the program behind the terminal /dev/pts/")
         done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
         assert "--shell-job" in done.stderr, done.stderr
@@ -163,6 +169,7 @@ if os.environ.get("FERRY"):
         program.verify()
         assert os.read(other, 100) == b"verified"
         assert os.readlink(f"/proc/{program.pid}/fd/20") == os.ttyname(own)
+        assert termios.tcgetattr(own) == settings
         program.quit()
         for fd in (master, slave, other, own):
             os.close(fd)
@@ -302,6 +309,34 @@ if os.environ.get("FERRY"):
         program = Program("covered", "wholly")
         refuse(program, "deleted-file", "does not lead to the file that is open")
         program.quit()
+        # Nor does one to a mount that was taken away while it was in use.
+        program = Program("covered", "detached")
+        refuse(program, "deleted-file", "does not lead to the file that is open")
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+        assert "or that was unmounted: mount it again" in done.stderr, done.stderr
+        program.quit()
+
+
+    @test(timeout=60)
+    def no_space_for_deleted_files():
+        """A deleted file that has no room where the image goes: known before anything stops."""
+        program = Program("tmpfile")
+        link = next(link for link in pathlib.Path(f"/proc/{program.pid}/fd").iterdir() if "(deleted)" in os.readlink(link))
+        size = os.stat(link).st_size
+        IMAGES.mkdir()
+        # Memory takes some, and 16 MiB are kept free.
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(IMAGES)], check=True)
+        with open(link, "r+b") as ghost:
+            ghost.seek(1 << 20)
+            ghost.write(bytes(30 << 20))
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES)
+        assert done.returncode == REFUSED and "[no-space]" in done.stderr, done.stderr
+        assert not list(IMAGES.iterdir()), list(IMAGES.iterdir())
+        os.truncate(link, size)
+        Ferry().dump(program.pid, IMAGES, leave_running=True)
+        program.verify()
+        subprocess.run(["umount", str(IMAGES)], check=True)
+        program.quit()
 
 
     @test(timeout=60)
@@ -339,6 +374,28 @@ if os.environ.get("FERRY"):
         """A lease that somebody waits for: refused while he waits."""
         program = Program("leases", "breaking")
         refuse(program, "unsupported-fd", "is being broken by another process")
+        program.quit()
+
+
+    @test(timeout=60)
+    def huge_pages_lacking():
+        """A restore where no huge page is free is refused before anything exists."""
+        program = Program("huge-private")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        none = pathlib.Path("none")
+        none.write_text("0\n")
+        for folder in pathlib.Path("/sys/kernel/mm/hugepages").iterdir():
+            for name in ("free_hugepages", "nr_overcommit_hugepages"):
+                subprocess.run(["mount", "--bind", none, folder / name], check=True)
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode == REFUSED, done.stderr
+        assert "huge pages of 2048 kB, 0 are free" in done.stderr and "vm.nr_hugepages" in done.stderr, done.stderr
+        assert not is_alive(program.pid)
+        subprocess.run("umount /sys/kernel/mm/hugepages/*/{free,nr_overcommit}_hugepages", shell=True, check=True,
+                       executable="bash")
+        Ferry().restore(IMAGES)
+        program.verify()
         program.quit()
 
 

@@ -31,6 +31,10 @@ REFUSALS = {
     "zerocopy": ("in-flight", "SO_ZEROCOPY that still sends", "notifications"),
     "corked": ("in-flight", "a corked datagram that was not sent yet, which no call reads (Linux 6.18)", "sent"),
     "shared-port": ("in-flight", "on a port that it shares", "read"),
+    "elsewhere-udp": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),
+    "elsewhere-unix": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),
+    "elsewhere-netlink": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),
+    "program-filter": ("unsupported-fd", "a socket with an eBPF filter, which no call reads", "SO_ATTACH_FILTER"),
     "multipath": ("unsupported-fd", "a Multipath TCP connection, which has no TCP_REPAIR", "GODEBUG=multipathtcp=0"),
     "tcp": ("tcp-established", "an established TCP connection", "--tcp-established"),
 }

@@ -29,6 +29,22 @@ def files_below(folder):
     return found
 
 
+def may_write(program):
+    """What a program may write while it is asked: test programs their answers (test/lib/program.h), others anything of
+    their own."""
+    folder = pathlib.Path(program.folder)
+    if not hasattr(program, "roles"):
+        return [folder]
+    return [folder / "log"] + [folder / f"{dot}{word}.{role}" for role in program.roles for dot in ("", ".")
+                               for word in ("ask", "answer", "new", "volatile")]
+
+
+def ipc_objects():
+    """What System V IPC has in this namespace: ("shm", id)..."""
+    return {(kind, line.split()[1]) for kind in ("shm", "sem", "msg")
+            for line in (read_text(PROC / "sysvipc" / kind) or "").splitlines()[1:]}
+
+
 def executable_mappings(pid):
     """(start, end, file offset, path) of mappings that can be executed."""
     for line in (read_text(PROC / str(pid) / "maps") or "").splitlines():
@@ -120,6 +136,7 @@ class Leftovers:
         self.pids = all_pids()
         self.folders = [*WATCHED_FOLDERS, tempfile.gettempdir()]
         self.files = set().union(*(files_below(folder) for folder in self.folders))
+        self.ipc = ipc_objects()
         self.stopped = {p for p in (tree(pid) if pid else []) if status(p).get("State", "?")[:1] == "T"}
 
     def problems(self, pid=None, expected=(), locked=False):
@@ -137,6 +154,7 @@ class Leftovers:
             command = (read_bytes(PROC / str(stray) / "cmdline") or b"").replace(b"\0", b" ").decode(errors="replace")
             if command and status(stray).get("State", "Z")[:1] != "Z":
                 found.append(f"a process is left: {stray} {command}")
+        found += [f"{kind} {number} of System V IPC is left" for kind, number in sorted(ipc_objects() - self.ipc)]
         known = [pathlib.Path(path) for path in expected]
         for name in sorted(set().union(*(files_below(folder) for folder in self.folders)) - self.files):
             path = pathlib.Path(name)

@@ -129,6 +129,23 @@ def without_accidents(name):
     return re.sub(r"\.ferry-\d+ \(deleted\)$", " (deleted)", name)
 
 
+def link(pid, name):
+    """readlink in /proc/PID."""
+    try:
+        return without_accidents(os.readlink(PROC / str(pid) / name))
+    except OSError as error:
+        return f"errno {error.errno}"
+
+
+def namespace(which, names):
+    """Which one of a kind, by what its link says; that of the observer is called so, for he may have moved along. Others
+    are new after a restore: what counts is who shares one."""
+    match = re.fullmatch(r"(\w+):\[(\d+)\]", which)
+    if not match:
+        return which
+    return f"the observer's {match[1]}" if which == link("self", "ns/" + match[1]) else names.inode(*match.groups())
+
+
 def link_of_descriptor(path):
     """Where it leads; nothing when it was closed meanwhile, or is the test program's look into its mailbox."""
     try:
@@ -148,13 +165,13 @@ def descriptors(pid, names):
     except OSError:
         return found
     for fd in numbers:
-        link = link_of_descriptor(folder / str(fd))
-        if not link:
+        target = link_of_descriptor(folder / str(fd))
+        if not target:
             continue
-        shared = names.description(pid, fd, link)
-        match = re.fullmatch(r"(socket|pipe):\[(\d+)\]", link)
+        shared = names.description(pid, fd, target)
+        match = re.fullmatch(r"(socket|pipe):\[(\d+)\]", target)
         found[fd] = {
-            "link": names.inode(*match.groups()) if match else link,
+            "link": names.inode(*match.groups()) if match else namespace(target, names),
             "description": shared,
             "fdinfo": fdinfo(pid, fd),
         }
@@ -274,25 +291,6 @@ def auxv(pid):
     return {str(key): value for key, value in pairs if key != AT_SYSINFO_EHDR}
 
 
-def link(pid, name):
-    """readlink in /proc/PID."""
-    try:
-        return without_accidents(os.readlink(PROC / str(pid) / name))
-    except OSError as error:
-        return f"errno {error.errno}"
-
-
-
-def namespace(pid, name, names):
-    """Which one of a kind; that of the observer is called so, for he may have moved along. Others are new after a
-    restore: what counts is who shares one."""
-    which = link(pid, "ns/" + name)
-    if which == link("self", "ns/" + name):
-        return "the observer's"
-    match = re.fullmatch(r"(\w+):\[(\d+)\]", which)
-    return names.inode(*match.groups()) if match else which
-
-
 def thread_state(pid, tid):
     """What counts of one thread."""
     fields = status(pid, tid)
@@ -331,7 +329,7 @@ def process_state(pid, names, volatile, samples, is_root):
     found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}
     found["shares"] = {name: names.owner(pid, which) for name, which in KCMP_TASK.items()}
     found["links"] = {name: link(pid, name) for name in ("exe", "cwd", "root")}
-    found["namespaces"] = {name: namespace(pid, name, names) for name in NAMESPACES}
+    found["namespaces"] = {name: namespace(link(pid, "ns/" + name), names) for name in NAMESPACES}
     found["texts"] = {name: read_text(folder / name) for name in
                       ("cmdline", "environ", "limits", "oom_score_adj", "coredump_filter", "personality", "timers")}
     found["auxv"] = auxv(pid)

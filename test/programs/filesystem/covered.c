@@ -15,6 +15,7 @@
 struct state {
 	int file, folder;
 	ino_t inode;
+	bool detached; /* nothing has taken its place */
 };
 
 static void verify(struct program *p, void *state)
@@ -29,6 +30,8 @@ static void verify(struct program *p, void *state)
 	expect_same(p, "inode", st.st_ino, s->inode);
 	expect_same(p, "offset", lseek(s->file, 0, SEEK_CUR), 6);
 	expect_same(p, "a name below the hidden folder", faccessat(s->folder, "file", F_OK, 0), 0);
+	if (s->detached)
+		return;
 	expect_same(p, "the path", access("point/file", F_OK), -1);
 	expect_same(p, "what the mount has", access("point/other", F_OK), 0);
 }
@@ -55,12 +58,19 @@ int main(int argc, char **argv)
 	s.inode = st.st_ino;
 	if (program_told(argc, argv, "wholly") && mount("other", "point", "tmpfs", 0, NULL) < 0)
 		program_lacks("mounting a tmpfs");
-	if (program_told(argc, argv, "wholly")) {
+	s.detached = program_told(argc, argv, "detached");
+	if (s.detached && mount("other", "point", "tmpfs", 0, NULL) < 0)
+		program_lacks("mounting a tmpfs");
+	if (program_told(argc, argv, "wholly") || s.detached) {
 		s.file = must(open("point/file", O_CREAT | O_RDWR | O_CLOEXEC, 0600));
 		must(write(s.file, "hidden", 6));
 		s.folder = must(open("point", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 		must(fstat(s.file, &st));
 		s.inode = st.st_ino;
+	}
+	if (s.detached) {
+		must(umount2("point", MNT_DETACH));
+		return program_serve(&p, &ops, &s);
 	}
 	if (mount("covered", "point", "tmpfs", 0, NULL) < 0)
 		program_lacks("mounting a tmpfs");

@@ -6,6 +6,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/if_packet.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
@@ -13,12 +15,14 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -175,6 +179,49 @@ static void make_tunnel(struct state *s)
 		program_lacks("encapsulation in UDP");
 }
 
+/* Which of the sockets that share a network namespace with nobody of the tree. */
+static void make_elsewhere(struct state *s, int domain, int type)
+{
+	int own = must(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+
+	must(unshare(CLONE_NEWNET));
+	s->a = must(socket(domain, type | SOCK_CLOEXEC, 0));
+	must(setns(own, CLONE_NEWNET));
+	close(own);
+}
+
+static void make_elsewhere_udp(struct state *s)
+{
+	make_elsewhere(s, AF_INET, SOCK_DGRAM);
+}
+
+static void make_elsewhere_unix(struct state *s)
+{
+	make_elsewhere(s, AF_UNIX, SOCK_STREAM);
+}
+
+static void make_elsewhere_netlink(struct state *s)
+{
+	make_elsewhere(s, AF_NETLINK, SOCK_RAW);
+}
+
+/* A filter that the kernel gives to nobody. */
+static void make_program_filter(struct state *s)
+{
+	static const uint64_t code[] = {0x00000064000000b7, 0x95}; /* r0 = 100; exit */
+	union bpf_attr attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER,
+			       .insn_cnt = ARRAY_SIZE(code),
+			       .insns = (uintptr_t)code,
+			       .license = (uintptr_t) "GPL"};
+	int program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+
+	if (program < 0)
+		program_lacks("BPF programs");
+	s->a = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	must(setsockopt(s->a, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)));
+	close(program);
+}
+
 static void make_vsock(struct state *s)
 {
 	s->a = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -281,6 +328,10 @@ static const struct {
 	{"zerocopy", make_zerocopy},
 	{"shared-port", make_shared_port},
 	{"multipath", make_multipath},
+	{"elsewhere-udp", make_elsewhere_udp},
+	{"elsewhere-unix", make_elsewhere_unix},
+	{"elsewhere-netlink", make_elsewhere_netlink},
+	{"program-filter", make_program_filter},
 };
 
 static void verify(struct program *p, void *state)

@@ -3,6 +3,11 @@
 
 from ferrytest.cases.case import Case, simple
 
+# Word of descriptor-owners, kind.
+OWNERS = {"eventfd": "eventfd", "timerfd": "timerfd", "signalfd": "signalfd", "epoll": "epoll", "pidfd": "pidfd",
+          "memfd": "memfd", "file": "regfile", "inotify": "inotify", "fanotify": "fanotify", "message-queue": "mqueue",
+          "udp": "inet", "netlink": "netlink", "packet": "packet"}
+
 CASES = [
     *simple("pipe", "pipes", "pipe-descriptions", "pipe-packets", "pipe-spliced"),
     *simple("epoll", "epoll", "epoll-numbers", "epoll-kinds"),
@@ -16,5 +21,8 @@ CASES = [
     # A queue with messages is of its IPC namespace, as a file is of its file system.
     Case("message-queue", kind="mqueue", worlds=False),
     *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session",
-            "pty-numbers", "signal-owners"),
+            "pty-numbers"),
+    Case("signal-owners", kind="tty", also=("pipe", "fifo", "unix")),
+    *[Case(f"owner-{word}", "descriptor-owners", (word,), kind=kind, worlds=word != "message-queue")
+      for word, kind in OWNERS.items()],
 ]

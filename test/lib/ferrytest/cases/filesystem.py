@@ -7,7 +7,8 @@ CASES = [
     *simple("regfile", "files", "directories", "devices", "path-only", "covered"),
     *simple("regfile", "chrooted", "odd-names", "open-flags", "file-owners", "proc-ended", "proc-files"),
     *simple("regfile", "ghost-file", "ghost-sparse", "ghost-mapped", "ghost-executable", "ghost-directory", "ghost-special",
-            "ghost-name-taken", "link-other", "tmpfile"),
+            "ghost-name-taken", "tmpfile"),
+    Case("link-other", kind="regfile", criu=("--link-remap",)),
     *(Case(name, kind="filelock", criu=("--file-locks",)) for name in
       ("locks-flock", "locks-record", "locks-ofd", "locks-waiting", "leases")),
     *simple("inotify", "inotify", "inotify-deleted", "inotify-overlay"),

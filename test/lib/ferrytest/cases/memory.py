@@ -14,7 +14,7 @@ CASES = [
     *simple("hugetlb", "huge-private"),
     *simple("memfd", "huge-shared", "memfd-code", "memfd-future", "memfd-exe"),
     Case("huge-memfd", "huge-shared", ("memfd",), kind="memfd"),
-    *simple("sysvshm", "sysvshm", "sysvshm-parts", "sysvshm-detached"),
+    *simple("sysvshm", "sysvshm", "sysvshm-parts", "sysvshm-detached", "sysvshm-watched"),
     Case("sysvshm-removed", "sysvshm", ("removed",), kind="sysvshm"),
     Case("sysvshm-locked", "sysvshm", ("locked",), kind="sysvshm"),
     Case("huge-sysvshm", "sysvshm", ("huge",), kind="sysvshm"),

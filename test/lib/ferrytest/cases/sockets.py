@@ -86,6 +86,9 @@ CASES = [
     Case("ping-sockets", kind="inet", worlds=False),  # others allow them to nobody
     *simple("netlink", "netlink"),
     *simple("packet", "packet-sockets"),
+    *(Case(f"options-{word}", "options-all", (word,), kind=kind)
+      for word, kind in (("unix", "unix"), ("tcp", "inet"), ("udp", "inet"), ("raw", "inet"), ("netlink", "netlink"),
+                         ("packet", "packet"))),
     *(Case(f"tunnel-{word}", "tunnel", (word,), kind="tun") for word in ("tun", "tap", "queues", "idle", "persistent")),
     Case("tcp-pairs", options={"tcp_established": True}, kind="inet"),
     Case("tcp-established-v4", "tcp-established", ("4",), {"tcp_established": True},
