@@ -111,7 +111,7 @@ if os.environ.get("FERRY"):
     register("mounts", "tmpfs", called="mounts")
 
     @test(timeout=120)
-    def time():
+    def clocks():
         """Clocks with offsets of their own go on from where they stood, twice."""
         program = Inside("clocks", unshare=["--time", "--monotonic", "100000", "--boottime", "200000"])
         program.verify()
