@@ -197,8 +197,12 @@ struct ns_ops {
 	/* A task's namespace of this type is not ferry's: can it be dumped? */
 	int (*check)(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err);
 	int (*collect)(struct collect *c, struct snap_ns *ns, struct ferry_error *err);
+	/* All of the type at once, before those of others; may enter further ones into the snapshot. */
+	int (*collect_all)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_ns *ns, struct ferry_error *err);
 
+	/* Restore: make it, and set ns->fd; without this unshare(2) does. */
+	int (*make)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* Restore: ns was just made, and ferry stands in it. */
 	int (*restore)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* The root's, when its tasks and their PID namespace exist; see opener.in_task. */
