@@ -66,7 +66,8 @@ struct plan_thread {
 struct plan_ns {
 	enum proc_ns type;
 	uint32_t id;                    /* in the image */
-	const struct plan_task *member; /* the first task that lives in it */
+	const struct plan_task *member; /* the first task that lives in it; NULL = none does */
+	uint32_t owner;                 /* id of the user namespace that it belongs to; 0 = ferry's own */
 	int fd;     /* of the one that was made; -1 = not made, or not by the coordinator */
 	void *data; /* of its kind */
 };

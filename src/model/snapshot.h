@@ -91,7 +91,7 @@ struct snap_ns {
 	enum proc_ns type;
 	uint64_t ino;
 	uint32_t id; /* in the image; one sequence over all types */
-	pid_t pid;   /* a task that lives in it */
+	pid_t pid;   /* a task that lives in it; 0 = none does */
 	void *data;  /* of its kind, in the arena */
 };
 
@@ -182,6 +182,9 @@ struct snap_task *snapshot_task(struct snapshot *s, pid_t pid);
  * root lives in ferry's PID namespace; 0 when it belongs to nobody of the tree.
  */
 pid_t snapshot_inner_pid(const struct snapshot *s, pid_t pid);
+
+/* An id for the next namespace that is entered. */
+uint32_t snapshot_next_ns_id(const struct snapshot *s);
 
 /* The namespace with this number; NULL: it is ferry's own. */
 struct snap_ns *snapshot_ns(const struct snapshot *s, enum proc_ns type, uint64_t ino);
