@@ -118,6 +118,8 @@ static int memory_make_vdso_32(struct restore *r, struct plan_task *t, struct fe
 	call->check = BLOB_CHECK_EQUAL;
 	call->expect = (int64_t)v->code_bytes;
 	uint64_t fd = script_put(s, NULL, sizeof(int64_t));
+	/* Else the file belongs to the root of another user namespace. The task's own setting comes later. */
+	script_call(s, "making the task dumpable", SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
 	script_call(s, "opening the task's memory", SYS_openat, (uint64_t)proc,
 		    script_put(s, "self/mem", sizeof("self/mem")), O_RDWR | O_CLOEXEC)
 		->data_mask = 1 << 1;
