@@ -16,7 +16,12 @@ enum blob_op {
 	BLOB_OP_FIRST = 0x10000,
 	BLOB_OP_COPY = BLOB_OP_FIRST, /* arg: destination, source, bytes */
 	BLOB_OP_STORE, /* arg: address, 64-bit value to store there; with data_mask a pointer between two pieces of data */
+	BLOB_OP_KEEP,     /* arg: address, where the result of the call before is stored */
+	BLOB_OP_SEGMENTS, /* arg: selectors for ds, es, fs, gs; of zero fs and gs stay as they are */
 };
+
+/* Which table of system calls a number belongs to. Calls of the 32-bit one take arguments of 32 bits. */
+enum blob_abi { BLOB_ABI_NATIVE = 0, BLOB_ABI_I386 };
 
 enum blob_check {
 	BLOB_CHECK_OK = 0, /* stop the script unless ret >= 0 */
@@ -30,7 +35,7 @@ struct blob_call {
 	uint8_t check;     /* enum blob_check */
 	uint8_t data_mask; /* bit i: arg[i] is an offset into the script's data */
 	uint8_t load_mask; /* bit i: arg[i], offset or address, is where the 64-bit argument lies */
-	uint8_t reserved;
+	uint8_t abi;       /* enum blob_abi */
 	int64_t expect;
 	int64_t ret; /* filled by the blob */
 	uint64_t arg[6];

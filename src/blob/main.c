@@ -26,6 +26,35 @@ static inline int64_t blob_syscall(uint64_t nr, uint64_t a, uint64_t b, uint64_t
 	return ret;
 }
 
+/* The kernel may clear the registers that 32-bit code does not have. */
+static inline int64_t blob_syscall_i386(uint64_t nr, const uint64_t arg[6])
+{
+	register uint64_t r12 __asm__("r12") = (uint32_t)arg[5];
+	int32_t ret;
+	__asm__ volatile("push %%rbp\n\t"
+			 "mov %%r12, %%rbp\n\t"
+			 "int $0x80\n\t"
+			 "pop %%rbp"
+			 : "=a"(ret)
+			 : "a"((uint32_t)nr), "b"((uint32_t)arg[0]), "c"((uint32_t)arg[1]),
+			   "d"((uint32_t)arg[2]), "S"((uint32_t)arg[3]), "D"((uint32_t)arg[4]), "r"(r12)
+			 : "r8", "r9", "r10", "r11", "memory");
+	return ret;
+}
+
+/* Bases follow from the descriptors. Nothing here uses one of these registers. */
+static inline void blob_segments(const uint64_t arg[4])
+{
+	__asm__ volatile("mov %0, %%ds\n\tmov %1, %%es"
+			 :
+			 : "r"((uint32_t)arg[0]), "r"((uint32_t)arg[1])
+			 : "memory");
+	if (arg[2])
+		__asm__ volatile("mov %0, %%fs" : : "r"((uint32_t)arg[2]) : "memory");
+	if (arg[3])
+		__asm__ volatile("mov %0, %%gs" : : "r"((uint32_t)arg[3]) : "memory");
+}
+
 static inline void blob_copy(uint64_t to, uint64_t from, uint64_t n)
 {
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
@@ -43,7 +72,7 @@ static int64_t blob_call_full(const struct blob_call *call, const uint64_t arg[6
 	return (int64_t)at;
 }
 
-static int64_t blob_call_run(struct blob_call *call, uint64_t data)
+static int64_t blob_call_run(struct blob_call *call, uint64_t data, int64_t before)
 {
 	uint64_t arg[6];
 	for (int i = 0; i < 6; i++) {
@@ -59,6 +88,16 @@ static int64_t blob_call_run(struct blob_call *call, uint64_t data)
 		*(volatile uint64_t *)arg[0] = arg[1];
 		return 0;
 	}
+	if (call->nr == BLOB_OP_KEEP) {
+		*(volatile int64_t *)arg[0] = before;
+		return 0;
+	}
+	if (call->nr == BLOB_OP_SEGMENTS) {
+		blob_segments(arg);
+		return 0;
+	}
+	if (call->abi == BLOB_ABI_I386)
+		return blob_syscall_i386(call->nr, arg);
 	if (call->check == BLOB_CHECK_FULL)
 		return blob_call_full(call, arg);
 	return blob_syscall(call->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
@@ -78,7 +117,7 @@ static int64_t blob_script_run(struct blob_script *script)
 	struct blob_call *calls = (struct blob_call *)script->calls;
 	for (uint32_t i = 0; i < script->n; i++) {
 		struct blob_call *call = &calls[i];
-		call->ret = blob_call_run(call, script->data);
+		call->ret = blob_call_run(call, script->data, i ? calls[i - 1].ret : 0);
 		if (!blob_call_went_well(call)) {
 			script->done = i;
 			return call->ret < 0 ? call->ret : -71 /* EPROTO */;

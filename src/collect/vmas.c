@@ -237,9 +237,13 @@ static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, 
 	mm->mm_saved_auxv = arena_array(&c->snap->arena, uint64_t, auxv.n * 2 + 1);
 	if (!mm->mm_saved_auxv)
 		return error_memory(err);
+	t->is_32 = auxv.word_bytes == sizeof(uint32_t);
 	for (uint32_t i = 0; i < auxv.n; i++) {
-		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = auxv.v[i].type;
-		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = auxv.v[i].value;
+		uint64_t type = auxv.v[i].type, value = auxv.v[i].value;
+		/* The bytes as the kernel has them: two words of a 32-bit program make one. */
+		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = t->is_32 ? type | value << 32 : type;
+		if (!t->is_32)
+			mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = value;
 	}
 	t->mm = mm;
 	t->mm_extra = record_new(&c->snap->arena, FerryMmEntry, ferry_mm_entry);

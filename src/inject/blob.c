@@ -124,6 +124,7 @@ static int blob_start(struct ferry_blob *blob, struct ferry_thread *t, size_t ar
 
 	regs.orig_rax = ~0ull;
 	regs.rip = slot_label(blob->inject, t->slot, ferry__pad_run);
+	regs.cs = USER_CS_64;
 	regs.rax = blob->address;
 	regs.rdi = ferry_inject_blob_data(blob) + arg_offset;
 	regs.rsp = blob->address + blob->bytes - 64;

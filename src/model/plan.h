@@ -114,10 +114,30 @@ struct plan_task {
 	uint64_t spare_bytes;   /* as much as kinds asked for when they read the image */
 	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */
 	uint64_t vdso_final;    /* where it ends up */
+	bool vdso_is_32;        /* it is that of 32-bit programs, which is made in its place */
 	uint64_t gadget;        /* address of the exit gadget in the end */
 	bool guarded; /* has seccomp filters or the like: built and let go under a tracer, see restore/guard.c */
 	size_t index;
 };
+
+/* Whether a thread executes 32-bit code. */
+static inline bool plan_mode_is_32(const ThreadInfoX86 *info)
+{
+	return info && info->gpregs && info->gpregs->has_mode &&
+	       info->gpregs->mode == USER_X86_REGS_MODE__COMPAT;
+}
+
+static inline bool plan_thread_is_32(const struct plan_thread *th)
+{
+	return plan_mode_is_32(th->core->thread_info);
+}
+
+/*
+ * Where the frame for the exit gadget goes: the alternate stack when the thread is not on it (its contents are
+ * dead by definition, and stacks of coroutines may be nearly full), else below the red zone. Until then calls that take
+ * addresses of 32 bits have their arguments there.
+ */
+uint64_t plan_frame_place(const struct plan_thread *th);
 
 /* A process of the image that has ended and is not waited for. */
 struct plan_zombie {

@@ -99,6 +99,7 @@ struct snap_task {
 	pid_t pid, ppid, pgid, sid;                         /* in ferry's PID namespace */
 	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
+	bool is_32;                      /* a 32-bit program: it can have no memory above 4 GiB */
 	uint64_t ns_ino[PROC_NS_COUNT];  /* by enum proc_ns */
 	uint32_t order;                  /* among tasks and zombies: older siblings first */
 	VEC(struct snap_thread) threads; /* leader first */

@@ -18,8 +18,6 @@
 enum {
 	REGION_PAGE = 4096,
 	REGION_STACK_BYTES = 8192,
-	REGION_RED_ZONE = 128,
-	REGION_FRAME_ALIGN = 16,
 };
 
 /* Where the parts of a slice begin, as offsets into it. */
@@ -78,21 +76,6 @@ struct blob_thread *region_thread(const struct restore *r, const struct plan_tas
 {
 	uint64_t threads = align_up(region_code_bytes() + sizeof(struct blob_task), 64);
 	return (struct blob_thread *)((char *)region_slice(r, t) + threads) + index;
-}
-
-/*
- * Where the frame for the exit gadget goes: the alternate stack when the thread is not on it (its contents are
- * dead by definition, and stacks of coroutines may be nearly full), else below the red zone.
- */
-static uint64_t region_frame_place(const struct plan_thread *th)
-{
-	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
-	const ThreadSasEntry *sas = th->core->thread_core ? th->core->thread_core->sas : NULL;
-	uint64_t bytes = align_up(BLOB_FRAME_WORDS * sizeof(uint64_t), REGION_FRAME_ALIGN);
-	if (sas && !(sas->ss_flags & SS_DISABLE) && sas->ss_size >= 2 * bytes &&
-	    (regs->sp < sas->ss_sp || regs->sp > sas->ss_sp + sas->ss_size))
-		return align_down(sas->ss_sp + sas->ss_size - bytes, REGION_FRAME_ALIGN);
-	return align_down(regs->sp - REGION_RED_ZONE - bytes, REGION_FRAME_ALIGN);
 }
 
 static void region_frame(const struct restore *r, const struct plan_task *t, const struct plan_thread *th,
@@ -176,7 +159,7 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 		uint64_t stack = base + l.stacks + i * REGION_STACK_BYTES;
 		uint64_t clone_at = l.clones + i * sizeof(struct region_clone);
 		*thread = (struct blob_thread){
-			.frame_to = region_frame_place(th),
+			.frame_to = plan_frame_place(th),
 			.guard = t->guarded ? BLOB_GUARD_WANTED : BLOB_GUARD_NONE,
 			.stack_top = stack + REGION_STACK_BYTES,
 			.task = base + l.task,

@@ -57,6 +57,7 @@ struct restore {
 	const struct log_sink *log;
 	struct warden *warden;
 	struct vdso vdso;
+	struct vdso32 *vdso32;         /* in the plan's arena, once a task has it */
 	uint64_t gadget_offset;        /* of the exit gadget from the start of the vdso block */
 	struct restore_shared *shared; /* start of the shared region */
 	uint64_t shared_bytes;         /* of its head */
@@ -80,6 +81,12 @@ must_check int inherit_plan(struct restore *r, struct ferry_error *err);
 
 /* In a task, before it makes any: fill that memory. */
 must_check int inherit_fill(struct plan_task *t, struct ferry_error *err);
+
+/* The vdso that the task gets. */
+static inline const struct vdso *layout_vdso_of(const struct restore *r, const struct plan_task *t)
+{
+	return t->vdso_is_32 ? &r->vdso32->v : &r->vdso;
+}
 
 /* Append to t->memory everything that rebuilds the task's address space. */
 must_check int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err);

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import tempfile
 
+from ferrytest import old
 from ferrytest.process import PROC, all_pids, read_bytes, read_text, status, threads, tree
 from ferrytest.snapshot import PAGE
 
@@ -63,11 +64,17 @@ def own_vdso():
     return b""
 
 
+def is_narrow(image):
+    """Whether these bytes are a vdso of 32-bit programs."""
+    return image[4:5] == b"\x01"
+
+
 def vdso_bytes_used(image):
     """What of the vdso belongs to its ELF image. Nothing executes what follows in the last page; ferry's landing pads
     and its exit gadget lie there."""
-    offset, = struct.unpack_from("<Q", image, 0x28)
-    size, count = struct.unpack_from("<HH", image, 0x3a)
+    narrow = is_narrow(image)
+    offset, = struct.unpack_from("<I" if narrow else "<Q", image, 0x20 if narrow else 0x28)
+    size, count = struct.unpack_from("<HH", image, 0x2e if narrow else 0x3a)
     return offset + size * count
 
 
@@ -81,7 +88,8 @@ def changed_text(pid):
     with memory:
         for start, end, offset, path in executable_mappings(pid):
             if path == "[vdso]":
-                wanted = own_vdso()
+                memory.seek(start)
+                wanted = old.vdso() if is_narrow(memory.read(16)) else own_vdso()
             elif path.startswith("/") and not path.endswith("(deleted)"):
                 with open(path, "rb") as file:
                     file.seek(offset)
