@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sockets: what is refused, connections that go on beside a dump, the lock that waits for a restore, faults."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -111,6 +112,24 @@ if os.environ.get("FERRY"):
             refuse(program, "outside-peer", "/outside' (socket:[", "--ext-unix-sk")
             refuse(program, "outside-peer", f"of pid {os.getpid()})", "--ext-unix-sk")
             program.quit()
+
+
+    @test(timeout=60)
+    def choosers():
+        """Programs that choose among the sockets of one port: of eBPF, or by an order that would be lost."""
+        for word, text in (("program", "one of eBPF, which nobody can read"), ("turned", "by an order that a restore would not give")):
+            program = Program("reuseport-program", word)
+            refuse(program, "unsupported-fd", text, "SO_ATTACH_REUSEPORT_CBPF")
+            program.quit()
+        program = Program("reuseport-program")
+        held = os.pidfd_open(program.pid)
+        link = next(link for link in sorted(pathlib.Path(f"/proc/{program.pid}/fd").iterdir(), key=lambda link: int(link.name))
+                    if "socket:" in os.readlink(link))
+        copy = ctypes.CDLL(None).syscall(438, held, int(link.name), 0)
+        refuse(program, "outside-peer", "is also held by fd", "")
+        os.close(copy)
+        os.close(held)
+        program.quit()
 
 
     @test(timeout=60)
