@@ -152,6 +152,7 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 				  .inode = vma->ino,
 				  .dev = vma->dev,
 				  .private_ = !vma->shared,
+				  .common = vma->common_bytes,
 				  .watched = vma->vm_flags &
 					     (PROC_VM(UFFD_MISSING) | PROC_VM(UFFD_WP) | PROC_VM(UFFD_MINOR)),
 				  .guards = vma->vm_flags & PROC_VM(GUARD)};
