@@ -307,6 +307,18 @@ static int vma_list(struct collect *c, struct snap_task *t, int proc_dir, struct
 	return 0;
 }
 
+/* What ferry has mapped in a task may have become one with a neighbour. False: nothing else is there. */
+static bool vma_without_ours(const struct snap_task *t, struct proc_vma *vma)
+{
+	if (vma->end <= t->ours_start || vma->start >= t->ours_end)
+		return true;
+	if (vma->start < t->ours_start)
+		vma->end = t->ours_start;
+	else
+		vma->start = MIN(t->ours_end, vma->end);
+	return vma->start < vma->end;
+}
+
 int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
 	struct proc_maps maps = {0};
@@ -318,6 +330,8 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 		return r;
 	r = proc_read_smaps(proc_dir, &maps, err);
 	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++) {
+		if (!vma_without_ours(t, &maps.vmas.v[i]))
+			continue;
 		const struct vma_view view = {
 			.pid = t->pid,
 			.proc_dir = proc_dir,

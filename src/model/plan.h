@@ -57,7 +57,11 @@ struct plan_thread {
 	FerryTaskEntry *extra; /* NULL when the image has none */
 	VEC(pid_t) nested;     /* its numbers in PID namespaces below the root's, outermost first */
 	struct script script;
-	uint8_t *xstate; /* XSAVE area in this machine's layout */
+	bool traced;           /* by another thread of the tree */
+	bool stands;           /* and stays in a stop when the barrier opens */
+	struct script *tracer; /* of the thread that traces it: the call that attaches to it ... */
+	uint64_t attach;       /* ... has its argument at this offset in the data */
+	uint8_t *xstate;       /* XSAVE area in this machine's layout */
 	uint32_t xstate_bytes;
 	uint64_t xstate_mask; /* features that XRSTOR loads from it */
 };
@@ -117,6 +121,8 @@ struct plan_task {
 	bool vdso_is_32;        /* it is that of 32-bit programs, which is made in its place */
 	uint64_t gadget;        /* address of the exit gadget in the end */
 	bool guarded; /* has seccomp filters or the like: built and let go under a tracer, see restore/guard.c */
+	bool traced;           /* some of its threads are */
+	uint64_t built_offset; /* of a word in the region's head that is 1 once it can be attached to */
 	size_t index;
 };
 
