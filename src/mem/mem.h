@@ -37,8 +37,8 @@ struct mem_dump {
 	const struct kern_caps *caps;
 	const struct fault *fault;
 	struct mem_stats stats;
-	struct mem_lanes *lanes;  /* made at first use, freed by mem_dump_end() */
-	struct mem_known *known;  /* by index of a task; as lanes */
+	struct mem_lanes *lanes; /* made at first use, freed by mem_dump_end() */
+	struct mem_known *known; /* by index of a task; as lanes */
 	/* Called with the bytes stored so far, by one thread at a time; may be NULL. */
 	void (*progress)(void *context, uint64_t bytes);
 	void *context;
