@@ -11,20 +11,8 @@
 #include <sys/syscall.h>
 
 #include "blob/blob.h"
-
-static inline int64_t blob_syscall(uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
-				   uint64_t f)
-{
-	register uint64_t r10 __asm__("r10") = d;
-	register uint64_t r8 __asm__("r8") = e;
-	register uint64_t r9 __asm__("r9") = f;
-	int64_t ret;
-	__asm__ volatile("syscall"
-			 : "=a"(ret)
-			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return ret;
-}
+#include "blob/call.h"
+#include "blob/tracer.h"
 
 /* The kernel may clear the registers that 32-bit code does not have. */
 static inline int64_t blob_syscall_i386(uint64_t nr, const uint64_t arg[6])
@@ -60,6 +48,16 @@ static inline void blob_copy(uint64_t to, uint64_t from, uint64_t n)
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
 }
 
+/* The coordinator sets the word once the tracee stands where it can be attached to. */
+static int64_t blob_attach(const struct blob_attach *attach)
+{
+	struct blob_tracee tracee = attach->tracee;
+	uint32_t *word = (uint32_t *)attach->word;
+	while (!__atomic_load_n(word, __ATOMIC_SEQ_CST))
+		blob_syscall(SYS_futex, (uint64_t)word, FUTEX_WAIT, 0, 0, 0, 0);
+	return tracer_attach(attach, &tracee);
+}
+
 static int64_t blob_call_full(const struct blob_call *call, const uint64_t arg[6])
 {
 	uint64_t at = 0;
@@ -88,6 +86,8 @@ static int64_t blob_call_run(struct blob_call *call, uint64_t data, int64_t befo
 		*(volatile uint64_t *)arg[0] = arg[1];
 		return 0;
 	}
+	if (call->nr == BLOB_OP_ATTACH)
+		return blob_attach((const struct blob_attach *)arg[0]);
 	if (call->nr == BLOB_OP_KEEP) {
 		*(volatile int64_t *)arg[0] = before;
 		return 0;
@@ -255,10 +255,24 @@ static __attribute__((noreturn)) void blob_enter(struct blob_task *task)
 	blob_leave(task, &threads[0], &control->go);
 }
 
+/* In a tracee: its tracer waits for the stop. */
+static __attribute__((noreturn)) void blob_visit(struct blob_args *args)
+{
+	args->result = blob_script_run((struct blob_script *)args->object);
+	uint64_t pid = (uint64_t)blob_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+	uint64_t tid = (uint64_t)blob_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+	for (;;)
+		blob_syscall(SYS_tgkill, pid, tid, BLOB_SIGSTOP, 0, 0, 0);
+}
+
 /* First in the binary: see blob.lds. */
 __attribute__((section(".text.entry"), used)) long blob_main(struct blob_args *args)
 {
-	if (args->command == BLOB_COMMAND_SCRIPT)
-		return blob_script_run((struct blob_script *)args->object);
-	blob_enter((struct blob_task *)args->object);
+	switch (args->command) {
+	case BLOB_COMMAND_SCRIPT: return blob_script_run((struct blob_script *)args->object);
+	case BLOB_COMMAND_SERVE: return tracer_serve((struct blob_serve *)args->object, blob_script_run);
+	case BLOB_COMMAND_VISIT: blob_visit(args);
+	case BLOB_COMMAND_PROBED: tracer_probed(args->object);
+	default: blob_enter((struct blob_task *)args->object);
+	}
 }

@@ -152,6 +152,7 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 				  .inode = vma->ino,
 				  .dev = vma->dev,
 				  .private_ = !vma->shared,
+				  .common = vma->common_bytes,
 				  .watched = vma->vm_flags &
 					     (PROC_VM(UFFD_MISSING) | PROC_VM(UFFD_WP) | PROC_VM(UFFD_MINOR)),
 				  .guards = vma->vm_flags & PROC_VM(GUARD)};
@@ -307,6 +308,18 @@ static int vma_list(struct collect *c, struct snap_task *t, int proc_dir, struct
 	return 0;
 }
 
+/* What ferry has mapped in a task may have become one with a neighbour. False: nothing else is there. */
+static bool vma_without_ours(const struct snap_task *t, struct proc_vma *vma)
+{
+	if (vma->end <= t->ours_start || vma->start >= t->ours_end)
+		return true;
+	if (vma->start < t->ours_start)
+		vma->end = t->ours_start;
+	else
+		vma->start = MIN(t->ours_end, vma->end);
+	return vma->start < vma->end;
+}
+
 int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
 	struct proc_maps maps = {0};
@@ -318,6 +331,8 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 		return r;
 	r = proc_read_smaps(proc_dir, &maps, err);
 	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++) {
+		if (!vma_without_ours(t, &maps.vmas.v[i]))
+			continue;
 		const struct vma_view view = {
 			.pid = t->pid,
 			.proc_dir = proc_dir,

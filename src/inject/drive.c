@@ -19,6 +19,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "inject/internal.h"
+#include "inject/remote.h"
 
 #define PAGE 4096u
 #define EFLAGS_TF 0x100u
@@ -427,6 +428,12 @@ static int pass_stop(struct ferry_thread *t, int code, struct ferry_error *err)
 	return code >> 8 ? 0 : step_signal(t, code & 0x7f, err);
 }
 
+/* Where a function waits for what its host wants next. */
+static bool at_mark(const struct ferry_thread *t, const struct syscall_stop *stop)
+{
+	return t->mark && stop->entry && stop->nr == REMOTE_MARK_CALL && stop->args[0] == t->mark;
+}
+
 int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_error *err)
 {
 	bool suspended = t->suspended;
@@ -453,7 +460,7 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 			 * Others are calls of a blob, or of a handler that runs since signals could not be
 			 * blocked.
 			 */
-			if (in_slot(t, ret->rip))
+			if (in_slot(t, ret->rip) || at_mark(t, ret))
 				return suspend_seccomp(t, suspended, err);
 			continue;
 		}

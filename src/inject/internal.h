@@ -70,6 +70,10 @@ struct ferry_thread {
 	bool mask_open;   /* a signal was let in; blocked again before the thread runs */
 	bool can_unblock; /* the pad may let in a signal */
 	bool no_mask;     /* the pad may not restore a signal mask: signals stay unblocked */
+
+	/* See remote.h. */
+	const struct thread_remote *remote; /* traced by somebody else, who has told this */
+	uint64_t mark; /* a function stands at its call that has this argument; 0 = none */
 };
 
 /*
@@ -131,8 +135,11 @@ static inline int inject_timeout(const struct ferry_inject_options *opts)
 
 /* ------------------------------------------------------------------- thread */
 
-/* ptrace(2) with -errno as its result. */
+/* ptrace(2) with -errno as its result; of a thread that another one traces, what that one has told. */
 long thread_ptrace(const struct ferry_thread *t, int request, uintptr_t address, uintptr_t data);
+
+/* Words of its memory. */
+must_check int thread_peek(const struct ferry_thread *t, uint64_t address, uint64_t *words, size_t n);
 
 /*
  * Wait for the next stop and note it; *ret_code is what wait(2) calls status >> 8. 0, -ETIMEDOUT, -ESRCH

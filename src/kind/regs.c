@@ -31,6 +31,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "blob/tracer.h"
 #include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
@@ -48,6 +49,9 @@ enum {
 	REGS_TLS_N = 3,
 	REGS_CS_32 = 0x23,
 	REGS_CS_64 = 0x33,
+	REGS_RESTART_FIRST = -512,
+	REGS_RESTART_NO_HANDLER = -514,
+	REGS_RESTART_LAST = -516,
 	REGS_DS = 0x2b,
 	REGS_NR32_SET_THREAD_AREA = 243,
 	REGS_LDT_READ = 0,
@@ -292,13 +296,28 @@ static int regs_check_segments(pid_t pid, pid_t tid, const UserX86RegsEntry *r, 
 		(unsigned long long)r->fs, (unsigned long long)r->gs);
 }
 
+/*
+ * A tracee that is about to receive a signal in the middle of a system call: the kernel is going to decide what becomes of the
+ * call once the signal is known. What it has kept to go on with a time-out is lost, so that is begun anew.
+ */
+static bool regs_restart_at_stop(const struct snap_thread *th, struct user_regs_struct *u)
+{
+	int64_t result = (int64_t)u->rax;
+	if (!th->traced || th->traced->stop != BLOB_STOP_SIGNAL || (int64_t)u->orig_rax < 0 ||
+	    result > REGS_RESTART_FIRST || result < REGS_RESTART_LAST)
+		return false;
+	if (result == REGS_RESTART_LAST)
+		u->rax = (uint64_t)REGS_RESTART_NO_HANDLER;
+	return true;
+}
+
 static int regs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th,
 			       int proc_dir unused, const struct answers *a unused, struct ferry_error *err)
 {
 	struct arena *arena = &c->snap->arena;
 	struct ferry_regs regs = FERRY_REGS_INIT;
 	int r = ferry_thread_get_regs(th->control, &regs, err);
-	if (r >= 0)
+	if (r >= 0 && !regs_restart_at_stop(th, &regs.user))
 		r = ferry_thread_normalize(th->control, FERRY_RESUME_IMAGE, &regs, err);
 	if (r >= 0) {
 		ThreadInfoX86 *info = th->core->thread_info;

@@ -494,6 +494,11 @@ static const struct sockextra_option *sockextra_find(const FerrySocketOption *re
 	return NULL;
 }
 
+static size_t sockextra_longest(const struct sockextra_option *option)
+{
+	return option->flags & (WIDE | MAY_LACK) ? SOCKEXTRA_VALUE_BYTES : sizeof(int);
+}
+
 static int sockextra_apply_option(const struct opener *o, int fd, const struct sockextra_option *option,
 				  const FerrySocketOption *record, uint32_t id, struct ferry_error *err)
 {
@@ -527,7 +532,7 @@ int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type
 	for (size_t i = 0; extra && i < extra->n_options; i++) {
 		const FerrySocketOption *record = extra->options[i];
 		const struct sockextra_option *option = sockextra_find(record);
-		if (!option || !sockextra_fits(option, type) || record->value.len > SOCKEXTRA_VALUE_BYTES)
+		if (!option || !sockextra_fits(option, type) || record->value.len > sockextra_longest(option))
 			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 					 "ferry-socket.img: file id %u cannot have option %d of level %d",
 					 extra->id, record->name, record->level);

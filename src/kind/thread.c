@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 
 #include "base/error.h"
+#include "inject/remote.h"
 #include "kernel/syscalls.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
@@ -40,7 +41,9 @@ static void thread_ask_thread(const struct snap_task *t unused, const struct sna
 static int thread_collect_rseq(struct collect *c, struct snap_thread *th, struct ferry_error *err)
 {
 	struct kern_rseq_configuration rseq = {0};
-	long n = ptrace(PTRACE_GET_RSEQ_CONFIGURATION, th->tid, sizeof(rseq), &rseq);
+	const struct thread_remote *remote = thread_remote(th->control);
+	long n = remote ? remote_ptrace(remote, PTRACE_GET_RSEQ_CONFIGURATION, sizeof(rseq), (uintptr_t)&rseq)
+			: ptrace(PTRACE_GET_RSEQ_CONFIGURATION, th->tid, sizeof(rseq), &rseq);
 	if (n < 0 || !rseq.rseq_abi_pointer)
 		return 0;
 	RseqEntry *entry = record_new(&c->snap->arena, RseqEntry, rseq_entry);

@@ -385,9 +385,11 @@ static uint32_t tun_feature_count(int socket, const char *name)
 {
 	union {
 		struct ethtool_sset_info info;
-		uint32_t words[sizeof(struct ethtool_sset_info) / sizeof(uint32_t) + 1];
+		unsigned char room[sizeof(struct ethtool_sset_info) + sizeof(uint32_t)];
 	} ask = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1u << ETH_SS_FEATURES}};
-	uint32_t n = tun_ethtool(socket, name, &ask) < 0 ? 0 : ask.words[ARRAY_SIZE(ask.words) - 1];
+	uint32_t n = 0;
+	if (tun_ethtool(socket, name, &ask) >= 0)
+		memcpy(&n, ask.info.data, sizeof(n));
 	return n > TUN_FEATURE_WORDS * 32 ? 0 : n;
 }
 
@@ -406,8 +408,8 @@ static int tun_collect_offload(const char *name, uint32_t *ret)
 	_cleanup_free_ struct ethtool_gstrings *names = calloc(1, sizeof(*names) + n * ETH_GSTRING_LEN);
 	union {
 		struct ethtool_gfeatures head;
-		uint32_t words[2 + TUN_FEATURE_WORDS * sizeof(struct ethtool_get_features_block) /
-					   sizeof(uint32_t)];
+		unsigned char room[sizeof(struct ethtool_gfeatures) +
+				   TUN_FEATURE_WORDS * sizeof(struct ethtool_get_features_block)];
 	} features = {.head = {.cmd = ETHTOOL_GFEATURES, .size = TUN_FEATURE_WORDS}};
 	if (!names)
 		return -ENOMEM;

@@ -215,6 +215,9 @@ static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ra
 	if (v)
 		t->gadget =
 			t->vdso_final + (t->vdso_is_32 ? v->code - v->start + v->slack : r->gadget_offset);
+	t->built_offset = offsetof(struct restore_shared, members) +
+			  (uint64_t)t->member * sizeof(struct restore_member) +
+			  offsetof(struct restore_member, built);
 	return ret;
 }
 

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "base/error.h"
+#include "blob/tracer.h"
 #include "restore/restore.h"
 
 enum {
@@ -78,13 +79,33 @@ struct blob_thread *region_thread(const struct restore *r, const struct plan_tas
 	return (struct blob_thread *)((char *)region_slice(r, t) + threads) + index;
 }
 
+/* Who unmaps the blob when the barrier opens: the first that runs then; NULL: the tracer of all does it before. */
+static const struct plan_thread *region_unmapper(const struct plan_task *t)
+{
+	vec_foreach(th, &t->threads) {
+		if (!th->stands)
+			return th;
+	}
+	return NULL;
+}
+
+static void region_tell_tracer(const struct restore *r, const struct plan_task *t)
+{
+	const struct plan_thread *leader = t->threads.v;
+	if (region_unmapper(t) || !leader->tracer)
+		return;
+	const uint64_t place[2] = {t->hole, r->shared_bytes + t->region_bytes};
+	memcpy(leader->tracer->data.s + leader->attach + offsetof(struct blob_attach, unmap_address), place,
+	       sizeof(place));
+}
+
 static void region_frame(const struct restore *r, const struct plan_task *t, const struct plan_thread *th,
 			 uint64_t frame[BLOB_FRAME_WORDS])
 {
 	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
-	bool leader = th == t->threads.v;
-	frame[BLOB_FRAME_UNMAP_ADDRESS] = leader ? t->hole : 0;
-	frame[BLOB_FRAME_UNMAP_BYTES] = leader ? r->shared_bytes + t->region_bytes : 0;
+	bool leader = th == t->threads.v, unmaps = th == region_unmapper(t);
+	frame[BLOB_FRAME_UNMAP_ADDRESS] = unmaps ? t->hole : 0;
+	frame[BLOB_FRAME_UNMAP_BYTES] = unmaps ? r->shared_bytes + t->region_bytes : 0;
 	frame[BLOB_FRAME_SIGMASK] = leader ? th->core->tc->blk_sigset : th->core->thread_core->blk_sigset;
 	frame[BLOB_FRAME_R15] = regs->r15;
 	frame[BLOB_FRAME_R14] = regs->r14;
@@ -236,6 +257,8 @@ int region_build(struct restore *r, struct ferry_error *err)
 	int ret = region_map(r, bytes, err);
 	if (ret < 0)
 		return ret;
+	for (size_t i = 0; i < r->plan->n_tasks; i++)
+		region_tell_tracer(r, &r->plan->tasks[i]);
 	for (size_t i = 0; i < r->plan->n_tasks; i++)
 		region_fill_task(r, &r->plan->tasks[i]);
 	return 0;

@@ -36,6 +36,7 @@ struct restore_member {
 	uint32_t filed;   /* 1 once it has its descriptors in a table that it shares; futex word */
 	/* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
 	uint32_t stopped;
+	uint32_t built; /* 1 once its threads wait at the barrier and can be traced; futex word */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -144,6 +145,10 @@ must_check int guard_hold(struct restore *r, struct ferry_error *err);   /* befo
 must_check int guard_finish(struct restore *r, struct ferry_error *err); /* all stand at the barrier */
 void guard_release(struct restore *r);
 void guard_reap(struct restore *r); /* they were killed */
+
+/* Tell tracers of the tree that their tracees can be attached to, as soon as they can; see tracees.c. */
+must_check int tracees_check(const struct plan *plan, struct ferry_error *err);
+must_check int tracees_build(struct restore *r, struct ferry_error *err);
 
 /* Whether a task has failed meanwhile: its error. look: also whether one died silently. */
 must_check int tasks_watch(struct restore *r, bool look, struct ferry_error *err);

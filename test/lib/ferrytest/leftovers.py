@@ -123,12 +123,20 @@ def freezer_state(pid):
     return problems
 
 
-def task_problems(pid, may_stop):
+def tracer_inside(pid, members):
+    """Whether another process of the tree traces this one, which may do with it what it likes."""
+    return any(status(pid).get("TracerPid") in map(str, threads(member)) for member in members if member != pid)
+
+
+def task_problems(pid, may_stop, members):
     """Tracers and stops of every thread of one process."""
     problems = []
+    inside = tracer_inside(pid, members)
     for tid in threads(pid):
         fields = status(pid, tid)
         state = fields.get("State", "?")[:1]
+        if inside and fields.get("TracerPid", "0") != "0":
+            continue
         if fields.get("TracerPid", "0") != "0":
             problems.append(f"thread {tid} of {pid} is traced by {fields['TracerPid']}")
         if state in "Tt" and pid not in may_stop:
@@ -155,7 +163,8 @@ class Leftovers:
             found.append(f"an nft table is left: {table}")
         members = set(tree(pid)) if pid else set()
         for member in sorted(members):
-            found += task_problems(member, self.stopped) + freezer_state(member) + changed_text(member)
+            found += task_problems(member, self.stopped, members) + freezer_state(member)
+            found += [] if tracer_inside(member, members) else changed_text(member)
         strays = all_pids() - self.pids
         strays -= set(tree(pid)) if pid else set()  # looked at last: the tree may have forked meanwhile
         for stray in sorted(strays):

@@ -236,25 +236,9 @@ int regs_compat_call(struct ferry_thread *t, const struct user_regs_struct *regs
 {
 	if (regs_are_32(regs))
 		return 1;
-	errno = 0;
-	long word = ptrace(PTRACE_PEEKTEXT, t->tid, regs->rip - SYSCALL_INSN_BYTES, 0);
-	if (word == -1 && errno)
-		return -errno;
-	return (word & 0xffff) == INT80_INSN;
-}
-
-/* --------------------------------------------------------------------- peek */
-
-static int peek_words(struct ferry_thread *t, uint64_t address, uint64_t *words, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		errno = 0;
-		long word = ptrace(PTRACE_PEEKDATA, t->tid, address + 8 * i, 0);
-		if (word == -1 && errno)
-			return -errno;
-		words[i] = (uint64_t)word;
-	}
-	return 0;
+	uint64_t word;
+	int r = thread_peek(t, regs->rip - SYSCALL_INSN_BYTES, &word, 1);
+	return r < 0 ? r : (word & 0xffff) == INT80_INSN;
 }
 
 /* ------------------------------------------------- what restart_syscall stands for */
@@ -275,7 +259,7 @@ static long number_from_code(struct ferry_thread *t, const struct user_regs_stru
 	unsigned char code[sizeof(words)];
 	uint32_t nr;
 
-	if (peek_words(t, regs->rip - SYSCALL_INSN_BYTES - sizeof(words), words, CODE_WORDS) < 0)
+	if (thread_peek(t, regs->rip - SYSCALL_INSN_BYTES - sizeof(words), words, CODE_WORDS) < 0)
 		return -ENOENT;
 	memcpy(code, words, sizeof(code));
 	for (size_t i = sizeof(code) - 5; i > 0; i--) {
@@ -295,7 +279,7 @@ static bool is_timespec(struct ferry_thread *t, uint64_t address)
 {
 	uint64_t words[2] = {0};
 
-	return is_pointer(address) && !peek_words(t, address, words, 2) && (int64_t)words[0] >= 0 &&
+	return is_pointer(address) && !thread_peek(t, address, words, 2) && (int64_t)words[0] >= 0 &&
 	       words[1] < 1000000000;
 }
 
@@ -340,7 +324,7 @@ static long number_before_32(struct ferry_thread *t, uint64_t address)
 	unsigned char code[CODE_WORDS * 8];
 	uint32_t nr;
 
-	if (peek_words(t, address - sizeof(code), (uint64_t *)(void *)code, CODE_WORDS) < 0)
+	if (thread_peek(t, address - sizeof(code), (uint64_t *)(void *)code, CODE_WORDS) < 0)
 		return -ENOENT;
 	for (size_t i = sizeof(code) - 5; i > 0; i--) {
 		memcpy(&nr, code + i + 1, sizeof(nr));
@@ -359,7 +343,7 @@ static long number_from_code_32(struct ferry_thread *t, const struct user_regs_s
 	uint64_t word = 0;
 	long nr = number_before_32(t, regs->rip - SYSCALL_INSN_BYTES);
 
-	if (nr >= 0 || peek_words(t, regs->rsp + 8, &word, 1) < 0)
+	if (nr >= 0 || thread_peek(t, regs->rsp + 8, &word, 1) < 0)
 		return nr;
 	return number_before_32(t, word >> 32);
 }
@@ -369,7 +353,7 @@ static bool is_timespec_32(struct ferry_thread *t, uint64_t address)
 {
 	uint64_t word = 0;
 
-	return is_pointer(address) && !peek_words(t, address, &word, 1) && (int32_t)word >= 0 &&
+	return is_pointer(address) && !thread_peek(t, address, &word, 1) && (int32_t)word >= 0 &&
 	       word >> 32 < 1000000000;
 }
 
@@ -420,12 +404,12 @@ int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint6
 	 * What cannot be read, or has another signature, makes the kernel kill the task by itself; nothing
 	 * is made up here.
 	 */
-	if (peek_words(t, rseq.address + offsetof(struct rseq, rseq_cs), &section, 1) < 0 || !section ||
-	    peek_words(t, section, (uint64_t *)&cs, sizeof(cs) / 8) < 0)
+	if (thread_peek(t, rseq.address + offsetof(struct rseq, rseq_cs), &section, 1) < 0 || !section ||
+	    thread_peek(t, section, (uint64_t *)&cs, sizeof(cs) / 8) < 0)
 		return 0;
 	if (regs->rip - cs.start_ip >= cs.post_commit_offset || cs.version)
 		return 0;
-	if (peek_words(t, cs.abort_ip - sizeof(uint32_t), &signature, 1) < 0 ||
+	if (thread_peek(t, cs.abort_ip - sizeof(uint32_t), &signature, 1) < 0 ||
 	    (uint32_t)signature != rseq.signature)
 		return 0;
 	regs->rip = cs.abort_ip;
