@@ -84,6 +84,13 @@ if os.environ.get("FERRY"):
         register("sharing_" + sharing.replace("-", "_"), "unsupported-task", words, "sharing-refused", sharing)
 
 
+    for word, said in (
+            ("at-call", "is stopped at a system call"), ("at-event", "is stopped at an event (fork, exec, exit)"),
+            ("at-stop", "is stopped by SIGSTOP or its kin"), ("followed", "runs from system call to system call"),
+            ("seized-followed", "runs from system call to system call")):
+        register("traced_" + word.replace("-", "_"), "unsupported-task", said, "traced", word)
+
+
     @test(timeout=60)
     def uring_far():
         """An io_uring that has taken more requests than a restore may repeat."""
