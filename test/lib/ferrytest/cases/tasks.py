@@ -32,7 +32,7 @@ CASES = [
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
     *simple("regs", "xstate", "x87", "sleepers", "segment-bases", "general-registers"),
-    *simple("signal", "signals-pending", "signals-actions"),
+    *simple("signal", "signals-pending", "signals-actions", "signals-trap"),
     *simple("timer", "itimers", "posix-timers"),
     *simple("creds", "credentials", "thread-credentials"),
     *simple("rlimit", "rlimits"),
