@@ -111,7 +111,7 @@ def register(name, cases):
 def files_of_criu(images):
     """Files of CRIU's format in an image. Pages are raw bytes, contents of a tmpfs an archive, and ferry-* is our own."""
     return [path for path in sorted(images.glob("*.img"))
-            if not path.name.startswith(("ferry-", "pages-")) and not path.name.endswith(".tar.gz.img")]
+            if not path.name.startswith(("ferry-", "pages-", "tmpfs-dev-")) and not path.name.endswith(".tar.gz.img")]
 
 
 def crit_decodes(cases):

@@ -50,6 +50,7 @@ static void verify(struct program *p, void *state)
 	expect_same(p, "segment of the key", shmget(KEY, 0, 0), s->removed ? -1 : s->id);
 	expect_same(p, "size", ds.shm_segsz, s->bytes);
 	expect_same(p, "user", ds.shm_perm.uid, USER);
+	expect_same(p, "group", ds.shm_perm.gid, USER);
 	expect_same(p, "creating user", ds.shm_perm.cuid, 0);
 	expect_same(p, "mode", ds.shm_perm.mode & 0777, 0641);
 	expect_same(p, "removed", !!(ds.shm_perm.mode & SHM_DEST), s->removed);
