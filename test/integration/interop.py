@@ -19,7 +19,10 @@ from ferrytest.cases import CASES, start
 from ferrytest.register import Skip
 
 # Kinds where an exchange may fail, each with its cause: direction, case, cause.
-EXCEPTIONS = []
+EXCEPTIONS = [
+    ("ferry->criu", "link-other", "ferry finds a file that lost its name by its handle, for which CRIU has no field; CRIU's "
+     "own dump leaves links in the file system"),
+]
 
 PART = 12  # programs of one test
 
@@ -111,7 +114,7 @@ def register(name, cases):
 def files_of_criu(images):
     """Files of CRIU's format in an image. Pages are raw bytes, contents of a tmpfs an archive, and ferry-* is our own."""
     return [path for path in sorted(images.glob("*.img"))
-            if not path.name.startswith(("ferry-", "pages-", "tmpfs-dev-")) and not path.name.endswith(".tar.gz.img")]
+            if not path.name.startswith(("ferry-", "pages-")) and not path.name.endswith(".tar.gz.img")]
 
 
 def crit_decodes(cases):
