@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ferry check: what the machine offers; with --tree, what hinders a dump of that tree. */
+#include <errno.h>
 #include <json-c/json.h>
 
+#include "base/error.h"
 #include "cli/cli.h"
 #include "collect/collect.h"
 #include "engine/engine.h"
@@ -24,6 +26,33 @@ static struct json_object *check_json(const struct ferry_error *e)
 	json_object_object_add(o, "message", json_object_new_string(e->message));
 	json_object_object_add(o, "hint", json_object_new_string(e->hint));
 	return o;
+}
+
+/* What a restore of any tree takes, and an ordinary user has in a user namespace only. */
+static void check_add_rights(const struct cli *c, struct engine *e, struct obstacles *obstacles)
+{
+	static const struct {
+		enum kern_cap_id cap;
+		bool tcp; /* only with --tcp-established */
+		const char *what;
+	} rights[] = {
+		{KERN_CAP_CLONE3_SET_TID, false, "giving restored processes their numbers"},
+		{KERN_CAP_TCP_REPAIR, true, "taking established TCP connections along"},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(rights); i++) {
+		kern_caps_probe_some(&e->caps, &rights[i].cap, 1);
+		if (e->caps.state[rights[i].cap] != KERN_DENIED ||
+		    (rights[i].tcp && !c->options.tcp_established))
+			continue;
+		struct ferry_error *slot = vec_push(&obstacles->v);
+		if (!slot)
+			return;
+		*slot = (struct ferry_error)FERRY_ERROR_INIT;
+		error_set(slot, FERRY_ERROR_PERMISSION, EPERM, "%s needs root, or a user namespace",
+			  rights[i].what);
+		error_hint(slot, "start the program with ferry run, which makes one; or let root dump it");
+		error_context(slot, "check", NULL, (pid_t)c->options.tree);
+	}
 }
 
 static int check_show_tree(struct cli *c, const struct obstacles *obstacles)
@@ -55,6 +84,13 @@ static int check_show_machine(struct cli *c, struct engine *e)
 		if (!c->options.json)
 			printf("%-22s %-8s %s (Linux %s)\n", info->word, state, info->text, info->version);
 	}
+	bool denied = false;
+	for (int i = 0; i < KERN_CAP_COUNT; i++)
+		denied |= e->caps.state[i] == KERN_DENIED;
+	if (denied && !c->options.json)
+		printf("\ndenied: needs root%s\n",
+		       c->options.user_ns ? ""
+					  : "; ferry check --user-ns shows what ferry run can do without");
 	if (c->options.json)
 		cli_print_json(o);
 	else
@@ -71,6 +107,8 @@ int cli_check(struct cli *c, struct ferry_error *err)
 	if (c->options.tree) {
 		struct obstacles obstacles = {0};
 		r = engine_check(&e, &obstacles, err);
+		if (r >= 0)
+			check_add_rights(c, &e, &obstacles);
 		if (r >= 0)
 			r = check_show_tree(c, &obstacles);
 		vec_release(&obstacles.v);

@@ -11,10 +11,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -27,7 +29,6 @@
 #include "proc/read.h"
 
 enum {
-	NS_ID_FIRST = 9, /* below are the ids of ferry's own */
 	NS_PROC_LAYERS = 4,
 };
 
@@ -43,7 +44,7 @@ static const enum ns_support ns_support[PROC_NS_COUNT] = {
 	[PROC_NS_MNT] = NS_TREE,    [PROC_NS_NET] = NS_NONE,
 	[PROC_NS_PID] = NS_ANY,     [PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_TIME] = NS_SKIP,   [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
-	[PROC_NS_USER] = NS_NONE,   [PROC_NS_UTS] = NS_ANY,
+	[PROC_NS_USER] = NS_ANY,    [PROC_NS_UTS] = NS_ANY,
 };
 
 static int ns_refuse(pid_t pid, enum proc_ns ns, struct ferry_error *err)
@@ -119,9 +120,32 @@ static int ns_check(pid_t pid, const struct proc_namespaces *theirs, const struc
 		if (!good)
 			return ns_refuse(pid, (enum proc_ns)ns, err);
 	}
+	/* The clocks of a restored tree go on in one. */
+	if (theirs->ino[PROC_NS_TIME] != root->ino[PROC_NS_TIME])
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				 "pid %d lives in a time namespace other than that of the tree's root", pid);
 	if (theirs->ino[PROC_NS_TIME] != theirs->ino[PROC_NS_TIME_FOR_CHILDREN])
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 				 "pid %d will put its children into another time namespace", pid);
+	return 0;
+}
+
+/* What belongs to a user namespace above ours could not be made to do so again. */
+static int ns_check_owners(pid_t pid, int proc_dir, const struct proc_namespaces *theirs,
+			   const struct kind_options *options, struct ferry_error *err)
+{
+	for (int ns = 0; ns < PROC_NS_COUNT; ns++) {
+		if (ns == PROC_NS_USER || ns_support[ns] == NS_SKIP ||
+		    theirs->ino[ns] == options->own_namespaces.ino[ns])
+			continue;
+		_cleanup_close_ int fd = proc_open_namespace(proc_dir, (enum proc_ns)ns, NULL);
+		_cleanup_close_ int owner = fd < 0 ? -1 : ioctl(fd, NS_GET_USERNS);
+		if (fd >= 0 && owner < 0 && errno == EPERM)
+			return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+					 "pid %d lives in a %s namespace that belongs to a user namespace "
+					 "above ferry's",
+					 pid, proc_ns_info((enum proc_ns)ns)->word);
+	}
 	return 0;
 }
 
@@ -139,6 +163,8 @@ int collect_check_namespaces(pid_t pid, int proc_dir, pid_t root, const struct k
 	}
 	if (r >= 0)
 		r = ns_check(pid, &theirs, &of_root, options, err);
+	if (r >= 0)
+		r = ns_check_owners(pid, proc_dir, &theirs, options, err);
 	if (r >= 0)
 		r = ns_check_children(pid, proc_dir, &theirs, err);
 	if (r >= 0)
@@ -183,13 +209,11 @@ static int ns_collect(struct collect *c, struct snap_task *t, enum proc_ns type,
 {
 	struct snap_ns *ns = snapshot_ns(c->snap, type, ino);
 	if (!ns) {
+		uint32_t id = snapshot_next_ns_id(c->snap);
 		ns = vec_push(&c->snap->namespaces);
 		if (!ns)
 			return error_memory(err);
-		*ns = (struct snap_ns){.type = type,
-				       .ino = ino,
-				       .id = NS_ID_FIRST + (uint32_t)c->snap->namespaces.n - 1,
-				       .pid = t->pid};
+		*ns = (struct snap_ns){.type = type, .ino = ino, .id = id, .pid = t->pid};
 	}
 	ns_set_id(t->ids, type, ns->id);
 	return 0;
@@ -295,6 +319,14 @@ int collect_namespaces_end(struct collect *c, struct ferry_error *err)
 {
 	for (size_t i = 0; i < KIND_COUNT; i++) {
 		const struct kind_ops *kind = kind_table[i];
+		int r = kind->ns && kind->ns->collect_all ? kind->ns->collect_all(c, err) : 0;
+		if (r < 0) {
+			error_context(err, "collect", kind->name, 0);
+			return r;
+		}
+	}
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		const struct kind_ops *kind = kind_table[i];
 		for (size_t n = 0; n < c->snap->namespaces.n && kind->ns && kind->ns->collect; n++) {
 			struct snap_ns *ns = &c->snap->namespaces.v[n];
 			int r = ns->type == kind->ns->type ? ns_collect_one(c, kind, ns, err) : 0;
@@ -313,7 +345,7 @@ static int ns_uncover_proc(void)
 {
 	for (int i = 0; i < NS_PROC_LAYERS; i++) {
 		char text[16] = "";
-		if (readlink("/proc/self", text, sizeof(text) - 1) > 0 && atoi(text) == getpid())
+		if (readlink("/proc/self", text, sizeof(text) - 1) > 0 && strtol(text, NULL, 10) == getpid())
 			return 0;
 		if (umount2("/proc", MNT_DETACH) < 0)
 			return -errno;

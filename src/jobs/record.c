@@ -170,7 +170,7 @@ static int record_status(const struct jobs_record *j)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n;
-	return fd_read_path(j->dir, JOBS_STATUS_NAME, 64, &text, &n) < 0 ? -1 : atoi(text);
+	return fd_read_path(j->dir, JOBS_STATUS_NAME, 64, &text, &n) < 0 ? -1 : (int)strtol(text, NULL, 10);
 }
 
 void jobs_look(struct jobs_record *j)

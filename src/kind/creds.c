@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -150,6 +151,17 @@ static void creds_ids(struct script *s, const CredsEntry *c)
 	script_call(s, "setting the file system user id", SYS_setfsuid, c->fsuid)->check = BLOB_CHECK_NONE;
 }
 
+/* With the final ids, which stay what they are outside; inside a task has every right at first, and no other than there. */
+static int creds_enter_userns(struct plan *p, struct plan_task *t, struct script *s, struct ferry_error *err)
+{
+	const struct plan_ns *ns = plan_ns(p, PROC_NS_USER, t->ns_id[PROC_NS_USER]);
+	int number = ns && ns->fd >= 0 ? plan_temp_source(t, ns->fd) : -ENOMEM;
+	if (number < 0)
+		return error_memory(err);
+	script_call(s, "entering the user namespace", SYS_setns, (uint64_t)number, CLONE_NEWUSER);
+	return 0;
+}
+
 static void creds_capset(struct script *s, uint64_t inheritable, uint64_t permitted, uint64_t effective)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -178,6 +190,16 @@ static int creds_check_caps(const struct kern_caps *caps, const CredsEntry *c, p
 	return -EPERM;
 }
 
+static void creds_drop_bounding(struct script *s, unsigned last, uint64_t set)
+{
+	for (unsigned cap = 0; cap <= last; cap++) {
+		if (!(set >> cap & 1))
+			continue;
+		script_call(s, "dropping from the bounding set", SYS_prctl, PR_CAPBSET_DROP, cap, 0, 0, 0);
+		script_detail(s, cap);
+	}
+}
+
 static int creds_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
 				struct script *s, struct ferry_error *err)
 {
@@ -185,21 +207,27 @@ static int creds_restore_thread(struct reader *r, struct plan_task *t, struct pl
 	if (!c)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "thread %d of pid %d has no credentials in the image", th->tid, t->pid);
-	int ret = creds_check_caps(r->caps, c, th->tid, err);
+	bool own_userns = t->ns_id[PROC_NS_USER];
+	uint64_t every = (r->caps->limits.cap_last >= 63 ? 0 : 1ull << (r->caps->limits.cap_last + 1)) - 1;
+	uint64_t here = own_userns ? every : r->caps->limits.capabilities;
+	int ret = own_userns ? 0 : creds_check_caps(r->caps, c, th->tid, err);
 	if (ret < 0)
 		return ret;
-	uint64_t bounding = creds_words(c->cap_bnd, c->n_cap_bnd);
-	uint64_t ambient = creds_words(c->cap_amb, c->n_cap_amb);
-	for (unsigned cap = 0; cap <= r->caps->limits.cap_last; cap++) {
-		if (bounding >> cap & 1 || !(r->caps->limits.capability_bounding >> cap & 1))
-			continue;
-		script_call(s, "dropping from the bounding set", SYS_prctl, PR_CAPBSET_DROP, cap, 0, 0, 0);
-		script_detail(s, cap);
+	if (own_userns) {
+		creds_ids(s, c);
+		ret = creds_enter_userns(r->plan, t, s, err);
 	}
-	creds_ids(s, c);
+	if (ret < 0)
+		return ret;
+	creds_drop_bounding(s, r->caps->limits.cap_last,
+			    (own_userns ? every : r->caps->limits.capability_bounding) &
+				    ~creds_words(c->cap_bnd, c->n_cap_bnd));
+	uint64_t ambient = creds_words(c->cap_amb, c->n_cap_amb);
+	if (!own_userns)
+		creds_ids(s, c);
 	uint64_t inheritable = creds_words(c->cap_inh, c->n_cap_inh);
 	if (ambient) {
-		creds_capset(s, inheritable, r->caps->limits.capabilities, r->caps->limits.capabilities);
+		creds_capset(s, inheritable, here, here);
 		for (unsigned cap = 0; cap <= r->caps->limits.cap_last; cap++)
 			if (ambient >> cap & 1)
 				script_call(s, "raising an ambient capability", SYS_prctl, PR_CAP_AMBIENT,

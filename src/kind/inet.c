@@ -35,6 +35,7 @@
 #include "kind/udp.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
+#include "proc/lex.h"
 
 #ifndef SO_PEERNAME
 #define SO_PEERNAME 28
@@ -191,6 +192,8 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	/* Somebody outside would be left with a connection that stands still, or go on with ours. */
 	if (!options->criu_compat || (sock && sock->protocol == IPPROTO_TCP && sock->state != INET_LISTENING))
 		r = peers_refuse(view, PEER_SOCKET, err);
+	if (r >= 0)
+		r = inet_chooser_check(view, view->kind_data[KIND_inetsk], err);
 	if (r < 0 || !sock)
 		return r;
 	if (sock->protocol != IPPROTO_TCP)
@@ -363,20 +366,23 @@ static const char *inet_raw_obstacle(int fd)
 		       : NULL;
 }
 
-/* "...: ADDRESS:PORT ADDRESS:PORT ST ...", words of an address as the machine has them in memory. */
+/* "N: ADDRESS:PORT ADDRESS:PORT ST Q:Q T:W R UID TIMEOUT INODE ...", words of an address as the machine has them in memory. */
 static bool inet_raw_line(const char *line, uint32_t inode, uint32_t ret_peer[4], unsigned *ret_state)
 {
-	char peer[33];
-	unsigned long found;
-	if (sscanf(line, "%*d: %*x:%*x %32[0-9A-F]:%*x %x %*x:%*x %*x:%*x %*x %*u %*u %lu", peer, ret_state,
-		   &found) != 3 ||
+	struct lex l = lex_new(line, strlen(line));
+	uint8_t peer[16];
+	uint64_t found;
+	if (!lex_skip_words(&l, 2))
+		return false;
+	const char *end = memchr(l.p, ':', lex_left(&l));
+	size_t bytes = end ? (size_t)(end - l.p) / 2 : 0;
+	if ((bytes != 4 && bytes != 16) || !lex_bytes(&l, peer, bytes) || !lex_skip_words(&l, 1) ||
+	    !lex_u32_base(&l, 16, ret_state) || !lex_skip_words(&l, 5) || !lex_u64(&l, &found) ||
 	    found != inode)
 		return false;
-	for (size_t i = 0; i < strlen(peer) / 8; i++) {
-		char word[9] = "";
-		memcpy(word, peer + i * 8, 8);
-		ret_peer[i] = (uint32_t)strtoul(word, NULL, 16);
-	}
+	for (size_t i = 0; i < bytes / 4; i++)
+		ret_peer[i] = (uint32_t)peer[4 * i] << 24 | (uint32_t)peer[4 * i + 1] << 16 |
+			      (uint32_t)peer[4 * i + 2] << 8 | peer[4 * i + 3];
 	return true;
 }
 
@@ -519,6 +525,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 {
 	char who[64];
 	struct sock_type type;
+	struct inet_scan *scan = NULL;
 	struct arena *a = &c->snap->arena;
 	fd_view_name(view, who, sizeof(who));
 	int r = inet_refuse_multipath(view, who, err);
@@ -549,6 +556,10 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	}
 	/* Before a connection is paused, which changes some options. */
 	r = sockextra_collect(a, view->copy, &type, isk->id, &data->extra, err);
+	if (r >= 0)
+		r = inet_scan_get(view, &scan, err);
+	if (r >= 0 && scan)
+		r = inet_chooser_collect(view, scan, data->extra, err);
 	if (r >= 0)
 		r = inet_collect_record(c, view, isk, err);
 	if (r >= 0 && inet_is_tcp(isk))

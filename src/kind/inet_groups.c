@@ -22,6 +22,7 @@
 #include "kind/inet.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
+#include "proc/lex.h"
 
 enum { INET_SOURCES_MAX = 256, INET_GROUPS_MAX = 4096 };
 
@@ -100,17 +101,18 @@ static int inet_group_ask(struct inet_group_scan *s, int family, unsigned device
 static int inet_groups_v4(struct inet_group_scan *s, FILE *f)
 {
 	char line[160];
-	unsigned device = 0, group;
+	unsigned device = 0;
 	int r = 0;
 	while (r >= 0 && fgets(line, sizeof(line), f)) {
+		struct lex l = lex_new(line, strlen(line));
 		uint32_t address;
 		if (line[0] != '\t') {
 			device = (unsigned)strtoul(line, NULL, 10);
 			continue;
 		}
-		if (sscanf(line, " %8x", &group) != 1 || !device)
+		lex_blanks(&l);
+		if (!lex_u32_base(&l, 16, &address) || !device)
 			continue;
-		address = group;
 		r = inet_group_ask(s, AF_INET, device, &address);
 	}
 	return r;
@@ -119,17 +121,15 @@ static int inet_groups_v4(struct inet_group_scan *s, FILE *f)
 /* "1    lo              ff020000000000000000000000000001     1 0000000C 0" */
 static int inet_groups_v6(struct inet_group_scan *s, FILE *f)
 {
-	char line[160], text[33];
-	unsigned device;
+	char line[160];
 	int r = 0;
 	while (r >= 0 && fgets(line, sizeof(line), f)) {
+		struct lex l = lex_new(line, strlen(line));
 		uint8_t address[16];
-		if (sscanf(line, "%u %*s %32[0-9a-f]", &device, text) != 2 || strlen(text) != 32)
+		uint32_t device;
+		if (!lex_u32(&l, &device) || !lex_skip_words(&l, 1) ||
+		    !lex_bytes(&l, address, sizeof(address)))
 			continue;
-		for (size_t i = 0; i < sizeof(address); i++) {
-			char byte[3] = {text[2 * i], text[2 * i + 1], '\0'};
-			address[i] = (uint8_t)strtoul(byte, NULL, 16);
-		}
 		r = inet_group_ask(s, AF_INET6, device, address);
 	}
 	return r;

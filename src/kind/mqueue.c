@@ -27,6 +27,7 @@
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "model/record.h"
+#include "proc/lex.h"
 
 enum { MQUEUE_MAGIC = 0x19800202, MQUEUE_FILE_BYTES = 80, MQUEUE_MODE_BITS = 07777, MQUEUE_NAME_BYTES = 256 };
 
@@ -69,7 +70,8 @@ static int mqueue_look(int fd, struct mqueue_look *ret)
 	if (syscall(SYS_mq_getsetattr, fd, NULL, &ret->attr) < 0 || read(again, text, sizeof(text) - 1) < 0)
 		return -errno;
 	const char *pid = strstr(text, "NOTIFY_PID:");
-	return pid && sscanf(pid, "NOTIFY_PID:%lu", &ret->notify_pid) == 1 ? 0 : -EBADMSG;
+	struct lex l = pid ? lex_new(pid, strlen(pid)) : lex_new("", 0);
+	return lex_str(&l, "NOTIFY_PID:") && lex_u64(&l, &ret->notify_pid) ? 0 : -EBADMSG;
 }
 
 static int mqueue_refuse(const struct fd_view *view, const struct kind_options *options,

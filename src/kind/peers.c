@@ -29,6 +29,7 @@
 #include "base/fd.h"
 #include "base/vec.h"
 #include "kind/fdcommon.h"
+#include "proc/lex.h"
 #include "proc/read.h"
 
 struct peer_process {
@@ -155,12 +156,14 @@ static uint64_t peer_devpts(const struct peer *peer, const char *link)
 static bool peer_master(const struct peer *peer, const char *link, uint64_t *ret_number)
 {
 	char path[64], line[64];
-	unsigned index;
+	uint32_t index;
 	bool found = false;
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", peer->pid, peer->fd);
 	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	while (f && !found && fgets(line, sizeof(line), f))
-		found = sscanf(line, "tty-index: %u", &index) == 1;
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		struct lex l = lex_new(line, strlen(line));
+		found = lex_str(&l, "tty-index:") && lex_skip_words(&l, 0) && lex_u32(&l, &index);
+	}
 	if (found)
 		*ret_number = peer_terminal(peer_devpts(peer, link), index);
 	return found;

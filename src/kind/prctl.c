@@ -27,6 +27,7 @@
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "proc/lex.h"
 #include "proc/read.h"
 
 #ifndef MEMBARRIER_CMD_GET_REGISTRATIONS
@@ -96,11 +97,13 @@ static void prctl_ask_thread(const struct snap_task *t unused, const struct snap
 static void prctl_collect_autogroup(struct snap_task *t, int proc_dir)
 {
 	char text[64] = "";
-	int nice;
+	int32_t nice;
 	_cleanup_close_ int fd = fd_open(proc_dir, "autogroup", O_RDONLY, 0);
 	if (t->sid != t->pid || fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
 		return;
-	if (sscanf(text, "/autogroup-%*d nice %d", &nice) == 1 && nice)
+	struct lex l = lex_new(text, strlen(text));
+	if (lex_str(&l, "/autogroup-") && lex_skip_words(&l, 1) && lex_str(&l, "nice ") &&
+	    lex_i32(&l, &nice) && nice)
 		record_set(t->threads.v[0].extra, autogroup_nice, nice);
 }
 

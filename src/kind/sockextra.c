@@ -435,7 +435,7 @@ int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_e
 	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid ||
 		    extra->has_error || extra->has_fin_unsent || extra->has_dead || extra->has_gone_peer ||
 		    extra->has_pending || extra->has_moved_to || extra->n_datagrams || extra->has_type ||
-		    extra->n_groups || extra->has_oob_at;
+		    extra->n_groups || extra->has_oob_at || extra->n_chooser;
 	struct image_writer *w;
 	int r = says ? fdcommon_writer(d, IMAGE_FERRY_SOCKET, &w, err) : 0;
 	return r < 0 || !says ? r : image_put(w, &extra->base, err);

@@ -52,7 +52,11 @@ struct kind_options {
 	bool skip_in_flight; /* TCP connections that nobody accepted yet are left out */
 	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
-	uint32_t timeout_ms;          /* longest wait for what ends by itself */
+	const char *const *external;  /* what may be connected to the outside, see kind/external.h */
+	size_t n_external;
+	const char *const *inherited; /* descriptors of ferry that take the place of such */
+	size_t n_inherited;
+	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
@@ -193,8 +197,12 @@ struct ns_ops {
 	/* A task's namespace of this type is not ferry's: can it be dumped? */
 	int (*check)(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err);
 	int (*collect)(struct collect *c, struct snap_ns *ns, struct ferry_error *err);
+	/* All of the type at once, before those of others; may enter further ones into the snapshot. */
+	int (*collect_all)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_ns *ns, struct ferry_error *err);
 
+	/* Restore: make it, and set ns->fd; without this unshare(2) does. */
+	int (*make)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* Restore: ns was just made, and ferry stands in it. */
 	int (*restore)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* The root's, when its tasks and their PID namespace exist; see opener.in_task. */

@@ -54,6 +54,12 @@ pid_t snapshot_inner_pid(const struct snapshot *s, pid_t pid)
 	return 0;
 }
 
+uint32_t snapshot_next_ns_id(const struct snapshot *s)
+{
+	enum { FIRST = 9 }; /* below are the ids of ferry's own */
+	return FIRST + (uint32_t)s->namespaces.n;
+}
+
 struct snap_ns *snapshot_ns(const struct snapshot *s, enum proc_ns type, uint64_t ino)
 {
 	vec_foreach(ns, &s->namespaces) {

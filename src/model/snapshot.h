@@ -22,6 +22,7 @@
 #include "proc/status.h"
 #include "proc/task.h"
 
+struct blob_tracee;
 struct ferry_thread;
 struct kind_ops;
 
@@ -67,10 +68,12 @@ struct snap_thread {
 	pid_t inner_tid; /* as the image has it: in the PID namespace of the tree's root */
 	CoreEntry *core;
 	FerryTaskEntry *extra;
-	struct script script;         /* calls to run inside the thread */
-	struct snap_ask *asks;        /* by kind index */
-	struct ferry_thread *control; /* while the tree is frozen; not for dump */
-	struct proc_status status;    /* read once, while it stands in its own place */
+	struct script script;             /* calls to run inside the thread */
+	struct snap_ask *asks;            /* by kind index */
+	struct ferry_thread *control;     /* while the tree is frozen; not for dump */
+	struct proc_status status;        /* read once, while it stands in its own place */
+	pid_t tracer;                     /* thread of the tree that traces it; 0 = none */
+	const struct blob_tracee *traced; /* what that one has told; NULL */
 };
 
 /* A shared memory object, anonymous or a memfd, by the inode that its mappings show. */
@@ -91,7 +94,7 @@ struct snap_ns {
 	enum proc_ns type;
 	uint64_t ino;
 	uint32_t id; /* in the image; one sequence over all types */
-	pid_t pid;   /* a task that lives in it */
+	pid_t pid;   /* a task that lives in it; 0 = none does */
 	void *data;  /* of its kind, in the arena */
 };
 
@@ -99,6 +102,7 @@ struct snap_task {
 	pid_t pid, ppid, pgid, sid;                         /* in ferry's PID namespace */
 	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
+	bool is_32;                      /* a 32-bit program: it can have no memory above 4 GiB */
 	uint64_t ns_ino[PROC_NS_COUNT];  /* by enum proc_ns */
 	uint32_t order;                  /* among tasks and zombies: older siblings first */
 	VEC(struct snap_thread) threads; /* leader first */
@@ -111,6 +115,8 @@ struct snap_task {
 	FerryTreeEntry *tree;
 	pid_t shares_files,
 		shares_fs; /* an earlier task that has the same; 0 = none. Its descriptors are that one's */
+	uint64_t ours_start,
+		ours_end; /* memory of ferry's own that is mapped there while the tree is frozen */
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct script script;            /* calls to run once in the task, by its leader */
@@ -181,6 +187,9 @@ struct snap_task *snapshot_task(struct snapshot *s, pid_t pid);
  * root lives in ferry's PID namespace; 0 when it belongs to nobody of the tree.
  */
 pid_t snapshot_inner_pid(const struct snapshot *s, pid_t pid);
+
+/* An id for the next namespace that is entered. */
+uint32_t snapshot_next_ns_id(const struct snapshot *s);
 
 /* The namespace with this number; NULL: it is ferry's own. */
 struct snap_ns *snapshot_ns(const struct snapshot *s, enum proc_ns type, uint64_t ino);

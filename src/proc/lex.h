@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading text left to right without ever going past its end. Every lex_* function that returns bool advances
- * only when it succeeds. Internal to src/proc.
+ * only when it succeeds. For src/proc, and for kinds that read a line of a file that is theirs alone.
  */
 #pragma once
 
@@ -162,6 +162,35 @@ static inline bool lex_kernel_dev(struct lex *l, uint64_t *ret_dev)
 	if (!lex_u32_base(l, 16, &dev))
 		return false;
 	*ret_dev = makedev(dev >> 20, dev & 0xfffff);
+	return true;
+}
+
+/* Skip this many words with the blanks before and behind them. */
+static inline bool lex_skip_words(struct lex *l, unsigned n)
+{
+	lex_blanks(l);
+	for (; n; n--) {
+		while (!lex_done(l) && *l->p != ' ' && *l->p != '\t')
+			l->p++;
+		if (lex_done(l))
+			return false;
+		lex_blanks(l);
+	}
+	return true;
+}
+
+/* Exactly this many bytes, two hexadecimal digits each. */
+static inline bool lex_bytes(struct lex *l, uint8_t *ret_bytes, size_t n)
+{
+	if (lex_left(l) < 2 * n)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		int high = lex_digit(l->p[2 * i]), low = lex_digit(l->p[2 * i + 1]);
+		if (high > 15 || low > 15)
+			return false;
+		ret_bytes[i] = (uint8_t)(high << 4 | low);
+	}
+	l->p += 2 * n;
 	return true;
 }
 

@@ -4,9 +4,10 @@
  * the vdso waits in its parking place, mappings are made at their final addresses, filled from the pages file,
  * given their final protection, and the mm's own fields are set.
  *
- * Kernel interface: mmap(2), mremap(2) of vdso and vvar (4.8), prctl(2) PR_SET_MM_MAP (3.18), madvise(2)
+ * Kernel interface: mmap(2), mremap(2) of vdso and vvar (4.8), arch_prctl(2) ARCH_MAP_VDSO_32 (4.8), prctl(2) PR_SET_MM_MAP (3.18), madvise(2)
  * MADV_POPULATE_WRITE (5.14; only a hint here).
  */
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
@@ -30,7 +31,10 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { MEMORY_POPULATE_PAGES = 4 }; /* from here on one call is cheaper than the faults */
+enum {
+	MEMORY_POPULATE_PAGES = 4, /* from here on one call is cheaper than the faults */
+	MEMORY_NR32_MMAP2 = 192,
+};
 #define MEMORY_TASK_END 0x7ffffffff000ull
 #define MEMORY_LOWEST 0x10000ull /* vm.mmap_min_addr is not above it */
 
@@ -72,10 +76,13 @@ static void memory_around(const struct plan_task *t, struct script *s, memory_ac
 	memory_beside_hole(t, s, act, from, to);
 }
 
-/* vdso aside, all else of the fork away, but memory that is filled already. Within the hole nothing of the fork was mapped. */
+/*
+ * vdso aside, all else of the fork away, but memory that is filled already. Within the hole nothing of the fork was mapped.
+ * The vdso of 32-bit programs is mapped only into a process that has none.
+ */
 static void memory_clear(struct restore *r, struct plan_task *t, struct script *s)
 {
-	for (size_t i = 0; i < r->vdso.n_parts; i++) {
+	for (size_t i = 0; i < r->vdso.n_parts && !t->vdso_is_32; i++) {
 		const struct vdso_part *part = &r->vdso.parts[i];
 		script_call(s, "parking the vdso", SYS_mremap, part->start, part->bytes, part->bytes,
 			    MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_parked + (part->start - r->vdso.start));
@@ -85,7 +92,7 @@ static void memory_clear(struct restore *r, struct plan_task *t, struct script *
 
 static void memory_place_vdso(struct restore *r, struct plan_task *t, struct script *s)
 {
-	if (t->vdso_final == t->vdso_parked)
+	if (t->vdso_is_32 || t->vdso_final == t->vdso_parked)
 		return;
 	for (size_t i = 0; i < r->vdso.n_parts; i++) {
 		const struct vdso_part *part = &r->vdso.parts[i];
@@ -93,6 +100,39 @@ static void memory_place_vdso(struct restore *r, struct plan_task *t, struct scr
 		script_call(s, "placing the vdso", SYS_mremap, t->vdso_parked + offset, part->bytes,
 			    part->bytes, MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_final + offset);
 	}
+}
+
+/*
+ * The kernel maps it where it is asked to if the place is free, as it is while the image's mappings are not there yet. The
+ * gadget is written like a debugger would, so that the mapping stays what it is.
+ */
+static int memory_make_vdso_32(struct restore *r, struct plan_task *t, struct ferry_error *err)
+{
+	const struct vdso *v = &r->vdso32->v;
+	struct script *s = &t->memory;
+	int proc = plan_temp_source(t, r->proc);
+	if (proc < 0)
+		return error_memory(err);
+	struct blob_call *call = script_call(s, "mapping the vdso of 32-bit programs", SYS_arch_prctl,
+					     ARCH_MAP_VDSO_32, t->vdso_final);
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)v->code_bytes;
+	uint64_t fd = script_put(s, NULL, sizeof(int64_t));
+	/* Else the file belongs to the root of another user namespace. The task's own setting comes later. */
+	script_call(s, "making the task dumpable", SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+	script_call(s, "opening the task's memory", SYS_openat, (uint64_t)proc,
+		    script_put(s, "self/mem", sizeof("self/mem")), O_RDWR | O_CLOEXEC)
+		->data_mask = 1 << 1;
+	script_call(s, "keeping a descriptor", BLOB_OP_KEEP, fd)->data_mask = 1 << 0;
+	call = script_call(s, "writing to the vdso", SYS_pwrite64, fd,
+			   script_put(s, ferry_gadget, ferry_gadget_bytes), ferry_gadget_bytes, t->gadget);
+	call->data_mask = 1 << 0 | 1 << 1;
+	call->load_mask = 1 << 0;
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)ferry_gadget_bytes;
+	call = script_call(s, "closing the task's memory", SYS_close, fd);
+	call->data_mask = call->load_mask = 1 << 0;
+	return 0;
 }
 
 /* Append reads of the pages between start and end; says whether there were any. */
@@ -359,10 +399,15 @@ static int memory_map_anywhere(struct restore *r, struct plan_task *t, const Vma
 	if (ret < 0)
 		return ret;
 	script_call(s, "making one place free", SYS_munmap, vma->start, bytes);
-	struct blob_call *call = script_call(s, "making a mapping in the only free place", SYS_mmap, 0, bytes,
-					     m.prot, MAP_SHARED, (uint64_t)(int64_t)m.fd, m.offset);
+	/* Each of the two calls looks where programs of its kind have their mappings. */
+	bool low = vma->end <= UINT32_MAX && t->vdso_is_32;
+	const char *what = "making a mapping in the only free place";
+	uint64_t offset = low ? m.offset / IMAGE_PAGE_BYTES : m.offset;
+	struct blob_call *call = script_call(s, what, low ? MEMORY_NR32_MMAP2 : SYS_mmap, 0, bytes, m.prot,
+					     MAP_SHARED, (uint64_t)(int64_t)m.fd, offset);
+	call->abi = low ? BLOB_ABI_I386 : BLOB_ABI_NATIVE;
 	call->check = BLOB_CHECK_EQUAL;
-	call->expect = (int64_t)vma->start;
+	call->expect = low ? (int32_t)vma->start : (int64_t)vma->start;
 	script_detail(s, vma->start);
 	memory_advise(s, vma);
 	return 0;
@@ -415,6 +460,8 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	runs.pages_number = plan_temp_source(t, ret);
 	memory_clear(r, t, s);
 	ret = memory_map_all_anywhere(r, t, err);
+	if (ret >= 0 && t->vdso_is_32)
+		ret = memory_make_vdso_32(r, t, err);
 	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
 		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD) || memory_is_anywhere(vma))

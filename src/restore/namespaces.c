@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/userns.h"
 #include "image/dir.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
@@ -30,6 +31,8 @@
 
 /* Types that the coordinator makes, in this order: what is mounted belongs to the others. */
 static const enum proc_ns ns_made[] = {PROC_NS_UTS, PROC_NS_IPC, PROC_NS_MNT};
+
+enum { NS_USER_DEPTH = 32 };
 
 /* --------------------------------------------------------------------- read */
 
@@ -57,13 +60,18 @@ static const struct plan_task *ns_maker(const struct plan *p, int member)
 	return NULL;
 }
 
-static bool ns_supported(const struct plan *p, enum proc_ns type, const struct plan_task *t)
+static bool ns_supported(const struct plan *p, struct image_dir *dir, enum proc_ns type,
+			 const struct plan_task *t)
 {
 	const struct plan_task *maker = ns_maker(p, t->member);
 	switch (type) {
 	case PROC_NS_PID:
 	case PROC_NS_UTS:
 	case PROC_NS_IPC: return true;
+	/* A task enters it last of all, alone (kind/creds.c). */
+	case PROC_NS_USER:
+		return image_dir_has(dir, IMAGE_FERRY_USERNS, t->ns_id[type]) && t->threads.n == 1 &&
+		       !t->fs_owner;
 	case PROC_NS_MNT: return !t->ns_id[type] || !maker || t->ns_id[type] == maker->ns_id[type];
 	default: return false;
 	}
@@ -77,7 +85,7 @@ static int ns_read_task(struct reader *r, struct plan_task *t, struct ferry_erro
 		if (!id || id == ns_id(outside, (enum proc_ns)type))
 			continue;
 		t->ns_id[type] = id;
-		if (!ns_supported(r->plan, (enum proc_ns)type, t))
+		if (!ns_supported(r->plan, r->dir, (enum proc_ns)type, t))
 			return error_set(
 				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				"pid %d lives in a %s namespace of its own, which this ferry does not restore",
@@ -90,6 +98,64 @@ static int ns_read_task(struct reader *r, struct plan_task *t, struct ferry_erro
 		*ns = (struct plan_ns){.type = (enum proc_ns)type, .id = id, .member = t, .fd = -1};
 	}
 	return 0;
+}
+
+static int ns_bad_user(uint32_t id, struct ferry_error *err)
+{
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+			 "ferry-userns-%u.img: namespaces above or below it that cannot be", id);
+}
+
+/* Record of a user namespace, and those above it. */
+static int ns_read_user(struct reader *r, uint32_t id, int depth, struct ferry_error *err)
+{
+	struct plan_ns *ns = plan_ns(r->plan, PROC_NS_USER, id);
+	if (ns && ns->data)
+		return 0;
+	if (depth == NS_USER_DEPTH)
+		return ns_bad_user(id, err);
+	FerryUsernsEntry *entry;
+	int ret = image_get_one(r->dir, IMAGE_FERRY_USERNS, id, &entry, err);
+	if (ret < 0)
+		return ret;
+	void **slot = vec_push(&r->plan->messages);
+	if (!slot) {
+		image_message_free(entry);
+		return error_memory(err);
+	}
+	*slot = entry;
+	ret = entry->parent_id ? ns_read_user(r, entry->parent_id, depth + 1, err) : 0;
+	if (ret < 0)
+		return ret;
+	ns = plan_ns(r->plan, PROC_NS_USER, id);
+	if (!ns) {
+		ns = vec_push(&r->plan->namespaces);
+		if (!ns)
+			return error_memory(err);
+		*ns = (struct plan_ns){.type = PROC_NS_USER, .id = id, .fd = -1};
+	}
+	ns->data = entry;
+	return 0;
+}
+
+static int ns_read_users(struct reader *r, struct ferry_error *err)
+{
+	int ret = 0;
+	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++)
+		if (r->plan->namespaces.v[i].type == PROC_NS_USER)
+			ret = ns_read_user(r, r->plan->namespaces.v[i].id, 0, err);
+	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++) {
+		const struct plan_ns *user = &r->plan->namespaces.v[i];
+		const FerryUsernsEntry *entry = user->type == PROC_NS_USER ? user->data : NULL;
+		vec_foreach(ns, &r->plan->namespaces)
+			for (size_t k = 0; entry && k < entry->n_owns; k++)
+				if (ns->type != PROC_NS_USER && ns->id == entry->owns[k])
+					ns->owner = user->id;
+	}
+	vec_foreach(ns, &r->plan->namespaces)
+		if (ret >= 0 && ns->owner && ns->type == PROC_NS_PID)
+			ret = ns_bad_user(ns->owner, err);
+	return ret;
 }
 
 static int ns_take_nested(struct reader *r, const FerryNspidsEntry *entry, struct ferry_error *err)
@@ -169,6 +235,8 @@ int namespaces_read(struct reader *r, struct ferry_error *err)
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = ns_read_task(r, &r->plan->tasks[i], err);
 	if (ret >= 0)
+		ret = ns_read_users(r, err);
+	if (ret >= 0)
 		ret = ns_read_nested(r, err);
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = ns_check_levels(r->plan, &r->plan->tasks[i], err);
@@ -180,8 +248,14 @@ int namespaces_read(struct reader *r, struct ferry_error *err)
 static int ns_make(struct restore *r, struct plan_ns *ns, struct ferry_error *err)
 {
 	const struct proc_ns_info *info = proc_ns_info(ns->type);
+	const struct plan_ns *owner = ns->owner ? plan_ns(r->plan, PROC_NS_USER, ns->owner) : NULL;
+	int made = 0;
 	fault_effect(r->fault, "restore", "namespace");
-	if (unshare((int)info->clone_flag) < 0)
+	if (owner)
+		made = userns_make_owned(owner->fd, (int)info->clone_flag, info->file, &ns->fd, err);
+	if (made < 0)
+		return made;
+	if (owner ? setns(ns->fd, (int)info->clone_flag) < 0 : unshare((int)info->clone_flag) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a %s namespace", info->word);
 	for (size_t i = 0; i < KIND_COUNT; i++) {
 		const struct ns_ops *ops = kind_table[i]->ns;
@@ -191,10 +265,36 @@ static int ns_make(struct restore *r, struct plan_ns *ns, struct ferry_error *er
 			return ret;
 		}
 	}
+	if (owner)
+		return 0;
 	char name[32];
 	snprintf(name, sizeof(name), "/proc/self/ns/%s", info->file);
 	ns->fd = fd_open(AT_FDCWD, name, O_RDONLY, 0);
 	return ns->fd < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -ns->fd, "opening '%s'", name) : 0;
+}
+
+/* Nobody of ours goes there: whoever enters one does not come back. */
+static int ns_make_users(struct restore *r, struct ferry_error *err)
+{
+	/* Those above are made before those below, at the latest in as many rounds as there are levels. */
+	for (int round = 0; round <= NS_USER_DEPTH; round++)
+		for (size_t i = 0; i < r->plan->namespaces.n; i++) {
+			struct plan_ns *ns = &r->plan->namespaces.v[i];
+			if (ns->type != PROC_NS_USER || ns->fd >= 0)
+				continue;
+			const FerryUsernsEntry *entry = ns->data;
+			const struct plan_ns *above =
+				entry->parent_id ? plan_ns(r->plan, PROC_NS_USER, entry->parent_id) : NULL;
+			if (above && above->fd < 0)
+				continue;
+			fault_effect(r->fault, "restore", "user namespace");
+			int ret = kind_userns.ns->make(r->opener, ns, err);
+			if (ret < 0) {
+				error_context(err, "restore", kind_userns.name, 0);
+				return ret;
+			}
+		}
+	return 0;
 }
 
 static int ns_make_type(struct restore *r, enum proc_ns type, struct ferry_error *err)
@@ -230,6 +330,7 @@ int namespaces_make(struct restore *r, struct ferry_error *err)
 	r->proc = plan_keep_source(r->plan, fd_open(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0));
 	if (r->proc < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r->proc, "opening '/proc'");
+	ret = ns_make_users(r, err);
 	for (size_t i = 0; i < ARRAY_SIZE(ns_made) && ret >= 0; i++)
 		ret = ns_make_type(r, ns_made[i], err);
 	return ret;
@@ -256,7 +357,7 @@ pid_t namespaces_real_pid(const struct restore *r)
 	char text[16];
 	ssize_t n = readlinkat(r->proc, "self", text, sizeof(text) - 1);
 	text[n > 0 ? n : 0] = '\0';
-	return (pid_t)atoi(text);
+	return (pid_t)strtol(text, NULL, 10);
 }
 
 int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err)

@@ -457,8 +457,11 @@ static int plan_task_scripts(struct reader *r, struct plan_task *t, struct ferry
 			error_context(err, "plan", kind->name, t->pid);
 			return ret;
 		}
-		/* The last kinds give up rights; temporary descriptors are not needed by them any more. */
-		if (kind == &kind_fs)
+		/*
+		 * The last kinds give up rights; temporary descriptors are not needed by them any more, but for the one of a
+		 * user namespace that is entered with them.
+		 */
+		if (kind == (t->ns_id[PROC_NS_USER] ? &kind_creds : &kind_fs))
 			script_call(leader, "closing temporary descriptors", SYS_close_range,
 				    (uint64_t)t->first_temp, plan_last_temp(t), 0);
 	}

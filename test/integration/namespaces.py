@@ -111,6 +111,75 @@ if os.environ.get("FERRY"):
     register("mounts", "tmpfs", called="mounts")
 
     @test(timeout=120)
+    def clocks():
+        """Clocks with offsets of their own go on from where they stood, twice."""
+        program = Inside("clocks", unshare=["--time", "--monotonic", "100000", "--boottime", "200000"])
+        program.verify()
+        for _ in range(2):
+            images = folder()
+            program.dump(images)
+            program.restore(images)
+            offsets = dict(line.split()[:2] for line in pathlib.Path(f"/proc/{program.pid}/timens_offsets").read_text().splitlines())
+            # The time between dump and restore did not pass for them.
+            assert 99900 < int(offsets["monotonic"]) <= 100000 and 199900 < int(offsets["boottime"]) <= 200000, offsets
+            program.verify()
+        program.finish()
+        program.kill()
+
+    def refused(words, said, hint, command=("sleep", "100"), inside="setsid"):
+        """A process that is started so cannot be dumped; what is said."""
+        program = subprocess.Popen([*inside.split(), *words, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, start_new_session=not inside)
+        try:
+            def look():
+                done = Ferry().run("check", "--tree", program.pid)
+                return done if said in done.stdout else None
+            done = wait_until(look, f"it does not say {said!r}: {Ferry().run('check', '--tree', program.pid)}")
+            assert done.returncode == 3 and "unsupported-namespace: " in done.stdout and hint in done.stdout, done
+            images = folder()
+            done = Ferry().run("dump", "--tree", program.pid, "-D", images / "image")
+            assert done.returncode == 3 and "[unsupported-namespace]" in done.stderr and not list(images.iterdir()), done
+            state = pathlib.Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            assert state == "S", state
+        finally:
+            subprocess.run(["pkill", "-KILL", "-P", str(program.pid)], check=False)
+            program.kill()
+            program.wait()
+
+    THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=[100]).start()\ntime.sleep(100)"
+
+    for name, words in {
+            "net": (["unshare", "--net"], "in a net namespace other than ferry's", "nsenter -t "),
+            "cgroup": (["unshare", "--cgroup"], "in a cgroup namespace other than ferry's", "--cgroup ferry"),
+            "user_threads": (["unshare", "--user", "--map-root-user"], "has several threads", "--user-ns",
+                             ["python3", "-c", THREADED]),
+            "user_pid": (["unshare", "--user", "--map-root-user", "--pid", "--fork"], "in a pid namespace that belongs to it",
+                         "--user-ns"),
+            "time_below": (["unshare", "--time", "--fork"], "in a time namespace other than that of the tree's root", "")}.items():
+        test(name=f"refused_{name}", timeout=60)(lambda words=words: refused(*words))
+
+    @test(timeout=60)
+    def net_from_inside():
+        """A tree in a network namespace is dumped and restored by a ferry that stands in one, as the hint says."""
+        with tempfile.TemporaryDirectory() as name:
+            script = "echo 0 > count; while :; do read n < count; echo $((n + 1)) > count; sleep 0.02; done"
+            words = ["unshare", "--net", "sh", "-c", "ip link set lo up; exec sh -c '" + script + "'"]
+            tree = subprocess.Popen(words, cwd=name, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.DEVNULL, start_new_session=True)
+            count = pathlib.Path(name, "count")
+            wait_until(lambda: count.exists() and int(count.read_text() or 0) > 2, "it does not start")
+            images = folder()
+            inside = ["nsenter", "-t", str(tree.pid), "--net"]
+            pid = tree.pid
+            subprocess.run([*inside, Ferry().path, "dump", "-t", str(pid), "-D", str(images)], check=True)
+            tree.wait()
+            stands = int(count.read_text() or 0)
+            subprocess.run(["unshare", "--net", Ferry().path, "restore", "-d", "-D", str(images)], check=True)
+            assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+            wait_until(lambda: int(count.read_text() or 0) > stands + 2, "it does not go on")
+            os.kill(pid, signal.SIGKILL)
+
+    @test(timeout=120)
     def running_on():
         """A dump with --leave-running leaves no trace: neither a process nor a mount inside."""
         program = Inside("tree")

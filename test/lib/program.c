@@ -245,7 +245,7 @@ static int outer_pid(void)
 	char text[16] = "";
 	if (!other_numbers)
 		return getpid();
-	return readlink("/proc/self", text, sizeof(text) - 1) > 0 ? atoi(text) : getpid();
+	return readlink("/proc/self", text, sizeof(text) - 1) > 0 ? (pid_t)strtol(text, NULL, 10) : getpid();
 }
 
 void program_note_volatile(const struct program *p)

@@ -458,7 +458,7 @@ struct trip_picture *trip_look(const pid_t *pids, size_t n)
 		assert_non_null(dir);
 		for (struct dirent *e; (e = readdir(dir));)
 			if (e->d_name[0] != '.')
-				trip_look_at(p, i, pids[i], dirfd(dir), atoi(e->d_name));
+				trip_look_at(p, i, pids[i], dirfd(dir), (pid_t)strtol(e->d_name, NULL, 10));
 		closedir(dir);
 	}
 	return p;

@@ -80,7 +80,7 @@ CASES = [
     Case("unix-rights-inet", options={"tcp_established": True}, kind="unix"),
     Case("unix-dgram-outside", options={"more": ("-x",)}, partner=Log, kind="unix", worlds=False),
     *simple("inet", "socket-options", "tcp-listen", "tcp-ended", "udp", "udp-queue", "udplite", "udp-multicast",
-            "raw-sockets", "inet-bound", "reuseport"),
+            "raw-sockets", "inet-bound", "reuseport", "reuseport-program"),
     Case("tcp-connecting", options={"tcp_established": True}, kind="inet"),
     Case("mptcp-listen", options={"tcp_established": True}, kind="inet"),
     Case("ping-sockets", kind="inet", worlds=False),  # others allow them to nobody
