@@ -75,7 +75,7 @@ static int vma_check(const struct vma_view *view, const struct kind_ops **ret_ki
 		what = proc_vma_kind_word(vma->kind);
 	for (size_t i = 0; i < ARRAY_SIZE(vma_refusals) && !what && !vma_is_kernel(vma); i++)
 		if (vma->has_flags && vma->vm_flags & vma_refusals[i].flag &&
-		    !(*ret_kind && (*ret_kind)->map_anywhere))
+		    !(*ret_kind && (*ret_kind)->map_anywhere) && vma->kind != PROC_VMA_SOCKET)
 			what = vma_refusals[i].what;
 	if (what)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps %s at %llx%s%s",
@@ -152,6 +152,7 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 				  .inode = vma->ino,
 				  .dev = vma->dev,
 				  .private_ = !vma->shared,
+				  .common = vma->common_bytes,
 				  .watched = vma->vm_flags &
 					     (PROC_VM(UFFD_MISSING) | PROC_VM(UFFD_WP) | PROC_VM(UFFD_MINOR)),
 				  .guards = vma->vm_flags & PROC_VM(GUARD)};

@@ -85,6 +85,13 @@ enum plan_early {
 	PLAN_EARLY_INHERITED = 1 << 1, /* it begins as what the maker has there */
 };
 
+/* Pages, and where their bytes are. */
+struct plan_run {
+	uint64_t vaddr, nr_pages;
+	uint64_t offset;            /* in the pages file of ... */
+	const struct plan_task *of; /* the task itself, or an earlier one of its family */
+};
+
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;    /* in the PID namespace of the tree's root */
 	uint32_t ns_id[PROC_NS_COUNT]; /* in the image; 0 = ferry's own */
@@ -100,8 +107,8 @@ struct plan_task {
 	MmEntry *mm;
 	FerryMmEntry *mm_extra; /* NULL when the image has none */
 	FsEntry *fs;
-	uint8_t *early;         /* by index of a mapping: PLAN_EARLY_x; NULL = none */
-	struct image_run *runs; /* its pages, when any mapping is early; freed with the plan */
+	uint8_t *early;        /* by index of a mapping: PLAN_EARLY_x; NULL = none */
+	struct plan_run *runs; /* its pages, ascending; freed with the plan */
 	size_t n_runs;
 	int pages;               /* descriptor of their bytes in the coordinator */
 	VEC(struct plan_fd) fds; /* ascending */

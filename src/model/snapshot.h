@@ -50,6 +50,7 @@ struct snap_vma {
 	uint64_t inode, dev;  /* of the mapped object */
 	bool private_;        /* copy-on-write */
 	bool dump_pages;      /* its changed pages belong to the image */
+	bool common;          /* others have some of its pages mapped, too */
 	uint64_t watched;     /* PROC_VM(UFFD_x) flags that it has */
 	bool guards;          /* some of its pages may be guard pages */
 	FerryVmaEntry *extra; /* what the record has no field for; NULL = nothing */

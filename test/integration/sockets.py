@@ -24,7 +24,6 @@ IMAGES = pathlib.Path("images")
 REFUSALS = {
     "unix-pending": ("in-flight", "with data, which no call reads before accept()", "accepted"),
     "tcp-pending": ("in-flight", "wait to be accepted", "--skip-in-flight"),
-    "packet-ring": ("unsupported-vma", "maps", ""),
     "tunnel": ("unsupported-fd", "a UDP socket that the kernel takes packets from (UDP_ENCAP 2)", ""),
     "vsock": ("unsupported-fd", "a vsock socket", ""),
     "netlink-message": ("in-flight", "messages wait in a netlink socket; no call gives them back", "read"),
@@ -112,6 +111,15 @@ if os.environ.get("FERRY"):
             refuse(program, "outside-peer", "/outside' (socket:[", "--ext-unix-sk")
             refuse(program, "outside-peer", f"of pid {os.getpid()})", "--ext-unix-sk")
             program.quit()
+
+
+    @test(timeout=60)
+    def packet_rings():
+        """Rings of packet sockets where nothing tells at which place the kernel goes on."""
+        for word, text in (("used-v3", "a ring of version 3 that was used"), ("sent", "a ring for sending that was used")):
+            program = Program("packet-ring", word)
+            refuse(program, "unsupported-fd", text, "make it anew")
+            program.kill()
 
 
     @test(timeout=60)

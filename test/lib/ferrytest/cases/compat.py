@@ -20,6 +20,7 @@ OLD = {
     "aio": [("aio-events",)],
     "uring": [("uring-ring", "plain"), ("uring-ring", "far")],
     "uffd": [("uffd-missing",)],
+    "userns": [("userns", "mapped")],
 }
 MEMORY = ["heap-stack", "vma-shared", "family", "vdso"]
 

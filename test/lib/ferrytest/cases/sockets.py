@@ -86,6 +86,7 @@ CASES = [
     Case("ping-sockets", kind="inet", worlds=False),  # others allow them to nobody
     *simple("netlink", "netlink"),
     *simple("packet", "packet-sockets"),
+    *(Case(f"packet-ring-{word}", "packet-ring", (word,), kind="packet") for word in ("v1", "v2", "full", "both", "v3")),
     *(Case(f"options-{word}", "options-all", (word,), kind=kind)
       for word, kind in (("unix", "unix"), ("tcp", "inet"), ("udp", "inet"), ("raw", "inet"), ("netlink", "netlink"),
                          ("packet", "packet"))),

@@ -31,7 +31,7 @@ CASES = [
     Case("tree-dead", "tree", ("dead",), kind="tree"),
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
-    *simple("regs", "xstate", "registers", "x87", "sleepers"),
+    *simple("regs", "xstate", "x87", "sleepers", "segment-bases", "general-registers", "registers"),
     *simple("signal", "signals-pending", "signals-actions"),
     *simple("timer", "itimers", "posix-timers"),
     *simple("creds", "credentials", "thread-credentials"),
