@@ -16,6 +16,7 @@ import pathlib
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import tempfile
 import zlib
@@ -30,8 +31,9 @@ TEST = pathlib.Path(os.environ["FERRY_SOURCE"]) / "test"
 UNREAD = TEST / "fields-unread.tsv"
 NOTICED = TEST / "fields-noticed.tsv"
 FOUND = pathlib.Path(os.environ["FERRY_BUILD"]) / "check"
-CLONE_NEWIPC = 0x08000000
+CLONE_NEWIPC, CLONE_NEWNET = 0x08000000, 0x40000000
 RAW = ("pages-", "ghost-file-", "tmpfs-dev-")
+ZERO, ABSENT, FOREIGN = "zero", "absent", "foreign"
 PARTS = 2  # tests, which run side by side
 TRIES = 40  # programs that a field is tried with; then one of each kind more, before it counts as covered by none
 LISTED_TRIES = 3  # programs that one is tried with that should be noticed by none
@@ -43,10 +45,11 @@ def table(path):
     return dict(line.split("\t") for line in lines if line and not line.startswith("#"))
 
 
-def new_ipc_namespace():
+def new_namespaces():
     """What is of one stays when its processes end."""
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWIPC):
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWIPC | CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def mounts_below(folder):
@@ -113,12 +116,13 @@ def fields(value, path):
         yield path
 
 
-def zero(value, path, wanted):
-    """The record with this field set to nothing."""
+def without(value, path, wanted, absent):
+    """The record with this field set to nothing, or absent."""
     if isinstance(value, dict):
-        return {key: zero(inner, f"{path}.{key}", wanted) for key, inner in value.items()}
+        return {key: without(inner, f"{path}.{key}", wanted, absent) for key, inner in value.items()
+                if not absent or f"{path}.{key}" != wanted}
     if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
-        return [zero(inner, path, wanted) for inner in value]
+        return [without(inner, path, wanted, absent) for inner in value]
     if path != wanted:
         return value
     return {bool: False, int: 0, float: 0, str: "", list: []}[type(value)]
@@ -156,31 +160,33 @@ class Subject:
                 found.setdefault(path)
         return list(found)
 
-    def changed(self, field, foreign):
-        """An image in which the field is nothing, as CRIU would have it when it is foreign; None when such a record cannot
-        be written."""
+    def changed(self, field, how):
+        """An image in which the field is ZERO, ABSENT, or zero in one as CRIU would have it (FOREIGN); None when such a
+        record cannot be written."""
         images = pathlib.Path(tempfile.mkdtemp(prefix="changed-"))
         for path in self.images.iterdir():
-            os.link(path, images / path.name)
+            if path.is_file():  # not the links for other readers
+                os.link(path, images / path.name)
         names = [name for name, record in self.records.items() if field and field.startswith(record["magic"] + ".")]
         for name in names:
             record = self.records[name]
-            if not encode(images / name, {**record, "entries": zero(record["entries"], record["magic"], field)}):
+            if not encode(images / name, {**record, "entries": without(record["entries"], record["magic"], field,
+                                                                          how == ABSENT)}):
                 shutil.rmtree(images)
                 return None
-        if not foreign:
+        if how != FOREIGN:
             seal(images, names)
-        for path in images.glob("ferry-*.img") if foreign else ():
+        for path in images.glob("ferry-*.img") if how == FOREIGN else ():
             path.unlink()
         return images
 
-    def noticed(self, field, foreign=False):
+    def noticed(self, field, how):
         """Why somebody notices; None when nobody does."""
-        images = self.changed(field, foreign)
+        images = self.changed(field, how)
         if images is None:
-            return "no such record can be written"
+            return None if how == ABSENT else "no such record can be written"
         if self.case.worlds:
-            new_ipc_namespace()
+            new_namespaces()
         try:
             more = ("--files=as-found", *self.case.options.get("more", ()))
             Ferry().restore(images, **{**self.case.options, "more": more})
@@ -193,7 +199,7 @@ class Subject:
             self.program.verify()
             self.program.finish()
             return None
-        except (AssertionError, OSError, ValueError, LookupError) as error:
+        except (AssertionError, OSError, ValueError, LookupError, struct.error) as error:
             return str(error) or "an assertion does not hold"
         finally:
             self.end()
@@ -202,7 +208,7 @@ class Subject:
     def may_be_foreign(self):
         """Whether CRIU's records are enough for this program."""
         if self.foreign is None:
-            self.foreign = self.noticed(None, True) is None
+            self.foreign = self.noticed(None, FOREIGN) is None
         return self.foreign
 
     def close(self):
@@ -248,13 +254,15 @@ class Sweep:
     def try_field(self, subject, field):
         """Set it to nothing, and see."""
         self.tries.setdefault(field, []).append(subject.case.kind)
-        reason = subject.noticed(field)
+        reason = subject.noticed(field, ZERO)
         # On a busy machine an answer may be late for no reason of ours.
         if reason and "does not answer" in reason:
-            reason = subject.noticed(field)
+            reason = subject.noticed(field, ZERO)
+        if not reason and field not in self.missing:
+            reason = subject.noticed(field, ABSENT)
         # What CRIU's records say may stand in ferry's own too.
-        if not reason and not field.startswith("FERRY_") and field not in self.missing and subject.may_be_foreign():
-            reason = subject.noticed(field, True)
+        if not reason and field not in self.missing and not field.startswith("FERRY_") and subject.may_be_foreign():
+            reason = subject.noticed(field, FOREIGN)
         if reason:
             self.covered[field] = subject.case.name
         print(f"{subject.case.name}: {field}: {(reason or 'nothing')[:160]}", flush=True)
@@ -263,17 +271,18 @@ class Sweep:
         """One program."""
         subject = None
         try:
-            new_ipc_namespace()
+            new_namespaces()
             subject = Subject(case)
             self.seen.update(field for field in subject.all_fields() if part_of(field) == self.number)
             wanted = [field for field in subject.all_fields() if self.worth_a_try(field, case)]
-            control = subject.noticed(None) if wanted else None
+            # Twice: what the proofs use up must be there again.
+            control = (subject.noticed(None, ZERO) or subject.noticed(None, ZERO)) if wanted else None
             assert not control, f"the unchanged image is noticed: {control}"
             for field in wanted:
                 self.try_field(subject, field)
         except Skip as reason:
             print(f"{case.name}: skipped: {reason}")
-        except (AssertionError, OSError, subprocess.CalledProcessError) as error:
+        except (AssertionError, OSError, ValueError, struct.error, subprocess.CalledProcessError) as error:
             self.problems.append(f"{case.name}: {error}")
             print(self.problems[-1], flush=True)
         finally:
