@@ -296,13 +296,13 @@ static int64_t tracer_put_back(struct blob_tracee *t)
 }
 
 /*
- * From system call to system call: the call that it was in showed its end first. Our own stop comes behind that, then the call
- * begins once more, and it is in there again.
+ * From system call to system call: the call that it was in showed its end first. Our own stop comes behind that (but any stop
+ * makes up for an interrupt), then the call begins once more, and it is in there again.
  */
 static int64_t tracer_halt_undo(const struct blob_tracee *t)
 {
 	int64_t r = tracer_await(t->tid, 0);
-	for (int i = 0; i < 2 && r >= 0; i++) {
+	for (int i = t->seized; i < 2 && r >= 0; i++) {
 		r = tracer_go(t, PTRACE_SYSCALL);
 		if (r >= 0)
 			r = tracer_await(t->tid, 0);
@@ -330,7 +330,7 @@ static int64_t tracer_halt(struct blob_serve *serve, struct blob_tracee *t)
 	if (t->stop == BLOB_STOP_SYSCALL)
 		return tracer_halt_undo(t);
 	t->untold = 1;
-	t->stray = 1;
+	t->stray = !t->seized;
 	t->moved = t->stop == BLOB_STOP_SIGNAL;
 	serve->child = 1;
 	return 0;

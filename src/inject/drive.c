@@ -143,6 +143,20 @@ static int check_dispatch(struct ferry_inject *inject, struct ferry_thread *t, s
 	return -EOPNOTSUPP;
 }
 
+/* Signals of faults stay open while it is away, unless the thread has one blocked and it waits: that is none of ours. */
+static int away_mask(struct ferry_thread *t, uint64_t *ret, struct ferry_error *err)
+{
+	uint64_t blocked = t->own_mask & FAULT_SIGNALS, own = 0, shared = 0;
+	int r = 0;
+
+	if (blocked)
+		r = thread_status_number(t->tid, "SigPnd:", 16, &own);
+	if (blocked && r >= 0)
+		r = thread_status_number(t->tid, "ShdPnd:", 16, &shared);
+	*ret = ~FAULT_SIGNALS | (blocked & (own | shared));
+	return r < 0 ? thread_failed(t, -ESRCH, "reading pending signals", err) : 0;
+}
+
 /* Fill a free slot for the thread; the target does not change yet. */
 static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uint64_t *ret_rseq,
 			struct ferry_error *err)
@@ -160,6 +174,8 @@ static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uin
 			      "task %d of a 32-bit program runs 64-bit code", t->tid);
 	if (r >= 0)
 		r = mask_get(t, &t->own_mask, err);
+	if (r >= 0)
+		r = away_mask(t, &t->away_mask, err);
 	if (r >= 0)
 		r = check_dispatch(inject, t, err);
 	if (r >= 0)
@@ -248,7 +264,7 @@ int stand_at(struct ferry_inject *inject, struct ferry_thread *t, const unsigned
 
 	regs_set_call(&regs, slot_label(inject, t->slot, label), call);
 	/* It is going to run again, and no other signal may be let in. */
-	int r = t->mask_open ? mask_set(t, ~FAULT_SIGNALS, "block-signals", err) : 0;
+	int r = t->mask_open ? mask_set(t, t->away_mask, "block-signals", err) : 0;
 	t->mask_open = false;
 	if (r >= 0)
 		r = regs_set(t, &regs, effect, err);
@@ -271,7 +287,7 @@ static int go_away(struct ferry_inject *inject, struct ferry_thread *t, uint64_t
 		return r;
 	}
 	if (!t->no_mask)
-		r = mask_set(t, ~FAULT_SIGNALS, "block-signals", err);
+		r = mask_set(t, t->away_mask, "block-signals", err);
 	if (r >= 0 && rseq)
 		r = ferry_inject_write(inject, rseq + 8, &none, sizeof(none), err);
 	return r;

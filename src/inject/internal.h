@@ -60,7 +60,8 @@ struct ferry_thread {
 	struct user_regs_struct
 		own_regs; /* to be put back; the kernel's own restart logic has still to see them */
 	uint64_t own_mask;
-	bool must_trap; /* own_regs show a call to restart: the kernel's signal code has to see them */
+	uint64_t away_mask; /* its mask while it is away */
+	bool must_trap;     /* own_regs show a call to restart: the kernel's signal code has to see them */
 
 	/* seccomp; the filters are kept while away */
 	int seccomp_mode; /* -1 = not known yet */

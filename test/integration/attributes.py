@@ -7,7 +7,7 @@ import os
 import pathlib
 import signal
 
-from ferrytest import Ferry, main, status, test, wait_until
+from ferrytest import Ferry, main, old, status, test, wait_until
 from ferrytest.program import Program, is_old, runs
 from ferrytest.register import skip
 
@@ -38,6 +38,11 @@ def refused(pid, text):
     assert not IMAGES.exists(), "an images directory stayed"
 
 
+def mapped(pid):
+    """The mappings of a process."""
+    return pathlib.Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+
+
 def register(name, text, program, *arguments):
     """One test for each line of the table."""
 
@@ -55,6 +60,28 @@ def register(name, text, program, *arguments):
 if os.environ.get("FERRY"):
     for line in TABLE:
         register(*line)
+
+
+    @test(timeout=60)
+    def program_of_32_bits():
+        """One that has no libc. What only execve(2) settles stays as 64-bit programs have it: the page of vsyscalls shows."""
+        try:
+            running = old.start_program(pathlib.Path("old-program"))
+        except OSError:
+            skip("neither compiler nor kernel need have programs of 32 bits")
+        wait_until(lambda: "[vdso]" in mapped(running.pid), "no vdso")
+        before = mapped(running.pid)
+        assert "[vsyscall]" not in before, before
+        done = Ferry().run("dump", "-t", running.pid, "-D", IMAGES)
+        assert done.returncode == 0, done.stderr
+        running.wait()
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode == 0, done.stderr
+        gate = [line for line in mapped("self").splitlines(True) if line.endswith("[vsyscall]\n")]
+        after = mapped(running.pid)
+        assert after == before + "".join(gate), f"{before} became {after}"
+        assert status(running.pid)["State"].startswith("S"), status(running.pid)["State"]
+        os.kill(running.pid, signal.SIGKILL)
 
 
     @test(timeout=60)

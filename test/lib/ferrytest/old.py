@@ -25,7 +25,9 @@ def write_program(path):
 def start_program(path):
     """The program running, asleep."""
     write_program(path)
-    running = subprocess.Popen([path.resolve()], start_new_session=True)  # pylint: disable=consider-using-with
+    running = subprocess.Popen(  # pylint: disable=consider-using-with
+        [path.resolve()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True)
     comm = PROC / str(running.pid) / "comm"
     wait_until(lambda: (read_text(comm) or "").strip() == path.name[:15], "it does not start")
     return running

@@ -40,6 +40,7 @@ struct word {
 	void (*child)(struct common *c);
 	void (*set_up)(struct state *s); /* it stands at its first SIGSTOP, or runs when it was seized */
 	bool stands, untold, seized, below;
+	int more; /* processes than it and its tracer */
 	uint64_t options;
 	void (*lead)(struct program *p,
 		     struct state *s); /* in the end, from the stop, or running, to its end */
@@ -228,6 +229,49 @@ static void tracer_watch(struct state *s)
 	tracer_cont(s);
 }
 
+static void tracer_to_call(struct state *s)
+{
+	go(s->pid, PTRACE_SYSCALL, 0);
+	if (await(s->pid, 0) != (SIGTRAP | 0x80))
+		program_die("no system call");
+}
+
+/* Behind the entry of a call that sleeps. */
+static void tracer_follow(struct state *s)
+{
+	struct user_regs_struct regs;
+
+	do {
+		tracer_to_call(s);
+		must(ptrace(PTRACE_GETREGS, s->pid, NULL, &regs));
+	} while (regs.orig_rax != SYS_pause);
+	go(s->pid, PTRACE_SYSCALL, 0);
+	sleep_ms(50);
+}
+
+static void tracer_follow_seized(struct state *s)
+{
+	go(s->pid, PTRACE_INTERRUPT, 0);
+	await(s->pid, 0);
+	tracer_follow(s);
+}
+
+static void tracer_to_event(struct state *s)
+{
+	s->common->go = 1;
+	go(s->pid, PTRACE_CONT, 0);
+	if (await(s->pid, 0) != (SIGTRAP | PTRACE_EVENT_FORK << 8))
+		program_die("no event");
+}
+
+/* Its first SIGSTOP takes effect. */
+static void tracer_to_group_stop(struct state *s)
+{
+	go(s->pid, PTRACE_CONT, SIGSTOP);
+	if (await(s->pid, 0) != SIGSTOP)
+		program_die("no stop");
+}
+
 /* ------------------------------------------------------------------ the end */
 
 /* From a stop at a fork to the end: what options make stop on the way. */
@@ -331,6 +375,12 @@ static const struct word words[] = {
 	{"interrupted", child_counts, tracer_interrupt, .stands = true, .seized = true, .options = OPTIONS,
 	 .lead = lead_on},
 	{"watched", child_watched, tracer_watch, .options = OPTIONS, .lead = lead_watched},
+	/* Those that are refused. */
+	{"at-call", child_waits, tracer_to_call, .stands = true, .options = OPTIONS},
+	{"at-event", child_end, tracer_to_event, .stands = true, .options = OPTIONS, .more = 1},
+	{"at-stop", child_waits, tracer_to_group_stop, .options = OPTIONS},
+	{"followed", child_waits, tracer_follow, .options = OPTIONS},
+	{"seized-followed", child_waits, tracer_follow_seized, .seized = true, .options = OPTIONS},
 	{"pending", child_traps, tracer_cont, .options = OPTIONS, .lead = lead_traps},
 };
 
@@ -458,7 +508,7 @@ int main(int argc, char **argv)
 		program_die("no such word");
 	s.common = must(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
 	start(&s);
-	relations_settle(&s.all, s.word->below ? 3 : 2);
+	relations_settle(&s.all, 2 + s.word->below + s.word->more);
 	look(&p, &s, true);
 	return program_serve(&p, &ops, &s);
 }
