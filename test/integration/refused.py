@@ -150,8 +150,7 @@ if os.environ.get("FERRY"):
 
     for word, said in (
             ("perf", "is a performance counter"), ("landlock", "is rules of landlock"), ("fscontext", "(fsopen)"),
-            ("fuse", "(device 10:229) is a file system in user space"), ("kvm", "(device 10:232)"),
-            ("loop", "(device 10:237)"), ("autofs", "(device 10:235)"),
+            ("fuse", "(device 10:229) is a file system in user space"),
             ("log", "(device 1:11) is the kernel's log"), ("namespace", "is not the namespace that it lives in")):
         register(f"fd_{word}", "unsupported-fd", said, "fds-refused", word)
 
