@@ -13,7 +13,11 @@
 #include <unistd.h>
 
 /* Holds the program and its libraries; as many bytes from address 0 on would not hold the libraries. */
+#ifdef __x86_64__
 static const unsigned long DISPATCH_START = 0x200000000000, DISPATCH_END = 0x7fffffff0000;
+#else
+static const unsigned long DISPATCH_START = 0, DISPATCH_END = 0xffff0000;
+#endif
 
 static volatile char selector = SYSCALL_DISPATCH_FILTER_ALLOW;
 static volatile sig_atomic_t caught;
