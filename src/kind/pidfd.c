@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -120,7 +121,7 @@ static int pidfd_collect(struct collect *c, struct fd_view *view, struct snap_fi
 	pidfd->ino = (uint32_t)view->stat.st_ino;
 	/* What pidfd_open(2) takes; all else is the same for every pidfd. */
 	pidfd->flags = fdcommon_flags(view) & (PIDFD_NONBLOCK | PIDFD_THREAD);
-	pidfd->nspid = pid;
+	pidfd->nspid = pid > 0 ? snapshot_inner_pid(c->snap, pid) : pid;
 	file->entry->pidfd = pidfd;
 	return 0;
 }
@@ -199,9 +200,25 @@ static int pidfd_open_all(struct plan *p, const struct plan_file *file, pid_t pi
 	return 0;
 }
 
+/* Our next children are born where the tree's processes are, or with us again. */
+static int pidfd_place_children(const struct opener *o, pid_t pid, struct ferry_error *err)
+{
+	/* Only where the tree has other numbers. */
+	if (o->pid_of(o, o->plan->tasks) == o->plan->tasks[0].pid)
+		return 0;
+	_cleanup_close_ int fd = sys_pidfd_open(pid, 0);
+	if (fd < 0 || setns(fd, CLONE_NEWPID) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno,
+				   "entering the pid namespace of pid %d for a child", pid);
+	return 0;
+}
+
 static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, struct ferry_error *err)
 {
 	int ends[2], code = file->data ? *(int *)file->data : 0, status;
+	int r = pidfd_place_children(o, o->pid_of(o, o->plan->tasks), err);
+	if (r < 0)
+		return r;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
 	pid_t pid = fork();
@@ -211,12 +228,12 @@ static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, st
 		pidfd_die(code, ends[0]);
 	}
 	close(ends[0]);
-	int r = pid < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, failed, "creating a process to end")
-			: pidfd_open_all(o->plan, file, pid, err);
+	r = pid < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, failed, "creating a process to end")
+		    : pidfd_open_all(o->plan, file, pid, err);
 	close(ends[1]);
 	while (pid > 0 && waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
 		continue;
-	return r;
+	return r < 0 ? r : pidfd_place_children(o, getpid(), err);
 }
 
 static int pidfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
@@ -230,11 +247,12 @@ static int pidfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, 
 			*ret_fd = file->fd;
 		return r;
 	}
-	if (!plan_task(o->plan, entry->nspid))
+	const struct plan_task *t = plan_task(o->plan, entry->nspid);
+	if (!t)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "file id %u: a pidfd of pid %d, which the image lacks", entry->id,
 				 entry->nspid);
-	int fd = pidfd_open_flags(entry->nspid, entry, err);
+	int fd = pidfd_open_flags(o->pid_of(o, t), entry, err);
 	if (fd >= 0)
 		*ret_fd = fd;
 	return MIN(fd, 0);
@@ -242,7 +260,7 @@ static int pidfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, 
 
 static bool pidfd_is_late(const struct plan_file *file)
 {
-	return file->entry->pidfd && file->entry->pidfd->nspid != PIDFD_DEAD;
+	return file->entry->pidfd;
 }
 
 static int pidfd_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)

@@ -109,7 +109,7 @@ int mem_find_inherited(struct snap_task *t, struct arena *a, struct ferry_error 
 	if (r >= 0 && in.ranges.n) {
 		t->mm_extra->inherited = arena_copy(a, in.ranges.v, in.ranges.n * sizeof(uint64_t));
 		t->mm_extra->n_inherited = t->mm_extra->inherited ? in.ranges.n : 0;
-		record_set(t->mm_extra, inherited_from, (uint32_t)t->parent->pid);
+		record_set(t->mm_extra, inherited_from, (uint32_t)t->parent->inner_pid);
 		r = t->mm_extra->inherited ? 0 : -ENOMEM;
 	}
 	vec_release(&in.ranges);
