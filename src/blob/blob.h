@@ -15,8 +15,14 @@
 enum blob_op {
 	BLOB_OP_FIRST = 0x10000,
 	BLOB_OP_COPY = BLOB_OP_FIRST, /* arg: destination, source, bytes */
+	BLOB_OP_ATTACH,               /* arg: struct blob_attach (tracer.h) */
 	BLOB_OP_STORE, /* arg: address, 64-bit value to store there; with data_mask a pointer between two pieces of data */
+	BLOB_OP_KEEP,     /* arg: address, where the result of the call before is stored */
+	BLOB_OP_SEGMENTS, /* arg: selectors for ds, es, fs, gs; of zero fs and gs stay as they are */
 };
+
+/* Which table of system calls a number belongs to. Calls of the 32-bit one take arguments of 32 bits. */
+enum blob_abi { BLOB_ABI_NATIVE = 0, BLOB_ABI_I386 };
 
 enum blob_check {
 	BLOB_CHECK_OK = 0, /* stop the script unless ret >= 0 */
@@ -30,7 +36,7 @@ struct blob_call {
 	uint8_t check;     /* enum blob_check */
 	uint8_t data_mask; /* bit i: arg[i] is an offset into the script's data */
 	uint8_t load_mask; /* bit i: arg[i], offset or address, is where the 64-bit argument lies */
-	uint8_t reserved;
+	uint8_t abi;       /* enum blob_abi */
 	int64_t expect;
 	int64_t ret; /* filled by the blob */
 	uint64_t arg[6];
@@ -122,12 +128,22 @@ struct blob_task {
 	uint64_t gadget; /* address of the exit gadget (in the vdso's slack at its final place) */
 };
 
-enum blob_command { BLOB_COMMAND_SCRIPT, BLOB_COMMAND_ENTER };
+enum blob_command {
+	BLOB_COMMAND_SCRIPT, /* struct blob_script */
+	BLOB_COMMAND_ENTER,  /* struct blob_task; does not return */
+	BLOB_COMMAND_SERVE,  /* struct blob_serve: in a tracer, see tracer.h */
+	BLOB_COMMAND_VISIT,  /* struct blob_script: in a tracee, stops at its end */
+	BLOB_COMMAND_PROBED, /* the end of a stack: in a child that tells its options; does not return */
+};
 
 struct blob_args {
 	uint64_t command; /* enum blob_command */
-	uint64_t object;  /* struct blob_script for SCRIPT, struct blob_task for ENTER (does not return) */
+	uint64_t object;  /* what the command says */
+	int64_t result;   /* of VISIT */
+	uint64_t reserved;
 };
+
+enum { BLOB_SIGSTOP = 19 };
 
 /* The blob as bytes: position-independent code whose entry is its first byte, `long entry(struct blob_args *)`. */
 extern const unsigned char ferry_blob[];

@@ -11,24 +11,51 @@
 #include <sys/syscall.h>
 
 #include "blob/blob.h"
+#include "blob/call.h"
+#include "blob/tracer.h"
 
-static inline int64_t blob_syscall(uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
-				   uint64_t f)
+/* The kernel may clear the registers that 32-bit code does not have. */
+static inline int64_t blob_syscall_i386(uint64_t nr, const uint64_t arg[6])
 {
-	register uint64_t r10 __asm__("r10") = d;
-	register uint64_t r8 __asm__("r8") = e;
-	register uint64_t r9 __asm__("r9") = f;
-	int64_t ret;
-	__asm__ volatile("syscall"
+	register uint64_t r12 __asm__("r12") = (uint32_t)arg[5];
+	int32_t ret;
+	__asm__ volatile("push %%rbp\n\t"
+			 "mov %%r12, %%rbp\n\t"
+			 "int $0x80\n\t"
+			 "pop %%rbp"
 			 : "=a"(ret)
-			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
+			 : "a"((uint32_t)nr), "b"((uint32_t)arg[0]), "c"((uint32_t)arg[1]),
+			   "d"((uint32_t)arg[2]), "S"((uint32_t)arg[3]), "D"((uint32_t)arg[4]), "r"(r12)
+			 : "r8", "r9", "r10", "r11", "memory");
 	return ret;
+}
+
+/* Bases follow from the descriptors. Nothing here uses one of these registers. */
+static inline void blob_segments(const uint64_t arg[4])
+{
+	__asm__ volatile("mov %0, %%ds\n\tmov %1, %%es"
+			 :
+			 : "r"((uint32_t)arg[0]), "r"((uint32_t)arg[1])
+			 : "memory");
+	if (arg[2])
+		__asm__ volatile("mov %0, %%fs" : : "r"((uint32_t)arg[2]) : "memory");
+	if (arg[3])
+		__asm__ volatile("mov %0, %%gs" : : "r"((uint32_t)arg[3]) : "memory");
 }
 
 static inline void blob_copy(uint64_t to, uint64_t from, uint64_t n)
 {
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+
+/* The coordinator sets the word once the tracee stands where it can be attached to. */
+static int64_t blob_attach(const struct blob_attach *attach)
+{
+	struct blob_tracee tracee = attach->tracee;
+	uint32_t *word = (uint32_t *)attach->word;
+	while (!__atomic_load_n(word, __ATOMIC_SEQ_CST))
+		blob_syscall(SYS_futex, (uint64_t)word, FUTEX_WAIT, 0, 0, 0, 0);
+	return tracer_attach(attach, &tracee);
 }
 
 static int64_t blob_call_full(const struct blob_call *call, const uint64_t arg[6])
@@ -43,7 +70,7 @@ static int64_t blob_call_full(const struct blob_call *call, const uint64_t arg[6
 	return (int64_t)at;
 }
 
-static int64_t blob_call_run(struct blob_call *call, uint64_t data)
+static int64_t blob_call_run(struct blob_call *call, uint64_t data, int64_t before)
 {
 	uint64_t arg[6];
 	for (int i = 0; i < 6; i++) {
@@ -59,6 +86,18 @@ static int64_t blob_call_run(struct blob_call *call, uint64_t data)
 		*(volatile uint64_t *)arg[0] = arg[1];
 		return 0;
 	}
+	if (call->nr == BLOB_OP_ATTACH)
+		return blob_attach((const struct blob_attach *)arg[0]);
+	if (call->nr == BLOB_OP_KEEP) {
+		*(volatile int64_t *)arg[0] = before;
+		return 0;
+	}
+	if (call->nr == BLOB_OP_SEGMENTS) {
+		blob_segments(arg);
+		return 0;
+	}
+	if (call->abi == BLOB_ABI_I386)
+		return blob_syscall_i386(call->nr, arg);
 	if (call->check == BLOB_CHECK_FULL)
 		return blob_call_full(call, arg);
 	return blob_syscall(call->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
@@ -78,7 +117,7 @@ static int64_t blob_script_run(struct blob_script *script)
 	struct blob_call *calls = (struct blob_call *)script->calls;
 	for (uint32_t i = 0; i < script->n; i++) {
 		struct blob_call *call = &calls[i];
-		call->ret = blob_call_run(call, script->data);
+		call->ret = blob_call_run(call, script->data, i ? calls[i - 1].ret : 0);
 		if (!blob_call_went_well(call)) {
 			script->done = i;
 			return call->ret < 0 ? call->ret : -71 /* EPROTO */;
@@ -216,10 +255,24 @@ static __attribute__((noreturn)) void blob_enter(struct blob_task *task)
 	blob_leave(task, &threads[0], &control->go);
 }
 
+/* In a tracee: its tracer waits for the stop. */
+static __attribute__((noreturn)) void blob_visit(struct blob_args *args)
+{
+	args->result = blob_script_run((struct blob_script *)args->object);
+	uint64_t pid = (uint64_t)blob_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+	uint64_t tid = (uint64_t)blob_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+	for (;;)
+		blob_syscall(SYS_tgkill, pid, tid, BLOB_SIGSTOP, 0, 0, 0);
+}
+
 /* First in the binary: see blob.lds. */
 __attribute__((section(".text.entry"), used)) long blob_main(struct blob_args *args)
 {
-	if (args->command == BLOB_COMMAND_SCRIPT)
-		return blob_script_run((struct blob_script *)args->object);
-	blob_enter((struct blob_task *)args->object);
+	switch (args->command) {
+	case BLOB_COMMAND_SCRIPT: return blob_script_run((struct blob_script *)args->object);
+	case BLOB_COMMAND_SERVE: return tracer_serve((struct blob_serve *)args->object, blob_script_run);
+	case BLOB_COMMAND_VISIT: blob_visit(args);
+	case BLOB_COMMAND_PROBED: tracer_probed(args->object);
+	default: blob_enter((struct blob_task *)args->object);
+	}
 }

@@ -68,10 +68,35 @@ static int check_state(pid_t pid, const struct proc_status *st, bool is_root, st
 	if (st->kthread)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a kernel thread",
 				 pid, st->name);
-	if (st->tracer_pid && st->tracer_pid != getpid())
-		return error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY, "pid %d (%s) is traced by pid %d", pid,
-				 st->name, st->tracer_pid);
 	return 0;
+}
+
+/* A task and its ancestors: whether the root is one of them. */
+static bool check_below(pid_t pid, pid_t root)
+{
+	struct proc_stat st;
+	while (pid > 0 && pid != root) {
+		_cleanup_close_ int dir = proc_open(pid, NULL);
+		if (dir < 0 || proc_read_stat(dir, &st, NULL) < 0)
+			return false;
+		pid = st.ppid;
+	}
+	return pid == root;
+}
+
+static int check_tracer(pid_t pid, const struct proc_status *st, pid_t root, struct ferry_error *err)
+{
+	char comm[PROC_NAME_BYTES] = "";
+	if (!st->tracer_pid || st->tracer_pid == getpid() || check_below(st->tracer_pid, root))
+		return 0;
+	_cleanup_close_ int dir = proc_open(st->tracer_pid, NULL);
+	if (dir >= 0 && proc_read_comm(dir, comm, NULL) < 0)
+		comm[0] = '\0';
+	error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY,
+		  "pid %d (%s) is traced by pid %d (%s), which is outside the tree", pid, st->name,
+		  st->tracer_pid, comm);
+	error_hint(err, "end the debugger or tracer, let it detach, or dump from a common ancestor on");
+	return -EBUSY;
 }
 
 /* A thread that has called unshare(CLONE_FILES): its numbers are in no list of the process, and no image has a place for them. */
@@ -116,6 +141,11 @@ static int check_task_state(const struct check_task *t, struct ferry_error *err)
 	return check_state(t->pid, &t->status, t->pid == t->root, err);
 }
 
+static int check_task_tracer(const struct check_task *t, struct ferry_error *err)
+{
+	return check_tracer(t->pid, &t->status, t->root, err);
+}
+
 static int check_task_namespaces(const struct check_task *t, struct ferry_error *err)
 {
 	return collect_check_namespaces(t->pid, t->proc_dir, t->root, t->options, err);
@@ -134,7 +164,7 @@ static int check_task_session(const struct check_task *t, struct ferry_error *er
 }
 
 static int (*const check_task_steps[])(const struct check_task *t, struct ferry_error *err) = {
-	check_task_state, check_task_namespaces, check_task_threads, check_task_session};
+	check_task_state, check_task_tracer, check_task_namespaces, check_task_threads, check_task_session};
 
 /* After these come the kinds. 1: there is no such step. */
 static int check_task_step(const struct check_task *t, size_t step, struct ferry_error *err)
@@ -337,6 +367,8 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	int r = check_relations(k, dir, index == 0, &st, err);
 	if (r == -ENOMEM)
 		return r;
+	if (r >= 0 && index && check_has_ended(&st) && collect_check_zombie(pid, &obstacle) < 0)
+		check_add(k, &obstacle, pid);
 	if (r < 0 || (index && check_has_ended(&st)) || proc_read_comm(dir, comm, NULL) < 0)
 		return 0;
 	if (index)

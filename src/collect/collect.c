@@ -44,23 +44,36 @@ static int collect_core(struct snapshot *snap, struct snap_thread *th, bool lead
 	return 0;
 }
 
+static void collect_ours(struct snap_task *t, const struct traced_server *server)
+{
+	uint64_t bytes;
+	traced_place(server, &t->ours_start, &bytes);
+	t->ours_end = t->ours_start + bytes;
+}
+
 static int collect_threads(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
 			   struct ferry_error *err)
 {
 	for (size_t i = 0; i < ft->threads.n; i++) {
 		struct ferry_inject *inject;
 		struct ferry_thread *control = ft->threads.v[i];
-		int r = freeze_inject(f, ft, &inject, err);
-		if (r >= 0)
+		const struct frozen_tracee *traced = traced_find(f, ferry_thread_tid(control));
+		struct traced_server *server = traced_server(f, ferry_thread_tid(control));
+		int r = traced || server ? 0 : freeze_inject(f, ft, &inject, err);
+		if (r >= 0 && !traced && !server)
 			r = ferry_inject_settle(inject, control, err);
 		if (r < 0)
 			return r;
+		if (server)
+			collect_ours(t, server);
 		struct snap_thread *th = vec_push(&t->threads);
 		if (!th)
 			return error_memory(err);
 		th->tid = ferry_thread_tid(control);
 		th->inner_tid = snapshot_inner_pid(c->snap, th->tid);
 		th->control = control;
+		th->tracer = traced ? traced->tracer : 0;
+		th->traced = traced ? &traced->state : NULL;
 		if (collect_core(c->snap, th, i == 0, t->pid) < 0)
 			return error_memory(err);
 	}

@@ -170,43 +170,130 @@ static int inside_arm(const struct inside *in, const struct snap_thread *th, int
 	return 0;
 }
 
-static int inside_run_thread(const struct inside *in, struct snap_thread *th, struct ferry_error *err)
+static int inside_load(struct inside *in, struct snap_task *t, struct snap_thread *th,
+		       struct ferry_error *err)
 {
+	size_t bytes = script_bytes(&t->script);
+	vec_foreach(other, &t->threads)
+		bytes = MAX(bytes, script_bytes(&other->script));
+	return ferry_inject_blob_load(in->inject, th->control, ferry_blob, ferry_blob_bytes,
+				      INSIDE_HEAD_BYTES + bytes, &in->blob, err);
+}
+
+/* The blob goes, and the thread that has it comes home. */
+static int inside_unload(struct inside *in, struct snap_thread *th, int r, struct ferry_error *err)
+{
+	int unload = ferry_inject_blob_unload(in->blob, r < 0 ? NULL : err);
+	int cure = ferry_inject_cure(in->inject, th->control, r < 0 || unload < 0 ? NULL : err);
+	in->blob = NULL;
+	return r < 0 ? r : unload < 0 ? unload : cure;
+}
+
+static int inside_run_thread(struct inside *in, struct snap_task *t, struct snap_thread *th,
+			     struct ferry_error *err)
+{
+	bool shared = in->blob != NULL;
 	int entry, r = inside_arm(in, th, &entry, err);
 	if (r < 0)
 		return r;
-	r = inside_run(in, th->control, &th->script, th->tid, err);
+	if (!shared)
+		r = inside_load(in, t, th, err);
 	if (r >= 0)
+		r = inside_run(in, th->control, &th->script, th->tid, err);
+	if (!shared)
+		r = inside_unload(in, th, r, err);
+	else if (r >= 0)
 		r = ferry_inject_cure(in->inject, th->control, err);
 	warden_disarm(in->c->warden, entry);
 	return r;
 }
 
+/*
+ * All threads use the blob that the leader has, which is away meanwhile; where only one can be away, each has one of its
+ * own.
+ */
 static int inside_run_leader(struct inside *in, struct snap_task *t, struct ferry_error *err)
 {
-	struct ferry_thread *leader = t->threads.v[0].control;
-	size_t bytes = script_bytes(&t->script);
-	vec_foreach(th, &t->threads)
-		bytes = MAX(bytes, script_bytes(&th->script));
-	int r = ferry_inject_blob_load(in->inject, leader, ferry_blob, ferry_blob_bytes,
-				       INSIDE_HEAD_BYTES + bytes, &in->blob, err);
+	struct snap_thread *leader = t->threads.v;
+	bool alone = inject_room(in->inject) < 2;
+	int r = inside_load(in, t, leader, err);
 	if (r < 0)
 		return r;
 	t->asked_after_ns = time_now_ns() - in->c->snap->clocks_read_ns;
-	r = inside_run(in, leader, &t->script, t->pid, err);
+	r = inside_run(in, leader->control, &t->script, t->pid, err);
 	if (r >= 0)
-		r = inside_run(in, leader, &t->threads.v[0].script, t->pid, err);
+		r = inside_run(in, leader->control, &leader->script, t->pid, err);
+	if (alone)
+		r = inside_unload(in, leader, r, err);
 	for (size_t i = 1; i < t->threads.n && r >= 0; i++)
-		r = inside_run_thread(in, &t->threads.v[i], err);
+		r = inside_run_thread(in, t, &t->threads.v[i], err);
+	return alone ? r : inside_unload(in, leader, r, err);
+}
+
+/* A thread that serves for its tracees does this, too; its neighbours have blobs of their own meanwhile. */
+static int inside_run_beside(struct inside *in, struct snap_thread *th, struct script *more,
+			     struct ferry_error *err)
+{
+	size_t bytes = MAX(script_bytes(&th->script), more ? script_bytes(more) : 0);
+	int r = ferry_inject_blob_load(in->inject, th->control, ferry_blob, ferry_blob_bytes,
+				       INSIDE_HEAD_BYTES + bytes, &in->blob, err);
+	if (r < 0)
+		return r;
+	if (more)
+		r = inside_run(in, th->control, more, th->tid, err);
+	if (r >= 0)
+		r = inside_run(in, th->control, &th->script, th->tid, err);
 	int unload = ferry_inject_blob_unload(in->blob, r < 0 ? NULL : err);
-	int cure = ferry_inject_cure(in->inject, leader, r < 0 || unload < 0 ? NULL : err);
+	int cure = ferry_inject_cure(in->inject, th->control, r < 0 || unload < 0 ? NULL : err);
 	return r < 0 ? r : unload < 0 ? unload : cure;
+}
+
+static int inside_run_one(struct inside *in, struct frozen *f, struct snap_thread *th, struct script *more,
+			  struct ferry_error *err)
+{
+	const struct frozen_tracee *traced = traced_find(f, th->tid);
+	struct traced_server *server = traced_server(f, th->tid);
+	if (!traced && !server)
+		return inside_run_beside(in, th, more, err);
+	int r = more ? traced ? traced_run(traced, more, err) : traced_serve(server, more, err) : 0;
+	if (r >= 0)
+		r = traced ? traced_run(traced, &th->script, err) : traced_serve(server, &th->script, err);
+	return r;
+}
+
+/* Whether any of its threads traces others or is traced. */
+static bool inside_has_traced(const struct frozen *f, const struct snap_task *t)
+{
+	bool found = false;
+	vec_foreach(th, &t->threads)
+		found |= traced_find(f, th->tid) || traced_server(f, th->tid);
+	return found;
+}
+
+static int inside_run_traced(struct inside *in, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
+			     struct ferry_error *err)
+{
+	int r = t->threads.v[0].traced ? 0 : freeze_inject(f, ft, &in->inject, err);
+	t->asked_after_ns = time_now_ns() - in->c->snap->clocks_read_ns;
+	vec_foreach(th, &t->threads) {
+		if (r >= 0 && !th->traced != !t->threads.v[0].traced)
+			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				      "some threads of pid %d are traced, and others are not", t->pid);
+		if (r >= 0 && th->status.seccomp)
+			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				      "pid %d has seccomp filters, and traces or is traced", t->pid);
+		if (r >= 0)
+			r = inside_run_one(in, f, th, th == t->threads.v ? &t->script : NULL, err);
+	}
+	return r;
 }
 
 static int inside_run_all(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
 			  struct ferry_error *err)
 {
 	struct inside in = {.c = c};
+	if (inside_has_traced(f, t))
+		return inside_run_traced(&in, f, ft, t, err);
 	int entry, r = freeze_inject(f, ft, &in.inject, err);
 	if (r >= 0)
 		r = inside_arm(&in, &t->threads.v[0], &entry, err);

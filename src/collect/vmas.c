@@ -75,7 +75,7 @@ static int vma_check(const struct vma_view *view, const struct kind_ops **ret_ki
 		what = proc_vma_kind_word(vma->kind);
 	for (size_t i = 0; i < ARRAY_SIZE(vma_refusals) && !what && !vma_is_kernel(vma); i++)
 		if (vma->has_flags && vma->vm_flags & vma_refusals[i].flag &&
-		    !(*ret_kind && (*ret_kind)->map_anywhere))
+		    !(*ret_kind && (*ret_kind)->map_anywhere) && vma->kind != PROC_VMA_SOCKET)
 			what = vma_refusals[i].what;
 	if (what)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps %s at %llx%s%s",
@@ -152,6 +152,7 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 				  .inode = vma->ino,
 				  .dev = vma->dev,
 				  .private_ = !vma->shared,
+				  .common = vma->common_bytes,
 				  .watched = vma->vm_flags &
 					     (PROC_VM(UFFD_MISSING) | PROC_VM(UFFD_WP) | PROC_VM(UFFD_MINOR)),
 				  .guards = vma->vm_flags & PROC_VM(GUARD)};
@@ -237,9 +238,13 @@ static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, 
 	mm->mm_saved_auxv = arena_array(&c->snap->arena, uint64_t, auxv.n * 2 + 1);
 	if (!mm->mm_saved_auxv)
 		return error_memory(err);
+	t->is_32 = auxv.word_bytes == sizeof(uint32_t);
 	for (uint32_t i = 0; i < auxv.n; i++) {
-		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = auxv.v[i].type;
-		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = auxv.v[i].value;
+		uint64_t type = auxv.v[i].type, value = auxv.v[i].value;
+		/* The bytes as the kernel has them: two words of a 32-bit program make one. */
+		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = t->is_32 ? type | value << 32 : type;
+		if (!t->is_32)
+			mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = value;
 	}
 	t->mm = mm;
 	t->mm_extra = record_new(&c->snap->arena, FerryMmEntry, ferry_mm_entry);
@@ -303,6 +308,18 @@ static int vma_list(struct collect *c, struct snap_task *t, int proc_dir, struct
 	return 0;
 }
 
+/* What ferry has mapped in a task may have become one with a neighbour. False: nothing else is there. */
+static bool vma_without_ours(const struct snap_task *t, struct proc_vma *vma)
+{
+	if (vma->end <= t->ours_start || vma->start >= t->ours_end)
+		return true;
+	if (vma->start < t->ours_start)
+		vma->end = t->ours_start;
+	else
+		vma->start = MIN(t->ours_end, vma->end);
+	return vma->start < vma->end;
+}
+
 int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
 	struct proc_maps maps = {0};
@@ -314,6 +331,8 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 		return r;
 	r = proc_read_smaps(proc_dir, &maps, err);
 	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++) {
+		if (!vma_without_ours(t, &maps.vmas.v[i]))
+			continue;
 		const struct vma_view view = {
 			.pid = t->pid,
 			.proc_dir = proc_dir,

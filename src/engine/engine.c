@@ -20,6 +20,7 @@
 #include "host/netlock.h"
 #include "host/userns.h"
 #include "host/warden.h"
+#include "kind/external.h"
 #include "kind/peers.h"
 #include "kind/tty_queue.h"
 #include "proc/read.h"
@@ -94,11 +95,18 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.ghost_limit = (uint64_t)options->ghost_limit,
 		.ext_unix_sk = options->ext_unix_sk,
+		.external = (const char *const *)options->external.v.v,
+		.n_external = options->external.v.n,
+		.inherited = (const char *const *)options->inherit_fd.v.v,
+		.n_inherited = options->inherit_fd.v.n,
 		.tcp_close = options->tcp_close,
 		.skip_in_flight = options->skip_in_flight,
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	kern_caps_read_xstate(&e->caps);
+	r = external_check(&e->kinds, err);
+	if (r < 0)
+		return r;
 	r = engine_own_namespaces(&e->kinds.own_namespaces, err);
 	if (r < 0)
 		return r;

@@ -274,6 +274,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = guard_check(&j->plan, &e->caps, err);
 	if (ret >= 0)
+		ret = tracees_check(&j->plan, err);
+	if (ret >= 0)
 		ret = region_build(r, err);
 	error_context(err, "plan", NULL, 0);
 	return ret;
@@ -307,6 +309,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 		ret = files_send(r, err);
 	if (ret >= 0)
 		ret = stop_tasks(r, err);
+	if (ret >= 0)
+		ret = tracees_build(r, err);
 	if (ret >= 0)
 		ret = tasks_wait_ready(r, err);
 	error_context(err, "restore", NULL, 0);

@@ -116,6 +116,11 @@ static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, stru
 		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH,
 				 "pid %d ended while its parent, pid %d, was being stopped", t->pid, t->ppid);
 	}
+	/* Another thread of the tree may trace it. */
+	if (r == -EBUSY) {
+		error_clear(err);
+		r = traced_add(f, t, tid, &th, err);
+	}
 	if (r < 0)
 		return r;
 	struct ferry_thread **slot = vec_push(&t->threads);
@@ -315,6 +320,8 @@ static int freeze_try(pid_t root, const struct freeze_options *options, struct f
 	int r = freeze_add_task(&f, root, 0, err);
 	for (int round = 0; r >= 0; round++) {
 		r = freeze_round(&f, options, err);
+		if (r == 0)
+			r = traced_hold(&f, err);
 		if (r == 0) {
 			f.all_ns = time_now_ns();
 			*ret = f;
@@ -391,6 +398,7 @@ static void frozen_task_release(struct frozen_task *t)
 
 void freeze_release(struct frozen *f)
 {
+	traced_release(f, false);
 	/* Children first: a parent that runs must not find a child that does not. */
 	for (size_t i = f->tasks.n; i-- > 0;)
 		frozen_task_release(&f->tasks.v[i]);
@@ -448,6 +456,7 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 			*slot = sys_pidfd_open(f->tasks.v[i].pid, 0);
 	}
 	freeze_reap(f);
+	traced_release(f, true);
 	for (size_t i = f->tasks.n; i-- > 0;)
 		frozen_task_release(&f->tasks.v[i]);
 	for (size_t i = pidfds.n; i-- > 0;) {

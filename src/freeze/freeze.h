@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/vec.h"
+#include "freeze/traced.h"
 
 struct frozen_task {
 	pid_t pid, ppid;
@@ -35,6 +36,8 @@ struct frozen_zombie {
 struct frozen {
 	VEC(struct frozen_task) tasks; /* parents before children */
 	VEC(struct frozen_zombie) zombies;
+	VEC(struct frozen_tracee *) tracees;
+	VEC(struct traced_server *) servers;
 	bool in_vfork;     /* somebody could not be stopped for that reason */
 	uint64_t since_ns; /* CLOCK_MONOTONIC: when the first thread was asked to stop */
 	uint64_t all_ns;   /* when the last one stood */

@@ -77,6 +77,13 @@ must_check int image_dir_adopt(struct image_dir *dir, const char *name, struct f
 /* Make the link to the parent image of an incremental dump; target as the reader will resolve it. */
 must_check int image_dir_link_parent(struct image_dir *dir, const char *target, struct ferry_error *err);
 
+/*
+ * Give a task's pagemap a parent, as an incremental dump has: the pagemap of another task in the same image, whose pages file is
+ * pages_id. It is a directory of links, ferry-family, which says nothing that our own records do not.
+ */
+must_check int image_dir_link_family(struct image_dir *dir, uint64_t pid, uint64_t head, uint32_t pages_id,
+				     struct ferry_error *err);
+
 /* The next unused pages_id, from 1. */
 uint32_t image_dir_next_pages_id(struct image_dir *dir);
 

@@ -33,6 +33,7 @@ struct image_dir {
 	bool writing;
 	bool made; /* mkdir was ours */
 	bool over; /* finished or aborted */
+	bool has_family;
 	struct image_dir_create create;
 	int marker_fd; /* IMAGE_UNFINISHED_NAME, locked while we write */
 	struct image_writer *writers;
@@ -52,6 +53,7 @@ struct image_dir {
 #define IMAGE_UNFINISHED_NAME "ferry-unfinished"  /* there while a write goes on, and after it was killed */
 #define IMAGE_INVENTORY_NEW "ferry-inventory.new" /* the inventory before the image is complete */
 #define IMAGE_PARENT_NAME "parent"
+#define IMAGE_FAMILY_NAME "ferry-family" /* links for readers that know of parent images only */
 
 /* The name under which a file is written: all but the inventory have their final one. */
 const char *image_dir__written_name(const char *name);

@@ -49,6 +49,25 @@ static bool is_ours_to_remove(int fd, const char *name)
 	       S_ISLNK(st.st_mode);
 }
 
+/* The links of image_dir_link_family(), and the directory when nothing else is in it. */
+static int remove_family(int dir_fd)
+{
+	_cleanup_closedir_ DIR *listing = NULL;
+	struct stat st;
+	_cleanup_close_ int fd = fd_open(dir_fd, IMAGE_FAMILY_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? 0 : fd;
+	int r = image_dir__open_listing(fd, &listing);
+	if (r < 0)
+		return r;
+	for (struct dirent *e; errno = 0, (e = readdir(listing));)
+		if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode) &&
+		    unlinkat(fd, e->d_name, 0) < 0)
+			return -errno;
+	return errno || (unlinkat(dir_fd, IMAGE_FAMILY_NAME, AT_REMOVEDIR) < 0 && errno != ENOTEMPTY) ? -errno
+												      : 0;
+}
+
 static int remove_old_image(struct image_dir *dir, struct ferry_error *err)
 {
 	/* The inventory first, and durably: without it nothing else counts. */
@@ -66,7 +85,10 @@ static int remove_old_image(struct image_dir *dir, struct ferry_error *err)
 		if (unlinkat(dir->fd, e->d_name, 0) < 0 && errno != ENOENT)
 			return image_io_error(err, errno, "cannot remove", e->d_name);
 	}
-	return errno ? image_io_error(err, errno, "cannot list", dir->path) : 0;
+	if (errno)
+		return image_io_error(err, errno, "cannot list", dir->path);
+	r = remove_family(dir->fd);
+	return r < 0 ? image_io_error(err, -r, "cannot remove", IMAGE_FAMILY_NAME) : 0;
 }
 
 /* Lock the marker, made when it is not there. *ret_left: a writer that did not end had left it. */
@@ -207,6 +229,39 @@ int image_dir_link_parent(struct image_dir *dir, const char *target, struct ferr
 	return 0;
 }
 
+/* One link, which may be there already: of the head's pages file, for another member. */
+static int link_in_family(int fd, const char *target, const char *name)
+{
+	char path[IMAGE_NAME_MAX + 3];
+	snprintf(path, sizeof(path), "../%s", target);
+	return symlinkat(path, fd, name) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+int image_dir_link_family(struct image_dir *dir, uint64_t pid, uint64_t head, uint32_t pages_id,
+			  struct ferry_error *err)
+{
+	char member[IMAGE_NAME_MAX], map[IMAGE_NAME_MAX], pages[IMAGE_NAME_MAX];
+	image_file_name(IMAGE_PAGEMAP, pid, member);
+	image_file_name(IMAGE_PAGEMAP, head, map);
+	image_file_name(IMAGE_PAGES, pages_id, pages);
+	/* Pages that went elsewhere are no file to link to. */
+	if (dir->create.pages)
+		return 0;
+	if (!dir->has_family) {
+		if (mkdirat(dir->fd, IMAGE_FAMILY_NAME, 0700) < 0)
+			return image_io_error(err, errno, "cannot create", IMAGE_FAMILY_NAME);
+		dir->has_family = true;
+		int r = image_dir_link_parent(dir, IMAGE_FAMILY_NAME, err);
+		if (r < 0)
+			return r;
+	}
+	_cleanup_close_ int fd = fd_open(dir->fd, IMAGE_FAMILY_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	int r = fd < 0 ? fd : link_in_family(fd, map, member);
+	if (r >= 0)
+		r = link_in_family(fd, pages, pages);
+	return r < 0 ? image_io_error(err, -r, "cannot make links in", IMAGE_FAMILY_NAME) : 0;
+}
+
 /* ---- ending ---- */
 
 static bool in_manifest(const struct image_dir_entry *entry)
@@ -336,6 +391,12 @@ static int sync_dir(const struct image_dir *dir, struct ferry_error *err)
 {
 	if (dir->create.no_sync)
 		return 0;
+	if (dir->has_family) {
+		_cleanup_close_ int fd =
+			fd_open(dir->fd, IMAGE_FAMILY_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+		if (fd < 0 || fsync(fd) < 0)
+			return image_io_error(err, fd < 0 ? -fd : errno, "cannot sync", IMAGE_FAMILY_NAME);
+	}
 	if (fsync(dir->fd) < 0)
 		return image_io_error(err, errno, "cannot sync the directory", dir->path);
 	return 0;
@@ -417,6 +478,8 @@ void image_dir_abort(struct image_dir *dir)
 		unlinkat(dir->fd, IMAGE_INVENTORY_NEW, 0);
 		vec_foreach(entry, &dir->entries)
 			unlinkat(dir->fd, entry->name, 0);
+		if (dir->has_family)
+			remove_family(dir->fd);
 		unlinkat(dir->fd, IMAGE_UNFINISHED_NAME, 0);
 		cleanup_close_p(&dir->marker_fd);
 		dir->marker_fd = -EBADF;

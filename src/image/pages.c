@@ -26,6 +26,7 @@ struct image_pages_writer {
 	struct image_run run; /* not written yet, because a neighbour may join it; nr_pages 0 = none */
 	uint64_t next;        /* lowest address that may come next */
 	uint64_t written;     /* pages */
+	uint32_t pages_id;
 };
 
 int image_pages_create(struct image_dir *dir, enum image_kind kind, uint64_t id,
@@ -34,7 +35,7 @@ int image_pages_create(struct image_dir *dir, enum image_kind kind, uint64_t id,
 	_cleanup_free_ struct image_pages_writer *w = calloc(1, sizeof(*w));
 	if (!w)
 		return error_memory(err);
-	uint32_t pages_id = image_dir_next_pages_id(dir);
+	uint32_t pages_id = w->pages_id = image_dir_next_pages_id(dir);
 	int r = image_create(dir, kind, id, &w->map, err);
 	if (r < 0)
 		return r;
@@ -177,6 +178,11 @@ int image_pages_add_reference(struct image_pages_writer *w, uint64_t vaddr, uint
 uint64_t image_pages_written(const struct image_pages_writer *w)
 {
 	return w->written;
+}
+
+uint32_t image_pages_written_id(const struct image_pages_writer *w)
+{
+	return w->pages_id;
 }
 
 int image_pages_close(struct image_pages_writer *w, struct ferry_error *err)

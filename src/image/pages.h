@@ -71,8 +71,9 @@ must_check int image_pages_add_from(struct image_pages_writer *w, uint64_t vaddr
 must_check int image_pages_add_reference(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages,
 					 uint32_t flags, struct ferry_error *err);
 
-/* Pages stored so far. */
+/* Pages stored so far, and the id of the pages file. */
 uint64_t image_pages_written(const struct image_pages_writer *w);
+uint32_t image_pages_written_id(const struct image_pages_writer *w);
 
 /* Close both files. Always frees w; w may be NULL. */
 must_check int image_pages_close(struct image_pages_writer *w, struct ferry_error *err);

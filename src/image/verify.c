@@ -15,6 +15,7 @@
 #include "image/pages.h"
 #include "image/proto/core.pb-c.h"
 #include "image/proto/fdinfo.pb-c.h"
+#include "image/proto/ferry.pb-c.h"
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/memfd.pb-c.h"
 #include "image/proto/mm.pb-c.h"
@@ -167,6 +168,44 @@ static void run_in_mappings(struct verify *v, const struct image_run *run, const
 		finding(v, "pagemap-%" PRIu64 ".img: page 0x%" PRIx64 " lies in no mapping", pid, at);
 }
 
+/* Whose pages file has what a task's pagemap calls the parent's; 0: nobody's, in this image. */
+static int read_pages_of(struct verify *v, uint64_t pid, uint32_t *ret)
+{
+	_cleanup_messages_ struct image_messages m = {0};
+	*ret = 0;
+	int r = has(v, IMAGE_FERRY_MM, pid) ? read_all(v, IMAGE_FERRY_MM, pid, &m) : 0;
+	if (r >= 0 && m.list.n)
+		*ret = ((const FerryMmEntry *)m.list.v[0])->pages_of;
+	return r;
+}
+
+/* All pages that a task takes from another one's must be there. */
+static int verify_shared_pages(struct verify *v, uint64_t pid, uint32_t head, struct image_pages_reader *ours)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	_cleanup_pages_reader_ struct image_pages_reader *theirs = NULL;
+	struct image_run want, have = {0};
+	int r = image_pages_open(v->dir, IMAGE_PAGEMAP, head, &theirs, &err), more = 1;
+	while (r >= 0 && more >= 0 && (r = image_pages_next(ours, &want, &err)) > 0) {
+		uint64_t at = want.vaddr, end = at + want.nr_pages * IMAGE_PAGE_BYTES;
+		while (want.flags & IMAGE_PE_PARENT && at < end && more > 0) {
+			uint64_t have_end = have.vaddr + have.nr_pages * IMAGE_PAGE_BYTES;
+			if (have_end <= at)
+				more = image_pages_next(theirs, &have, &err);
+			else if (have.vaddr > at || !(have.flags & IMAGE_PE_PRESENT))
+				break;
+			else
+				at = have_end;
+		}
+		if (more >= 0 && want.flags & IMAGE_PE_PARENT && at < end)
+			finding(v,
+				"pagemap-%" PRIu64 ".img: page 0x%" PRIx64
+				" is that of task %u, which has none there",
+				pid, at, head);
+	}
+	return absorb(v, more < 0 ? more : r, &err);
+}
+
 static int verify_pagemap(struct verify *v, enum image_kind kind, uint64_t id, const MmEntry *mm)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -188,6 +227,13 @@ static int verify_pagemap(struct verify *v, enum image_kind kind, uint64_t id, c
 		return absorb(v, r, &err);
 	if (!parent)
 		return 0;
+	uint32_t head = 0;
+	r = kind == IMAGE_PAGEMAP ? read_pages_of(v, id, &head) : 0;
+	if (r < 0 || head) {
+		_cleanup_pages_reader_ struct image_pages_reader *again = NULL;
+		r = r < 0 ? r : image_pages_open(v->dir, kind, id, &again, &err);
+		return r < 0 ? absorb(v, r, &err) : verify_shared_pages(v, id, head, again);
+	}
 	_cleanup_image_dir_ struct image_dir *above = NULL;
 	const struct image_dir_open options = {.no_checksums = true};
 	r = image_dir_open_parent(v->dir, &options, &above, &err);

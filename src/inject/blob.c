@@ -23,6 +23,7 @@
 
 #include "base/cleanup.h"
 #include "inject/internal.h"
+#include "inject/remote.h"
 
 #define PAGE 4096u
 #define STACK_BYTES 65536u
@@ -124,6 +125,7 @@ static int blob_start(struct ferry_blob *blob, struct ferry_thread *t, size_t ar
 
 	regs.orig_rax = ~0ull;
 	regs.rip = slot_label(blob->inject, t->slot, ferry__pad_run);
+	regs.cs = USER_CS_64;
 	regs.rax = blob->address;
 	regs.rdi = ferry_inject_blob_data(blob) + arg_offset;
 	regs.rsp = blob->address + blob->bytes - 64;
@@ -272,6 +274,53 @@ int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_
 	if (ret_result)
 		*ret_result = result;
 	return 0;
+}
+
+/* Go on to the next mark, or to the end. */
+static int serve_on(struct ferry_blob *blob, struct ferry_thread *t, struct ferry_error *err)
+{
+	struct syscall_stop stop;
+	int r = inject_step(t, &stop, err);
+
+	if (r < 0)
+		return r;
+	if (stop.entry && stop.rip != slot_label(blob->inject, t->slot, ferry__pad_tail))
+		return 1;
+	t->mark = 0;
+	t->in_blob = false;
+	return stop.entry ? inject_step(t, &stop, err) : 0;
+}
+
+int inject_serve_start(struct ferry_blob *blob, struct ferry_thread *t, uint64_t mark,
+		       struct ferry_error *err)
+{
+	const struct aim home = {.label = ferry__pad_tail};
+	int r = thread_check_stopped(t, "running a blob", err);
+
+	if (r >= 0)
+		r = inject_aim(blob->inject, t, &home, err);
+	if (r >= 0 && t->seccomp.mode)
+		r = error_set(err, FERRY_ERROR_SECCOMP, EPERM, "task %d is under seccomp and traces others",
+			      t->tid);
+	if (r >= 0)
+		r = blob_set_catch(blob, t, 0, err);
+	if (r >= 0)
+		r = blob_start(blob, t, 0, err);
+	if (r < 0)
+		return r;
+	t->mark = mark;
+	return serve_on(blob, t, err);
+}
+
+int inject_serve_next(struct ferry_blob *blob, struct ferry_thread *t, struct ferry_error *err)
+{
+	return t->mark ? serve_on(blob, t, err) : 0;
+}
+
+void inject_blob_place(const struct ferry_blob *blob, uint64_t *ret_address, uint64_t *ret_bytes)
+{
+	*ret_address = blob->address;
+	*ret_bytes = blob->bytes;
 }
 
 int ferry_inject_blob_unload(struct ferry_blob *blob, struct ferry_error *err)

@@ -4,7 +4,7 @@
  * interface: ptrace(2), PTRACE_GET_SYSCALL_INFO (Linux 5.3), PTRACE_O_SUSPEND_SECCOMP (4.3).
  *
  * At every instant the thread's natural way, if the tracer were dead now, leads to its own state. Away: the
- * slot is written first, then one PTRACE_SETREGSET makes the slot the thread's place, then signals are
+ * slot is written first, then one PTRACE_SETREGS makes the slot the thread's place, then signals are
  * blocked. A step changes either where the thread stands or what the slot says, never so that one needs the
  * other.
  */
@@ -19,6 +19,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "inject/internal.h"
+#include "inject/remote.h"
 
 #define PAGE 4096u
 #define EFLAGS_TF 0x100u
@@ -75,7 +76,7 @@ static void slot_choose_calls(struct ferry_inject *inject, struct inject_slot *s
  * Where and with what the thread goes on: what the kernel is to see when it comes back alive, and what the
  * pad loads.
  */
-static int slot_choose_regs(struct inject_slot *slot, struct ferry_thread *t,
+static int slot_choose_regs(struct inject_slot *slot, uint64_t pad, struct ferry_thread *t,
 			    const struct user_regs_struct *regs, uint64_t *ret_rseq, struct ferry_error *err)
 {
 	struct user_regs_struct own = *regs, folded = *regs, eintr = *regs;
@@ -97,7 +98,7 @@ static int slot_choose_regs(struct inject_slot *slot, struct ferry_thread *t,
 	}
 	t->must_trap = restart != RESTART_NONE;
 	t->own_regs = own;
-	pad_data_set_regs(&slot->data, &folded, &eintr);
+	pad_data_set_regs(&slot->data, pad, &folded, &eintr);
 	*ret_rseq = rseq;
 	return 0;
 }
@@ -142,19 +143,39 @@ static int check_dispatch(struct ferry_inject *inject, struct ferry_thread *t, s
 	return -EOPNOTSUPP;
 }
 
+/* Signals of faults stay open while it is away, unless the thread has one blocked and it waits: that is none of ours. */
+static int away_mask(struct ferry_thread *t, uint64_t *ret, struct ferry_error *err)
+{
+	uint64_t blocked = t->own_mask & FAULT_SIGNALS, own = 0, shared = 0;
+	int r = 0;
+
+	if (blocked)
+		r = thread_status_number(t->tid, "SigPnd:", 16, &own);
+	if (blocked && r >= 0)
+		r = thread_status_number(t->tid, "ShdPnd:", 16, &shared);
+	*ret = ~FAULT_SIGNALS | (blocked & (own | shared));
+	return r < 0 ? thread_failed(t, -ESRCH, "reading pending signals", err) : 0;
+}
+
 /* Fill a free slot for the thread; the target does not change yet. */
 static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uint64_t *ret_rseq,
 			struct ferry_error *err)
 {
 	struct user_regs_struct regs;
-	struct inject_slot fresh = {.head = {.magic = PAD_MAGIC, .tid = (uint32_t)t->tid}};
+	struct inject_slot fresh = {
+		.head = {.magic = inject->low ? PAD_NARROW_MAGIC : PAD_MAGIC, .tid = (uint32_t)t->tid}};
 
 	int slot = slot_find_free(inject, err);
 	if (slot < 0)
 		return slot;
 	int r = regs_get(t, &regs, err);
+	if (r >= 0 && inject->low && !regs_are_32(&regs))
+		r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP,
+			      "task %d of a 32-bit program runs 64-bit code", t->tid);
 	if (r >= 0)
 		r = mask_get(t, &t->own_mask, err);
+	if (r >= 0)
+		r = away_mask(t, &t->away_mask, err);
 	if (r >= 0)
 		r = check_dispatch(inject, t, err);
 	if (r >= 0)
@@ -163,7 +184,7 @@ static int slot_prepare(struct ferry_inject *inject, struct ferry_thread *t, uin
 		return r;
 	t->slot = slot;
 	slot_choose_calls(inject, &fresh, t);
-	r = slot_choose_regs(&fresh, t, &regs, ret_rseq, err);
+	r = slot_choose_regs(&fresh, inject->low ? 0 : slot_address(inject, slot), t, &regs, ret_rseq, err);
 	if (r < 0) {
 		seccomp_release(&t->seccomp);
 		return r;
@@ -243,7 +264,7 @@ int stand_at(struct ferry_inject *inject, struct ferry_thread *t, const unsigned
 
 	regs_set_call(&regs, slot_label(inject, t->slot, label), call);
 	/* It is going to run again, and no other signal may be let in. */
-	int r = t->mask_open ? mask_set(t, ~FAULT_SIGNALS, "block-signals", err) : 0;
+	int r = t->mask_open ? mask_set(t, t->away_mask, "block-signals", err) : 0;
 	t->mask_open = false;
 	if (r >= 0)
 		r = regs_set(t, &regs, effect, err);
@@ -266,7 +287,7 @@ static int go_away(struct ferry_inject *inject, struct ferry_thread *t, uint64_t
 		return r;
 	}
 	if (!t->no_mask)
-		r = mask_set(t, ~FAULT_SIGNALS, "block-signals", err);
+		r = mask_set(t, t->away_mask, "block-signals", err);
 	if (r >= 0 && rseq)
 		r = ferry_inject_write(inject, rseq + 8, &none, sizeof(none), err);
 	return r;
@@ -346,7 +367,7 @@ static bool in_slot(const struct ferry_thread *t, uint64_t rip)
 {
 	uint64_t start = slot_address(t->home, t->slot);
 
-	return rip >= start && rip < start + PAD_BYTES;
+	return rip >= start && rip < start + slot_bytes(t->home);
 }
 
 /* A signal reaches a thread that is away: what to resume it with, or -errno. */
@@ -423,6 +444,12 @@ static int pass_stop(struct ferry_thread *t, int code, struct ferry_error *err)
 	return code >> 8 ? 0 : step_signal(t, code & 0x7f, err);
 }
 
+/* Where a function waits for what its host wants next. */
+static bool at_mark(const struct ferry_thread *t, const struct syscall_stop *stop)
+{
+	return t->mark && stop->entry && stop->nr == REMOTE_MARK_CALL && stop->args[0] == t->mark;
+}
+
 int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_error *err)
 {
 	bool suspended = t->suspended;
@@ -449,7 +476,7 @@ int inject_step(struct ferry_thread *t, struct syscall_stop *ret, struct ferry_e
 			 * Others are calls of a blob, or of a handler that runs since signals could not be
 			 * blocked.
 			 */
-			if (in_slot(t, ret->rip))
+			if (in_slot(t, ret->rip) || at_mark(t, ret))
 				return suspend_seccomp(t, suspended, err);
 			continue;
 		}

@@ -19,7 +19,7 @@
 #include "base/macros.h"
 #include "inject/arch/x86_64/pad.h"
 
-#define INJECT_SLOTS 2
+#define INJECT_SLOTS 2 /* at most, see slots_of() */
 
 /* A system call: what goes into registers, and what seccomp filters see. */
 struct call {
@@ -60,7 +60,8 @@ struct ferry_thread {
 	struct user_regs_struct
 		own_regs; /* to be put back; the kernel's own restart logic has still to see them */
 	uint64_t own_mask;
-	bool must_trap; /* own_regs show a call to restart: the kernel's signal code has to see them */
+	uint64_t away_mask; /* its mask while it is away */
+	bool must_trap;     /* own_regs show a call to restart: the kernel's signal code has to see them */
 
 	/* seccomp; the filters are kept while away */
 	int seccomp_mode; /* -1 = not known yet */
@@ -70,6 +71,10 @@ struct ferry_thread {
 	bool mask_open;   /* a signal was let in; blocked again before the thread runs */
 	bool can_unblock; /* the pad may let in a signal */
 	bool no_mask;     /* the pad may not restore a signal mask: signals stay unblocked */
+
+	/* See remote.h. */
+	const struct thread_remote *remote; /* traced by somebody else, who has told this */
+	uint64_t mark; /* a function stands at its call that has this argument; 0 = none */
 };
 
 /*
@@ -97,7 +102,7 @@ struct inject_slot {
 };
 
 struct place {
-	uint64_t address;        /* of INJECT_SLOTS slots, all in one page */
+	uint64_t address;        /* of the slots, all in one page */
 	uint64_t area, area_end; /* pads of any ferry lie in here */
 };
 
@@ -106,6 +111,7 @@ struct ferry_inject {
 	pid_t tid;
 	int mem_fd;
 	struct place place;
+	bool low;        /* a 32-bit program: it has the narrow pad, and can have no memory above 4 GiB */
 	uint64_t caught; /* signals that the process may handle, as of the time when a blob was loaded */
 	struct inject_slot slots[INJECT_SLOTS];
 };
@@ -130,8 +136,11 @@ static inline int inject_timeout(const struct ferry_inject_options *opts)
 
 /* ------------------------------------------------------------------- thread */
 
-/* ptrace(2) with -errno as its result. */
+/* ptrace(2) with -errno as its result; of a thread that another one traces, what that one has told. */
 long thread_ptrace(const struct ferry_thread *t, int request, uintptr_t address, uintptr_t data);
+
+/* Words of its memory. */
+must_check int thread_peek(const struct ferry_thread *t, uint64_t address, uint64_t *words, size_t n);
 
 /*
  * Wait for the next stop and note it; *ret_code is what wait(2) calls status >> 8. 0, -ETIMEDOUT, -ESRCH
@@ -152,6 +161,15 @@ int thread_failed(struct ferry_thread *t, long r, const char *what, struct ferry
 must_check int thread_status_number(pid_t tid, const char *key, int base, uint64_t *ret);
 
 /* ---------------------------------------------------------- registers (arch) */
+
+/* Code segments of the kernel's own. */
+#define USER_CS_32 0x23
+#define USER_CS_64 0x33
+
+static inline bool regs_are_32(const struct user_regs_struct *regs)
+{
+	return regs->cs == USER_CS_32;
+}
 
 must_check int regs_get(struct ferry_thread *t, struct user_regs_struct *ret, struct ferry_error *err);
 must_check int regs_set(struct ferry_thread *t, const struct user_regs_struct *regs, const char *effect,
@@ -188,7 +206,7 @@ void regs_set_eintr(struct user_regs_struct *regs);
 /* Make the call again: with its own number, or with that of restart_syscall. */
 void regs_fold(struct user_regs_struct *regs, enum ferry_resume_use use, bool compat_call);
 
-/* Whether the thread's system call instruction was int $0x80. */
+/* Whether the thread's system call was one of the 32-bit table: made by 32-bit code, or by int $0x80. */
 must_check int regs_compat_call(struct ferry_thread *t, const struct user_regs_struct *regs);
 
 /* Move out of a restartable sequence; 1 when it was in one (*ret_area = address of struct rseq), 0 not. */
@@ -224,16 +242,32 @@ static inline void cleanup_seccomp(struct seccomp_state *state)
 
 must_check int place_find(struct ferry_inject *inject, struct ferry_error *err);
 
-static inline uint64_t slot_address(const struct ferry_inject *inject, int slot)
+/* So many free bytes below 4 GiB: their address, or -ENOMEM. */
+must_check int place_find_low(const struct ferry_inject *inject, uint64_t bytes, uint64_t *ret_address);
+
+/* How many threads can be away at a time: there is no room for two narrow pads where there is for one. */
+static inline int slots_of(const struct ferry_inject *inject)
 {
-	return inject->place.address + (uint64_t)slot * PAD_BYTES;
+	return inject->low ? 1 : INJECT_SLOTS;
 }
 
-/* Address of a pad label inside a slot. */
-static inline uint64_t slot_label(const struct ferry_inject *inject, int slot, const unsigned char *label)
+static inline uint64_t slot_bytes(const struct ferry_inject *inject)
 {
-	return slot_address(inject, slot) + PAD_OFFSET(label);
+	return inject->low ? PAD_NARROW_BYTES : PAD_BYTES;
 }
+
+static inline uint64_t slot_code_bytes(const struct ferry_inject *inject)
+{
+	return inject->low ? PAD_NARROW_CODE_BYTES : PAD_CODE_BYTES;
+}
+
+static inline uint64_t slot_address(const struct ferry_inject *inject, int slot)
+{
+	return inject->place.address + (uint64_t)slot * slot_bytes(inject);
+}
+
+/* Address of a label inside a slot; labels are named as the wide pad has them. */
+uint64_t slot_label(const struct ferry_inject *inject, int slot, const unsigned char *label);
 
 static inline bool in_place(const struct ferry_inject *inject, uint64_t rip)
 {

@@ -100,7 +100,9 @@ int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint6
 	int64_t address;
 	struct aim aim = {
 		.label = ferry__pad_call_undo,
-		.call = {SYS_mmap, {0, bytes, (uint64_t)prot, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0}},
+		.call = {SYS_mmap,
+			 {0, bytes, (uint64_t)prot,
+			  MAP_PRIVATE | MAP_ANONYMOUS | (inject->low ? (uint64_t)MAP_32BIT : 0), ~0ull, 0}},
 		.undo_nr = SYS_munmap,
 		.undo_arg = bytes,
 	};
@@ -112,6 +114,12 @@ int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint6
 	int r = inject_fault(&inject->opts, "inject-map", err);
 	if (r >= 0)
 		r = inject_run(inject, t, &aim, &address, err);
+	/* Where the kernel looks for it there may be no room, or it looks above what a 32-bit program can have. */
+	if (r >= 0 && address == -ENOMEM && inject->low &&
+	    !place_find_low(inject, bytes, &aim.call.args[0])) {
+		aim.call.args[3] = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+		r = inject_run(inject, t, &aim, &address, err);
+	}
 	if (r < 0)
 		return r;
 	if (address < 0)

@@ -23,49 +23,128 @@
 #include "inject/internal.h"
 
 #define PAGE 4096u
-#define NEEDED (INJECT_SLOTS * PAD_BYTES)
 #define VDSO_MAX (1u << 20)
+#define VECTOR_MAX 64
+#define LOW_START 0x10000ull  /* vm.mmap_min_addr is not above it */
+#define LOW_END 0xc0000000ull /* what a 32-bit program can have under any personality */
 
-static int vdso_address(pid_t tid, uint64_t *ret)
+/*
+ * Whether the program is one of 32 bits, as its auxiliary vector says, whose words are then of 32 bits: a type has never
+ * more, whereas two such words read as one do. And the address of its vdso, or -ENOENT.
+ */
+static int vdso_address(struct ferry_inject *inject, uint64_t *ret)
 {
-	Elf64_auxv_t entry;
-	_cleanup_close_ int fd = fd_openf(O_RDONLY, "/proc/%d/auxv", tid);
+	union {
+		uint64_t wide[VECTOR_MAX * 2];
+		uint32_t narrow[VECTOR_MAX * 4];
+	} vector;
+	_cleanup_close_ int fd = fd_openf(O_RDONLY, "/proc/%d/auxv", inject->tid);
 	if (fd < 0)
 		return fd;
-	while (read(fd, &entry, sizeof(entry)) == (ssize_t)sizeof(entry) && entry.a_type != AT_NULL) {
-		if (entry.a_type == AT_SYSINFO_EHDR) {
-			*ret = entry.a_un.a_val;
+	ssize_t got = read(fd, &vector, sizeof(vector));
+	if (got < 0)
+		return -errno;
+	size_t n = (size_t)got / sizeof(uint64_t);
+	for (size_t i = 0; i < n && vector.wide[i]; i += 2)
+		inject->low = inject->low || vector.wide[i] > UINT32_MAX;
+	for (size_t i = 0; i + 1 < (inject->low ? 2 * n : n); i += 2) {
+		uint64_t type = inject->low ? vector.narrow[i] : vector.wide[i];
+		if (type == AT_NULL)
+			break;
+		if (type == AT_SYSINFO_EHDR) {
+			*ret = inject->low ? vector.narrow[i + 1] : vector.wide[i + 1];
 			return 0;
 		}
 	}
 	return -ENOENT;
 }
 
+/* What both widths of ELF say alike. */
+struct elf_head {
+	bool narrow;
+	uint64_t segments_at, segment_bytes, sections_at, section_bytes;
+	unsigned n_segments, n_sections;
+};
+
+static int elf_read_head(int mem_fd, uint64_t address, struct elf_head *ret)
+{
+	union {
+		Elf64_Ehdr wide;
+		Elf32_Ehdr narrow;
+	} h;
+
+	int r = fd_pread_all(mem_fd, &h, sizeof(h), address);
+	if (r < 0)
+		return r;
+	if (memcmp(h.wide.e_ident, ELFMAG, SELFMAG) != 0)
+		return -ENOEXEC;
+	if (h.wide.e_ident[EI_CLASS] == ELFCLASS64)
+		*ret = (struct elf_head){false,          h.wide.e_phoff,     h.wide.e_phentsize,
+					 h.wide.e_shoff, h.wide.e_shentsize, h.wide.e_phnum,
+					 h.wide.e_shnum};
+	else
+		*ret = (struct elf_head){true,
+					 h.narrow.e_phoff,
+					 h.narrow.e_phentsize,
+					 h.narrow.e_shoff,
+					 h.narrow.e_shentsize,
+					 h.narrow.e_phnum,
+					 h.narrow.e_shnum};
+	return ret->segment_bytes != (ret->narrow ? sizeof(Elf32_Phdr) : sizeof(Elf64_Phdr)) ||
+			       ret->segments_at > VDSO_MAX || ret->sections_at > VDSO_MAX
+		       ? -ENOEXEC
+		       : 0;
+}
+
+/* Where the bytes of a segment end in the image. */
+static int elf_segment_end(int mem_fd, uint64_t address, bool narrow, uint64_t *ret)
+{
+	union {
+		Elf64_Phdr wide;
+		Elf32_Phdr narrow;
+	} s;
+
+	int r = fd_pread_all(mem_fd, &s, narrow ? sizeof(s.narrow) : sizeof(s.wide), address);
+	if (r < 0)
+		return r;
+	uint64_t offset = narrow ? s.narrow.p_offset : s.wide.p_offset;
+	uint64_t bytes = narrow ? s.narrow.p_filesz : s.wide.p_filesz;
+	if (offset > VDSO_MAX || bytes > VDSO_MAX)
+		return -ENOEXEC;
+	*ret = offset + bytes;
+	return 0;
+}
+
 /* Length of the ELF image in memory at address, all parts counted. */
 static int elf_bytes(int mem_fd, uint64_t address, uint64_t *ret)
 {
-	Elf64_Ehdr header;
-	Elf64_Phdr segment;
+	struct elf_head head;
 
-	int r = fd_pread_all(mem_fd, &header, sizeof(header), address);
+	int r = elf_read_head(mem_fd, address, &head);
 	if (r < 0)
 		return r;
-	if (memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
-	    header.e_phentsize != sizeof(segment) || header.e_phoff > VDSO_MAX || header.e_shoff > VDSO_MAX)
-		return -ENOEXEC;
-	uint64_t end = header.e_phoff + (uint64_t)header.e_phnum * sizeof(segment);
-	end = MAX(end, header.e_shoff + (uint64_t)header.e_shnum * header.e_shentsize);
-	for (unsigned i = 0; i < header.e_phnum; i++) {
-		r = fd_pread_all(mem_fd, &segment, sizeof(segment),
-				 address + header.e_phoff + i * sizeof(segment));
+	uint64_t end = head.segments_at + head.n_segments * head.segment_bytes;
+	end = MAX(end, head.sections_at + head.n_sections * head.section_bytes);
+	for (unsigned i = 0; i < head.n_segments; i++) {
+		uint64_t to = 0;
+		r = elf_segment_end(mem_fd, address + head.segments_at + i * head.segment_bytes, head.narrow,
+				    &to);
 		if (r < 0)
 			return r;
-		if (segment.p_offset > VDSO_MAX || segment.p_filesz > VDSO_MAX)
-			return -ENOEXEC;
-		end = MAX(end, segment.p_offset + segment.p_filesz);
+		end = MAX(end, to);
 	}
 	*ret = end;
 	return 0;
+}
+
+static bool is_magic(uint64_t word)
+{
+	return word == PAD_MAGIC || word == PAD_NARROW_MAGIC;
+}
+
+static uint64_t needed(const struct ferry_inject *inject)
+{
+	return (uint64_t)slots_of(inject) * slot_bytes(inject);
 }
 
 /*
@@ -76,7 +155,7 @@ static size_t free_tail(const uint64_t words[static PAGE / 8])
 {
 	size_t free_from = 0;
 
-	while (free_from < PAGE / 8 && words[free_from] != PAD_MAGIC)
+	while (free_from < PAGE / 8 && !is_magic(words[free_from]))
 		free_from++;
 	while (free_from > 0 && !words[free_from - 1])
 		free_from--;
@@ -95,9 +174,9 @@ static int place_try(struct ferry_inject *inject, uint64_t used, uint64_t end)
 	if (r < 0)
 		return r;
 	uint64_t area = MAX(used, end - free_tail(page.words));
-	if (area > end - NEEDED)
+	if (area > end - needed(inject))
 		return -ENOSPC;
-	inject->place = (struct place){.address = end - NEEDED, .area = area, .area_end = end};
+	inject->place = (struct place){.address = end - needed(inject), .area = area, .area_end = end};
 	return 0;
 }
 
@@ -156,7 +235,7 @@ static int place_in_vdso(struct ferry_inject *inject)
 {
 	uint64_t address, bytes;
 
-	int r = vdso_address(inject->tid, &address);
+	int r = vdso_address(inject, &address);
 	if (r < 0)
 		return r;
 	if (address % PAGE)
@@ -169,12 +248,12 @@ static int place_in_vdso(struct ferry_inject *inject)
 	 * there.
 	 */
 	uint64_t used = address + align_up(bytes, 16), end = address + align_up(bytes, PAGE);
-	if (end - used < NEEDED)
+	if (end - used < needed(inject))
 		return -ENOSPC;
 	r = range_is_executable(inject->tid, address, end);
 	if (r <= 0)
 		return r < 0 ? r : -ENOEXEC;
-	inject->place = (struct place){.address = end - NEEDED, .area = used, .area_end = end};
+	inject->place = (struct place){.address = end - needed(inject), .area = used, .area_end = end};
 	return 0;
 }
 
@@ -200,17 +279,43 @@ static int place_in_text(struct ferry_inject *inject)
 	return -ENOSPC;
 }
 
+int place_find_low(const struct ferry_inject *inject, uint64_t bytes, uint64_t *ret_address)
+{
+	_cleanup_free_ char *line = NULL;
+	uint64_t start, end, free_end = LOW_END, free_start = LOW_START;
+	char path[48];
+	size_t room = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", inject->tid);
+	_cleanup_fclose_ FILE *maps = fopen(path, "re");
+	if (!maps)
+		return -errno;
+	while (free_start < LOW_END && getline(&line, &room, maps) > 0) {
+		if (!parse_line(line, &start, &end))
+			continue;
+		free_end = MIN(start, LOW_END);
+		if (free_end > free_start && free_end - free_start >= bytes)
+			break;
+		free_start = MAX(free_start, end);
+		free_end = LOW_END;
+	}
+	if (free_end <= free_start || free_end - free_start < bytes)
+		return -ENOMEM;
+	*ret_address = free_end - bytes;
+	return 0;
+}
+
 int place_find(struct ferry_inject *inject, struct ferry_error *err)
 {
-	int r = -ENOSPC;
+	int r = place_in_vdso(inject);
 
-	if (!inject->opts.fault || !inject->opts.fault(inject->opts.context, "inject-place"))
-		r = place_in_vdso(inject);
+	if (inject->opts.fault && inject->opts.fault(inject->opts.context, "inject-place"))
+		r = -ENOSPC;
 	if (r < 0)
 		r = place_in_text(inject);
 	if (r >= 0)
 		return 0;
 	return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP,
 			 "task %d has neither a vdso nor a program with %zu free executable bytes",
-			 inject->tid, (size_t)NEEDED);
+			 inject->tid, (size_t)needed(inject));
 }

@@ -72,7 +72,7 @@ static int settle_frames(struct ferry_inject *inject, struct ferry_thread *t, st
 {
 	int r = 1;
 
-	for (int i = 0; i < INJECT_SLOTS; i++) {
+	for (int i = 0; i < slots_of(inject); i++) {
 		struct inject_slot *slot = &inject->slots[i];
 		if (!slot->dirty || slot->thread || (slot->dirty_tid && slot->dirty_tid != t->tid))
 			continue;

@@ -11,6 +11,7 @@
  * the way out returns into it. So a slot with anything in it is taken only when its thread is gone or has
  * no address of it on its stack.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
@@ -34,24 +35,62 @@
 /* A thread leaves a dead ferry's pad within microseconds, once it gets a CPU. */
 #define PATIENCE_NS 1000000000u
 
-static void slot_image(const struct inject_slot *slot, unsigned char image[static PAD_BYTES])
+/* The same places of both pads. */
+static const struct {
+	const unsigned char *wide, *narrow;
+} labels[] = {
+#define LABEL(name)                                     \
+	{                                               \
+		ferry__pad_##name, ferry__narrow_##name \
+	}
+	LABEL(call), LABEL(call_undo), LABEL(run),  LABEL(catch),
+	LABEL(tail), LABEL(data),      LABEL(wait), LABEL(waited),
+#undef LABEL
+};
+
+static uint64_t label_offset(bool narrow, const unsigned char *label)
+{
+	for (size_t i = 0; narrow && i < ARRAY_SIZE(labels); i++)
+		if (labels[i].wide == label)
+			return PAD_NARROW_OFFSET(labels[i].narrow);
+	assert(!narrow);
+	return PAD_OFFSET(label);
+}
+
+uint64_t slot_label(const struct ferry_inject *inject, int slot, const unsigned char *label)
+{
+	return slot_address(inject, slot) + label_offset(inject->low, label);
+}
+
+static const unsigned char *slot_code(const struct ferry_inject *inject)
+{
+	return inject->low ? ferry__narrow : ferry__pad;
+}
+
+static bool is_magic(uint64_t word)
+{
+	return word == PAD_MAGIC || word == PAD_NARROW_MAGIC;
+}
+
+static void slot_image(const struct ferry_inject *inject, const struct inject_slot *slot,
+		       unsigned char image[static PAD_BYTES])
 {
 	memset(image, 0, PAD_BYTES);
 	if (!slot->thread)
 		return;
-	memcpy(image, ferry__pad, PAD_CODE_BYTES);
+	memcpy(image, slot_code(inject), slot_code_bytes(inject));
 	memcpy(image, &slot->head, sizeof(slot->head));
-	memcpy(image + PAD_CODE_BYTES, &slot->data, sizeof(slot->data));
+	memcpy(image + slot_code_bytes(inject), &slot->data, slot_bytes(inject) - slot_code_bytes(inject));
 }
 
 static int slots_pwrite(struct ferry_inject *inject, int first, int n, const char *effect,
 			struct ferry_error *err)
 {
 	unsigned char image[INJECT_SLOTS * PAD_BYTES];
-	size_t bytes = (size_t)n * PAD_BYTES;
+	size_t bytes = (size_t)n * slot_bytes(inject);
 
 	for (int i = 0; i < n; i++)
-		slot_image(&inject->slots[first + i], image + (size_t)i * PAD_BYTES);
+		slot_image(inject, &inject->slots[first + i], image + (size_t)i * slot_bytes(inject));
 	inject_effect(&inject->opts, effect);
 	/* One call and no loop: half a slot must not exist. */
 	ssize_t done = pwrite(inject->mem_fd, image, bytes, (off_t)slot_address(inject, first));
@@ -66,7 +105,7 @@ static int slots_pwrite(struct ferry_inject *inject, int first, int n, const cha
 
 int slots_write(struct ferry_inject *inject, const char *effect, struct ferry_error *err)
 {
-	int first = 0, end = INJECT_SLOTS;
+	int first = 0, end = slots_of(inject);
 
 	/* A free slot may hold what a dead ferry left, in use still: leave it alone. */
 	while (first < end && !inject->slots[first].thread)
@@ -82,27 +121,40 @@ uint64_t inject_pads(const struct ferry_inject *inject)
 	return slot_address(inject, 0);
 }
 
+unsigned inject_room(const struct ferry_inject *inject)
+{
+	return (unsigned)slots_of(inject);
+}
+
+/* Two-byte instructions: two system calls, and the call of a function behind a one-byte one. */
+static int defuse_slot(int fd, pid_t tid, uint64_t address)
+{
+	const struct {
+		const unsigned char *label;
+		uint64_t behind;
+	} fuses[] = {{ferry__pad_call, 0}, {ferry__pad_call_undo, 0}, {ferry__pad_run, PAD_CLD_BYTES}};
+	const unsigned char nothing[PAD_SYSCALL_BYTES] = PAD_NOP;
+	struct pad_head head = {0};
+
+	int r = fd_pread_all(fd, &head, sizeof(head), address);
+	if (r < 0 || !is_magic(head.magic) || head.tid != (uint32_t)tid)
+		return r;
+	for (size_t i = 0; i < ARRAY_SIZE(fuses) && r >= 0; i++)
+		r = fd_pwrite_all(fd, nothing, sizeof(nothing),
+				  address + label_offset(head.magic == PAD_NARROW_MAGIC, fuses[i].label) +
+					  fuses[i].behind);
+	head.hold = 0;
+	return r < 0 ? r : fd_pwrite_all(fd, &head, sizeof(head), address);
+}
+
 void inject_defuse(pid_t tid, uint64_t pads)
 {
-	/* Offsets of two-byte instructions: two system calls, and the call of a function behind a one-byte one. */
-	const uint64_t fuses[] = {PAD_OFFSET(ferry__pad_call), PAD_OFFSET(ferry__pad_call_undo),
-				  PAD_OFFSET(ferry__pad_run) + PAD_CLD_BYTES};
-	const unsigned char nothing[PAD_SYSCALL_BYTES] = PAD_NOP;
 	_cleanup_close_ int fd = fd_openf(O_RDWR, "/proc/%d/mem", tid);
 
-	for (int slot = 0; slot < INJECT_SLOTS && fd >= 0; slot++) {
-		struct pad_head head = {0};
-		uint64_t address = pads + (uint64_t)slot * PAD_BYTES;
-		if (fd_pread_all(fd, &head, sizeof(head), address) < 0 || head.magic != PAD_MAGIC ||
-		    head.tid != (uint32_t)tid)
-			continue;
-		for (size_t i = 0; i < ARRAY_SIZE(fuses); i++)
-			if (fd_pwrite_all(fd, nothing, sizeof(nothing), address + fuses[i]) < 0)
-				return;
-		head.hold = 0;
-		if (fd_pwrite_all(fd, &head, sizeof(head), address) < 0)
+	/* Narrow pads are alone, and no second one is found behind. */
+	for (int slot = 0; slot < INJECT_SLOTS && fd >= 0; slot++)
+		if (defuse_slot(fd, tid, pads + (uint64_t)slot * PAD_BYTES) < 0)
 			return;
-	}
 }
 
 int slot_erase(struct ferry_inject *inject, int slot, struct ferry_error *err)
@@ -137,15 +189,23 @@ static int thread_pointers(pid_t tid, uint64_t *ret_stack, uint64_t *ret_program
 /* Whether any of n bytes of the target's memory is an address inside the slot. */
 static bool memory_refers(struct ferry_inject *inject, uint64_t address, uint64_t n, int slot)
 {
-	_cleanup_free_ uint64_t *words = malloc(n);
-	uint64_t from = slot_address(inject, slot), to = from + PAD_BYTES;
+	_cleanup_free_ uint32_t *words = malloc(n);
+	uint64_t from = slot_address(inject, slot), to = from + slot_bytes(inject);
+	/* A handler of a 32-bit program has an address of 32 bits on its stack. */
+	bool narrow = to <= UINT32_MAX;
 
 	if (!words)
 		return true;
 	ssize_t got = pread(inject->mem_fd, words, n, (off_t)address);
-	for (ssize_t i = 0; i < got / 8; i++)
-		if (words[i] >= from && words[i] < to)
+	for (ssize_t i = 0; i < got / 4; i++) {
+		uint64_t word = words[i];
+		if (!narrow && (i & 1 || i + 1 >= got / 4))
+			continue;
+		if (!narrow)
+			word |= (uint64_t)words[i + 1] << 32;
+		if (word >= from && word < to)
 			return true;
+	}
 	return false;
 }
 
@@ -154,7 +214,8 @@ bool slot_awaits(struct ferry_inject *inject, int slot, uint64_t stack, uint64_t
 	const struct inject_slot *s = &inject->slots[slot];
 	uint64_t n = STACK_SCAN_BYTES;
 
-	if (program >= slot_address(inject, slot) && program < slot_address(inject, slot) + PAD_BYTES)
+	if (program >= slot_address(inject, slot) &&
+	    program < slot_address(inject, slot) + slot_bytes(inject))
 		return true;
 	stack = align_down(stack, 8);
 	/*
@@ -177,20 +238,21 @@ static pid_t slot_owner(const struct ferry_inject *inject, const struct pad_head
 int slot_inspect(struct ferry_inject *inject, struct ferry_error *err)
 {
 	unsigned char bytes[PAD_BYTES];
+	const size_t code = slot_code_bytes(inject), all = slot_bytes(inject);
 	struct pad_head head;
 
-	for (int i = 0; i < INJECT_SLOTS; i++) {
+	for (int i = 0; i < slots_of(inject); i++) {
 		struct inject_slot *slot = &inject->slots[i];
-		int r = fd_pread_all(inject->mem_fd, bytes, sizeof(bytes), slot_address(inject, i));
+		int r = fd_pread_all(inject->mem_fd, bytes, all, slot_address(inject, i));
 		if (r < 0)
 			return error_errno(err, FERRY_ERROR_INJECT, -r, "reading the landing pad of task %d",
 					   inject->tid);
 		memcpy(&head, bytes, sizeof(head));
-		for (size_t j = 0; !slot->dirty && j < sizeof(bytes); j++)
+		for (size_t j = 0; !slot->dirty && j < all; j++)
 			slot->dirty = bytes[j];
-		slot->dirty_tid = head.magic == PAD_MAGIC ? slot_owner(inject, &head) : 0;
-		if (!memcmp(bytes + sizeof(head), ferry__pad + sizeof(head), PAD_CODE_BYTES - sizeof(head)))
-			memcpy(&slot->dirty_rsp, bytes + PAD_CODE_BYTES + offsetof(struct pad_data, rsp), 8);
+		slot->dirty_tid = is_magic(head.magic) ? slot_owner(inject, &head) : 0;
+		if (!memcmp(bytes + sizeof(head), slot_code(inject) + sizeof(head), code - sizeof(head)))
+			memcpy(&slot->dirty_rsp, bytes + code + offsetof(struct pad_data, rsp), 8);
 	}
 	return 0;
 }
@@ -208,7 +270,7 @@ static bool slot_in_use(struct ferry_inject *inject, int slot)
 	if (!s->dirty) {
 		if (fd_pread_all(inject->mem_fd, &head, sizeof(head), slot_address(inject, slot)) < 0)
 			return true;
-		s->dirty = head.magic == PAD_MAGIC;
+		s->dirty = is_magic(head.magic);
 		s->dirty_tid = s->dirty ? slot_owner(inject, &head) : 0;
 		s->dirty_rsp = 0;
 	}
@@ -226,14 +288,15 @@ static bool slot_in_use(struct ferry_inject *inject, int slot)
 bool slot_behind_call(const struct ferry_inject *inject, uint64_t rip)
 {
 	unsigned char code[PAD_CODE_BYTES];
+	size_t bytes = slot_code_bytes(inject);
 
-	for (int i = 0; i < INJECT_SLOTS; i++) {
+	for (int i = 0; i < slots_of(inject); i++) {
 		if (rip != slot_label(inject, i, ferry__pad_call) + PAD_SYSCALL_BYTES &&
 		    rip != slot_label(inject, i, ferry__pad_call_undo) + PAD_SYSCALL_BYTES)
 			continue;
 		size_t head = sizeof(struct pad_head);
-		return fd_pread_all(inject->mem_fd, code, sizeof(code), slot_address(inject, i)) >= 0 &&
-		       !memcmp(code + head, ferry__pad + head, sizeof(code) - head);
+		return fd_pread_all(inject->mem_fd, code, bytes, slot_address(inject, i)) >= 0 &&
+		       !memcmp(code + head, slot_code(inject) + head, bytes - head);
 	}
 	return false;
 }
@@ -244,7 +307,7 @@ int slot_find_free(struct ferry_inject *inject, struct ferry_error *err)
 
 	for (;;) {
 		bool all_away = true;
-		for (int i = 0; i < INJECT_SLOTS; i++) {
+		for (int i = 0; i < slots_of(inject); i++) {
 			if (!inject->slots[i].thread && !slot_in_use(inject, i))
 				return i;
 			all_away = all_away && inject->slots[i].thread;
@@ -252,7 +315,7 @@ int slot_find_free(struct ferry_inject *inject, struct ferry_error *err)
 		if (all_away)
 			return error_set(err, FERRY_ERROR_INJECT, EBUSY,
 					 "task %d has no landing pad left: at most %d threads can be away",
-					 inject->tid, INJECT_SLOTS);
+					 inject->tid, slots_of(inject));
 		if (time_now_ns() > end)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);

@@ -31,6 +31,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "inject/internal.h"
+#include "inject/remote.h"
 
 /* Looks with a yield between them, before the polls begin to sleep. */
 #define YIELDS 10
@@ -66,9 +67,25 @@ int inject_fault(const struct ferry_inject_options *opts, const char *point, str
 
 long thread_ptrace(const struct ferry_thread *t, int request, uintptr_t address, uintptr_t data)
 {
+	if (t->remote)
+		return remote_ptrace(t->remote, request, address, data);
 	long r = ptrace((enum __ptrace_request)request, t->tid, address, data);
 
 	return r < 0 ? -errno : r;
+}
+
+int thread_peek(const struct ferry_thread *t, uint64_t address, uint64_t *words, size_t n)
+{
+	if (t->remote)
+		return remote_peek(t->tid, address, words, n);
+	for (size_t i = 0; i < n; i++) {
+		errno = 0;
+		long word = ptrace(PTRACE_PEEKDATA, t->tid, address + 8 * i, 0);
+		if (word == -1 && errno)
+			return -errno;
+		words[i] = (uint64_t)word;
+	}
+	return 0;
 }
 
 int thread_status_number(pid_t tid, const char *key, int base, uint64_t *ret)
@@ -469,6 +486,10 @@ int ferry_thread_release(struct ferry_thread *t, struct ferry_error *err)
 
 	if (!t)
 		return 0;
+	if (t->remote) {
+		free(t);
+		return 0;
+	}
 	int r = thread_halt(t, err);
 	if (!r && t->home)
 		cured = ferry_inject_cure(t->home, t, err);

@@ -333,3 +333,17 @@ static inline int sys_futex_wake_shared(uint32_t *word, int n)
 {
 	return (int)sys_call(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0);
 }
+
+/*
+ * A call of the 32-bit table, whose pointers are addresses below 4 GiB. The numbers are those of
+ * arch/x86/entry/syscalls/syscall_32.tbl. A kernel without 32-bit programs answers by SIGSEGV: only for those of a task that is one.
+ */
+must_check static inline int sys_call_i386(uint32_t nr, uint32_t a, uint32_t b, uint32_t c)
+{
+	int32_t ret;
+	__asm__ volatile("int $0x80"
+			 : "=a"(ret)
+			 : "a"(nr), "b"(a), "c"(b), "d"(c)
+			 : "r8", "r9", "r10", "r11", "memory");
+	return ret;
+}

@@ -38,6 +38,7 @@
 #include "kind/kinds.h"
 #include "model/record.h"
 #include "model/vma-status.h"
+#include "proc/lex.h"
 #include "proc/read.h"
 
 enum {
@@ -170,9 +171,16 @@ struct aio_still {
 /* Requests in flight of the block device that /sys/dev/block or /sys/block shows there; -1: there is none. */
 static int64_t aio_inflight(const char *path)
 {
-	unsigned long long reads, writes;
+	uint64_t reads, writes;
+	char line[64];
 	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	return f && fscanf(f, "%llu %llu", &reads, &writes) == 2 ? (int64_t)(reads + writes) : -1;
+	if (!f || !fgets(line, sizeof(line), f))
+		return -1;
+	struct lex l = lex_new(line, strlen(line));
+	lex_blanks(&l);
+	if (!lex_u64(&l, &reads) || !lex_skip_words(&l, 0) || !lex_u64(&l, &writes))
+		return -1;
+	return (int64_t)(reads + writes);
 }
 
 static uint64_t aio_inflight_anywhere(void)

@@ -95,7 +95,7 @@ static int hugetlb_read(struct reader *r, struct ferry_error *err)
 	int ret = 0;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
-		for (size_t n = 0; t->mm && n < t->mm->n_vmas && ret >= 0; n++) {
+		for (size_t n = 0; n < t->mm->n_vmas && ret >= 0; n++) {
 			const VmaEntry *vma = t->mm->vmas[n];
 			char what[64];
 			if (!hugetlb_owns_record(vma) || vma->flags & MAP_NORESERVE)

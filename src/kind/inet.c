@@ -206,6 +206,8 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 		r = peers_refuse(view, PEER_SOCKET, err);
 	if (r >= 0 && sock && options->no_net_admin)
 		r = inet_check_rights(sock, who, err);
+	if (r >= 0)
+		r = inet_chooser_check(view, view->kind_data[KIND_inetsk], err);
 	if (r < 0 || !sock)
 		return r;
 	if (sock->protocol != IPPROTO_TCP)
@@ -537,6 +539,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 {
 	char who[64];
 	struct sock_type type;
+	struct inet_scan *scan = NULL;
 	struct arena *a = &c->snap->arena;
 	fd_view_name(view, who, sizeof(who));
 	int r = inet_refuse_multipath(view, who, err);
@@ -567,6 +570,10 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	}
 	/* Before a connection is paused, which changes some options. */
 	r = sockextra_collect(a, view->copy, &type, isk->id, &data->extra, err);
+	if (r >= 0)
+		r = inet_scan_get(view, &scan, err);
+	if (r >= 0 && scan)
+		r = inet_chooser_collect(view, scan, data->extra, err);
 	if (r >= 0)
 		r = inet_collect_record(c, view, isk, err);
 	if (r >= 0 && inet_is_tcp(isk))

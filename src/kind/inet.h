@@ -28,6 +28,9 @@ enum inet_state {
 struct inet_scan {
 	struct inet_sock *socks; /* all of this network namespace, by inode */
 	size_t n;
+	struct inet_chooser
+		*choosers; /* those with a program that chooses among them; NULL = not asked yet */
+	size_t n_choosers;
 };
 
 /* snap_file.data */
@@ -123,3 +126,10 @@ void tcp_to_stream(const struct ferry_tcp *t, TcpStreamEntry *ret);
 
 /* SK_SHUTDOWN__x of a connection. */
 unsigned tcp_shutdown_of(const struct ferry_tcp *t);
+
+/* Programs that choose among the sockets of one port. */
+must_check int inet_chooser_check(const struct fd_view *view, struct inet_scan *scan,
+				  struct ferry_error *err);
+must_check int inet_chooser_collect(const struct fd_view *view, struct inet_scan *scan,
+				    FerrySocketEntry *extra, struct ferry_error *err);
+must_check int inet_chooser_restore(int fd, const FerrySocketEntry *extra, struct ferry_error *err);

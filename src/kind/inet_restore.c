@@ -358,6 +358,8 @@ int inet_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct f
 		r = inet_finish(o, file, fd, err);
 	if (r >= 0 && isk->state == INET_LISTENING)
 		r = inet_listen(file, fd, err);
+	if (r >= 0)
+		r = inet_chooser_restore(fd, inet_extra_of(file), err);
 	if (r >= 0 && transparent && inet_set_transparent(fd, isk, false) < 0)
 		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, EIO,
 				"setting IP_TRANSPARENT of the socket of file id %u", file->entry->id);

@@ -38,6 +38,7 @@ enum {
 
 enum { MM_PAGE = 4096, MM_NODES_BYTES = 128, MM_NODES_MAX = MM_NODES_BYTES * 8 + 1 };
 #define MM_PROBE_FROM (1ull << 40) /* where neither programs nor the kernel put anything as a rule */
+#define MM_PROBE_FROM_32 (1ull << 28)
 
 /* What get_mempolicy(2) writes. */
 struct mm_policy {
@@ -48,7 +49,7 @@ struct mm_policy {
 /* A page that is free in the task. */
 static uint64_t mm_free_page(const struct snap_task *t)
 {
-	uint64_t at = MM_PROBE_FROM;
+	uint64_t at = t->is_32 ? MM_PROBE_FROM_32 : MM_PROBE_FROM;
 	vec_foreach(vma, &t->vmas) {
 		if (vma->entry->start < at + MM_PAGE && vma->entry->end > at)
 			at = vma->entry->end;

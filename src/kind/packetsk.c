@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns packet sockets: what they are bound to, memberships, fanout groups, rings that nobody mapped, and options. What
- * no option tells comes from sock_diag.
+ * Owns packet sockets: what they are bound to, memberships, fanout groups, rings (packet_ring.c) with their mappings, and
+ * options. What no option tells comes from sock_diag.
  *
  * Kernel interface: packet(7), NETLINK_SOCK_DIAG with packet_diag (3.7), SO_ATTACH_FILTER.
  * Does not handle: packets that wait: no call puts them back into one socket (Linux 6.18), so the dump waits until
- * they are read, and refuses in the end; rings that are mapped; fanout programs (PACKET_FANOUT_DATA); SOCK_PACKET.
+ * they are read, and refuses in the end; what packet_ring.c names; fanout programs (PACKET_FANOUT_DATA); SOCK_PACKET.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,10 +27,13 @@
 #include "image/proto/packet-sock.pb-c.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/packet_ring.h"
 #include "kind/peers.h"
 #include "kind/sockextra.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
+#include "model/vma-status.h"
+#include "proc/maps.h"
 
 #ifndef SOL_PACKET
 #define SOL_PACKET 263
@@ -54,14 +60,35 @@ static bool packetsk_owns(const struct fd_view *view)
 	return sock_protocol(view, name) >= 0 && !strcmp(name, "PACKET");
 }
 
-static int packetsk_check_queue(const char *who, int fd, struct ferry_error *err)
+/* Packets in a ring are no obstacle, but what was too long for it waits in the queue. */
+static int packetsk_check_queue(const char *who, int fd, bool ring, struct ferry_error *err)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	if (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLIN | POLLERR)))
+	int bytes = 0;
+	if (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLIN | POLLERR)) ||
+	    (ring && !(p.revents & POLLERR) && ioctl(fd, FIONREAD, &bytes) == 0 && !bytes))
 		return 0;
 	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
 		  "%s: packets wait in a packet socket; no call puts them back into it (Linux 6.18)", who);
 	error_hint(err, "try again when the program has read them");
+	return -ENOTSUP;
+}
+
+static int packetsk_check_copy(const struct fd_view *view, int fd, const char *who, struct ferry_error *err)
+{
+	struct packet_sock sock;
+	uint32_t head;
+	int r = sockdiag_packet_one(-1, sock_inode(view), &sock, err);
+	if (r < 0)
+		return r;
+	const char *obstacle = packet_ring_look(fd, &sock, &head);
+	bool ring = packet_ring_bytes(&sock) != 0;
+	packet_sock_release(&sock);
+	if (!obstacle)
+		return packetsk_check_queue(who, fd, ring, err);
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a packet socket with %s (Linux 6.18)", who,
+		  obstacle);
+	error_hint(err, "let the program close it and make it anew, or dump before it captures");
 	return -ENOTSUP;
 }
 
@@ -78,7 +105,7 @@ static int packetsk_check(const struct fd_view *view, const struct kind_options 
 		r = fd_view_copy(&own, err);
 	if (r < 0)
 		return r;
-	r = packetsk_check_queue(who, own.copy, err);
+	r = packetsk_check_copy(view, own.copy, who, err);
 	if (own.copy != view->copy)
 		close(own.copy);
 	return r;
@@ -138,8 +165,18 @@ static int packetsk_collect_diag(struct arena *a, const struct packet_sock *sock
 	return packetsk_collect_list(a, sock, psk);
 }
 
+/* Where the kernel goes on is looked at once more: the tree stands, the network does not. */
+static int packetsk_collect_ring(struct arena *a, int fd, const struct packet_sock *sock,
+				 FerrySocketEntry *extra)
+{
+	uint32_t head = 0;
+	if (!packet_ring_bytes(sock))
+		return 0;
+	return packet_ring_look(fd, sock, &head) ? -EBUSY : packet_ring_collect(a, fd, sock, head, extra);
+}
+
 static int packetsk_collect_record(struct collect *c, struct fd_view *view, PacketSockEntry *psk,
-				   const char *who, struct ferry_error *err)
+				   FerrySocketEntry *extra, const char *who, struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
 	struct packet_sock sock;
@@ -149,9 +186,12 @@ static int packetsk_collect_record(struct collect *c, struct fd_view *view, Pack
 	if (r < 0)
 		return r;
 	r = packetsk_collect_diag(a, &sock, psk);
+	if (r >= 0)
+		r = packetsk_collect_ring(a, view->copy, &sock, extra);
 	packet_sock_release(&sock);
 	if (r < 0)
-		return error_memory(err);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading a packet socket and its rings",
+				   who);
 	if (psk->has_fanout && (psk->fanout >> 16 & 0xff) >= PACKET_FANOUT_TYPE_CBPF) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 			  "%s: a packet socket with a fanout program, which no call reads (Linux 6.18)", who);
@@ -179,7 +219,7 @@ static int packetsk_collect(struct collect *c, struct fd_view *view, struct snap
 	if (r >= 0)
 		r = sock_check_namespace(view->copy, who, err);
 	if (r >= 0)
-		r = packetsk_check_queue(who, view->copy, err);
+		r = packetsk_check_copy(view, view->copy, who, err);
 	if (r >= 0)
 		r = sock_type_of(view->copy, &type, err);
 	if (r >= 0 && type.type != SOCK_RAW && type.type != SOCK_DGRAM)
@@ -193,7 +233,7 @@ static int packetsk_collect(struct collect *c, struct fd_view *view, struct snap
 	psk->type = (uint32_t)type.type;
 	r = sockextra_collect(a, view->copy, &type, psk->id, &data->extra, err);
 	if (r >= 0)
-		r = packetsk_collect_record(c, view, psk, who, err);
+		r = packetsk_collect_record(c, view, psk, data->extra, who, err);
 	file->entry->psk = psk;
 	file->data = data;
 	return r;
@@ -285,10 +325,21 @@ static int packetsk_make(const PacketSockEntry *psk, const FerrySocketEntry *ext
 		r = packetsk_set_ring(fd, PACKET_RX_RING, psk->rx_ring);
 	if (r >= 0 && psk->tx_ring)
 		r = packetsk_set_ring(fd, PACKET_TX_RING, psk->tx_ring);
+	return r < 0 ? r : packet_ring_restore(fd, psk, extra);
+}
+
+static int packetsk_bind(const PacketSockEntry *psk, int fd)
+{
+	struct sockaddr_ll now = {0};
+	socklen_t n = sizeof(now);
+	int r = 0;
 	const struct sockaddr_ll name = {.sll_family = AF_PACKET,
 					 .sll_protocol = (uint16_t)psk->protocol,
 					 .sll_ifindex = (int)psk->ifindex};
-	if (r >= 0 && (psk->protocol || psk->ifindex) &&
+	/* Filling a ring has bound it to something else. */
+	if (getsockname(fd, (struct sockaddr *)&now, &n) < 0)
+		return -errno;
+	if ((psk->protocol != now.sll_protocol || (int)psk->ifindex != now.sll_ifindex) &&
 	    bind(fd, (const struct sockaddr *)&name, sizeof(name)) < 0)
 		r = -errno;
 	if (r >= 0 && psk->has_fanout && (int)psk->fanout != PACKET_NO_FANOUT)
@@ -307,15 +358,22 @@ static int packetsk_restore(struct opener *o, struct plan_file *file, int *ret_f
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making a packet socket");
 	int r = sockopt_apply(fd, psk->opts, err);
 	if (r >= 0)
-		r = sockopt_apply_filter(fd, psk->opts, err);
+		r = sockextra_apply(o, fd, &type, extra, true, err);
+	if (r < 0)
+		return r;
+	r = packetsk_make(psk, extra, fd);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "making the packet socket of file id %u with its rings", file->entry->id);
+	r = sockopt_apply_filter(fd, psk->opts, err);
 	if (r >= 0)
 		r = sockextra_apply(o, fd, &type, extra, false, err);
 	if (r < 0)
 		return r;
-	r = packetsk_make(psk, extra, fd);
+	r = packetsk_bind(psk, fd);
 	if (r < 0) {
 		char device[IF_NAMESIZE] = "";
-		error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "making the packet socket of file id %u",
+		error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "binding the packet socket of file id %u",
 			    file->entry->id);
 		if (r == -ENODEV || (psk->ifindex && !if_indextoname(psk->ifindex, device)))
 			error_hint(err, "network device number %u must be there", psk->ifindex);
@@ -334,16 +392,105 @@ static int packetsk_settle(struct settle *s, struct plan_file *file, int fd, str
 	return fdcommon_settle(file->entry->psk->fown, file->entry->psk->flags, fd, err);
 }
 
+/* ----------------------------------------------------------------- mappings */
+
+static bool packetsk_owns_vma(const struct vma_view *view)
+{
+	return view->vma->kind == PROC_VMA_SOCKET;
+}
+
+static int packetsk_refuse_vma(pid_t pid, uint64_t start, const char *what, struct ferry_error *err)
+{
+	error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d maps a socket at %llx: %s", pid,
+		  (unsigned long long)start, what);
+	error_hint(err, "let the program unmap it");
+	return -ENOTSUP;
+}
+
+static int packetsk_check_vma(const struct vma_view *view, struct ferry_error *err)
+{
+	const struct proc_vma *vma = view->vma;
+	/* TCP_ZEROCOPY_RECEIVE wants such a mapping. */
+	if (!(vma->prot & PROT_WRITE) || !vma->shared)
+		return packetsk_refuse_vma(view->pid, vma->start,
+					   "it is of another socket, or only to be read", err);
+	return vma->offset ? packetsk_refuse_vma(view->pid, vma->start, "a part of it", err) : 0;
+}
+
+/* Which socket it is shows when the descriptors are known. */
+static int packetsk_collect_vma(struct collect *c unused, struct snap_task *t unused,
+				const struct vma_view *view, struct snap_vma *vma, struct ferry_error *err)
+{
+	VmaEntry *entry = vma->entry;
+	int r = packetsk_check_vma(view, err);
+	entry->status = VMA_STATUS_REGULAR | VMA_STATUS_SOCKET;
+	entry->flags |= MAP_SHARED;
+	record_set(entry, fdflags, O_RDWR);
+	return r;
+}
+
+static const struct snap_file *packetsk_of_vma(const struct snapshot *s, const struct snap_vma *vma)
+{
+	vec_foreach(file, &s->files) {
+		const struct packetsk_snap *data = file->kind == &kind_packetsk ? file->data : NULL;
+		if (data && file->ino == vma->inode && data->extra->has_ring &&
+		    data->extra->ring.len == vma->entry->end - vma->entry->start)
+			return file;
+	}
+	return NULL;
+}
+
+static int packetsk_collect_end(struct collect *c, struct ferry_error *err)
+{
+	vec_foreach(t, &c->snap->tasks) {
+		vec_foreach(vma, &t->vmas) {
+			const struct snap_file *file;
+			if (!(vma->entry->status & VMA_STATUS_SOCKET))
+				continue;
+			file = packetsk_of_vma(c->snap, vma);
+			if (!file)
+				return packetsk_refuse_vma(
+					t->pid, vma->entry->start,
+					"a part of it, or no descriptor of the tree has it any more", err);
+			vma->entry->shmid = file->entry->id;
+		}
+	}
+	return 0;
+}
+
+static bool packetsk_owns_record(const VmaEntry *entry)
+{
+	return entry->status & VMA_STATUS_SOCKET;
+}
+
+static int packetsk_map(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
+			struct ferry_error *err)
+{
+	struct plan_file *file = plan_file(r->plan, (uint32_t)entry->shmid);
+	if (!file || file->kind != &kind_packetsk)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "pid %d maps file id %llu, which is no packet socket", t->pid,
+				 (unsigned long long)entry->shmid);
+	m->fd = plan_temp_file(t, file, -1);
+	return m->fd < 0 ? error_memory(err) : 0;
+}
+
 const struct kind_ops kind_packetsk = {
 	.name = "packet",
-	.what = "packet sockets, with memberships, fanout groups and rings that are not mapped",
+	.what = "packet sockets, with memberships, fanout groups and rings",
 	.fd_type = FD_TYPES__PACKETSK,
 	.image_file = -1,
 	.owns = packetsk_owns,
 	.check = packetsk_check,
 	.collect = packetsk_collect,
+	.collect_end = packetsk_collect_end,
 	.dump = packetsk_dump,
 	.read = packetsk_read,
 	.restore = packetsk_restore,
 	.settle = packetsk_settle,
+	.owns_vma = packetsk_owns_vma,
+	.check_vma = packetsk_check_vma,
+	.collect_vma = packetsk_collect_vma,
+	.owns_record = packetsk_owns_record,
+	.map = packetsk_map,
 };

@@ -6,9 +6,15 @@
  * The area is used as it is when this processor lays it out alike, else it is put together from the record.
  *
  * Kernel interface: ptrace(2) NT_PRSTATUS, NT_X86_XSTATE; arch_prctl(2) ARCH_SET_FS, ARCH_SET_GS, ARCH_REQ_XCOMP_PERM (5.16);
- * modify_ldt(2); the layout of the area comes from the processor (kernel/xstate.c).
- * Does not handle: 32-bit tasks and 32-bit code, segment registers that are loaded, more than 128 entries in the local
- * descriptor table, all refused; shadow stacks; hardware breakpoints, which end with the debugger that set them.
+ * modify_ldt(2); the layout of the area comes from the processor (kernel/xstate.c). For 32-bit code PTRACE_GET_THREAD_AREA and
+ * set_thread_area(2) of the 32-bit table of system calls.
+ *
+ * What the kernel settles when a 32-bit program is executed cannot be set afterwards: a restored one has the 64-bit
+ * [vsyscall] page in its maps, calls of the 64-bit table give it memory above 4 GiB, and its core dumps are 64-bit files.
+ *
+ * Does not handle: programs of the x32 ABI, 64-bit code in 32-bit programs, FS and GS that are loaded in 64-bit code, selectors
+ * of the local descriptor table, and more than 128 entries in it, all refused; shadow stacks; hardware breakpoints, which
+ * end with the debugger that set them.
  */
 #include <asm/ldt.h>
 #include <asm/prctl.h>
@@ -17,6 +23,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 #include <ferry/inject.h>
@@ -24,6 +31,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "blob/tracer.h"
 #include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
@@ -39,7 +47,13 @@ enum {
 	REGS_AREA_MAX = 16384,
 	REGS_TLS_FIRST = 12,
 	REGS_TLS_N = 3,
+	REGS_CS_32 = 0x23,
 	REGS_CS_64 = 0x33,
+	REGS_RESTART_FIRST = -512,
+	REGS_RESTART_NO_HANDLER = -514,
+	REGS_RESTART_LAST = -516,
+	REGS_DS = 0x2b,
+	REGS_NR32_SET_THREAD_AREA = 243,
 	REGS_LDT_READ = 0,
 	REGS_LDT_WRITE = 0x11,
 	REGS_LDT_ENTRY = 8,
@@ -62,16 +76,20 @@ enum {
 #define REGS_CRIU_FEATURES 0x2ffull
 #define REGS_AMX_FEATURES (1ull << REGS_TILECFG | 1ull << REGS_TILEDATA)
 
-/* Programs of 32 bits are told by their file; code that a 64-bit program enters by a far jump shows when it is stopped. */
+/*
+ * Programs of the x32 ABI are told by their file: they are of 32 bits and of this processor's machine. Code in segments of
+ * its own shows when it is stopped.
+ */
 static int regs_check_task(pid_t pid, int proc_dir, const struct proc_status *status,
 			   const struct kind_options *options unused, struct ferry_error *err)
 {
-	unsigned char ident[EI_NIDENT];
+	Elf32_Ehdr head;
 	_cleanup_close_ int fd = fd_open(proc_dir, "exe", O_RDONLY, 0);
-	if (fd < 0 || fd_read_all(fd, ident, sizeof(ident)) < 0 || memcmp(ident, ELFMAG, SELFMAG) != 0 ||
-	    ident[EI_CLASS] != ELFCLASS32)
+	if (fd < 0 || fd_read_all(fd, &head, sizeof(head)) < 0 ||
+	    memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS32 ||
+	    head.e_machine != EM_X86_64)
 		return 0;
-	error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a 32-bit program", pid,
+	error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP, "pid %d (%s) is a program of the x32 ABI", pid,
 		  status->name);
 	error_hint(err, "use a 64-bit build of it");
 	return -ENOTSUP;
@@ -133,6 +151,15 @@ static UserX86RegsEntry *regs_record(struct arena *a, const struct user_regs_str
 	r->fs_base = u->fs_base, r->gs_base = u->gs_base;
 	r->ds = u->ds, r->es = u->es, r->fs = u->fs, r->gs = u->gs;
 	record_set(r, mode, USER_X86_REGS_MODE__NATIVE);
+	if (u->cs == REGS_CS_64)
+		return r;
+	/* CRIU has it as the thread sees it: its bases follow from its descriptors. */
+	r->mode = USER_X86_REGS_MODE__COMPAT;
+	r->ax = (uint32_t)u->rax, r->orig_ax = (uint32_t)u->orig_rax;
+	if (u->fs)
+		r->fs_base = 0;
+	if (u->gs)
+		r->gs_base = 0;
 	return r;
 }
 
@@ -195,20 +222,93 @@ static UserX86FpregsEntry *regs_fp_record(struct arena *a, const struct regs_are
 	return fp;
 }
 
-/* GDT slots for set_thread_area: 64-bit tasks have none in use. */
-static int regs_tls(struct arena *a, ThreadInfoX86 *info)
+static bool regs_tls_empty(const UserDescT *d)
+{
+	return !d->base_addr && !d->limit && d->read_exec_only && d->seg_not_present;
+}
+
+/* Slots of the thread's descriptors for set_thread_area(2): 64-bit programs have none in use. */
+static int regs_tls(struct arena *a, pid_t tid, ThreadInfoX86 *info, struct ferry_error *err)
 {
 	info->tls = arena_array(a, UserDescT *, REGS_TLS_N);
-	for (size_t i = 0; info->tls && i < REGS_TLS_N; i++) {
+	for (unsigned i = 0; info->tls && i < REGS_TLS_N; i++) {
+		struct user_desc u = {0};
 		UserDescT *d = record_new(a, UserDescT, user_desc_t);
 		if (!d)
-			return -ENOMEM;
-		d->entry_number = REGS_TLS_FIRST + (uint32_t)i;
-		d->read_exec_only = 1;
-		d->seg_not_present = 1;
+			return error_memory(err);
+		if (ptrace(PTRACE_GET_THREAD_AREA, tid, REGS_TLS_FIRST + i, &u) < 0)
+			u = (struct user_desc){.read_exec_only = 1, .seg_not_present = 1};
+		d->entry_number = REGS_TLS_FIRST + i;
+		d->base_addr = u.base_addr;
+		d->limit = u.limit;
+		d->seg_32bit = u.seg_32bit;
+		d->contents_h = u.contents >> 1 & 1;
+		d->contents_l = u.contents & 1;
+		d->read_exec_only = u.read_exec_only;
+		d->limit_in_pages = u.limit_in_pages;
+		d->seg_not_present = u.seg_not_present;
+		d->usable = u.useable;
 		info->tls[info->n_tls++] = d;
+		/* They are set by a call that takes an address of 32 bits; there is such memory only on the stack. */
+		if (!regs_tls_empty(d) && info->gpregs->sp > UINT32_MAX)
+			return error_set(
+				err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				"thread %d of a 64-bit program has a segment descriptor of its own (%u)", tid,
+				d->entry_number);
 	}
-	return info->tls ? 0 : -ENOMEM;
+	return info->tls ? 0 : error_memory(err);
+}
+
+/* Whether a selector is one of the thread's own descriptors. */
+static bool regs_is_tls(uint64_t selector)
+{
+	return selector >> 3 >= REGS_TLS_FIRST && selector >> 3 < REGS_TLS_FIRST + REGS_TLS_N &&
+	       (selector & 7) == 3;
+}
+
+static bool regs_is_flat(uint64_t selector)
+{
+	return !selector || selector == REGS_DS;
+}
+
+/*
+ * 32-bit code has its data and its thread's area in segments; 64-bit code has bases of its own, which are lost when a
+ * selector is loaded.
+ */
+static bool regs_has_segments(const UserX86RegsEntry *r)
+{
+	bool narrow = r->cs == REGS_CS_32;
+	return (regs_is_flat(r->ds) || regs_is_tls(r->ds)) && (regs_is_flat(r->es) || regs_is_tls(r->es)) &&
+	       (!r->fs || (narrow && (regs_is_flat(r->fs) || regs_is_tls(r->fs)))) &&
+	       (!r->gs || (narrow && (regs_is_flat(r->gs) || regs_is_tls(r->gs)))) &&
+	       (!narrow || r->ss == REGS_DS);
+}
+
+static int regs_check_segments(pid_t pid, pid_t tid, const UserX86RegsEntry *r, struct ferry_error *err)
+{
+	if (regs_has_segments(r))
+		return 0;
+	return error_set(
+		err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+		"thread %d of pid %d has a segment register loaded that cannot be set again (ss %llx, ds %llx, es %llx, "
+		"fs %llx, gs %llx)",
+		tid, pid, (unsigned long long)r->ss, (unsigned long long)r->ds, (unsigned long long)r->es,
+		(unsigned long long)r->fs, (unsigned long long)r->gs);
+}
+
+/*
+ * A tracee that is about to receive a signal in the middle of a system call: the kernel is going to decide what becomes of the
+ * call once the signal is known. What it has kept to go on with a time-out is lost, so that is begun anew.
+ */
+static bool regs_restart_at_stop(const struct snap_thread *th, struct user_regs_struct *u)
+{
+	int64_t result = (int64_t)u->rax;
+	if (!th->traced || th->traced->stop != BLOB_STOP_SIGNAL || (int64_t)u->orig_rax < 0 ||
+	    result > REGS_RESTART_FIRST || result < REGS_RESTART_LAST)
+		return false;
+	if (result == REGS_RESTART_LAST)
+		u->rax = (uint64_t)REGS_RESTART_NO_HANDLER;
+	return true;
 }
 
 static int regs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th,
@@ -217,17 +317,8 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 	struct arena *arena = &c->snap->arena;
 	struct ferry_regs regs = FERRY_REGS_INIT;
 	int r = ferry_thread_get_regs(th->control, &regs, err);
-	if (r >= 0)
+	if (r >= 0 && !regs_restart_at_stop(th, &regs.user))
 		r = ferry_thread_normalize(th->control, FERRY_RESUME_IMAGE, &regs, err);
-	if (r >= 0 && regs.user.cs != REGS_CS_64) {
-		r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
-			      "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
-	}
-	if (r >= 0 && (regs.user.ds | regs.user.es | regs.user.fs | regs.user.gs))
-		r = error_set(
-			err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
-			"thread %d of pid %d has a segment register loaded (ds %llx, es %llx, fs %llx, gs %llx)",
-			th->tid, t->pid, regs.user.ds, regs.user.es, regs.user.fs, regs.user.gs);
 	if (r >= 0) {
 		ThreadInfoX86 *info = th->core->thread_info;
 		info->gpregs = regs_record(arena, &regs.user);
@@ -235,8 +326,12 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 		info->fpregs = regs.xstate_bytes >= REGS_LEGACY_BYTES ? regs_fp_record(arena, &from) : NULL;
 		th->extra->xstate = record_bytes(arena, regs.xstate, regs.xstate_bytes);
 		th->extra->has_xstate = 1;
-		if (!info->gpregs || !info->fpregs || !th->extra->xstate.data || regs_tls(arena, info) < 0)
+		if (!info->gpregs || !info->fpregs || !th->extra->xstate.data)
 			r = error_memory(err);
+		else
+			r = regs_check_segments(t->pid, th->tid, info->gpregs, err);
+		if (r >= 0)
+			r = regs_tls(arena, th->tid, info, err);
 	}
 	ferry_regs_release(&regs);
 	return r < 0 ? r : 0;
@@ -367,6 +462,88 @@ static int regs_restore_task(struct reader *r unused, struct plan_task *t, struc
 	return 0;
 }
 
+/* ------------------------------------------------------------ segments and descriptors */
+
+static int regs_restore_tls(struct plan_task *t, const struct plan_thread *th, const UserDescT *d,
+			    struct script *s, struct ferry_error *err)
+{
+	uint64_t at = plan_frame_place(th);
+	struct user_desc u = {
+		.entry_number = d->entry_number,
+		.base_addr = d->base_addr,
+		.limit = d->limit,
+		.seg_32bit = d->seg_32bit,
+		.contents = (unsigned)d->contents_h << 1 | (unsigned)d->contents_l,
+		.read_exec_only = d->read_exec_only,
+		.limit_in_pages = d->limit_in_pages,
+		.seg_not_present = d->seg_not_present,
+		.useable = d->usable,
+	};
+	if (d->entry_number - REGS_TLS_FIRST >= REGS_TLS_N || at + BLOB_FRAME_WORDS * 8 > UINT32_MAX)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "thread %d of pid %d cannot have descriptor %u", th->tid, t->pid,
+				 d->entry_number);
+	script_call(s, "placing a descriptor", BLOB_OP_COPY, at, script_put(s, &u, sizeof(u)), sizeof(u))
+		->data_mask = 1 << 1;
+	script_call_i386(s, "setting a descriptor of the thread", REGS_NR32_SET_THREAD_AREA, at);
+	script_detail(s, d->entry_number);
+	return 0;
+}
+
+/* A selector whose descriptor is not there would be a fault in the task. */
+static bool regs_selector_is_set(const ThreadInfoX86 *info, uint64_t selector)
+{
+	if (!regs_is_tls(selector))
+		return true;
+	for (size_t i = 0; i < info->n_tls; i++)
+		if (info->tls[i]->entry_number == selector >> 3)
+			return !info->tls[i]->seg_not_present && info->tls[i]->contents_h == 0;
+	return false;
+}
+
+static bool regs_are_sound(const ThreadInfoX86 *info)
+{
+	const UserX86RegsEntry *g = info->gpregs;
+	bool narrow = plan_mode_is_32(info);
+	if (g->cs != (narrow ? REGS_CS_32 : REGS_CS_64) || !regs_has_segments(g))
+		return false;
+	if (narrow && (g->ip | g->sp) > UINT32_MAX)
+		return false;
+	return regs_selector_is_set(info, g->ds) && regs_selector_is_set(info, g->es) &&
+	       regs_selector_is_set(info, g->fs) && regs_selector_is_set(info, g->gs);
+}
+
+static int regs_restore_segments(struct plan_task *t, const struct plan_thread *th, struct script *s,
+				 struct ferry_error *err)
+{
+	const ThreadInfoX86 *info = th->core->thread_info;
+	const UserX86RegsEntry *g = info->gpregs;
+	int r = 0;
+	for (size_t i = 0; i < info->n_tls && r >= 0; i++)
+		if (!regs_tls_empty(info->tls[i]))
+			r = regs_restore_tls(t, th, info->tls[i], s, err);
+	if (!g->fs)
+		script_call(s, "setting the FS base", SYS_arch_prctl, ARCH_SET_FS, g->fs_base);
+	if (!g->gs)
+		script_call(s, "setting the GS base", SYS_arch_prctl, ARCH_SET_GS, g->gs_base);
+	if (g->ds | g->es | g->fs | g->gs)
+		script_call(s, "loading segment registers", BLOB_OP_SEGMENTS, g->ds, g->es, g->fs, g->gs);
+	return r;
+}
+
+/* An image of CRIU's may have the registers as the stop left them; ours were folded when it was taken. */
+static void regs_fold_call(UserX86RegsEntry *g, bool narrow)
+{
+	int64_t ax = narrow ? (int32_t)g->ax : (int64_t)g->ax;
+	int64_t nr = narrow ? (int32_t)g->orig_ax : (int64_t)g->orig_ax;
+	if (nr >= 0 && (ax == -512 || ax == -513 || ax == -514)) {
+		g->ax = g->orig_ax;
+		g->ip -= 2;
+	} else if (nr >= 0 && ax == -516) {
+		g->ax = (uint64_t)-EINTR;
+	}
+}
+
 static int regs_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
 			       struct script *s, struct ferry_error *err)
 {
@@ -374,21 +551,14 @@ static int regs_restore_thread(struct reader *r, struct plan_task *t, struct pla
 	if (th->core->mtype != CORE_ENTRY__MARCH__X86_64 || !info || !info->gpregs || !info->fpregs)
 		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				 "thread %d of pid %d is not of an x86-64 machine", th->tid, t->pid);
-	UserX86RegsEntry *g = info->gpregs;
-	if (g->mode != USER_X86_REGS_MODE__NATIVE || g->cs != REGS_CS_64)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				 "thread %d of pid %d executes 32-bit code", th->tid, t->pid);
-	/* An image of CRIU's has the registers as the stop left them; ours were folded when it was taken. */
-	int64_t ax = (int64_t)g->ax;
-	if ((int64_t)g->orig_ax >= 0 && (ax == -512 || ax == -513 || ax == -514)) {
-		g->ax = g->orig_ax;
-		g->ip -= 2;
-	} else if ((int64_t)g->orig_ax >= 0 && ax == -516) {
-		g->ax = (uint64_t)-EINTR;
-	}
-	script_call(s, "setting the FS base", SYS_arch_prctl, ARCH_SET_FS, g->fs_base);
-	script_call(s, "setting the GS base", SYS_arch_prctl, ARCH_SET_GS, g->gs_base);
-	return regs_plan_xstate(r, th, err);
+	if (!regs_are_sound(info))
+		return error_set(
+			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			"thread %d of pid %d executes code in segment %#llx, which cannot be set again",
+			th->tid, t->pid, (unsigned long long)info->gpregs->cs);
+	regs_fold_call(info->gpregs, plan_mode_is_32(info));
+	int ret = regs_restore_segments(t, th, s, err);
+	return ret < 0 ? ret : regs_plan_xstate(r, th, err);
 }
 
 const struct kind_ops kind_regs = {

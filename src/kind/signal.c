@@ -2,8 +2,10 @@
 /*
  * Owns signal state: actions of the process, masks, alternate stacks and pending signals of processes and threads.
  *
- * Kernel interface: rt_sigaction(2), sigaltstack(2), ptrace(2) PTRACE_GETSIGMASK (3.11) and PTRACE_PEEKSIGINFO (3.10);
+ * Kernel interface: rt_sigaction(2), which notes in the action from which table of system calls it was called, for
+ * handlers of 32-bit programs get other frames, and does not tell that; sigaltstack(2), ptrace(2) PTRACE_GETSIGMASK (3.11) and PTRACE_PEEKSIGINFO (3.10);
  * rt_sigqueueinfo(2) and rt_tgsigqueueinfo(2), which take any si_code from a task that signals itself.
+ * Does not handle: actions that code of one width sets in a program of the other, which become the program's own.
  */
 #include <errno.h>
 #include <signal.h>
@@ -23,6 +25,13 @@ enum { SIGNAL_LAST = 64, SIGNAL_SET_BYTES = 8, SIGNAL_PEEK = 32 };
 struct signal_action {
 	uint64_t handler, flags, restorer, mask;
 };
+
+/* And for 32-bit programs. */
+struct signal_action_32 {
+	uint32_t handler, flags, restorer, mask[2];
+};
+
+enum { SIGNAL_NR32_RT_SIGACTION = 174 };
 
 /* SIGKILL and SIGSTOP have no action, and no place in the image. */
 static bool signal_has_action(int number)
@@ -105,7 +114,7 @@ static int signal_collect_task(struct collect *c, struct snap_task *t, int proc_
 		entry->flags = action.flags;
 		entry->restorer = action.restorer;
 		entry->mask = action.mask;
-		record_set(entry, compat_sigaction, 0);
+		record_set(entry, compat_sigaction, t->is_32);
 		tc->sigactions[tc->n_sigactions++] = entry;
 	}
 	return signal_collect_queue(c, t->threads.v[0].control, 1, &tc->signals_s, err);
@@ -165,6 +174,30 @@ static int signal_queue(const struct plan_task *t, const SignalQueueEntry *queue
 	return 0;
 }
 
+/* The call takes an address of 32 bits: the action goes where the frame will be. */
+static int signal_set_action_32(const struct plan_task *t, const SaEntry *entry, int number, struct script *s,
+				struct ferry_error *err)
+{
+	const struct signal_action_32 action = {
+		.handler = (uint32_t)entry->sigaction,
+		.flags = (uint32_t)entry->flags,
+		.restorer = (uint32_t)entry->restorer,
+		.mask = {(uint32_t)entry->mask, (uint32_t)(entry->mask >> 32)},
+	};
+	uint64_t at = plan_frame_place(t->threads.v);
+	if ((entry->sigaction | entry->restorer | entry->flags | (at + BLOB_FRAME_WORDS * 8)) > UINT32_MAX)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "the action of signal %d of pid %d is not one of a 32-bit program", number,
+				 t->pid);
+	script_call(s, "placing a signal action", BLOB_OP_COPY, at, script_put(s, &action, sizeof(action)),
+		    sizeof(action))
+		->data_mask = 1 << 1;
+	script_call_i386(s, "setting a signal action", SIGNAL_NR32_RT_SIGACTION, (uint64_t)number, at, 0,
+			 SIGNAL_SET_BYTES);
+	script_detail(s, (uint64_t)number);
+	return 0;
+}
+
 static int signal_restore_task(struct reader *r unused, struct plan_task *t, struct script *s,
 			       struct ferry_error *err)
 {
@@ -174,6 +207,12 @@ static int signal_restore_task(struct reader *r unused, struct plan_task *t, str
 		if (!signal_has_action(number))
 			continue;
 		const SaEntry *entry = tc->sigactions[i++];
+		if (entry->has_compat_sigaction && entry->compat_sigaction) {
+			int ret = signal_set_action_32(t, entry, number, s, err);
+			if (ret < 0)
+				return ret;
+			continue;
+		}
 		struct signal_action action = {entry->sigaction, entry->flags, entry->restorer, entry->mask};
 		script_call(s, "setting a signal action", SYS_rt_sigaction, (uint64_t)number,
 			    script_put(s, &action, sizeof(action)), 0, SIGNAL_SET_BYTES)

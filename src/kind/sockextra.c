@@ -200,10 +200,10 @@ static const struct sockextra_option sockextra_options[] = {
 	OPTION(SOL_NETLINK, NETLINK_CAP_ACK, 10, ON_NETLINK),
 	OPTION(SOL_NETLINK, NETLINK_EXT_ACK, 11, ON_NETLINK),
 	OPTION(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 12, ON_NETLINK),
-	OPTION(SOL_PACKET, PACKET_TX_HAS_OFF, 19, ON_PACKET),
+	OPTION(SOL_PACKET, PACKET_TX_HAS_OFF, 19, ON_PACKET | EARLY),
 	OPTION(SOL_PACKET, PACKET_QDISC_BYPASS, 20, ON_PACKET),
 	OPTION(SOL_PACKET, PACKET_IGNORE_OUTGOING, 23, ON_PACKET),
-	OPTION(SOL_PACKET, PACKET_VNET_HDR_SZ, 24, ON_PACKET),
+	OPTION(SOL_PACKET, PACKET_VNET_HDR_SZ, 24, ON_PACKET | EARLY),
 	/* After it the filter cannot be changed any more. */
 	OPTION(SOL_SOCKET, SO_LOCK_FILTER, 44, ON_ANY),
 };
@@ -435,7 +435,7 @@ int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_e
 	bool says = extra->n_options || extra->peer || extra->n_runs || extra->has_uid || extra->has_gid ||
 		    extra->has_error || extra->has_fin_unsent || extra->has_dead || extra->has_gone_peer ||
 		    extra->has_pending || extra->has_moved_to || extra->n_datagrams || extra->has_type ||
-		    extra->n_groups || extra->has_oob_at;
+		    extra->n_groups || extra->has_oob_at || extra->n_chooser || extra->has_ring;
 	struct image_writer *w;
 	int r = says ? fdcommon_writer(d, IMAGE_FERRY_SOCKET, &w, err) : 0;
 	return r < 0 || !says ? r : image_put(w, &extra->base, err);
@@ -494,6 +494,11 @@ static const struct sockextra_option *sockextra_find(const FerrySocketOption *re
 	return NULL;
 }
 
+static size_t sockextra_longest(const struct sockextra_option *option)
+{
+	return option->flags & (WIDE | MAY_LACK) ? SOCKEXTRA_VALUE_BYTES : sizeof(int);
+}
+
 static int sockextra_apply_option(const struct opener *o, int fd, const struct sockextra_option *option,
 				  const FerrySocketOption *record, uint32_t id, struct ferry_error *err)
 {
@@ -527,7 +532,7 @@ int sockextra_apply(const struct opener *o, int fd, const struct sock_type *type
 	for (size_t i = 0; extra && i < extra->n_options; i++) {
 		const FerrySocketOption *record = extra->options[i];
 		const struct sockextra_option *option = sockextra_find(record);
-		if (!option || !sockextra_fits(option, type) || record->value.len > SOCKEXTRA_VALUE_BYTES)
+		if (!option || !sockextra_fits(option, type) || record->value.len > sockextra_longest(option))
 			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 					 "ferry-socket.img: file id %u cannot have option %d of level %d",
 					 extra->id, record->name, record->level);

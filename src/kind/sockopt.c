@@ -6,8 +6,7 @@
  * is set and tells the doubled one; images hold what it tells. Setting a size also fixes it, which
  * SO_BUF_LOCK takes back; before 5.14 the buffers of a restored socket no longer grow by themselves.
  *
- * Does not handle: eBPF filters (SO_ATTACH_BPF), which cannot be read back and are refused; programs that choose among sockets of one
- * port (SO_ATTACH_REUSEPORT_CBPF and _EBPF), which no call even tells of (Linux 6.18): the kernel's own choice remains.
+ * Does not handle: eBPF filters (SO_ATTACH_BPF), which cannot be read back and are refused.
  */
 #include "kind/sockopt.h"
 
@@ -179,6 +178,21 @@ static int sockopt_collect_device(int fd, struct arena *a, SkOptsEntry *o, struc
 	return o->so_bound_dev ? 0 : error_memory(err);
 }
 
+uint64_t sockopt_instruction(const struct sock_filter *f)
+{
+	return (uint64_t)f->code << 48 | (uint64_t)f->jt << 40 | (uint64_t)f->jf << 32 | f->k;
+}
+
+struct sock_filter sockopt_instruction_of(uint64_t word)
+{
+	return (struct sock_filter){
+		.code = (uint16_t)(word >> 48),
+		.jt = (uint8_t)(word >> 40),
+		.jf = (uint8_t)(word >> 32),
+		.k = (uint32_t)word,
+	};
+}
+
 /* For this option the kernel counts instructions, not bytes. */
 static int sockopt_collect_filter(int fd, struct arena *a, SkOptsEntry *o, struct ferry_error *err)
 {
@@ -198,11 +212,8 @@ static int sockopt_collect_filter(int fd, struct arena *a, SkOptsEntry *o, struc
 	o->so_filter = arena_array(a, uint64_t, n);
 	if (!o->so_filter)
 		return error_memory(err);
-	for (o->n_so_filter = 0; o->n_so_filter < n; o->n_so_filter++) {
-		const struct sock_filter *f = &code[o->n_so_filter];
-		o->so_filter[o->n_so_filter] =
-			(uint64_t)f->code << 48 | (uint64_t)f->jt << 40 | (uint64_t)f->jf << 32 | f->k;
-	}
+	for (o->n_so_filter = 0; o->n_so_filter < n; o->n_so_filter++)
+		o->so_filter[o->n_so_filter] = sockopt_instruction(&code[o->n_so_filter]);
 	return 0;
 }
 
@@ -322,15 +333,8 @@ int sockopt_apply_filter(int fd, const SkOptsEntry *o, struct ferry_error *err)
 	if (o->n_so_filter > ARRAY_SIZE(code))
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "a socket's filter has %zu instructions", o->n_so_filter);
-	for (size_t i = 0; i < o->n_so_filter; i++) {
-		uint64_t word = o->so_filter[i];
-		code[i] = (struct sock_filter){
-			.code = (uint16_t)(word >> 48),
-			.jt = (uint8_t)(word >> 40),
-			.jf = (uint8_t)(word >> 32),
-			.k = (uint32_t)word,
-		};
-	}
+	for (size_t i = 0; i < o->n_so_filter; i++)
+		code[i] = sockopt_instruction_of(o->so_filter[i]);
 	const struct sock_fprog program = {.len = (unsigned short)o->n_so_filter, .filter = code};
 	int r = sock_set_bytes(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 	return r < 0 ? sockopt_unsettable("SO_ATTACH_FILTER", -r, err) : 0;

@@ -2,6 +2,7 @@
 /* The options of SOL_SOCKET that every image has for every socket (SkOptsEntry). */
 #pragma once
 
+#include <linux/filter.h>
 #include <stdbool.h>
 #include <sys/socket.h>
 
@@ -32,3 +33,7 @@ must_check int sockopt_apply_filter(int fd, const SkOptsEntry *o, struct ferry_e
 
 /* Let a socket send this many bytes at once; sockopt_apply() puts the true size back. */
 must_check int sockopt_make_room(int fd, size_t bytes, struct ferry_error *err);
+
+/* An instruction of a classic program, as images have it. */
+uint64_t sockopt_instruction(const struct sock_filter *f);
+struct sock_filter sockopt_instruction_of(uint64_t word);

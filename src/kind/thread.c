@@ -3,25 +3,32 @@
  * Owns what the kernel keeps for a thread's own library: name, list of robust futexes, rseq area, the address that is
  * cleared when the thread ends.
  *
- * Kernel interface: get_robust_list(2), prctl(2) PR_GET_TID_ADDRESS (3.5, CONFIG_CHECKPOINT_RESTORE), ptrace(2)
+ * Kernel interface: get_robust_list(2), also of the 32-bit table, prctl(2) PR_GET_TID_ADDRESS (3.5, CONFIG_CHECKPOINT_RESTORE), ptrace(2)
  * PTRACE_GET_RSEQ_CONFIGURATION (5.13), rseq(2) (4.18), set_tid_address(2).
  */
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 #include "base/error.h"
+#include "inject/remote.h"
 #include "kernel/syscalls.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
 #include "model/record.h"
 #include "proc/read.h"
 
-enum { THREAD_COMM_BYTES = 16 };
+enum {
+	THREAD_COMM_BYTES = 16,
+	THREAD_ROBUST_BYTES_32 = 12,
+	THREAD_NR32_SET_ROBUST_LIST = 311,
+	THREAD_NR32_GET_ROBUST_LIST = 312,
+};
 
 static void thread_ask_thread(const struct snap_task *t unused, const struct snap_thread *th unused,
 			      struct script *s)
@@ -34,7 +41,9 @@ static void thread_ask_thread(const struct snap_task *t unused, const struct sna
 static int thread_collect_rseq(struct collect *c, struct snap_thread *th, struct ferry_error *err)
 {
 	struct kern_rseq_configuration rseq = {0};
-	long n = ptrace(PTRACE_GET_RSEQ_CONFIGURATION, th->tid, sizeof(rseq), &rseq);
+	const struct thread_remote *remote = thread_remote(th->control);
+	long n = remote ? remote_ptrace(remote, PTRACE_GET_RSEQ_CONFIGURATION, sizeof(rseq), (uintptr_t)&rseq)
+			: ptrace(PTRACE_GET_RSEQ_CONFIGURATION, th->tid, sizeof(rseq), &rseq);
 	if (n < 0 || !rseq.rseq_abi_pointer)
 		return 0;
 	RseqEntry *entry = record_new(&c->snap->arena, RseqEntry, rseq_entry);
@@ -44,6 +53,46 @@ static int thread_collect_rseq(struct collect *c, struct snap_thread *th, struct
 	entry->rseq_abi_size = rseq.rseq_abi_size;
 	entry->signature = rseq.signature;
 	th->core->thread_core->rseq_entry = entry;
+	return 0;
+}
+
+/* What get_robust_list(2) of the 32-bit table writes, which takes addresses of 32 bits. */
+struct thread_robust_32 {
+	uint32_t head, length;
+};
+
+static int thread_read_robust_32(pid_t tid, struct thread_robust_32 *ret)
+{
+	struct thread_robust_32 *low = mmap(NULL, sizeof(*low), PROT_READ | PROT_WRITE,
+					    MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	if (low == MAP_FAILED)
+		return -errno;
+	uint32_t at = (uint32_t)(uintptr_t)low;
+	int r = sys_call_i386(THREAD_NR32_GET_ROBUST_LIST, (uint32_t)tid, at, at + 4);
+	*ret = *low;
+	munmap(low, sizeof(*low));
+	return r;
+}
+
+/* A thread can have two lists, one of each width; that of 32 bits is told by its length. */
+static int thread_collect_robust(const struct snap_task *t, pid_t tid, ThreadCoreEntry *core,
+				 struct ferry_error *err)
+{
+	struct thread_robust_32 narrow = {0};
+	uint64_t head = 0;
+	size_t length = 0;
+	int r = (int)sys_call(SYS_get_robust_list, tid, &head, &length);
+	if (r >= 0 && t->is_32)
+		r = thread_read_robust_32(tid, &narrow);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the robust futex list of thread %d",
+				   tid);
+	if (head && narrow.head)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				 "thread %d has two lists of robust futexes, of 32-bit and of 64-bit code",
+				 tid);
+	core->futex_rla = narrow.head ? narrow.head : head;
+	core->futex_rla_len = (uint32_t)(narrow.head ? narrow.length : length);
 	return 0;
 }
 
@@ -58,14 +107,9 @@ static int thread_collect_thread(struct collect *c, struct snap_task *t, struct 
 	core->comm = arena_string(&c->snap->arena, comm);
 	if (th == t->threads.v)
 		th->core->tc->comm = core->comm;
-	uint64_t head = 0;
-	size_t length = 0;
-	r = (int)sys_call(SYS_get_robust_list, th->tid, &head, &length);
+	r = thread_collect_robust(t, th->tid, core, err);
 	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the robust futex list of thread %d",
-				   th->tid);
-	core->futex_rla = head;
-	core->futex_rla_len = (uint32_t)length;
+		return r;
 	if (a->calls[0].ret < 0)
 		return error_errno(err, FERRY_ERROR_INJECT, (int)-a->calls[0].ret,
 				   "reading the tid address of thread %d", th->tid);
@@ -90,7 +134,10 @@ static int thread_restore_thread(struct reader *r unused, struct plan_task *t, s
 			    0, 0, 0)
 			->data_mask = 1 << 1;
 	}
-	if (core && core->futex_rla)
+	if (core && core->futex_rla && core->futex_rla_len == THREAD_ROBUST_BYTES_32)
+		script_call_i386(s, "setting the robust futex list", THREAD_NR32_SET_ROBUST_LIST,
+				 core->futex_rla, core->futex_rla_len);
+	else if (core && core->futex_rla)
 		script_call(s, "setting the robust futex list", SYS_set_robust_list, core->futex_rla,
 			    core->futex_rla_len);
 	if (core && core->rseq_entry) {

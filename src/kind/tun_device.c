@@ -383,11 +383,14 @@ static int tun_ethtool(int socket, const char *name, void *request)
 /* How many names of features this kernel has. */
 static uint32_t tun_feature_count(int socket, const char *name)
 {
-	struct {
+	union {
 		struct ethtool_sset_info info;
-		uint32_t n;
+		unsigned char room[sizeof(struct ethtool_sset_info) + sizeof(uint32_t)];
 	} ask = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1u << ETH_SS_FEATURES}};
-	return tun_ethtool(socket, name, &ask) < 0 || ask.n > TUN_FEATURE_WORDS * 32 ? 0 : ask.n;
+	uint32_t n = 0;
+	if (tun_ethtool(socket, name, &ask) >= 0)
+		memcpy(&n, ask.info.data, sizeof(n));
+	return n > TUN_FEATURE_WORDS * 32 ? 0 : n;
 }
 
 static uint32_t tun_offload_of(const char *feature)
@@ -403,9 +406,10 @@ static int tun_collect_offload(const char *name, uint32_t *ret)
 	_cleanup_close_ int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	uint32_t n = socket_fd < 0 ? 0 : tun_feature_count(socket_fd, name);
 	_cleanup_free_ struct ethtool_gstrings *names = calloc(1, sizeof(*names) + n * ETH_GSTRING_LEN);
-	struct {
+	union {
 		struct ethtool_gfeatures head;
-		struct ethtool_get_features_block blocks[TUN_FEATURE_WORDS];
+		unsigned char room[sizeof(struct ethtool_gfeatures) +
+				   TUN_FEATURE_WORDS * sizeof(struct ethtool_get_features_block)];
 	} features = {.head = {.cmd = ETHTOOL_GFEATURES, .size = TUN_FEATURE_WORDS}};
 	if (!names)
 		return -ENOMEM;
@@ -415,7 +419,7 @@ static int tun_collect_offload(const char *name, uint32_t *ret)
 		r = tun_ethtool(socket_fd, name, &features);
 	*ret = 0;
 	for (uint32_t i = 0; i < n && r >= 0; i++)
-		if (features.blocks[i / 32].active & 1u << i % 32)
+		if (features.head.features[i / 32].active & 1u << i % 32)
 			*ret |= tun_offload_of((const char *)names->data + (size_t)i * ETH_GSTRING_LEN);
 	return r;
 }

@@ -5,7 +5,7 @@
  * counts from. What waits in them is read by unix_queue.c, who has them is found out by unix_scan.c.
  *
  * Kernel interface: unix(7), SIOCUNIXFILE (4.15).
- * Does not handle: a peer outside of the tree, but for datagram sockets with --ext-unix-sk;
+ * Does not handle: a peer outside of the tree, but with --ext-unix-sk (datagrams) or --external;
  * connections that wait to be accepted and come from outside or have data in them (no call reads that before
  * accept(2), looked at up to Linux 6.18); names in another root directory. They are refused by name.
  */
@@ -377,7 +377,7 @@ static int unix_record_outside(struct collect *c, const struct unix_sock *sock, 
 	usk->fown = fdcommon_no_owner(a);
 	usk->opts = record_new(a, SkOptsEntry, sk_opts_entry);
 	usk->name = record_bytes(a, sock->name, sock->name_len);
-	return usk->fown && usk->opts && usk->name.data ? 0 : error_memory(err);
+	return usk->fown && usk->opts && (usk->name.data || !sock->name_len) ? 0 : error_memory(err);
 }
 
 /* The names that datagram sockets are connected to again. */

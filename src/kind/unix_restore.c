@@ -19,6 +19,7 @@
 #include "host/warden.h"
 #include "image/dir.h"
 #include "image/file.h"
+#include "kind/external.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "kind/sockextra.h"
@@ -134,13 +135,36 @@ static int unix_read_link(const struct plan_file *file, const struct plan_file *
 	const UnixSkEntry *usk = file->entry->usk, *other = peer->entry->usk;
 	if (peer == file && usk->type != SOCK_DGRAM)
 		return unix_bad(file, err, "is connected to itself");
-	if (usk->type != other->type)
+	if (usk->type != other->type && !other->uflags)
 		return unix_bad(file, err, "has a peer of another type");
 	if (usk->type == SOCK_DGRAM || other->state == UNIX_LISTENING)
 		return 0;
 	if (other->peer != usk->ino || other->state != UNIX_CONNECTED)
 		return unix_bad(file, err, "has a peer that is connected to another");
 	return 0;
+}
+
+/* Somebody has to say where the other end is now. */
+static int unix_read_outside(const struct reader *r, const struct plan_file *file,
+			     const struct plan_file *peer, struct ferry_error *err)
+{
+	const UnixSkEntry *usk = file->entry->usk;
+	int type = 0, fd = external_inherited_socket(r->options, usk->ino);
+	bool named = peer->entry->usk->name.len, again = r->options && r->options->ext_unix_sk && named;
+	if (usk->type == SOCK_DGRAM && named)
+		return 0;
+	if (fd >= 0 && (sock_get(fd, SOL_SOCKET, SO_TYPE, &type) < 0 || (uint32_t)type != usk->type))
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "--inherit-fd fd[%d]: it is no socket of the same type as socket:[%u]", fd,
+				 usk->ino);
+	if (fd >= 0 || again)
+		return 0;
+	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTCONN,
+		  "the peer of the unix socket of file id %u (socket:[%u]) was outside of the tree",
+		  file->entry->id, usk->ino);
+	error_hint(err, "give it another with --inherit-fd fd[N]:socket:[%u]%s", usk->ino,
+		   named ? ", or let it connect to the same name with --ext-unix-sk" : "");
+	return -ENOTCONN;
 }
 
 static int unix_read_links(struct reader *r, struct ferry_error *err)
@@ -157,6 +181,8 @@ static int unix_read_links(struct reader *r, struct ferry_error *err)
 				"the unix socket of file id %u has a peer (socket:[%u]) that the image lacks",
 				file->entry->id, usk->peer);
 		int ret = unix_read_link(file, peer, err);
+		if (ret >= 0 && peer->entry->usk->uflags)
+			ret = unix_read_outside(r, file, peer, err);
 		if (ret < 0)
 			return ret;
 	}
@@ -441,10 +467,40 @@ static int unix_restore_orphan(struct opener *o, struct plan_file *server, struc
 	return r < 0 ? r : unix_restore_through(o, &gate, server, client, err);
 }
 
+/* The other end is outside: a connection that somebody made for it, or a new one to the same name. */
+static int unix_restore_outside(struct opener *o, struct plan_file *file, const struct plan_file *peer,
+				struct ferry_error *err)
+{
+	int given = external_inherited_socket(o->options, file->entry->usk->ino);
+	struct sockaddr_un address;
+	struct unix_place place;
+	if (given >= 0) {
+		file->fd = fcntl(given, F_DUPFD_CLOEXEC, 0);
+		return file->fd < 0 ? unix_failed(file, errno, "taking over", err) : 0;
+	}
+	_cleanup_close_ int fd = unix_new(file->entry->usk->type), jail = -1;
+	socklen_t n = unix_address(peer->entry->usk, &address);
+	int r = fd < 0 ? unix_failed(file, -fd, "making", err) : 0;
+	if (r >= 0 && file->entry->usk->name.len)
+		r = unix_bind(o, fd, file, false, &jail, err);
+	if (r < 0)
+		return r;
+	r = unix_enter(&place, -1, unix_dir(peer->entry->usk));
+	if (r >= 0 && connect(fd, (const struct sockaddr *)&address, n) < 0)
+		r = -errno;
+	int back = unix_leave(&place);
+	if (r < 0 || back < 0)
+		return unix_failed(peer, r < 0 ? -r : -back, "connecting to", err);
+	file->fd = take_fd(fd);
+	return 0;
+}
+
 static int unix_restore_connected(struct opener *o, struct plan_file *file, struct ferry_error *err)
 {
 	struct plan_file *peer =
 		file->entry->usk->peer ? unix_by_inode(o->plan, file->entry->usk->peer) : NULL;
+	if (peer && peer->entry->usk->uflags)
+		return unix_restore_outside(o, file, peer, err);
 	/* It waits there, and comes with the listener. */
 	if (peer && peer->entry->usk->state == UNIX_LISTENING)
 		return peer->fd < 0 ? unix_restore_listener(o, peer, err) : 0;

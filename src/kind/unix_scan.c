@@ -4,7 +4,7 @@
  * whom, and what stands in the way of a dump.
  *
  * Kernel interface: NETLINK_SOCK_DIAG with unix_diag (3.3).
- * Does not handle: peers outside of the tree, but for datagram sockets under --ext-unix-sk; connections of
+ * Does not handle: peers outside of the tree, but for those under --ext-unix-sk or --external; connections of
  * outside that wait to be accepted; bytes in a connection that nobody accepted: no call reads them before
  * accept(2), which cannot be taken back (looked at up to Linux 6.18).
  */
@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "host/sockdiag.h"
+#include "kind/external.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
@@ -49,6 +50,7 @@ struct unix_scan {
 	size_t n_inodes;
 	struct peers *peers;
 	bool external_allowed; /* --ext-unix-sk */
+	const struct kind_options *options;
 };
 
 static int unix_compare_inodes(const void *a, const void *b)
@@ -131,6 +133,7 @@ int unix_look_up(const struct fd_view *view, const struct kind_options *options,
 	if (r < 0 || !scan)
 		return r;
 	scan->external_allowed = options->ext_unix_sk;
+	scan->options = options;
 	const struct unix_sock *sock = unix_socks_find(scan->socks, scan->n, sock_inode(view));
 	if (!sock) {
 		/* A live tree makes sockets after we asked; a frozen one does not. */
@@ -240,7 +243,9 @@ static int unix_refuse_outside(const struct unix_scan *scan, const struct unix_s
 	else
 		error_hint(
 			err,
-			"dump from a process on that includes both ends, or let the program close the connection");
+			"dump from a process on that includes both ends, or keep it with --external unix[%u] and "
+			"give it another peer with restore --inherit-fd fd[N]:socket:[%u]",
+			s->sock->inode, s->sock->inode);
 	return -ENOTSUP;
 }
 
@@ -304,6 +309,19 @@ static int unix_check_senders(const struct unix_scan *scan, const struct unix_se
 	return 0;
 }
 
+/* What it has received stays with the peer that it had. */
+static int unix_check_external(const struct unix_seen *s, struct ferry_error *err)
+{
+	char who[80];
+	if (!s->sock->rqueue)
+		return 0;
+	unix_seen_name(s, who, sizeof(who));
+	error_set(err, FERRY_ERROR_IN_FLIGHT, ENOTSUP,
+		  "%s: a unix socket with a peer outside of the tree, and data that wait", who);
+	error_hint(err, "try again when the program has read them");
+	return -ENOTSUP;
+}
+
 static int unix_check_seen(const struct unix_scan *scan, const struct unix_seen *s, struct ferry_error *err)
 {
 	const struct unix_sock *sock = s->sock;
@@ -316,6 +334,9 @@ static int unix_check_seen(const struct unix_scan *scan, const struct unix_seen 
 	const struct unix_sock *peer =
 		sock->has_peer ? unix_socks_find(scan->socks, scan->n, sock->peer_inode) : NULL;
 	bool named = peer && peer->has_name && peer->name_len && (!peer->name[0] || peer->name[0] == '/');
+	if (sock->has_peer && sock->peer_inode && !unix_is_seen(scan, sock->peer_inode) &&
+	    external_unix(scan->options, sock->inode))
+		return unix_check_external(s, err);
 	if (sock->has_peer && sock->peer_inode && !unix_is_seen(scan, sock->peer_inode) &&
 	    !(datagram && scan->external_allowed && named))
 		return unix_refuse_outside(scan, s, peer, sock->peer_inode, "connected to", err);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -47,6 +48,14 @@ static void wait_ask_task(const struct snap_task *t unused, int proc_dir, struct
 	proc_pid_list_release(&children);
 }
 
+static bool wait_is_traced(const struct snapshot *snap, pid_t pid)
+{
+	_cleanup_close_ int dir = proc_open(pid, NULL);
+	_cleanup_proc_status_ struct proc_status status = {0};
+	return dir >= 0 && proc_read_status(dir, &status, NULL) >= 0 && status.tracer_pid != getpid() &&
+	       snapshot_inner_pid(snap, status.tracer_pid);
+}
+
 static int wait_collect_task(struct collect *c, struct snap_task *t unused, int proc_dir,
 			     const struct answers *a, struct ferry_error *err)
 {
@@ -55,7 +64,9 @@ static int wait_collect_task(struct collect *c, struct snap_task *t unused, int 
 	for (size_t i = 0; i < children.v.n && r >= 0; i++) {
 		siginfo_t info;
 		memcpy(&info, a->data + i * WAIT_INFO_BYTES, sizeof(info));
-		if (a->calls[i].ret < 0 || !info.si_pid)
+		/* Of a tracee any stop is told, which is the business of the kind trace. */
+		if (a->calls[i].ret < 0 || !info.si_pid || info.si_code == CLD_TRAPPED ||
+		    wait_is_traced(c->snap, children.v.v[i]))
 			continue;
 		struct snap_untold *untold = vec_push(&c->snap->untold);
 		if (!untold)

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns storing memory of frozen tasks. Private memory is read by process_vm_readv(2), or through /proc/PID/mem what the
- * task itself may not read; shared anonymous memory through /proc/PID/map_files, hole by hole, so that reading allocates nothing.
- * Pages of zeroes take no space in anonymous memory. A block is read, hashed and written while it is in the cache; several
- * threads do that with blocks of their own, because a copy is bound by the processor and not by the memory.
+ * Owns storing memory of frozen tasks. Private memory is read by process_vm_readv(2); what the task itself may not read, or has in
+ * common with others, through /proc/PID/mem: process_vm_readv(2) pins pages, which gives the task a copy of its own of each that was
+ * to be copied on write only (since Linux 5.19). Shared anonymous memory is read through /proc/PID/map_files, hole by hole, so that
+ * reading allocates nothing.
+ *
+ * Pages of zeroes take no space in anonymous memory; what an ancestor has stored is not stored again. A block is read, hashed and
+ * written while it is in the cache; several threads do that with blocks of their own, because a copy is bound by the processor and
+ * not by the memory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +27,7 @@
 #include "image/pages.h"
 #include "kernel/syscalls.h"
 #include "mem/mem.h"
+#include "model/record.h"
 #include "model/vma-status.h"
 
 enum {
@@ -42,6 +47,8 @@ struct mem_piece {
 struct mem_block {
 	size_t first, n;
 	uint64_t bytes;
+	bool common;    /* of mappings that others have pages of, too */
+	bool elsewhere; /* one piece, whose pages are in the pages file of another task */
 };
 
 /* What a thread works with. */
@@ -70,16 +77,20 @@ struct mem_store {
 	VEC(struct mem_piece) pieces;
 	VEC(struct mem_block) blocks;
 	uint64_t bytes;
+	struct mem_known *known; /* of an address space */
+	bool is_head;            /* nothing is elsewhere: known grows with what is stored */
+	size_t known_at;
 	/* Of the mapping being looked at. */
 	VEC(uint64_t) huge; /* start and end of each run */
 	uint32_t flags;
-	bool sparse;
+	bool sparse, common;
 };
 
 static int mem_add_piece(struct mem_store *s, uint64_t address, uint64_t bytes)
 {
 	struct mem_block *block = s->blocks.n ? &s->blocks.v[s->blocks.n - 1] : NULL;
-	if (!block || block->bytes + bytes > MEM_BLOCK_BYTES)
+	if (!block || block->elsewhere || block->common != s->common ||
+	    block->bytes + bytes > MEM_BLOCK_BYTES)
 		block = vec_push(&s->blocks);
 	struct mem_piece *piece = block ? vec_push(&s->pieces) : NULL;
 	if (!piece)
@@ -87,9 +98,35 @@ static int mem_add_piece(struct mem_store *s, uint64_t address, uint64_t bytes)
 	*piece = (struct mem_piece){address, bytes, s->flags, s->sparse};
 	if (!block->n++)
 		block->first = s->pieces.n - 1;
+	block->common = s->common;
 	block->bytes += bytes;
 	s->bytes += bytes;
 	return 0;
+}
+
+static int mem_add_elsewhere(struct mem_store *s, uint64_t address, uint64_t bytes)
+{
+	struct mem_block *block = vec_push(&s->blocks);
+	struct mem_piece *piece = block ? vec_push(&s->pieces) : NULL;
+	if (!piece)
+		return -ENOMEM;
+	*piece = (struct mem_piece){.address = address, .bytes = bytes, .flags = IMAGE_PE_PARENT};
+	*block = (struct mem_block){.first = s->pieces.n - 1, .n = 1, .elsewhere = true};
+	return 0;
+}
+
+/* The start of the next range that is elsewhere, or one that address is in; calls come in ascending order. */
+static bool mem_is_elsewhere(struct mem_store *s, uint64_t address, uint64_t end, uint64_t *ret_end)
+{
+	const struct mem_known *known = s->is_head ? NULL : s->known;
+	*ret_end = end;
+	while (known && s->known_at < known->ranges.n && known->ranges.v[s->known_at + 1] <= address)
+		s->known_at += 2;
+	if (!known || s->known_at == known->ranges.n)
+		return false;
+	bool is = known->ranges.v[s->known_at] <= address;
+	*ret_end = MIN(end, known->ranges.v[s->known_at + is]);
+	return is;
 }
 
 static int mem_found_huge(struct mem_store *s, const struct mem_range *range)
@@ -112,9 +149,13 @@ static int mem_found_huge(struct mem_store *s, const struct mem_range *range)
 static int mem_found(void *context, const struct mem_range *range)
 {
 	int r = range->huge ? mem_found_huge(context, range) : 0;
-	for (uint64_t at = range->start, n; at < range->end && r >= 0; at += n) {
-		n = MIN(range->end - at, (uint64_t)MEM_BLOCK_BYTES);
-		r = mem_add_piece(context, at, n);
+	for (uint64_t at = range->start, end; at < range->end && r >= 0; at = end) {
+		if (mem_is_elsewhere(context, at, range->end, &end)) {
+			r = mem_add_elsewhere(context, at, end - at);
+			continue;
+		}
+		end = MIN(end, at + MEM_BLOCK_BYTES);
+		r = mem_add_piece(context, at, end - at);
 	}
 	return r;
 }
@@ -131,7 +172,7 @@ static void mem_split(struct mem_lane *lane, const struct mem_piece *piece, cons
 static uint64_t mem_read_many(const struct mem_store *s, const struct mem_block *block, char *to)
 {
 	struct iovec ours = {to, block->bytes}, theirs[MEM_BLOCK_PAGES];
-	if (s->is_file)
+	if (s->is_file || block->common)
 		return 0;
 	for (size_t i = 0; i < block->n; i++) {
 		const struct mem_piece *piece = &s->pieces.v[block->first + i];
@@ -173,6 +214,39 @@ static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem
 	return 0;
 }
 
+/* What the family of a head can refer to. */
+static int mem_note_known(struct mem_store *s, const struct image_run *runs, size_t n)
+{
+	struct mem_known *known = s->known;
+	for (size_t i = 0; s->is_head && i < n; i++) {
+		uint64_t start = runs[i].vaddr, end = start + runs[i].nr_pages * IMAGE_PAGE_BYTES;
+		if (known->ranges.n && known->ranges.v[known->ranges.n - 1] == start) {
+			known->ranges.v[known->ranges.n - 1] = end;
+			continue;
+		}
+		uint64_t *slot = vec_push(&known->ranges);
+		if (slot)
+			*slot = start;
+		slot = slot ? vec_push(&known->ranges) : NULL;
+		if (!slot)
+			return -ENOMEM;
+		*slot = end;
+	}
+	return 0;
+}
+
+static int mem_refer(struct mem_store *s, struct lanes *l, uint64_t index, struct ferry_error *err)
+{
+	const struct mem_piece *piece = &s->pieces.v[s->blocks.v[index].first];
+	int r = lanes_turn(l, index);
+	if (r >= 0)
+		r = image_pages_add_reference(s->writer, piece->address, piece->bytes / IMAGE_PAGE_BYTES,
+					      piece->flags, err);
+	if (r >= 0)
+		lanes_next(l, index);
+	return r;
+}
+
 /* Read side by side, enter into the pagemap one after the other, write side by side. */
 static int mem_store_block(void *context, struct lanes *l, unsigned number, uint64_t index)
 {
@@ -180,11 +254,15 @@ static int mem_store_block(void *context, struct lanes *l, unsigned number, uint
 	struct mem_lane *lane = &s->d->lanes->lane[number];
 	const struct mem_block *block = &s->blocks.v[index];
 	uint64_t offset = 0;
+	if (block->elsewhere)
+		return mem_refer(s, l, index, &lane->err);
 	int r = mem_read(s, lane, block);
 	if (r >= 0)
 		r = lanes_turn(l, index);
 	if (r >= 0 && lane->n)
 		r = image_pages_reserve(s->writer, lane->runs, lane->iov, lane->n, &offset, &lane->err);
+	if (r >= 0 && mem_note_known(s, lane->runs, lane->n) < 0)
+		r = error_memory(&lane->err);
 	if (r < 0)
 		return r;
 	s->d->bytes += block->bytes;
@@ -218,6 +296,10 @@ void mem_dump_end(struct mem_dump *d)
 		munmap(d->lanes->lane[0].buffer, (size_t)LANES_MAX * MEM_BLOCK_BYTES);
 	free(d->lanes);
 	d->lanes = NULL;
+	for (size_t i = 0; d->known && i < d->snap->tasks.n; i++)
+		vec_release(&d->known[i].ranges);
+	free(d->known);
+	d->known = NULL;
 }
 
 /* Everything that was found into the image. */
@@ -258,6 +340,7 @@ static int mem_find_vma(struct mem_store *s, int pagemap, const struct snap_vma 
 	bool whole = vma->status & (VMA_STATUS_VDSO | VMA_STATUS_AIO_RING);
 	unsigned flags = (anonymous ? MEM_FIND_ANONYMOUS : 0) | (snap->guards ? MEM_FIND_NO_GUARDS : 0);
 	s->sparse = anonymous && !whole;
+	s->common = snap->common;
 	s->flags = s->sparse && !(vma->flags & MAP_LOCKED) ? IMAGE_PE_LAZY : 0;
 	s->d->stats.pages_scanned += (vma->end - vma->start) / IMAGE_PAGE_BYTES;
 	/* Pages of the kernel's own, of the vdso or an AIO ring, are no pages of the task's: they are named as a whole. */
@@ -287,6 +370,33 @@ static int mem_note_huge(struct mem_store *s, struct snap_vma *vma)
 	return 0;
 }
 
+/* Whether a task refers to an ancestor's pages, or others may refer to its own. */
+static int mem_know(struct mem_store *s, struct snap_task *t, struct ferry_error *err)
+{
+	struct mem_dump *d = s->d;
+	const struct snap_task *first = d->snap->tasks.v;
+	if (!d->known)
+		d->known = calloc(d->snap->tasks.n, sizeof(*d->known));
+	if (!d->known)
+		return error_memory(err);
+	s->known = &d->known[t - first];
+	if (t->parent && mem_find_known(t, &d->known[t->parent - first], s->known) < 0)
+		return error_memory(err);
+	s->is_head = !s->known->head;
+	if (!s->is_head)
+		record_set(t->mm_extra, pages_of, (uint32_t)s->known->head->inner_pid);
+	return 0;
+}
+
+/* For those who know of parent images, but nothing of families. */
+static int mem_link_family(const struct mem_store *s, const struct snap_task *t, struct ferry_error *err)
+{
+	if (s->is_head)
+		return 0;
+	return image_dir_link_family(s->d->dir, (uint64_t)t->inner_pid, (uint64_t)s->known->head->inner_pid,
+				     s->known->pages_id, err);
+}
+
 int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err)
 {
 	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->pid);
@@ -301,7 +411,9 @@ int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *e
 		s.slack_from = t->vdso_start + t->vdso_slack;
 		s.slack_to = t->vdso_start + t->vdso_bytes;
 	}
-	int r = image_pages_create(d->dir, IMAGE_PAGEMAP, (uint64_t)t->inner_pid, &s.writer, err);
+	int r = mem_know(&s, t, err);
+	if (r >= 0)
+		r = image_pages_create(d->dir, IMAGE_PAGEMAP, (uint64_t)t->inner_pid, &s.writer, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < t->vmas.n && r >= 0; i++) {
@@ -314,6 +426,12 @@ int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *e
 	}
 	if (r >= 0)
 		r = mem_store_all(&s, err);
+	if (r >= 0)
+		r = mem_link_family(&s, t, err);
+	if (s.is_head) {
+		s.known->head = t;
+		s.known->pages_id = image_pages_written_id(s.writer);
+	}
 	d->stats.pages_written += image_pages_written(s.writer);
 	return mem_store_end(&s, r, err);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns finding what a task and its parent share after a fork: pages that are the same page of the machine, or the same
- * place in the swap, at the same address of both.
+ * place in the swap, at the same address of both; and what of that need not be stored again.
  *
  * Kernel interface: /proc/PID/pagemap (page frame numbers, which take CAP_SYS_ADMIN since 4.0; without them nothing
  * counts as shared).
@@ -21,7 +21,11 @@
 #include "model/record.h"
 #include "model/vma-status.h"
 
-enum { INHERIT_WORDS = 4096, INHERIT_PAGE = 4096 };
+enum {
+	INHERIT_WORDS = 4096,
+	INHERIT_PAGE = 4096,
+	INHERIT_LEAST = 1 << 20, /* bytes; less is stored again, so that small images are plain ones */
+};
 #define INHERIT_THERE (3ull << 62)       /* present, swapped */
 #define INHERIT_PLACE ((1ull << 55) - 1) /* page frame, or place in the swap */
 
@@ -116,4 +120,42 @@ int mem_find_inherited(struct snap_task *t, struct arena *a, struct ferry_error 
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "finding what pid %d shares with its parent",
 				   t->pid)
 		     : 0;
+}
+
+static int inherit_add_range(struct mem_known *known, uint64_t start, uint64_t end)
+{
+	uint64_t *slot = vec_push(&known->ranges);
+	if (slot)
+		*slot = start;
+	slot = slot ? vec_push(&known->ranges) : NULL;
+	if (!slot)
+		return -ENOMEM;
+	*slot = end;
+	return 0;
+}
+
+int mem_find_known(const struct snap_task *t, const struct mem_known *parent, struct mem_known *ret)
+{
+	const FerryMmEntry *mm = t->mm_extra;
+	uint64_t bytes = 0;
+	int r = 0;
+	for (size_t i = 0, at = 0; i < mm->n_inherited && r >= 0; i += 2) {
+		while (at < parent->ranges.n && parent->ranges.v[at + 1] <= mm->inherited[i])
+			at += 2;
+		for (size_t n = at; n < parent->ranges.n && r >= 0; n += 2) {
+			uint64_t start = MAX(parent->ranges.v[n], mm->inherited[i]);
+			uint64_t end = MIN(parent->ranges.v[n + 1], mm->inherited[i + 1]);
+			if (start >= end)
+				break;
+			bytes += end - start;
+			r = inherit_add_range(ret, start, end);
+		}
+	}
+	if (bytes < INHERIT_LEAST)
+		ret->ranges.n = 0;
+	if (r < 0 || !ret->ranges.n)
+		return r;
+	ret->head = parent->head;
+	ret->pages_id = parent->pages_id;
+	return 0;
 }

@@ -21,6 +21,16 @@ struct mem_stats {
 	uint64_t shmem_written;
 };
 
+/*
+ * What of a task's memory is in the pages file of which task: the head of a part of the family, which is the task itself or an
+ * ancestor.
+ */
+struct mem_known {
+	const struct snap_task *head;
+	uint32_t pages_id;    /* of the head's pages file */
+	VEC(uint64_t) ranges; /* start and end of each, ascending */
+};
+
 struct mem_dump {
 	struct image_dir *dir;
 	struct snapshot *snap;
@@ -28,6 +38,7 @@ struct mem_dump {
 	const struct fault *fault;
 	struct mem_stats stats;
 	struct mem_lanes *lanes; /* made at first use, freed by mem_dump_end() */
+	struct mem_known *known; /* by index of a task; as lanes */
 	/* Called with the bytes stored so far, by one thread at a time; may be NULL. */
 	void (*progress)(void *context, uint64_t bytes);
 	void *context;
@@ -65,7 +76,17 @@ must_check int mem_find_guarded(int pagemap, uint64_t start, uint64_t end, bool 
  */
 must_check int mem_find_inherited(struct snap_task *t, struct arena *a, struct ferry_error *err);
 
-/* Store the private memory of a task as pagemap-PID and pages-N; notes where it has huge pages. */
+/*
+ * Ranges of both: what a task inherited (as mem_find_inherited() tells) of what is known of its parent. What is not worth
+ * a reference leaves *ret empty.
+ */
+must_check int mem_find_known(const struct snap_task *t, const struct mem_known *parent,
+			      struct mem_known *ret);
+
+/*
+ * Store the private memory of a task as pagemap-PID and pages-N; notes where it has huge pages. Pages that it has in common with
+ * an ancestor that was stored before become references; parents come first.
+ */
 must_check int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err);
 
 /* Put the stored pages of a shared memory object of that size to where it is mapped. The rest is left as it is. */

@@ -53,7 +53,11 @@ struct kind_options {
 	bool skip_in_flight; /* TCP connections that nobody accepted yet are left out */
 	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
-	uint32_t timeout_ms;          /* longest wait for what ends by itself */
+	const char *const *external;  /* what may be connected to the outside, see kind/external.h */
+	size_t n_external;
+	const char *const *inherited; /* descriptors of ferry that take the place of such */
+	size_t n_inherited;
+	uint32_t timeout_ms; /* longest wait for what ends by itself */
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */

@@ -3,8 +3,11 @@
 #include "model/plan.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+enum { PLAN_RED_ZONE = 128, PLAN_FRAME_ALIGN = 16 };
 
 void plan_release(struct plan *p)
 {
@@ -101,6 +104,17 @@ int plan_keep_source(struct plan *p, int fd)
 uint32_t plan_last_temp(const struct plan_task *t)
 {
 	return t->temps_room ? (uint32_t)(t->first_temp + t->temps_room - 1) : UINT32_MAX;
+}
+
+uint64_t plan_frame_place(const struct plan_thread *th)
+{
+	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
+	const ThreadSasEntry *sas = th->core->thread_core ? th->core->thread_core->sas : NULL;
+	uint64_t bytes = align_up(BLOB_FRAME_WORDS * sizeof(uint64_t), PLAN_FRAME_ALIGN);
+	if (sas && !(sas->ss_flags & SS_DISABLE) && sas->ss_size >= 2 * bytes &&
+	    (regs->sp < sas->ss_sp || regs->sp > sas->ss_sp + sas->ss_size))
+		return align_down(sas->ss_sp + sas->ss_size - bytes, PLAN_FRAME_ALIGN);
+	return align_down(regs->sp - PLAN_RED_ZONE - bytes, PLAN_FRAME_ALIGN);
 }
 
 static int plan_temp_add(struct plan_task *t, struct plan_temp wanted)

@@ -57,7 +57,11 @@ struct plan_thread {
 	FerryTaskEntry *extra; /* NULL when the image has none */
 	VEC(pid_t) nested;     /* its numbers in PID namespaces below the root's, outermost first */
 	struct script script;
-	uint8_t *xstate; /* XSAVE area in this machine's layout */
+	bool traced;           /* by another thread of the tree */
+	bool stands;           /* and stays in a stop when the barrier opens */
+	struct script *tracer; /* of the thread that traces it: the call that attaches to it ... */
+	uint64_t attach;       /* ... has its argument at this offset in the data */
+	uint8_t *xstate;       /* XSAVE area in this machine's layout */
 	uint32_t xstate_bytes;
 	uint64_t xstate_mask; /* features that XRSTOR loads from it */
 };
@@ -81,6 +85,13 @@ enum plan_early {
 	PLAN_EARLY_INHERITED = 1 << 1, /* it begins as what the maker has there */
 };
 
+/* Pages, and where their bytes are. */
+struct plan_run {
+	uint64_t vaddr, nr_pages;
+	uint64_t offset;            /* in the pages file of ... */
+	const struct plan_task *of; /* the task itself, or an earlier one of its family */
+};
+
 struct plan_task {
 	pid_t pid, ppid, pgid, sid;    /* in the PID namespace of the tree's root */
 	uint32_t ns_id[PROC_NS_COUNT]; /* in the image; 0 = ferry's own */
@@ -96,8 +107,8 @@ struct plan_task {
 	MmEntry *mm;
 	FerryMmEntry *mm_extra; /* NULL when the image has none */
 	FsEntry *fs;
-	uint8_t *early;         /* by index of a mapping: PLAN_EARLY_x; NULL = none */
-	struct image_run *runs; /* its pages, when any mapping is early; freed with the plan */
+	uint8_t *early;        /* by index of a mapping: PLAN_EARLY_x; NULL = none */
+	struct plan_run *runs; /* its pages, ascending; freed with the plan */
 	size_t n_runs;
 	int pages;               /* descriptor of their bytes in the coordinator */
 	VEC(struct plan_fd) fds; /* ascending */
@@ -114,10 +125,32 @@ struct plan_task {
 	uint64_t spare_bytes;   /* as much as kinds asked for when they read the image */
 	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */
 	uint64_t vdso_final;    /* where it ends up */
+	bool vdso_is_32;        /* it is that of 32-bit programs, which is made in its place */
 	uint64_t gadget;        /* address of the exit gadget in the end */
 	bool guarded; /* has seccomp filters or the like: built and let go under a tracer, see restore/guard.c */
+	bool traced;           /* some of its threads are */
+	uint64_t built_offset; /* of a word in the region's head that is 1 once it can be attached to */
 	size_t index;
 };
+
+/* Whether a thread executes 32-bit code. */
+static inline bool plan_mode_is_32(const ThreadInfoX86 *info)
+{
+	return info && info->gpregs && info->gpregs->has_mode &&
+	       info->gpregs->mode == USER_X86_REGS_MODE__COMPAT;
+}
+
+static inline bool plan_thread_is_32(const struct plan_thread *th)
+{
+	return plan_mode_is_32(th->core->thread_info);
+}
+
+/*
+ * Where the frame for the exit gadget goes: the alternate stack when the thread is not on it (its contents are
+ * dead by definition, and stacks of coroutines may be nearly full), else below the red zone. Until then calls that take
+ * addresses of 32 bits have their arguments there.
+ */
+uint64_t plan_frame_place(const struct plan_thread *th);
 
 /* A process of the image that has ended and is not waited for. */
 struct plan_zombie {

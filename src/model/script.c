@@ -43,6 +43,14 @@ struct blob_call *script_call_args(struct script *s, const char *what, uint32_t 
 	return call;
 }
 
+struct blob_call *script_call_i386_args(struct script *s, const char *what, uint32_t nr,
+					const uint64_t arg[6])
+{
+	struct blob_call *call = script_call_args(s, what, nr, arg);
+	call->abi = BLOB_ABI_I386;
+	return call;
+}
+
 void script_detail(struct script *s, uint64_t detail)
 {
 	if (!s->failed && s->notes.n)

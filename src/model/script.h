@@ -38,6 +38,12 @@ uint64_t script_put(struct script *s, const void *bytes, size_t n);
 struct blob_call *script_call_args(struct script *s, const char *what, uint32_t nr, const uint64_t arg[6]);
 #define script_call(s, what, nr, ...) script_call_args(s, what, nr, (const uint64_t[6]){__VA_ARGS__})
 
+/* The same for a call of the 32-bit table, whose arguments are of 32 bits: pointers into the data are not possible. */
+#define script_call_i386(s, what, nr, ...) \
+	script_call_i386_args(s, what, nr, (const uint64_t[6]){__VA_ARGS__})
+struct blob_call *script_call_i386_args(struct script *s, const char *what, uint32_t nr,
+					const uint64_t arg[6]);
+
 /* Name a number (an address, a descriptor) in the error of the last call. */
 void script_detail(struct script *s, uint64_t detail);
 

@@ -22,6 +22,7 @@
 #include "proc/status.h"
 #include "proc/task.h"
 
+struct blob_tracee;
 struct ferry_thread;
 struct kind_ops;
 
@@ -49,6 +50,7 @@ struct snap_vma {
 	uint64_t inode, dev;  /* of the mapped object */
 	bool private_;        /* copy-on-write */
 	bool dump_pages;      /* its changed pages belong to the image */
+	bool common;          /* others have some of its pages mapped, too */
 	uint64_t watched;     /* PROC_VM(UFFD_x) flags that it has */
 	bool guards;          /* some of its pages may be guard pages */
 	FerryVmaEntry *extra; /* what the record has no field for; NULL = nothing */
@@ -67,10 +69,12 @@ struct snap_thread {
 	pid_t inner_tid; /* as the image has it: in the PID namespace of the tree's root */
 	CoreEntry *core;
 	FerryTaskEntry *extra;
-	struct script script;         /* calls to run inside the thread */
-	struct snap_ask *asks;        /* by kind index */
-	struct ferry_thread *control; /* while the tree is frozen; not for dump */
-	struct proc_status status;    /* read once, while it stands in its own place */
+	struct script script;             /* calls to run inside the thread */
+	struct snap_ask *asks;            /* by kind index */
+	struct ferry_thread *control;     /* while the tree is frozen; not for dump */
+	struct proc_status status;        /* read once, while it stands in its own place */
+	pid_t tracer;                     /* thread of the tree that traces it; 0 = none */
+	const struct blob_tracee *traced; /* what that one has told; NULL */
 };
 
 /* A shared memory object, anonymous or a memfd, by the inode that its mappings show. */
@@ -99,6 +103,7 @@ struct snap_task {
 	pid_t pid, ppid, pgid, sid;                         /* in ferry's PID namespace */
 	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
+	bool is_32;                      /* a 32-bit program: it can have no memory above 4 GiB */
 	uint64_t ns_ino[PROC_NS_COUNT];  /* by enum proc_ns */
 	uint32_t order;                  /* among tasks and zombies: older siblings first */
 	VEC(struct snap_thread) threads; /* leader first */
@@ -111,6 +116,8 @@ struct snap_task {
 	FerryTreeEntry *tree;
 	pid_t shares_files,
 		shares_fs; /* an earlier task that has the same; 0 = none. Its descriptors are that one's */
+	uint64_t ours_start,
+		ours_end; /* memory of ferry's own that is mapped there while the tree is frozen */
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct script script;            /* calls to run once in the task, by its leader */

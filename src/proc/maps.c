@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns the text of /proc/PID/maps and /proc/PID/smaps and the answer of PROCMAP_QUERY. Kernel interface:
- * fs/proc/task_mmu.c. Of smaps only VmFlags, Rss, KernelPageSize and ProtectionKey are read.
+ * fs/proc/task_mmu.c. Of smaps only VmFlags, Shared_*, KernelPageSize and ProtectionKey are read.
  */
 #include "proc/maps.h"
 
@@ -256,9 +256,11 @@ static bool smaps_kb(struct lex *l, uint64_t *ret_bytes)
 	return lex_str(l, "kB");
 }
 
-static bool smaps_rss(struct lex *l, struct proc_vma *vma)
+/* Clean ones and dirty ones. */
+static bool smaps_common(struct lex *l, struct proc_vma *vma)
 {
-	return smaps_kb(l, &vma->rss_bytes);
+	uint64_t bytes;
+	return smaps_kb(l, &bytes) && !__builtin_add_overflow(vma->common_bytes, bytes, &vma->common_bytes);
 }
 
 static bool smaps_page_size(struct lex *l, struct proc_vma *vma)
@@ -284,7 +286,8 @@ static const struct smaps_field {
 	const char *key;
 	bool (*parse)(struct lex *l, struct proc_vma *vma);
 } smaps_fields[] = {
-	{"Rss:", smaps_rss},
+	{"Shared_Clean:", smaps_common},
+	{"Shared_Dirty:", smaps_common},
 	{"KernelPageSize:", smaps_page_size},
 	{"ProtectionKey:", smaps_pkey},
 	{"VmFlags:", smaps_flags},

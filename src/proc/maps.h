@@ -64,7 +64,7 @@ struct proc_vma {
 	uint64_t ino;
 	uint64_t dev;          /* st_dev as the superblock has it; stat may differ (btrfs, overlayfs) */
 	uint64_t vm_flags;     /* PROC_VM(...); 0 unless read from smaps */
-	uint64_t rss_bytes;    /* from smaps */
+	uint64_t common_bytes; /* from smaps: pages that others have mapped, too */
 	uint32_t name;         /* proc_names_get(&maps->names, name); 0 = none */
 	uint8_t prot;          /* PROT_READ | PROT_WRITE | PROT_EXEC */
 	uint8_t page_shift;    /* 12, 21, 30: grain of the mapping; 0 = not known (maps without smaps) */

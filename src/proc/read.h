@@ -53,7 +53,7 @@ must_check int proc_start_time(int dirfd, uint64_t *ret_ticks, struct ferry_erro
 
 /*
  * The mappings. proc_read_maps() uses PROCMAP_QUERY where caps has it. proc_read_smaps() also fills vm_flags,
- * rss_bytes, page_shift and pkey; the kernel walks every page table for it, so call it once, for a frozen task.
+ * common_bytes, page_shift and pkey; the kernel walks every page table for it, so call it once, for a frozen task.
  */
 must_check int proc_read_maps(int dirfd, const struct kern_caps *caps, struct proc_maps *ret_maps,
 			      struct ferry_error *err);

@@ -216,29 +216,29 @@ static void inherit_drop(uint64_t from, uint64_t to)
 		madvise((void *)(uintptr_t)from, to - from, MADV_DONTNEED);
 }
 
-static int inherit_pread(const struct plan_task *t, const struct image_run *run, uint64_t from, uint64_t to)
+static int inherit_pread(const struct plan_run *run, uint64_t from, uint64_t to)
 {
 	void *at = (void *)(uintptr_t)from;
 	if (from >= to)
 		return 0;
 	if (to - from >= INHERIT_POPULATE_BYTES && madvise(at, to - from, MADV_POPULATE_WRITE) < 0)
 		errno = 0; /* only a hint */
-	return fd_pread_all(t->pages, at, to - from, run->offset + (from - run->vaddr));
+	return fd_pread_all(run->of->pages, at, to - from, run->offset + (from - run->vaddr));
 }
 
 /* Pages of a run within [from, to), without those that are there by the maker. */
-static int inherit_fill_run(const struct plan_task *t, const struct image_run *run, uint64_t from,
-			    uint64_t to, bool inherited)
+static int inherit_fill_run(const struct plan_task *t, const struct plan_run *run, uint64_t from, uint64_t to,
+			    bool inherited)
 {
 	const FerryMmEntry *mm = t->mm_extra;
 	size_t i = inherited ? inherit_first(mm, from) : 0;
 	int ret = 0;
 	while (inherited && ret >= 0 && i < mm->n_inherited / 2 && mm->inherited[i * 2] < to) {
-		ret = inherit_pread(t, run, from, mm->inherited[i * 2]);
+		ret = inherit_pread(run, from, mm->inherited[i * 2]);
 		from = MAX(from, mm->inherited[i * 2 + 1]);
 		i++;
 	}
-	return ret < 0 ? ret : inherit_pread(t, run, from, to);
+	return ret < 0 ? ret : inherit_pread(run, from, to);
 }
 
 static int inherit_map(const VmaEntry *vma)

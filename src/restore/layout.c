@@ -23,6 +23,8 @@
 #define LAYOUT_HOLE_TO 0x7ff000000000ull
 #define LAYOUT_SPARE_ALIGN (1ull << 30) /* the largest huge pages */
 #define LAYOUT_MARGIN (64ull << 20)
+#define LAYOUT_LOW_FROM 0x10000000ull /* where 32-bit code can reach */
+#define LAYOUT_LOW_TO 0xf0000000ull
 
 enum { LAYOUT_TEMPS = 64 };
 
@@ -60,18 +62,19 @@ static int layout_own(layout_ranges *ranges, struct ferry_error *err)
 	return r;
 }
 
-static uint64_t layout_find_hole(layout_ranges *ranges, uint64_t bytes)
+/* An address between from and to with so many free bytes; 0 = none. */
+static uint64_t layout_find_hole(layout_ranges *ranges, uint64_t from, uint64_t to, uint64_t bytes)
 {
 	qsort(ranges->v, ranges->n, sizeof(*ranges->v), layout_compare);
-	uint64_t at = LAYOUT_HOLE_FROM;
+	uint64_t at = from;
 	vec_foreach(range, ranges) {
 		if (range->end <= at)
 			continue;
 		if (range->start >= at + bytes)
 			break;
-		at = align_up(range->end, LAYOUT_SPARE_ALIGN);
+		at = align_up(range->end, from == LAYOUT_LOW_FROM ? IMAGE_PAGE_BYTES : LAYOUT_SPARE_ALIGN);
 	}
-	return bytes <= LAYOUT_HOLE_TO && at <= LAYOUT_HOLE_TO - bytes ? at : 0;
+	return bytes <= to && at <= to - bytes ? at : 0;
 }
 
 /*
@@ -94,33 +97,6 @@ static void layout_temps(struct plan *p, struct plan_task *t)
 	t->temps_room = shared ? LAYOUT_TEMPS + 2 * (int)t->mm->n_vmas : 0;
 }
 
-static int layout_task(struct restore *r, struct plan_task *t, const layout_ranges *own,
-		       struct ferry_error *err)
-{
-	layout_ranges ranges = {0};
-	int ret = 0;
-	for (size_t i = 0; i < own->n && !ret; i++)
-		ret = layout_add(&ranges, own->v[i].start, own->v[i].end);
-	for (size_t i = 0; i < t->mm->n_vmas && !ret; i++)
-		ret = layout_add(&ranges, t->mm->vmas[i]->start, t->mm->vmas[i]->end);
-	if (!ret) {
-		uint64_t spare = align_up(MIN(t->spare_bytes, LAYOUT_HOLE_TO), LAYOUT_SPARE_ALIGN);
-		t->hole_bytes = LAYOUT_HOLE_BYTES + spare;
-		t->hole = layout_find_hole(&ranges, t->hole_bytes);
-		t->spare = t->hole + LAYOUT_HOLE_BYTES;
-		t->vdso_parked = t->spare - (r->vdso.end - r->vdso.start);
-	}
-	vec_release(&ranges);
-	if (ret)
-		return error_memory(err);
-	if (!t->hole)
-		return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
-				 "pid %d leaves no hole of %llu bytes in its address space", t->pid,
-				 (unsigned long long)t->hole_bytes);
-	layout_temps(r->plan, t);
-	return 0;
-}
-
 /* Where the task had its vdso block: vvar, then code. */
 static bool layout_find_vdso(const struct plan_task *t, struct vdso_part *ret_vvar,
 			     struct vdso_part *ret_code)
@@ -136,9 +112,9 @@ static bool layout_find_vdso(const struct plan_task *t, struct vdso_part *ret_vv
 	return ret_code->bytes;
 }
 
-/* The task's code holds addresses inside its vdso, so only the same vdso can take that place. */
-static int layout_same_vdso(struct restore *r, const struct plan_task *t, const struct vdso_part *code,
-			    struct ferry_error *err)
+/* The bytes of a vdso from the image: 1 and *ret_bytes, or 0 when the image has no such pages. */
+static int layout_read_vdso(struct restore *r, const struct plan_task *t, const struct vdso_part *code,
+			    unsigned char **ret_bytes, struct ferry_error *err)
 {
 	_cleanup_pages_reader_ struct image_pages_reader *pages = NULL;
 	struct image_run run;
@@ -154,23 +130,75 @@ static int layout_same_vdso(struct restore *r, const struct plan_task *t, const 
 		ret = image_pages_read(pages, &run, first, code->bytes / IMAGE_PAGE_BYTES, bytes, err);
 		if (ret < 0)
 			return ret;
-		size_t used = vdso_elf_bytes(bytes, code->bytes);
-		return used && !memcmp(bytes, (const void *)r->vdso.code, used);
+		*ret_bytes = take_ptr(bytes);
+		return 1;
 	}
-	/* An image without the pages: the layout has to be proof enough. */
-	return ret < 0 ? ret : 1;
+	return ret;
 }
 
-static int layout_vdso(struct restore *r, struct plan_task *t, struct ferry_error *err)
+/* Learn the kernel's vdso of 32-bit programs when the first task turns out to have one. */
+static int layout_want_32(struct restore *r, struct plan_task *t, struct ferry_error *err)
+{
+	t->vdso_is_32 = true;
+	if (r->vdso32)
+		return 0;
+	struct vdso32 *found = arena_alloc(&r->plan->arena, sizeof(*found));
+	if (!found)
+		return error_memory(err);
+	int ret = vdso_find_32(found, err);
+	if (ret < 0)
+		return ret;
+	if (found->v.slack + ferry_gadget_bytes > found->v.code_bytes)
+		return error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOSPC,
+				 "the vdso of 32-bit programs has no room for %llu bytes behind its own",
+				 (unsigned long long)ferry_gadget_bytes);
+	r->vdso32 = found;
+	return 0;
+}
+
+/*
+ * The task's code holds addresses inside its vdso, so only the same vdso can take that place. Whether it is that of 32-bit
+ * programs its bytes say; in an image without them what the task executes has to be proof enough, and the layout that it is
+ * the same.
+ */
+static int layout_same_vdso(struct restore *r, struct plan_task *t, const struct vdso_part *vvar,
+			    const struct vdso_part *code, struct ferry_error *err)
+{
+	_cleanup_free_ unsigned char *bytes = NULL;
+	int ret = layout_read_vdso(r, t, code, &bytes, err);
+	if (ret >= 0 && (bytes ? vdso_is_32(bytes, code->bytes) : plan_thread_is_32(t->threads.v)))
+		ret = layout_want_32(r, t, err);
+	if (ret < 0)
+		return ret;
+	const struct vdso *v = layout_vdso_of(r, t);
+	if (code->bytes != v->code_bytes || vvar->bytes != v->code - v->start ||
+	    vvar->start + vvar->bytes != code->start)
+		return 0;
+	size_t used = bytes ? vdso_elf_bytes(bytes, code->bytes) : 0;
+	return bytes ? used && !memcmp(bytes, v->image, used) : 1;
+}
+
+/* A 32-bit program that gave up its vdso: one lies where it is in nobody's way. */
+static int layout_lost_vdso(struct restore *r, struct plan_task *t, layout_ranges *ranges,
+			    struct ferry_error *err)
+{
+	int ret = layout_want_32(r, t, err);
+	if (ret < 0)
+		return ret;
+	t->vdso_final = layout_find_hole(ranges, LAYOUT_LOW_FROM, LAYOUT_LOW_TO,
+					 r->vdso32->v.end - r->vdso32->v.start);
+	return t->vdso_final ? 0
+			     : error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
+					 "pid %d leaves no room for a vdso in its address space", t->pid);
+}
+
+static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ranges, struct ferry_error *err)
 {
 	struct vdso_part vvar, code;
-	uint64_t offset = r->vdso.code - r->vdso.start;
+	int ret = 0;
 	t->vdso_final = t->vdso_parked;
 	if (layout_find_vdso(t, &vvar, &code)) {
-		int same = code.bytes == r->vdso.code_bytes && vvar.bytes == offset &&
-			   vvar.start + vvar.bytes == code.start;
-		if (same)
-			same = layout_same_vdso(r, t, &code, err);
+		int same = layout_same_vdso(r, t, &vvar, &code, err);
 		if (same < 0)
 			return same;
 		if (!same) {
@@ -179,10 +207,47 @@ static int layout_vdso(struct restore *r, struct plan_task *t, struct ferry_erro
 			error_hint(err, "restore on a machine that runs the same kernel");
 			return -ENOTSUP;
 		}
-		t->vdso_final = code.start - offset;
+		t->vdso_final = vvar.start;
+	} else if (plan_thread_is_32(t->threads.v)) {
+		ret = layout_lost_vdso(r, t, ranges, err);
 	}
-	t->gadget = t->vdso_final + r->gadget_offset;
-	return 0;
+	const struct vdso *v = ret < 0 ? NULL : layout_vdso_of(r, t);
+	if (v)
+		t->gadget =
+			t->vdso_final + (t->vdso_is_32 ? v->code - v->start + v->slack : r->gadget_offset);
+	t->built_offset = offsetof(struct restore_shared, members) +
+			  (uint64_t)t->member * sizeof(struct restore_member) +
+			  offsetof(struct restore_member, built);
+	return ret;
+}
+
+static int layout_task(struct restore *r, struct plan_task *t, const layout_ranges *own,
+		       struct ferry_error *err)
+{
+	layout_ranges ranges = {0};
+	int ret = 0;
+	for (size_t i = 0; i < own->n && !ret; i++)
+		ret = layout_add(&ranges, own->v[i].start, own->v[i].end);
+	for (size_t i = 0; i < t->mm->n_vmas && !ret; i++)
+		ret = layout_add(&ranges, t->mm->vmas[i]->start, t->mm->vmas[i]->end);
+	if (!ret) {
+		uint64_t spare = align_up(MIN(t->spare_bytes, LAYOUT_HOLE_TO), LAYOUT_SPARE_ALIGN);
+		t->hole_bytes = LAYOUT_HOLE_BYTES + spare;
+		t->hole = layout_find_hole(&ranges, LAYOUT_HOLE_FROM, LAYOUT_HOLE_TO, t->hole_bytes);
+		t->spare = t->hole + LAYOUT_HOLE_BYTES;
+		t->vdso_parked = t->spare - (r->vdso.end - r->vdso.start);
+	}
+	if (ret)
+		ret = error_memory(err);
+	else if (!t->hole)
+		ret = error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
+				"pid %d leaves no hole of %llu bytes in its address space", t->pid,
+				(unsigned long long)t->hole_bytes);
+	else
+		ret = layout_vdso(r, t, &ranges, err);
+	vec_release(&ranges);
+	layout_temps(r->plan, t);
+	return ret;
 }
 
 int layout_plan(struct restore *r, struct ferry_error *err)
@@ -191,8 +256,6 @@ int layout_plan(struct restore *r, struct ferry_error *err)
 	int ret = layout_own(&own, err);
 	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
 		ret = layout_task(r, &r->plan->tasks[i], &own, err);
-	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
-		ret = layout_vdso(r, &r->plan->tasks[i], err);
 	vec_release(&own);
 	return ret;
 }

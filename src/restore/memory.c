@@ -4,9 +4,10 @@
  * the vdso waits in its parking place, mappings are made at their final addresses, filled from the pages file,
  * given their final protection, and the mm's own fields are set.
  *
- * Kernel interface: mmap(2), mremap(2) of vdso and vvar (4.8), prctl(2) PR_SET_MM_MAP (3.18), madvise(2)
+ * Kernel interface: mmap(2), mremap(2) of vdso and vvar (4.8), arch_prctl(2) ARCH_MAP_VDSO_32 (4.8), prctl(2) PR_SET_MM_MAP (3.18), madvise(2)
  * MADV_POPULATE_WRITE (5.14; only a hint here).
  */
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
@@ -30,18 +31,30 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { MEMORY_POPULATE_PAGES = 4 }; /* from here on one call is cheaper than the faults */
+enum {
+	MEMORY_POPULATE_PAGES = 4, /* from here on one call is cheaper than the faults */
+	MEMORY_NR32_MMAP2 = 192,
+};
 #define MEMORY_TASK_END 0x7ffffffff000ull
 #define MEMORY_LOWEST 0x10000ull /* vm.mmap_min_addr is not above it */
 
 /* Runs of pages that belong to one mapping, cut at its borders. */
 struct memory_runs {
-	struct image_run *runs;
+	const struct plan_run *runs;
 	size_t n, at;
-	int pages_number; /* descriptor of the pages file in the task; -1 = no pages */
+	const struct plan_task *task;
+	int own, others; /* descriptors in the task: of its pages file, and of that of its family's head */
 };
 
 typedef void memory_act(struct script *s, uint64_t from, uint64_t to);
+
+/* Reading a task's pagemap. */
+struct memory_plan {
+	struct plan_task *task;
+	const struct plan_task *head; /* whose pages it refers to; NULL = nobody's */
+	size_t head_at;
+	VEC(struct plan_run) runs;
+};
 
 static void memory_unmap(struct script *s, uint64_t from, uint64_t to)
 {
@@ -72,10 +85,13 @@ static void memory_around(const struct plan_task *t, struct script *s, memory_ac
 	memory_beside_hole(t, s, act, from, to);
 }
 
-/* vdso aside, all else of the fork away, but memory that is filled already. Within the hole nothing of the fork was mapped. */
+/*
+ * vdso aside, all else of the fork away, but memory that is filled already. Within the hole nothing of the fork was mapped.
+ * The vdso of 32-bit programs is mapped only into a process that has none.
+ */
 static void memory_clear(struct restore *r, struct plan_task *t, struct script *s)
 {
-	for (size_t i = 0; i < r->vdso.n_parts; i++) {
+	for (size_t i = 0; i < r->vdso.n_parts && !t->vdso_is_32; i++) {
 		const struct vdso_part *part = &r->vdso.parts[i];
 		script_call(s, "parking the vdso", SYS_mremap, part->start, part->bytes, part->bytes,
 			    MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_parked + (part->start - r->vdso.start));
@@ -85,7 +101,7 @@ static void memory_clear(struct restore *r, struct plan_task *t, struct script *
 
 static void memory_place_vdso(struct restore *r, struct plan_task *t, struct script *s)
 {
-	if (t->vdso_final == t->vdso_parked)
+	if (t->vdso_is_32 || t->vdso_final == t->vdso_parked)
 		return;
 	for (size_t i = 0; i < r->vdso.n_parts; i++) {
 		const struct vdso_part *part = &r->vdso.parts[i];
@@ -93,6 +109,39 @@ static void memory_place_vdso(struct restore *r, struct plan_task *t, struct scr
 		script_call(s, "placing the vdso", SYS_mremap, t->vdso_parked + offset, part->bytes,
 			    part->bytes, MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_final + offset);
 	}
+}
+
+/*
+ * The kernel maps it where it is asked to if the place is free, as it is while the image's mappings are not there yet. The
+ * gadget is written like a debugger would, so that the mapping stays what it is.
+ */
+static int memory_make_vdso_32(struct restore *r, struct plan_task *t, struct ferry_error *err)
+{
+	const struct vdso *v = &r->vdso32->v;
+	struct script *s = &t->memory;
+	int proc = plan_temp_source(t, r->proc);
+	if (proc < 0)
+		return error_memory(err);
+	struct blob_call *call = script_call(s, "mapping the vdso of 32-bit programs", SYS_arch_prctl,
+					     ARCH_MAP_VDSO_32, t->vdso_final);
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)v->code_bytes;
+	uint64_t fd = script_put(s, NULL, sizeof(int64_t));
+	/* Else the file belongs to the root of another user namespace. The task's own setting comes later. */
+	script_call(s, "making the task dumpable", SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+	script_call(s, "opening the task's memory", SYS_openat, (uint64_t)proc,
+		    script_put(s, "self/mem", sizeof("self/mem")), O_RDWR | O_CLOEXEC)
+		->data_mask = 1 << 1;
+	script_call(s, "keeping a descriptor", BLOB_OP_KEEP, fd)->data_mask = 1 << 0;
+	call = script_call(s, "writing to the vdso", SYS_pwrite64, fd,
+			   script_put(s, ferry_gadget, ferry_gadget_bytes), ferry_gadget_bytes, t->gadget);
+	call->data_mask = 1 << 0 | 1 << 1;
+	call->load_mask = 1 << 0;
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)ferry_gadget_bytes;
+	call = script_call(s, "closing the task's memory", SYS_close, fd);
+	call->data_mask = call->load_mask = 1 << 0;
+	return 0;
 }
 
 /* Append reads of the pages between start and end; says whether there were any. */
@@ -103,15 +152,15 @@ static bool memory_fill(struct memory_runs *runs, struct script *s, uint64_t sta
 	       runs->runs[runs->at].vaddr + runs->runs[runs->at].nr_pages * IMAGE_PAGE_BYTES <= start)
 		runs->at++;
 	for (size_t i = runs->at; i < runs->n && runs->runs[i].vaddr < end; i++) {
-		const struct image_run *run = &runs->runs[i];
+		const struct plan_run *run = &runs->runs[i];
+		int pages = run->of == runs->task ? runs->own : runs->others;
 		uint64_t from = MAX(run->vaddr, start);
 		uint64_t to = MIN(run->vaddr + run->nr_pages * IMAGE_PAGE_BYTES, end);
 		if (to - from >= MEMORY_POPULATE_PAGES * IMAGE_PAGE_BYTES)
 			script_call(s, "populating memory", SYS_madvise, from, to - from, MADV_POPULATE_WRITE)
 				->check = BLOB_CHECK_NONE;
-		struct blob_call *call =
-			script_call(s, "filling memory", SYS_pread64, (uint64_t)runs->pages_number, from,
-				    to - from, run->offset + (from - run->vaddr));
+		struct blob_call *call = script_call(s, "filling memory", SYS_pread64, (uint64_t)pages, from,
+						     to - from, run->offset + (from - run->vaddr));
 		call->check = BLOB_CHECK_FULL;
 		script_detail(s, from);
 		any = true;
@@ -297,19 +346,76 @@ static int memory_set_mm(struct restore *r, struct plan_task *t, struct ferry_er
 	return 0;
 }
 
-static int memory_read_runs(struct restore *r, struct plan_task *t, struct memory_runs *runs,
-			    struct image_pages_reader **ret_reader, struct ferry_error *err)
+static int memory_add_run(struct memory_plan *m, const struct plan_run *run)
 {
-	int ret = image_pages_open(r->reader->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, ret_reader, err);
-	if (ret < 0)
-		return ret;
-	ret = image_pages_read_all(*ret_reader, &runs->runs, &runs->n, err);
-	for (size_t i = 0; i < runs->n && ret >= 0; i++)
-		if (!(runs->runs[i].flags & IMAGE_PE_PRESENT))
-			ret = error_set(
-				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+	struct plan_run *slot = vec_push(&m->runs);
+	if (!slot)
+		return -ENOMEM;
+	*slot = *run;
+	return 0;
+}
+
+/* What the head of the family has of these pages, which must be all of them. */
+static int memory_add_shared(struct memory_plan *m, const struct image_run *run, struct ferry_error *err)
+{
+	const struct plan_task *t = m->task, *head = m->head;
+	uint64_t at = run->vaddr, end = at + run->nr_pages * IMAGE_PAGE_BYTES;
+	while (head && m->head_at < head->n_runs && at < end) {
+		const struct plan_run *there = &head->runs[m->head_at];
+		uint64_t there_end = there->vaddr + there->nr_pages * IMAGE_PAGE_BYTES;
+		if (there_end <= at) {
+			m->head_at++;
+			continue;
+		}
+		if (there->vaddr > at || there->of != head)
+			break;
+		uint64_t to = MIN(end, there_end);
+		if (memory_add_run(m, &(struct plan_run){.vaddr = at,
+							 .nr_pages = (to - at) / IMAGE_PAGE_BYTES,
+							 .offset = there->offset + (at - there->vaddr),
+							 .of = head}) < 0)
+			return error_memory(err);
+		at = to;
+	}
+	if (at == end)
+		return 0;
+	return head ? error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				"pid %d shares its page at %llx with pid %d, which has none there", t->pid,
+				(unsigned long long)at, head->pid)
+		    : error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				"pagemap of pid %d refers to pages of a parent image or a page server",
 				t->pid);
+}
+
+/* Of an earlier task, for parents come first. */
+static int memory_find_head(struct restore *r, struct memory_plan *m, struct ferry_error *err)
+{
+	const struct plan_task *t = m->task;
+	if (!t->mm_extra || !t->mm_extra->has_pages_of)
+		return 0;
+	const struct plan_task *head = plan_task(r->plan, (pid_t)t->mm_extra->pages_of);
+	if (!head || head >= t)
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "pid %d shares pages with pid %u, which is not made before it", t->pid,
+				 t->mm_extra->pages_of);
+	m->head = head;
+	return 0;
+}
+
+static int memory_read_runs(struct restore *r, struct memory_plan *m, struct image_pages_reader **ret_reader,
+			    struct ferry_error *err)
+{
+	struct image_run run;
+	int ret = image_pages_open(r->reader->dir, IMAGE_PAGEMAP, (uint64_t)m->task->pid, ret_reader, err);
+	if (ret >= 0)
+		ret = memory_find_head(r, m, err);
+	while (ret >= 0 && (ret = image_pages_next(*ret_reader, &run, err)) > 0) {
+		if (!(run.flags & IMAGE_PE_PRESENT))
+			ret = memory_add_shared(m, &run, err);
+		else if (memory_add_run(m, &(struct plan_run){run.vaddr, run.nr_pages, run.offset, m->task}) <
+			 0)
+			ret = error_memory(err);
+	}
 	return ret;
 }
 
@@ -359,10 +465,15 @@ static int memory_map_anywhere(struct restore *r, struct plan_task *t, const Vma
 	if (ret < 0)
 		return ret;
 	script_call(s, "making one place free", SYS_munmap, vma->start, bytes);
-	struct blob_call *call = script_call(s, "making a mapping in the only free place", SYS_mmap, 0, bytes,
-					     m.prot, MAP_SHARED, (uint64_t)(int64_t)m.fd, m.offset);
+	/* Each of the two calls looks where programs of its kind have their mappings. */
+	bool low = vma->end <= UINT32_MAX && t->vdso_is_32;
+	const char *what = "making a mapping in the only free place";
+	uint64_t offset = low ? m.offset / IMAGE_PAGE_BYTES : m.offset;
+	struct blob_call *call = script_call(s, what, low ? MEMORY_NR32_MMAP2 : SYS_mmap, 0, bytes, m.prot,
+					     MAP_SHARED, (uint64_t)(int64_t)m.fd, offset);
+	call->abi = low ? BLOB_ABI_I386 : BLOB_ABI_NATIVE;
 	call->check = BLOB_CHECK_EQUAL;
-	call->expect = (int64_t)vma->start;
+	call->expect = low ? (int32_t)vma->start : (int64_t)vma->start;
 	script_detail(s, vma->start);
 	memory_advise(s, vma);
 	return 0;
@@ -401,9 +512,11 @@ static int memory_map_all_anywhere(struct restore *r, struct plan_task *t, struc
 int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
-	struct memory_runs runs = {0};
+	struct memory_plan plan = {.task = t};
 	struct image_pages_reader *reader = NULL;
-	int ret = memory_read_runs(r, t, &runs, &reader, err);
+	int ret = memory_read_runs(r, &plan, &reader, err);
+	t->runs = plan.runs.v;
+	t->n_runs = plan.runs.n;
 	if (ret < 0)
 		goto out;
 	ret = plan_keep_source(r->plan, fd_dup(image_pages_fd(reader), 3));
@@ -412,9 +525,13 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 		goto out;
 	}
 	t->pages = ret;
-	runs.pages_number = plan_temp_source(t, ret);
+	struct memory_runs runs = {
+		.runs = t->runs, .n = t->n_runs, .task = t, .own = plan_temp_source(t, ret)};
+	runs.others = plan.head ? plan_temp_source(t, plan.head->pages) : -1;
 	memory_clear(r, t, s);
 	ret = memory_map_all_anywhere(r, t, err);
+	if (ret >= 0 && t->vdso_is_32)
+		ret = memory_make_vdso_32(r, t, err);
 	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
 		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD) || memory_is_anywhere(vma))
@@ -430,12 +547,7 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	}
 	if (ret >= 0 && s->failed)
 		ret = error_memory(err);
-	if (t->early) {
-		t->runs = take_ptr(runs.runs);
-		t->n_runs = runs.n;
-	}
 out:
-	free(runs.runs);
 	image_pages_reader_free(reader);
 	return ret;
 }

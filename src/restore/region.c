@@ -13,13 +13,12 @@
 #include <sys/mman.h>
 
 #include "base/error.h"
+#include "blob/tracer.h"
 #include "restore/restore.h"
 
 enum {
 	REGION_PAGE = 4096,
 	REGION_STACK_BYTES = 8192,
-	REGION_RED_ZONE = 128,
-	REGION_FRAME_ALIGN = 16,
 };
 
 /* Where the parts of a slice begin, as offsets into it. */
@@ -80,28 +79,33 @@ struct blob_thread *region_thread(const struct restore *r, const struct plan_tas
 	return (struct blob_thread *)((char *)region_slice(r, t) + threads) + index;
 }
 
-/*
- * Where the frame for the exit gadget goes: the alternate stack when the thread is not on it (its contents are
- * dead by definition, and stacks of coroutines may be nearly full), else below the red zone.
- */
-static uint64_t region_frame_place(const struct plan_thread *th)
+/* Who unmaps the blob when the barrier opens: the first that runs then; NULL: the tracer of all does it before. */
+static const struct plan_thread *region_unmapper(const struct plan_task *t)
 {
-	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
-	const ThreadSasEntry *sas = th->core->thread_core ? th->core->thread_core->sas : NULL;
-	uint64_t bytes = align_up(BLOB_FRAME_WORDS * sizeof(uint64_t), REGION_FRAME_ALIGN);
-	if (sas && !(sas->ss_flags & SS_DISABLE) && sas->ss_size >= 2 * bytes &&
-	    (regs->sp < sas->ss_sp || regs->sp > sas->ss_sp + sas->ss_size))
-		return align_down(sas->ss_sp + sas->ss_size - bytes, REGION_FRAME_ALIGN);
-	return align_down(regs->sp - REGION_RED_ZONE - bytes, REGION_FRAME_ALIGN);
+	vec_foreach(th, &t->threads) {
+		if (!th->stands)
+			return th;
+	}
+	return NULL;
+}
+
+static void region_tell_tracer(const struct restore *r, const struct plan_task *t)
+{
+	const struct plan_thread *leader = t->threads.v;
+	if (region_unmapper(t) || !leader->tracer)
+		return;
+	const uint64_t place[2] = {t->hole, r->shared_bytes + t->region_bytes};
+	memcpy(leader->tracer->data.s + leader->attach + offsetof(struct blob_attach, unmap_address), place,
+	       sizeof(place));
 }
 
 static void region_frame(const struct restore *r, const struct plan_task *t, const struct plan_thread *th,
 			 uint64_t frame[BLOB_FRAME_WORDS])
 {
 	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
-	bool leader = th == t->threads.v;
-	frame[BLOB_FRAME_UNMAP_ADDRESS] = leader ? t->hole : 0;
-	frame[BLOB_FRAME_UNMAP_BYTES] = leader ? r->shared_bytes + t->region_bytes : 0;
+	bool leader = th == t->threads.v, unmaps = th == region_unmapper(t);
+	frame[BLOB_FRAME_UNMAP_ADDRESS] = unmaps ? t->hole : 0;
+	frame[BLOB_FRAME_UNMAP_BYTES] = unmaps ? r->shared_bytes + t->region_bytes : 0;
 	frame[BLOB_FRAME_SIGMASK] = leader ? th->core->tc->blk_sigset : th->core->thread_core->blk_sigset;
 	frame[BLOB_FRAME_R15] = regs->r15;
 	frame[BLOB_FRAME_R14] = regs->r14;
@@ -176,7 +180,7 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 		uint64_t stack = base + l.stacks + i * REGION_STACK_BYTES;
 		uint64_t clone_at = l.clones + i * sizeof(struct region_clone);
 		*thread = (struct blob_thread){
-			.frame_to = region_frame_place(th),
+			.frame_to = plan_frame_place(th),
 			.guard = t->guarded ? BLOB_GUARD_WANTED : BLOB_GUARD_NONE,
 			.stack_top = stack + REGION_STACK_BYTES,
 			.task = base + l.task,
@@ -253,6 +257,8 @@ int region_build(struct restore *r, struct ferry_error *err)
 	int ret = region_map(r, bytes, err);
 	if (ret < 0)
 		return ret;
+	for (size_t i = 0; i < r->plan->n_tasks; i++)
+		region_tell_tracer(r, &r->plan->tasks[i]);
 	for (size_t i = 0; i < r->plan->n_tasks; i++)
 		region_fill_task(r, &r->plan->tasks[i]);
 	return 0;

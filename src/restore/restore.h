@@ -36,6 +36,7 @@ struct restore_member {
 	uint32_t filed;   /* 1 once it has its descriptors in a table that it shares; futex word */
 	/* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
 	uint32_t stopped;
+	uint32_t built; /* 1 once its threads wait at the barrier and can be traced; futex word */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -57,6 +58,7 @@ struct restore {
 	const struct log_sink *log;
 	struct warden *warden;
 	struct vdso vdso;
+	struct vdso32 *vdso32;         /* in the plan's arena, once a task has it */
 	uint64_t gadget_offset;        /* of the exit gadget from the start of the vdso block */
 	struct restore_shared *shared; /* start of the shared region */
 	uint64_t shared_bytes;         /* of its head */
@@ -81,6 +83,12 @@ must_check int inherit_plan(struct restore *r, struct ferry_error *err);
 
 /* In a task, before it makes any: fill that memory. */
 must_check int inherit_fill(struct plan_task *t, struct ferry_error *err);
+
+/* The vdso that the task gets. */
+static inline const struct vdso *layout_vdso_of(const struct restore *r, const struct plan_task *t)
+{
+	return t->vdso_is_32 ? &r->vdso32->v : &r->vdso;
+}
 
 /* Append to t->memory everything that rebuilds the task's address space. */
 must_check int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err);
@@ -138,6 +146,10 @@ must_check int guard_hold(struct restore *r, struct ferry_error *err);   /* befo
 must_check int guard_finish(struct restore *r, struct ferry_error *err); /* all stand at the barrier */
 void guard_release(struct restore *r);
 void guard_reap(struct restore *r); /* they were killed */
+
+/* Tell tracers of the tree that their tracees can be attached to, as soon as they can; see tracees.c. */
+must_check int tracees_check(const struct plan *plan, struct ferry_error *err);
+must_check int tracees_build(struct restore *r, struct ferry_error *err);
 
 /* Whether a task has failed meanwhile: its error. look: also whether one died silently. */
 must_check int tasks_watch(struct restore *r, bool look, struct ferry_error *err);

@@ -264,9 +264,9 @@ static bool die_in_visit(pid_t pid, uint64_t after_ns)
 		timer_t timer;
 		harness_disown();
 		visit_begin(&v, pid, FERRY_STOP_EVENT);
+		*begun = 1;
 		check(!timer_create(CLOCK_MONOTONIC, &how, &timer) && !timer_settime(timer, 0, &when, NULL),
 		      "timer: %s", strerror(errno));
-		*begun = 1;
 		for (;;)
 			visit_run(&v, LONG_CALLS);
 	}

@@ -5,6 +5,7 @@
  */
 #include "helpers.h"
 
+#include <asm/ldt.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -137,8 +138,8 @@ static void exit_now(void)
 /* jmp . */
 static const unsigned char endless[] = {0xeb, 0xfe};
 
-/* Far return into a code segment of 32 bits, to a loop. */
-static void run_32_bit(void)
+/* Far return into a code segment, to a loop: the one that 32-bit programs have, or one of the process's own. */
+static void run_in_segment(uint64_t selector)
 {
 	unsigned char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
@@ -146,7 +147,26 @@ static void run_32_bit(void)
 		_exit(1);
 	code[0] = endless[0];
 	code[1] = endless[1];
-	__asm__ volatile("pushq $0x23\n pushq %0\n lretq" : : "r"((uint64_t)code));
+	__asm__ volatile("pushq %1\n pushq %0\n lretq" : : "r"((uint64_t)code), "r"(selector));
+}
+
+static void run_32_bit(void)
+{
+	run_in_segment(0x23);
+}
+
+static void run_own_segment(void)
+{
+	struct user_desc own = {.entry_number = 0,
+				.limit = 0xfffff,
+				.seg_32bit = 1,
+				.contents = 2,
+				.limit_in_pages = 1,
+				.useable = 1};
+
+	if (syscall(SYS_modify_ldt, 0x11, &own, sizeof(own)))
+		_exit(1);
+	run_in_segment(7);
 }
 
 static void test_seize_refusals(void)
@@ -176,12 +196,46 @@ static void test_seize_refusals(void)
 	MUST(ferry_thread_release(thread, &error));
 	reap(plain_child);
 
-	pid_t old = spawn(run_32_bit);
-	thread = seize_stopped(old, NULL, FERRY_STOP_EVENT);
+	pid_t own = spawn(run_own_segment);
+	thread = seize_stopped(own, NULL, FERRY_STOP_EVENT);
 	refused(ferry_inject_open(thread, NULL, &inject, &error), UNSUPPORTED_TASK);
 	fresh();
 	MUST(ferry_thread_release(thread, &error));
-	reap(old);
+	reap(own);
+}
+
+/* 64-bit calls in a thread that executes 32-bit code, and it goes on there. */
+static void test_32_bit_code(void)
+{
+	static const uint64_t none[6];
+	struct ferry_thread *thread;
+	struct ferry_inject *inject;
+	struct ferry_regs before = FERRY_REGS_INIT, after = FERRY_REGS_INIT;
+	int64_t result = 0;
+
+	pid_t pid = spawn(run_32_bit);
+	thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	MUST(ferry_thread_get_regs(thread, &before, &error));
+	check(before.user.cs == 0x23, "it executes code in segment %#llx", before.user.cs);
+	MUST(ferry_inject_open(thread, NULL, &inject, &error));
+	MUST(ferry_inject_call(inject, thread, SYS_getpid, none, &result, &error));
+	check(result == pid, "getpid() is %lld, not %d", (long long)result, pid);
+	MUST(ferry_inject_cure(inject, thread, &error));
+	MUST(ferry_thread_get_regs(thread, &after, &error));
+	check(!memcmp(&before.user, &after.user, sizeof(before.user)), "registers differ");
+	/* Away, and nobody takes it back: through the pad it comes home. */
+	MUST(ferry_inject_call(inject, thread, SYS_getpid, none, &result, &error));
+	ferry_inject_close(inject);
+	MUST(ferry_thread_release(thread, &error));
+	usleep(20000);
+	thread = seize_stopped(pid, NULL, FERRY_STOP_EVENT);
+	MUST(ferry_thread_get_regs(thread, &after, &error));
+	check(after.user.cs == 0x23 && after.user.rip == before.user.rip && after.user.rsp == before.user.rsp,
+	      "it is at %#llx:%#llx", after.user.cs, after.user.rip);
+	MUST(ferry_thread_release(thread, &error));
+	ferry_regs_release(&before);
+	ferry_regs_release(&after);
+	reap(pid);
 }
 
 static int fault_named(void *context, const char *point)
@@ -828,6 +882,7 @@ static const struct test tests[] = {
 	{"text-padding", test_text_padding},
 	{"crowd", test_crowd},
 	{"seize-refusals", test_seize_refusals},
+	{"32-bit-code", test_32_bit_code},
 	{"faults", test_faults},
 	{"refused-calls", test_refused_calls},
 	{"three-away", test_three_away},

@@ -99,7 +99,8 @@ class Subject:
         """An image in which the field is nothing; None when such a record cannot be written."""
         images = pathlib.Path(tempfile.mkdtemp(prefix="changed-"))
         for path in self.images.iterdir():
-            os.link(path, images / path.name)
+            if path.is_file():  # not the links for other readers
+                os.link(path, images / path.name)
         for name in LEFT_OUT:
             (images / name).unlink()
         for name, record in self.records.items():

@@ -36,14 +36,15 @@ DUMPED = [case for case in CASES if case.name in (
     "threads", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4", "tcp-pairs", "unix-socket",
     "unix-queues", "pty-typed", "seccomp-bare", "seccomp-threads",
     "ghost-directory", "aio-events", "uring-tables", "uring-polled", "zombie-killed", "session-leader-below",
-    "shared-descriptors")]
+    "shared-descriptors", "old-threads", "old-seccomp", "mixed-code", "traced-breakpoint", "traced-polls",
+    "traced-seized", "traced-signal-untold")]
 # With effects outside of the target: files, names and objects that nobody's end takes away.
 OUTSIDE = [case for case in CASES if case.name in (
     "link-other", "ghost-name-taken", "fifo-deleted", "sysvshm", "message-queue", "inotify-deleted", "locks-ofd",
     "unix-places", "pty-session", "mounts-tmpfs", "ipc-messages", "pid-nested")]
 # Its filters forbid munmap(2): what ferry mapped stays after a kill, and each dump has more effects than the one before, so
 # that counting upwards never meets the last.
-KEEPS_PADS = ("seccomp-bare",)
+KEEPS_PADS = ("seccomp-bare", "old-seccomp")
 # Programs that people run, each with its clients; the last ones are killed in make soak only.
 SOFTWARE = {"nginx": Nginx, "node": Node, "tmux": Tmux, "redis": Server, "java": Java}
 SOFTWARE_IN_CHECK = ("nginx", "node", "tmux")

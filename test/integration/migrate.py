@@ -125,6 +125,19 @@ def unix():
 
 
 @test(timeout=60, exclusive=True)
+def family():
+    """What both processes have in common goes over once."""
+    m = Move(kib=16 << 10)
+    m.receive()
+    done = m.migrate("--json")
+    assert done.returncode == 0, done.stderr
+    assert m.received() == 0
+    m.only(m.b)
+    m.clean()
+    assert 16 << 20 < json.loads(done.stdout)["bytes"] < 24 << 20, done.stdout
+
+
+@test(timeout=60, exclusive=True)
 def tcp():
     """Over loopback, both families: a port that root forwards, as with ssh."""
     for address in ("127.0.0.1:0", "[::1]:0"):

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sockets: what is refused, connections that go on beside a dump, the lock that waits for a restore, faults."""
 
+import ctypes
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
+import threading
 import time
 
 from ferrytest import Ferry, main, test
@@ -21,7 +24,6 @@ IMAGES = pathlib.Path("images")
 REFUSALS = {
     "unix-pending": ("in-flight", "with data, which no call reads before accept()", "accepted"),
     "tcp-pending": ("in-flight", "wait to be accepted", "--skip-in-flight"),
-    "packet-ring": ("unsupported-vma", "maps", ""),
     "tunnel": ("unsupported-fd", "a UDP socket that the kernel takes packets from (UDP_ENCAP 2)", ""),
     "vsock": ("unsupported-fd", "a vsock socket", ""),
     "netlink-message": ("in-flight", "messages wait in a netlink socket; no call gives them back", "read"),
@@ -109,6 +111,90 @@ if os.environ.get("FERRY"):
             refuse(program, "outside-peer", "/outside' (socket:[", "--ext-unix-sk")
             refuse(program, "outside-peer", f"of pid {os.getpid()})", "--ext-unix-sk")
             program.quit()
+
+
+    @test(timeout=60)
+    def packet_rings():
+        """Rings of packet sockets where nothing tells at which place the kernel goes on."""
+        for word, text in (("used-v3", "a ring of version 3 that was used"), ("sent", "a ring for sending that was used")):
+            program = Program("packet-ring", word)
+            refuse(program, "unsupported-fd", text, "make it anew")
+            program.kill()
+
+
+    @test(timeout=60)
+    def choosers():
+        """Programs that choose among the sockets of one port: of eBPF, or by an order that would be lost."""
+        for word, text in (("program", "one of eBPF, which nobody can read"), ("turned", "by an order that a restore would not give")):
+            program = Program("reuseport-program", word)
+            refuse(program, "unsupported-fd", text, "SO_ATTACH_REUSEPORT_CBPF")
+            program.quit()
+        program = Program("reuseport-program")
+        held = os.pidfd_open(program.pid)
+        link = next(link for link in sorted(pathlib.Path(f"/proc/{program.pid}/fd").iterdir(), key=lambda link: int(link.name))
+                    if "socket:" in os.readlink(link))
+        copy = ctypes.CDLL(None).syscall(438, held, int(link.name), 0)
+        refuse(program, "outside-peer", "is also held by fd", "")
+        os.close(copy)
+        os.close(held)
+        program.quit()
+
+
+    @test(timeout=60)
+    def outside_kept():
+        """Connections to the outside under --external: another peer by --inherit-fd, or the same name again."""
+        kinds = {"stream": socket.SOCK_STREAM, "packets": socket.SOCK_SEQPACKET}
+        listeners = []
+
+        def answer(peer):
+            while word := peer.recv(100):
+                peer.sendall(word)
+            peer.close()
+
+        def serve(listener):
+            while True:
+                peer = listener.accept()[0]
+                threading.Thread(target=answer, args=(peer,), daemon=True).start()
+
+        def listen(program):
+            for name, type_ in kinds.items():
+                listeners.append(socket.socket(socket.AF_UNIX, type_))
+                listeners[-1].bind(str(program.folder / name))
+                listeners[-1].listen()
+                threading.Thread(target=serve, args=(listeners[-1],), daemon=True).start()
+
+        def inodes(program):
+            return [os.stat(f"/proc/{program.pid}/fd/{fd}").st_ino for fd in (20, 21)]
+
+        program = Program("unix-outside", before_ready=listen)
+        numbers = inodes(program)
+        refuse(program, "outside-peer", "outside of the tree", f"--inherit-fd fd[N]:socket:[{numbers[1]}]")
+        refuse(program, "outside-peer", "outside of the tree", f"--external unix[{numbers[0]}]",
+               "--external", f"unix[{numbers[1]}]")
+        done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES, "--external", "unix[1x]")
+        assert done.returncode == 2 and "is not unix[INODE]" in done.stderr, done.stderr
+        for again in (True, False):
+            numbers = inodes(program)
+            words = [word for number in numbers for word in ("--external", f"unix[{number}]")]
+            Ferry().dump(program.pid, IMAGES, more=words)
+            program.reap()
+            done = Ferry().run("restore", "-D", IMAGES, "-d")
+            assert done.returncode == REFUSED and "[outside-peer]" in done.stderr, done.stderr
+            assert f"--inherit-fd fd[N]:socket:[{numbers[0]}]" in done.stderr, done.stderr
+            if again:
+                Ferry().restore(IMAGES, more=("--ext-unix-sk",))
+            else:
+                pairs = [socket.socketpair(socket.AF_UNIX, type_) for type_ in kinds.values()]
+                words = [word for number, pair in zip(numbers, pairs)
+                         for word in ("--inherit-fd", f"fd[{pair[1].fileno()}]:socket:[{number}]")]
+                subprocess.run([os.environ["FERRY"], "restore", "-D", IMAGES, "-d", *words], check=True,
+                               pass_fds=[pair[1].fileno() for pair in pairs])
+                for ours, theirs in pairs:
+                    theirs.close()
+                    threading.Thread(target=answer, args=(ours,), daemon=True).start()
+            program.verify()
+            shutil.rmtree(IMAGES)
+        program.quit()
 
 
     @test(timeout=60)

@@ -12,6 +12,7 @@ from ferrytest import Ferry, Program, nodes, round_trip, test, wait_until
 from ferrytest.redis import Server
 from ferrytest.software.desktop import Desktop
 from ferrytest.software.gcc import Gcc
+from ferrytest.software.gdb import Gdb, GdbRunning
 from ferrytest.software.golang import Go
 from ferrytest.software.java import Java
 from ferrytest.software.mariadb import MariaDB
@@ -66,6 +67,8 @@ SOFTWARE = [
     ("go", Go),
     ("gcc", Gcc),
     ("tmux", Tmux),
+    ("gdb", Gdb),
+    ("gdb_running", GdbRunning),
     ("shell", Shell),
     ("postgresql", PostgreSQL),
     ("mariadb", MariaDB),

@@ -203,6 +203,7 @@ static void trip_plan_tasks(struct trip *t)
 	t->plan.n_tasks = t->n;
 	for (size_t i = 0; i < t->n; i++) {
 		struct plan_task *task = &t->plan.tasks[i];
+		task->mm = arena_array(&t->plan.arena, MmEntry, 1);
 		task->pid = t->pids[i];
 		task->first_temp = TRIP_TEMPS_FROM;
 		task->index = i;

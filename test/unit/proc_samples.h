@@ -231,8 +231,10 @@ static const char sample_smaps[] =
 	"KernelPageSize:        4 kB\n"
 	"MMUPageSize:           4 kB\n"
 	"Rss:                  40 kB\n"
-	"Pss:                  40 kB\n"
+	"Pss:                  18 kB\n"
 	"Pss_Dirty:             0 kB\n"
+	"Shared_Clean:         36 kB\n"
+	"Shared_Dirty:          4 kB\n"
 	"Anonymous:             0 kB\n"
 	"THPeligible:           0\n"
 	"ProtectionKey:         0\n"
@@ -258,6 +260,8 @@ static const char sample_smaps_old[] =
 	"00400000-0040b000 r-xp 00000000 08:02 531                                /bin/sleep\n"
 	"Size:                 44 kB\n"
 	"Rss:                  24 kB\n"
+	"Shared_Clean:         24 kB\n"
+	"Shared_Dirty:          0 kB\n"
 	"KernelPageSize:        4 kB\n"
 	"MMUPageSize:           4 kB\n";
 

@@ -24,6 +24,10 @@ static void test_layout(void **state)
 	assert_int_equal(PAD_OFFSET(ferry__pad_call), sizeof(struct pad_head));
 	assert_memory_equal(ferry__pad, "ferrypad", 8);
 	assert_true(INJECT_SLOTS * PAD_BYTES <= 1504);
+	assert_int_equal(PAD_NARROW_OFFSET(ferry__narrow_data), PAD_NARROW_CODE_BYTES);
+	assert_int_equal(PAD_NARROW_OFFSET(ferry__narrow_end), PAD_NARROW_BYTES);
+	assert_int_equal(PAD_NARROW_OFFSET(ferry__narrow_call), sizeof(struct pad_head));
+	assert_true(PAD_NARROW_BYTES <= 600);
 	static const unsigned char syscall_insn[] = {0x0f, 0x05};
 	assert_memory_equal(ferry__pad_call, syscall_insn, 2);
 	assert_memory_equal(ferry__pad_call_undo, syscall_insn, 2);
@@ -93,7 +97,7 @@ static void walk_pad(struct pad *pad, struct walk *w)
 	__asm__ volatile("lea 9f(%%rip), %0\n jmp 8f\n 9: jmp *%%r13\n 8:" : "=r"(come_back));
 	/* r14 leads from label 1 or 2 to the end of the statement below, by way of r13. */
 	normal.r14 = come_back;
-	pad_data_set_regs(pad->data, &normal, &eintr);
+	pad_data_set_regs(pad->data, (uint64_t)pad->code, &normal, &eintr);
 	register uint64_t r10 __asm__("r10") = w->entry;
 	__asm__ volatile("lea 7f(%%rip), %%r13\n"
 			 "mov %%r13, %c[r13](%[data])\n"
@@ -324,6 +328,11 @@ static void test_eintr_table(void **state)
 		{{.orig_rax = SYS_close}, false, false},
 		{{.orig_rax = SYS_nanosleep}, false, false},
 		{{.orig_rax = ~0ull}, false, false},
+		{{.cs = USER_CS_32, .orig_rax = 319, .rsi = 0xffffffff}, true, true},
+		{{.cs = USER_CS_32, .orig_rax = 319, .rsi = 100}, true, false},
+		{{.cs = USER_CS_32, .orig_rax = SYS_epoll_pwait, .rsi = 0xffffffff}, false, false},
+		{{.cs = USER_CS_32, .orig_rax = 117}, true, true},
+		{{.cs = USER_CS_32, .orig_rax = 371}, true, false},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -208,22 +208,6 @@ static void pipe_owner_and_rights(void **state)
 	trip_end(&t);
 }
 
-static void packet_setup(void)
-{
-	make_pipe(10, 11, O_DIRECT);
-}
-
-static void packet_pipe_is_refused(void **state)
-{
-	struct trip t;
-	(void)state;
-	trip_start(&t, packet_setup, 1);
-	assert_int_equal(trip_save(&t), -ENOTSUP);
-	assert_int_equal(t.err.id, FERRY_ERROR_UNSUPPORTED_FD);
-	assert_non_null(strstr(t.err.message, "fd 11"));
-	trip_end(&t);
-}
-
 /* A pipe that the test holds, too. */
 static int outside[2];
 
@@ -815,7 +799,6 @@ int main(void)
 		cmocka_unit_test(pipes_come_back),
 		cmocka_unit_test(pipe_ends_of_two_processes),
 		cmocka_unit_test(pipe_owner_and_rights),
-		cmocka_unit_test(packet_pipe_is_refused),
 		cmocka_unit_test(pipe_held_outside_is_refused),
 		cmocka_unit_test(pipe_with_a_hidden_writer_is_refused),
 		cmocka_unit_test(pipe_data_is_checked),

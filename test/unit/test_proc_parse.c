@@ -336,7 +336,7 @@ static void test_smaps(unused void **state)
 	assert_true(v[0].has_flags && v[1].has_flags && v[2].has_flags);
 	assert_int_equal(v[0].vm_flags, PROC_VM(READ) | PROC_VM(EXEC) | PROC_VM(MAYREAD) | PROC_VM(MAYWRITE) |
 						PROC_VM(MAYEXEC) | PROC_VM(SOFTDIRTY));
-	assert_int_equal(v[0].rss_bytes, 40 * 1024);
+	assert_int_equal(v[0].common_bytes, 40 * 1024);
 	assert_int_equal(v[0].page_shift, 12);
 	assert_int_equal(v[1].page_shift, 21);
 	assert_int_equal(v[1].pkey, 3);
@@ -352,7 +352,7 @@ static void test_smaps(unused void **state)
 	assert_int_equal(proc_maps_parse(TEXT(sample_smaps_old), &maps, NULL), 0);
 	assert_int_equal(maps.vmas.n, 1);
 	assert_false(maps.vmas.v[0].has_flags);
-	assert_int_equal(maps.vmas.v[0].rss_bytes, 24 * 1024);
+	assert_int_equal(maps.vmas.v[0].common_bytes, 24 * 1024);
 	proc_maps_release(&maps);
 }
 
@@ -394,7 +394,7 @@ static void test_maps_refused(unused void **state)
 		{"10000000000000000-20000000000000000 r-xp 0 fd:01 531 \n", -EBADMSG},
 		{"Size: 4 kB\n", -EBADMSG},
 		{"\n", -EBADMSG},
-		{"00400000-0040b000 r-xp 00000000 fd:01 531 \nRss: x kB\n", -EBADMSG},
+		{"00400000-0040b000 r-xp 00000000 fd:01 531 \nShared_Dirty: x kB\n", -EBADMSG},
 		{"00400000-0040b000 r-xp 00000000 fd:01 531 \nKernelPageSize: 3 kB\n", -EBADMSG},
 		{"00400000-0040b000 r-xp 00000000 fd:01 531 \nKernelPageSize: 0 kB\n", -EBADMSG},
 		{"00400000-0040b000 r-xp 00000000 fd:01 531 \nProtectionKey: 256\n", -EBADMSG},

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import tempfile
 
+from ferrytest import old
 from ferrytest.process import PROC, all_pids, read_bytes, read_text, status, threads, tree
 from ferrytest.snapshot import PAGE
 
@@ -63,11 +64,17 @@ def own_vdso():
     return b""
 
 
+def is_narrow(image):
+    """Whether these bytes are a vdso of 32-bit programs."""
+    return image[4:5] == b"\x01"
+
+
 def vdso_bytes_used(image):
     """What of the vdso belongs to its ELF image. Nothing executes what follows in the last page; ferry's landing pads
     and its exit gadget lie there."""
-    offset, = struct.unpack_from("<Q", image, 0x28)
-    size, count = struct.unpack_from("<HH", image, 0x3a)
+    narrow = is_narrow(image)
+    offset, = struct.unpack_from("<I" if narrow else "<Q", image, 0x20 if narrow else 0x28)
+    size, count = struct.unpack_from("<HH", image, 0x2e if narrow else 0x3a)
     return offset + size * count
 
 
@@ -81,7 +88,8 @@ def changed_text(pid):
     with memory:
         for start, end, offset, path in executable_mappings(pid):
             if path == "[vdso]":
-                wanted = own_vdso()
+                memory.seek(start)
+                wanted = old.vdso() if is_narrow(memory.read(16)) else own_vdso()
             elif path.startswith("/") and not path.endswith("(deleted)"):
                 with open(path, "rb") as file:
                     file.seek(offset)
@@ -115,12 +123,20 @@ def freezer_state(pid):
     return problems
 
 
-def task_problems(pid, may_stop):
+def tracer_inside(pid, members):
+    """Whether another process of the tree traces this one, which may do with it what it likes."""
+    return any(status(pid).get("TracerPid") in map(str, threads(member)) for member in members if member != pid)
+
+
+def task_problems(pid, may_stop, members):
     """Tracers and stops of every thread of one process."""
     problems = []
+    inside = tracer_inside(pid, members)
     for tid in threads(pid):
         fields = status(pid, tid)
         state = fields.get("State", "?")[:1]
+        if inside and fields.get("TracerPid", "0") != "0":
+            continue
         if fields.get("TracerPid", "0") != "0":
             problems.append(f"thread {tid} of {pid} is traced by {fields['TracerPid']}")
         if state in "Tt" and pid not in may_stop:
@@ -147,7 +163,8 @@ class Leftovers:
             found.append(f"an nft table is left: {table}")
         members = set(tree(pid)) if pid else set()
         for member in sorted(members):
-            found += task_problems(member, self.stopped) + freezer_state(member) + changed_text(member)
+            found += task_problems(member, self.stopped, members) + freezer_state(member)
+            found += [] if tracer_inside(member, members) else changed_text(member)
         strays = all_pids() - self.pids
         strays -= set(tree(pid)) if pid else set()  # looked at last: the tree may have forked meanwhile
         for stray in sorted(strays):

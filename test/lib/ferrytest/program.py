@@ -20,6 +20,22 @@ def program_path(name):
     return found[0]
 
 
+def is_old(name):
+    """Whether it is a program of 32 bits."""
+    return name.startswith("old-")
+
+
+def runs(name):
+    """Whether a program was built and the kernel knows how to start it."""
+    try:
+        # Without a mailbox it ends at once.
+        subprocess.run([str(path) for path in pathlib.Path(os.environ["FERRY_PROGRAMS"]).glob(f"*/{name}")][:1],
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        return True
+    except (IndexError, OSError):
+        return False
+
+
 class Program:
     """A running test program. Its pid stays the same over dump and restore."""
 

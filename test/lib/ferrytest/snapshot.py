@@ -122,10 +122,11 @@ def socket_lines(pid):
     return found
 
 
-def without_accidents(name):
+def without_accidents(name, mapped=False):
     """A name in /proc without what a restore may change: the number of a file that never had a name, and what is appended
     to the name of a deleted file when somebody else has that name by now."""
     name = re.sub(r"/#\d+ \(deleted\)$", "/# (deleted)", name)
+    name = re.sub(r"^socket:\[\d+\]$", "socket:[]", name) if mapped else name
     return re.sub(r"\.ferry-\d+ \(deleted\)$", " (deleted)", name)
 
 
@@ -187,7 +188,7 @@ def mappings(pid):
         match = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ \d+\s*(.*)$", line)
         if match:
             found.append({"start": int(match[1], 16), "end": int(match[2], 16), "perms": match[3],
-                          "offset": int(match[4], 16), "name": without_accidents(match[5]), "flags": ""})
+                          "offset": int(match[4], 16), "name": without_accidents(match[5], mapped=True), "flags": ""})
         elif line.startswith("VmFlags:"):
             found[-1]["flags"] = " ".join(sorted(set(line.split()[1:]) - VMFLAGS_LEFT_OUT))
     return [m for m in found if m["name"] not in ("[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]")]

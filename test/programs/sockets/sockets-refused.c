@@ -162,16 +162,6 @@ static void make_multipath(struct state *s)
 }
 
 /* Packets come into memory that the program maps. */
-static void make_packet_ring(struct state *s)
-{
-	const struct tpacket_req ring = {
-		.tp_block_size = 4096, .tp_block_nr = 4, .tp_frame_size = 2048, .tp_frame_nr = 8};
-
-	s->a = must(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-	must(setsockopt(s->a, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)));
-	must(mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, s->a, 0));
-}
-
 static void make_tunnel(struct state *s)
 {
 	s->a = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -318,7 +308,6 @@ static const struct {
 	{"tcp", make_tcp},
 	{"corked", make_corked},
 	{"vsock", make_vsock},
-	{"packet-ring", make_packet_ring},
 	{"tunnel", make_tunnel},
 	{"netlink-message", make_netlink_message},
 	{"raw-packet", make_raw_packet},

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns reading and writing the registers, signal mask and pending signals of a stopped thread. Kernel
- * interface: ptrace(2) PTRACE_GETREGSET and SETREGSET (Linux 2.6.34), PTRACE_GETSIGMASK (3.11),
- * PTRACE_PEEKSIGINFO (3.10).
+ * interface: ptrace(2) PTRACE_GETREGS and SETREGS, which a 64-bit tracer has with 64-bit registers whatever
+ * code the thread runs (GETREGSET is as wide as the thread's code), PTRACE_GETREGSET for vector state (Linux
+ * 2.6.34), PTRACE_GETSIGMASK (3.11), PTRACE_PEEKSIGINFO (3.10).
  *
- * Not handled: threads in 32-bit code, also those of a 64-bit process; they are refused.
+ * A thread in 32-bit code is driven through the same pad, in 64-bit code, and leaves it by a far jump.
+ *
+ * Not handled: threads in code segments of their own (modify_ldt(2)); they are refused.
  */
 #include <ferry/inject.h>
 
@@ -18,7 +21,6 @@
 #include "inject/internal.h"
 
 #define XSTATE_MAX 16384
-#define USER_CS_64 0x33
 
 #ifndef NT_X86_XSTATE
 #define NT_X86_XSTATE 0x202
@@ -27,14 +29,19 @@
 int regs_get(struct ferry_thread *t, struct user_regs_struct *ret, struct ferry_error *err)
 {
 	struct user_regs_struct regs;
-	struct iovec io = {&regs, sizeof(regs)};
-	long r = thread_ptrace(t, PTRACE_GETREGSET, NT_PRSTATUS, (uintptr_t)&io);
+	long r = thread_ptrace(t, PTRACE_GETREGS, 0, (uintptr_t)&regs);
 
 	if (r < 0)
 		return thread_failed(t, r, "reading registers", err);
-	if (io.iov_len != sizeof(regs) || regs.cs != USER_CS_64)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP, "task %d runs 32-bit code",
-				 t->tid);
+	if (regs.cs != USER_CS_64 && regs.cs != USER_CS_32)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, EOPNOTSUPP,
+				 "task %d runs code in segment %#llx", t->tid, regs.cs);
+	/* What the kernel keeps of the call of a 32-bit program is as wide as its caller saw it. */
+	if (regs_are_32(&regs)) {
+		regs.orig_rax = (uint64_t)(int32_t)regs.orig_rax;
+		if ((int64_t)regs.orig_rax >= 0)
+			regs.rax = (uint64_t)(int32_t)regs.rax;
+	}
 	*ret = regs;
 	return 0;
 }
@@ -42,11 +49,8 @@ int regs_get(struct ferry_thread *t, struct user_regs_struct *ret, struct ferry_
 int regs_set(struct ferry_thread *t, const struct user_regs_struct *regs, const char *effect,
 	     struct ferry_error *err)
 {
-	struct user_regs_struct copy = *regs;
-	struct iovec io = {&copy, sizeof(copy)};
-
 	inject_effect(&t->opts, effect);
-	long r = thread_ptrace(t, PTRACE_SETREGSET, NT_PRSTATUS, (uintptr_t)&io);
+	long r = thread_ptrace(t, PTRACE_SETREGS, 0, (uintptr_t)regs);
 	return r < 0 ? thread_failed(t, r, "setting registers", err) : 0;
 }
 
@@ -71,6 +75,7 @@ int mask_set(struct ferry_thread *t, uint64_t mask, const char *effect, struct f
 void regs_set_call(struct user_regs_struct *regs, uint64_t rip, const struct call *call)
 {
 	regs->rip = rip;
+	regs->cs = USER_CS_64;
 	regs->orig_rax = ~0ull;
 	regs->rax = (uint64_t)call->nr;
 	regs->rdi = call->args[0];
@@ -81,7 +86,13 @@ void regs_set_call(struct user_regs_struct *regs, uint64_t rip, const struct cal
 	regs->r9 = call->args[5];
 }
 
-void pad_data_set_regs(struct pad_data *data, const struct user_regs_struct *normal,
+/* What a far jump reads: an offset of 32 bits and a selector. */
+static uint64_t far_pointer(const struct user_regs_struct *regs)
+{
+	return (uint32_t)regs->rip | regs->cs << 32;
+}
+
+void pad_data_set_regs(struct pad_data *data, uint64_t pad, const struct user_regs_struct *normal,
 		       const struct user_regs_struct *eintr)
 {
 	data->rip = normal->rip;
@@ -103,6 +114,12 @@ void pad_data_set_regs(struct pad_data *data, const struct user_regs_struct *nor
 	data->rsi = normal->rsi;
 	data->rdi = normal->rdi;
 	data->rsp = normal->rsp;
+	data->far = far_pointer(normal);
+	data->eintr_far = far_pointer(eintr);
+	if (!regs_are_32(normal))
+		return;
+	data->rip = pad ? pad + PAD_OFFSET(ferry__pad_far) : data->far;
+	data->eintr_rip = pad ? pad + PAD_OFFSET(ferry__pad_eintr_far) : data->eintr_far;
 }
 
 /* ------------------------------------------------------------- public parts */

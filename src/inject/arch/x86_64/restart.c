@@ -56,14 +56,24 @@ enum limit { LIMIT_NONE, LIMIT_ALWAYS, LIMIT_MILLISECONDS, LIMIT_TIMESPEC };
 static const struct eintr_call {
 	uint16_t nr, reg; /* offset of a register in struct user_regs_struct */
 	enum limit limit;
-} eintr_calls[] = {
+} eintr_calls[] =
+	{
 #define NONE 0, LIMIT_NONE
 #define ALWAYS 0, LIMIT_ALWAYS
 #define MILLISECONDS(reg) offsetof(struct user_regs_struct, reg), LIMIT_MILLISECONDS
 #define TIMESPEC(reg) offsetof(struct user_regs_struct, reg), LIMIT_TIMESPEC
 #define EINTR_CALL(name, limit, reason) {SYS_##name, limit},
+#define EINTR_CALL_32(nr, limit, reason)
 #include "inject/eintr.def"
 #undef EINTR_CALL
+#undef EINTR_CALL_32
+},
+  eintr_calls_32[] = {
+#define EINTR_CALL(name, limit, reason)
+#define EINTR_CALL_32(nr, limit, reason) {nr, limit},
+#include "inject/eintr.def"
+#undef EINTR_CALL
+#undef EINTR_CALL_32
 #undef NONE
 #undef ALWAYS
 #undef MILLISECONDS
@@ -85,11 +95,14 @@ enum restart regs_restart(const struct user_regs_struct *regs)
 
 static const struct eintr_call *eintr_find(const struct user_regs_struct *regs)
 {
+	const struct eintr_call *calls = regs_are_32(regs) ? eintr_calls_32 : eintr_calls;
+	size_t n = regs_are_32(regs) ? ARRAY_SIZE(eintr_calls_32) : ARRAY_SIZE(eintr_calls);
+
 	if ((long)regs->orig_rax < 0 || (long)regs->rax != -EINTR)
 		return NULL;
-	for (size_t i = 0; i < ARRAY_SIZE(eintr_calls); i++)
-		if (eintr_calls[i].nr == regs->orig_rax)
-			return &eintr_calls[i];
+	for (size_t i = 0; i < n; i++)
+		if (calls[i].nr == regs->orig_rax)
+			return &calls[i];
 	return NULL;
 }
 
@@ -221,25 +234,11 @@ void regs_fold(struct user_regs_struct *regs, enum ferry_resume_use use, bool co
 
 int regs_compat_call(struct ferry_thread *t, const struct user_regs_struct *regs)
 {
-	errno = 0;
-	long word = ptrace(PTRACE_PEEKTEXT, t->tid, regs->rip - SYSCALL_INSN_BYTES, 0);
-	if (word == -1 && errno)
-		return -errno;
-	return (word & 0xffff) == INT80_INSN;
-}
-
-/* --------------------------------------------------------------------- peek */
-
-static int peek_words(struct ferry_thread *t, uint64_t address, uint64_t *words, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		errno = 0;
-		long word = ptrace(PTRACE_PEEKDATA, t->tid, address + 8 * i, 0);
-		if (word == -1 && errno)
-			return -errno;
-		words[i] = (uint64_t)word;
-	}
-	return 0;
+	if (regs_are_32(regs))
+		return 1;
+	uint64_t word;
+	int r = thread_peek(t, regs->rip - SYSCALL_INSN_BYTES, &word, 1);
+	return r < 0 ? r : (word & 0xffff) == INT80_INSN;
 }
 
 /* ------------------------------------------------- what restart_syscall stands for */
@@ -260,7 +259,7 @@ static long number_from_code(struct ferry_thread *t, const struct user_regs_stru
 	unsigned char code[sizeof(words)];
 	uint32_t nr;
 
-	if (peek_words(t, regs->rip - SYSCALL_INSN_BYTES - sizeof(words), words, CODE_WORDS) < 0)
+	if (thread_peek(t, regs->rip - SYSCALL_INSN_BYTES - sizeof(words), words, CODE_WORDS) < 0)
 		return -ENOENT;
 	memcpy(code, words, sizeof(code));
 	for (size_t i = sizeof(code) - 5; i > 0; i--) {
@@ -280,7 +279,7 @@ static bool is_timespec(struct ferry_thread *t, uint64_t address)
 {
 	uint64_t words[2] = {0};
 
-	return is_pointer(address) && !peek_words(t, address, words, 2) && (int64_t)words[0] >= 0 &&
+	return is_pointer(address) && !thread_peek(t, address, words, 2) && (int64_t)words[0] >= 0 &&
 	       words[1] < 1000000000;
 }
 
@@ -297,6 +296,86 @@ static long number_from_arguments(struct ferry_thread *t, const struct user_regs
 	if ((!regs->rsi || is_pointer(regs->rsi)) && is_timespec(t, regs->rdi))
 		return SYS_nanosleep;
 	return SYS_poll;
+}
+
+/* ---------------------------------------------- the same for calls of the 32-bit table */
+
+enum {
+	NR32_RESTART_SYSCALL = 0,
+	NR32_NANOSLEEP = 162,
+	NR32_POLL = 168,
+	NR32_FUTEX = 240,
+	NR32_CLOCK_NANOSLEEP = 267,
+	NR32_CLOCK_NANOSLEEP_TIME64 = 407,
+	NR32_FUTEX_TIME64 = 422,
+};
+
+static bool is_restartable_32(uint32_t nr)
+{
+	return nr == NR32_NANOSLEEP || nr == NR32_POLL || nr == NR32_FUTEX || nr == NR32_CLOCK_NANOSLEEP ||
+	       nr == NR32_CLOCK_NANOSLEEP_TIME64 || nr == NR32_FUTEX_TIME64;
+}
+
+/*
+ * Before the instruction at address, which is a system call or the call of a function that makes one: mov $number, %eax.
+ */
+static long number_before_32(struct ferry_thread *t, uint64_t address)
+{
+	unsigned char code[CODE_WORDS * 8];
+	uint32_t nr;
+
+	if (thread_peek(t, address - sizeof(code), (uint64_t *)(void *)code, CODE_WORDS) < 0)
+		return -ENOENT;
+	for (size_t i = sizeof(code) - 5; i > 0; i--) {
+		memcpy(&nr, code + i + 1, sizeof(nr));
+		if (code[i] == MOV_EAX_IMM32 && is_restartable_32(nr))
+			return (long)nr;
+	}
+	return -ENOENT;
+}
+
+/*
+ * The vdso has the only system call instruction of most programs. It stores three registers, below the address that it will
+ * return to.
+ */
+static long number_from_code_32(struct ferry_thread *t, const struct user_regs_struct *regs)
+{
+	uint64_t word = 0;
+	long nr = number_before_32(t, regs->rip - SYSCALL_INSN_BYTES);
+
+	if (nr >= 0 || thread_peek(t, regs->rsp + 8, &word, 1) < 0)
+		return nr;
+	return number_before_32(t, word >> 32);
+}
+
+/* Of either width: which one cannot be told here, and the number of the older calls means the narrow one. */
+static bool is_timespec_32(struct ferry_thread *t, uint64_t address)
+{
+	uint64_t word = 0;
+
+	return is_pointer(address) && !thread_peek(t, address, &word, 1) && (int32_t)word >= 0 &&
+	       word >> 32 < 1000000000;
+}
+
+static long number_from_arguments_32(struct ferry_thread *t, const struct user_regs_struct *regs)
+{
+	uint64_t futex_op = regs->rcx & ~(uint64_t)(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
+
+	if (!is_pointer(regs->rbx))
+		return regs->rcx <= TIMER_ABSTIME && is_timespec_32(t, regs->rdx) ? NR32_CLOCK_NANOSLEEP
+										  : NR32_POLL;
+	if ((futex_op == FUTEX_WAIT || futex_op == FUTEX_WAIT_BITSET) && is_timespec_32(t, regs->rsi))
+		return NR32_FUTEX;
+	if ((!regs->rcx || is_pointer(regs->rcx)) && is_timespec_32(t, regs->rbx))
+		return NR32_NANOSLEEP;
+	return NR32_POLL;
+}
+
+static void find_number_32(struct ferry_thread *t, struct user_regs_struct *regs)
+{
+	long nr = number_from_code_32(t, regs);
+
+	regs->orig_rax = (uint64_t)(nr >= 0 ? nr : number_from_arguments_32(t, regs));
 }
 
 static void find_number(struct ferry_thread *t, struct user_regs_struct *regs)
@@ -325,12 +404,12 @@ int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint6
 	 * What cannot be read, or has another signature, makes the kernel kill the task by itself; nothing
 	 * is made up here.
 	 */
-	if (peek_words(t, rseq.address + offsetof(struct rseq, rseq_cs), &section, 1) < 0 || !section ||
-	    peek_words(t, section, (uint64_t *)&cs, sizeof(cs) / 8) < 0)
+	if (thread_peek(t, rseq.address + offsetof(struct rseq, rseq_cs), &section, 1) < 0 || !section ||
+	    thread_peek(t, section, (uint64_t *)&cs, sizeof(cs) / 8) < 0)
 		return 0;
 	if (regs->rip - cs.start_ip >= cs.post_commit_offset || cs.version)
 		return 0;
-	if (peek_words(t, cs.abort_ip - sizeof(uint32_t), &signature, 1) < 0 ||
+	if (thread_peek(t, cs.abort_ip - sizeof(uint32_t), &signature, 1) < 0 ||
 	    (uint32_t)signature != rseq.signature)
 		return 0;
 	regs->rip = cs.abort_ip;
@@ -356,6 +435,8 @@ int ferry_thread_normalize(struct ferry_thread *t, enum ferry_resume_use use, st
 		compat = regs_compat_call(t, &user);
 		if (use == FERRY_RESUME_IMAGE && user.orig_rax == SYS_restart_syscall && compat <= 0)
 			find_number(t, &user);
+		if (use == FERRY_RESUME_IMAGE && user.orig_rax == NR32_RESTART_SYSCALL && regs_are_32(&user))
+			find_number_32(t, &user);
 		regs_fold(&user, use, compat > 0);
 	}
 	/* A system call ends a sequence, so only a thread that was not in one can be inside. */

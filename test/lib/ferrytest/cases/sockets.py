@@ -80,12 +80,13 @@ CASES = [
     Case("unix-rights-inet", options={"tcp_established": True}, kind="unix"),
     Case("unix-dgram-outside", options={"more": ("-x",)}, partner=Log, kind="unix", worlds=False),
     *simple("inet", "socket-options", "tcp-listen", "tcp-ended", "udp", "udp-queue", "udplite", "udp-multicast",
-            "raw-sockets", "inet-bound", "reuseport"),
+            "raw-sockets", "inet-bound", "reuseport", "reuseport-program"),
     Case("tcp-connecting", options={"tcp_established": True}, kind="inet"),
     Case("mptcp-listen", options={"tcp_established": True}, kind="inet"),
     Case("ping-sockets", kind="inet", worlds=False),  # others allow them to nobody
     *simple("netlink", "netlink"),
     *simple("packet", "packet-sockets"),
+    *(Case(f"packet-ring-{word}", "packet-ring", (word,), kind="packet") for word in ("v1", "v2", "full", "both", "v3")),
     *(Case(f"options-{word}", "options-all", (word,), kind=kind)
       for word, kind in (("unix", "unix"), ("tcp", "inet"), ("udp", "inet"), ("raw", "inet"), ("netlink", "netlink"),
                          ("packet", "packet"))),

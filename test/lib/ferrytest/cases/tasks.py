@@ -16,6 +16,9 @@ ATTRIBUTES = {
 TIMERS = ["waiting", "waiting-thread", "expired", "thread-clock", "other-clock", "process-clock", "many"]
 STACKS = ["in-use", "nested", "autodisarm", "no-restorer"]
 
+TRACED = ["breakpoint", "grandchild", "runs", "waits", "sleeps", "polls", "signal", "signal-untold", "seized",
+          "seized-polls", "interrupted", "watched", "pending"]
+
 CASES = [
     *simple("tree", "tree", "clocks"),
     *simple("tree", "zombie-exited", "zombie-killed", "zombie-user", "zombie-dumped", "zombie-group-leader",
@@ -28,8 +31,8 @@ CASES = [
     Case("tree-dead", "tree", ("dead",), kind="tree"),
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
-    *simple("regs", "xstate", "x87", "sleepers"),
-    *simple("signal", "signals-pending", "signals-actions"),
+    *simple("regs", "xstate", "x87", "sleepers", "segment-bases", "general-registers"),
+    *simple("signal", "signals-pending", "signals-actions", "signals-trap"),
     *simple("timer", "itimers", "posix-timers"),
     *simple("creds", "credentials", "thread-credentials"),
     *simple("rlimit", "rlimits"),
@@ -39,6 +42,7 @@ CASES = [
     *[Case(f"timer-{what}", "timer-kinds", (what,), kind="timer") for what in TIMERS],
     *[Case(f"handler-{what}", "signal-stacks", (what,), kind="signal") for what in STACKS],
     *simple("prctl", "dispatch"),
+    *[Case(f"traced-{what}", "traced", (what,), kind="trace") for what in TRACED],
     *simple("fs", "thread-folders"),
     *[Case(f"seccomp-{what}", "seccomp", (what,), kind="seccomp") for what in SECCOMP],
     *simple("fs", "folders"),

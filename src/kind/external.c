@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the words that name what is outside of a tree: "unix[INO]" of --external, a socket of the tree whose peer is
+ * outside, and "fd[N]:socket:[INO]" of --inherit-fd, a descriptor that ferry was started with, for it.
+ * Does not handle: terminals, files, devices and namespaces from outside; such words are refused.
+ */
+#include "kind/external.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+
+/* The whole word, and nothing behind it. */
+static bool external_read_unix(const char *word, uint32_t *ret_inode)
+{
+	int n = 0;
+	return sscanf(word, "unix[%u]%n", ret_inode, &n) == 1 && n && !word[n];
+}
+
+static bool external_read_fd(const char *word, int *ret_fd, uint32_t *ret_inode)
+{
+	int n = 0;
+	return sscanf(word, "fd[%d]:socket:[%u]%n", ret_fd, ret_inode, &n) == 2 && n && !word[n];
+}
+
+int external_check(const struct kind_options *options, struct ferry_error *err)
+{
+	uint32_t inode;
+	int fd;
+	for (size_t i = 0; i < options->n_external; i++)
+		if (!external_read_unix(options->external[i], &inode))
+			return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--external '%s' is not unix[INODE]",
+					 options->external[i]);
+	for (size_t i = 0; i < options->n_inherited; i++) {
+		if (!external_read_fd(options->inherited[i], &fd, &inode))
+			return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+					 "--inherit-fd '%s' is not fd[NUMBER]:socket:[INODE]",
+					 options->inherited[i]);
+		if (fcntl(fd, F_GETFD) < 0)
+			return error_set(err, FERRY_ERROR_USAGE, errno,
+					 "--inherit-fd '%s': fd %d is not open", options->inherited[i], fd);
+	}
+	return 0;
+}
+
+bool external_unix(const struct kind_options *options, uint32_t inode)
+{
+	uint32_t given;
+	for (size_t i = 0; i < options->n_external; i++)
+		if (external_read_unix(options->external[i], &given) && given == inode)
+			return true;
+	return false;
+}
+
+int external_inherited_socket(const struct kind_options *options, uint32_t inode)
+{
+	uint32_t given;
+	int fd;
+	for (size_t i = 0; options && i < options->n_inherited; i++)
+		if (external_read_fd(options->inherited[i], &fd, &given) && given == inode)
+			return fd;
+	return -1;
+}

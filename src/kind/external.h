@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a tree has outside of itself, by the words of --external and --inherit-fd. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/kind.h"
+
+/* Whether every word is one that is understood; said before anything is looked at. */
+must_check int external_check(const struct kind_options *options, struct ferry_error *err);
+
+/* Whether "unix[INO]" was given. */
+bool external_unix(const struct kind_options *options, uint32_t inode);
+
+/* Our descriptor that was given for "socket:[INO]"; -1 = none. */
+int external_inherited_socket(const struct kind_options *options, uint32_t inode);
