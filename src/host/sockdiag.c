@@ -81,7 +81,8 @@ static int inet_dump_once(struct mnl_socket *socket, int family, int protocol, u
 	q->sdiag_family = (uint8_t)family;
 	q->sdiag_protocol = (uint8_t)protocol;
 	q->idiag_states = states ? states : ~0u;
-	q->idiag_ext = 1 << (INET_DIAG_SHUTDOWN - 1);
+	/* Keys are told beside the information only. */
+	q->idiag_ext = 1 << (INET_DIAG_SHUTDOWN - 1) | 1 << (INET_DIAG_INFO - 1);
 	return netlink_ask(socket, h, inet_each, &dump);
 }
 

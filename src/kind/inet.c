@@ -7,7 +7,8 @@
  * Kernel interface: ip(7), ipv6(7), tcp(7), udp(7), NETLINK_SOCK_DIAG with inet_diag (3.3), SIOCGSKNS (4.10).
  * Does not handle: connections that wait to be accepted: no call takes one out of the queue and puts it back, or makes
  * one (looked at up to Linux 6.18), so the dump waits until they are accepted and refuses in the end; connections of
- * Multipath TCP; packets that wait in raw and ICMP sockets; sockets of another network namespace. They are refused by name.
+ * Multipath TCP; packets that wait in raw and ICMP sockets; sockets of another network namespace; keys of TCP_MD5SIG. They are
+ * refused by name. Keys that were set on a socket before it was bound are seen by nobody (Linux 6.18).
  */
 #include "kind/inet.h"
 

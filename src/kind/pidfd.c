@@ -5,8 +5,12 @@
  * process do so again.
  *
  * Kernel interface: pidfd_open(2) (5.3), /proc/PID/fdinfo Pid (5.4), ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT (6.15).
- * Does not handle: pidfds of a thread that is not the leader (PIDFD_THREAD), which does not exist yet when descriptors
- * are handed out, and of processes outside the tree; both are refused. The number of the inode is another one.
+ * A pidfd of a thread other than the first (PIDFD_THREAD, 6.9) is opened by the process itself once it has its threads. Until
+ * then one of the process keeps its numbers.
+ *
+ * Does not handle: pidfds of processes outside the tree; of a thread of another process, or one that several processes hold, or
+ * that an epoll watches, or that has an owner for signals: they are made too late for that. All are refused. The number of the
+ * inode is another one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,9 +78,12 @@ static int pidfd_check(const struct fd_view *view, const struct kind_options *op
 	_cleanup_close_ int dir = proc_open(pid, NULL);
 	if (dir < 0 || proc_read_status(dir, &status, NULL) < 0)
 		return 0; /* it ended meanwhile */
+	if (status.tgid != pid && status.tgid != view->pid)
+		return pidfd_refuse(
+			view, "a single thread (PIDFD_THREAD) of another process", 0, status.name,
+			"only that of a thread group leader, or of an own thread, can be brought back", err);
 	if (status.tgid != pid)
-		return pidfd_refuse(view, "a single thread (PIDFD_THREAD)", 0, status.name,
-				    "only that of a thread group leader can be brought back", err);
+		return 0;
 	int inside = peers_is_inside(view->peers, pid, err);
 	return inside ? MIN(inside, 0) : pidfd_refuse_outside(view, pid, dir, err);
 }
@@ -99,6 +107,14 @@ static int pidfd_collect_dead(struct collect *c, struct fd_view *view, struct sn
 	return 0;
 }
 
+static bool pidfd_is_thread(const struct snap_task *t, pid_t tid)
+{
+	for (size_t i = 1; t && i < t->threads.n; i++)
+		if (t->threads.v[i].tid == tid)
+			return true;
+	return false;
+}
+
 static int pidfd_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
 			 struct ferry_error *err)
 {
@@ -107,12 +123,17 @@ static int pidfd_collect(struct collect *c, struct fd_view *view, struct snap_fi
 	if (!pidfd)
 		return error_memory(err);
 	int r = pidfd_check(view, c->options, err);
-	if (r >= 0 && pid > 0 && !snapshot_task(c->snap, pid)) {
+	const struct snap_task *own = snapshot_task(c->snap, view->pid);
+	bool thread = r >= 0 && pidfd_is_thread(own, pid);
+	if (r >= 0 && pid > 0 && !thread && !snapshot_task(c->snap, pid)) {
 		_cleanup_close_ int dir = proc_open(pid, NULL);
 		r = pidfd_refuse_outside(view, pid, dir, err);
 	}
 	if (r >= 0)
 		r = fdcommon_owner(c, view, &pidfd->fown, err);
+	if (r >= 0 && thread && pidfd->fown->pid)
+		r = pidfd_refuse(view, "a single thread (PIDFD_THREAD), with an owner for signals", 0, "",
+				 "no restore could set it", err);
 	if (r >= 0 && pid == PIDFD_DEAD)
 		r = pidfd_collect_dead(c, view, file, err);
 	if (r < 0)
@@ -123,6 +144,45 @@ static int pidfd_collect(struct collect *c, struct fd_view *view, struct snap_fi
 	pidfd->flags = fdcommon_flags(view) & (PIDFD_NONBLOCK | PIDFD_THREAD);
 	pidfd->nspid = pid > 0 ? snapshot_inner_pid(c->snap, pid) : pid;
 	file->entry->pidfd = pidfd;
+	return 0;
+}
+
+static bool pidfd_of_thread(const struct snapshot *snap, const struct snap_file *file)
+{
+	const PidfdEntry *entry = file->kind == &kind_pidfd ? file->entry->pidfd : NULL;
+	bool leads = false;
+	vec_foreach(t, &snap->tasks)
+		leads |= entry && t->inner_pid == entry->nspid;
+	return entry && entry->nspid != PIDFD_DEAD && !leads;
+}
+
+static bool pidfd_is_watched(const struct snapshot *snap, int fd)
+{
+	vec_foreach(file, &snap->files) {
+		const EventpollFileEntry *epoll = file->entry->epfd;
+		for (size_t i = 0; epoll && i < epoll->n_tfd; i++)
+			if ((int)epoll->tfd[i]->tfd == fd)
+				return true;
+	}
+	return false;
+}
+
+/* Those of threads are made by the task that holds them, when all others have theirs. */
+static int pidfd_collect_end(struct collect *c, struct ferry_error *err)
+{
+	vec_foreach(t, &c->snap->tasks)
+		vec_foreach(fd, &t->fds) {
+			const struct snap_file *file = &c->snap->files.v[fd->file];
+			if (!pidfd_of_thread(c->snap, file))
+				continue;
+			bool watched = pidfd_is_watched(c->snap, fd->fd);
+			if (t->pid == file->pid && !watched)
+				continue;
+			return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+					 "fd %d of pid %d: a pidfd of a single thread (PIDFD_THREAD) that %s",
+					 fd->fd, t->pid,
+					 watched ? "an epoll watches" : "another process has, too");
+		}
 	return 0;
 }
 
@@ -236,6 +296,58 @@ static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, st
 	return r < 0 ? r : pidfd_place_children(o, getpid(), err);
 }
 
+/* Whose thread it is of; NULL: of none, or it is of a whole process. */
+static const struct plan_task *pidfd_thread_task(const struct plan *p, const PidfdEntry *entry)
+{
+	for (size_t i = 0; i < p->n_tasks && entry->flags & PIDFD_THREAD; i++)
+		for (size_t n = 1; n < p->tasks[i].threads.n; n++)
+			if (p->tasks[i].threads.v[n].tid == entry->nspid)
+				return &p->tasks[i];
+	return NULL;
+}
+
+/* All numbers of one description, from the first on. */
+static void pidfd_script(const struct plan_task *t, size_t first, struct script *s)
+{
+	const struct plan_file *file = t->fds.v[first].file;
+	const PidfdEntry *entry = file->entry->pidfd;
+	uint64_t word = script_put(s, NULL, sizeof(uint64_t));
+	script_call(s, "opening a pidfd of a thread", SYS_pidfd_open, (uint64_t)entry->nspid,
+		    entry->flags & (PIDFD_NONBLOCK | PIDFD_THREAD));
+	script_detail(s, (uint64_t)entry->nspid);
+	script_call(s, "keeping a descriptor", BLOB_OP_KEEP, word)->data_mask = 1 << 0;
+	for (size_t i = first; i < t->fds.n; i++) {
+		const struct plan_fd *fd = &t->fds.v[i];
+		if (fd->file != file)
+			continue;
+		struct blob_call *call = script_call(s, "numbering a pidfd of a thread", SYS_dup3, word,
+						     (uint64_t)fd->fd, fd->cloexec ? O_CLOEXEC : 0);
+		call->data_mask = call->load_mask = 1 << 0;
+	}
+	struct blob_call *call = script_call(s, "closing a descriptor", SYS_close, word);
+	call->data_mask = call->load_mask = 1 << 0;
+}
+
+static int pidfd_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
+				struct script *s, struct ferry_error *err)
+{
+	/* The first thread's calls are made when all others exist. */
+	for (size_t i = 0; th == t->threads.v && i < t->fds.n; i++) {
+		const struct plan_file *file = t->fds.v[i].file;
+		const PidfdEntry *entry = file->kind == &kind_pidfd ? file->entry->pidfd : NULL;
+		const struct plan_task *of = entry ? pidfd_thread_task(r->plan, entry) : NULL;
+		bool first = of != NULL;
+		for (size_t k = 0; k < i; k++)
+			first = first && t->fds.v[k].file != file;
+		if (of && of != t)
+			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					 "file id %u: a pidfd of a thread of another process", entry->id);
+		if (first)
+			pidfd_script(t, i, s);
+	}
+	return 0;
+}
+
 static int pidfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
 {
 	const PidfdEntry *entry = file->entry->pidfd;
@@ -249,10 +361,16 @@ static int pidfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, 
 	}
 	const struct plan_task *t = plan_task(o->plan, entry->nspid);
 	if (!t)
+		t = pidfd_thread_task(o->plan, entry);
+	if (!t)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "file id %u: a pidfd of pid %d, which the image lacks", entry->id,
 				 entry->nspid);
-	int fd = pidfd_open_flags(o->pid_of(o, t), entry, err);
+	/* Of a thread: for the time being. */
+	PidfdEntry whole = *entry;
+	if (t->pid != entry->nspid)
+		whole.flags &= ~(uint32_t)PIDFD_THREAD;
+	int fd = pidfd_open_flags(o->pid_of(o, t), &whole, err);
 	if (fd >= 0)
 		*ret_fd = fd;
 	return MIN(fd, 0);
@@ -278,8 +396,10 @@ const struct kind_ops kind_pidfd = {
 	.owns = pidfd_owns,
 	.check = pidfd_check,
 	.collect = pidfd_collect,
+	.collect_end = pidfd_collect_end,
 	.dump = pidfd_dump,
 	.read = pidfd_read,
 	.restore = pidfd_restore,
+	.restore_thread = pidfd_restore_thread,
 	.settle = pidfd_settle,
 };

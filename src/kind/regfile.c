@@ -48,15 +48,26 @@ struct regfile_names {
 /* Flags that belong to open(2) once, not to a description. */
 enum { REGFILE_FLAGS_DROP = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC };
 
-/* Character devices without state: major 1 (mem, null, zero, full, random, urandom, kmsg excluded). */
-static bool regfile_device_is_stateless(dev_t rdev)
+/* Character devices whose descriptors hold nothing: what they make has descriptors of its own. */
+static bool regfile_device_is_stateless(dev_t rdev, uint32_t flags)
 {
-	static const unsigned minors[] = {3, 5, 7, 8, 9};
-	if (major(rdev) != 1)
-		return false;
-	for (size_t i = 0; i < ARRAY_SIZE(minors); i++)
-		if (minor(rdev) == minors[i])
-			return true;
+	static const struct {
+		unsigned major, minor;
+		bool written; /* only where it cannot be read: a reader has a place in it */
+	} devices[] = {
+		{1, 3, false},    /* null */
+		{1, 5, false},    /* zero */
+		{1, 7, false},    /* full */
+		{1, 8, false},    /* random */
+		{1, 9, false},    /* urandom */
+		{1, 11, true},    /* kmsg */
+		{10, 232, false}, /* kvm */
+		{10, 235, false}, /* autofs */
+		{10, 237, false}, /* loop-control */
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
+		if (major(rdev) == devices[i].major && minor(rdev) == devices[i].minor)
+			return !devices[i].written || (flags & O_ACCMODE) == O_WRONLY;
 	return false;
 }
 
@@ -67,7 +78,8 @@ static bool regfile_owns(const struct fd_view *view)
 	if (view->info->flags & O_PATH)
 		return true;
 	return S_ISREG(view->stat.st_mode) || S_ISDIR(view->stat.st_mode) || S_ISBLK(view->stat.st_mode) ||
-	       (S_ISCHR(view->stat.st_mode) && regfile_device_is_stateless(view->stat.st_rdev));
+	       (S_ISCHR(view->stat.st_mode) &&
+		regfile_device_is_stateless(view->stat.st_rdev, view->info->flags));
 }
 
 /* What is known of a file that its path does not lead to. */

@@ -123,13 +123,14 @@ if os.environ.get("FERRY"):
     register("pidfd_of_outside", "outside-peer", "which is outside the tree", "pidfd-dead", "outside")
     register("queue_with_messages", "unsupported-fd", "has no name any more and messages in it", "message-queue", "left")
     register("queue_with_notification", "unsupported-fd", "asks for a notification", "message-queue", "notify")
-    register("pidfd_of_thread", "unsupported-fd", "a single thread (PIDFD_THREAD)", "pidfd-dead", "thread")
+    for word, said in (("watched", "that an epoll watches"), ("inherited", "of another process"),
+                       ("elsewhere", "of another process")):
+        register(f"pidfd_of_thread_{word}", "unsupported-fd", said, "pidfd-thread", word)
 
 
     for word, said in (
             ("perf", "is a performance counter"), ("landlock", "is rules of landlock"), ("fscontext", "(fsopen)"),
-            ("fuse", "(device 10:229) is a file system in user space"), ("kvm", "(device 10:232)"),
-            ("loop", "(device 10:237)"), ("autofs", "(device 10:235)"),
+            ("fuse", "(device 10:229) is a file system in user space"),
             ("log", "(device 1:11) is the kernel's log"), ("namespace", "is not the namespace that it lives in")):
         register(f"fd_{word}", "unsupported-fd", said, "fds-refused", word)
 

@@ -33,6 +33,7 @@ REFUSALS = {
     "zerocopy": ("in-flight", "SO_ZEROCOPY that still sends", "notifications"),
     "corked": ("in-flight", "a corked datagram that was not sent yet, which no call reads (Linux 6.18)", "sent"),
     "shared-port": ("in-flight", "on a port that it shares", "read"),
+    "md5": ("unsupported-fd", "a TCP socket with MD5 keys, which cannot be read", ""),
     "elsewhere-udp": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),
     "elsewhere-unix": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),
     "elsewhere-netlink": ("unsupported-namespace", "a socket of another network namespace", "start the program in"),

@@ -58,21 +58,6 @@ static int make_fuse(void)
 	return make_device("/dev/fuse");
 }
 
-static int make_kvm(void)
-{
-	return make_device("/dev/kvm");
-}
-
-static int make_loop(void)
-{
-	return make_device("/dev/loop-control");
-}
-
-static int make_autofs(void)
-{
-	return open("/dev/autofs", O_RDONLY | O_CLOEXEC);
-}
-
 static int make_log(void)
 {
 	return open("/dev/kmsg", O_RDONLY | O_CLOEXEC);
@@ -93,9 +78,8 @@ static const struct {
 	const char *word;
 	int (*make)(void);
 } kinds[] = {
-	{"perf", make_perf},     {"landlock", make_landlock}, {"fscontext", make_fscontext},
-	{"fuse", make_fuse},     {"kvm", make_kvm},           {"loop", make_loop},
-	{"autofs", make_autofs}, {"log", make_log},           {"namespace", make_namespace},
+	{"perf", make_perf}, {"landlock", make_landlock}, {"fscontext", make_fscontext},
+	{"fuse", make_fuse}, {"log", make_log},           {"namespace", make_namespace},
 };
 
 int main(int argc, char **argv)

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -17,7 +16,7 @@
 
 #include "kernel/uapi.h"
 
-enum { LEFT = 20, AGAIN, KILLED, OUTSIDE, THREAD, STATUS = 7 };
+enum { LEFT = 20, AGAIN, KILLED, OUTSIDE, STATUS = 7 };
 
 struct state {
 	bool tells; /* the kernel keeps how a process ended */
@@ -71,27 +70,6 @@ static void spoil(void *state)
 	must(dup3(KILLED, AGAIN, O_CLOEXEC));
 }
 
-static pid_t tid;
-
-static void *thread_main(void *nothing)
-{
-	__atomic_store_n(&tid, gettid(), __ATOMIC_SEQ_CST);
-	for (;;)
-		pause();
-	return nothing;
-}
-
-static void make_thread(void)
-{
-	pthread_t thread;
-
-	if (pthread_create(&thread, NULL, thread_main, NULL))
-		program_die("pthread_create");
-	while (!__atomic_load_n(&tid, __ATOMIC_SEQ_CST))
-		sleep_ms(1);
-	place(tid, PIDFD_THREAD, THREAD);
-}
-
 int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil};
@@ -116,8 +94,6 @@ int main(int argc, char **argv)
 	/* What cannot be dumped, for the tests that ask for a refusal. */
 	if (program_told(argc, argv, "outside"))
 		place(getppid(), 0, OUTSIDE);
-	if (program_told(argc, argv, "thread"))
-		make_thread();
 	s.tells = how(LEFT) >= 0;
 	return program_serve(&p, &ops, &s);
 }

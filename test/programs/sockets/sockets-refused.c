@@ -212,6 +212,20 @@ static void make_program_filter(struct state *s)
 	close(program);
 }
 
+/* A key that the kernel tells to nobody. */
+static void make_md5(struct state *s)
+{
+	struct tcp_md5sig key = {.tcpm_keylen = 6, .tcpm_key = "secret"};
+
+	*(struct sockaddr_in *)&key.tcpm_addr =
+		(struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	s->a = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	inet_bound(s->a);
+	if (setsockopt(s->a, IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)) < 0)
+		program_lacks("TCP_MD5SIG");
+	must(listen(s->a, 4));
+}
+
 static void make_vsock(struct state *s)
 {
 	s->a = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -317,6 +331,7 @@ static const struct {
 	{"zerocopy", make_zerocopy},
 	{"shared-port", make_shared_port},
 	{"multipath", make_multipath},
+	{"md5", make_md5},
 	{"elsewhere-udp", make_elsewhere_udp},
 	{"elsewhere-unix", make_elsewhere_unix},
 	{"elsewhere-netlink", make_elsewhere_netlink},

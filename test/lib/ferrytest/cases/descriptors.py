@@ -15,7 +15,7 @@ CASES = [
     *simple("timerfd", "timerfd", "timerfd-unread"),
     Case("timerfd-alarm", "timerfd", ("alarm",), kind="timerfd"),
     *simple("signalfd", "signalfd"),
-    *simple("pidfd", "pidfd", "pidfd-dead"),
+    *simple("pidfd", "pidfd", "pidfd-dead", "pidfd-thread"),
     *simple("fifo", "fifo", "fifo-deleted"),
     *simple("nsfile", "namespaces-open"),
     # A queue with messages is of its IPC namespace, as a file is of its file system.

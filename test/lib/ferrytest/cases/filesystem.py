@@ -4,7 +4,7 @@
 from ferrytest.cases.case import Case, simple
 
 CASES = [
-    *simple("regfile", "files", "directories", "devices", "path-only", "covered"),
+    *simple("regfile", "files", "directories", "devices", "devices-control", "path-only", "covered"),
     *simple("regfile", "chrooted", "odd-names", "open-flags", "file-owners", "proc-ended", "proc-files"),
     *simple("regfile", "ghost-file", "ghost-sparse", "ghost-mapped", "ghost-executable", "ghost-directory", "ghost-special",
             "ghost-name-taken", "tmpfile"),
