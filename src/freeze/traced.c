@@ -524,8 +524,12 @@ int traced_hold(struct frozen *f, struct ferry_error *err)
 
 static void traced_close(struct traced_server *s, bool dead)
 {
-	while (s->serves && !dead && inject_serve_next(s->blob, s->thread, NULL) > 0)
-		continue;
+	int r = s->serves && !dead;
+	while (r > 0)
+		r = inject_serve_next(s->blob, s->thread, NULL);
+	/* On its own it lets run what it holds, as without us. */
+	if (r < 0)
+		inject_serve_abandon(s->thread);
 	if (s->blob && ferry_inject_blob_unload(s->blob, NULL) < 0)
 		s->blob = NULL; /* its thread unmaps it on its way home */
 	free(s);

@@ -17,6 +17,8 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -66,41 +68,6 @@ static bool reuseport_is_named(const struct reuseport_types *b, uint32_t at, con
 	return at < b->string_bytes && b->string_bytes - at >= n && !memcmp(b->strings + at, name, n);
 }
 
-/* The number of a type, and the type itself; -ENOENT. */
-static int reuseport_find(const struct reuseport_types *b, unsigned kind, const char *name,
-			  const struct btf_type **ret)
-{
-	int id = 1;
-	for (const char *p = b->types; (size_t)(b->end - p) >= sizeof(struct btf_type); id++) {
-		const struct btf_type *t = (const void *)p;
-		size_t n = reuseport_type_bytes(t);
-		if (!n || n > (size_t)(b->end - p))
-			return -EOPNOTSUPP;
-		if (BTF_INFO_KIND(t->info) == kind && reuseport_is_named(b, t->name_off, name)) {
-			*ret = t;
-			return id;
-		}
-		p += n;
-	}
-	return -ENOENT;
-}
-
-/* Bytes from the start of a structure to a member; -ENOENT. */
-static int reuseport_offset(const struct reuseport_types *b, const char *structure, const char *member)
-{
-	const struct btf_type *t;
-	int r = reuseport_find(b, BTF_KIND_STRUCT, structure, &t);
-	if (r < 0)
-		return r;
-	const struct btf_member *m = (const void *)(t + 1);
-	for (unsigned i = 0; i < BTF_INFO_VLEN(t->info); i++)
-		if (reuseport_is_named(b, m[i].name_off, member))
-			return (int)((BTF_INFO_KFLAG(t->info) ? BTF_MEMBER_BIT_OFFSET(m[i].offset)
-							      : m[i].offset) /
-				     8);
-	return -ENOENT;
-}
-
 static int reuseport_types_open(const char *bytes, size_t n, struct reuseport_types *ret)
 {
 	const struct btf_header *h = (const void *)bytes;
@@ -147,22 +114,73 @@ struct reuseport_layout {
 	int functions[2]; /* what is attached to: TCP, UDP */
 };
 
-static int reuseport_layout(struct reuseport_layout *ret)
+/* Bytes from the start of a structure to a member; -ENOENT. */
+static int reuseport_offset(const struct reuseport_types *b, const struct btf_type *t, const char *member)
+{
+	const struct btf_member *m = (const void *)(t + 1);
+	for (unsigned i = 0; i < BTF_INFO_VLEN(t->info); i++)
+		if (reuseport_is_named(b, m[i].name_off, member))
+			return (int)((BTF_INFO_KFLAG(t->info) ? BTF_MEMBER_BIT_OFFSET(m[i].offset)
+							      : m[i].offset) /
+				     8);
+	return -ENOENT;
+}
+
+/* One type of a hundred thousand: most are not meant. */
+static void reuseport_look(const struct reuseport_types *b, const struct btf_type *t, int id,
+			   struct reuseport_layout *ret)
 {
 	static const char *const functions[] = {"bpf_iter_tcp", "bpf_iter_udp"};
-	_cleanup_free_ char *bytes = NULL;
-	size_t n;
+	unsigned kind = BTF_INFO_KIND(t->info);
+	for (size_t i = 0; kind == BTF_KIND_FUNC && i < ARRAY_SIZE(functions); i++)
+		if (reuseport_is_named(b, t->name_off, functions[i]))
+			ret->functions[i] = id;
+	for (size_t i = 0; kind == BTF_KIND_STRUCT && i < AT_COUNT; i++)
+		if (ret->at[i] < 0 && reuseport_is_named(b, t->name_off, reuseport_members[i].structure))
+			ret->at[i] = reuseport_offset(b, t, reuseport_members[i].member);
+}
+
+static int reuseport_layout_of(const char *bytes, size_t n, struct reuseport_layout *ret)
+{
 	struct reuseport_types b;
-	const struct btf_type *t;
-	int r = fd_read_path(AT_FDCWD, "/sys/kernel/btf/vmlinux", REUSEPORT_BTF_MAX, &bytes, &n);
-	if (r >= 0)
-		r = reuseport_types_open(bytes, n, &b);
-	for (size_t i = 0; i < AT_COUNT && r >= 0; i++)
-		r = ret->at[i] =
-			reuseport_offset(&b, reuseport_members[i].structure, reuseport_members[i].member);
-	for (size_t i = 0; i < ARRAY_SIZE(functions) && r >= 0; i++)
-		r = ret->functions[i] = reuseport_find(&b, BTF_KIND_FUNC, functions[i], &t);
-	return r == -ENOENT ? -EOPNOTSUPP : r < 0 ? r : 0;
+	int r = reuseport_types_open(bytes, n, &b);
+	if (r < 0)
+		return r;
+	*ret = (struct reuseport_layout){.functions = {-1, -1}};
+	for (size_t i = 0; i < AT_COUNT; i++)
+		ret->at[i] = -ENOENT;
+	int id = 1;
+	for (const char *p = b.types; (size_t)(b.end - p) >= sizeof(struct btf_type); id++) {
+		const struct btf_type *t = (const void *)p;
+		size_t type_bytes = reuseport_type_bytes(t);
+		if (!type_bytes || type_bytes > (size_t)(b.end - p))
+			return -EOPNOTSUPP;
+		reuseport_look(&b, t, id, ret);
+		p += type_bytes;
+	}
+	for (size_t i = 0; i < AT_COUNT; i++)
+		if (ret->at[i] < 0)
+			return -EOPNOTSUPP;
+	return ret->functions[0] < 0 || ret->functions[1] < 0 ? -EOPNOTSUPP : 0;
+}
+
+/* Megabytes, of which a read gives a page at a time; since 6.16 they can be mapped. */
+static int reuseport_layout(struct reuseport_layout *ret)
+{
+	struct stat st;
+	_cleanup_free_ char *copy = NULL;
+	_cleanup_close_ int fd = open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return errno == ENOENT ? -EOPNOTSUPP : -errno;
+	size_t n = (size_t)st.st_size;
+	char *bytes = mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (bytes != MAP_FAILED) {
+		int r = reuseport_layout_of(bytes, n, ret);
+		munmap(bytes, n);
+		return r;
+	}
+	int r = fd_read_whole(fd, REUSEPORT_BTF_MAX, &copy, &n);
+	return r < 0 ? r : reuseport_layout_of(copy, n, ret);
 }
 
 /* ------------------------------------------------------------------ the program */

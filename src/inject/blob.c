@@ -317,6 +317,15 @@ int inject_serve_next(struct ferry_blob *blob, struct ferry_thread *t, struct fe
 	return t->mark ? serve_on(blob, t, err) : 0;
 }
 
+void inject_serve_abandon(struct ferry_thread *t)
+{
+	t->mark = 0;
+	t->in_blob = false;
+	t->at_entry = false;
+	if (t->home)
+		inject_forget(t->home, t);
+}
+
 void inject_blob_place(const struct ferry_blob *blob, uint64_t *ret_address, uint64_t *ret_bytes)
 {
 	*ret_address = blob->address;

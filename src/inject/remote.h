@@ -52,5 +52,8 @@ must_check int inject_serve_start(struct ferry_blob *blob, struct ferry_thread *
 				  struct ferry_error *err);
 must_check int inject_serve_next(struct ferry_blob *blob, struct ferry_thread *t, struct ferry_error *err);
 
+/* It does not come back: let it go on by itself when its thread is released. */
+void inject_serve_abandon(struct ferry_thread *t);
+
 /* Where a loaded function lies, with its data and stack. */
 void inject_blob_place(const struct ferry_blob *blob, uint64_t *ret_address, uint64_t *ret_bytes);

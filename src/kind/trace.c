@@ -7,15 +7,17 @@
  * Kernel interface: ptrace(2) PTRACE_SEIZE (3.4), PTRACE_ATTACH, PTRACE_SETOPTIONS, PTRACE_SETSIGINFO, PTRACE_POKEUSER.
  * Does not handle: PTRACE_O_EXITKILL, which no interface tells. It is taken to be set where debuggers set it: for a tracee
  * that is a child of its tracer, when any other option is set. Single steps that are broken off in the middle of a
- * system call, which nothing tells either: the tracee goes on without. Stops at system calls, at events (fork,
- * exec, exit) and by SIGSTOP, and tracees that run from system call to system call (strace): nothing starts a thread there. Tracers
- * that are traced themselves or have seccomp filters, and more than one tracer in a process. All these are refused, those that
- * only the tracer can see once the tree stands.
+ * system call, which nothing tells either: the tracee goes on without. Refused are stops at system calls, at events (fork,
+ * exec, exit) and by SIGSTOP, and tracees that run from system call to system call (strace): nothing starts a thread there.
+ * These show once the tree stands, for only the tracer can see them. Refused are, too, tracers that are traced themselves, more
+ * than one tracer in a process, seccomp filters and 32-bit code on either side, and live migration, during which no tracer can let
+ * go of what it holds for ferry.
  */
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "blob/tracer.h"
@@ -31,6 +33,19 @@ enum {
 #define TRACE_OPTIONS (PTRACE_O_MASK & ~(unsigned)PTRACE_O_SUSPEND_SECCOMP)
 
 /* ------------------------------------------------------------------ collect */
+
+/* While a tree is held for a migration no tracer can let go of what it holds for ferry. */
+static int trace_check_task(pid_t pid, int proc_dir unused, const struct proc_status *status,
+			    const struct kind_options *options, struct ferry_error *err)
+{
+	if (!status->tracer_pid || status->tracer_pid == getpid() || !options->moving)
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+		  "pid %d (%s) is traced by pid %d, and does not migrate", pid, status->name,
+		  status->tracer_pid);
+	error_hint(err, "use ferry dump and ferry restore, or let the debugger detach meanwhile");
+	return -ENOTSUP;
+}
 
 static pid_t trace_process(const struct snapshot *snap, pid_t tid)
 {
@@ -227,6 +242,7 @@ const struct kind_ops kind_trace = {
 	.what = "tracers of the tree (debuggers), their options, and the stops of what they trace",
 	.fd_type = -1,
 	.image_file = -1,
+	.check_task = trace_check_task,
 	.collect_thread = trace_collect_thread,
 	.read = trace_read,
 	.restore_thread = trace_restore_thread,

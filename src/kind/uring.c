@@ -454,6 +454,8 @@ static int uring_settle_new(struct settle *s, const FerryUringEntry *e, int fd, 
 {
 	int wq = e->has_wq_id ? fdcommon_number(s->task, e->wq_id) : -1;
 	int r = uring_make(s, e, wq, fd, err);
+	if (r >= 0)
+		r = fdcommon_set_flags(fd, e->flags, err);
 	return r < 0 ? r : uring_give_files(s, e, fd, err);
 }
 

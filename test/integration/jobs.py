@@ -25,7 +25,8 @@ from ferrytest.engine import EngineError
 from ferrytest.process import wait_until
 
 NOBODY = 65534
-COUNTER = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"]
+# Where /proc is that of another PID namespace it ends.
+COUNTER = ["sh", "-c", "i=0; while read me rest </proc/self/stat && [ $me = $$ ]; do i=$((i+1)); echo $i; sleep 0.1; done"]
 
 
 class Jobs:

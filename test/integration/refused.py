@@ -92,6 +92,26 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def traced_migration():
+        """A program under a debugger does not migrate; the receiver was asked for nothing."""
+        program = Program("traced", "breakpoint")
+        place = pathlib.Path("receiver").absolute()
+        place.mkdir()
+        address = f"unix:{place}/socket"
+        words = ("--journal", place / "journal")
+        receiver = subprocess.Popen(  # pylint: disable=consider-using-with
+            [os.environ["FERRY"], "receive", "--listen", address, *map(str, words)])
+        wait_until((place / "socket").exists, "no receiver", 10)
+        done = Ferry().run("migrate", "--tree", program.pid, "--to", address, *words)
+        assert done.returncode == REFUSED and "does not migrate [unsupported-task]" in done.stderr, done.stderr
+        assert receiver.poll() is None, "the receiver ended"
+        program.verify()
+        receiver.kill()
+        receiver.wait()
+        program.quit()
+
+
+    @test(timeout=60)
     def uring_far():
         """An io_uring that has taken more requests than a restore may repeat."""
         program = Program("uring-refused", "far")
