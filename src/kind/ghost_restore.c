@@ -520,8 +520,12 @@ int ghost_ready(struct opener *o, struct ferry_error *err)
 void ghost_before_run(struct opener *o)
 {
 	const struct ghost_image *image = ghost_image(o->plan);
-	for (const struct ghost_remap *m = image->remaps; m; m = m->next)
-		if (m->linked && unlink(m->linked) < 0 && errno != ENOENT)
+	for (const struct ghost_remap *m = image->remaps; m; m = m->next) {
+		if (!m->linked)
+			continue;
+		fault_effect(o->fault, "restore", "remove-link");
+		if (unlink(m->linked) < 0 && errno != ENOENT)
 			log_write(o->log, LOG_WARN, "restore", "regfile", 0, "removing '%s' failed, ignoring",
 				  m->linked);
+	}
 }

@@ -6,8 +6,8 @@
  * Kernel interface: semctl(2), msgctl(2) with IPC_INFO and *_STAT, msgrcv(2) with MSG_COPY (3.8), ids that are chosen through
  * /proc/sys/kernel/{sem,msg}_next_id (3.9); mqueue file systems, mq_open(3), SIOCINQ-free reading by taking and putting back.
  * Does not handle: who did the last operation and when (sempid, lspid, lrpid, otime, stime, rtime), SEM_UNDO of running
- * tasks, somebody who waits for a POSIX queue by mq_notify(3), shared memory segments until their kind writes them: refused
- * or, for the times, different after a restore.
+ * tasks, somebody who waits for a POSIX queue by mq_notify(3), shared memory segments of a namespace that is not the
+ * root's: refused or, for the times, different after a restore.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -260,14 +260,18 @@ static int ipc_collect_queues(struct arena *a, struct ipc_data *data, struct fer
 	return 0;
 }
 
-static int ipc_refuse_shared(struct ferry_error *err)
+/* The segments of the root's namespace are of a kind of their own. */
+static int ipc_refuse_shared(const struct collect *c, const struct snap_ns *ns, struct ferry_error *err)
 {
 	struct shm_info info;
-	if (shmctl(0, SHM_INFO, (struct shmid_ds *)&info) < 0 || !info.used_ids)
+	const TaskKobjIdsEntry *root = c->snap->tasks.v[0].ids;
+	if ((root && root->has_ipc_ns_id && root->ipc_ns_id == ns->id) ||
+	    shmctl(0, SHM_INFO, (struct shmid_ds *)&info) < 0 || !info.used_ids)
 		return 0;
-	return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-			 "%d System V shared memory segments lie in an ipc namespace of the tree",
-			 info.used_ids);
+	return error_set(
+		err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+		"%d System V shared memory segments lie in an ipc namespace that the root of the tree does not live in",
+		info.used_ids);
 }
 
 static int ipc_collect(struct collect *c, struct snap_ns *ns, struct ferry_error *err)
@@ -276,7 +280,7 @@ static int ipc_collect(struct collect *c, struct snap_ns *ns, struct ferry_error
 	struct ipc_data *data = ns->data = arena_new(a, struct ipc_data);
 	int r = data ? ipc_collect_limits(a, data, err) : error_memory(err);
 	if (r >= 0)
-		r = ipc_refuse_shared(err);
+		r = ipc_refuse_shared(c, ns, err);
 	if (r >= 0)
 		r = ipc_collect_sems(a, data, err);
 	return r < 0 ? r : ipc_collect_queues(a, data, err);

@@ -656,7 +656,10 @@ static int mounts_make(struct opener *o, const struct mounts_list *image, const 
 	if (mount(e->source, m->point, type, e->flags & ~(unsigned)MS_RDONLY, options) < 0)
 		return mounts_failed(m, errno, err);
 	int r = contents ? mounts_make_contents(o, m, err) : 0;
-	if (r >= 0 && e->flags & MS_RDONLY &&
+	bool sealed = e->has_sb_flags && e->sb_flags & MS_RDONLY;
+	if (r >= 0 && sealed && mount(NULL, m->point, NULL, MS_REMOUNT | MS_RDONLY | e->flags, options) < 0)
+		r = mounts_failed(m, errno, err);
+	if (r >= 0 && (sealed || e->flags & MS_RDONLY) &&
 	    mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | e->flags, NULL) < 0)
 		r = mounts_failed(m, errno, err);
 	return r;

@@ -6,20 +6,22 @@
  * there and nobody has it attached (it outlives the tree on the same machine), it is used and gets its contents from the
  * image. A part of a segment is attached whole in a spare place of the task and moved.
  *
- * Kernel interface: shmctl(2), shmat(2), kernel.shm_next_id (3.8), mremap(2) of a segment.
- * Does not handle: segments that a process outside of the tree has attached, of another IPC namespace, or of a creator
+ * Kernel interface: shmctl(2), shmat(2), setns(2), kernel.shm_next_id (3.8), mremap(2) of a segment.
+ * Does not handle: segments that a process outside of the tree has attached, of another IPC namespace than the root's, or of a creator
  * that the machine's rights do not let us be for huge pages (its owner is then the creator); times of the last attach and
  * detach and who did it, which no call sets; the segments that a tree leaves on the machine it migrated from. The first two
  * are refused by name.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -82,16 +84,68 @@ static uint32_t sysvshm_key(const char *name)
 	return (uint32_t)strtoul(name + strlen("/SYSV"), NULL, 16);
 }
 
+/* Go to the IPC namespace of a task. *ret_home: what leads back; -1 = we are there already. */
+static int sysvshm_enter(pid_t pid, int *ret_home)
+{
+	char path[32];
+	struct stat ours, theirs;
+	*ret_home = -1;
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", pid);
+	_cleanup_close_ int home = fd_open(AT_FDCWD, "/proc/self/ns/ipc", O_RDONLY, 0);
+	_cleanup_close_ int there = fd_open(AT_FDCWD, path, O_RDONLY, 0);
+	if (home < 0 || there < 0)
+		return home < 0 ? home : there;
+	if (fstat(home, &ours) < 0 || fstat(there, &theirs) < 0)
+		return -errno;
+	if (ours.st_ino == theirs.st_ino)
+		return 0;
+	if (setns(there, CLONE_NEWIPC) < 0)
+		return -errno;
+	*ret_home = take_fd(home);
+	return 0;
+}
+
+static int sysvshm_leave(int home, struct ferry_error *err)
+{
+	_cleanup_close_ int fd = home;
+	if (fd < 0 || !setns(fd, CLONE_NEWIPC))
+		return 0;
+	return error_errno(err, FERRY_ERROR_SYSTEM, errno, "going back to ferry's own ipc namespace");
+}
+
 /* The mapping's inode number is the segment's id, in the IPC namespace where it was made. */
 static int sysvshm_stat(const struct vma_view *view, struct shmid_ds *ret, struct ferry_error *err)
 {
-	if (shmctl((int)view->vma->ino, IPC_STAT, ret) == 0 &&
-	    (ret->shm_perm.mode & SHM_DEST || (uint32_t)ret->shm_perm.__key == sysvshm_key(view->name)))
+	int home, r = sysvshm_enter(view->pid, &home);
+	bool there =
+		r >= 0 && shmctl((int)view->vma->ino, IPC_STAT, ret) == 0 &&
+		(ret->shm_perm.mode & SHM_DEST || (uint32_t)ret->shm_perm.__key == sysvshm_key(view->name));
+	if (r >= 0)
+		r = sysvshm_leave(home, err);
+	if (there)
+		return r;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP,
+		  "pid %d maps System V shared memory %llu at %llx, which is not of its IPC namespace",
+		  view->pid, (unsigned long long)view->vma->ino, (unsigned long long)view->vma->start);
+	error_hint(err, "let the program detach it, or attach it again where it lives");
+	return -ENOTSUP;
+}
+
+/* Ids mean something in one namespace; all tasks that have segments attached live in the root's. */
+static int sysvshm_check_place(const struct vma_view *view, pid_t root, struct ferry_error *err)
+{
+	char path[32];
+	struct stat its, of_root;
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", view->pid);
+	if (stat(path, &its) < 0)
+		return 0; /* it ended meanwhile */
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root);
+	if (stat(path, &of_root) < 0 || its.st_ino == of_root.st_ino)
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP,
-		  "pid %d maps System V shared memory %llu at %llx, which is not of this IPC namespace",
-		  view->pid, (unsigned long long)view->vma->ino, (unsigned long long)view->vma->start);
-	error_hint(err, "start ferry inside that namespace: nsenter -t %d -a ferry ...", view->pid);
+		  "pid %d maps System V shared memory %llu, and lives in another IPC namespace than pid %d",
+		  view->pid, (unsigned long long)view->vma->ino, root);
+	error_hint(err, "dump the processes of each namespace by themselves");
 	return -ENOTSUP;
 }
 
@@ -178,7 +232,9 @@ static int sysvshm_collect_vma(struct collect *c, struct snap_task *t, const str
 	struct sysvshm_found *found = sysvshm_find(c, from->ino);
 	struct shmid_ds ds;
 	char path[96];
-	int r = sysvshm_stat(view, &ds, err);
+	int r = sysvshm_check_place(view, c->snap->tasks.v[0].pid, err);
+	if (r >= 0)
+		r = sysvshm_stat(view, &ds, err);
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid, (unsigned long long)from->start,
 		 (unsigned long long)from->end);
 	if (r >= 0 && !found)
@@ -239,12 +295,13 @@ static int sysvshm_add_detached(struct collect *c, int id, const struct shmid_ds
 	return r;
 }
 
-static bool sysvshm_is_ours(struct collect *c, const struct shmid_ds *ds)
+/* In a namespace of the tree's own every segment is. */
+static bool sysvshm_is_ours(struct collect *c, const struct shmid_ds *ds, bool own_ns)
 {
-	return !ds->shm_nattch && snapshot_task(c->snap, ds->shm_cpid);
+	return !ds->shm_nattch && (own_ns || snapshot_task(c->snap, ds->shm_cpid));
 }
 
-static int sysvshm_collect_end(struct collect *c, struct ferry_error *err)
+static int sysvshm_collect_rest(struct collect *c, bool own_ns, struct ferry_error *err)
 {
 	struct shm_info info;
 	int r = 0, last;
@@ -254,10 +311,21 @@ static int sysvshm_collect_end(struct collect *c, struct ferry_error *err)
 	for (int i = 0; i <= last && info.used_ids && r >= 0; i++) {
 		struct shmid_ds ds;
 		int id = shmctl(i, SHM_STAT_ANY, &ds);
-		if (id >= 0 && !sysvshm_find(c, (uint64_t)id) && sysvshm_is_ours(c, &ds))
+		if (id >= 0 && !sysvshm_find(c, (uint64_t)id) && sysvshm_is_ours(c, &ds, own_ns))
 			r = sysvshm_add_detached(c, id, &ds, err);
 	}
 	return r;
+}
+
+static int sysvshm_collect_end(struct collect *c, struct ferry_error *err)
+{
+	int home, r = sysvshm_enter(c->snap->tasks.v[0].pid, &home);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "entering the ipc namespace of pid %d",
+				   c->snap->tasks.v[0].pid);
+	r = sysvshm_collect_rest(c, home >= 0, err);
+	int back = sysvshm_leave(home, err);
+	return r < 0 ? r : back;
 }
 
 static int sysvshm_dump_end(struct dump *d, struct ferry_error *err)
@@ -385,6 +453,13 @@ static int sysvshm_taken(const struct sysvshm_plan *m, const char *what, struct 
 	return -EEXIST;
 }
 
+static int sysvshm_check_pages(const struct sysvshm_plan *m, struct ferry_error *err)
+{
+	return m->entry->hugetlb_flag
+		       ? hugetlb_check(m->entry->hugetlb_flag, m->entry->size, "a segment", err)
+		       : 0;
+}
+
 /* Whether the id is free, or has the segment itself. */
 static int sysvshm_compare(struct sysvshm_plan *m, struct ferry_error *err)
 {
@@ -393,9 +468,9 @@ static int sysvshm_compare(struct sysvshm_plan *m, struct ferry_error *err)
 	int by_key = desc->key ? shmget((key_t)desc->key, 0, 0) : -1;
 	if (by_key >= 0 && (uint32_t)by_key != desc->id)
 		return sysvshm_taken(m, "another has its key", err);
-	if (m->entry->hugetlb_flag &&
-	    hugetlb_check(m->entry->hugetlb_flag, m->entry->size, "a segment", err) < 0)
-		return -ENOMEM;
+	int r = sysvshm_check_pages(m, err);
+	if (r < 0)
+		return r;
 	if (shmctl((int)desc->id, IPC_STAT, &ds) < 0)
 		return 0;
 	if ((uint32_t)ds.shm_perm.__key != desc->key || ds.shm_segsz != m->entry->size ||
@@ -434,8 +509,10 @@ static int sysvshm_read(struct reader *r, struct ferry_error *err)
 	int ret = sysvshm_read_segments(r, ns, err);
 	if (ret >= 0)
 		ret = sysvshm_read_extras(r, err);
+	/* A new namespace has none yet. */
+	bool own = plan_own_ns(p, PROC_NS_IPC);
 	for (struct sysvshm_plan *m = p->kind_data[KIND_sysvshm]; m && ret >= 0; m = m->next)
-		ret = sysvshm_compare(m, err);
+		ret = own ? sysvshm_check_pages(m, err) : sysvshm_compare(m, err);
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		const MmEntry *mm = p->tasks[i].mm;
 		for (size_t n = 0; mm && n < mm->n_vmas && ret >= 0; n++)
@@ -474,8 +551,10 @@ static int sysvshm_next_id(uint32_t id)
 static int sysvshm_make(struct opener *o, struct sysvshm_plan *m, struct ferry_error *err)
 {
 	uint32_t id = m->entry->desc->id;
-	int made = warden_arm(o->warden, WARDEN_SHM_REMOVE, id, 0, NULL, 0);
-	int r = made < 0 ? made : sysvshm_next_id(id);
+	/* What is in a new namespace goes with it; the warden lives in another. */
+	bool own = plan_own_ns(o->plan, PROC_NS_IPC);
+	int made = own ? -1 : warden_arm(o->warden, WARDEN_SHM_REMOVE, id, 0, NULL, 0);
+	int r = made < 0 && !own ? made : sysvshm_next_id(id);
 	if (r >= 0)
 		r = sysvshm_get(m);
 	if (r >= 0 && (uint32_t)r != id) {

@@ -215,7 +215,7 @@ static int uring_take_number(struct collect *c, const struct snap_thread *th, st
 	FerryUringNumber *record = record_new(&c->snap->arena, FerryUringNumber, ferry_uring_number);
 	if (!record)
 		return error_memory(err);
-	record->tid = (uint32_t)th->tid;
+	record->tid = (uint32_t)th->inner_tid;
 	record->number = number;
 	if (only->entry->n_numbers == URING_NUMBERS_MAX)
 		return error_set(err, FERRY_ERROR_LIMIT, E2BIG, "too many threads have registered a ring");
@@ -454,6 +454,8 @@ static int uring_settle_new(struct settle *s, const FerryUringEntry *e, int fd, 
 {
 	int wq = e->has_wq_id ? fdcommon_number(s->task, e->wq_id) : -1;
 	int r = uring_make(s, e, wq, fd, err);
+	if (r >= 0)
+		r = fdcommon_set_flags(fd, e->flags, err);
 	return r < 0 ? r : uring_give_files(s, e, fd, err);
 }
 

@@ -92,7 +92,8 @@ if os.environ.get("FERRY"):
             shutil.copytree(KEPT, IMAGES)
             Ferry().run("restore", "-D", IMAGES, "-d", environment={"FERRY_KILL_AT": str(number)})
             wait_until(lambda: not running(Ferry().path), "a ferry does not end")
-            runs = is_alive(program.pid)
+            runs = (IMAGES / "ferry-restored").exists()
+            wait_until(lambda: is_alive(program.pid) == runs, f"kill {number}: the image says {runs}")  # pylint: disable=W0640
             assert nothing_else(program) == (names if runs else sorted(names + made)), f"kill {number}, it runs: {runs}"
         assert number > 3, "the first kills hit nothing"
         program.verify()

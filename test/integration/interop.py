@@ -19,7 +19,10 @@ from ferrytest.cases import CASES, start
 from ferrytest.register import Skip
 
 # Kinds where an exchange may fail, each with its cause: direction, case, cause.
-EXCEPTIONS = []
+EXCEPTIONS = [
+    ("ferry->criu", "link-other", "ferry finds a file that lost its name by its handle, for which CRIU has no field; CRIU's "
+     "own dump leaves links in the file system"),
+]
 
 PART = 12  # programs of one test
 

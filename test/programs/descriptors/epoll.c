@@ -117,6 +117,7 @@ static void spoil(void *state)
 static void make(struct state *s)
 {
 	s->epoll = must(epoll_create1(EPOLL_CLOEXEC));
+	must(fcntl(s->epoll, F_SETFL, O_RDWR | O_NONBLOCK));
 	s->inner = must(epoll_create1(EPOLL_CLOEXEC));
 	must(pipe2(s->pipe, O_CLOEXEC));
 	must(pipe2(s->one_shot, O_CLOEXEC));

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SPLIT_BYTES = 5000, LARGE_BYTES = 300000, LARGE_SIZE = 1 << 19, LEFT_BYTES = 77 };
+enum { SPLIT_BYTES = 5000, LARGE_BYTES = 300000, LARGE_SIZE = 1 << 20, LEFT_BYTES = 77 };
 
 struct state {
 	const char *folder;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Terminals with one side: a master whose terminal side was never opened, one whose was closed with output left, a terminal
+ * Terminals with one side: a master whose terminal side was never opened, one whose was closed with output left, one where nothing was left, a terminal
  * side whose master is closed, and one that was hung up by vhangup while its master goes on. Proof: what poll(2) and
  * reading tell; at the end output is read and the terminal side opened again.
  */
@@ -9,7 +9,7 @@
 #include <errno.h>
 
 struct state {
-	struct pty fresh, closed, orphan, hung;
+	struct pty fresh, closed, empty, orphan, hung;
 	int again; /* opened after the hang-up */
 };
 
@@ -24,6 +24,7 @@ static void verify(struct program *p, void *state)
 	expect(p, !ptsname_r(s->fresh.master, name, sizeof(name)) && !strcmp(name, s->fresh.name),
 	       "the fresh one is called %s", name);
 	expect(p, pty_ready(s->closed.master, 0) & POLLHUP, "no hang-up without a terminal side");
+	expect(p, pty_ready(s->empty.master, 0) & POLLHUP, "no hang-up where nothing is left");
 	ioctl(s->closed.master, FIONREAD, &n);
 	expect_same(p, "output left", n, 6);
 	expect(p, tcgetattr(s->orphan.slave, &settings) < 0 && errno == EIO, "the orphan has settings");
@@ -75,6 +76,8 @@ int main(int argc, char **argv)
 
 	program_start(&p, argc, argv);
 	s.fresh = pty_open(0);
+	s.empty = pty_pair(0);
+	must(close(s.empty.slave));
 	s.closed = pty_pair(0);
 	s.orphan = pty_pair(0);
 	must(write(s.closed.slave, "left\n", 5));

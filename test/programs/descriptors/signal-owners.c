@@ -25,7 +25,7 @@ static struct owned {
 	[PIPE] = {.name = "pipe", .type = F_OWNER_PID, .signal = SIGNAL, .async = true},
 	[SOCKET] = {.name = "socket", .type = F_OWNER_PGRP, .signal = SIGNAL + 1, .async = true},
 	[SLAVE] = {.name = "terminal side", .type = F_OWNER_PID, .signal = SIGNAL + 2, .async = true},
-	[MASTER] = {.name = "master", .type = F_OWNER_PID, .signal = SIGNAL + 3, .async = true},
+	[MASTER] = {.name = "master", .type = F_OWNER_PGRP, .signal = SIGNAL + 3, .async = true},
 	[FIFO] = {.name = "named pipe", .type = F_OWNER_TID, .signal = SIGNAL + 4, .async = true},
 	[SILENT] = {.name = "silent pipe", .type = F_OWNER_PID, .signal = SIGNAL + 5, .async = false},
 };

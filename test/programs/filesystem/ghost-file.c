@@ -59,6 +59,8 @@ static void verify(struct program *p, void *state)
 	expect_same(p, "modified, seconds", first.st_mtim.tv_sec, times[1].tv_sec);
 	if (p->more) {
 		expect_same(p, "modified, nanoseconds", first.st_mtim.tv_nsec, times[1].tv_nsec);
+		expect_same(p, "read, seconds", first.st_atim.tv_sec, times[0].tv_sec);
+		expect_same(p, "read, nanoseconds", first.st_atim.tv_nsec, times[0].tv_nsec);
 		expect_same(p, "attribute", fgetxattr(s->reads, "user.test", value, sizeof(value)), 5);
 		expect(p, !strcmp(value, "value"), "the attribute is '%s'", value);
 	}

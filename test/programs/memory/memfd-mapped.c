@@ -61,6 +61,7 @@ static void check_odd(struct program *p, struct state *s)
 	expect_same(p, "size", st.st_size, ODD_BYTES);
 	expect_same(p, "mode", st.st_mode & 07777, MODE);
 	expect_same(p, "user", st.st_uid, USER);
+	expect_same(p, "group", st.st_gid, USER);
 	expect_same(p, "seals", fcntl(s->odd, F_GET_SEALS), F_SEAL_SEAL);
 	expect_same(p, "offset", lseek(s->odd, 0, SEEK_CUR), ODD_AT);
 	expect_same(p, "offset of the reader", lseek(s->odd_reader, 0, SEEK_CUR), READER_AT);

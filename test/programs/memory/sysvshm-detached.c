@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A System V segment that nobody has attached, with contents and a key. Proof: it can be attached under its id and its key,
+ * A System V segment that nobody has attached, with contents and a key; with "own" in an IPC namespace of its own. Proof: it can be attached under its id and its key,
  * and holds what it held.
  */
 #include "program.h"
 
+#include <sched.h>
 #include <sys/shm.h>
 
 enum { PAGE = 4096, PAGES = 6, KEY = 0x7e45 };
@@ -49,6 +50,8 @@ int main(int argc, char **argv)
 	struct program p;
 
 	program_start(&p, argc, argv);
+	if (program_told(argc, argv, "own"))
+		must(unshare(CLONE_NEWIPC));
 	int id = must(shmget(KEY, PAGES * PAGE, IPC_CREAT | IPC_EXCL | 0600));
 	make(id);
 	return program_serve(&p, &ops, &id);

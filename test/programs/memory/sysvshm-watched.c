@@ -16,6 +16,7 @@
 enum { PAGE = 4096, ATTACHED = 2 };
 
 struct state {
+	const struct program *program;
 	int id;
 	unsigned char *first, *second;
 	_Atomic(unsigned long) most, looks; /* attachments at one time; how often it looked */
@@ -25,8 +26,10 @@ static void *watch(void *data)
 {
 	struct state *s = data;
 	const struct timespec pause = {.tv_nsec = 20000};
+	struct program p = program_role(s->program, "watch");
 	struct shmid_ds d;
 
+	program_note_volatile(&p);
 	for (;;) {
 		if (shmctl(s->id, IPC_STAT, &d) == 0 && d.shm_nattch > s->most)
 			s->most = d.shm_nattch;
@@ -67,6 +70,7 @@ int main(int argc, char **argv)
 	program_start(&p, argc, argv);
 	/* The counters change while nobody asks. */
 	struct state *s = must(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	s->program = &p;
 	s->id = must(shmget(IPC_PRIVATE, 2 * PAGE, IPC_CREAT | 0600));
 	s->first = must((unsigned char *)shmat(s->id, NULL, 0));
 	s->second = must((unsigned char *)shmat(s->id, NULL, 0));

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A mount namespace of its own, by word: "tmpfs" with contents and a second sight of a part of it, "sealed" read-only with
- * options, "bind" a folder and a file seen at other places, "gone" a mount of the world outside that is unmounted inside,
- * "shared" a mount that passes on what is mounted in it, "stacked" one tmpfs over another, with a file open in the upper one.
+ * options, "readonly" a file system that is read-only though its mount is not, "bind" a folder and a file seen at other
+ * places, "gone" a mount of the world outside that is unmounted inside, "shared" a mount that passes on what is mounted in
+ * it, "stacked" one tmpfs over another, with a file open in the upper one.
  */
 #include "program.h"
 
@@ -115,6 +116,10 @@ static void make(struct state *s)
 	if (!strcmp(s->what, "sealed"))
 		must(mount(NULL, at(s, "a"), NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOATIME | MS_NOSUID,
 			   NULL));
+	if (!strcmp(s->what, "readonly")) {
+		must(mount(NULL, at(s, "a"), NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID, NULL));
+		must(mount(NULL, at(s, "a"), NULL, MS_REMOUNT | MS_BIND | MS_NOSUID, NULL));
+	}
 	if (!strcmp(s->what, "shared"))
 		must(mount(NULL, at(s, "a"), NULL, MS_SHARED, NULL));
 	if (!strcmp(s->what, "stacked")) {
@@ -175,6 +180,11 @@ static void verify(struct program *p, void *state)
 		expect(p, open(at(s, "a/new"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EROFS,
 		       "a can be written to");
 	}
+	if (!strcmp(s->what, "readonly")) {
+		expect_mounted(p, at(s, "a"), "rw,nosuid");
+		expect(p, open(at(s, "a/new"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EROFS,
+		       "the file system can be written to");
+	}
 	if (!strcmp(s->what, "shared"))
 		expect_mounted(p, at(s, "a"), " shared:");
 	if (!strcmp(s->what, "stacked")) {
@@ -212,7 +222,8 @@ static void spoil(void *state)
 int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil, .finish = finish};
-	static const char *const words[] = {"tmpfs", "sealed", "bind", "gone", "shared", "stacked"};
+	static const char *const words[] = {"tmpfs", "sealed", "readonly", "bind",
+					    "gone",  "shared", "stacked"};
 	static struct state s;
 	struct program p;
 	program_start(&p, argc, argv);

@@ -19,7 +19,7 @@
 #define SOL_NETLINK 270
 #endif
 
-enum { PORT = 77123, PEER = 4711, HIGH_GROUP = 34 };
+enum { PORT = 77123, PEER = 4711, HIGH_GROUP = 34, RECEIVE_BYTES = 34567, SEND_BYTES = 23456, LOW_BYTES = 5 };
 
 struct state {
 	int bound, fresh, connected, uevents;
@@ -30,6 +30,14 @@ static int option(int fd, int name)
 	int value = -1;
 
 	getsockopt(fd, SOL_NETLINK, name, &value, &(socklen_t){sizeof(value)});
+	return value;
+}
+
+static int of_socket(int fd, int name)
+{
+	int value = -1;
+
+	getsockopt(fd, SOL_SOCKET, name, &value, &(socklen_t){sizeof(value)});
 	return value;
 }
 
@@ -69,6 +77,9 @@ static void verify(struct program *p, void *state)
 	expect(p, is_member(s->uevents, 1), "the group of the uevents is missing");
 	expect_same(p, "filter", getsockopt(s->uevents, SOL_SOCKET, SO_GET_FILTER, code, &n), 0);
 	expect_same(p, "instructions", n, 1);
+	expect_same(p, "SO_RCVBUF", of_socket(s->bound, SO_RCVBUF), 2 * RECEIVE_BYTES);
+	expect_same(p, "SO_SNDBUF", of_socket(s->bound, SO_SNDBUF), 2 * SEND_BYTES);
+	expect_same(p, "SO_RCVLOWAT", of_socket(s->bound, SO_RCVLOWAT), LOW_BYTES);
 	if (!p->more)
 		return;
 	expect(p, is_member(s->bound, HIGH_GROUP), "the group above 32 is missing");
@@ -131,6 +142,9 @@ int main(int argc, char **argv)
 	s.bound = must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 	must(bind(s.bound, (const struct sockaddr *)&name, sizeof(name)));
 	join(s.bound, RTNLGRP_IPV4_ROUTE);
+	must(setsockopt(s.bound, SOL_SOCKET, SO_RCVBUF, &(int){RECEIVE_BYTES}, sizeof(int)));
+	must(setsockopt(s.bound, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BYTES}, sizeof(int)));
+	must(setsockopt(s.bound, SOL_SOCKET, SO_RCVLOWAT, &(int){LOW_BYTES}, sizeof(int)));
 	s.fresh = must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 	s.connected = must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
 	must(connect(s.connected, (const struct sockaddr *)&peer, sizeof(peer)));

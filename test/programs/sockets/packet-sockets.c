@@ -17,7 +17,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { GROUP = 7, LO = 1, PROTOCOL = 0x88b5 /* for experiments */ };
+enum {
+	GROUP = 7,
+	LO = 1,
+	PROTOCOL = 0x88b5 /* for experiments */,
+	RECEIVE_BYTES = 34567,
+	SEND_BYTES = 23456,
+	LOW_BYTES = 5
+};
 
 struct state {
 	int cooked, ring, fan[2], filtered;
@@ -38,6 +45,14 @@ static void check_name(struct program *p, const char *what, int fd, int device, 
 	getsockname(fd, (struct sockaddr *)&got, &(socklen_t){sizeof(got)});
 	expect_same(p, what, got.sll_ifindex, device);
 	expect_same(p, what, ntohs(got.sll_protocol), protocol);
+}
+
+static int of_socket(int fd, int name)
+{
+	int value = -1;
+
+	getsockopt(fd, SOL_SOCKET, name, &value, &(socklen_t){sizeof(value)});
+	return value;
 }
 
 static void verify(struct program *p, void *state)
@@ -62,6 +77,9 @@ static void verify(struct program *p, void *state)
 	for (int i = 0; i < 2; i++)
 		expect_same(p, "PACKET_FANOUT", option(s->fan[i], PACKET_FANOUT),
 			    GROUP | PACKET_FANOUT_LB << 16);
+	expect_same(p, "SO_RCVBUF", of_socket(s->filtered, SO_RCVBUF), 2 * RECEIVE_BYTES);
+	expect_same(p, "SO_SNDBUF", of_socket(s->filtered, SO_SNDBUF), 2 * SEND_BYTES);
+	expect_same(p, "SO_RCVLOWAT", of_socket(s->filtered, SO_RCVLOWAT), LOW_BYTES);
 	check_name(p, "filtered", s->filtered, 0, PROTOCOL + 1);
 	expect_same(p, "filter", getsockopt(s->filtered, SOL_SOCKET, SO_GET_FILTER, code, &n), 0);
 	expect_same(p, "instructions", n, 1);
@@ -133,6 +151,9 @@ int main(int argc, char **argv)
 				sizeof(int)));
 	}
 	s.filtered = must(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+	must(setsockopt(s.filtered, SOL_SOCKET, SO_RCVBUF, &(int){RECEIVE_BYTES}, sizeof(int)));
+	must(setsockopt(s.filtered, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BYTES}, sizeof(int)));
+	must(setsockopt(s.filtered, SOL_SOCKET, SO_RCVLOWAT, &(int){LOW_BYTES}, sizeof(int)));
 	must(setsockopt(s.filtered, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)));
 	const struct sockaddr_ll name = {.sll_family = AF_PACKET, .sll_protocol = htons(PROTOCOL + 1)};
 	must(bind(s.filtered, (const struct sockaddr *)&name, sizeof(name)));

@@ -42,6 +42,7 @@ static const struct {
 } options[] = {
 	{"SO_SNDBUF", SOL_SOCKET, SO_SNDBUF, 34567, ANY, false},
 	{"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, 45678, ANY, false},
+	{"SO_BUF_LOCK", SOL_SOCKET, 72, 3, ANY, true},
 	{"SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR, 1, ANY, false},
 	{"SO_REUSEPORT", SOL_SOCKET, SO_REUSEPORT, 1, IP, false},
 	{"SO_BROADCAST", SOL_SOCKET, SO_BROADCAST, 1, UDP, false},

@@ -28,6 +28,11 @@ struct pair {
 	int shut[ENDS];  /* shutdown(2) by this end after that: 1 + SHUT_x, 0 = none */
 	int state[ENDS];
 	int fd[ENDS];
+	struct {
+		bool known;
+		unsigned options, sends, receives; /* as tcp_info has them */
+		uint32_t stamp;                    /* the clock of its time stamps when it was last seen */
+	} agreed[ENDS];
 	int total[ENDS];   /* bytes on their way to this end */
 	int waiting[ENDS]; /* of them, received */
 	struct sockaddr_storage name[ENDS];
@@ -225,10 +230,35 @@ static void end_check(struct program *p, const struct pair *s, enum end end)
 	expect(p, pattern_differs(buffer, (size_t)n, seed_of(s, end)) < 0, "%s: the data differ", s->what);
 }
 
+/* What the two ends agreed on when they met; the clock of the time stamps never goes back. */
+static void end_check_agreed(struct program *p, struct pair *s, enum end end)
+{
+	struct tcp_info info = {0};
+	uint32_t stamp = 0;
+
+	getsockopt(s->fd[end], IPPROTO_TCP, TCP_INFO, &info, &(socklen_t){sizeof(info)});
+	getsockopt(s->fd[end], IPPROTO_TCP, TCP_TIMESTAMP, &stamp, &(socklen_t){sizeof(stamp)});
+	if (s->agreed[end].known) {
+		expect_same(p, "options of a connection", info.tcpi_options, s->agreed[end].options);
+		expect_same(p, "scale of the window it sends to", info.tcpi_snd_wscale, s->agreed[end].sends);
+		expect_same(p, "scale of the window it has", info.tcpi_rcv_wscale, s->agreed[end].receives);
+		expect(p, (int32_t)(stamp - s->agreed[end].stamp) >= 0,
+		       "%s: the clock of its time stamps went back from %u to %u", s->what,
+		       s->agreed[end].stamp, stamp);
+	}
+	s->agreed[end].known = true;
+	s->agreed[end].options = info.tcpi_options;
+	s->agreed[end].sends = info.tcpi_snd_wscale;
+	s->agreed[end].receives = info.tcpi_rcv_wscale;
+	s->agreed[end].stamp = stamp;
+}
+
 static void verify_end(struct program *p, enum end end)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
 		end_check(p, &pairs[i], end);
+		end_check_agreed(p, &pairs[i], end);
+	}
 }
 
 /* Everything that was sent arrives, and nothing else; then the end, if it was sent. */

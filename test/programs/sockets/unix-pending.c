@@ -98,11 +98,12 @@ int main(int argc, char **argv)
 		s.client_name[i] = unix_name(p.folder, i ? "client-seqpacket" : "client-stream");
 		s.listener[i] = unix_socket(types[i] | SOCK_NONBLOCK, &s.name[i]);
 		must(listen(s.listener[i], CLIENTS));
-		for (int k = 0; k < CLIENTS; k++) {
+		/* They connect in another order than they were made in. */
+		for (int k = CLIENTS - 1; k >= 0; k--)
 			s.client[i][k] = unix_socket(types[i], k == 1 ? &s.client_name[i] : NULL);
+		for (int k = 0; k < CLIENTS; k++)
 			must(connect(s.client[i][k], (const struct sockaddr *)&s.name[i].address,
 				     s.name[i].length));
-		}
 		must(shutdown(s.client[i][2], SHUT_WR));
 	}
 	return program_serve(&p, &ops, &s);

@@ -12,6 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Holds the program and its libraries; as many bytes from address 0 on would not hold the libraries. */
+static const unsigned long DISPATCH_START = 0x200000000000, DISPATCH_END = 0x7fffffff0000;
+
 static volatile char selector = SYSCALL_DISPATCH_FILTER_ALLOW;
 static volatile sig_atomic_t caught;
 
@@ -52,7 +55,8 @@ static void *wide_main(void *argument)
 	static const struct program_ops ops = {.verify = wide_verify};
 	struct program p = program_role(argument, "wide");
 
-	must(prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 4096ul, 0x7fffffff0000ul, 0));
+	must(prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, DISPATCH_START,
+		   DISPATCH_END - DISPATCH_START, 0));
 	program_serve(&p, &ops, NULL);
 	return NULL;
 }

@@ -108,8 +108,8 @@ int main(int argc, char **argv)
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil};
 	struct state s = {.set = {
 				  [ITIMER_REAL] = {{7, 250000}, {5000, 0}},
-				  [ITIMER_VIRTUAL] = {{3, 0}, {6000, 0}},
-				  [ITIMER_PROF] = {{0, 0}, {7000, 5}},
+				  [ITIMER_VIRTUAL] = {{3, 0}, {0, 900000}},
+				  [ITIMER_PROF] = {{0, 0}, {0, 800000}},
 			  }};
 	struct program p;
 

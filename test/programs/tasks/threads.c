@@ -21,6 +21,7 @@ struct state {
 	pthread_mutex_t lock;
 	unsigned long work[THREADS]; /* under lock */
 	unsigned long seen[THREADS];
+	pthread_t idle; /* ends in the end */
 };
 
 struct thread {
@@ -119,7 +120,7 @@ static void verify(struct program *p, void *state)
 {
 	struct state *s = state;
 
-	expect_same(p, "number of tasks", count_tasks(), THREADS + 1);
+	expect_same(p, "number of tasks", count_tasks(), THREADS + 2);
 	for (int i = 0; i < THREADS; i++) {
 		unsigned long now = 0;
 		for (int tries = 0; tries < 2000 && now <= s->seen[i]; tries++) {
@@ -133,9 +134,28 @@ static void verify(struct program *p, void *state)
 	}
 }
 
+/* Who waits for a thread is told by the kernel that it is over. */
+static void finish(struct program *p, void *state)
+{
+	struct state *s = state;
+
+	verify(p, state);
+	must(pthread_cancel(s->idle) ? -1 : 0);
+	expect_same(p, "joining the thread that ended", pthread_join(s->idle, NULL), 0);
+	expect_same(p, "number of tasks then", count_tasks(), THREADS + 1);
+}
+
+static void *idle_main(void *argument)
+{
+	(void)argument;
+	for (;;)
+		pause();
+	return NULL;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct program_ops ops = {.verify = verify};
+	static const struct program_ops ops = {.verify = verify, .finish = finish};
 	static struct state s = {.lock = PTHREAD_MUTEX_INITIALIZER};
 	static struct thread threads[THREADS];
 	char role[16];
@@ -143,6 +163,8 @@ int main(int argc, char **argv)
 
 	program_start(&p, argc, argv);
 	s.program = &p;
+	if (pthread_create(&s.idle, NULL, idle_main, NULL) != 0)
+		program_die("pthread_create");
 	for (int i = 0; i < THREADS; i++) {
 		pthread_t handle;
 		threads[i] = (struct thread){.shared = &s, .number = i};

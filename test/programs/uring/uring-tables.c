@@ -90,6 +90,7 @@ int main(int argc, char **argv)
 	s.memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	pattern_fill(s.memory, BYTES, 1);
 	ring_make(&s.ring, 16, 0);
+	must(fcntl(s.ring.fd, F_SETFL, O_RDWR | O_NONBLOCK));
 	int files[FILES] = {-1, s.file, -1, -1, -1, s.file, -1, -1}, changed = s.other;
 	struct io_uring_rsrc_update update = {.offset = CHANGED_PLACE, .data = (uintptr_t)&changed};
 	struct iovec buffers[BUFFERS] = {

@@ -14,6 +14,7 @@ CASES = [
     Case("ipc-limits", kind="ipc"),
     Case("mounts-tmpfs", "mounts", ("tmpfs",), kind="mounts"),
     Case("mounts-sealed", "mounts", ("sealed",), kind="mounts"),
+    Case("mounts-readonly", "mounts", ("readonly",), kind="mounts"),
     Case("mounts-bind", "mounts", ("bind",), kind="mounts"),
     Case("mounts-gone", "mounts", ("gone",), kind="mounts", worlds=False),
     Case("mounts-shared", "mounts", ("shared",), kind="mounts"),

@@ -75,7 +75,7 @@ class Log:
 CASES = [
     *simple("unix", "socketpair", "unix-socket", "unix-names", "unix-queues", "unix-dgram-pair", "unix-dgram-senders",
             "unix-dgram-connected", "unix-dgram-gone", "unix-seqpacket", "unix-rights", "unix-rights-stream", "unix-creds",
-            "unix-pending", "unix-places", "unix-oob", "unix-rights-nested",
+            "unix-pending", "unix-backlog", "unix-places", "unix-oob", "unix-rights-nested",
             "unix-rights-memory"),
     Case("unix-rights-inet", options={"tcp_established": True}, kind="unix"),
     Case("unix-dgram-outside", options={"more": ("-x",)}, partner=Log, kind="unix", worlds=False),

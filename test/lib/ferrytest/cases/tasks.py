@@ -31,7 +31,7 @@ CASES = [
     Case("tree-dead", "tree", ("dead",), kind="tree"),
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
-    *simple("regs", "xstate", "x87", "sleepers", "segment-bases", "general-registers"),
+    *simple("regs", "xstate", "x87", "sleepers", "segment-bases", "general-registers", "registers"),
     *simple("signal", "signals-pending", "signals-actions", "signals-trap"),
     *simple("timer", "itimers", "posix-timers"),
     *simple("creds", "credentials", "thread-credentials"),
