@@ -367,6 +367,8 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 	int r = check_relations(k, dir, index == 0, &st, err);
 	if (r == -ENOMEM)
 		return r;
+	if (r >= 0 && index && check_has_ended(&st) && collect_check_zombie(pid, &obstacle) < 0)
+		check_add(k, &obstacle, pid);
 	if (r < 0 || (index && check_has_ended(&st)) || proc_read_comm(dir, comm, NULL) < 0)
 		return 0;
 	if (index)

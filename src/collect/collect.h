@@ -41,6 +41,9 @@ must_check int collect_check_fd(const struct fd_view *view, const struct kind_op
 				const struct kind_ops **ret_kind, struct ferry_error *err);
 
 /* Whether processes that hang together like this can be made again; plans how. OUTSIDE_SESSION, UNSUPPORTED_TASK. */
+/* Whether we are told how a zombie has ended. */
+must_check int collect_check_zombie(pid_t pid, struct ferry_error *err);
+
 must_check int collect_check_family(struct family *f, const struct kern_caps *caps, bool shell_job,
 				    struct ferry_error *err);
 

@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "collect/collect.h"
 #include "kernel/caps.h"
+#include "kernel/syscalls.h"
+#include "kernel/uapi.h"
 #include "model/record.h"
 #include "proc/read.h"
 
@@ -66,11 +68,24 @@ static int family_zombie(struct collect *c, const struct frozen_zombie *fz, stru
 	return 0;
 }
 
+/* How it ended is told to who may look into it, and 0 to others. */
+int collect_check_zombie(pid_t pid, struct ferry_error *err)
+{
+	if (sys_kcmp(pid, pid, KERN_KCMP_VM, 0, 0) != -EPERM)
+		return 0;
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM, "how pid %d, a zombie, has ended is told to root only",
+		  pid);
+	error_hint(err, "try again when its parent has waited for it");
+	return -EPERM;
+}
+
 int collect_zombies(struct collect *c, const struct frozen *f, struct ferry_error *err)
 {
 	vec_foreach(fz, &f->zombies) {
 		struct snap_zombie *z = vec_push(&c->snap->zombies);
-		int r = z ? family_zombie(c, fz, z, err) : error_memory(err);
+		int r = z ? collect_check_zombie(fz->pid, err) : error_memory(err);
+		if (r >= 0)
+			r = family_zombie(c, fz, z, err);
 		if (r < 0)
 			return r;
 	}

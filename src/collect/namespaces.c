@@ -353,6 +353,12 @@ static int ns_uncover_proc(void)
 	return -ENOENT;
 }
 
+int collect_own_proc(int mount)
+{
+	return mount < 0 ? ns_uncover_proc()
+			 : sys_move_mount(mount, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH);
+}
+
 int collect_enter_view(pid_t root, const struct kind_options *options, struct ferry_error *err)
 {
 	struct proc_namespaces theirs;
@@ -372,8 +378,7 @@ int collect_enter_view(pid_t root, const struct kind_options *options, struct fe
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the mount namespace of pid %d",
 				   root);
 	/* An ordinary user may not copy ours; but it lies under the tree's own, if that was mounted on top. */
-	r = proc < 0 ? ns_uncover_proc()
-		     : sys_move_mount(proc, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH);
+	r = collect_own_proc(proc);
 	if (r < 0) {
 		error_errno(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, -r,
 			    "mounting a /proc of ferry's in a copy of the mount namespace of pid %d", root);

@@ -28,6 +28,12 @@ must_check int collect_namespaces_end(struct collect *c, struct ferry_error *err
 void collect_own_namespace_ids(TaskKobjIdsEntry *ids);
 
 /*
+ * In a mount namespace that nobody else sees: put a /proc with our own numbers where the tree's is; from a mount of it (negative:
+ * there is none), or else by taking away what covers it.
+ */
+must_check int collect_own_proc(int mount);
+
+/*
  * See paths as the root task does: enter a copy of its mount namespace that has our own /proc, for good. 1: did so, and paths of
  * the caller lead elsewhere now; 0: it is ferry's own.
  */

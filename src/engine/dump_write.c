@@ -42,7 +42,7 @@ static int write_mm_extra(struct snapshot *snap, struct image_dir *dir, const st
 			mm->vmas[mm->n_vmas++] = vma->extra;
 	if (!ferry_mm_entry__get_packed_size(mm))
 		return 0;
-	return image_put_one(dir, IMAGE_FERRY_MM, (uint64_t)t->pid, &mm->base, err);
+	return image_put_one(dir, IMAGE_FERRY_MM, (uint64_t)t->inner_pid, &mm->base, err);
 }
 
 static int write_task(struct image_dir *dir, const struct snap_task *t, struct ferry_error *err)

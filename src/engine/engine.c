@@ -65,7 +65,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		struct ferry_error *err)
 {
 	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_GUARD,
-						  KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS};
+						  KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS,
+						  KERN_CAP_TCP_REPAIR};
 	*e = (struct engine){.options = options,
 			     .log = log,
 			     .warden_actions = engine_actions,
@@ -89,6 +90,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.tcp_established = options->tcp_established,
 		.leave_running = options->leave_running || options->leave_stopped,
 		.shell_job = options->shell_job,
+		.no_net_admin = e->caps.state[KERN_CAP_TCP_REPAIR] == KERN_DENIED,
 		.foreground = !options->restore_detached && !options->restore_sibling,
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.ghost_limit = (uint64_t)options->ghost_limit,

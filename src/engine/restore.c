@@ -302,6 +302,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = files_open(r, FILES_LAST, err);
 	if (ret >= 0)
+		ret = namespaces_own_view(r, err);
+	if (ret >= 0)
 		ret = files_opened(r, err);
 	if (ret >= 0)
 		ret = files_send(r, err);

@@ -226,3 +226,21 @@ int fdcommon_take(const struct plan_file *file, const char *link, int fd, struct
 	return error_set(err, FERRY_ERROR_RESTORE_STEP, ETIMEDOUT, "fd %d: taking fd %d of pid %d (%s)", fd,
 			 number, pid, link);
 }
+
+int fdcommon_check_map_files(const struct vma_view *view, struct ferry_error *err)
+{
+	char path[64];
+	struct stat st;
+	snprintf(path, sizeof(path), "map_files/%llx-%llx", (unsigned long long)view->vma->start,
+		 (unsigned long long)view->vma->end);
+	/* ENOENT: it was unmapped, or became larger, meanwhile. */
+	if (fstatat(view->proc_dir, path, &st, 0) == 0 || errno != EPERM)
+		return 0;
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM,
+		  "memory of pid %d at %llx ('%s') has no file that can be opened, which needs root",
+		  view->pid, (unsigned long long)view->vma->start, view->name);
+	error_hint(
+		err,
+		"/proc/PID/map_files takes CAP_CHECKPOINT_RESTORE outside of user namespaces (Linux 6.18)");
+	return -EPERM;
+}

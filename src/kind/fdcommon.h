@@ -65,3 +65,6 @@ uint32_t fdcommon_mapped_flags(const struct vma_view *view);
 void fdcommon_mapped(const struct collect *c, const struct vma_view *view, struct snap_vma *vma);
 must_check int fdcommon_map(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
 			    struct ferry_error *err);
+
+/* A mapping whose file can be reached by /proc/PID/map_files alone, which takes root: -EPERM where we may not. */
+must_check int fdcommon_check_map_files(const struct vma_view *view, struct ferry_error *err);

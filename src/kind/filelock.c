@@ -152,7 +152,7 @@ static int filelock_collect_one(struct collect *c, const struct snap_task *t, co
 		return -ENOMEM;
 	e->flag = kind->flag;
 	e->type = lock->fl_type;
-	e->pid = t->pid;
+	e->pid = t->inner_pid;
 	e->fd = view->fd;
 	e->start = (int64_t)lock->start;
 	e->len = lock->end == UINT64_MAX ? 0 : (int64_t)(lock->end - lock->start + 1);
@@ -164,7 +164,7 @@ static int filelock_collect_one(struct collect *c, const struct snap_task *t, co
 	struct filelock_found *known = filelock_known(c, f);
 	if (known) {
 		/* Who took it is to be who has it, so that the kernel tells the same. */
-		if (known->entry->pid != known->owner && t->pid == known->owner) {
+		if (t->pid == known->owner) {
 			known->entry->pid = e->pid;
 			known->entry->fd = e->fd;
 		}

@@ -177,6 +177,18 @@ static int inet_check_tcp(const char *who, unsigned state, const struct kind_opt
 	return -ENOTSUP;
 }
 
+/* Connections are rebuilt in repair mode, datagrams by raw sockets; both take rights over the network namespace. */
+static int inet_check_rights(const struct inet_sock *sock, const char *who, struct ferry_error *err)
+{
+	bool tcp = sock->protocol == IPPROTO_TCP;
+	if (tcp ? sock->state == INET_LISTENING || sock->state == INET_CLOSED : !sock->rqueue)
+		return 0;
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM, "%s: %s needs root", who,
+		  tcp ? "a TCP connection" : "a UDP socket with datagrams that wait");
+	error_hint(err, "let the program close it or read them, or let root save the job");
+	return -EPERM;
+}
+
 static int inet_check(const struct fd_view *view, const struct kind_options *options, struct ferry_error *err)
 {
 	char who[64];
@@ -193,6 +205,8 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	/* Somebody outside would be left with a connection that stands still, or go on with ours. */
 	if (!options->criu_compat || (sock && sock->protocol == IPPROTO_TCP && sock->state != INET_LISTENING))
 		r = peers_refuse(view, PEER_SOCKET, err);
+	if (r >= 0 && sock && options->no_net_admin)
+		r = inet_check_rights(sock, who, err);
 	if (r >= 0)
 		r = inet_chooser_check(view, view->kind_data[KIND_inetsk], err);
 	if (r < 0 || !sock)

@@ -266,6 +266,12 @@ static bool memfd_owns_vma(const struct vma_view *view)
 	       (view->vma->kind == PROC_VMA_HUGETLB_ANON && view->vma->shared);
 }
 
+static int memfd_check_vma(const struct vma_view *view, struct ferry_error *err)
+{
+	int r = peers_refuse_mapping(view, err);
+	return r < 0 ? r : fdcommon_check_map_files(view, err);
+}
+
 static int memfd_collect_vma(struct collect *c, struct snap_task *t, const struct vma_view *view,
 			     struct snap_vma *vma, struct ferry_error *err)
 {
@@ -499,7 +505,7 @@ const struct kind_ops kind_memfd = {
 	.settle = memfd_settle,
 	.ready = memfd_ready,
 	.owns_vma = memfd_owns_vma,
-	.check_vma = peers_refuse_mapping,
+	.check_vma = memfd_check_vma,
 	.collect_vma = memfd_collect_vma,
 	.owns_record = memfd_owns_record,
 	.map = fdcommon_map,

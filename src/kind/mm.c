@@ -150,7 +150,7 @@ static int mm_collect_thread(struct collect *c, struct snap_task *t, struct snap
 	FerryMemoryPolicy *policy = mm->policies ? mm_policy(&c->snap->arena, found) : NULL;
 	if (!policy)
 		return error_memory(err);
-	record_set(policy, tid, (uint32_t)th->tid);
+	record_set(policy, tid, (uint32_t)th->inner_tid);
 	mm->policies[mm->n_policies++] = policy;
 	return 0;
 }

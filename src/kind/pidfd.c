@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -259,9 +260,25 @@ static int pidfd_open_all(struct plan *p, const struct plan_file *file, pid_t pi
 	return 0;
 }
 
+/* Our next children are born where the tree's processes are, or with us again. */
+static int pidfd_place_children(const struct opener *o, pid_t pid, struct ferry_error *err)
+{
+	/* Only where the tree has other numbers. */
+	if (o->pid_of(o, o->plan->tasks) == o->plan->tasks[0].pid)
+		return 0;
+	_cleanup_close_ int fd = sys_pidfd_open(pid, 0);
+	if (fd < 0 || setns(fd, CLONE_NEWPID) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno,
+				   "entering the pid namespace of pid %d for a child", pid);
+	return 0;
+}
+
 static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, struct ferry_error *err)
 {
 	int ends[2], code = file->data ? *(int *)file->data : 0, status;
+	int r = pidfd_place_children(o, o->pid_of(o, o->plan->tasks), err);
+	if (r < 0)
+		return r;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
 	pid_t pid = fork();
@@ -271,12 +288,12 @@ static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, st
 		pidfd_die(code, ends[0]);
 	}
 	close(ends[0]);
-	int r = pid < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, failed, "creating a process to end")
-			: pidfd_open_all(o->plan, file, pid, err);
+	r = pid < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, failed, "creating a process to end")
+		    : pidfd_open_all(o->plan, file, pid, err);
 	close(ends[1]);
 	while (pid > 0 && waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
 		continue;
-	return r;
+	return r < 0 ? r : pidfd_place_children(o, getpid(), err);
 }
 
 /* Whose thread it is of; NULL: of none, or it is of a whole process. */
@@ -361,7 +378,7 @@ static int pidfd_restore(struct opener *o, struct plan_file *file, int *ret_fd, 
 
 static bool pidfd_is_late(const struct plan_file *file)
 {
-	return file->entry->pidfd && file->entry->pidfd->nspid != PIDFD_DEAD;
+	return file->entry->pidfd;
 }
 
 static int pidfd_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)

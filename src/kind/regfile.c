@@ -590,6 +590,8 @@ static int regfile_check_vma(const struct vma_view *view, struct ferry_error *er
 	struct regfile_names names;
 	struct file_object object;
 	int r = regfile_mapped_object(view, &names, &object, NULL);
+	if (r == -EPERM)
+		return fdcommon_check_map_files(view, err);
 	/* It was unmapped meanwhile. */
 	return r < 0 ? 0 : regfile_check_object(&object, view->arena, view->options, err);
 }

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "mem/mem.h"
@@ -31,6 +32,12 @@ struct shmem_plan {
 static bool shmem_owns_vma(const struct vma_view *view)
 {
 	return view->vma->kind == PROC_VMA_SHMEM_ANON;
+}
+
+static int shmem_check_vma(const struct vma_view *view, struct ferry_error *err)
+{
+	int r = peers_refuse_mapping(view, err);
+	return r < 0 ? r : fdcommon_check_map_files(view, err);
 }
 
 static int shmem_collect_vma(struct collect *c, struct snap_task *t, const struct vma_view *view,
@@ -149,7 +156,7 @@ const struct kind_ops kind_shmem = {
 	.fd_type = -1,
 	.image_file = -1,
 	.owns_vma = shmem_owns_vma,
-	.check_vma = peers_refuse_mapping,
+	.check_vma = shmem_check_vma,
 	.collect_vma = shmem_collect_vma,
 	.read = shmem_read,
 	.owns_record = shmem_owns_record,

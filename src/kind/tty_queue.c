@@ -241,14 +241,37 @@ static int tty_put_bytes(struct tty_put *put, const struct tty_queues *q)
 	return r < 0 ? r : tty_put_end(put, plain);
 }
 
-static int tty_put_output(int master, int slave, const struct tty_queues *q)
+static int tty_stop(int master, int slave, const struct termios2 *settings, uint32_t stop);
+
+/* Output that is stopped goes on; what had stopped it. */
+static uint32_t tty_let_go(int master, int slave, const struct termios2 *settings)
+{
+	if (tty_poll(slave, POLLOUT) & POLLOUT)
+		return TTY_RUNS;
+	if (ioctl(slave, TCXONC, TCOON) == 0 && tty_poll(slave, POLLOUT) & POLLOUT)
+		return TTY_STOPPED_BY_CALL;
+	struct termios2 plain = tty_plain(settings, settings->c_lflag & ICANON);
+	plain.c_iflag &= ~(tcflag_t)IXON;
+	return tty_set(master, &plain) < 0 ? TTY_RUNS : TTY_STOPPED_BY_CHARACTER;
+}
+
+/* Where nobody but root may insert it, it is written as the program wrote it, which takes a terminal that is not stopped. */
+static int tty_write_output(int master, int slave, const struct termios2 *settings, const uint8_t *bytes,
+			    size_t n)
+{
+	uint32_t stop = tty_let_go(master, slave, settings);
+	int r = tty_write(slave, bytes, n);
+	return r < 0 ? r : tty_stop(master, slave, settings, stop);
+}
+
+static int tty_put_output(int master, int slave, const struct termios2 *settings, const struct tty_queues *q)
 {
 	size_t direct = MIN(q->n_output, (size_t)TTY_BUFFER);
 	for (size_t i = 0; i < direct; i++) {
 		int r = tty_insert(master, q->output[i]);
 		if (r == -EPERM)
-			direct = i; /* and the rest goes the other way, which keeps the order */
-		else if (r < 0)
+			return tty_write_output(master, slave, settings, q->output + i, q->n_output - i);
+		if (r < 0)
 			return r;
 	}
 	return tty_write(slave, q->output + direct, q->n_output - direct);
@@ -285,7 +308,7 @@ int tty_queue_put(int master, int slave, const struct termios2 *settings, const 
 	if (r >= 0 && q->n_output) {
 		r = tty_set(put.master, &plain);
 		if (r >= 0)
-			r = tty_put_output(master, slave, q);
+			r = tty_put_output(master, slave, settings, q);
 	}
 	if (r >= 0)
 		r = tty_stop(put.master, slave, settings, q->stop);

@@ -383,13 +383,13 @@ static int tun_ethtool(int socket, const char *name, void *request)
 /* How many names of features this kernel has. */
 static uint32_t tun_feature_count(int socket, const char *name)
 {
-	union {
-		struct ethtool_sset_info info;
-		unsigned char room[sizeof(struct ethtool_sset_info) + sizeof(uint32_t)];
-	} ask = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1u << ETH_SS_FEATURES}};
+	_Alignas(uint64_t) unsigned char room[sizeof(struct ethtool_sset_info) + sizeof(uint32_t)] = {0};
+	struct ethtool_sset_info *info = (struct ethtool_sset_info *)room;
 	uint32_t n = 0;
-	if (tun_ethtool(socket, name, &ask) >= 0)
-		memcpy(&n, ask.info.data, sizeof(n));
+	info->cmd = ETHTOOL_GSSET_INFO;
+	info->sset_mask = 1u << ETH_SS_FEATURES;
+	if (tun_ethtool(socket, name, info) >= 0)
+		memcpy(&n, info->data, sizeof(n));
 	return n > TUN_FEATURE_WORDS * 32 ? 0 : n;
 }
 
@@ -406,20 +406,21 @@ static int tun_collect_offload(const char *name, uint32_t *ret)
 	_cleanup_close_ int socket_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	uint32_t n = socket_fd < 0 ? 0 : tun_feature_count(socket_fd, name);
 	_cleanup_free_ struct ethtool_gstrings *names = calloc(1, sizeof(*names) + n * ETH_GSTRING_LEN);
-	union {
-		struct ethtool_gfeatures head;
-		unsigned char room[sizeof(struct ethtool_gfeatures) +
-				   TUN_FEATURE_WORDS * sizeof(struct ethtool_get_features_block)];
-	} features = {.head = {.cmd = ETHTOOL_GFEATURES, .size = TUN_FEATURE_WORDS}};
+	_Alignas(uint64_t) unsigned char room[sizeof(struct ethtool_gfeatures) +
+					      TUN_FEATURE_WORDS * sizeof(struct ethtool_get_features_block)] =
+		{0};
+	struct ethtool_gfeatures *features = (struct ethtool_gfeatures *)room;
+	features->cmd = ETHTOOL_GFEATURES;
+	features->size = TUN_FEATURE_WORDS;
 	if (!names)
 		return -ENOMEM;
 	*names = (struct ethtool_gstrings){.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES, .len = n};
 	int r = tun_ethtool(socket_fd, name, names);
 	if (r >= 0)
-		r = tun_ethtool(socket_fd, name, &features);
+		r = tun_ethtool(socket_fd, name, features);
 	*ret = 0;
 	for (uint32_t i = 0; i < n && r >= 0; i++)
-		if (features.head.features[i / 32].active & 1u << i % 32)
+		if (features->features[i / 32].active & 1u << i % 32)
 			*ret |= tun_offload_of((const char *)names->data + (size_t)i * ETH_GSTRING_LEN);
 	return r;
 }

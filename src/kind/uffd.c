@@ -109,10 +109,11 @@ static int uffd_find(struct collect *c, const struct snap_task *t, const VmaEntr
 	for (uint32_t i = 0; i < c->snap->files.n; i++) {
 		const struct snap_file *file = &c->snap->files.v[i];
 		FerryUffdEntry *entry = file->kind == &kind_uffd ? file->data : NULL;
-		if (!entry || !uffd_is_held_by(t, i) || (entry->has_pid && entry->pid != (uint32_t)t->pid) ||
+		if (!entry || !uffd_is_held_by(t, i) ||
+		    (entry->has_pid && entry->pid != (uint32_t)t->inner_pid) ||
 		    !uffd_watches(file, vma, modes))
 			continue;
-		record_set(entry, pid, (uint32_t)t->pid);
+		record_set(entry, pid, (uint32_t)t->inner_pid);
 		*ret = entry;
 		return 0;
 	}

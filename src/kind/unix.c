@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -113,6 +114,20 @@ static bool unix_has_our_root(pid_t pid)
 	       theirs.st_dev == ours.st_dev;
 }
 
+/* The socket file, found by its name alone: asking for it takes rights over the network namespace, which ordinary users lack. */
+static int unix_open_by_name(const struct fd_view *view, const char *name)
+{
+	_cleanup_(unix_sock_release) struct unix_sock sock = {0};
+	struct stat st;
+	int r = sockdiag_unix_one(-1, sock_inode(view), &sock, NULL);
+	if (r < 0 || !sock.has_vfs || name[0] != '/')
+		return -EPERM;
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, name, O_PATH, 0);
+	uint32_t dev =
+		fd < 0 || fstat(fd, &st) < 0 ? 0 : (uint32_t)(major(st.st_dev) << 20 | minor(st.st_dev));
+	return dev == sock.vfs_dev && (uint32_t)st.st_ino == sock.vfs_inode ? take_fd(fd) : -EPERM;
+}
+
 /* The file that a name in the file system leads to: its rights, and whether the name still leads there. */
 static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSkEntry *usk,
 			     FerrySocketEntry *extra, struct ferry_error *err)
@@ -120,11 +135,19 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	char who[64], name[UNIX_NAME_BYTES + 1], path[PATH_MAX];
 	struct stat st;
 	fd_view_name(view, who, sizeof(who));
+	snprintf(name, sizeof(name), "%.*s", (int)usk->name.len, (const char *)usk->name.data);
 	_cleanup_close_ int file = ioctl(view->copy, SIOCUNIXFILE);
+	if (file < 0 && errno == EPERM)
+		file = unix_open_by_name(view, name);
+	if (file == -EPERM) {
+		error_set(err, FERRY_ERROR_PERMISSION, EPERM,
+			  "%s: a unix socket whose name '%s' does not lead to it needs root", who, name);
+		error_hint(err, "let the program use an absolute path, and leave the file where it is");
+		return -EPERM;
+	}
 	if (file < 0 || fstat(file, &st) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: finding the file of a unix socket",
 				   who);
-	snprintf(name, sizeof(name), "%.*s", (int)usk->name.len, (const char *)usk->name.data);
 	int r = unix_file_path(file, path, err);
 	FilePermsEntry *perms = r < 0 ? NULL : record_new(a, FilePermsEntry, file_perms_entry);
 	if (r < 0 || !perms)

@@ -215,7 +215,7 @@ static int uring_take_number(struct collect *c, const struct snap_thread *th, st
 	FerryUringNumber *record = record_new(&c->snap->arena, FerryUringNumber, ferry_uring_number);
 	if (!record)
 		return error_memory(err);
-	record->tid = (uint32_t)th->tid;
+	record->tid = (uint32_t)th->inner_tid;
 	record->number = number;
 	if (only->entry->n_numbers == URING_NUMBERS_MAX)
 		return error_set(err, FERRY_ERROR_LIMIT, E2BIG, "too many threads have registered a ring");

@@ -20,16 +20,27 @@
 enum { WAIT_INFO_BYTES = 128 };
 _Static_assert(sizeof(siginfo_t) == WAIT_INFO_BYTES, "as waitid writes it");
 
+/* What a task's own PID namespace calls a child. */
+static pid_t wait_number(size_t level, pid_t child)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	_cleanup_close_ int dir = proc_open(child, NULL);
+	if (dir < 0 || proc_read_status(dir, &status, NULL) < 0 || !level || status.ns_pid.n < level)
+		return child;
+	return status.ns_pid.v[level - 1];
+}
+
 static void wait_ask_task(const struct snap_task *t unused, int proc_dir, struct script *s)
 {
 	struct proc_pid_list children = {0};
-	if (proc_read_children(proc_dir, &children, NULL) < 0) {
+	_cleanup_proc_status_ struct proc_status own = {0};
+	if (proc_read_status(proc_dir, &own, NULL) < 0 || proc_read_children(proc_dir, &children, NULL) < 0) {
 		s->failed = true;
 		return;
 	}
 	vec_foreach(pid, &children.v) {
-		script_call(s, "asking what is to be told of a child", SYS_waitid, P_PID, (uint64_t)*pid,
-			    script_put(s, NULL, WAIT_INFO_BYTES),
+		script_call(s, "asking what is to be told of a child", SYS_waitid, P_PID,
+			    (uint64_t)wait_number(own.ns_pid.n, *pid), script_put(s, NULL, WAIT_INFO_BYTES),
 			    WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT | __WALL, 0)
 			->data_mask = 1 << 2;
 		s->calls.v[script_last(s)].check = BLOB_CHECK_NONE;

@@ -45,6 +45,7 @@ struct proc_mounts;
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
 	bool tcp_established;
+	bool no_net_admin; /* no rights over the network namespace: an ordinary user, in a user namespace */
 	bool leave_running;
 	bool shell_job;
 	bool foreground;     /* restore: ferry waits for the tree, which takes its place in the terminal */

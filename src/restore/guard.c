@@ -189,7 +189,7 @@ static void guard_own_regs(struct user_regs_struct *regs, const uint64_t *frame)
 }
 
 /* From now on its system calls come back to it as signals, as its own byte says. */
-static int guard_dispatch(const struct plan_thread *th, struct ferry_error *err)
+static int guard_dispatch(const struct plan_thread *th, pid_t tid, struct ferry_error *err)
 {
 	const FerryDispatchEntry *entry = th->extra ? th->extra->dispatch : NULL;
 	if (!entry)
@@ -200,8 +200,8 @@ static int guard_dispatch(const struct plan_thread *th, struct ferry_error *err)
 		.offset = entry->start,
 		.len = entry->length,
 	};
-	if (ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, th->tid, sizeof(config), &config) < 0)
-		return guard_error(errno, th->tid, "setting syscall user dispatch", err);
+	if (ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, tid, sizeof(config), &config) < 0)
+		return guard_error(errno, tid, "setting syscall user dispatch", err);
 	return 0;
 }
 
@@ -242,7 +242,7 @@ static int guard_finish_thread(struct restore *r, const struct plan_task *t, siz
 	if (ret >= 0 &&
 	    ptrace(PTRACE_SETSIGMASK, tid, (void *)(long)GUARD_SIGMASK_BYTES, &frame[BLOB_FRAME_SIGMASK]) < 0)
 		ret = guard_error(errno, tid, "setting its signal mask", err);
-	return ret < 0 ? ret : guard_dispatch(&t->threads.v[index], err);
+	return ret < 0 ? ret : guard_dispatch(&t->threads.v[index], tid, err);
 }
 
 int guard_finish(struct restore *r, struct ferry_error *err)
@@ -265,7 +265,7 @@ void guard_release(struct restore *r)
 		const struct plan_task *t = &r->plan->tasks[i];
 		for (size_t n = 0; t->guarded && n < t->threads.n; n++) {
 			fault_effect(r->fault, "restore", "release-guarded");
-			ptrace(PTRACE_DETACH, t->threads.v[n].tid, NULL, NULL);
+			ptrace(PTRACE_DETACH, tasks_tid(r, t, n), NULL, NULL);
 		}
 	}
 }
@@ -275,11 +275,12 @@ void guard_reap(struct restore *r)
 {
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
-		for (size_t n = 1; t->guarded && n < t->threads.n; n++)
+		/* Those that were reaped count no more, so the last comes first. */
+		for (size_t n = t->guarded ? t->threads.n - 1 : 0; n > 0; n--)
 			while (region_thread(r, t, n)->guard == BLOB_GUARD_HELD) {
 				int status;
-				pid_t who = waitpid(t->threads.v[n].tid, &status, __WALL);
-				if ((who < 0 && errno != EINTR) || (who > 0 && !WIFSTOPPED(status)))
+				pid_t tid = tasks_tid(r, t, n), who = tid ? waitpid(tid, &status, __WALL) : 0;
+				if (!tid || (who < 0 && errno != EINTR) || (who > 0 && !WIFSTOPPED(status)))
 					break;
 			}
 	}

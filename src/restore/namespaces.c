@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "collect/namespaces.h"
 #include "host/userns.h"
 #include "image/dir.h"
 #include "kernel/syscalls.h"
@@ -85,11 +87,6 @@ static int ns_read_task(struct reader *r, struct plan_task *t, struct ferry_erro
 		if (!id || id == ns_id(outside, (enum proc_ns)type))
 			continue;
 		t->ns_id[type] = id;
-		if (!ns_supported(r->plan, r->dir, (enum proc_ns)type, t))
-			return error_set(
-				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				"pid %d lives in a %s namespace of its own, which this ferry does not restore",
-				t->pid, proc_ns_info((enum proc_ns)type)->word);
 		if (plan_ns(r->plan, (enum proc_ns)type, id))
 			continue;
 		struct plan_ns *ns = vec_push(&r->plan->namespaces);
@@ -97,6 +94,18 @@ static int ns_read_task(struct reader *r, struct plan_task *t, struct ferry_erro
 			return error_memory(err);
 		*ns = (struct plan_ns){.type = (enum proc_ns)type, .id = id, .member = t, .fd = -1};
 	}
+	return 0;
+}
+
+/* Everybody's are known by then. */
+static int ns_check_supported(struct reader *r, const struct plan_task *t, struct ferry_error *err)
+{
+	for (int type = 0; type < PROC_NS_COUNT; type++)
+		if (t->ns_id[type] && !ns_supported(r->plan, r->dir, (enum proc_ns)type, t))
+			return error_set(
+				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				"pid %d lives in a %s namespace of its own, which this ferry does not restore",
+				t->pid, proc_ns_info((enum proc_ns)type)->word);
 	return 0;
 }
 
@@ -234,6 +243,8 @@ int namespaces_read(struct reader *r, struct ferry_error *err)
 	int ret = 0;
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = ns_read_task(r, &r->plan->tasks[i], err);
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
+		ret = ns_check_supported(r, &r->plan->tasks[i], err);
 	if (ret >= 0)
 		ret = ns_read_users(r, err);
 	if (ret >= 0)
@@ -330,6 +341,9 @@ int namespaces_make(struct restore *r, struct ferry_error *err)
 	r->proc = plan_keep_source(r->plan, fd_open(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0));
 	if (r->proc < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r->proc, "opening '/proc'");
+	/* Ours, for namespaces_own_view(). Ordinary users may not copy it. */
+	r->proc_copy = plan_keep_source(r->plan, sys_open_tree(AT_FDCWD, "/proc",
+							       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
 	ret = ns_make_users(r, err);
 	for (size_t i = 0; i < ARRAY_SIZE(ns_made) && ret >= 0; i++)
 		ret = ns_make_type(r, ns_made[i], err);
@@ -348,6 +362,16 @@ int namespaces_finish(struct restore *r, struct ferry_error *err)
 			error_context(err, "restore", kind_table[i]->name, 0);
 		}
 	return ret;
+}
+
+int namespaces_own_view(struct restore *r, struct ferry_error *err)
+{
+	if (!plan_own_ns(r->plan, PROC_NS_MNT) || !r->new_pidns)
+		return 0;
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "copying the tree's mount namespace");
+	int ret = collect_own_proc(r->proc_copy);
+	return ret < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -ret, "mounting a /proc of ferry's") : 0;
 }
 
 /* --------------------------------------------------------------- in a task */

@@ -13,6 +13,12 @@ must_check int namespaces_make(struct restore *r, struct ferry_error *err);
 /* All tasks exist: what only processes of the root's PID namespace can do. */
 must_check int namespaces_finish(struct restore *r, struct ferry_error *err);
 
+/*
+ * What is left needs no path of the tree's but our own /proc, which the tree's may cover: go on in a copy of its mounts that
+ * nobody else sees.
+ */
+must_check int namespaces_own_view(struct restore *r, struct ferry_error *err);
+
 /* Our number in the PID namespace that ferry was started in. */
 pid_t namespaces_real_pid(const struct restore *r);
 

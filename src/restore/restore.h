@@ -65,6 +65,7 @@ struct restore {
 	uint64_t region_bytes;         /* of all of it */
 	int (*channels)[2]; /* by task index: [0] the coordinator's end, [1] the task's until it exists */
 	int proc;           /* a /proc with the numbers that we work with; tasks inherit it */
+	int proc_copy;      /* a mount of it that is nowhere yet; negative = there is none */
 	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of */
 	bool new_pidns;          /* the root's PID namespace is made with it */
 	bool own_init;           /* and its first process is ours */

@@ -277,6 +277,23 @@ if os.environ.get("FERRY"):
     test(name="holds_user", timeout=60)(lambda: holds(NOBODY))
 
     @test(timeout=60)
+    def refused_user():
+        """What takes root is refused before anything stops, by name; the job runs on."""
+        jobs = Jobs(NOBODY)
+        for name, program, said in (
+                ("memory", "import mmap, time\nm = mmap.mmap(-1, 4096)\nwhile True: print('on', flush=True); time.sleep(.05)",
+                 "has no file that can be opened, which needs root"),):
+            jobs.start(name, "python3", "-c", program)
+            wait_until(lambda name=name: jobs.log(name), "it does not start")
+            time.sleep(0.2)
+            done = jobs.run("save", name)
+            assert done.returncode == 3 and "[permission]" in done.stderr and said in done.stderr, done
+            stands = len(jobs.log(name))
+            wait_until(lambda name=name, stands=stands: len(jobs.log(name)) > stands, "it does not go on")
+            assert jobs.state(name) == "running" and not list(jobs.folder.glob(f"{name}/image-*"))
+            jobs.good("stop", name)
+
+    @test(timeout=60)
     def attached():
         """Two at once; a save tells both; what is typed meanwhile is not lost; keys of one's own; a job without a terminal."""
         jobs = Jobs()

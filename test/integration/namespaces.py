@@ -12,6 +12,7 @@ import tempfile
 import time
 
 from ferrytest import Ferry, Program, main, test
+from ferrytest.cases import CASES
 from ferrytest.process import wait_until
 from ferrytest.program import program_path
 
@@ -109,6 +110,15 @@ if os.environ.get("FERRY"):
     register("uts", "tasks", called="uts", unshare=["--uts"])
     register("ipc-messages", called="ipc", unshare=["--ipc"])
     register("mounts", "tmpfs", called="mounts")
+
+    # Whose records name processes or threads, or whose restore goes by way of /proc.
+    BY_NUMBER = ("aio-events", "continued-untold", "epoll-kinds", "family", "huge-transparent", "inotify", "leases",
+                 "locks-flock", "locks-ofd", "locks-record", "memfd-mapped", "memory-merge-all", "mlockall",
+                 "numa-policy", "owner-pidfd", "pidfd", "pidfd-dead", "pty-session", "seccomp-threads", "session-leader-below",
+                 "stopped", "stopped-threads", "stopped-untold", "tree-dead", "uffd-missing", "uring-threads", "vma-sealed")
+    for case in CASES:
+        if case.name in BY_NUMBER:
+            register(case.program, *case.arguments, called=f"numbers-{case.name}")
 
     @test(timeout=120)
     def clocks():
