@@ -15,7 +15,7 @@ sys.dont_write_bytecode = True
 HEAD = """# Kinds of resources
 
 Generated from `src/kind/`, the table of test programs and `test/criu-answers.tsv` by `scripts/kinds.py --write`; a lint
-compares. The order of task kinds is the one in which
+compares. A kind without a test is an error. The order of task kinds is the one in which
 they run in a restored task. "Does not handle" quotes the head of the source file. What is refused is refused by name,
 before anything stops; the rest is different after a restore, in the way the text tells. A descriptor that no kind owns
 is refused.
@@ -67,6 +67,14 @@ PARTS = {
 }
 
 
+# Kinds whose every object is refused: the tests of test/integration/ that prove it.
+REFUSALS = {
+    "secret": "refused.memfd_secret, refused.memfd_secret_mapped",
+    "sockother": "sockets.vsock",
+    "landlock": "attributes.landlock, attributes.landlock-user",
+}
+
+
 def answers():
     """Program of the table -> what CRIU does with it."""
     if not ANSWERS.exists():
@@ -112,7 +120,9 @@ def page():
         for path, name, what, section, gap in kinds:
             if section == title:
                 cases = [case for case in CASES if case.kind == name]
-                tests = ", ".join(case.name for case in cases)
+                tests = ", ".join(case.name for case in cases) or REFUSALS.get(name)
+                if not tests:
+                    sys.exit(f"no test proves the kind {name}")
                 source = f"[{path}](../{path})" if "/" in path else f"[{path}](../src/kind/{path})"
                 lines.append(f"| {name} | {what} | {cell(gap)} | {tests} | {score(cases, said)} | {source} |")
         lines.append("")

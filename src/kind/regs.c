@@ -300,15 +300,35 @@ static int regs_check_segments(pid_t pid, pid_t tid, const UserX86RegsEntry *r, 
  * A tracee that is about to receive a signal in the middle of a system call: the kernel is going to decide what becomes of the
  * call once the signal is known. What it has kept to go on with a time-out is lost, so that is begun anew.
  */
-static bool regs_restart_at_stop(const struct snap_thread *th, struct user_regs_struct *u)
+static int regs_normalize_at_stop(const struct snap_thread *th, struct ferry_regs *regs,
+				  struct ferry_error *err)
 {
-	int64_t result = (int64_t)u->rax;
-	if (!th->traced || th->traced->stop != BLOB_STOP_SIGNAL || (int64_t)u->orig_rax < 0 ||
-	    result > REGS_RESTART_FIRST || result < REGS_RESTART_LAST)
-		return false;
-	if (result == REGS_RESTART_LAST)
-		u->rax = (uint64_t)REGS_RESTART_NO_HANDLER;
-	return true;
+	int64_t result = (int64_t)regs->user.rax, nr = (int64_t)regs->user.orig_rax;
+	bool restarts = nr >= 0 && result <= REGS_RESTART_FIRST && result >= REGS_RESTART_LAST;
+	if (restarts && result != REGS_RESTART_LAST)
+		return 0;
+	struct ferry_regs folded = *regs;
+	int r = ferry_thread_normalize(th->control, FERRY_RESUME_IMAGE, &folded, err);
+	if (r < 0)
+		return r;
+	if (restarts) {
+		/* Once it was gone on with, the number is not in the registers any more. */
+		regs->user.orig_rax = folded.user.rax;
+		regs->user.rax = (uint64_t)REGS_RESTART_NO_HANDLER;
+		return 0;
+	}
+	/* What number a finished call had its tracer may look at. */
+	if (!r)
+		folded.user.orig_rax = (uint64_t)nr;
+	*regs = folded;
+	return 0;
+}
+
+static int regs_normalize(const struct snap_thread *th, struct ferry_regs *regs, struct ferry_error *err)
+{
+	return th->traced && th->traced->stop == BLOB_STOP_SIGNAL
+		       ? regs_normalize_at_stop(th, regs, err)
+		       : ferry_thread_normalize(th->control, FERRY_RESUME_IMAGE, regs, err);
 }
 
 static int regs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th,
@@ -317,8 +337,8 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 	struct arena *arena = &c->snap->arena;
 	struct ferry_regs regs = FERRY_REGS_INIT;
 	int r = ferry_thread_get_regs(th->control, &regs, err);
-	if (r >= 0 && !regs_restart_at_stop(th, &regs.user))
-		r = ferry_thread_normalize(th->control, FERRY_RESUME_IMAGE, &regs, err);
+	if (r >= 0)
+		r = regs_normalize(th, &regs, err);
 	if (r >= 0) {
 		ThreadInfoX86 *info = th->core->thread_info;
 		info->gpregs = regs_record(arena, &regs.user);

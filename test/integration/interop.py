@@ -55,7 +55,10 @@ def in_short(problem):
     """Of what CRIU says, its first error that is one, without time and place."""
     errors = re.findall(r"Error \([^)]*\): (.*?)(?= \(\d\d\.\d{6}\)|$)", problem)
     errors = [error for error in errors if "RLIMIT_NOFILE" not in error]
-    return errors[0] if errors else problem
+    said = errors[0] if errors else problem
+    for path, name in ((os.environ["FERRY_PROGRAMS"], "PROGRAMS"), (os.environ["FERRY_BUILD"], "BUILD")):
+        said = said.replace(path, name)
+    return re.sub(r"/tmp/ferry-test-\w+", "FOLDER", said)
 
 
 def alone(case):

@@ -158,7 +158,7 @@ int main(int argc, char **argv)
 	static const struct program_ops ops = {.verify = verify, .finish = finish};
 	static struct state s = {.lock = PTHREAD_MUTEX_INITIALIZER};
 	static struct thread threads[THREADS];
-	char role[16];
+	char role[24];
 	struct program p;
 
 	program_start(&p, argc, argv);

@@ -43,6 +43,8 @@ CASES = [
     *[Case(f"handler-{what}", "signal-stacks", (what,), kind="signal") for what in STACKS],
     *simple("prctl", "dispatch"),
     *[Case(f"traced-{what}", "traced", (what,), kind="trace") for what in TRACED],
+    *simple("trace", "traced-threads"),
+    Case("traced-threads-all", "traced-threads", ("all",), kind="trace"),
     *simple("fs", "thread-folders"),
     *[Case(f"seccomp-{what}", "seccomp", (what,), kind="seccomp") for what in SECCOMP],
     *simple("fs", "folders"),
