@@ -67,6 +67,18 @@ static void spoil(void *state)
 	dup2(0, SHARED);
 }
 
+/* They are there before anybody looks what the folder has. */
+static void make_files(const struct program *p)
+{
+	static const char *const roles[] = {"main", "apart", "second", "third"};
+	char path[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
+		snprintf(path, sizeof(path), "%s/made.%s", p->folder, roles[i]);
+		close(must(open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0644)));
+	}
+}
+
 static pid_t clone_child(unsigned long flags)
 {
 	return (pid_t)must(syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0));
@@ -90,6 +102,7 @@ int main(int argc, char **argv)
 	char path[256];
 
 	relations_start(&p, argc, argv);
+	make_files(&p);
 	snprintf(path, sizeof(path), "%s/held", p.folder);
 	int held = must(open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0644));
 	must(dup2(held, HELD));
