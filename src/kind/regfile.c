@@ -185,6 +185,13 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 	return r < 0 || options->criu_compat ? r : regfile_check_shared(view, err);
 }
 
+static void regfile_guard_as(FerryFileGuardEntry *guard, const struct stat *st)
+{
+	guard->size = (uint64_t)st->st_size;
+	guard->mtime_ns = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
+	guard->ctime_ns = st->st_ctim.tv_sec * 1000000000ll + st->st_ctim.tv_nsec;
+}
+
 /* What must not change until the restore: a file somebody can write to through this description. */
 static int regfile_guard(struct collect *c, const char *path, const struct stat *st, struct ferry_error *err)
 {
@@ -197,9 +204,7 @@ static int regfile_guard(struct collect *c, const char *path, const struct stat 
 	if (!slot)
 		return error_memory(err);
 	guard->path = arena_string(&c->snap->arena, path);
-	guard->size = (uint64_t)st->st_size;
-	guard->mtime_ns = st->st_mtim.tv_sec * 1000000000ll + st->st_mtim.tv_nsec;
-	guard->ctime_ns = st->st_ctim.tv_sec * 1000000000ll + st->st_ctim.tv_nsec;
+	regfile_guard_as(guard, st);
 	guard->dev = st->st_dev;
 	guard->ino = st->st_ino;
 	*slot = guard;
@@ -312,6 +317,27 @@ static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_
 	file->entry->reg = reg;
 	bool writes = (reg->flags & O_ACCMODE) != O_RDONLY && !(reg->flags & O_PATH);
 	return writes ? regfile_guard_found(c, name, found, &view->stat, err) : 0;
+}
+
+/* Requests of io_uring and AIO that were in flight when the file was looked at have written to it since. */
+static int regfile_collect_end(struct collect *c, struct ferry_error *err)
+{
+	vec_foreach(file, &c->snap->files) {
+		struct stat st;
+		char path[48];
+		if (file->kind != &kind_regfile || file->fd < 0 || !file->entry->reg ||
+		    !file->entry->reg->has_size)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", file->pid, file->fd);
+		if (stat(path, &st) < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at '%s' again", path);
+		file->entry->reg->size = (uint64_t)st.st_size;
+		vec_foreach(guard, &c->snap->guards) {
+			if ((*guard)->ino == st.st_ino && (*guard)->dev == st.st_dev)
+				regfile_guard_as(*guard, &st);
+		}
+	}
+	return 0;
 }
 
 /* One record for each file that is in no descriptor table. */
@@ -639,6 +665,7 @@ const struct kind_ops kind_regfile = {
 	.owns = regfile_owns,
 	.check = regfile_check,
 	.collect = regfile_collect,
+	.collect_end = regfile_collect_end,
 	.dump = regfile_dump,
 	.read = ghost_read,
 	.restore = regfile_restore,
