@@ -48,6 +48,8 @@ static uint64_t bit(int number)
 	return 1ull << (number - 1);
 }
 
+static void on_first(int number);
+
 static void verify(struct program *p, void *state)
 {
 	stack_t now;
@@ -61,6 +63,7 @@ static void verify(struct program *p, void *state)
 		syscall(SYS_rt_sigaction, SIGUSR2, NULL, &action, 8);
 		expect_same(p, "flags", action.flags, SA_RESTART);
 		expect(p, !action.restorer, "there is a restorer");
+		expect(p, action.handler == on_first, "another handler");
 		return;
 	}
 	expect_same(p, "flags of the stack", now.ss_flags, disarmed ? SS_DISABLE : SS_ONSTACK);
