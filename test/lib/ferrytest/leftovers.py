@@ -36,8 +36,10 @@ def may_write(program):
     folder = pathlib.Path(program.folder)
     if not hasattr(program, "roles"):
         return [folder]
-    return [folder / "log"] + [folder / f"{dot}{word}.{role}" for role in program.roles for dot in ("", ".")
-                               for word in ("ask", "answer", "new", "volatile")]
+    # Threads that are no role of the program's say which memory changes, too.
+    return [folder / "log", *folder.glob("volatile.*")] + [
+        folder / f"{dot}{word}.{role}" for role in program.roles for dot in ("", ".")
+        for word in ("ask", "answer", "new", "volatile")]
 
 
 def ipc_objects():
