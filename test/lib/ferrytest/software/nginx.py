@@ -51,8 +51,9 @@ class Nginx(Software):
         (self.folder / "conf").write_text(CONFIG.format(folder=self.folder, port=PORT))
         self.start(nginx, "-c", self.folder / "conf", "-p", self.folder)
         self.client = wait_until(self.connect, "nginx does not answer")
+        # It listens before it forks.
+        wait_until(lambda: len(tree(self.pid)) == 3, f"nginx has not two workers: {self.log()}")
         self.workers = tree(self.pid)[1:]
-        assert len(self.workers) == 2, f"workers: {self.workers}"
         self.worker, self.connection, self.requests = None, None, 0
         self.load = self.helper(wrk, "-t1", "-c20", "-d3600s", "--timeout", "60s", f"http://127.0.0.1:{PORT}/small")
 
