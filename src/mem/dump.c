@@ -81,7 +81,7 @@ struct mem_store {
 	bool is_head;            /* nothing is elsewhere: known grows with what is stored */
 	size_t known_at;
 	/* Of the mapping being looked at. */
-	VEC(uint64_t) huge; /* start and end of each run */
+	mem_runs huge;
 	uint32_t flags;
 	bool sparse, common;
 };
@@ -129,33 +129,17 @@ static bool mem_is_elsewhere(struct mem_store *s, uint64_t address, uint64_t end
 	return is;
 }
 
-static int mem_found_huge(struct mem_store *s, const struct mem_range *range)
-{
-	if (s->huge.n && s->huge.v[s->huge.n - 1] == range->start) {
-		s->huge.v[s->huge.n - 1] = range->end;
-		return 0;
-	}
-	uint64_t *start = vec_push(&s->huge);
-	if (!start)
-		return -ENOMEM;
-	*start = range->start;
-	uint64_t *end = vec_push(&s->huge);
-	if (!end)
-		return -ENOMEM;
-	*end = range->end;
-	return 0;
-}
-
 static int mem_found(void *context, const struct mem_range *range)
 {
-	int r = range->huge ? mem_found_huge(context, range) : 0;
+	struct mem_store *s = context;
+	int r = range->huge ? mem_runs_add(&s->huge, range->start, range->end) : 0;
 	for (uint64_t at = range->start, end; at < range->end && r >= 0; at = end) {
-		if (mem_is_elsewhere(context, at, range->end, &end)) {
-			r = mem_add_elsewhere(context, at, end - at);
+		if (mem_is_elsewhere(s, at, range->end, &end)) {
+			r = mem_add_elsewhere(s, at, end - at);
 			continue;
 		}
 		end = MIN(end, at + MEM_BLOCK_BYTES);
-		r = mem_add_piece(context, at, end - at);
+		r = mem_add_piece(s, at, end - at);
 	}
 	return r;
 }
@@ -217,22 +201,11 @@ static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem
 /* What the family of a head can refer to. */
 static int mem_note_known(struct mem_store *s, const struct image_run *runs, size_t n)
 {
-	struct mem_known *known = s->known;
-	for (size_t i = 0; s->is_head && i < n; i++) {
-		uint64_t start = runs[i].vaddr, end = start + runs[i].nr_pages * IMAGE_PAGE_BYTES;
-		if (known->ranges.n && known->ranges.v[known->ranges.n - 1] == start) {
-			known->ranges.v[known->ranges.n - 1] = end;
-			continue;
-		}
-		uint64_t *slot = vec_push(&known->ranges);
-		if (slot)
-			*slot = start;
-		slot = slot ? vec_push(&known->ranges) : NULL;
-		if (!slot)
-			return -ENOMEM;
-		*slot = end;
-	}
-	return 0;
+	int r = 0;
+	for (size_t i = 0; s->is_head && i < n && r >= 0; i++)
+		r = mem_runs_add(&s->known->ranges, runs[i].vaddr,
+				 runs[i].vaddr + runs[i].nr_pages * IMAGE_PAGE_BYTES);
+	return r;
 }
 
 static int mem_refer(struct mem_store *s, struct lanes *l, uint64_t index, struct ferry_error *err)

@@ -31,7 +31,7 @@ enum {
 
 struct inherit {
 	int ours, theirs; /* pagemaps */
-	VEC(uint64_t) ranges;
+	mem_runs ranges;
 	uint64_t words[2][INHERIT_WORDS];
 };
 
@@ -43,17 +43,17 @@ static bool inherit_is_fit(const struct snap_vma *vma)
 	       !(entry->flags & (MAP_HUGETLB | MAP_GROWSDOWN | MAP_DROPPABLE));
 }
 
-static int inherit_add(struct inherit *in, uint64_t page)
+int mem_runs_add(mem_runs *runs, uint64_t start, uint64_t end)
 {
-	if (in->ranges.n && in->ranges.v[in->ranges.n - 1] == page) {
-		in->ranges.v[in->ranges.n - 1] += INHERIT_PAGE;
+	if (runs->n && runs->v[runs->n - 1] == start) {
+		runs->v[runs->n - 1] = end;
 		return 0;
 	}
-	for (uint64_t n = 0; n < 2; n++) {
-		uint64_t *slot = vec_push(&in->ranges);
+	for (int i = 0; i < 2; i++) {
+		uint64_t *slot = vec_push(runs);
 		if (!slot)
 			return -ENOMEM;
-		*slot = page + n * INHERIT_PAGE;
+		*slot = i ? end : start;
 	}
 	return 0;
 }
@@ -76,7 +76,7 @@ static int inherit_range(struct inherit *in, uint64_t start, uint64_t end)
 					 start / INHERIT_PAGE * sizeof(uint64_t));
 		for (size_t i = 0; i < n && r >= 0; i++, start += INHERIT_PAGE)
 			if (inherit_same(in->words[0][i], in->words[1][i]))
-				r = inherit_add(in, start);
+				r = mem_runs_add(&in->ranges, start, start + INHERIT_PAGE);
 	}
 	return r;
 }
@@ -122,18 +122,6 @@ int mem_find_inherited(struct snap_task *t, struct arena *a, struct ferry_error 
 		     : 0;
 }
 
-static int inherit_add_range(struct mem_known *known, uint64_t start, uint64_t end)
-{
-	uint64_t *slot = vec_push(&known->ranges);
-	if (slot)
-		*slot = start;
-	slot = slot ? vec_push(&known->ranges) : NULL;
-	if (!slot)
-		return -ENOMEM;
-	*slot = end;
-	return 0;
-}
-
 int mem_find_known(const struct snap_task *t, const struct mem_known *parent, struct mem_known *ret)
 {
 	const FerryMmEntry *mm = t->mm_extra;
@@ -148,7 +136,7 @@ int mem_find_known(const struct snap_task *t, const struct mem_known *parent, st
 			if (start >= end)
 				break;
 			bytes += end - start;
-			r = inherit_add_range(ret, start, end);
+			r = mem_runs_add(&ret->ranges, start, end);
 		}
 	}
 	if (bytes < INHERIT_LEAST)

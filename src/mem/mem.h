@@ -8,6 +8,7 @@
 
 #include "base/fault.h"
 #include "base/macros.h"
+#include "base/vec.h"
 #include "model/snapshot.h"
 
 struct image_dir;
@@ -21,14 +22,20 @@ struct mem_stats {
 	uint64_t shmem_written;
 };
 
+/* Start and end of each run of addresses, ascending. */
+typedef VEC(uint64_t) mem_runs;
+
+/* Append a run behind the others; one that touches the last becomes part of it. -ENOMEM. */
+must_check int mem_runs_add(mem_runs *runs, uint64_t start, uint64_t end);
+
 /*
  * What of a task's memory is in the pages file of which task: the head of a part of the family, which is the task itself or an
  * ancestor.
  */
 struct mem_known {
 	const struct snap_task *head;
-	uint32_t pages_id;    /* of the head's pages file */
-	VEC(uint64_t) ranges; /* start and end of each, ascending */
+	uint32_t pages_id; /* of the head's pages file */
+	mem_runs ranges;
 };
 
 struct mem_dump {
