@@ -227,6 +227,31 @@ int fdcommon_take(const struct plan_file *file, const char *link, int fd, struct
 			 number, pid, link);
 }
 
+int fdcommon_settle_made(struct settle *s, const struct kind_ops *kind, const char *link,
+			 int (*make)(struct settle *s, struct plan_file *file, int fd,
+				     struct ferry_error *err),
+			 struct ferry_error *err)
+{
+	vec_foreach(slot, &s->task->fds) {
+		struct plan_file *file = slot->file;
+		if (file->kind != kind)
+			continue;
+		int fd = slot->fd, cloexec = fcntl(fd, F_GETFD), r = 0;
+		int first = fdcommon_number(s->task, file->entry->id);
+		if (fdcommon_settle_once(s, file))
+			r = make(s, file, fd, err);
+		else if (file->owner != s->task)
+			r = fdcommon_take(file, link, fd, err);
+		else if (dup3(first, fd, O_CLOEXEC) < 0)
+			r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "duplicating fd %d", first);
+		if (r >= 0 && fcntl(fd, F_SETFD, cloexec) < 0)
+			r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "setting the flags of fd %d", fd);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int fdcommon_check_map_files(const struct vma_view *view, struct ferry_error *err)
 {
 	char path[64];

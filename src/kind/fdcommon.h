@@ -52,6 +52,15 @@ int fdcommon_number(const struct plan_task *t, uint32_t id);
  */
 must_check int fdcommon_take(const struct plan_file *file, const char *link, int fd, struct ferry_error *err);
 
+/*
+ * In a task, before its other descriptors are settled, for epoll instances may watch these: all numbers of a kind whose descriptions
+ * only a task itself can make. make() makes one at number fd, once; others of the task are duplicates, and other tasks take it.
+ */
+must_check int fdcommon_settle_made(struct settle *s, const struct kind_ops *kind, const char *link,
+				    int (*make)(struct settle *s, struct plan_file *file, int fd,
+						struct ferry_error *err),
+				    struct ferry_error *err);
+
 /* A record of files.img without the message that its type promises. */
 int fdcommon_no_record(const struct plan_file *file, struct ferry_error *err);
 

@@ -268,29 +268,14 @@ static int uffd_make(const struct plan_file *file, int fd, struct ferry_error *e
 		       : 0;
 }
 
-static int uffd_settle_fd(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)
+static int uffd_settle_fd(struct settle *s unused, struct plan_file *file, int fd, struct ferry_error *err)
 {
-	int cloexec = fcntl(fd, F_GETFD), first = fdcommon_number(s->task, file->entry->id), r = 0;
-	if (fdcommon_settle_once(s, file))
-		r = uffd_make(file, fd, err);
-	else if (file->owner != s->task)
-		r = fdcommon_take(file, UFFD_LINK, fd, err);
-	else if (dup3(first, fd, O_CLOEXEC) < 0)
-		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "duplicating fd %d", first);
-	if (r >= 0 && fcntl(fd, F_SETFD, cloexec) < 0)
-		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "setting the flags of fd %d", fd);
-	return r;
+	return uffd_make(file, fd, err);
 }
 
-/* Before other descriptors are settled: epoll instances may watch it. */
 static int uffd_settle_task(struct settle *s, struct ferry_error *err)
 {
-	vec_foreach(fd, &s->task->fds) {
-		int r = fd->file->kind == &kind_uffd ? uffd_settle_fd(s, fd->file, fd->fd, err) : 0;
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return fdcommon_settle_made(s, &kind_uffd, UFFD_LINK, uffd_settle_fd, err);
 }
 
 static void uffd_watch_calls(const FerryUffdEntry *e, int fd, struct script *s)

@@ -461,27 +461,12 @@ static int uring_settle_new(struct settle *s, const FerryUringEntry *e, int fd, 
 
 static int uring_settle_fd(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)
 {
-	int cloexec = fcntl(fd, F_GETFD), first = fdcommon_number(s->task, file->entry->id), r = 0;
-	if (fdcommon_settle_once(s, file))
-		r = uring_settle_new(s, file->data, fd, err);
-	else if (file->owner != s->task)
-		r = fdcommon_take(file, uring_link, fd, err);
-	else if (dup3(first, fd, O_CLOEXEC) < 0)
-		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "duplicating fd %d", first);
-	if (r >= 0 && fcntl(fd, F_SETFD, cloexec) < 0)
-		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "setting the flags of fd %d", fd);
-	return r;
+	return uring_settle_new(s, file->data, fd, err);
 }
 
-/* Before other descriptors are settled: epoll instances may watch it. */
 static int uring_settle_task(struct settle *s, struct ferry_error *err)
 {
-	vec_foreach(fd, &s->task->fds) {
-		int r = fd->file->kind == &kind_uring ? uring_settle_fd(s, fd->file, fd->fd, err) : 0;
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return fdcommon_settle_made(s, &kind_uring, uring_link, uring_settle_fd, err);
 }
 
 static bool uring_owns_record(const VmaEntry *entry)
