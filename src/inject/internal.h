@@ -104,6 +104,7 @@ struct inject_slot {
 struct place {
 	uint64_t address;        /* of the slots, all in one page */
 	uint64_t area, area_end; /* pads of any ferry lie in here */
+	uint64_t vdso, vdso_end; /* the kernel's functions; 0 = not known */
 };
 
 struct ferry_inject {

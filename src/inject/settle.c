@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns bringing stopped threads to code of their own: out of the landing pad of a ferry that died, and past
- * a signal that is about to be delivered.
+ * Owns bringing stopped threads to code of their own: out of the landing pad of a ferry that died, past a signal that is
+ * about to be delivered, and out of the vdso as far as that takes no time: under another kernel a call could not go on.
  *
  * A thread in an old pad walks out of it by itself as soon as it runs. It may wait there for another thread
  * that uses memory which it is about to unmap, so all run together, for longer and longer moments.
@@ -19,6 +19,9 @@
  * pad: 80 ms.
  */
 #define HANDLER_ROUNDS 12
+
+/* Rounds in which a call of the vdso may end: 300 us. One takes a fraction of the first; who calls it all the time is met in it again. */
+#define VDSO_ROUNDS 4
 
 /* Deliver the signal and stop again before anything else happens. */
 static int continue_to_stop(struct ferry_thread *t, int signal, struct ferry_error *err)
@@ -41,6 +44,16 @@ static int continue_to_stop(struct ferry_thread *t, int signal, struct ferry_err
 	return thread_check_stopped(t, "injection", err);
 }
 
+static int run_on(struct ferry_thread *t, struct ferry_error *err)
+{
+	inject_effect(&t->opts, "continue");
+	long r = thread_ptrace(t, PTRACE_CONT, 0, 0);
+	if (r < 0)
+		return thread_failed(t, r, "continuing", err);
+	t->stop = FERRY_STOP_NONE;
+	return 0;
+}
+
 /*
  * A dead ferry's pad ends by itself, unless the call in it blocks. Then the stop has interrupted the call;
  * as it does not count for the application, it is not made again. A thread in a group stop is pushed
@@ -55,12 +68,7 @@ static int leave_old_pad(struct ferry_inject *inject, struct ferry_thread *t, st
 		if (r < 0)
 			return r;
 	}
-	inject_effect(&t->opts, "continue");
-	long r = thread_ptrace(t, PTRACE_CONT, 0, 0);
-	if (r < 0)
-		return thread_failed(t, r, "continuing", err);
-	t->stop = FERRY_STOP_NONE;
-	return 0;
+	return run_on(t, err);
 }
 
 /*
@@ -91,6 +99,11 @@ static int settle_frames(struct ferry_inject *inject, struct ferry_thread *t, st
 	return r;
 }
 
+static bool in_vdso(const struct ferry_inject *inject, uint64_t rip)
+{
+	return rip >= inject->place.vdso && rip < inject->place.vdso_end;
+}
+
 /* One attempt: 1 = it stands in code of its own, 0 = not yet; it may run now. */
 static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round,
 		       struct ferry_error *err)
@@ -114,6 +127,8 @@ static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int 
 		return r;
 	if (in_place(inject, regs.rip))
 		return leave_old_pad(inject, t, &regs, round, err);
+	if (in_vdso(inject, regs.rip) && round < VDSO_ROUNDS && t->stop != FERRY_STOP_GROUP)
+		return run_on(t, err);
 	return settle_frames(inject, t, &regs, round, err);
 }
 
