@@ -352,6 +352,9 @@ must_check int inject_run_to_signal(struct ferry_thread *t, int signal, uint64_t
 /* PTRACE_O_SUSPEND_SECCOMP on or off. */
 must_check int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *err);
 
+/* As ferry_inject_settle(), but for a thread that must not run if it need not. */
+must_check int inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err);
+
 /* Go on to the next system-call stop inside the slot. */
 struct syscall_stop {
 	bool entry;

@@ -20,8 +20,15 @@
  */
 #define HANDLER_ROUNDS 12
 
-/* Rounds in which a call of the vdso may end: 300 us. One takes a fraction of the first; who calls it all the time is met in it again. */
-#define VDSO_ROUNDS 4
+/* Rounds in which a call of the vdso may end, of 20 us. Who does nothing else is met in it again and again. */
+#define VDSO_ROUNDS 32
+
+/* What one look at a thread found. */
+enum settled {
+	SETTLED_RUNS = 0, /* out of a pad, until it is stopped again */
+	SETTLED = 1,      /* it stands in code of its own */
+	SETTLED_CALLS,    /* it runs out of the vdso */
+};
 
 /* Deliver the signal and stop again before anything else happens. */
 static int continue_to_stop(struct ferry_thread *t, int signal, struct ferry_error *err)
@@ -104,8 +111,8 @@ static bool in_vdso(const struct ferry_inject *inject, uint64_t rip)
 	return rip >= inject->place.vdso && rip < inject->place.vdso_end;
 }
 
-/* One attempt: 1 = it stands in code of its own, 0 = not yet; it may run now. */
-static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round,
+/* One attempt. calls: whether the vdso is left, too. */
+static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round, bool calls,
 		       struct ferry_error *err)
 {
 	struct user_regs_struct regs;
@@ -127,8 +134,10 @@ static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int 
 		return r;
 	if (in_place(inject, regs.rip))
 		return leave_old_pad(inject, t, &regs, round, err);
-	if (in_vdso(inject, regs.rip) && round < VDSO_ROUNDS && t->stop != FERRY_STOP_GROUP)
-		return run_on(t, err);
+	if (calls && in_vdso(inject, regs.rip) && t->stop != FERRY_STOP_GROUP) {
+		r = run_on(t, err);
+		return r < 0 ? r : SETTLED_CALLS;
+	}
 	return settle_frames(inject, t, &regs, round, err);
 }
 
@@ -145,28 +154,35 @@ static int stop_again(struct ferry_thread *const *threads, size_t n, struct ferr
 	return MIN(r, 0);
 }
 
-int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *const *threads, size_t n,
-			    struct ferry_error *err)
+/*
+ * Together: a thread in an old pad may wait for another one to leave memory that it is about to unmap. calls: rounds in which calls of
+ * the vdso may end.
+ */
+static int settle(struct ferry_inject *inject, struct ferry_thread *const *threads, size_t n, int calls,
+		  struct ferry_error *err)
 {
 	uint64_t end = time_now_ns() + (uint64_t)MAX(inject_timeout(&inject->opts), 0) * 1000000;
 	struct timespec moment = {.tv_nsec = 20000};
+	int round = 0;
 
-	/*
-	 * Together: a thread in an old pad may wait for another one to leave memory that it is about to
-	 * unmap.
-	 */
-	for (int round = 0;; round++) {
-		bool all = true;
+	for (;;) {
+		bool all = true, pads = false;
 		for (size_t i = 0; i < n; i++) {
-			int r = settle_once(inject, threads[i], round, err);
+			int r = settle_once(inject, threads[i], round, calls > 0, err);
 			if (r < 0)
 				return r;
-			all = all && r;
+			all = all && r == SETTLED;
+			pads = pads || r == SETTLED_RUNS;
 		}
 		if (all)
 			return 0;
 		nanosleep(&moment, NULL);
-		moment.tv_nsec = MIN(moment.tv_nsec * 2, 20000000);
+		if (pads) {
+			moment.tv_nsec = MIN(moment.tv_nsec * 2, 20000000);
+			round++;
+		} else {
+			calls--;
+		}
 		int r = stop_again(threads, n, err);
 		if (r < 0)
 			return r;
@@ -179,7 +195,18 @@ int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *co
 	return -ETIMEDOUT;
 }
 
+int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *const *threads, size_t n,
+			    struct ferry_error *err)
+{
+	return settle(inject, threads, n, VDSO_ROUNDS, err);
+}
+
 int ferry_inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
 {
 	return ferry_inject_settle_all(inject, &t, 1, err);
+}
+
+int inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
+{
+	return settle(inject, &t, 1, 0, err);
 }

@@ -107,7 +107,7 @@ static int read_compare_fds(const void *a, const void *b)
 static int read_fds(struct reader *r, struct plan_task *t, struct ferry_error *err)
 {
 	int ret = records_need(r, IMAGE_FDINFO, t->ids->files_id, &fdinfo_entry__descriptor, read_take_fd, t,
-			      err);
+			       err);
 	if (ret < 0)
 		return ret;
 	if (t->fds.n)
