@@ -174,8 +174,11 @@ struct plan {
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
 	FerryClocksEntry *clocks; /* NULL: the image has none */
-	bool clocks_continue;     /* tasks see CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from clocks */
-	void **kind_data;         /* by kind index: what a kind's read function found */
+	uint64_t
+		pool_bytes; /* of addresses that all tasks inherit, as much as kinds asked for when they read the image */
+	uint64_t pool;        /* which ones: free in every task. Kinds map there before there are tasks */
+	bool clocks_continue; /* tasks see CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from clocks */
+	void **kind_data;     /* by kind index: what a kind's read function found */
 };
 
 void plan_release(struct plan *p);

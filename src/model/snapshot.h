@@ -46,14 +46,15 @@ struct snap_fd {
 
 struct snap_vma {
 	VmaEntry *entry;
-	uint32_t file;        /* index in snapshot.files, or SNAP_NO_FILE */
-	uint64_t inode, dev;  /* of the mapped object */
-	bool private_;        /* copy-on-write */
-	bool dump_pages;      /* its changed pages belong to the image */
-	bool common;          /* others have some of its pages mapped, too */
-	uint64_t watched;     /* PROC_VM(UFFD_x) flags that it has */
-	bool guards;          /* some of its pages may be guard pages */
-	FerryVmaEntry *extra; /* what the record has no field for; NULL = nothing */
+	uint32_t file;              /* index in snapshot.files, or SNAP_NO_FILE */
+	uint64_t inode, dev;        /* of the mapped object */
+	bool private_;              /* copy-on-write */
+	bool dump_pages;            /* its changed pages belong to the image */
+	bool common;                /* others have some of its pages mapped, too */
+	uint64_t watched;           /* PROC_VM(UFFD_x) flags that it has */
+	bool guards;                /* some of its pages may be guard pages */
+	struct snap_window *window; /* shared memory is read through it; NULL */
+	FerryVmaEntry *extra;       /* what the record has no field for; NULL = nothing */
 };
 
 enum { SNAP_NO_FILE = 0xffffffffu };
@@ -77,12 +78,22 @@ struct snap_thread {
 	const struct blob_tracee *traced; /* what that one has told; NULL */
 };
 
+/* Where a process has a part of a shared memory object mapped, for those who may not open the object itself. */
+struct snap_window {
+	struct snap_window *next;
+	pid_t pid;
+	uint64_t address, offset, bytes;
+	const uint8_t
+		*there; /* a byte for each page: whether it exists, as mincore(2) tells; NULL = any may */
+};
+
 /* A shared memory object, anonymous or a memfd, by the inode that its mappings show. */
 struct snap_shmem {
 	uint64_t inode, dev;
 	uint64_t shmid; /* id in the image */
 	uint64_t bytes;
-	char *path; /* in /proc, where it can be opened while the tree is frozen */
+	char *path; /* in /proc, where it can be opened while the tree is frozen; NULL: ... */
+	struct snap_window *windows; /* ... it is read through these, which cover it */
 };
 
 /* A number of a thread, group or session, as ferry and as the root's PID namespace know it. */

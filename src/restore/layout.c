@@ -250,12 +250,34 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 	return ret;
 }
 
+/* Addresses that are free in ferry and in every task, beside all that was chosen before. */
+static int layout_pool(struct plan *p, layout_ranges *ranges, struct ferry_error *err)
+{
+	int ret = 0;
+	for (size_t i = 0; i < p->n_tasks && !ret; i++) {
+		const struct plan_task *t = &p->tasks[i];
+		ret = layout_add(ranges, t->hole, t->hole + t->hole_bytes);
+		for (size_t n = 0; n < t->mm->n_vmas && !ret; n++)
+			ret = layout_add(ranges, t->mm->vmas[n]->start, t->mm->vmas[n]->end);
+	}
+	if (ret)
+		return error_memory(err);
+	p->pool = layout_find_hole(ranges, LAYOUT_HOLE_FROM, LAYOUT_HOLE_TO, p->pool_bytes);
+	return p->pool ? 0
+		       : error_set(
+				 err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
+				 "the tasks leave no room for %llu bytes of shared memory in all address spaces",
+				 (unsigned long long)p->pool_bytes);
+}
+
 int layout_plan(struct restore *r, struct ferry_error *err)
 {
 	layout_ranges own = {0};
 	int ret = layout_own(&own, err);
 	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
 		ret = layout_task(r, &r->plan->tasks[i], &own, err);
+	if (!ret && r->plan->pool_bytes)
+		ret = layout_pool(r->plan, &own, err);
 	vec_release(&own);
 	return ret;
 }

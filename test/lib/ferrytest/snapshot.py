@@ -16,6 +16,7 @@ import time
 from ferrytest.process import PROC, read_bytes, read_text, stat_fields, status, threads, tree
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+SPARSE = 1 << 26
 SYS_KCMP = 312
 KCMP_FILE = 0
 KCMP_TASK = {"vm": 1, "files": 2, "fs": 3, "sighand": 4}  # what processes may have together
@@ -260,7 +261,7 @@ def pages_of(memory, pagemap, m):
 
 
 def memory_once(pid, maps, stacks):
-    """Page address -> digest over all mappings that are not stacks."""
+    """Page address -> digest over all mappings but these."""
     found = {}
     with open(PROC / str(pid) / "mem", "rb", 0) as memory, open(PROC / str(pid) / "pagemap", "rb", 0) as pagemap:
         for m in maps:
@@ -272,14 +273,16 @@ def memory_once(pid, maps, stacks):
 def memory(pid, maps, volatile, samples):
     """Digests of the pages that stay the same over some samples; None for those that do not."""
     stacks = stacks_of(pid, maps)
-    found = memory_once(pid, maps, stacks)
+    # To read memory that is sparse would make all of it; the program proves its contents.
+    sparse = [(start, end) for start, end in volatile if end - start >= SPARSE]
+    found = memory_once(pid, maps, stacks + sparse)
     for _ in range(samples - 1):
         time.sleep(0.03)
-        again = memory_once(pid, maps, stacks)
+        again = memory_once(pid, maps, stacks + sparse)
         for address in set(found) | set(again):
             if found.get(address) != again.get(address):
                 found[address] = None
-    for start, end in volatile:
+    for start, end in set(volatile) - set(sparse):
         for address in range(start // PAGE * PAGE, end, PAGE):
             found[address] = None
     return {"pages": {f"{address:x}": digest for address, digest in found.items()}, "stacks": stacks}
