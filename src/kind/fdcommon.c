@@ -8,10 +8,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -250,6 +254,47 @@ int fdcommon_settle_made(struct settle *s, const struct kind_ops *kind, const ch
 			return r;
 	}
 	return 0;
+}
+
+/* What the process in common works with. */
+struct fdcommon_there {
+	int (*run)(void *context);
+	void *context;
+	int pidfd, result;
+	bool entered;
+};
+
+static int fdcommon_there_main(void *context)
+{
+	struct fdcommon_there *t = context;
+	t->entered = setns(t->pidfd, CLONE_NEWPID) == 0;
+	t->result = t->entered ? t->run(t->context) : -errno;
+	return 0;
+}
+
+int fdcommon_with_children_there(const struct opener *o, int (*run)(void *context), void *context,
+				 struct ferry_error *err)
+{
+	enum { STACK_BYTES = 256 << 10 };
+	pid_t root = o->pid_of(o, o->plan->tasks);
+	/* Only where the tree has other numbers. */
+	if (root == o->plan->tasks[0].pid)
+		return run(context);
+	_cleanup_close_ int pidfd = sys_pidfd_open(root, 0);
+	struct fdcommon_there there = {
+		.run = run, .context = context, .pidfd = pidfd, .result = pidfd < 0 ? pidfd : -EPIPE};
+	char *stack = pidfd < 0 ? NULL : malloc(STACK_BYTES);
+	pid_t pid = !stack ? -1
+			   : clone(fdcommon_there_main, stack + STACK_BYTES,
+				   CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &there);
+	if (pid < 0 && stack)
+		there.result = -errno;
+	while (pid > 0 && waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+		continue;
+	free(stack);
+	return there.entered ? there.result
+			     : error_errno(err, FERRY_ERROR_SYSTEM, -there.result,
+					   "having children in the pid namespace of pid %d", root);
 }
 
 int fdcommon_check_map_files(const struct vma_view *view, struct ferry_error *err)

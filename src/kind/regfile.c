@@ -523,7 +523,7 @@ int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_f
 	/* Images of CRIU name one file of a process that had ended, which is to stand for all. */
 	pid_t ended = fd == -ENOENT ? procfile_pid(reg->name) : 0;
 	if (ended && !plan_task(o->plan, ended))
-		return procfile_open_ended(reg, ended, clean, ret_fd, err);
+		return procfile_open_ended(o, reg, ended, clean, ret_fd, err);
 	if (fd < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, -fd, "opening '%s'", reg->name);
 		error_hint(err, "the file must be there with the rights that it had");

@@ -193,7 +193,7 @@ static int uffd_dump(struct dump *d, struct snap_file *file, struct ferry_error 
 	FerryUffdEntry *entry = file->data;
 	struct image_writer *w;
 	if (!entry->has_pid)
-		record_set(entry, pid, (uint32_t)file->pid);
+		record_set(entry, pid, (uint32_t)snapshot_inner_pid(d->snap, file->pid));
 	int r = fdcommon_writer(d, IMAGE_FERRY_UFFD, &w, err);
 	return r < 0 ? r : image_put(w, &entry->base, err);
 }
