@@ -46,6 +46,7 @@ struct proc_mounts;
 struct kind_options {
 	bool tcp_established;
 	bool no_net_admin; /* no rights over the network namespace: an ordinary user, in a user namespace */
+	bool no_seccomp;   /* filters cannot be read, for the same reason */
 	bool leave_running;
 	bool shell_job;
 	bool foreground;     /* restore: ferry waits for the tree, which takes its place in the terminal */

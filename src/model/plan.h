@@ -128,6 +128,7 @@ struct plan_task {
 	bool vdso_is_32;        /* it is that of 32-bit programs, which is made in its place */
 	uint64_t gadget;        /* address of the exit gadget in the end */
 	bool guarded; /* has seccomp filters or the like: built and let go under a tracer, see restore/guard.c */
+	bool filtered;         /* these are filters, which are suspended meanwhile */
 	bool traced;           /* some of its threads are */
 	uint64_t built_offset; /* of a word in the region's head that is 1 once it can be attached to */
 	size_t index;

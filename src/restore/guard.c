@@ -48,13 +48,11 @@ int guard_check(const struct plan *plan, const struct kern_caps *caps, struct fe
 				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				"pid %d was stopped, and has seccomp filters or syscall user dispatch",
 				plan->tasks[i].pid);
-		if (caps->limits.capabilities >> CAP_SYS_ADMIN & 1 &&
-		    prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == SECCOMP_MODE_DISABLED)
-			return 0;
-		error_set(
-			err, FERRY_ERROR_PERMISSION, EPERM,
-			"pid %d has seccomp filters or syscall user dispatch, and ferry may not suspend them",
-			plan->tasks[i].pid);
+		if (!plan->tasks[i].filtered || (caps->limits.capabilities >> CAP_SYS_ADMIN & 1 &&
+						 prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == SECCOMP_MODE_DISABLED))
+			continue;
+		error_set(err, FERRY_ERROR_PERMISSION, EPERM,
+			  "pid %d has seccomp filters, and ferry may not suspend them", plan->tasks[i].pid);
 		error_hint(err, "this needs CAP_SYS_ADMIN and a ferry without seccomp filters of its own");
 		return -EPERM;
 	}
@@ -74,7 +72,8 @@ static int guard_seize(struct restore *r, const struct plan_task *t, size_t inde
 	if (__atomic_load_n(&thread->guard, __ATOMIC_SEQ_CST) != BLOB_GUARD_WAITS)
 		return 1;
 	fault_effect(r->fault, "restore", "suspend-seccomp");
-	if (ptrace(PTRACE_SEIZE, tid, NULL, PTRACE_O_SUSPEND_SECCOMP | PTRACE_O_TRACESYSGOOD) < 0)
+	long suspend = t->filtered ? PTRACE_O_SUSPEND_SECCOMP : 0;
+	if (ptrace(PTRACE_SEIZE, tid, NULL, suspend | PTRACE_O_TRACESYSGOOD) < 0)
 		return guard_error(errno, tid, "suspending its filters", err);
 	__atomic_store_n(&thread->guard, BLOB_GUARD_HELD, __ATOMIC_SEQ_CST);
 	return 0;
