@@ -27,6 +27,7 @@
 #include "model/vma-status.h"
 #include "proc/fdinfo.h"
 #include "proc/maps.h"
+#include "proc/read.h"
 
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17
@@ -214,10 +215,13 @@ int fdcommon_take(const struct plan_file *file, const char *link, int fd, struct
 	const struct timespec pause = {.tv_nsec = FDCOMMON_TAKE_NS};
 	pid_t pid = file->owner->pid;
 	int number = fdcommon_number(file->owner, file->entry->id);
-	_cleanup_close_ int pidfd = sys_pidfd_open(pid, 0);
-	for (int i = 0; i < FDCOMMON_TAKE_TRIES && pidfd >= 0; i++) {
+	for (int i = 0; i < FDCOMMON_TAKE_TRIES; i++) {
 		char path[64], there[64];
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, number);
+		pid_t look = proc_look(pid);
+		_cleanup_close_ int pidfd = proc_look_pidfd(pid, look);
+		if (pidfd == -ESRCH)
+			break;
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", look, number);
 		ssize_t n = readlink(path, there, sizeof(there));
 		if (n == (ssize_t)strlen(link) && !memcmp(there, link, (size_t)n)) {
 			_cleanup_close_ int taken = sys_pidfd_getfd(pidfd, number);

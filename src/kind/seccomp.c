@@ -188,6 +188,9 @@ static int seccomp_collect_task(struct collect *c, struct snap_task *t, int proc
 	int r = chains ? 0 : error_memory(err);
 	for (size_t i = 0; i < t->threads.n && r >= 0; i++) {
 		const struct snap_thread *th = &t->threads.v[i];
+		/* The filters of a leader that has ended went with it; it gets those that the others can have from it. */
+		if (th->ended)
+			th = snapshot_look(t);
 		if (th->status.seccomp == SECCOMP_MODE_STRICT)
 			record_set(th->core->thread_core, seccomp_mode, SECCOMP_MODE__strict);
 		if (th->status.seccomp && t->threads.v[0].core->tc->has_stop_signo)

@@ -62,7 +62,7 @@ static int shmem_collect_vma(struct collect *c, struct snap_task *t, const struc
 		if (!shmem)
 			return error_memory(err);
 		char path[96];
-		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid,
+		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->look,
 			 (unsigned long long)view->vma->start, (unsigned long long)view->vma->end);
 		*shmem = (struct snap_shmem){
 			.inode = vma->inode,

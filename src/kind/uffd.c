@@ -181,7 +181,7 @@ static int uffd_collect_end(struct collect *c, struct ferry_error *err)
 			if (!(t->vmas.v[i].watched & UFFD_WATCHED))
 				continue;
 			if (pagemap < 0)
-				pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
+				pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
 			r = uffd_collect_vma(c, t, &t->vmas.v[i], pagemap, err);
 		}
 	}

@@ -393,14 +393,14 @@ static int mem_link_family(const struct mem_store *s, const struct snap_task *t,
 
 int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err)
 {
-	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->pid);
-	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
+	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->look);
+	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
 	if (mem < 0 || pagemap < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, mem < 0 ? -mem : -pagemap,
 				   "opening the memory of pid %d", t->pid);
 	char what[32];
-	snprintf(what, sizeof(what), "/proc/%d/mem", t->pid);
-	struct mem_store s = {.d = d, .mem = mem, .pid = t->pid, .what = what};
+	snprintf(what, sizeof(what), "/proc/%d/mem", t->look);
+	struct mem_store s = {.d = d, .mem = mem, .pid = t->look, .what = what};
 	if (t->vdso_slack) {
 		s.slack_from = t->vdso_start + t->vdso_slack;
 		s.slack_to = t->vdso_start + t->vdso_bytes;

@@ -57,6 +57,7 @@ struct plan_thread {
 	FerryTaskEntry *extra; /* NULL when the image has none */
 	VEC(pid_t) nested;     /* its numbers in PID namespaces below the root's, outermost first */
 	struct script script;
+	bool ended;            /* the leader, while others run: it ends again before the barrier opens */
 	bool traced;           /* by another thread of the tree */
 	bool stands;           /* and stays in a stop when the barrier opens */
 	struct script *tracer; /* of the thread that traces it: the call that attaches to it ... */
@@ -131,6 +132,7 @@ struct plan_task {
 	bool filtered;         /* these are filters, which are suspended meanwhile */
 	bool traced;           /* some of its threads are */
 	uint64_t built_offset; /* of a word in the region's head that is 1 once it can be attached to */
+	uint64_t left_offset;  /* of a word there that is 1 once its leader has ended again, if that ends */
 	size_t index;
 };
 
@@ -146,12 +148,24 @@ static inline bool plan_thread_is_32(const struct plan_thread *th)
 	return plan_mode_is_32(th->core->thread_info);
 }
 
+/* The index of the first thread that runs in the end. */
+static inline size_t plan_first(const struct plan_task *t)
+{
+	return t->threads.v[0].ended;
+}
+
 /*
  * Where the frame for the exit gadget goes: the alternate stack when the thread is not on it (its contents are
  * dead by definition, and stacks of coroutines may be nearly full), else below the red zone. Until then calls that take
  * addresses of 32 bits have their arguments there.
  */
 uint64_t plan_frame_place(const struct plan_thread *th);
+
+/*
+ * So many bytes for arguments of the leader's own calls. One that ends has no frame; what lies below that of the next thread, which
+ * is in its place by then, is as good.
+ */
+uint64_t plan_leader_scratch(const struct plan_task *t, size_t bytes);
 
 /* A process of the image that has ended and is not waited for. */
 struct plan_zombie {

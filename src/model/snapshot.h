@@ -32,7 +32,7 @@ struct snap_file {
 	const struct kind_ops *kind;
 	void *data;        /* the kind's own, in the arena; NULL */
 	int copy;          /* our own descriptor for it while the tree is frozen, -1 = none taken */
-	pid_t pid;         /* a task and a number in it where the description can be found */
+	pid_t pid, look;   /* a task (see snap_task) and a number in it where the description can be found */
 	int fd;            /* -1: not in a descriptor table (mapped file, executable, directory) */
 	uint64_t ino, dev; /* as stat(2) tells them, of what is in a table */
 	uint32_t mode;
@@ -67,6 +67,7 @@ struct snap_ask {
 
 struct snap_thread {
 	pid_t tid;
+	bool ended;      /* the leader, while others run: a zombie that can be asked for nothing */
 	pid_t inner_tid; /* as the image has it: in the PID namespace of the tree's root */
 	CoreEntry *core;
 	FerryTaskEntry *extra;
@@ -111,13 +112,18 @@ struct snap_ns {
 };
 
 struct snap_task {
-	pid_t pid, ppid, pgid, sid;                         /* in ferry's PID namespace */
+	pid_t pid, ppid, pgid, sid; /* in ferry's PID namespace */
+	/*
+	 * The thread through which it is looked at, whose number stands for the process in /proc and in system calls: the leader,
+	 * or when that has ended the next one. Everything that opens, reads or compares uses this number; pid is the name.
+	 */
+	pid_t look;
 	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
 	bool is_32;                      /* a 32-bit program: it can have no memory above 4 GiB */
 	uint64_t ns_ino[PROC_NS_COUNT];  /* by enum proc_ns */
 	uint32_t order;                  /* among tasks and zombies: older siblings first */
-	VEC(struct snap_thread) threads; /* leader first */
+	VEC(struct snap_thread) threads; /* leader first, also one that has ended */
 	VEC(struct snap_fd) fds;         /* ascending */
 	VEC(struct snap_vma) vmas;       /* ascending */
 	MmEntry *mm;
@@ -131,7 +137,7 @@ struct snap_task {
 		ours_end; /* memory of ferry's own that is mapped there while the tree is frozen */
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
-	struct script script;            /* calls to run once in the task, by its leader */
+	struct script script;            /* calls to run once in the task, by snapshot_look() */
 	struct snap_ask *asks;
 	uint64_t asked_after_ns;        /* how long after the snapshot's clocks were read the script ran */
 	const struct snap_task *parent; /* NULL for the root */
@@ -189,6 +195,12 @@ FerryVmaEntry *snapshot_vma_extra(struct snapshot *s, struct snap_vma *vma);
 static inline uint32_t snapshot_next_shmid(struct snapshot *s)
 {
 	return 0x80000000u | ++s->next_object_id;
+}
+
+/* The thread that stands for the process while it is looked at; see snap_task.look. */
+static inline struct snap_thread *snapshot_look(const struct snap_task *t)
+{
+	return &t->threads.v[t->look != t->pid];
 }
 
 /* A task by PID, NULL when it is not part of the tree. */

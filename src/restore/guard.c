@@ -97,6 +97,11 @@ static int guard_round(struct restore *r, struct ferry_error *err)
 	return waiting;
 }
 
+int guard_tend(struct restore *r, struct ferry_error *err)
+{
+	return MIN(guard_round(r, err), 0);
+}
+
 int guard_hold(struct restore *r, struct ferry_error *err)
 {
 	for (int polls = 1;; polls++) {
@@ -142,7 +147,7 @@ static int guard_set_regs(pid_t tid, struct user_regs_struct *regs, struct ferry
 	return 0;
 }
 
-/* The leader unmaps the blob by the exit gadget's own instruction; the other threads have left the blob. */
+/* The first thread unmaps the blob by the exit gadget's own instruction; the other threads have left the blob. */
 static int guard_unmap(const struct plan_task *t, pid_t pid, const uint64_t *frame,
 		       struct user_regs_struct regs, struct ferry_error *err)
 {
@@ -232,7 +237,7 @@ static int guard_finish_thread(struct restore *r, const struct plan_task *t, siz
 	pid_t tid = tasks_tid(r, t, index);
 	fault_effect(r->fault, "restore", "stop-guarded");
 	int ret = guard_halt(t, tid, &regs, err);
-	if (ret >= 0 && !index)
+	if (ret >= 0 && index == plan_first(t))
 		ret = guard_unmap(t, tid, frame, regs, err);
 	if (ret < 0)
 		return ret;
@@ -248,8 +253,8 @@ int guard_finish(struct restore *r, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
-		/* The leader last: the others may still be on their way to sleep in the gadget, where it lets them. */
-		for (size_t n = t->guarded ? t->threads.n : 0; n-- > 0;) {
+		/* The first last: the others may still be on their way to sleep in the gadget, where it lets them. */
+		for (size_t n = t->guarded ? t->threads.n : 0; n-- > plan_first(t);) {
 			int ret = guard_finish_thread(r, t, n, err);
 			if (ret < 0)
 				return ret;

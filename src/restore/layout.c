@@ -218,6 +218,8 @@ static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ra
 	t->built_offset = offsetof(struct restore_shared, members) +
 			  (uint64_t)t->member * sizeof(struct restore_member) +
 			  offsetof(struct restore_member, built);
+	t->left_offset = t->built_offset - offsetof(struct restore_member, built) +
+			 offsetof(struct restore_member, left);
 	return ret;
 }
 

@@ -24,7 +24,8 @@ enum {
 	READ_STATE_DEAD = 2,
 	READ_STATE_STOPPED = 3,
 	READ_TASKS_MAX = 1 << 20,
-	READ_FD_MAX = 1 << 30
+	READ_FD_MAX = 1 << 30,
+	READ_EXIT_STATUS = 0xff00,
 };
 
 /* Messages live as long as the plan: they are freed by the list, everything else by the arena. */
@@ -114,6 +115,21 @@ static int read_take_extra(struct reader *r unused, void *message, void *context
 			 "ferry-task-%d.img names thread %u, which the task lacks", t->pid, extra->tid);
 }
 
+/* Only a leader can have ended without being gone, and only by itself: a signal ends the whole process. */
+static int read_ended(struct plan_task *t, struct ferry_error *err)
+{
+	vec_foreach(th, &t->threads) {
+		if (!th->extra || !th->extra->has_ended)
+			continue;
+		if (th != t->threads.v || t->threads.n < 2 || th->extra->ended & ~READ_EXIT_STATUS)
+			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					 "ferry-task-%d.img: thread %d cannot have ended with status %#x",
+					 t->pid, th->tid, th->extra->ended);
+		th->ended = true;
+	}
+	return 0;
+}
+
 static int read_take_fd(struct reader *r, void *message, void *context, struct ferry_error *err)
 {
 	struct plan_task *t = context;
@@ -188,6 +204,8 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 	}
 	int ret = read_many(r, IMAGE_FERRY_TASK, entry->pid, &ferry_task_entry__descriptor, true,
 			    read_take_extra, t, err);
+	if (ret >= 0)
+		ret = read_ended(t, err);
 	if (ret >= 0)
 		ret = read_one(r, IMAGE_IDS, entry->pid, &t->ids, err);
 	if (ret >= 0)
