@@ -18,6 +18,7 @@ enum blob_op {
 	BLOB_OP_ATTACH,               /* arg: struct blob_attach (tracer.h) */
 	BLOB_OP_STORE, /* arg: address, 64-bit value to store there; with data_mask a pointer between two pieces of data */
 	BLOB_OP_KEEP,     /* arg: address, where the result of the call before is stored */
+	BLOB_OP_AWAIT,    /* arg: address of a 32-bit word, which the coordinator sets and wakes */
 	BLOB_OP_SEGMENTS, /* arg: selectors for ds, es, fs, gs; of zero fs and gs stay as they are */
 };
 
@@ -124,6 +125,8 @@ struct blob_task {
 	uint32_t counted;       /* where sleepers are while they are counted */
 	uint32_t state;         /* enum blob_state */
 	uint32_t failed_thread; /* index; n_threads = the memory script; valid when FAILED */
+	uint32_t ends;          /* 1: the leader ends instead of waiting at the barrier */
+	uint64_t end_status;    /* what it gives to exit(2) then */
 	int64_t failed_ret;
 	uint64_t gadget; /* address of the exit gadget (in the vdso's slack at its final place) */
 };

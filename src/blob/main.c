@@ -48,13 +48,18 @@ static inline void blob_copy(uint64_t to, uint64_t from, uint64_t n)
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
 }
 
-/* The coordinator sets the word once the tracee stands where it can be attached to. */
+/* The coordinator sets the word. */
+static void blob_await(uint32_t *word)
+{
+	while (!__atomic_load_n(word, __ATOMIC_SEQ_CST))
+		blob_syscall(SYS_futex, (uint64_t)word, FUTEX_WAIT, 0, 0, 0, 0);
+}
+
+/* That is once the tracee stands where it can be attached to. */
 static int64_t blob_attach(const struct blob_attach *attach)
 {
 	struct blob_tracee tracee = attach->tracee;
-	uint32_t *word = (uint32_t *)attach->word;
-	while (!__atomic_load_n(word, __ATOMIC_SEQ_CST))
-		blob_syscall(SYS_futex, (uint64_t)word, FUTEX_WAIT, 0, 0, 0, 0);
+	blob_await((uint32_t *)attach->word);
 	return tracer_attach(attach, &tracee);
 }
 
@@ -90,6 +95,10 @@ static int64_t blob_call_run(struct blob_call *call, uint64_t data, int64_t befo
 		return blob_attach((const struct blob_attach *)arg[0]);
 	if (call->nr == BLOB_OP_KEEP) {
 		*(volatile int64_t *)arg[0] = before;
+		return 0;
+	}
+	if (call->nr == BLOB_OP_AWAIT) {
+		blob_await((uint32_t *)arg[0]);
 		return 0;
 	}
 	if (call->nr == BLOB_OP_SEGMENTS) {
@@ -252,6 +261,9 @@ static __attribute__((noreturn)) void blob_enter(struct blob_task *task)
 		blob_give_up(task, 0, ret);
 	task->state = BLOB_STATE_READY;
 	blob_announce(control, &control->ready);
+	/* The barrier does not open before the coordinator has seen that this thread is gone, and with it nobody is in the blob. */
+	while (task->ends)
+		blob_syscall(SYS_exit, task->end_status, 0, 0, 0, 0, 0);
 	blob_leave(task, &threads[0], &control->go);
 }
 

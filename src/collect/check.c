@@ -18,7 +18,7 @@
 #include "kind/peers.h"
 #include "proc/read.h"
 
-enum { CHECK_DEPTH_TASKS = 1 << 20, CHECK_STAT_BLOCK = 512 };
+enum { CHECK_DEPTH_TASKS = 1 << 20, CHECK_STAT_BLOCK = 512, CHECK_BY_SIGNAL = 0x7f };
 
 struct check {
 	const struct kern_caps *caps;
@@ -48,7 +48,7 @@ static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
 
 static bool check_has_ended(const struct proc_stat *st)
 {
-	return (st->state == 'Z' || st->state == 'X') && st->num_threads <= 1;
+	return proc_stat_ended(st) && st->num_threads <= 1;
 }
 
 static int check_state(pid_t pid, const struct proc_status *st, bool is_root, struct ferry_error *err)
@@ -56,10 +56,6 @@ static int check_state(pid_t pid, const struct proc_status *st, bool is_root, st
 	switch (st->state) {
 	case 'Z':
 	case 'X':
-		if (st->threads > 1)
-			return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
-					 "the first thread of pid %d (%s) has ended, the others run", pid,
-					 st->name);
 		/* Any other one has ended a moment ago, and zombies are dumped. */
 		return error_set(err, is_root ? FERRY_ERROR_UNSUPPORTED_TASK : FERRY_ERROR_NO_SUCH_TASK,
 				 ENOTSUP, "pid %d (%s) is a zombie", pid, st->name);
@@ -100,12 +96,13 @@ static int check_tracer(pid_t pid, const struct proc_status *st, pid_t root, str
 }
 
 /* A thread that has called unshare(CLONE_FILES): its numbers are in no list of the process, and no image has a place for them. */
-static int check_threads(pid_t pid, int proc_dir, struct ferry_error *err)
+static int check_threads(pid_t pid, pid_t look, int proc_dir, struct ferry_error *err)
 {
 	struct proc_pid_list tids = {0};
 	int r = proc_read_tasks(proc_dir, &tids, err);
 	vec_foreach(tid, &tids.v)
-		if (r >= 0 && *tid != pid && sys_kcmp(pid, *tid, KERN_KCMP_FILES, 0, 0) > 0)
+		/* A leader that has ended has none. */
+		if (r >= 0 && *tid != pid && sys_kcmp(look, *tid, KERN_KCMP_FILES, 0, 0) > 0)
 			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 				      "thread %d of pid %d has a descriptor table of its own (unshare)", *tid,
 				      pid);
@@ -129,8 +126,8 @@ static int check_refuse_session(pid_t pid, const char *name, pid_t session, stru
 
 /* What is asked about a task. */
 struct check_task {
-	pid_t pid, root;
-	int proc_dir;
+	pid_t pid, root, look;
+	int proc_dir; /* of look */
 	const struct kind_options *options;
 	struct proc_status status;
 	struct proc_stat stat;
@@ -139,6 +136,52 @@ struct check_task {
 static int check_task_state(const struct check_task *t, struct ferry_error *err)
 {
 	return check_state(t->pid, &t->status, t->pid == t->root, err);
+}
+
+/* A tracer of the tree would have to attach while the leader is there, and it is gone before anybody can be attached to. */
+static int check_leader_traced(const struct check_task *t, struct ferry_error *err)
+{
+	struct proc_pid_list tids = {0};
+	int r = proc_read_tasks(t->proc_dir, &tids, err);
+	for (size_t i = 0; i < tids.v.n && r >= 0; i++) {
+		_cleanup_proc_status_ struct proc_status status = {0};
+		_cleanup_close_ int dir = proc_open_task(t->proc_dir, tids.v.v[i], NULL);
+		if (dir >= 0 && proc_read_status(dir, &status, NULL) >= 0 && status.tracer_pid &&
+		    status.tracer_pid != getpid())
+			r = error_set(
+				err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				"thread %d of pid %d (%s) is traced by pid %d, and the first one has ended",
+				tids.v.v[i], t->pid, t->status.name, status.tracer_pid);
+	}
+	proc_pid_list_release(&tids);
+	return r;
+}
+
+/* What is left of a leader that has ended while others run, and whether the others can be looked at. */
+static int check_task_leader(const struct check_task *t, struct ferry_error *err)
+{
+	struct proc_stat st;
+	if (t->look == t->pid)
+		return 0;
+	_cleanup_close_ int dir = proc_open_task(t->proc_dir, t->pid, err);
+	_cleanup_close_ int pidfd = proc_look_pidfd(t->pid, t->look);
+	int r = dir < 0 ? dir : proc_read_stat(dir, &st, err);
+	if (r >= 0)
+		r = collect_check_zombie(t->pid, err);
+	if (r < 0)
+		return r;
+	if (pidfd == -EINVAL) {
+		error_set(err, FERRY_ERROR_KERNEL_FEATURE, ENOTSUP,
+			  "the first thread of pid %d (%s) has ended, and others run", t->pid, st.comm);
+		error_hint(err, "Linux 6.9 can look at such a process (PIDFD_THREAD)");
+		return -ENOTSUP;
+	}
+	if (st.exit_code & CHECK_BY_SIGNAL)
+		return error_set(
+			err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+			"the first thread of pid %d (%s) was ended by its seccomp filter, and others run",
+			t->pid, st.comm);
+	return check_leader_traced(t, err);
 }
 
 static int check_task_tracer(const struct check_task *t, struct ferry_error *err)
@@ -153,7 +196,7 @@ static int check_task_namespaces(const struct check_task *t, struct ferry_error 
 
 static int check_task_threads(const struct check_task *t, struct ferry_error *err)
 {
-	return t->status.threads > 1 ? check_threads(t->pid, t->proc_dir, err) : 0;
+	return t->status.threads > 1 ? check_threads(t->pid, t->look, t->proc_dir, err) : 0;
 }
 
 static int check_task_session(const struct check_task *t, struct ferry_error *err)
@@ -164,7 +207,8 @@ static int check_task_session(const struct check_task *t, struct ferry_error *er
 }
 
 static int (*const check_task_steps[])(const struct check_task *t, struct ferry_error *err) = {
-	check_task_state, check_task_tracer, check_task_namespaces, check_task_threads, check_task_session};
+	check_task_state,      check_task_tracer,  check_task_leader,
+	check_task_namespaces, check_task_threads, check_task_session};
 
 /* After these come the kinds. 1: there is no such step. */
 static int check_task_step(const struct check_task *t, size_t step, struct ferry_error *err)
@@ -185,10 +229,11 @@ static int check_task_read(struct check_task *t, struct ferry_error *err)
 	return r < 0 ? r : proc_read_stat(t->proc_dir, &t->stat, err);
 }
 
-int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
+int collect_check_task(pid_t pid, pid_t look, int proc_dir, pid_t root, const struct kind_options *options,
 		       struct ferry_error *err)
 {
-	struct check_task t = {.pid = pid, .root = root, .proc_dir = proc_dir, .options = options};
+	struct check_task t = {
+		.pid = pid, .look = look, .root = root, .proc_dir = proc_dir, .options = options};
 	int r = check_task_read(&t, err);
 	for (size_t step = 0; r == 0; step++)
 		r = check_task_step(&t, step, err);
@@ -196,11 +241,11 @@ int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_op
 	return MIN(r, 0);
 }
 
-static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm)
+static void check_fds(struct check *k, pid_t pid, pid_t look, int proc_dir, const char *comm)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct proc_fds fds = {0};
-	_cleanup_close_ int pidfd = sys_pidfd_open(pid, 0);
+	_cleanup_close_ int pidfd = proc_look_pidfd(pid, look);
 	if (proc_read_fds(proc_dir, &fds, &err) < 0) {
 		check_add(k, &err, pid);
 		return;
@@ -212,6 +257,7 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 			continue; /* closed meanwhile */
 		struct fd_view view = {
 			.pid = pid,
+			.look = look,
 			.fd = fd->fd,
 			.comm = comm,
 			.link = proc_fd_link(&fds, fd),
@@ -232,7 +278,7 @@ static void check_fds(struct check *k, pid_t pid, int proc_dir, const char *comm
 	proc_fds_release(&fds);
 }
 
-static void check_vmas(struct check *k, pid_t pid, int proc_dir)
+static void check_vmas(struct check *k, pid_t pid, pid_t look, int proc_dir)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct proc_maps maps = {0};
@@ -242,6 +288,7 @@ static void check_vmas(struct check *k, pid_t pid, int proc_dir)
 		error_clear(&err);
 		const struct vma_view view = {
 			.pid = pid,
+			.look = look,
 			.proc_dir = proc_dir,
 			.vma = vma,
 			.name = proc_vma_name(&maps, vma),
@@ -299,15 +346,17 @@ static int check_relations(struct check *k, int proc_dir, bool is_root, struct p
 static void check_await_vfork(struct check *k, pid_t pid, pid_t ppid)
 {
 	const struct timespec tick = {.tv_nsec = 1000 * 1000};
-	while (time_now_ns() < k->vfork_until_ns && sys_kcmp(pid, ppid, KERN_KCMP_VM, 0, 0) == 0 &&
+	while (time_now_ns() < k->vfork_until_ns && sys_kcmp(pid, proc_look(ppid), KERN_KCMP_VM, 0, 0) == 0 &&
 	       collect_in_vfork(pid, ppid))
 		nanosleep(&tick, NULL);
 }
 
-static int check_shared(struct check *k, const struct proc_stat *st, bool is_root, struct ferry_error *err)
+static int check_shared(struct check *k, const struct proc_stat *st, pid_t look, bool is_root,
+			struct ferry_error *err)
 {
 	pid_t owners[SHARING_TYPES];
-	int r = collect_sharing(&k->sharing, st->pid, st->ppid, is_root, owners, err);
+	const struct sharing_process process = {st->pid, look};
+	int r = collect_sharing(&k->sharing, process, st->ppid, is_root, owners, err);
 	int at = family_find(&k->family, st->pid);
 	if (r < 0 || at == FAMILY_NONE)
 		return r;
@@ -331,9 +380,10 @@ static void check_add_live(struct check *k, int proc_dir, struct ferry_error *e,
 }
 
 /* Each obstacle that the task itself is, not only the first. 0: there is none. */
-static int check_task_all(struct check *k, pid_t pid, int proc_dir)
+static int check_task_all(struct check *k, pid_t pid, pid_t look, int proc_dir)
 {
-	struct check_task t = {.pid = pid, .root = k->pids.v[0], .proc_dir = proc_dir, .options = k->options};
+	struct check_task t = {
+		.pid = pid, .look = look, .root = k->pids.v[0], .proc_dir = proc_dir, .options = k->options};
 	struct ferry_error obstacle = FERRY_ERROR_INIT;
 	int r = check_task_read(&t, &obstacle);
 	int worst = MIN(r, 0);
@@ -373,13 +423,16 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 		return 0;
 	if (index)
 		check_await_vfork(k, pid, st.ppid);
-	if (check_task_all(k, pid, dir) >= 0 && check_shared(k, &st, index == 0, &obstacle) < 0)
+	pid_t look = proc_look(pid);
+	_cleanup_close_ int living = proc_open(look, NULL);
+	if (check_task_all(k, pid, look, living) >= 0 &&
+	    check_shared(k, &st, look, index == 0, &obstacle) < 0)
 		check_add_live(k, dir, &obstacle, pid);
 	/* What a process that has ended meanwhile does not show any more is no obstacle. */
 	if (check_is_gone(dir))
 		return 0;
-	check_fds(k, pid, dir, comm);
-	check_vmas(k, pid, dir);
+	check_fds(k, pid, look, living, comm);
+	check_vmas(k, pid, look, living);
 	return check_children(k, dir) < 0 ? error_memory(err) : 0;
 }
 
@@ -472,7 +525,7 @@ int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err)
 	*first = root;
 	uint64_t bytes = 0;
 	for (size_t i = 0; i < k.pids.n; i++) {
-		_cleanup_close_ int dir = proc_open(k.pids.v[i], NULL);
+		_cleanup_close_ int dir = proc_open_look(k.pids.v[i], NULL);
 		_cleanup_proc_status_ struct proc_status status = {0};
 		if (dir < 0 || proc_read_status(dir, &status, NULL) < 0)
 			continue;

@@ -11,8 +11,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "collect/namespaces.h"
+#include "kernel/uapi.h"
 #include "model/record.h"
 #include "proc/read.h"
 
@@ -87,34 +89,63 @@ static void collect_ours(struct snap_task *t, const struct traced_server *server
 	t->ours_end = t->ours_start + bytes;
 }
 
+static int collect_add_thread(struct collect *c, struct snap_task *t, pid_t tid, struct snap_thread **ret,
+			      struct ferry_error *err)
+{
+	struct snap_thread *th = vec_push(&t->threads);
+	if (!th)
+		return error_memory(err);
+	th->tid = tid;
+	th->inner_tid = snapshot_inner_pid(c->snap, tid);
+	if (collect_core(c->snap, th, tid == t->pid, t->pid) < 0)
+		return error_memory(err);
+	*ret = th;
+	return 0;
+}
+
+/* How it has ended is what a parent is told in the end, before Linux 5.17, when the other threads end one by one. */
+static int collect_ended(struct collect *c, struct frozen_task *ft, struct snap_task *t,
+			 struct ferry_error *err)
+{
+	struct snap_thread *th;
+	struct proc_stat st;
+	_cleanup_close_ int dir = proc_open_task(ft->proc_dir, t->pid, err);
+	int r = dir < 0 ? dir : proc_read_stat(dir, &st, err);
+	if (r >= 0)
+		r = collect_add_thread(c, t, t->pid, &th, err);
+	if (r < 0)
+		return r;
+	th->ended = true;
+	record_set(th->extra, ended, (uint32_t)st.exit_code);
+	return 0;
+}
+
 static int collect_threads(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
 			   struct ferry_error *err)
 {
-	for (size_t i = 0; i < ft->threads.n; i++) {
+	int r = t->look == t->pid ? 0 : collect_ended(c, ft, t, err);
+	for (size_t i = 0; i < ft->threads.n && r >= 0; i++) {
 		struct ferry_thread *control = ft->threads.v[i];
 		const struct frozen_tracee *traced = traced_find(f, ferry_thread_tid(control));
 		struct traced_server *server = traced_server(f, ferry_thread_tid(control));
+		struct snap_thread *th;
 		if (server)
 			collect_ours(t, server);
-		struct snap_thread *th = vec_push(&t->threads);
-		if (!th)
-			return error_memory(err);
-		th->tid = ferry_thread_tid(control);
-		th->inner_tid = snapshot_inner_pid(c->snap, th->tid);
+		r = collect_add_thread(c, t, ferry_thread_tid(control), &th, err);
+		if (r < 0)
+			return r;
 		th->control = control;
 		th->tracer = traced ? traced->tracer : 0;
 		th->traced = traced ? &traced->state : NULL;
-		if (collect_core(c->snap, th, i == 0, t->pid) < 0)
-			return error_memory(err);
 	}
-	return 0;
+	return r;
 }
 
 /* The signal that stopped it, 0 when it runs. */
 static int collect_stop_signal(const struct snap_task *t)
 {
 	vec_foreach(th, &t->threads) {
-		if (ferry_thread_stop(th->control) == FERRY_STOP_GROUP)
+		if (!th->ended && ferry_thread_stop(th->control) == FERRY_STOP_GROUP)
 			return ferry_thread_stop_signal(th->control, NULL);
 	}
 	return 0;
@@ -123,7 +154,8 @@ static int collect_stop_signal(const struct snap_task *t)
 static int collect_shared(struct collect *c, struct snap_task *t, pid_t ppid, struct ferry_error *err)
 {
 	pid_t owners[SHARING_TYPES];
-	int r = collect_sharing(c->sharing, t->pid, ppid, t->is_root, owners, err);
+	const struct sharing_process process = {t->pid, t->look};
+	int r = collect_sharing(c->sharing, process, ppid, t->is_root, owners, err);
 	if (r < 0)
 		return r;
 	if (owners[SHARING_FILES] != t->pid) {
@@ -141,7 +173,9 @@ static int collect_task_head(struct collect *c, struct frozen_task *ft, struct s
 			     struct ferry_error *err)
 {
 	struct proc_stat st;
-	int r = proc_read_stat(ft->proc_dir, &st, err);
+	/* Of the leader, also when it has ended: it alone has the name and the exit signal of the process. */
+	_cleanup_close_ int leader = proc_open_task(ft->proc_dir, t->pid, err);
+	int r = leader < 0 ? leader : proc_read_stat(leader, &st, err);
 	if (r < 0)
 		return r;
 	TaskCoreEntry *tc = t->threads.v[0].core->tc;
@@ -157,7 +191,7 @@ static int collect_task_head(struct collect *c, struct frozen_task *ft, struct s
 	if (stop_signal)
 		record_set(tc, stop_signo, (uint32_t)stop_signal);
 	tc->exit_code = 0;
-	tc->flags = st.flags;
+	tc->flags = st.flags & ~(uint32_t)(t->look == t->pid ? 0 : KERN_PF_EXITING);
 	tc->comm = arena_string(&c->snap->arena, st.comm);
 	uint32_t id = COLLECT_IDS_FIRST + (uint32_t)(t - c->snap->tasks.v);
 	t->ids = record_new(&c->snap->arena, TaskKobjIdsEntry, task_kobj_ids_entry);
@@ -214,7 +248,7 @@ static int collect_task(struct collect *c, struct frozen *f, size_t index, struc
 {
 	struct frozen_task *ft = &f->tasks.v[index];
 	struct snap_task *t = &c->snap->tasks.v[index];
-	int r = collect_check_task(t->pid, ft->proc_dir, c->snap->tasks.v[0].pid, c->options, err);
+	int r = collect_check_task(t->pid, t->look, ft->proc_dir, c->snap->tasks.v[0].pid, c->options, err);
 	if (r >= 0)
 		r = collect_threads(c, f, ft, t, err);
 	if (r >= 0)
@@ -241,6 +275,7 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	for (size_t i = 0; i < f->tasks.n; i++) {
 		struct snap_task *t = &c->snap->tasks.v[i];
 		t->pid = f->tasks.v[i].pid;
+		t->look = f->tasks.v[i].look;
 		t->order = f->tasks.v[i].order;
 		t->is_root = i == 0;
 		t->parent = i ? snapshot_task(c->snap, f->tasks.v[i].ppid) : NULL;

@@ -35,8 +35,9 @@ must_check int collect_tree(struct collect *c, struct frozen *f, struct ferry_er
 
 /* Predicates that check and collect share. */
 must_check int collect_check_vma(const struct vma_view *view, struct ferry_error *err);
-must_check int collect_check_task(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
-				  struct ferry_error *err);
+/* proc_dir: of look, see struct snap_task. */
+must_check int collect_check_task(pid_t pid, pid_t look, int proc_dir, pid_t root,
+				  const struct kind_options *options, struct ferry_error *err);
 must_check int collect_check_fd(const struct fd_view *view, const struct kind_options *options,
 				const struct kind_ops **ret_kind, struct ferry_error *err);
 
@@ -50,8 +51,13 @@ must_check int collect_check_family(struct family *f, const struct kern_caps *ca
 /* What processes can share. Who has an object that another one of the tree has is known by the first that was asked for. */
 enum sharing_type { SHARING_VM, SHARING_SIGHAND, SHARING_FILES, SHARING_FS, SHARING_TYPES };
 
+/* A process, and the thread through which it is looked at (snap_task.look). */
+struct sharing_process {
+	pid_t pid, look;
+};
+
 struct sharing {
-	VEC(pid_t) order[SHARING_TYPES];
+	VEC(struct sharing_process) order[SHARING_TYPES];
 };
 
 void sharing_release(struct sharing *s);
@@ -60,7 +66,7 @@ void sharing_release(struct sharing *s);
  * The owners of what a process has: itself, or one that was asked for before. UNSUPPORTED_TASK: it shares what ferry cannot bring
  * back; BUSY_TASK: its parent waits in vfork for it.
  */
-must_check int collect_sharing(struct sharing *s, pid_t pid, pid_t ppid, bool is_root,
+must_check int collect_sharing(struct sharing *s, struct sharing_process process, pid_t ppid, bool is_root,
 			       pid_t ret_owners[SHARING_TYPES], struct ferry_error *err);
 
 /* Whether any thread of the parent waits in vfork for this child. */

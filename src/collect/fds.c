@@ -71,7 +71,7 @@ static int fd_compare(const struct fd_view *view, const struct snap_file *file)
 	if (r == KCMP_EQUAL)
 		r = fd_compare_numbers(view->stat.st_mode & S_IFMT, file->mode & S_IFMT);
 	return r != KCMP_EQUAL ? r
-			       : sys_kcmp(view->pid, file->pid, KERN_KCMP_FILE, (unsigned long)view->fd,
+			       : sys_kcmp(view->look, file->look, KERN_KCMP_FILE, (unsigned long)view->fd,
 					  (unsigned long)file->fd);
 }
 
@@ -131,6 +131,7 @@ static int fd_collect_new(struct collect *c, struct fd_view *view, uint32_t *ret
 		.kind = kind,
 		.copy = -1,
 		.pid = view->pid,
+		.look = view->look,
 		.fd = view->fd,
 		.ino = view->stat.st_ino,
 		.dev = view->stat.st_dev,
@@ -183,6 +184,7 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 		return r;
 	struct fd_view view = {
 		.pid = t->pid,
+		.look = t->look,
 		.fd = fd->fd,
 		.comm = t->threads.v[0].core->tc->comm,
 		.link = proc_fd_link(fds, fd),
@@ -211,7 +213,7 @@ int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct fer
 	if (fault_hit(c->fault, FAULT_COLLECT_FD))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "collecting descriptors: fault injected");
 	struct proc_fds fds = {0};
-	_cleanup_close_ int pidfd = sys_pidfd_open(t->pid, 0);
+	_cleanup_close_ int pidfd = proc_look_pidfd(t->pid, t->look);
 	if (pidfd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -pidfd, "opening pid %d", t->pid);
 	int r = proc_read_fds(proc_dir, &fds, err);
@@ -264,6 +266,7 @@ static int fd_describe(struct collect *c, int fd, uint32_t *ret_index, struct fe
 	ssize_t n = dir < 0 ? dir : readlink(path, link, sizeof(link) - 1);
 	struct fd_view view = {
 		.pid = self,
+		.look = self,
 		.fd = fd,
 		.comm = "ferry",
 		.link = link,

@@ -40,7 +40,7 @@ static int inside_status(struct snap_thread *th, int proc_dir, struct ferry_erro
 	if (dir < 0)
 		return dir;
 	int r = proc_read_status(dir, &th->status, err);
-	if (r >= 0)
+	if (r >= 0 && !th->ended)
 		ferry_thread_set_seccomp(th->control, th->status.seccomp);
 	return r;
 }
@@ -62,7 +62,7 @@ static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct
 		th->asks = arena_array(a, struct snap_ask, KIND_COUNT);
 		if (!th->asks)
 			return error_memory(err);
-		for (size_t i = 0; i < KIND_COUNT; i++) {
+		for (size_t i = 0; i < KIND_COUNT && !th->ended; i++) {
 			inside_mark(&th->script, &th->asks[i]);
 			if (kind_table[i]->ask_thread)
 				kind_table[i]->ask_thread(t, th, &th->script);
@@ -209,25 +209,25 @@ static int inside_run_thread(struct inside *in, struct snap_task *t, struct snap
 }
 
 /*
- * All threads use the blob that the leader has, which is away meanwhile; where only one can be away, each has one of its
+ * All threads use the blob that the first has, which is away meanwhile; where only one can be away, each has one of its
  * own.
  */
-static int inside_run_leader(struct inside *in, struct snap_task *t, struct ferry_error *err)
+static int inside_run_first(struct inside *in, struct snap_task *t, struct ferry_error *err)
 {
-	struct snap_thread *leader = t->threads.v;
+	struct snap_thread *first = snapshot_look(t);
 	bool alone = inject_room(in->inject) < 2;
-	int r = inside_load(in, t, leader, err);
+	int r = inside_load(in, t, first, err);
 	if (r < 0)
 		return r;
 	t->asked_after_ns = time_now_ns() - in->c->snap->clocks_read_ns;
-	r = inside_run(in, leader->control, &t->script, t->pid, err);
+	r = inside_run(in, first->control, &t->script, t->pid, err);
 	if (r >= 0)
-		r = inside_run(in, leader->control, &leader->script, t->pid, err);
+		r = inside_run(in, first->control, &first->script, t->pid, err);
 	if (alone)
-		r = inside_unload(in, leader, r, err);
-	for (size_t i = 1; i < t->threads.n && r >= 0; i++)
-		r = inside_run_thread(in, t, &t->threads.v[i], err);
-	return alone ? r : inside_unload(in, leader, r, err);
+		r = inside_unload(in, first, r, err);
+	for (struct snap_thread *th = first + 1; th < t->threads.v + t->threads.n && r >= 0; th++)
+		r = inside_run_thread(in, t, th, err);
+	return alone ? r : inside_unload(in, first, r, err);
 }
 
 /* A thread that serves for its tracees does this, too; its neighbours have blobs of their own meanwhile. */
@@ -273,17 +273,20 @@ static bool inside_has_traced(const struct frozen *f, const struct snap_task *t)
 static int inside_run_traced(struct inside *in, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
 			     struct ferry_error *err)
 {
-	int r = t->threads.v[0].traced ? 0 : freeze_inject(f, ft, &in->inject, err);
+	const struct snap_thread *first = snapshot_look(t);
+	int r = first->traced ? 0 : freeze_inject(f, ft, &in->inject, err);
 	t->asked_after_ns = time_now_ns() - in->c->snap->clocks_read_ns;
 	vec_foreach(th, &t->threads) {
-		if (r >= 0 && !th->traced != !t->threads.v[0].traced)
+		if (th->ended)
+			continue;
+		if (r >= 0 && !th->traced != !first->traced)
 			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 				      "some threads of pid %d are traced, and others are not", t->pid);
 		if (r >= 0 && th->status.seccomp)
 			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 				      "pid %d has seccomp filters, and traces or is traced", t->pid);
 		if (r >= 0)
-			r = inside_run_one(in, f, th, th == t->threads.v ? &t->script : NULL, err);
+			r = inside_run_one(in, f, th, th == first ? &t->script : NULL, err);
 	}
 	return r;
 }
@@ -296,10 +299,10 @@ static int inside_run_all(struct collect *c, struct frozen *f, struct frozen_tas
 		return inside_run_traced(&in, f, ft, t, err);
 	int entry, r = freeze_inject(f, ft, &in.inject, err);
 	if (r >= 0)
-		r = inside_arm(&in, &t->threads.v[0], &entry, err);
+		r = inside_arm(&in, snapshot_look(t), &entry, err);
 	if (r < 0)
 		return r;
-	r = inside_run_leader(&in, t, err);
+	r = inside_run_first(&in, t, err);
 	warden_disarm(c->warden, entry);
 	return r;
 }
@@ -307,6 +310,27 @@ static int inside_run_all(struct collect *c, struct frozen *f, struct frozen_tas
 static struct answers inside_answers(const struct script *s, const struct snap_ask *ask)
 {
 	return (struct answers){.calls = s->calls.v + ask->call, .data = s->data.s + ask->data};
+}
+
+static int inside_collect_thread(struct collect *c, struct frozen_task *ft, struct snap_task *t,
+				 struct snap_thread *th, struct ferry_error *err)
+{
+	_cleanup_close_ int dir = proc_open_task(ft->proc_dir, th->tid, err);
+	if (dir < 0)
+		return dir;
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		const struct kind_ops *kind = kind_table[i];
+		struct answers a = inside_answers(&th->script, &th->asks[i]);
+		int (*collect)(struct collect *, struct snap_task *, struct snap_thread *, int,
+			       const struct answers *, struct ferry_error *) =
+			th->ended ? kind->collect_ended : kind->collect_thread;
+		int r = collect ? collect(c, t, th, dir, &a, err) : 0;
+		if (r < 0) {
+			error_context(err, "collect", kind->name, th->tid);
+			return r;
+		}
+	}
+	return 0;
 }
 
 static int inside_collect(struct collect *c, struct frozen_task *ft, struct snap_task *t,
@@ -321,19 +345,11 @@ static int inside_collect(struct collect *c, struct frozen_task *ft, struct snap
 			return r;
 		}
 	}
-	vec_foreach(th, &t->threads) {
-		_cleanup_close_ int dir = proc_open_task(ft->proc_dir, th->tid, err);
-		if (dir < 0)
-			return dir;
-		for (size_t i = 0; i < KIND_COUNT; i++) {
-			const struct kind_ops *kind = kind_table[i];
-			struct answers a = inside_answers(&th->script, &th->asks[i]);
-			int r = kind->collect_thread ? kind->collect_thread(c, t, th, dir, &a, err) : 0;
-			if (r < 0) {
-				error_context(err, "collect", kind->name, th->tid);
-				return r;
-			}
-		}
+	/* The leader last: when it has ended, some of what it had is taken from the thread behind it. */
+	for (size_t i = t->threads.n; i-- > 0;) {
+		int r = inside_collect_thread(c, ft, t, &t->threads.v[i], err);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }

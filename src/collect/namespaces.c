@@ -72,7 +72,7 @@ static int ns_check_children(pid_t pid, int proc_dir, const struct proc_namespac
 	if (wanted && proc_read_children(proc_dir, &children, NULL) >= 0)
 		vec_foreach(child, &children.v) {
 			struct proc_namespaces of_child;
-			_cleanup_close_ int dir = proc_open(*child, NULL);
+			_cleanup_close_ int dir = proc_open_look(*child, NULL);
 			found |= dir >= 0 && proc_read_namespaces(dir, &of_child, NULL) >= 0 &&
 				 of_child.ino[PROC_NS_PID] == wanted;
 		}
@@ -158,7 +158,7 @@ int collect_check_namespaces(pid_t pid, int proc_dir, pid_t root, const struct k
 		return r;
 	of_root = theirs;
 	if (root != pid) {
-		_cleanup_close_ int dir = proc_open(root, err);
+		_cleanup_close_ int dir = proc_open_look(root, err);
 		r = dir < 0 ? dir : proc_read_namespaces(dir, &of_root, err);
 	}
 	if (r >= 0)
@@ -231,21 +231,27 @@ static int ns_add_number(struct snapshot *s, const struct proc_pids *pids, struc
 	return 0;
 }
 
+static int ns_read_thread(struct snapshot *s, const struct frozen_task *ft, pid_t tid,
+			  struct ferry_error *err)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	_cleanup_close_ int dir = proc_open_task(ft->proc_dir, tid, err);
+	int r = dir < 0 ? dir : proc_read_status(dir, &status, err);
+	if (r >= 0)
+		r = ns_add_number(s, &status.ns_pid, err);
+	if (r >= 0 && tid == ft->pid)
+		r = ns_add_number(s, &status.ns_pgid, err);
+	if (r >= 0 && tid == ft->pid)
+		r = ns_add_number(s, &status.ns_sid, err);
+	return r;
+}
+
 static int ns_read_numbers(struct snapshot *s, const struct frozen_task *ft, struct ferry_error *err)
 {
-	int r = 0;
-	for (size_t i = 0; i < ft->threads.n && r >= 0; i++) {
-		_cleanup_proc_status_ struct proc_status status = {0};
-		_cleanup_close_ int dir =
-			proc_open_task(ft->proc_dir, ferry_thread_tid(ft->threads.v[i]), err);
-		r = dir < 0 ? dir : proc_read_status(dir, &status, err);
-		if (r >= 0)
-			r = ns_add_number(s, &status.ns_pid, err);
-		if (r >= 0 && !i)
-			r = ns_add_number(s, &status.ns_pgid, err);
-		if (r >= 0 && !i)
-			r = ns_add_number(s, &status.ns_sid, err);
-	}
+	/* A leader that has ended is none of those that were stopped. */
+	int r = ft->look == ft->pid ? 0 : ns_read_thread(s, ft, ft->pid, err);
+	for (size_t i = 0; i < ft->threads.n && r >= 0; i++)
+		r = ns_read_thread(s, ft, ferry_thread_tid(ft->threads.v[i]), err);
 	return r;
 }
 
@@ -300,7 +306,7 @@ static int ns_collect_one(struct collect *c, const struct kind_ops *kind, struct
 	char name[32];
 	snprintf(name, sizeof(name), "/proc/self/ns/%s", proc_ns_info(ns->type)->file);
 	_cleanup_close_ int home = fd_open(AT_FDCWD, name, O_RDONLY, 0);
-	_cleanup_close_ int dir = proc_open(ns->pid, err);
+	_cleanup_close_ int dir = proc_open_look(ns->pid, err);
 	_cleanup_close_ int there = dir < 0 ? dir : proc_open_namespace(dir, ns->type, err);
 	if (there < 0)
 		return there;
@@ -362,7 +368,7 @@ int collect_own_proc(int mount)
 int collect_enter_view(pid_t root, const struct kind_options *options, struct ferry_error *err)
 {
 	struct proc_namespaces theirs;
-	_cleanup_close_ int dir = proc_open(root, err);
+	_cleanup_close_ int dir = proc_open_look(root, err);
 	int r = dir < 0 ? dir : proc_read_namespaces(dir, &theirs, err);
 	if (r < 0)
 		return r;

@@ -36,10 +36,10 @@ void sharing_release(struct sharing *s)
 }
 
 /* Whoever runs may end meanwhile; whether it was the one that others are compared with, who is forgotten then. */
-static bool sharing_forget(struct sharing *s, enum sharing_type type, pid_t pid, size_t at)
+static bool sharing_forget(struct sharing *s, enum sharing_type type, pid_t look, size_t at)
 {
 	typeof(s->order[type]) *order = &s->order[type];
-	if (sys_kcmp(pid, pid, sharing_types[type].type, 0, 0) < 0)
+	if (sys_kcmp(look, look, sharing_types[type].type, 0, 0) < 0)
 		return false;
 	memmove(order->v + at, order->v + at + 1, (order->n - 1 - at) * sizeof(*order->v));
 	order->n--;
@@ -47,14 +47,15 @@ static bool sharing_forget(struct sharing *s, enum sharing_type type, pid_t pid,
 }
 
 /* The first known process that has the same object; the process itself when none does, which is known from then on. */
-static int sharing_find(struct sharing *s, enum sharing_type type, pid_t pid, pid_t *ret_owner)
+static int sharing_find(struct sharing *s, enum sharing_type type, struct sharing_process process,
+			pid_t *ret_owner)
 {
 	typeof(s->order[type]) *order = &s->order[type];
 	size_t low = 0, high = order->n;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		int r = sys_kcmp(pid, order->v[middle], sharing_types[type].type, 0, 0);
-		if (r == -ESRCH && sharing_forget(s, type, pid, middle)) {
+		int r = sys_kcmp(process.look, order->v[middle].look, sharing_types[type].type, 0, 0);
+		if (r == -ESRCH && sharing_forget(s, type, process.look, middle)) {
 			low = 0;
 			high = order->n;
 			continue;
@@ -62,7 +63,7 @@ static int sharing_find(struct sharing *s, enum sharing_type type, pid_t pid, pi
 		if (r < 0)
 			return r;
 		if (r == SHARING_EQUAL) {
-			*ret_owner = order->v[middle];
+			*ret_owner = order->v[middle].pid;
 			return 0;
 		}
 		if (r == SHARING_LESS)
@@ -73,7 +74,8 @@ static int sharing_find(struct sharing *s, enum sharing_type type, pid_t pid, pi
 	if (!vec_push(order))
 		return -ENOMEM;
 	memmove(order->v + low + 1, order->v + low, (order->n - 1 - low) * sizeof(*order->v));
-	order->v[low] = *ret_owner = pid;
+	order->v[low] = process;
+	*ret_owner = process.pid;
 	return 0;
 }
 
@@ -100,20 +102,21 @@ static int sharing_refuse(pid_t pid, pid_t other, enum sharing_type type, const 
 }
 
 /* The first of the tree may share with its parent as well. */
-static int sharing_outside(pid_t pid, pid_t ppid, struct ferry_error *err)
+static int sharing_outside(const struct sharing_process *process, pid_t ppid, struct ferry_error *err)
 {
+	pid_t pid = process->pid, above = ppid ? proc_look(ppid) : 0;
 	for (int type = 0; type < SHARING_TYPES; type++)
-		if (ppid && sys_kcmp(pid, ppid, sharing_types[type].type, 0, 0) == SHARING_EQUAL)
+		if (ppid && sys_kcmp(process->look, above, sharing_types[type].type, 0, 0) == SHARING_EQUAL)
 			return sharing_refuse(pid, ppid, (enum sharing_type)type,
 					      ", which is outside the tree", err);
 	return 0;
 }
 
-int collect_sharing(struct sharing *s, pid_t pid, pid_t ppid, bool is_root, pid_t ret_owners[SHARING_TYPES],
-		    struct ferry_error *err)
+int collect_sharing(struct sharing *s, struct sharing_process process, pid_t ppid, bool is_root,
+		    pid_t ret_owners[SHARING_TYPES], struct ferry_error *err)
 {
-	pid_t owners[SHARING_TYPES];
-	int r = is_root ? sharing_outside(pid, ppid, err) : 0;
+	pid_t owners[SHARING_TYPES], pid = process.pid;
+	int r = is_root ? sharing_outside(&process, ppid, err) : 0;
 	if (!is_root && collect_in_vfork(pid, ppid)) {
 		error_set(
 			err, FERRY_ERROR_BUSY_TASK, EBUSY,
@@ -124,7 +127,7 @@ int collect_sharing(struct sharing *s, pid_t pid, pid_t ppid, bool is_root, pid_
 	}
 	for (int type = 0; type < SHARING_TYPES && r >= 0; type++) {
 		owners[type] = pid;
-		r = sharing_find(s, (enum sharing_type)type, pid, &owners[type]);
+		r = sharing_find(s, (enum sharing_type)type, process, &owners[type]);
 		if (r < 0)
 			return r == -ENOMEM ? error_memory(err)
 					    : error_errno(err, FERRY_ERROR_SYSTEM, -r,

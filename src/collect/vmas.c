@@ -207,8 +207,8 @@ static int vma_collect_exe(struct collect *c, struct snap_task *t, int proc_dir,
 	int r = proc_read_link(proc_dir, "exe", &path, err);
 	if (r < 0)
 		return r;
-	return memfd_is_link(path) ? memfd_collect_exe(c, t->pid, path, ret_id, err)
-				   : regfile_collect_link(c, t->pid, proc_dir, "exe", ret_id, err);
+	return memfd_is_link(path) ? memfd_collect_exe(c, t, path, ret_id, err)
+				   : regfile_collect_link(c, t, proc_dir, "exe", ret_id, err);
 }
 
 static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
@@ -335,6 +335,7 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 			continue;
 		const struct vma_view view = {
 			.pid = t->pid,
+			.look = t->look,
 			.proc_dir = proc_dir,
 			.vma = &maps.vmas.v[i],
 			.name = proc_vma_name(&maps, &maps.vmas.v[i]),

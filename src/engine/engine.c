@@ -64,9 +64,9 @@ static int engine_own_namespaces(struct proc_namespaces *ret, struct ferry_error
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 		struct ferry_error *err)
 {
-	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_GUARD,
+	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN,  KERN_CAP_PAGEMAP_GUARD,
 						  KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS,
-						  KERN_CAP_TCP_REPAIR};
+						  KERN_CAP_TCP_REPAIR,    KERN_CAP_PTRACE_SECCOMP_FILTER};
 	*e = (struct engine){.options = options,
 			     .log = log,
 			     .warden_actions = engine_actions,
@@ -91,6 +91,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.leave_running = options->leave_running || options->leave_stopped,
 		.shell_job = options->shell_job,
 		.no_net_admin = e->caps.state[KERN_CAP_TCP_REPAIR] == KERN_DENIED,
+		.no_seccomp = e->caps.state[KERN_CAP_PTRACE_SECCOMP_FILTER] == KERN_DENIED,
 		.foreground = !options->restore_detached && !options->restore_sibling,
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.ghost_limit = (uint64_t)options->ghost_limit,

@@ -107,7 +107,7 @@ static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, stru
 {
 	struct ferry_thread *th = NULL;
 	int r = ferry_thread_seize(tid, &f->options, &th, err);
-	if (r == -ESRCH && tid != t->pid) {
+	if (r == -ESRCH && tid != t->look) {
 		error_clear(err); /* it ended meanwhile */
 		return 0;
 	}
@@ -143,12 +143,13 @@ static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct fe
 	int found = 0;
 	/* The leader is the lowest id as a rule, but not after the ids wrapped: it is first in our list in any case. */
 	if (!t->threads.n) {
-		r = freeze_seize(f, t, t->pid, err);
+		r = freeze_seize(f, t, t->look, err);
 		found += r > 0;
 	}
 	bool may_work = freeze_may_work(t, tids.v.n);
 	vec_foreach(tid, &tids.v) {
-		if (r < 0 || frozen_thread(t, *tid) || (may_work && freeze_is_worker(t, *tid)))
+		if (r < 0 || frozen_thread(t, *tid) || (*tid == t->pid && t->look != t->pid) ||
+		    (may_work && freeze_is_worker(t, *tid)))
 			continue;
 		r = freeze_seize(f, t, *tid, err);
 		found += r > 0;
@@ -162,7 +163,7 @@ static int freeze_has_ended(int proc_dir, struct ferry_error *err)
 {
 	struct proc_stat st;
 	int r = proc_read_stat(proc_dir, &st, err);
-	return r < 0 ? r : (st.state == 'Z' || st.state == 'X') && st.num_threads <= 1;
+	return r < 0 ? r : proc_stat_ended(&st) && st.num_threads <= 1;
 }
 
 static int freeze_add_task(struct frozen *f, pid_t pid, pid_t ppid, struct ferry_error *err)
@@ -183,13 +184,18 @@ static int freeze_add_task(struct frozen *f, pid_t pid, pid_t ppid, struct ferry
 			.pid = pid, .ppid = ppid, .order = order, .proc_dir = take_fd(dir)};
 		return 0;
 	}
+	pid_t look = proc_look(pid);
+	_cleanup_close_ int living = look == pid ? take_fd(dir) : proc_open(look, err);
+	if (living < 0)
+		return living;
 	struct frozen_task *t = vec_push(&f->tasks);
 	if (!t)
 		return error_memory(err);
 	t->pid = pid;
 	t->ppid = ppid;
 	t->order = order;
-	t->proc_dir = take_fd(dir);
+	t->look = look;
+	t->proc_dir = take_fd(living);
 	return 0;
 }
 
@@ -241,6 +247,11 @@ static int freeze_wait(struct frozen *f, const struct freeze_options *o, const s
 	int stop = ferry_thread_wait(th, first, err);
 	if (stop == -ETIMEDOUT && freeze_in_vfork(f, t, th, err) < 0)
 		return -EBUSY;
+	if (stop == -ETIMEDOUT && proc_look(t->pid) != t->look) {
+		error_clear(err);
+		return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESRCH,
+				 "the first thread of pid %d ended while it was being stopped", t->pid);
+	}
 	if (stop == -ETIMEDOUT && first < o->timeout_ms) {
 		error_clear(err);
 		stop = ferry_thread_wait(th, o->timeout_ms - first, err);

@@ -20,9 +20,10 @@
 
 struct frozen_task {
 	pid_t pid, ppid;
-	uint32_t order;                     /* among tasks and zombies, in which they were found */
-	int proc_dir;                       /* /proc/PID */
-	VEC(struct ferry_thread *) threads; /* leader first */
+	pid_t look;     /* pid, or the first thread when the leader has ended: proc_look() */
+	uint32_t order; /* among tasks and zombies, in which they were found */
+	int proc_dir;   /* /proc/PID of look */
+	VEC(struct ferry_thread *) threads; /* look first; a leader that has ended is none of them */
 	struct ferry_inject *inject;        /* opened by freeze_inject() */
 };
 

@@ -456,6 +456,27 @@ static int traced_probe(struct frozen_tracee *t, struct ferry_error *err)
 
 /* ------------------------------------------------------------------ holding */
 
+/* The numbers by which its tracer knows a thread, which may live in a PID namespace of the tree's own. */
+static int traced_number(struct frozen_tracee *t, struct ferry_error *err)
+{
+	_cleanup_proc_status_ struct proc_status tracer = {0}, traced = {0};
+	_cleanup_close_ int tracer_dir = proc_open(t->tracer, err);
+	int r = tracer_dir < 0 ? tracer_dir : proc_read_status(tracer_dir, &tracer, err);
+	_cleanup_close_ int pid_dir = r < 0 ? r : proc_open(t->pid, err);
+	_cleanup_close_ int dir = pid_dir < 0 ? pid_dir : proc_open_task(pid_dir, t->tid, err);
+	r = dir < 0 ? dir : proc_read_status(dir, &traced, err);
+	if (r < 0)
+		return r;
+	uint32_t level = tracer.ns_pid.n ? tracer.ns_pid.n - 1 : 0;
+	if (level >= traced.ns_pid.n || level >= traced.ns_tgid.n)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+				 "thread %d is traced by thread %d, which has no number for it", t->tid,
+				 t->tracer);
+	t->state.pid = traced.ns_tgid.v[level];
+	t->state.tid = traced.ns_pid.v[level];
+	return 0;
+}
+
 static int traced_hold_one(struct frozen *f, struct frozen_tracee *t, struct ferry_error *err)
 {
 	struct traced_server *s = traced_server(f, t->tracer);
@@ -468,8 +489,10 @@ static int traced_hold_one(struct frozen *f, struct frozen_tracee *t, struct fer
 		r = traced_read_maps(t->pid, &maps, err);
 	if (r < 0)
 		return r;
-	t->state = (struct blob_tracee){.pid = t->pid, .tid = t->tid};
-	r = traced_find_call(t, &maps, err);
+	t->state = (struct blob_tracee){0};
+	r = traced_number(t, err);
+	if (r >= 0)
+		r = traced_find_call(t, &maps, err);
 	proc_maps_release(&maps);
 	if (r < 0)
 		return r;

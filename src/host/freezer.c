@@ -97,7 +97,7 @@ static const struct proc_cgroup *freezer_choose(const struct proc_cgroups *list,
 
 static int freezer_read_cgroups(pid_t pid, struct proc_cgroups *ret, struct ferry_error *err)
 {
-	_cleanup_close_ int proc = proc_open(pid, err);
+	_cleanup_close_ int proc = proc_open_look(pid, err);
 	return proc < 0 ? proc : proc_read_cgroups(proc, ret, err);
 }
 

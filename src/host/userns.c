@@ -58,7 +58,7 @@ int userns_new(struct ferry_error *err)
 int userns_enter(pid_t pid, struct ferry_error *err)
 {
 	struct proc_namespaces theirs, ours;
-	_cleanup_close_ int dir = proc_open(pid, err);
+	_cleanup_close_ int dir = proc_open_look(pid, err);
 	_cleanup_close_ int self = dir < 0 ? -1 : proc_open_self(err);
 	int r = self < 0 ? -ESRCH : proc_read_namespaces(dir, &theirs, err);
 	if (r >= 0)

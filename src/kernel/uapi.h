@@ -476,6 +476,7 @@ struct kern_pidfd_info {
 #define KERN_IORING_REGISTER_MEM_REGION 34u
 
 /* /proc/PID/stat, field 9: threads that the kernel makes in a task. include/linux/sched.h; io_uring 5.12, vhost 6.4 */
+#define KERN_PF_EXITING 0x4u
 #define KERN_PF_IO_WORKER 0x10u
 #define KERN_PF_USER_WORKER 0x4000u
 

@@ -117,7 +117,7 @@ static int aio_collect_vma(struct collect *c, struct snap_task *t, const struct 
 	VmaEntry *entry = vma->entry;
 	uint64_t bytes = entry->end - entry->start;
 	struct aio_ring ring;
-	int r = aio_read_ring(t->pid, entry->start, &ring);
+	int r = aio_read_ring(t->look, entry->start, &ring);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading the AIO ring of pid %d at %llx",
 				   t->pid, (unsigned long long)entry->start);
@@ -223,7 +223,7 @@ static int aio_look(const struct snapshot *s, struct aio_still *ret, struct ferr
 	vec_foreach(t, &s->tasks) {
 		for (size_t i = 0; t->mm && i < t->mm->n_aios; i++) {
 			struct aio_ring ring;
-			int r = aio_read_ring(t->pid, t->mm->aios[i]->id, &ring);
+			int r = aio_read_ring(t->look, t->mm->aios[i]->id, &ring);
 			if (r < 0)
 				return error_errno(err, FERRY_ERROR_SYSTEM, -r,
 						   "reading the AIO ring of pid %d", t->pid);

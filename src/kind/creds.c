@@ -118,6 +118,18 @@ static int creds_collect_thread(struct collect *c, struct snap_task *t unused, s
 	return 0;
 }
 
+/* The securebits went with it; threads that part in them are rare. */
+static int creds_collect_ended(struct collect *c, struct snap_task *t, struct snap_thread *th,
+			       int proc_dir unused, const struct answers *a unused, struct ferry_error *err)
+{
+	CredsEntry *creds = record_new(&c->snap->arena, CredsEntry, creds_entry);
+	if (!creds || creds_fill(&c->snap->arena, &th->status, creds) < 0)
+		return error_memory(err);
+	creds->secbits = snapshot_look(t)->core->thread_core->creds->secbits;
+	th->core->thread_core->creds = creds;
+	return 0;
+}
+
 static uint64_t creds_words(const uint32_t *words, size_t n)
 {
 	return (n > 0 ? words[0] : 0) | (n > 1 ? (uint64_t)words[1] << 32 : 0);
@@ -248,5 +260,6 @@ const struct kind_ops kind_creds = {
 	.check_task = creds_check_task,
 	.ask_thread = creds_ask_thread,
 	.collect_thread = creds_collect_thread,
+	.collect_ended = creds_collect_ended,
 	.restore_thread = creds_restore_thread,
 };

@@ -142,7 +142,7 @@ static int epoll_watches(const struct epoll_look *look, const struct snap_file *
 	if (entry->has_inode && S_ISSOCK(file->mode))
 		return 1;
 	struct kern_kcmp_epoll_slot slot = epoll_slot(look);
-	int r = sys_kcmp(pid, look->epoll->pid, KERN_KCMP_EPOLL_TFD, (unsigned long)fd,
+	int r = sys_kcmp(pid, look->epoll->look, KERN_KCMP_EPOLL_TFD, (unsigned long)fd,
 			 (unsigned long)(uintptr_t)&slot);
 	if (r < 0) {
 		error_errno(err, FERRY_ERROR_KERNEL_FEATURE, -r,
@@ -164,7 +164,7 @@ static int epoll_number_is_good(const struct epoll_look *look, struct ferry_erro
 	const struct snap_task *t = look->task;
 	struct snap_fd key = {.fd = (int)look->entry->tfd};
 	const struct snap_fd *fd = bsearch(&key, t->fds.v, t->fds.n, sizeof(key), epoll_compare_fds);
-	return fd ? epoll_watches(look, &look->dump->snap->files.v[fd->file], t->pid, fd->fd, err) : 0;
+	return fd ? epoll_watches(look, &look->dump->snap->files.v[fd->file], t->look, fd->fd, err) : 0;
 }
 
 /* The number under which the task has the description now; EPOLL_NO_NUMBER when it has none. */
@@ -173,7 +173,7 @@ static int epoll_find_number(const struct epoll_look *look, uint32_t *ret_fd, st
 	const struct snap_task *t = look->task;
 	*ret_fd = EPOLL_NO_NUMBER;
 	vec_foreach(fd, &t->fds) {
-		int r = epoll_watches(look, &look->dump->snap->files.v[fd->file], t->pid, fd->fd, err);
+		int r = epoll_watches(look, &look->dump->snap->files.v[fd->file], t->look, fd->fd, err);
 		if (r < 0)
 			return r;
 		if (!r)
@@ -188,7 +188,7 @@ static int epoll_find_number(const struct epoll_look *look, uint32_t *ret_fd, st
 static int epoll_find_file(const struct epoll_look *look, uint32_t *ret_id, struct ferry_error *err)
 {
 	vec_foreach(file, &look->dump->snap->files) {
-		int r = file->fd < 0 ? 0 : epoll_watches(look, file, file->pid, file->fd, err);
+		int r = file->fd < 0 ? 0 : epoll_watches(look, file, file->look, file->fd, err);
 		if (r < 0)
 			return r;
 		if (!r)

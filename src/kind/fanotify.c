@@ -75,7 +75,7 @@ static struct watched fanotify_watched(const struct fd_view *view, const struct 
 				       const char *who)
 {
 	return (struct watched){.who = who,
-				.pid = view->pid,
+				.pid = view->look,
 				.ino = mark->ino,
 				.dev = mark->dev,
 				.handle = &mark->handle,

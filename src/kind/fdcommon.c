@@ -8,10 +8,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +27,7 @@
 #include "model/vma-status.h"
 #include "proc/fdinfo.h"
 #include "proc/maps.h"
+#include "proc/read.h"
 
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17
@@ -225,10 +230,13 @@ int fdcommon_take(const struct plan_file *file, const char *link, int fd, struct
 	const struct timespec pause = {.tv_nsec = FDCOMMON_TAKE_NS};
 	pid_t pid = file->owner->pid;
 	int number = fdcommon_number(file->owner, file->entry->id);
-	_cleanup_close_ int pidfd = sys_pidfd_open(pid, 0);
-	for (int i = 0; i < FDCOMMON_TAKE_TRIES && pidfd >= 0; i++) {
+	for (int i = 0; i < FDCOMMON_TAKE_TRIES; i++) {
 		char path[64], there[64];
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, number);
+		pid_t look = proc_look(pid);
+		_cleanup_close_ int pidfd = proc_look_pidfd(pid, look);
+		if (pidfd == -ESRCH)
+			break;
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", look, number);
 		ssize_t n = readlink(path, there, sizeof(there));
 		if (n == (ssize_t)strlen(link) && !memcmp(there, link, (size_t)n)) {
 			_cleanup_close_ int taken = sys_pidfd_getfd(pidfd, number);
@@ -265,6 +273,47 @@ int fdcommon_settle_made(struct settle *s, const struct kind_ops *kind, const ch
 			return r;
 	}
 	return 0;
+}
+
+/* What the process in common works with. */
+struct fdcommon_there {
+	int (*run)(void *context);
+	void *context;
+	int pidfd, result;
+	bool entered;
+};
+
+static int fdcommon_there_main(void *context)
+{
+	struct fdcommon_there *t = context;
+	t->entered = setns(t->pidfd, CLONE_NEWPID) == 0;
+	t->result = t->entered ? t->run(t->context) : -errno;
+	return 0;
+}
+
+int fdcommon_with_children_there(const struct opener *o, int (*run)(void *context), void *context,
+				 struct ferry_error *err)
+{
+	enum { STACK_BYTES = 256 << 10 };
+	pid_t root = o->pid_of(o, o->plan->tasks);
+	/* Only where the tree has other numbers. */
+	if (root == o->plan->tasks[0].pid)
+		return run(context);
+	_cleanup_close_ int pidfd = sys_pidfd_open(root, 0);
+	struct fdcommon_there there = {
+		.run = run, .context = context, .pidfd = pidfd, .result = pidfd < 0 ? pidfd : -EPIPE};
+	char *stack = pidfd < 0 ? NULL : malloc(STACK_BYTES);
+	pid_t pid = !stack ? -1
+			   : clone(fdcommon_there_main, stack + STACK_BYTES,
+				   CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &there);
+	if (pid < 0 && stack)
+		there.result = -errno;
+	while (pid > 0 && waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+		continue;
+	free(stack);
+	return there.entered ? there.result
+			     : error_errno(err, FERRY_ERROR_SYSTEM, -there.result,
+					   "having children in the pid namespace of pid %d", root);
 }
 
 int fdcommon_check_map_files(const struct vma_view *view, struct ferry_error *err)

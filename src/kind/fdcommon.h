@@ -89,5 +89,12 @@ void fdcommon_mapped(const struct collect *c, const struct vma_view *view, struc
 must_check int fdcommon_map(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
 			    struct ferry_error *err);
 
+/*
+ * Run a function whose children are born in the PID namespace of the tree's root, in a process that has memory and descriptors in
+ * common with us: we could go there ourselves, but an ordinary user not back. Its result, or -errno.
+ */
+must_check int fdcommon_with_children_there(const struct opener *o, int (*run)(void *context), void *context,
+					    struct ferry_error *err);
+
 /* A mapping whose file can be reached by /proc/PID/map_files alone, which takes root: -EPERM where we may not. */
 must_check int fdcommon_check_map_files(const struct vma_view *view, struct ferry_error *err);

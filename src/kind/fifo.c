@@ -92,7 +92,7 @@ static int fifo_measure(struct fifo_found *f, const struct fd_view *view, struct
 				   view->fd, view->pid, view->link);
 	f->size = (uint32_t)size;
 	f->bytes = (uint32_t)bytes;
-	snprintf(f->path, sizeof(f->path), "/proc/%d/fd/%d", view->pid, view->fd);
+	snprintf(f->path, sizeof(f->path), "/proc/%d/fd/%d", view->look, view->fd);
 	return 0;
 }
 

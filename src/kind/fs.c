@@ -24,12 +24,12 @@ static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
 	FsEntry *fs = record_new(&c->snap->arena, FsEntry, fs_entry);
 	if (!fs)
 		return error_memory(err);
-	int r = regfile_collect_link(c, t->pid, proc_dir, "cwd", &fs->cwd_id, err);
+	int r = regfile_collect_link(c, t, proc_dir, "cwd", &fs->cwd_id, err);
 	if (r >= 0)
-		r = regfile_collect_link(c, t->pid, proc_dir, "root", &fs->root_id, err);
+		r = regfile_collect_link(c, t, proc_dir, "root", &fs->root_id, err);
 	if (r < 0)
 		return r;
-	record_set(fs, umask, t->threads.v[0].status.umask);
+	record_set(fs, umask, snapshot_look(t)->status.umask);
 	t->fs = fs;
 	return 0;
 }
@@ -38,7 +38,7 @@ static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
 static int fs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
 			     const struct answers *a unused, struct ferry_error *err)
 {
-	if (th == t->threads.v || sys_kcmp(t->pid, th->tid, KERN_KCMP_FS, 0, 0) == 0)
+	if (th->tid == t->look || sys_kcmp(t->look, th->tid, KERN_KCMP_FS, 0, 0) == 0)
 		return 0;
 	for (const struct snap_thread *other = t->threads.v + 1; other < th; other++)
 		if (sys_kcmp(other->tid, th->tid, KERN_KCMP_FS, 0, 0) == 0)
@@ -49,9 +49,9 @@ static int fs_collect_thread(struct collect *c, struct snap_task *t, struct snap
 	FerryFsEntry *fs = record_new(&c->snap->arena, FerryFsEntry, ferry_fs_entry);
 	if (!fs)
 		return error_memory(err);
-	int r = regfile_collect_link(c, t->pid, proc_dir, "cwd", &fs->cwd_id, err);
+	int r = regfile_collect_link(c, t, proc_dir, "cwd", &fs->cwd_id, err);
 	if (r >= 0)
-		r = regfile_collect_link(c, t->pid, proc_dir, "root", &fs->root_id, err);
+		r = regfile_collect_link(c, t, proc_dir, "root", &fs->root_id, err);
 	fs->umask = th->status.umask;
 	th->extra->fs = fs;
 	return r;

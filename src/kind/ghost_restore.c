@@ -490,7 +490,7 @@ int ghost_open(struct opener *o, struct plan_file *file, int flags, int *ret_fd,
 	if (!m)
 		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' is no ghost", name);
 	if (m->process)
-		return procfile_open_ended(file->entry->reg, m->process, flags, ret_fd, err);
+		return procfile_open_ended(o, file->entry->reg, m->process, flags, ret_fd, err);
 	if (!m->ghost)
 		return ghost_open_reach(o, m, name, flags, ret_fd, err);
 	int r = m->ghost->fd < 0 ? ghost_make(o, m->ghost, name, err) : 0;

@@ -60,7 +60,7 @@ static struct watched inotify_watched(const struct fd_view *view, const struct p
 				      const char *who)
 {
 	return (struct watched){.who = who,
-				.pid = view->pid,
+				.pid = view->look,
 				.ino = watch->ino,
 				.dev = watch->dev,
 				.handle = &watch->handle,

@@ -93,7 +93,7 @@ static int landlock_userns(const struct snap_task *t)
 	char path[64];
 	if (stat("/proc/self/ns/user", &own) < 0 || own.st_ino == t->ns_ino[PROC_NS_USER])
 		return -1;
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", t->look);
 	return fd_open(AT_FDCWD, path, O_RDONLY, 0);
 }
 

@@ -194,7 +194,7 @@ static int memfd_collect(struct collect *c, struct fd_view *view, struct snap_fi
 		r = fd_view_copy(view, err);
 	if (r < 0)
 		return r;
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", view->pid, view->fd);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", view->look, view->fd);
 	r = memfd_find(c, view->link, view->copy, path, &found, err);
 	if (r < 0)
 		return r;
@@ -242,20 +242,20 @@ bool memfd_is_link(const char *path)
 	return !strncmp(path, memfd_prefix, strlen(memfd_prefix));
 }
 
-int memfd_collect_exe(struct collect *c, pid_t pid, const char *path, uint32_t *ret_id,
+int memfd_collect_exe(struct collect *c, const struct snap_task *t, const char *path, uint32_t *ret_id,
 		      struct ferry_error *err)
 {
 	struct memfd_found *found;
 	char source[32];
 	uint32_t index;
-	snprintf(source, sizeof(source), "/proc/%d/exe", pid);
+	snprintf(source, sizeof(source), "/proc/%d/exe", t->look);
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, source, O_RDONLY, 0);
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening '%s', the executable of pid %d",
-				   path, pid);
+				   path, t->pid);
 	int r = memfd_find(c, path, fd, source, &found, err);
 	if (r >= 0)
-		r = memfd_described(c, found, pid, &index, err);
+		r = memfd_described(c, found, t->pid, &index, err);
 	if (r >= 0)
 		*ret_id = c->snap->files.v[index].entry->id;
 	return r;
@@ -281,7 +281,7 @@ static int memfd_collect_vma(struct collect *c, struct snap_task *t, const struc
 	_cleanup_close_ int fd = proc_open_vma_file(view->proc_dir, view->vma, O_RDONLY, err);
 	if (fd < 0)
 		return fd;
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid,
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->look,
 		 (unsigned long long)view->vma->start, (unsigned long long)view->vma->end);
 	int r = memfd_find(c, view->name, fd, path, &found, err);
 	if (r < 0)

@@ -10,5 +10,5 @@
 bool memfd_is_link(const char *path);
 
 /* A record for such an executable; its id in *ret_id. path: what the link says. */
-must_check int memfd_collect_exe(struct collect *c, pid_t pid, const char *path, uint32_t *ret_id,
-				 struct ferry_error *err);
+must_check int memfd_collect_exe(struct collect *c, const struct snap_task *t, const char *path,
+				 uint32_t *ret_id, struct ferry_error *err);

@@ -328,7 +328,7 @@ static int mounts_check(pid_t pid, int proc_dir, const struct kind_options *opti
 static int mounts_collect(struct collect *c, struct snap_ns *ns, struct ferry_error *err)
 {
 	struct mounts_data *d = ns->data = arena_new(&c->snap->arena, struct mounts_data);
-	_cleanup_close_ int dir = d ? proc_open(ns->pid, err) : -1;
+	_cleanup_close_ int dir = d ? proc_open_look(ns->pid, err) : -1;
 	if (!d)
 		return error_memory(err);
 	return dir < 0 ? dir : mounts_compare(ns->pid, dir, c->options, &c->snap->arena, d, err);

@@ -191,7 +191,7 @@ static int userns_collect_owner(struct collect *c, size_t index, struct ferry_er
 	const struct snap_ns ns = c->snap->namespaces.v[index];
 	uint32_t id = 0;
 	int fd = -1;
-	_cleanup_close_ int dir = proc_open(ns.pid, err);
+	_cleanup_close_ int dir = proc_open_look(ns.pid, err);
 	if (dir < 0)
 		return dir;
 	uint64_t ino = userns_of(dir, ns.type, &fd);
@@ -214,7 +214,7 @@ static int userns_collect_all(struct collect *c, struct ferry_error *err)
 			continue;
 		}
 		uint32_t id;
-		_cleanup_close_ int dir = ns.pid && !ns.data ? proc_open(ns.pid, err) : -1;
+		_cleanup_close_ int dir = ns.pid && !ns.data ? proc_open_look(ns.pid, err) : -1;
 		_cleanup_close_ int fd = dir < 0 ? -1 : proc_open_namespace(dir, PROC_NS_USER, err);
 		if (ns.pid && !ns.data)
 			r = fd < 0 ? -ESRCH : userns_add(c, fd, 0, &id, err);

@@ -57,7 +57,7 @@ static int nsfile_check(const struct fd_view *view, const struct kind_options *o
 {
 	char path[64], who[64];
 	struct stat st;
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", view->pid, nsfile_type(view->link)->name);
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", view->look, nsfile_type(view->link)->name);
 	if (stat(path, &st) == 0 && st.st_ino == view->stat.st_ino && st.st_dev == view->stat.st_dev)
 		return 0;
 	fd_view_name(view, who, sizeof(who));

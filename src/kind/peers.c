@@ -33,7 +33,7 @@
 #include "proc/read.h"
 
 struct peer_process {
-	pid_t pid, ppid;
+	pid_t pid, ppid, look; /* see proc_look() */
 	bool inside;
 };
 
@@ -95,7 +95,11 @@ static int peers_processes(struct peers *p, struct ferry_error *err)
 			continue; /* it ended meanwhile */
 		struct peer_process *process = vec_push(&p->processes);
 		if (process)
-			*process = (struct peer_process){.pid = *pid, .ppid = st.ppid};
+			*process = (struct peer_process){
+				.pid = *pid,
+				.ppid = st.ppid,
+				.look = proc_stat_ended(&st) ? proc_look(*pid) : *pid,
+			};
 		else
 			r = -ENOMEM;
 	}
@@ -295,7 +299,7 @@ static int peers_walk(struct peers *p, int (*look)(struct peers *p, pid_t pid), 
 	peers_mark(p);
 	pid_t self = getpid();
 	vec_foreach(process, &p->processes) {
-		if (!process->inside && process->pid != self && look(p, process->pid) < 0)
+		if (!process->inside && process->pid != self && look(p, process->look) < 0)
 			return error_memory(err);
 	}
 	if (p->held.n)

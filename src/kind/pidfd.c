@@ -260,25 +260,18 @@ static int pidfd_open_all(struct plan *p, const struct plan_file *file, pid_t pi
 	return 0;
 }
 
-/* Our next children are born where the tree's processes are, or with us again. */
-static int pidfd_place_children(const struct opener *o, pid_t pid, struct ferry_error *err)
-{
-	/* Only where the tree has other numbers. */
-	if (o->pid_of(o, o->plan->tasks) == o->plan->tasks[0].pid)
-		return 0;
-	_cleanup_close_ int fd = sys_pidfd_open(pid, 0);
-	if (fd < 0 || setns(fd, CLONE_NEWPID) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno,
-				   "entering the pid namespace of pid %d for a child", pid);
-	return 0;
-}
+/* One that ends, and all that refer to it. */
+struct pidfd_death {
+	struct opener *o;
+	const struct plan_file *file;
+	struct ferry_error *err;
+};
 
-static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, struct ferry_error *err)
+static int pidfd_make_dead(void *context)
 {
-	int ends[2], code = file->data ? *(int *)file->data : 0, status;
-	int r = pidfd_place_children(o, o->pid_of(o, o->plan->tasks), err);
-	if (r < 0)
-		return r;
+	const struct pidfd_death *d = context;
+	struct ferry_error *err = d->err;
+	int ends[2], code = d->file->data ? *(int *)d->file->data : 0, status;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
 	pid_t pid = fork();
@@ -288,12 +281,18 @@ static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, st
 		pidfd_die(code, ends[0]);
 	}
 	close(ends[0]);
-	r = pid < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, failed, "creating a process to end")
-		    : pidfd_open_all(o->plan, file, pid, err);
+	int r = pid < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, failed, "creating a process to end")
+			: pidfd_open_all(d->o->plan, d->file, pid, err);
 	close(ends[1]);
 	while (pid > 0 && waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
 		continue;
-	return r < 0 ? r : pidfd_place_children(o, getpid(), err);
+	return r;
+}
+
+static int pidfd_restore_dead(struct opener *o, const struct plan_file *file, struct ferry_error *err)
+{
+	struct pidfd_death death = {.o = o, .file = file, .err = err};
+	return fdcommon_with_children_there(o, pidfd_make_dead, &death, err);
 }
 
 /* Whose thread it is of; NULL: of none, or it is of a whole process. */

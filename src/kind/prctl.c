@@ -8,7 +8,7 @@
  * PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG (6.4).
  * Does not handle: the session id of audit, which the kernel counts up; the size of a private futex hash (6.16), which
  * is a matter of speed; a core scheduling cookie (PR_SCHED_CORE): the kernel tells only a number that differs after each
- * start.
+ * start; a parent death signal that a first thread has asked for and that ended while others run, which nothing tells.
  */
 #include <asm/prctl.h>
 #include <errno.h>
@@ -246,7 +246,20 @@ static void prctl_restore_processor(struct script *s, const FerryTaskEntry *extr
 		script_call(s, "forbidding CPUID", SYS_arch_prctl, ARCH_SET_CPUID, 0);
 }
 
-static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th,
+/*
+ * The signal comes when the thread ends that is the parent, not the process. A leader that had ended ends again while it is the
+ * parent of all its children, and that is no news to them.
+ */
+static void prctl_await_leader(const struct plan *p, const struct plan_task *t, const ThreadCoreEntry *core,
+			       struct script *s)
+{
+	const struct plan_task *parent = plan_task(p, t->ppid);
+	if (parent && parent != t && plan_first(parent) && core && core->has_pdeath_sig && core->pdeath_sig)
+		script_call(s, "waiting for the end of the parent's first thread", BLOB_OP_AWAIT,
+			    t->hole + parent->left_offset);
+}
+
+static int prctl_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
 				struct script *s, struct ferry_error *err unused)
 {
 	const ThreadCoreEntry *core = th->core->thread_core;
@@ -266,6 +279,7 @@ static int prctl_restore_thread(struct reader *r unused, struct plan_task *t, st
 	if (th->extra && th->extra->has_mce_kill)
 		script_call(s, "setting the memory error policy", SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET,
 			    th->extra->mce_kill, 0, 0);
+	prctl_await_leader(r->plan, t, core, s);
 	script_call(s, "setting the parent death signal", SYS_prctl, PR_SET_PDEATHSIG,
 		    core && core->has_pdeath_sig ? core->pdeath_sig : 0, 0, 0, 0);
 	if (core && core->creds && core->creds->has_no_new_privs && core->creds->no_new_privs)

@@ -125,45 +125,91 @@ int procfile_check_kernel(const struct fd_view *view, struct ferry_error *err)
 	return 0;
 }
 
-/* A process that waits for its end; it dies with us. number: the PID that it gets, 0 = any. */
-static pid_t procfile_helper(pid_t number)
+/* A process of the tree's PID namespace that waits for its end; it dies with us. */
+struct procfile_helper {
+	pid_t pid;    /* as we know it */
+	pid_t number; /* as /proc of the tasks has it; in: wanted, 0 = any */
+};
+
+static int procfile_start(struct procfile_helper *h)
 {
-	struct clone_args args = {.set_tid = (uint64_t)(uintptr_t)&number, .set_tid_size = number ? 1 : 0};
-	pid_t self = getpid(), pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	if (pid)
-		return pid < 0 ? -errno : pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	while (getppid() == self)
-		pause();
-	_exit(0);
+	struct clone_args args = {.set_tid = (uint64_t)(uintptr_t)&h->number, .set_tid_size = h->number != 0};
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	h->pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	int code = errno;
+	if (!h->pid) {
+		h->number = (pid_t)syscall(SYS_getpid);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(ends[0]);
+		/* That is over when we are. */
+		while (fd_write_all(ends[1], &h->number, sizeof(h->number)) == 0)
+			pause();
+		_exit(0);
+	}
+	close(ends[1]);
+	int r = h->pid < 0 ? -code : fd_read_all(ends[0], &h->number, sizeof(h->number));
+	close(ends[0]);
+	return r;
 }
 
-int procfile_open_ended(const RegFileEntry *reg, pid_t pid, int flags, int *ret_fd, struct ferry_error *err)
+static void procfile_end(const struct procfile_helper *h)
+{
+	if (h->pid <= 0)
+		return;
+	kill(h->pid, SIGKILL);
+	while (waitpid(h->pid, NULL, __WALL) < 0 && errno == EINTR)
+		continue;
+}
+
+/* The file of the helper, where the position is what it was. */
+static int procfile_open_helper(const struct procfile_helper *h, const RegFileEntry *reg, int flags)
 {
 	char now[PATH_MAX];
-	const char *path = reg->name;
-	const char *rest = strchr(path + strlen("/proc/"), '/');
-	if (procfile_pid(path) != pid || procfile_thread(path))
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "'%s' is no file of pid %d", path, pid);
-	pid_t helper = procfile_helper(pid);
-	if (helper < 0)
-		helper = procfile_helper(0); /* somebody has the number: only the name will differ */
-	if (helper < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -helper, "starting a process for '%s'", path);
-	snprintf(now, sizeof(now), "/proc/%d%s", helper, rest ? rest : "");
-	int fd = fd_open(AT_FDCWD, now, flags & ~(O_CREAT | O_TRUNC), 0);
+	const char *rest = strchr(reg->name + strlen("/proc/"), '/');
+	snprintf(now, sizeof(now), "/proc/%d%s", h->number, rest ? rest : "");
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, now, flags & ~(O_CREAT | O_TRUNC), 0);
 	/* A position cannot be set once reading fails. */
-	off_t at = fd < 0 || !reg->pos || flags & O_PATH ? 0 : lseek(fd, (off_t)reg->pos, SEEK_SET);
-	kill(helper, SIGKILL);
-	while (waitpid(helper, NULL, __WALL) < 0 && errno == EINTR)
-		continue;
-	if (fd >= 0 && at < 0) {
-		close(fd);
-		fd = -EINVAL;
+	if (fd >= 0 && reg->pos && !(flags & O_PATH) && lseek(fd, (off_t)reg->pos, SEEK_SET) < 0)
+		return -errno;
+	return take_fd(fd);
+}
+
+/* Whose file is wanted. */
+struct procfile_ended {
+	const RegFileEntry *reg;
+	pid_t pid;
+	int flags;
+};
+
+static int procfile_make_ended(void *context)
+{
+	const struct procfile_ended *e = context;
+	struct procfile_helper helper = {.number = e->pid};
+	int r = procfile_start(&helper);
+	if (r < 0) {
+		procfile_end(&helper);
+		helper = (struct procfile_helper){0}; /* somebody has the number: only the name will differ */
+		r = procfile_start(&helper);
 	}
+	int fd = r < 0 ? r : procfile_open_helper(&helper, e->reg, e->flags);
+	procfile_end(&helper);
+	return fd;
+}
+
+int procfile_open_ended(const struct opener *o, const RegFileEntry *reg, pid_t pid, int flags, int *ret_fd,
+			struct ferry_error *err)
+{
+	struct procfile_ended ended = {.reg = reg, .pid = pid, .flags = flags};
+	if (procfile_pid(reg->name) != pid || procfile_thread(reg->name))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "'%s' is no file of pid %d", reg->name,
+				 pid);
+	int fd = fdcommon_with_children_there(o, procfile_make_ended, &ended, err);
 	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd, "opening '%s' of a process that ended",
-				   path);
+		return error_is_set(err) ? fd
+					 : error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd,
+						       "opening '%s' of a process that ended", reg->name);
 	*ret_fd = fd;
 	return 0;
 }

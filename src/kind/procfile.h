@@ -22,5 +22,5 @@ must_check int procfile_check(const struct fd_view *view, const struct snapshot 
 must_check int procfile_check_kernel(const struct fd_view *view, struct ferry_error *err);
 
 /* Open a file of a process that had ended: of a helper that gets its number if that is free, and ends again. */
-must_check int procfile_open_ended(const RegFileEntry *reg, pid_t pid, int flags, int *ret_fd,
-				   struct ferry_error *err);
+must_check int procfile_open_ended(const struct opener *o, const RegFileEntry *reg, pid_t pid, int flags,
+				   int *ret_fd, struct ferry_error *err);

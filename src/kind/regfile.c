@@ -136,7 +136,7 @@ static void regfile_object(const struct fd_view *view, struct regfile_names *ret
 			   struct file_object *ret_object)
 {
 	fd_view_name(view, ret_names->who, sizeof(ret_names->who));
-	snprintf(ret_names->source, sizeof(ret_names->source), "/proc/%d/fd/%d", view->pid, view->fd);
+	snprintf(ret_names->source, sizeof(ret_names->source), "/proc/%d/fd/%d", view->look, view->fd);
 	*ret_object = (struct file_object){
 		.who = ret_names->who, .link = view->link, .source = ret_names->source, .st = view->stat};
 }
@@ -328,7 +328,7 @@ static int regfile_collect_end(struct collect *c, struct ferry_error *err)
 		if (file->kind != &kind_regfile || file->fd < 0 || !file->entry->reg ||
 		    !file->entry->reg->has_size)
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", file->pid, file->fd);
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", file->look, file->fd);
 		if (stat(path, &st) < 0)
 			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at '%s' again", path);
 		file->entry->reg->size = (uint64_t)st.st_size;
@@ -416,8 +416,8 @@ int regfile_check_name(const struct fd_view *view, const struct kind_options *op
 	return regfile_check_object(&object, view->arena, options, err);
 }
 
-int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link, uint32_t *ret_id,
-			 struct ferry_error *err)
+int regfile_collect_link(struct collect *c, const struct snap_task *t, int proc_dir, const char *link,
+			 uint32_t *ret_id, struct ferry_error *err)
 {
 	_cleanup_free_ char *path = NULL;
 	char who[64], source[64];
@@ -426,11 +426,11 @@ int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char 
 	if (r < 0)
 		return r;
 	struct file_object o = {.who = who, .link = path, .source = source};
-	snprintf(who, sizeof(who), "%s of pid %d", link, pid);
-	snprintf(source, sizeof(source), "/proc/%d/%s", pid, link);
+	snprintf(who, sizeof(who), "%s of pid %d", link, t->pid);
+	snprintf(source, sizeof(source), "/proc/%d/%s", t->look, link);
 	if (fstatat(proc_dir, link, &o.st, 0) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the %s", who);
-	r = regfile_collect_path(c, pid, &o, O_RDONLY, &index, err);
+	r = regfile_collect_path(c, t->pid, &o, O_RDONLY, &index, err);
 	if (r < 0)
 		return r;
 	*ret_id = c->snap->files.v[index].entry->id;
@@ -523,7 +523,7 @@ int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_f
 	/* Images of CRIU name one file of a process that had ended, which is to stand for all. */
 	pid_t ended = fd == -ENOENT ? procfile_pid(reg->name) : 0;
 	if (ended && !plan_task(o->plan, ended))
-		return procfile_open_ended(reg, ended, clean, ret_fd, err);
+		return procfile_open_ended(o, reg, ended, clean, ret_fd, err);
 	if (fd < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, -fd, "opening '%s'", reg->name);
 		error_hint(err, "the file must be there with the rights that it had");
@@ -570,7 +570,7 @@ static int regfile_check_task(pid_t pid, int proc_dir, const struct proc_status 
 		char who[64], source[64];
 		struct file_object o = {.who = who, .source = source};
 		snprintf(who, sizeof(who), "%s of pid %d", links[i], pid);
-		snprintf(source, sizeof(source), "/proc/%d/%s", pid, links[i]);
+		snprintf(source, sizeof(source), "/proc/%d/%s", proc_look(pid), links[i]);
 		if (proc_read_link(proc_dir, links[i], &path, NULL) < 0 || stat(source, &o.st) < 0)
 			continue; /* it is ending */
 		o.link = path;
@@ -594,7 +594,7 @@ static int regfile_mapped_object(const struct vma_view *view, struct regfile_nam
 	const struct proc_vma *vma = view->vma;
 	snprintf(names->who, sizeof(names->who), "mapping %llx of pid %d", (unsigned long long)vma->start,
 		 view->pid);
-	snprintf(names->source, sizeof(names->source), "/proc/%d/map_files/%llx-%llx", view->pid,
+	snprintf(names->source, sizeof(names->source), "/proc/%d/map_files/%llx-%llx", view->look,
 		 (unsigned long long)vma->start, (unsigned long long)vma->end);
 	snprintf(names->link, sizeof(names->link), "%s%s", view->name, vma->deleted ? " (deleted)" : "");
 	*ret_object = (struct file_object){.who = names->who, .link = names->link, .source = names->source};

@@ -8,8 +8,8 @@
 #include "model/kind.h"
 
 /* A record for what a link of /proc/PID refers to ("cwd", "root", "exe"); its id in *ret_id. */
-must_check int regfile_collect_link(struct collect *c, pid_t pid, int proc_dir, const char *link,
-				    uint32_t *ret_id, struct ferry_error *err);
+must_check int regfile_collect_link(struct collect *c, const struct snap_task *t, int proc_dir,
+				    const char *link, uint32_t *ret_id, struct ferry_error *err);
 
 /* For kinds whose descriptions have a name in the file system: can it be found again; a record for one, by its index. */
 must_check int regfile_check_name(const struct fd_view *view, const struct kind_options *options,

@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include <ferry/inject.h>
 
@@ -33,6 +34,7 @@
 #include "base/fd.h"
 #include "blob/tracer.h"
 #include "kernel/caps.h"
+#include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "model/record.h"
 
@@ -53,7 +55,10 @@ enum {
 	REGS_RESTART_NO_HANDLER = -514,
 	REGS_RESTART_LAST = -516,
 	REGS_DS = 0x2b,
+	REGS_NR32_EXIT = 1,
 	REGS_NR32_SET_THREAD_AREA = 243,
+	REGS_FLAGS = 0x202, /* interrupts are on */
+	REGS_VDSO_BYTES = 16384,
 	REGS_LDT_READ = 0,
 	REGS_LDT_WRITE = 0x11,
 	REGS_LDT_ENTRY = 8,
@@ -357,6 +362,49 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 	return r < 0 ? r : 0;
 }
 
+/*
+ * A leader that has ended while others run gets registers with which it would end again at once, by a call of the vdso's:
+ * who knows nothing of the field that says so restores it like any other thread. No address: there is no such call.
+ */
+static uint64_t regs_find_call(const struct snap_task *t)
+{
+	static const unsigned char wide[] = {0x0f, 0x05}, narrow[] = {0xcd, 0x80}; /* syscall, int $0x80 */
+	unsigned char vdso[REGS_VDSO_BYTES];
+	struct iovec ours = {vdso, MIN(t->vdso_bytes, sizeof(vdso))};
+	struct iovec theirs = {(void *)(uintptr_t)t->vdso_start, ours.iov_len};
+	ssize_t n = ours.iov_len ? sys_process_vm_readv(t->look, &ours, 1, &theirs, 1) : 0;
+	const unsigned char *found =
+		n > 0 ? memmem(vdso, (size_t)n, t->is_32 ? narrow : wide, sizeof(wide)) : NULL;
+	return found ? t->vdso_start + (uint64_t)(found - vdso) : 0;
+}
+
+static int regs_collect_ended(struct collect *c, struct snap_task *t, struct snap_thread *th,
+			      int proc_dir unused, const struct answers *a unused, struct ferry_error *err)
+{
+	struct arena *arena = &c->snap->arena;
+	ThreadInfoX86 *info = th->core->thread_info;
+	uint64_t status = th->extra->ended >> 8;
+	const struct user_regs_struct regs = {
+		.rip = regs_find_call(t),
+		.rax = t->is_32 ? REGS_NR32_EXIT : SYS_exit,
+		.rdi = status,
+		.rbx = t->is_32 ? status : 0,
+		.cs = t->is_32 ? REGS_CS_32 : REGS_CS_64,
+		.ss = REGS_DS,
+		.ds = t->is_32 ? REGS_DS : 0,
+		.es = t->is_32 ? REGS_DS : 0,
+		.eflags = REGS_FLAGS,
+		.orig_rax = ~0ull,
+	};
+	uint8_t *area = arena_alloc(arena, align_up(REGS_LEGACY_BYTES + REGS_HEADER_BYTES, 64));
+	if (!area)
+		return error_memory(err);
+	const struct regs_area from = {area, REGS_LEGACY_BYTES + REGS_HEADER_BYTES, &c->caps->xstate};
+	info->gpregs = regs_record(arena, &regs);
+	info->fpregs = regs_fp_record(arena, &from);
+	return info->gpregs && info->fpregs ? 0 : error_memory(err);
+}
+
 static void regs_put_part(uint8_t *area, const struct kern_xstate *layout, int component, const void *from,
 			  size_t n)
 {
@@ -568,6 +616,9 @@ static int regs_restore_thread(struct reader *r, struct plan_task *t, struct pla
 			       struct script *s, struct ferry_error *err)
 {
 	ThreadInfoX86 *info = th->core->thread_info;
+	/* It never comes to use them. */
+	if (th->ended)
+		return 0;
 	if (th->core->mtype != CORE_ENTRY__MARCH__X86_64 || !info || !info->gpregs || !info->fpregs)
 		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				 "thread %d of pid %d is not of an x86-64 machine", th->tid, t->pid);
@@ -590,6 +641,7 @@ const struct kind_ops kind_regs = {
 	.ask_task = regs_ask_task,
 	.collect_task = regs_collect_task,
 	.collect_thread = regs_collect_thread,
+	.collect_ended = regs_collect_ended,
 	.restore_task = regs_restore_task,
 	.restore_thread = regs_restore_thread,
 };

@@ -117,5 +117,6 @@ const struct kind_ops kind_sched = {
 	.fd_type = -1,
 	.image_file = -1,
 	.collect_thread = sched_collect_thread,
+	.collect_ended = sched_collect_thread,
 	.restore_thread = sched_restore_thread,
 };

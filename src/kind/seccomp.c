@@ -23,11 +23,13 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "image/dir.h"
 #include "kind/kinds.h"
 #include "model/record.h"
 #include "model/records.h"
+#include "proc/read.h"
 
 enum {
 	SECCOMP_TSYNC = 1, /* in seccomp_filter.flags */
@@ -55,6 +57,31 @@ static bool seccomp_asks(const struct sock_filter *code, size_t n)
 		    (code[i].k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF)
 			return true;
 	return false;
+}
+
+/* Nobody but root of the machine reads filters or suspends them (PTRACE_SECCOMP_GET_FILTER, PTRACE_O_SUSPEND_SECCOMP). */
+static int seccomp_check_task(pid_t pid, int proc_dir, const struct proc_status *status,
+			      const struct kind_options *options, struct ferry_error *err)
+{
+	struct proc_pid_list tids = {0};
+	bool any = status->seccomp;
+	if (!options->no_seccomp)
+		return 0;
+	int r = proc_read_tasks(proc_dir, &tids, NULL);
+	vec_foreach(tid, &tids.v) {
+		_cleanup_proc_status_ struct proc_status thread = {0};
+		_cleanup_close_ int dir = r < 0 || any ? -1 : proc_open_task(proc_dir, *tid, NULL);
+		any |= dir >= 0 && proc_read_status(dir, &thread, NULL) >= 0 && thread.seccomp;
+	}
+	proc_pid_list_release(&tids);
+	if (!any)
+		return 0;
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM, "pid %d (%s) runs under seccomp, which needs root", pid,
+		  status->name);
+	error_hint(
+		err,
+		"ptrace(2) shows and suspends filters only to CAP_SYS_ADMIN outside of user namespaces (Linux 6.18)");
+	return -EPERM;
 }
 
 /* Filter number i, oldest first (the manual page says the opposite). 1: there is one, 0: there is none. */
@@ -162,6 +189,9 @@ static int seccomp_collect_task(struct collect *c, struct snap_task *t, int proc
 	int r = chains ? 0 : error_memory(err);
 	for (size_t i = 0; i < t->threads.n && r >= 0; i++) {
 		const struct snap_thread *th = &t->threads.v[i];
+		/* The filters of a leader that has ended went with it; it gets those that the others can have from it. */
+		if (th->ended)
+			th = snapshot_look(t);
 		if (th->status.seccomp == SECCOMP_MODE_STRICT)
 			record_set(th->core->thread_core, seccomp_mode, SECCOMP_MODE__strict);
 		if (th->status.seccomp && t->threads.v[0].core->tc->has_stop_signo)
@@ -266,7 +296,8 @@ static void seccomp_plan(struct plan_task *t, const struct seccomp_chain *chains
 		if (seccomp_is_strict(th))
 			script_call(&th->script, "entering strict seccomp mode", SYS_prctl, PR_SET_SECCOMP,
 				    SECCOMP_MODE_STRICT, 0, 0, 0);
-		t->guarded |= chains[i].v.n || seccomp_is_strict(th);
+		t->filtered |= chains[i].v.n || seccomp_is_strict(th);
+		t->guarded |= t->filtered;
 	}
 }
 
@@ -292,6 +323,7 @@ const struct kind_ops kind_seccomp = {
 	.what = "seccomp modes and filters",
 	.fd_type = -1,
 	.image_file = -1,
+	.check_task = seccomp_check_task,
 	.collect_task = seccomp_collect_task,
 	.read = seccomp_read,
 	.restore_task = seccomp_restore_task,

@@ -117,7 +117,7 @@ static int signal_collect_task(struct collect *c, struct snap_task *t, int proc_
 		record_set(entry, compat_sigaction, t->is_32);
 		tc->sigactions[tc->n_sigactions++] = entry;
 	}
-	return signal_collect_queue(c, t->threads.v[0].control, 1, &tc->signals_s, err);
+	return signal_collect_queue(c, snapshot_look(t)->control, 1, &tc->signals_s, err);
 }
 
 static int signal_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th,
@@ -144,6 +144,18 @@ static int signal_collect_thread(struct collect *c, struct snap_task *t, struct 
 	else
 		record_set(core, blk_sigset, mask);
 	return signal_collect_queue(c, th->control, 0, &core->signals_p, err);
+}
+
+/*
+ * No signal may reach it on its second way to the end, so all are blocked. What still waits for a thread that has ended
+ * nobody takes any more.
+ */
+static int signal_collect_ended(struct collect *c unused, struct snap_task *t unused, struct snap_thread *th,
+				int proc_dir unused, const struct answers *a unused,
+				struct ferry_error *err unused)
+{
+	th->core->tc->blk_sigset = ~(1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1));
+	return 0;
 }
 
 /* The task signals itself, so the kernel lets every si_code through. All signals are blocked at this time. */
@@ -184,7 +196,7 @@ static int signal_set_action_32(const struct plan_task *t, const SaEntry *entry,
 		.restorer = (uint32_t)entry->restorer,
 		.mask = {(uint32_t)entry->mask, (uint32_t)(entry->mask >> 32)},
 	};
-	uint64_t at = plan_frame_place(t->threads.v);
+	uint64_t at = plan_leader_scratch(t, sizeof(action));
 	if ((entry->sigaction | entry->restorer | entry->flags | (at + BLOB_FRAME_WORDS * 8)) > UINT32_MAX)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "the action of signal %d of pid %d is not one of a 32-bit program", number,
@@ -251,6 +263,7 @@ const struct kind_ops kind_signal = {
 	.ask_thread = signal_ask_thread,
 	.collect_task = signal_collect_task,
 	.collect_thread = signal_collect_thread,
+	.collect_ended = signal_collect_ended,
 	.restore_task = signal_restore_task,
 	.restore_thread = signal_restore_thread,
 };

@@ -229,7 +229,7 @@ struct sockextra_value {
 int sock_protocol(const struct fd_view *view, char ret_name[32])
 {
 	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", view->pid, view->fd);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", view->look, view->fd);
 	if (!S_ISSOCK(view->stat.st_mode))
 		return -ENOTSOCK;
 	ssize_t n = getxattr(path, "system.sockprotoname", ret_name, 31);

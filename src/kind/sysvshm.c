@@ -117,7 +117,7 @@ static int sysvshm_leave(int home, struct ferry_error *err)
 /* The mapping's inode number is the segment's id, in the IPC namespace where it was made. */
 static int sysvshm_stat(const struct vma_view *view, struct shmid_ds *ret, struct ferry_error *err)
 {
-	int home, r = sysvshm_enter(view->pid, &home);
+	int home, r = sysvshm_enter(view->look, &home);
 	bool there =
 		r >= 0 && shmctl((int)view->vma->ino, IPC_STAT, ret) == 0 &&
 		(ret->shm_perm.mode & SHM_DEST || (uint32_t)ret->shm_perm.__key == sysvshm_key(view->name));
@@ -133,19 +133,20 @@ static int sysvshm_stat(const struct vma_view *view, struct shmid_ds *ret, struc
 }
 
 /* Ids mean something in one namespace; all tasks that have segments attached live in the root's. */
-static int sysvshm_check_place(const struct vma_view *view, pid_t root, struct ferry_error *err)
+static int sysvshm_check_place(const struct vma_view *view, const struct snap_task *root,
+			       struct ferry_error *err)
 {
 	char path[32];
 	struct stat its, of_root;
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", view->pid);
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", view->look);
 	if (stat(path, &its) < 0)
 		return 0; /* it ended meanwhile */
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root);
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root->look);
 	if (stat(path, &of_root) < 0 || its.st_ino == of_root.st_ino)
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP,
 		  "pid %d maps System V shared memory %llu, and lives in another IPC namespace than pid %d",
-		  view->pid, (unsigned long long)view->vma->ino, root);
+		  view->pid, (unsigned long long)view->vma->ino, root->pid);
 	error_hint(err, "dump the processes of each namespace by themselves");
 	return -ENOTSUP;
 }
@@ -233,10 +234,10 @@ static int sysvshm_collect_vma(struct collect *c, struct snap_task *t, const str
 	struct sysvshm_found *found = sysvshm_find(c, from->ino);
 	struct shmid_ds ds;
 	char path[96];
-	int r = sysvshm_check_place(view, c->snap->tasks.v[0].pid, err);
+	int r = sysvshm_check_place(view, &c->snap->tasks.v[0], err);
 	if (r >= 0)
 		r = sysvshm_stat(view, &ds, err);
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->pid, (unsigned long long)from->start,
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->look, (unsigned long long)from->start,
 		 (unsigned long long)from->end);
 	if (r >= 0 && !found)
 		r = sysvshm_add(c, (int)from->ino, &ds, sysvshm_key(view->name), from->page_shift, path,
@@ -320,7 +321,7 @@ static int sysvshm_collect_rest(struct collect *c, bool own_ns, struct ferry_err
 
 static int sysvshm_collect_end(struct collect *c, struct ferry_error *err)
 {
-	int home, r = sysvshm_enter(c->snap->tasks.v[0].pid, &home);
+	int home, r = sysvshm_enter(c->snap->tasks.v[0].look, &home);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "entering the ipc namespace of pid %d",
 				   c->snap->tasks.v[0].pid);

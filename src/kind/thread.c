@@ -5,6 +5,8 @@
  *
  * Kernel interface: get_robust_list(2), also of the 32-bit table, prctl(2) PR_GET_TID_ADDRESS (3.5, CONFIG_CHECKPOINT_RESTORE), ptrace(2)
  * PTRACE_GET_RSEQ_CONFIGURATION (5.13), rseq(2) (4.18), set_tid_address(2).
+ * Does not handle: of a first thread that has ended while others run, what it blocked and what waits for it alone, which mean
+ * nothing any more; one that was ended by a seccomp filter, and a process that has lost its first thread and is traced, both refused.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -96,8 +98,8 @@ static int thread_collect_robust(const struct snap_task *t, pid_t tid, ThreadCor
 	return 0;
 }
 
-static int thread_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
-				 const struct answers *a, struct ferry_error *err)
+static int thread_collect_name(struct collect *c, const struct snap_task *t, struct snap_thread *th,
+			       int proc_dir, struct ferry_error *err)
 {
 	ThreadCoreEntry *core = th->core->thread_core;
 	char comm[PROC_NAME_BYTES];
@@ -107,7 +109,22 @@ static int thread_collect_thread(struct collect *c, struct snap_task *t, struct 
 	core->comm = arena_string(&c->snap->arena, comm);
 	if (th == t->threads.v)
 		th->core->tc->comm = core->comm;
-	r = thread_collect_robust(t, th->tid, core, err);
+	return core->comm ? 0 : error_memory(err);
+}
+
+static int thread_collect_ended(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
+				const struct answers *a unused, struct ferry_error *err)
+{
+	return thread_collect_name(c, t, th, proc_dir, err);
+}
+
+static int thread_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
+				 const struct answers *a, struct ferry_error *err)
+{
+	ThreadCoreEntry *core = th->core->thread_core;
+	int r = thread_collect_name(c, t, th, proc_dir, err);
+	if (r >= 0)
+		r = thread_collect_robust(t, th->tid, core, err);
 	if (r < 0)
 		return r;
 	if (a->calls[0].ret < 0)
@@ -116,7 +133,7 @@ static int thread_collect_thread(struct collect *c, struct snap_task *t, struct 
 	uint64_t clear;
 	memcpy(&clear, a->data, sizeof(clear));
 	th->core->thread_info->clear_tid_addr = clear;
-	return core->comm ? thread_collect_rseq(c, th, err) : error_memory(err);
+	return thread_collect_rseq(c, th, err);
 }
 
 static int thread_restore_thread(struct reader *r unused, struct plan_task *t, struct plan_thread *th,
@@ -161,5 +178,6 @@ const struct kind_ops kind_thread = {
 	.image_file = -1,
 	.ask_thread = thread_ask_thread,
 	.collect_thread = thread_collect_thread,
+	.collect_ended = thread_collect_ended,
 	.restore_thread = thread_restore_thread,
 };

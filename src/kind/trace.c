@@ -135,7 +135,7 @@ static int trace_check_tracer(const struct plan *p, const struct plan_task *t, c
 {
 	const struct plan_task *tracer_task = NULL;
 	const struct plan_thread *tracer = trace_thread(p, (pid_t)th->extra->trace->tracer, &tracer_task);
-	bool good = tracer && tracer_task != t;
+	bool good = tracer && tracer_task != t && !tracer->ended;
 	vec_foreach(other, &(good ? tracer_task : t)->threads)
 		good = good && !(other->extra && other->extra->trace);
 	return good ? 0

@@ -182,7 +182,7 @@ static int uffd_collect_end(struct collect *c, struct ferry_error *err)
 			if (!(t->vmas.v[i].watched & UFFD_WATCHED))
 				continue;
 			if (pagemap < 0)
-				pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
+				pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
 			r = uffd_collect_vma(c, t, &t->vmas.v[i], pagemap, err);
 		}
 	}
@@ -194,7 +194,7 @@ static int uffd_dump(struct dump *d, struct snap_file *file, struct ferry_error 
 	FerryUffdEntry *entry = file->data;
 	struct image_writer *w;
 	if (!entry->has_pid)
-		record_set(entry, pid, (uint32_t)file->pid);
+		record_set(entry, pid, (uint32_t)snapshot_inner_pid(d->snap, file->pid));
 	int r = fdcommon_writer(d, IMAGE_FERRY_UFFD, &w, err);
 	return r < 0 ? r : image_put(w, &entry->base, err);
 }

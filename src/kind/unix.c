@@ -97,7 +97,7 @@ static char *unix_name_dir(struct arena *a, const struct fd_view *view, const ch
 		return dir;
 	}
 	char link[64], cwd[PATH_MAX];
-	snprintf(link, sizeof(link), "/proc/%d/cwd", view->pid);
+	snprintf(link, sizeof(link), "/proc/%d/cwd", view->look);
 	ssize_t got = readlink(link, cwd, sizeof(cwd) - 1);
 	if (got < 0)
 		return NULL;
@@ -167,7 +167,7 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	}
 	if (unix_same_file(usk->name_dir, name, &st))
 		return 0;
-	if (!unix_has_our_root(view->pid)) {
+	if (!unix_has_our_root(view->look)) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 			  "%s: a unix socket named '%s' in another root directory", who, name);
 		return -ENOTSUP;

@@ -94,7 +94,7 @@ static int uring_check(const struct fd_view *view, const struct kind_options *op
 		       struct ferry_error *err)
 {
 	const struct timespec pause = {.tv_nsec = URING_CHECK_NS};
-	_cleanup_close_ int dir = proc_open(view->pid, err);
+	_cleanup_close_ int dir = proc_open(view->look, err);
 	int r = dir < 0 ? dir : 0;
 	/* While the tree is frozen, collect_end waits. */
 	for (int i = 0; r >= 0; i++) {
@@ -148,7 +148,7 @@ int uring_numbers(const struct snap_task *t, int **ret, size_t *ret_n)
 	size_t n = 0;
 	for (size_t i = 0; i < t->fds.n && any; i++) {
 		char path[64], link[sizeof(uring_link)];
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", t->pid, t->fds.v[i].fd);
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", t->look, t->fds.v[i].fd);
 		ssize_t bytes = readlink(path, link, sizeof(link));
 		if (bytes == sizeof(uring_link) - 1 && !memcmp(link, uring_link, sizeof(uring_link) - 1))
 			numbers[n++] = t->fds.v[i].fd;
@@ -286,7 +286,7 @@ static int uring_wait(struct collect *c, const struct snap_file *file, struct pr
 {
 	const struct timespec pause = {.tv_nsec = URING_WAIT_NS};
 	uint64_t deadline = time_now_ns() + (uint64_t)c->options->timeout_ms * 1000000, since = time_now_ns();
-	_cleanup_close_ int dir = proc_open(file->pid, err);
+	_cleanup_close_ int dir = proc_open(file->look, err);
 	int r = dir < 0 ? dir : 0;
 	while (r >= 0) {
 		_cleanup_proc_uring_ struct proc_uring u = {0};

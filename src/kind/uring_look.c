@@ -148,8 +148,8 @@ static uint32_t *look_word(const struct look *l, uint32_t offset)
 static int look_print(struct look *l, uint32_t head_offset, struct proc_uring *ret)
 {
 	char path[32];
-	snprintf(path, sizeof(path), "/proc/%d", l->file->pid);
-	_cleanup_close_ int dir = proc_open(l->file->pid, l->err);
+	snprintf(path, sizeof(path), "/proc/%d", l->file->look);
+	_cleanup_close_ int dir = proc_open(l->file->look, l->err);
 	if (dir < 0)
 		return dir;
 	uint32_t *head = look_word(l, head_offset), was = __atomic_load_n(head, __ATOMIC_SEQ_CST);
@@ -326,7 +326,7 @@ static int look_find(struct look *l, const char *name, uint32_t *ret_id)
 	vec_foreach(file, &l->c->snap->files) {
 		if (file->fd < 0)
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", file->pid, file->fd);
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", file->look, file->fd);
 		ssize_t n = readlink(path, link, sizeof(link) - 1);
 		if (n < 0)
 			continue;

@@ -15,7 +15,7 @@
 
 struct watched {
 	const char *who; /* "fd 7 of pid 41 (nginx)" */
-	pid_t pid;       /* whose watch it is */
+	pid_t pid;       /* whose watch it is, as that is looked at (snap_task.look) */
 	uint64_t ino;
 	uint64_t dev; /* of the superblock */
 	const struct proc_handle *handle;

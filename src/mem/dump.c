@@ -70,10 +70,11 @@ struct mem_store {
 	struct image_pages_writer *writer;
 	int mem; /* /proc/PID/mem, or the shared object */
 	bool is_file;
-	pid_t pid;                     /* of an address space */
-	uint64_t limit;                /* of a shared object: its size; a last page goes on with zeroes */
-	const char *what;              /* what is read, for messages */
-	uint64_t slack_from, slack_to; /* addresses whose bytes are ours, stored as zeroes */
+	const struct snap_window *windows; /* of a shared object that cannot be opened; NULL */
+	pid_t pid;                         /* of an address space */
+	uint64_t limit;                    /* of a shared object: its size; a last page goes on with zeroes */
+	const char *what;                  /* what is read, for messages */
+	uint64_t slack_from, slack_to;     /* addresses whose bytes are ours, stored as zeroes */
 	VEC(struct mem_piece) pieces;
 	VEC(struct mem_block) blocks;
 	uint64_t bytes;
@@ -166,11 +167,31 @@ static uint64_t mem_read_many(const struct mem_store *s, const struct mem_block 
 	return n < 0 ? 0 : (uint64_t)n;
 }
 
+/* The window that goes furthest behind an offset; NULL: none has it. */
+static const struct snap_window *mem_window(const struct snap_window *windows, uint64_t offset)
+{
+	const struct snap_window *best = NULL;
+	for (const struct snap_window *w = windows; w; w = w->next)
+		if (w->offset <= offset && offset < w->offset + w->bytes &&
+		    (!best || w->offset + w->bytes > best->offset + best->bytes))
+			best = w;
+	return best;
+}
+
+static int mem_read_window(const struct mem_store *s, const struct mem_piece *piece, char *to)
+{
+	const struct snap_window *w = mem_window(s->windows, piece->address);
+	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", w->pid);
+	return mem < 0 ? mem : fd_pread_all(mem, to, piece->bytes, w->address + (piece->address - w->offset));
+}
+
 /* Through /proc/PID/mem, which reads everything by way of a page of the kernel's; or a shared object, as a file. */
 static int mem_read_piece(const struct mem_store *s, const struct mem_piece *piece, char *to)
 {
 	uint64_t there = s->is_file ? MIN(piece->bytes, s->limit - piece->address) : piece->bytes;
 	memset(to + there, 0, piece->bytes - there);
+	if (s->windows)
+		return mem_read_window(s, piece, to);
 	return fd_pread_all(s->mem, to, there, piece->address);
 }
 
@@ -372,14 +393,14 @@ static int mem_link_family(const struct mem_store *s, const struct snap_task *t,
 
 int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err)
 {
-	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->pid);
-	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
+	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->look);
+	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
 	if (mem < 0 || pagemap < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, mem < 0 ? -mem : -pagemap,
 				   "opening the memory of pid %d", t->pid);
 	char what[32];
-	snprintf(what, sizeof(what), "/proc/%d/mem", t->pid);
-	struct mem_store s = {.d = d, .mem = mem, .pid = t->pid, .what = what};
+	snprintf(what, sizeof(what), "/proc/%d/mem", t->look);
+	struct mem_store s = {.d = d, .mem = mem, .pid = t->look, .what = what};
 	if (t->vdso_slack) {
 		s.slack_from = t->vdso_start + t->vdso_slack;
 		s.slack_to = t->vdso_start + t->vdso_bytes;
@@ -409,34 +430,70 @@ int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *e
 	return mem_store_end(&s, r, err);
 }
 
+/* The parts of a shared object that exist, as a file shows them. */
+static int mem_find_file(struct mem_store *s)
+{
+	int r = 0;
+	for (off_t at = 0; r >= 0;) {
+		off_t data = lseek(s->mem, at, SEEK_DATA);
+		if (data < 0 || (uint64_t)data >= s->limit)
+			break;
+		off_t hole = lseek(s->mem, data, SEEK_HOLE);
+		uint64_t end = align_up(MIN((uint64_t)hole, s->limit), IMAGE_PAGE_BYTES);
+		r = mem_found(s, &(struct mem_range){.start = align_down((uint64_t)data, IMAGE_PAGE_BYTES),
+						     .end = end});
+		at = hole;
+	}
+	return r;
+}
+
+/* The same through windows, one behind the other; each is left where it ends, so that no piece lies in two. */
+static int mem_find_windows(struct mem_store *s)
+{
+	int r = 0;
+	for (uint64_t at = 0, end; at < s->limit && r >= 0; at = end) {
+		const struct snap_window *w = mem_window(s->windows, at);
+		if (!w)
+			return -ENXIO;
+		end = MIN(s->limit, w->offset + w->bytes);
+		for (uint64_t from = at, to; from < end && r >= 0; from = to) {
+			const uint8_t *there = w->there;
+			size_t first = (from - w->offset) / IMAGE_PAGE_BYTES;
+			for (to = from + IMAGE_PAGE_BYTES;
+			     to < end && there &&
+			     (there[(to - w->offset) / IMAGE_PAGE_BYTES] & 1) == (there[first] & 1);)
+				to += IMAGE_PAGE_BYTES;
+			if (!there)
+				to = end;
+			if (!there || there[first] & 1)
+				r = mem_found(s, &(struct mem_range){.start = from, .end = to});
+		}
+	}
+	return r;
+}
+
 int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct ferry_error *err)
 {
-	_cleanup_close_ int fd = fd_open(AT_FDCWD, shmem->path, O_RDONLY, 0);
-	if (fd < 0)
+	const char *what = shmem->path ? shmem->path : "shared memory of a task";
+	_cleanup_close_ int fd = shmem->path ? fd_open(AT_FDCWD, shmem->path, O_RDONLY, 0) : -1;
+	if (shmem->path && fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening shared memory at '%s'",
 				   shmem->path);
 	struct mem_store s = {.d = d,
 			      .mem = fd,
 			      .is_file = true,
-			      .limit = shmem->bytes,
-			      .what = shmem->path,
+			      .windows = shmem->path ? NULL : shmem->windows,
+			      .limit = shmem->path ? shmem->bytes : align_up(shmem->bytes, IMAGE_PAGE_BYTES),
+			      .what = what,
 			      .sparse = true};
 	int r = image_pages_create(d->dir, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &s.writer, err);
 	if (r < 0)
 		return r;
 	d->stats.shmem_scanned += shmem->bytes / IMAGE_PAGE_BYTES;
-	for (off_t at = 0; r >= 0;) {
-		off_t data = lseek(fd, at, SEEK_DATA);
-		if (data < 0 || (uint64_t)data >= shmem->bytes)
-			break;
-		off_t hole = lseek(fd, data, SEEK_HOLE);
-		uint64_t end = align_up(MIN((uint64_t)hole, shmem->bytes), IMAGE_PAGE_BYTES);
-		r = mem_found(&s, &(struct mem_range){.start = align_down((uint64_t)data, IMAGE_PAGE_BYTES),
-						      .end = end});
-		if (r < 0)
-			error_memory(err);
-		at = hole;
-	}
+	r = shmem->path ? mem_find_file(&s) : mem_find_windows(&s);
+	if (r < 0)
+		error_errno(err, r == -ENOMEM ? FERRY_ERROR_NO_MEMORY : FERRY_ERROR_SYSTEM, -r,
+			    "finding the pages of %s", what);
 	if (r >= 0)
 		r = mem_store_all(&s, err);
 	d->stats.shmem_written += image_pages_written(s.writer);

@@ -103,8 +103,8 @@ int mem_find_inherited(struct snap_task *t, struct arena *a, struct ferry_error 
 {
 	if (!t->parent)
 		return 0;
-	_cleanup_close_ int ours = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->pid);
-	_cleanup_close_ int theirs = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->parent->pid);
+	_cleanup_close_ int ours = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
+	_cleanup_close_ int theirs = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->parent->look);
 	if (ours < 0 || theirs < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, ours < 0 ? -ours : -theirs,
 				   "opening the pagemaps of pid %d and its parent", t->pid);

@@ -46,6 +46,7 @@ struct proc_mounts;
 struct kind_options {
 	bool tcp_established;
 	bool no_net_admin; /* no rights over the network namespace: an ordinary user, in a user namespace */
+	bool no_seccomp;   /* filters cannot be read, for the same reason */
 	bool leave_running;
 	bool shell_job;
 	bool foreground;     /* restore: ferry waits for the tree, which takes its place in the terminal */
@@ -69,7 +70,7 @@ struct kind_options {
 
 /* A descriptor as check and collect see it. */
 struct fd_view {
-	pid_t pid;
+	pid_t pid, look; /* see struct snap_task */
 	int fd;
 	const char *comm;
 	const char *link; /* target of /proc/PID/fd/N */
@@ -85,8 +86,8 @@ struct fd_view {
 
 /* A mapping as check and collect see it. */
 struct vma_view {
-	pid_t pid;
-	int proc_dir;               /* /proc/PID */
+	pid_t pid, look;            /* see struct snap_task */
+	int proc_dir;               /* /proc/PID of the latter */
 	const struct proc_vma *vma; /* check: without vm_flags */
 	const char *name;           /* as /proc/PID/maps shows it */
 	const struct kind_options *options;
@@ -273,6 +274,9 @@ struct kind_ops {
 			    struct ferry_error *err);
 	int (*collect_thread)(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
 			      const struct answers *a, struct ferry_error *err);
+	/* Instead of collect_thread() for a leader that has ended while others run (snap_thread.ended): it cannot be asked. */
+	int (*collect_ended)(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
+			     const struct answers *a, struct ferry_error *err);
 	int (*restore_task)(struct reader *r, struct plan_task *t, struct script *s, struct ferry_error *err);
 	int (*restore_thread)(struct reader *r, struct plan_task *t, struct plan_thread *th, struct script *s,
 			      struct ferry_error *err);

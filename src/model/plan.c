@@ -106,6 +106,13 @@ uint32_t plan_last_temp(const struct plan_task *t)
 	return t->temps_room ? (uint32_t)(t->first_temp + t->temps_room - 1) : UINT32_MAX;
 }
 
+uint64_t plan_leader_scratch(const struct plan_task *t, size_t bytes)
+{
+	size_t first = plan_first(t);
+	uint64_t place = plan_frame_place(&t->threads.v[first]);
+	return first ? (place - bytes) & ~(uint64_t)(PLAN_FRAME_ALIGN - 1) : place;
+}
+
 uint64_t plan_frame_place(const struct plan_thread *th)
 {
 	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;

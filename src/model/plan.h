@@ -58,6 +58,7 @@ struct plan_thread {
 	FerryTaskEntry *extra; /* NULL when the image has none */
 	VEC(pid_t) nested;     /* its numbers in PID namespaces below the root's, outermost first */
 	struct script script;
+	bool ended;            /* the leader, while others run: it ends again before the barrier opens */
 	bool traced;           /* by another thread of the tree */
 	bool stands;           /* and stays in a stop when the barrier opens */
 	struct script *tracer; /* of the thread that traces it: the call that attaches to it ... */
@@ -131,8 +132,10 @@ struct plan_task {
 		*bridge; /* the image's vdso is of another kernel and becomes this; NULL = it is not */
 	uint64_t gadget; /* address of the exit gadget in the end */
 	bool guarded; /* has seccomp filters or the like: built and let go under a tracer, see restore/guard.c */
+	bool filtered;         /* these are filters, which are suspended meanwhile */
 	bool traced;           /* some of its threads are */
 	uint64_t built_offset; /* of a word in the region's head that is 1 once it can be attached to */
+	uint64_t left_offset;  /* of a word there that is 1 once its leader has ended again, if that ends */
 	size_t index;
 };
 
@@ -148,12 +151,24 @@ static inline bool plan_thread_is_32(const struct plan_thread *th)
 	return plan_mode_is_32(th->core->thread_info);
 }
 
+/* The index of the first thread that runs in the end. */
+static inline size_t plan_first(const struct plan_task *t)
+{
+	return t->threads.v[0].ended;
+}
+
 /*
  * Where the frame for the exit gadget goes: the alternate stack when the thread is not on it (its contents are
  * dead by definition, and stacks of coroutines may be nearly full), else below the red zone. Until then calls that take
  * addresses of 32 bits have their arguments there.
  */
 uint64_t plan_frame_place(const struct plan_thread *th);
+
+/*
+ * So many bytes for arguments of the leader's own calls. One that ends has no frame; what lies below that of the next thread, which
+ * is in its place by then, is as good.
+ */
+uint64_t plan_leader_scratch(const struct plan_task *t, size_t bytes);
 
 /* A process of the image that has ended and is not waited for. */
 struct plan_zombie {
@@ -177,8 +192,11 @@ struct plan {
 	VEC(void *) messages;     /* unpacked records, freed with the plan */
 	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
 	FerryClocksEntry *clocks; /* NULL: the image has none */
-	bool clocks_continue;     /* tasks see CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from clocks */
-	void **kind_data;         /* by kind index: what a kind's read function found */
+	uint64_t
+		pool_bytes; /* of addresses that all tasks inherit, as much as kinds asked for when they read the image */
+	uint64_t pool;        /* which ones: free in every task. Kinds map there before there are tasks */
+	bool clocks_continue; /* tasks see CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from clocks */
+	void **kind_data;     /* by kind index: what a kind's read function found */
 };
 
 void plan_release(struct plan *p);

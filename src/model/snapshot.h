@@ -32,7 +32,7 @@ struct snap_file {
 	const struct kind_ops *kind;
 	void *data;        /* the kind's own, in the arena; NULL */
 	int copy;          /* our own descriptor for it while the tree is frozen, -1 = none taken */
-	pid_t pid;         /* a task and a number in it where the description can be found */
+	pid_t pid, look;   /* a task (see snap_task) and a number in it where the description can be found */
 	int fd;            /* -1: not in a descriptor table (mapped file, executable, directory) */
 	uint64_t ino, dev; /* as stat(2) tells them, of what is in a table */
 	uint32_t mode;
@@ -46,14 +46,15 @@ struct snap_fd {
 
 struct snap_vma {
 	VmaEntry *entry;
-	uint32_t file;        /* index in snapshot.files, or SNAP_NO_FILE */
-	uint64_t inode, dev;  /* of the mapped object */
-	bool private_;        /* copy-on-write */
-	bool dump_pages;      /* its changed pages belong to the image */
-	bool common;          /* others have some of its pages mapped, too */
-	uint64_t watched;     /* PROC_VM(UFFD_x) flags that it has */
-	bool guards;          /* some of its pages may be guard pages */
-	FerryVmaEntry *extra; /* what the record has no field for; NULL = nothing */
+	uint32_t file;              /* index in snapshot.files, or SNAP_NO_FILE */
+	uint64_t inode, dev;        /* of the mapped object */
+	bool private_;              /* copy-on-write */
+	bool dump_pages;            /* its changed pages belong to the image */
+	bool common;                /* others have some of its pages mapped, too */
+	uint64_t watched;           /* PROC_VM(UFFD_x) flags that it has */
+	bool guards;                /* some of its pages may be guard pages */
+	struct snap_window *window; /* shared memory is read through it; NULL */
+	FerryVmaEntry *extra;       /* what the record has no field for; NULL = nothing */
 };
 
 enum { SNAP_NO_FILE = 0xffffffffu };
@@ -66,6 +67,7 @@ struct snap_ask {
 
 struct snap_thread {
 	pid_t tid;
+	bool ended;      /* the leader, while others run: a zombie that can be asked for nothing */
 	pid_t inner_tid; /* as the image has it: in the PID namespace of the tree's root */
 	CoreEntry *core;
 	FerryTaskEntry *extra;
@@ -77,12 +79,22 @@ struct snap_thread {
 	const struct blob_tracee *traced; /* what that one has told; NULL */
 };
 
+/* Where a process has a part of a shared memory object mapped, for those who may not open the object itself. */
+struct snap_window {
+	struct snap_window *next;
+	pid_t pid;
+	uint64_t address, offset, bytes;
+	const uint8_t
+		*there; /* a byte for each page: whether it exists, as mincore(2) tells; NULL = any may */
+};
+
 /* A shared memory object, anonymous or a memfd, by the inode that its mappings show. */
 struct snap_shmem {
 	uint64_t inode, dev;
 	uint64_t shmid; /* id in the image */
 	uint64_t bytes;
-	char *path; /* in /proc, where it can be opened while the tree is frozen */
+	char *path; /* in /proc, where it can be opened while the tree is frozen; NULL: ... */
+	struct snap_window *windows; /* ... it is read through these, which cover it */
 };
 
 /* A number of a thread, group or session, as ferry and as the root's PID namespace know it. */
@@ -100,13 +112,18 @@ struct snap_ns {
 };
 
 struct snap_task {
-	pid_t pid, ppid, pgid, sid;                         /* in ferry's PID namespace */
+	pid_t pid, ppid, pgid, sid; /* in ferry's PID namespace */
+	/*
+	 * The thread through which it is looked at, whose number stands for the process in /proc and in system calls: the leader,
+	 * or when that has ended the next one. Everything that opens, reads or compares uses this number; pid is the name.
+	 */
+	pid_t look;
 	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
 	bool is_32;                      /* a 32-bit program: it can have no memory above 4 GiB */
 	uint64_t ns_ino[PROC_NS_COUNT];  /* by enum proc_ns */
 	uint32_t order;                  /* among tasks and zombies: older siblings first */
-	VEC(struct snap_thread) threads; /* leader first */
+	VEC(struct snap_thread) threads; /* leader first, also one that has ended */
 	VEC(struct snap_fd) fds;         /* ascending */
 	VEC(struct snap_vma) vmas;       /* ascending */
 	MmEntry *mm;
@@ -120,7 +137,7 @@ struct snap_task {
 		ours_end; /* memory of ferry's own that is mapped there while the tree is frozen */
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
-	struct script script;            /* calls to run once in the task, by its leader */
+	struct script script;            /* calls to run once in the task, by snapshot_look() */
 	struct snap_ask *asks;
 	uint64_t asked_after_ns;        /* how long after the snapshot's clocks were read the script ran */
 	const struct snap_task *parent; /* NULL for the root */
@@ -178,6 +195,12 @@ FerryVmaEntry *snapshot_vma_extra(struct snapshot *s, struct snap_vma *vma);
 static inline uint32_t snapshot_next_shmid(struct snapshot *s)
 {
 	return 0x80000000u | ++s->next_object_id;
+}
+
+/* The thread that stands for the process while it is looked at; see snap_task.look. */
+static inline struct snap_thread *snapshot_look(const struct snap_task *t)
+{
+	return &t->threads.v[t->look != t->pid];
 }
 
 /* A task by PID, NULL when it is not part of the tree. */

@@ -268,7 +268,16 @@ static bool smaps_page_size(struct lex *l, struct proc_vma *vma)
 	uint64_t bytes;
 	if (!smaps_kb(l, &bytes) || !bytes || bytes & (bytes - 1))
 		return false;
-	vma->page_shift = (uint8_t)__builtin_ctzll(bytes);
+	vma->page_shift = __builtin_ctzll(bytes) & 63;
+	return true;
+}
+
+static bool smaps_swap(struct lex *l, struct proc_vma *vma)
+{
+	uint64_t bytes;
+	if (!smaps_kb(l, &bytes))
+		return false;
+	vma->swapped = bytes > 0;
 	return true;
 }
 
@@ -286,11 +295,9 @@ static const struct smaps_field {
 	const char *key;
 	bool (*parse)(struct lex *l, struct proc_vma *vma);
 } smaps_fields[] = {
-	{"Shared_Clean:", smaps_common},
-	{"Shared_Dirty:", smaps_common},
-	{"KernelPageSize:", smaps_page_size},
-	{"ProtectionKey:", smaps_pkey},
-	{"VmFlags:", smaps_flags},
+	{"Shared_Clean:", smaps_common},      {"Shared_Dirty:", smaps_common},
+	{"KernelPageSize:", smaps_page_size}, {"Swap:", smaps_swap},
+	{"ProtectionKey:", smaps_pkey},       {"VmFlags:", smaps_flags},
 };
 
 static int parse_field(struct proc_maps_parser *parser, const struct lex *line, struct ferry_error *err)

@@ -62,17 +62,18 @@ struct proc_vma {
 	uint64_t end;
 	uint64_t offset; /* bytes */
 	uint64_t ino;
-	uint64_t dev;          /* st_dev as the superblock has it; stat may differ (btrfs, overlayfs) */
-	uint64_t vm_flags;     /* PROC_VM(...); 0 unless read from smaps */
-	uint64_t common_bytes; /* from smaps: pages that others have mapped, too */
-	uint32_t name;         /* proc_names_get(&maps->names, name); 0 = none */
-	uint8_t prot;          /* PROT_READ | PROT_WRITE | PROT_EXEC */
-	uint8_t page_shift;    /* 12, 21, 30: grain of the mapping; 0 = not known (maps without smaps) */
-	uint8_t pkey;          /* from smaps */
-	uint8_t kind : 5;      /* enum proc_vma_kind */
-	uint8_t shared : 1;    /* MAP_SHARED */
-	uint8_t deleted : 1;   /* the name ended in " (deleted)", which is cut off */
-	uint8_t has_flags : 1; /* vm_flags is valid */
+	uint64_t dev;           /* st_dev as the superblock has it; stat may differ (btrfs, overlayfs) */
+	uint64_t vm_flags;      /* PROC_VM(...); 0 unless read from smaps */
+	uint64_t common_bytes;  /* from smaps: pages that others have mapped, too */
+	uint32_t name;          /* proc_names_get(&maps->names, name); 0 = none */
+	uint8_t prot;           /* PROT_READ | PROT_WRITE | PROT_EXEC */
+	uint8_t page_shift : 7; /* 12, 21, 30: grain of the mapping; 0 = not known (maps without smaps) */
+	uint8_t swapped : 1;    /* from smaps: some of its pages are swapped out */
+	uint8_t pkey;           /* from smaps */
+	uint8_t kind : 5;       /* enum proc_vma_kind */
+	uint8_t shared : 1;     /* MAP_SHARED */
+	uint8_t deleted : 1;    /* the name ended in " (deleted)", which is cut off */
+	uint8_t has_flags : 1;  /* vm_flags is valid */
 };
 
 _Static_assert(sizeof(struct proc_vma) == 64, "100000 of them are kept");

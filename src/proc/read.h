@@ -35,6 +35,19 @@ must_check int proc_open_self(struct ferry_error *err);
 
 must_check int proc_open_task(int dirfd, pid_t tid, struct ferry_error *err);
 
+/*
+ * The thread through which a process is looked at: its leader, or when that has ended the first one that runs. /proc/PID
+ * shows no memory, descriptors and folders of such a process, and calls that take a PID find none; the TID of a living
+ * thread serves both.
+ */
+pid_t proc_look(pid_t pid);
+
+/* proc_open() of that thread. */
+must_check int proc_open_look(pid_t pid, struct ferry_error *err);
+
+/* A pidfd for pidfd_getfd(2) of a process that is looked at through this thread; -errno: EINVAL before Linux 6.9. */
+must_check int proc_look_pidfd(pid_t pid, pid_t look);
+
 /* A file below dirfd; flags as open(2). */
 must_check int proc_open_file(int dirfd, const char *name, int flags, struct ferry_error *err);
 

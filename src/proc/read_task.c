@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "kernel/syscalls.h"
+#include "kernel/uapi.h"
 #include "proc/read.h"
 #include "proc/read_error.h"
 
@@ -271,6 +272,40 @@ int proc_read_personality(int dirfd, uint32_t *ret_personality, struct ferry_err
 int proc_read_coredump_filter(int dirfd, uint32_t *ret_filter, struct ferry_error *err)
 {
 	return read_number32(dirfd, "coredump_filter", 16, ret_filter, err);
+}
+
+/* Threads that the kernel runs in a process never return to user mode. */
+static bool look_is_own(int dirfd, pid_t tid)
+{
+	struct proc_stat st;
+	_cleanup_close_ int dir = proc_open_task(dirfd, tid, NULL);
+	return dir >= 0 && proc_read_stat(dir, &st, NULL) >= 0 && !proc_stat_ended(&st) &&
+	       !(st.flags & (KERN_PF_IO_WORKER | KERN_PF_USER_WORKER));
+}
+
+pid_t proc_look(pid_t pid)
+{
+	struct proc_stat st;
+	struct proc_pid_list tids = {0};
+	pid_t found = 0;
+	_cleanup_close_ int dir = proc_open(pid, NULL);
+	if (dir < 0 || proc_read_stat(dir, &st, NULL) < 0 || !proc_stat_ended(&st) || st.num_threads <= 1 ||
+	    proc_read_tasks(dir, &tids, NULL) < 0)
+		return pid;
+	for (size_t i = 0; i < tids.v.n && !found; i++)
+		found = look_is_own(dir, tids.v.v[i]) ? tids.v.v[i] : 0;
+	proc_pid_list_release(&tids);
+	return found ? found : pid;
+}
+
+int proc_open_look(pid_t pid, struct ferry_error *err)
+{
+	return proc_open(proc_look(pid), err);
+}
+
+int proc_look_pidfd(pid_t pid, pid_t look)
+{
+	return sys_pidfd_open(look, look == pid ? 0 : PIDFD_THREAD);
 }
 
 bool proc_is_in_vfork(int dirfd, pid_t tid, pid_t *ret_child)

@@ -162,5 +162,11 @@ struct proc_stat {
 };
 
 /* The name may hold anything, parentheses and newlines too. */
+/* A zombie. Its process may live on in other threads: num_threads. */
+static inline bool proc_stat_ended(const struct proc_stat *st)
+{
+	return st->state == 'Z' || st->state == 'X';
+}
+
 must_check int proc_stat_parse(const char *text, size_t n, struct proc_stat *ret_stat,
 			       struct ferry_error *err);

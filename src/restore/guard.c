@@ -48,13 +48,11 @@ int guard_check(const struct plan *plan, const struct kern_caps *caps, struct fe
 				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				"pid %d was stopped, and has seccomp filters or syscall user dispatch",
 				plan->tasks[i].pid);
-		if (caps->limits.capabilities >> CAP_SYS_ADMIN & 1 &&
-		    prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == SECCOMP_MODE_DISABLED)
-			return 0;
-		error_set(
-			err, FERRY_ERROR_PERMISSION, EPERM,
-			"pid %d has seccomp filters or syscall user dispatch, and ferry may not suspend them",
-			plan->tasks[i].pid);
+		if (!plan->tasks[i].filtered || (caps->limits.capabilities >> CAP_SYS_ADMIN & 1 &&
+						 prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == SECCOMP_MODE_DISABLED))
+			continue;
+		error_set(err, FERRY_ERROR_PERMISSION, EPERM,
+			  "pid %d has seccomp filters, and ferry may not suspend them", plan->tasks[i].pid);
 		error_hint(err, "this needs CAP_SYS_ADMIN and a ferry without seccomp filters of its own");
 		return -EPERM;
 	}
@@ -74,7 +72,8 @@ static int guard_seize(struct restore *r, const struct plan_task *t, size_t inde
 	if (__atomic_load_n(&thread->guard, __ATOMIC_SEQ_CST) != BLOB_GUARD_WAITS)
 		return 1;
 	fault_effect(r->fault, "restore", "suspend-seccomp");
-	if (ptrace(PTRACE_SEIZE, tid, NULL, PTRACE_O_SUSPEND_SECCOMP | PTRACE_O_TRACESYSGOOD) < 0)
+	long suspend = t->filtered ? PTRACE_O_SUSPEND_SECCOMP : 0;
+	if (ptrace(PTRACE_SEIZE, tid, NULL, suspend | PTRACE_O_TRACESYSGOOD) < 0)
 		return guard_error(errno, tid, "suspending its filters", err);
 	__atomic_store_n(&thread->guard, BLOB_GUARD_HELD, __ATOMIC_SEQ_CST);
 	return 0;
@@ -96,6 +95,11 @@ static int guard_round(struct restore *r, struct ferry_error *err)
 		}
 	}
 	return waiting;
+}
+
+int guard_tend(struct restore *r, struct ferry_error *err)
+{
+	return MIN(guard_round(r, err), 0);
 }
 
 int guard_hold(struct restore *r, struct ferry_error *err)
@@ -143,7 +147,7 @@ static int guard_set_regs(pid_t tid, struct user_regs_struct *regs, struct ferry
 	return 0;
 }
 
-/* The leader unmaps the blob by the exit gadget's own instruction; the other threads have left the blob. */
+/* The first thread unmaps the blob by the exit gadget's own instruction; the other threads have left the blob. */
 static int guard_unmap(const struct plan_task *t, pid_t pid, const uint64_t *frame,
 		       struct user_regs_struct regs, struct ferry_error *err)
 {
@@ -233,7 +237,7 @@ static int guard_finish_thread(struct restore *r, const struct plan_task *t, siz
 	pid_t tid = tasks_tid(r, t, index);
 	fault_effect(r->fault, "restore", "stop-guarded");
 	int ret = guard_halt(t, tid, &regs, err);
-	if (ret >= 0 && !index)
+	if (ret >= 0 && index == plan_first(t))
 		ret = guard_unmap(t, tid, frame, regs, err);
 	if (ret < 0)
 		return ret;
@@ -249,8 +253,8 @@ int guard_finish(struct restore *r, struct ferry_error *err)
 {
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
-		/* The leader last: the others may still be on their way to sleep in the gadget, where it lets them. */
-		for (size_t n = t->guarded ? t->threads.n : 0; n-- > 0;) {
+		/* The first last: the others may still be on their way to sleep in the gadget, where it lets them. */
+		for (size_t n = t->guarded ? t->threads.n : 0; n-- > plan_first(t);) {
 			int ret = guard_finish_thread(r, t, n, err);
 			if (ret < 0)
 				return ret;

@@ -172,7 +172,8 @@ static bool layout_same_vdso(const struct vdso *v, const struct vdso_part *vvar,
 static bool layout_in_vdso(const struct plan_task *t, const struct vdso_part *code, pid_t *ret_tid)
 {
 	vec_foreach(th, &t->threads) {
-		uint64_t ip = th->core->thread_info->gpregs->ip;
+		const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
+		uint64_t ip = regs && !th->ended ? regs->ip : 0;
 		*ret_tid = th->tid;
 		if (ip >= code->start && ip < code->start + code->bytes)
 			return true;
@@ -256,6 +257,8 @@ static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ra
 	t->built_offset = offsetof(struct restore_shared, members) +
 			  (uint64_t)t->member * sizeof(struct restore_member) +
 			  offsetof(struct restore_member, built);
+	t->left_offset = t->built_offset - offsetof(struct restore_member, built) +
+			 offsetof(struct restore_member, left);
 	return ret;
 }
 
@@ -288,12 +291,34 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 	return ret;
 }
 
+/* Addresses that are free in ferry and in every task, beside all that was chosen before. */
+static int layout_pool(struct plan *p, layout_ranges *ranges, struct ferry_error *err)
+{
+	int ret = 0;
+	for (size_t i = 0; i < p->n_tasks && !ret; i++) {
+		const struct plan_task *t = &p->tasks[i];
+		ret = layout_add(ranges, t->hole, t->hole + t->hole_bytes);
+		for (size_t n = 0; n < t->mm->n_vmas && !ret; n++)
+			ret = layout_add(ranges, t->mm->vmas[n]->start, t->mm->vmas[n]->end);
+	}
+	if (ret)
+		return error_memory(err);
+	p->pool = layout_find_hole(ranges, LAYOUT_HOLE_FROM, LAYOUT_HOLE_TO, p->pool_bytes);
+	return p->pool ? 0
+		       : error_set(
+				 err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
+				 "the tasks leave no room for %llu bytes of shared memory in all address spaces",
+				 (unsigned long long)p->pool_bytes);
+}
+
 int layout_plan(struct restore *r, struct ferry_error *err)
 {
 	layout_ranges own = {0};
 	int ret = layout_own(&own, err);
 	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
 		ret = layout_task(r, &r->plan->tasks[i], &own, err);
+	if (!ret && r->plan->pool_bytes)
+		ret = layout_pool(r->plan, &own, err);
 	vec_release(&own);
 	return ret;
 }

@@ -63,32 +63,44 @@ static void memory_unmap(struct script *s, uint64_t from, uint64_t to)
 	script_call(s, "unmapping what lies in the way", SYS_munmap, from, to - from);
 }
 
-static void memory_beside_hole(const struct plan_task *t, struct script *s, memory_act *act, uint64_t from,
-			       uint64_t to)
-{
-	uint64_t low = MIN(to, MAX(from, t->hole)), high = MAX(from, MIN(t->hole + t->hole_bytes, to));
-	if (from < low)
-		act(s, from, low);
-	if (high < to)
-		act(s, high, to);
-}
+/* Addresses that keep what is there until all mappings were made. */
+struct memory_kept {
+	uint64_t from, to;
+};
 
-/* All of a range but the hole, and memory that is filled already. */
-static void memory_around(const struct plan_task *t, struct script *s, memory_act *act, uint64_t from,
+static void memory_beside(const struct memory_kept *kept, struct script *s, memory_act *act, uint64_t from,
 			  uint64_t to)
 {
+	for (size_t i = 0; i < 2; i++) {
+		uint64_t end = MIN(to, kept[i].from);
+		if (from < end)
+			act(s, from, end);
+		from = MAX(from, MIN(to, kept[i].to));
+	}
+	if (from < to)
+		act(s, from, to);
+}
+
+/* All of a range but the hole, the pool, and memory that is filled already. */
+static void memory_around(const struct restore *r, const struct plan_task *t, struct script *s,
+			  memory_act *act, uint64_t from, uint64_t to)
+{
+	const struct memory_kept hole = {t->hole, t->hole + t->hole_bytes};
+	const struct memory_kept pool = {r->plan->pool, r->plan->pool + r->plan->pool_bytes};
+	const struct memory_kept kept[2] = {pool.from < hole.from ? pool : hole,
+					    pool.from < hole.from ? hole : pool};
 	for (size_t i = 0; t->early && i < t->mm->n_vmas && from < to; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
 		if (!t->early[i] || vma->end <= from)
 			continue;
-		memory_beside_hole(t, s, act, from, MIN(vma->start, to));
+		memory_beside(kept, s, act, from, MIN(vma->start, to));
 		from = vma->end;
 	}
-	memory_beside_hole(t, s, act, from, to);
+	memory_beside(kept, s, act, from, to);
 }
 
 /*
- * vdso aside, all else of the fork away, but memory that is filled already. Within the hole nothing of the fork was mapped.
+ * vdso aside, all else of the fork away, but memory that is filled already or that all tasks take their shared mappings from. Within the hole nothing of the fork was mapped.
  * The vdso of 32-bit programs is mapped only into a process that has none.
  */
 static void memory_clear(struct restore *r, struct plan_task *t, struct script *s)
@@ -98,7 +110,7 @@ static void memory_clear(struct restore *r, struct plan_task *t, struct script *
 		script_call(s, "parking the vdso", SYS_mremap, part->start, part->bytes, part->bytes,
 			    MREMAP_MAYMOVE | MREMAP_FIXED, t->vdso_parked + (part->start - r->vdso.start));
 	}
-	memory_around(t, s, memory_unmap, 0, MEMORY_TASK_END);
+	memory_around(r, t, s, memory_unmap, 0, MEMORY_TASK_END);
 }
 
 static void memory_place_vdso(struct restore *r, struct plan_task *t, struct script *s)
@@ -531,7 +543,7 @@ static int memory_map_all_anywhere(struct restore *r, struct plan_task *t, struc
 	/* The lowest pages take a right, and the kernel offers them only to those who have it. */
 	memory_block(s, IMAGE_PAGE_BYTES, MEMORY_LOWEST);
 	s->calls.v[script_last(s)].check = BLOB_CHECK_NONE;
-	memory_around(t, s, memory_block, MEMORY_LOWEST, MEMORY_TASK_END);
+	memory_around(r, t, s, memory_block, MEMORY_LOWEST, MEMORY_TASK_END);
 	memory_block_hole(t, s);
 	for (size_t i = first; i < t->mm->n_vmas && ret >= 0; i++)
 		if (memory_is_anywhere(t->mm->vmas[i]))
@@ -540,10 +552,10 @@ static int memory_map_all_anywhere(struct restore *r, struct plan_task *t, struc
 	for (size_t i = first; i < t->mm->n_vmas; i++) {
 		if (!memory_is_anywhere(t->mm->vmas[i]))
 			continue;
-		memory_around(t, s, memory_unmap, at, t->mm->vmas[i]->start);
+		memory_around(r, t, s, memory_unmap, at, t->mm->vmas[i]->start);
 		at = t->mm->vmas[i]->end;
 	}
-	memory_around(t, s, memory_unmap, at, MEMORY_TASK_END);
+	memory_around(r, t, s, memory_unmap, at, MEMORY_TASK_END);
 	return ret;
 }
 
@@ -580,6 +592,8 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	}
 	if (ret >= 0 && fault_hit(r->fault, FAULT_MEMORY_FILL))
 		script_call(s, "filling memory (fault injected)", SYS_pread64, (uint64_t)-1, t->hole, 1, 0);
+	if (ret >= 0 && r->plan->pool_bytes)
+		memory_unmap(s, r->plan->pool, r->plan->pool + r->plan->pool_bytes);
 	if (ret >= 0) {
 		memory_place_vdso(r, t, s);
 		ret = memory_set_mm(r, t, err);

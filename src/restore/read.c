@@ -25,7 +25,8 @@ enum {
 	READ_STATE_DEAD = 2,
 	READ_STATE_STOPPED = 3,
 	READ_TASKS_MAX = 1 << 20,
-	READ_FD_MAX = 1 << 30
+	READ_FD_MAX = 1 << 30,
+	READ_EXIT_STATUS = 0xff00,
 };
 
 struct read_tree {
@@ -74,6 +75,21 @@ static int read_take_extra(struct reader *r unused, struct image_reader *in unus
 	}
 	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 			 "ferry-task-%d.img names thread %u, which the task lacks", t->pid, extra->tid);
+}
+
+/* Only a leader can have ended without being gone, and only by itself: a signal ends the whole process. */
+static int read_ended(struct plan_task *t, struct ferry_error *err)
+{
+	vec_foreach(th, &t->threads) {
+		if (!th->extra || !th->extra->has_ended)
+			continue;
+		if (th != t->threads.v || t->threads.n < 2 || th->extra->ended & ~READ_EXIT_STATUS)
+			return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					 "ferry-task-%d.img: thread %d cannot have ended with status %#x",
+					 t->pid, th->tid, th->extra->ended);
+		th->ended = true;
+	}
+	return 0;
 }
 
 static int read_take_fd(struct reader *r, struct image_reader *in unused, void *message, void *context,
@@ -151,6 +167,8 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 	}
 	int ret = records_each(r, IMAGE_FERRY_TASK, entry->pid, &ferry_task_entry__descriptor,
 			       read_take_extra, t, err);
+	if (ret >= 0)
+		ret = read_ended(t, err);
 	if (ret >= 0)
 		ret = records_one(r, IMAGE_IDS, entry->pid, &t->ids, err);
 	if (ret >= 0)

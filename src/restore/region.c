@@ -83,7 +83,7 @@ struct blob_thread *region_thread(const struct restore *r, const struct plan_tas
 static const struct plan_thread *region_unmapper(const struct plan_task *t)
 {
 	vec_foreach(th, &t->threads) {
-		if (!th->stands)
+		if (!th->stands && !th->ended)
 			return th;
 	}
 	return NULL;
@@ -169,6 +169,8 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 		.threads = base + l.threads,
 		.n_threads = (uint32_t)t->threads.n,
 		.gadget = t->gadget,
+		.ends = t->threads.v[0].ended,
+		.end_status = t->threads.v[0].ended ? t->threads.v[0].extra->ended >> 8 : 0,
 	};
 	region_tell_rest(r, t);
 	script_place(&t->memory, slice + l.memory, base + l.memory, &task->memory);

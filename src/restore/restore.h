@@ -37,6 +37,7 @@ struct restore_member {
 	/* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
 	uint32_t stopped;
 	uint32_t built; /* 1 once its threads wait at the barrier and can be traced; futex word */
+	uint32_t left;  /* 1 once its leader, which ends while others run, is a zombie; futex word */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -143,6 +144,7 @@ must_check int tasks_wait_ready(struct restore *r, struct ferry_error *err);
  */
 must_check int guard_check(const struct plan *plan, const struct kern_caps *caps, struct ferry_error *err);
 must_check int guard_hold(struct restore *r, struct ferry_error *err);   /* before they do anything */
+must_check int guard_tend(struct restore *r, struct ferry_error *err);   /* hold those that are there */
 must_check int guard_finish(struct restore *r, struct ferry_error *err); /* all stand at the barrier */
 void guard_release(struct restore *r);
 void guard_reap(struct restore *r); /* they were killed */

@@ -32,8 +32,8 @@ struct stop_task {
 	struct restore *r;
 	const struct plan_task *t;
 	struct ferry_inject_options options;
-	struct ferry_thread **threads;
-	size_t n;
+	struct ferry_thread **threads; /* from first on */
+	size_t first, n;
 };
 
 static void stop_pause(void)
@@ -74,34 +74,35 @@ static int stop_seize(struct stop_task *s, struct ferry_error *err)
 	s->threads = calloc(s->t->threads.n, sizeof(*s->threads));
 	if (!s->threads)
 		return error_memory(err);
-	for (; s->n < s->t->threads.n && r >= 0; s->n++) {
+	for (s->n = s->first; s->n < s->t->threads.n && r >= 0; s->n++) {
 		r = ferry_thread_seize(tasks_tid(s->r, s->t, s->n), &s->options, &s->threads[s->n], err);
 		if (r < 0)
 			return r;
 	}
-	for (size_t i = 0; i < s->n && r >= 0; i++)
+	for (size_t i = s->first; i < s->n && r >= 0; i++)
 		r = stop_halt(s, s->threads[i], err);
 	return r;
 }
 
 static void stop_release(struct stop_task *s)
 {
-	for (size_t i = s->n; i-- > 0;)
+	for (size_t i = s->n; i-- > s->first;)
 		ferry_thread_release(s->threads[i], NULL);
 	free(s->threads);
 }
 
 static int stop_unmap(struct stop_task *s, struct ferry_error *err)
 {
-	const uint64_t *frame = region_thread(s->r, s->t, 0)->frame;
+	const uint64_t *frame = region_thread(s->r, s->t, s->first)->frame;
 	const uint64_t args[6] = {frame[BLOB_FRAME_UNMAP_ADDRESS], frame[BLOB_FRAME_UNMAP_BYTES]};
+	struct ferry_thread *thread = s->threads[s->first];
 	struct ferry_inject *inject;
 	int64_t result = 0;
-	int r = ferry_inject_open(s->threads[0], &s->options, &inject, err);
+	int r = ferry_inject_open(thread, &s->options, &inject, err);
 	if (r < 0)
 		return r;
-	r = ferry_inject_call(inject, s->threads[0], SYS_munmap, args, &result, err);
-	int cured = ferry_inject_cure(inject, s->threads[0], r < 0 ? NULL : err);
+	r = ferry_inject_call(inject, thread, SYS_munmap, args, &result, err);
+	int cured = ferry_inject_cure(inject, thread, r < 0 ? NULL : err);
 	ferry_inject_close(inject);
 	if (r >= 0 && result < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, (int)-result,
@@ -170,16 +171,17 @@ static int stop_signal(const struct restore *r, const struct plan_task *t)
 /* One thread takes the signal, with all others blocked; the rest joins when it is let go. */
 static int stop_deliver(struct stop_task *s, struct ferry_error *err)
 {
-	struct ferry_thread *leader = s->threads[0];
+	struct ferry_thread *first = s->threads[s->first];
 	int number = stop_signal(s->r, s->t);
-	int r = ferry_thread_set_sigmask(leader, ~(1ull << (number - 1)), err);
-	if (r >= 0 && syscall(SYS_tgkill, tasks_tid(s->r, s->t, 0), tasks_tid(s->r, s->t, 0), number) < 0)
+	int r = ferry_thread_set_sigmask(first, ~(1ull << (number - 1)), err);
+	if (r >= 0 &&
+	    syscall(SYS_tgkill, tasks_tid(s->r, s->t, 0), tasks_tid(s->r, s->t, s->first), number) < 0)
 		r = error_errno(err, FERRY_ERROR_SYSTEM, errno, "stopping pid %d", s->t->pid);
 	/* It may report the interruption once more before the signal. */
 	for (int i = 0; i < 8 && r >= 0; i++) {
-		r = ferry_thread_resume(leader, err);
+		r = ferry_thread_resume(first, err);
 		if (r >= 0)
-			r = ferry_thread_wait(leader, STOP_TIMEOUT_MS, err);
+			r = ferry_thread_wait(first, STOP_TIMEOUT_MS, err);
 		if (r == FERRY_STOP_GROUP)
 			return 0;
 	}
@@ -191,7 +193,7 @@ static int stop_deliver(struct stop_task *s, struct ferry_error *err)
 static int stop_set_masks(struct stop_task *s, struct ferry_error *err)
 {
 	int r = 0;
-	for (size_t i = 0; i < s->n && r >= 0; i++)
+	for (size_t i = s->first; i < s->n && r >= 0; i++)
 		r = ferry_thread_set_sigmask(s->threads[i],
 					     region_thread(s->r, s->t, i)->frame[BLOB_FRAME_SIGMASK], err);
 	return r;
@@ -211,11 +213,12 @@ static int stop_one(struct restore *r, const struct plan_task *t, struct ferry_e
 	struct stop_task s = {
 		.r = r,
 		.t = t,
+		.first = plan_first(t),
 		.options = {.size = sizeof(struct ferry_inject_options), .timeout_ms = STOP_TIMEOUT_MS},
 	};
 	int ret = stop_seize(&s, err);
 	/* The gadget lies where libferry-inject would look for its own code: nobody may stand there. */
-	for (size_t i = 0; i < s.n && ret >= 0; i++)
+	for (size_t i = s.first; i < s.n && ret >= 0; i++)
 		ret = stop_set_regs(&s, i, err);
 	if (ret >= 0)
 		ret = stop_unmap(&s, err);
@@ -226,7 +229,7 @@ static int stop_one(struct restore *r, const struct plan_task *t, struct ferry_e
 	stop_release(&s);
 	if (ret < 0)
 		return ret;
-	for (size_t i = 0; i < t->threads.n; i++)
+	for (size_t i = plan_first(t); i < t->threads.n; i++)
 		for (int n = 0; !stop_stands(r, t, i) && n < STOP_TRIES; n++)
 			stop_pause();
 	return 0;

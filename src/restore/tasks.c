@@ -37,6 +37,7 @@ enum {
 	TASKS_POLL_NS = 20000000,
 	TASKS_LEAVE_NS = 500000000,
 	TASKS_LEAVE_POLL_NS = 50000,
+	TASKS_LEADER_TRIES = 1000,
 	TASKS_LEAVE_THREADS = 64, /* threads of larger tasks are not looked at one by one */
 	TASKS_STACK_BYTES = 8192,
 	TASKS_RSEQ_UNREGISTER = 1,
@@ -245,6 +246,12 @@ void task_main(struct restore *r, struct plan_task *t)
 
 /* ----------------------------------------------------------- in the coordinator */
 
+static void tasks_pause(void)
+{
+	struct timespec pause = {.tv_nsec = TASKS_LEAVE_POLL_NS};
+	nanosleep(&pause, NULL);
+}
+
 static pid_t tasks_real(const struct restore *r, const struct plan_task *t)
 {
 	return (pid_t)__atomic_load_n(&r->shared->members[t->member].created, __ATOMIC_SEQ_CST);
@@ -269,6 +276,42 @@ pid_t tasks_tid(const struct restore *r, const struct plan_task *t, size_t index
 	return tid;
 }
 
+static char tasks_state(const struct restore *r, uint32_t real)
+{
+	char path[64], state = 0;
+	snprintf(path, sizeof(path), "%u/stat", real);
+	int fd = fd_open(r->proc, path, O_RDONLY, 0);
+	_cleanup_fclose_ FILE *stat = fd < 0 ? NULL : fdopen(fd, "r");
+	return stat && fscanf(stat, "%*d (%*[^)]) %c", &state) == 1 ? state : 'X';
+}
+
+static bool tasks_is_ready(const struct restore *r, const struct plan_task *t)
+{
+	return __atomic_load_n(&region_task(r, t)->state, __ATOMIC_SEQ_CST) == BLOB_STATE_READY;
+}
+
+/*
+ * A leader that had ended ends again behind everything that it has to do for its process. Children whose parent it is get their
+ * parent death signals set after that, and the barrier opens after that.
+ */
+static void tasks_see_leaders_off(struct restore *r)
+{
+	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+		const struct plan_task *t = &r->plan->tasks[i];
+		uint32_t *left = &r->shared->members[t->member].left;
+		if (!plan_first(t) || __atomic_load_n(left, __ATOMIC_SEQ_CST) || !tasks_is_ready(r, t))
+			continue;
+		/* It is on its last call. */
+		for (int n = 0; tasks_state(r, (uint32_t)tasks_real(r, t)) != 'Z'; n++) {
+			if (n == TASKS_LEADER_TRIES)
+				return;
+			tasks_pause();
+		}
+		__atomic_store_n(left, 1, __ATOMIC_SEQ_CST);
+		futex_wake(left);
+	}
+}
+
 /* Who is gone or a zombie before the barrier, and was not to end, is a failure that nobody reported. */
 static int tasks_look(struct restore *r, struct ferry_error *err)
 {
@@ -278,11 +321,12 @@ static int tasks_look(struct restore *r, struct ferry_error *err)
 		uint32_t real = __atomic_load_n(&m->created, __ATOMIC_SEQ_CST);
 		if (!real)
 			continue;
-		char path[64], state = 0;
-		snprintf(path, sizeof(path), "%u/stat", real);
-		int fd = fd_open(r->proc, path, O_RDONLY, 0);
-		_cleanup_fclose_ FILE *stat = fd < 0 ? NULL : fdopen(fd, "r");
-		if (stat && fscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z' && state != 'X')
+		char state = tasks_state(r, real);
+		if (state != 'Z' && state != 'X')
+			continue;
+		const struct family_member *known = &f->members.v[i];
+		const struct plan_task *t = known->ends || known->helper ? NULL : known->context;
+		if (t && plan_first(t) && state == 'Z' && tasks_is_ready(r, t))
 			continue;
 		/* Looked at last: both are said before it ends, or is reaped. */
 		if (__atomic_load_n(&m->ended, __ATOMIC_SEQ_CST) ||
@@ -345,6 +389,11 @@ static int tasks_failure(struct restore *r, struct ferry_error *err)
 int tasks_watch(struct restore *r, bool look, struct ferry_error *err)
 {
 	int ret = tasks_failure(r, err);
+	if (ret >= 0)
+		tasks_see_leaders_off(r);
+	/* Others may wait for a leader under seccomp that is to end. */
+	if (ret >= 0)
+		ret = guard_tend(r, err);
 	if (ret < 0 || !look)
 		return ret;
 	ret = tasks_look(r, err);
@@ -495,9 +544,17 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 	return ret;
 }
 
+static int tasks_wait_leader(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+{
+	const uint32_t *left = &r->shared->members[t->member].left;
+	return plan_first(t) ? tasks_wait(r, left, &r->shared->control.event, 1, err) : 0;
+}
+
 int tasks_wait_task(struct restore *r, const struct plan_task *t, struct ferry_error *err)
 {
 	int ret = tasks_wait(r, &region_task(r, t)->state, &r->shared->control.event, BLOB_STATE_READY, err);
+	if (ret >= 0)
+		ret = tasks_wait_leader(r, t, err);
 	return ret < 0 ? ret : tasks_failure(r, err);
 }
 
@@ -509,6 +566,8 @@ int tasks_wait_ready(struct restore *r, struct ferry_error *err)
 	int ret = guard_hold(r, err);
 	if (ret >= 0)
 		ret = tasks_wait(r, &control->ready, &control->event, (uint32_t)r->plan->n_tasks, err);
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
+		ret = tasks_wait_leader(r, &r->plan->tasks[i], err);
 	return ret < 0 ? ret : guard_finish(r, err);
 }
 
@@ -548,22 +607,16 @@ static bool tasks_thread_left(const struct restore *r, const struct plan_task *t
 	return dir < 0 || proc_read_status(dir, &status, NULL) < 0 || status.sig_blocked != TASKS_BLOCKED;
 }
 
-static bool tasks_leader_left(const struct restore *r, const struct plan_task *t)
+static bool tasks_first_left(const struct restore *r, const struct plan_task *t)
 {
 	char byte;
 	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
-	return sys_process_vm_readv(tasks_real(r, t), &ours, 1, &theirs, 1) != 1;
-}
-
-static void tasks_pause(void)
-{
-	struct timespec pause = {.tv_nsec = TASKS_LEAVE_POLL_NS};
-	nanosleep(&pause, NULL);
+	return sys_process_vm_readv(tasks_tid(r, t, plan_first(t)), &ours, 1, &theirs, 1) != 1;
 }
 
 static void tasks_wait_threads(const struct restore *r, const struct plan_task *t, uint64_t until)
 {
-	for (size_t n = 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++) {
+	for (size_t n = plan_first(t) + 1; n < t->threads.n && t->threads.n <= TASKS_LEAVE_THREADS; n++) {
 		pid_t tid = tasks_tid(r, t, n);
 		while (!tasks_thread_left(r, t, &t->threads.v[n], tid) && time_now_ns() < until)
 			tasks_pause();
@@ -575,7 +628,7 @@ void tasks_wait_left(struct restore *r)
 	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
-		while (!tasks_leader_left(r, t) && time_now_ns() < until)
+		while (!tasks_first_left(r, t) && time_now_ns() < until)
 			tasks_pause();
 		tasks_wait_threads(r, t, until);
 	}

@@ -27,10 +27,12 @@ int tracees_check(const struct plan *plan, struct ferry_error *err)
 		const struct plan_task *t = &plan->tasks[i];
 		if (!t->traced)
 			continue;
-		if (t->guarded || t->stop_signal)
+		if (t->guarded || t->stop_signal || plan_first(t))
 			return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 					 "pid %d is traced, and %s", t->pid,
-					 t->guarded ? "has seccomp filters" : "is to be stopped");
+					 t->guarded       ? "has seccomp filters"
+					 : t->stop_signal ? "is to be stopped"
+							  : "has a leader that ended");
 	}
 	return 0;
 }

@@ -21,92 +21,8 @@ import termios
 import time
 
 from ferrytest import Ferry, main, test
-from ferrytest.engine import EngineError
+from ferrytest.jobs import NOBODY, COUNTER, Jobs
 from ferrytest.process import wait_until
-
-NOBODY = 65534
-# Where /proc is that of another PID namespace it ends.
-COUNTER = ["sh", "-c", "i=0; while read me rest </proc/self/stat && [ $me = $$ ]; do i=$((i+1)); echo $i; sleep 0.1; done"]
-
-
-class Jobs:
-    """One state directory, and ferry run by its owner."""
-
-    def __init__(self, user=None):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="jobs-"))
-        self.prefix = []
-        if user:
-            # All folders above have to let the user through.
-            for folder in [self.folder, *self.folder.parents]:
-                if folder != pathlib.Path("/") and os.stat(folder).st_uid == 0:
-                    folder.chmod(folder.stat().st_mode | 0o055)
-            os.chown(self.folder, user, user)
-            self.prefix = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups"]
-
-    def run(self, verb, *words, environment=None):
-        """One verb; the finished process."""
-        more = ["--state-dir", str(self.folder)]
-        command = [*self.prefix, Ferry().path, verb, *more, *map(str, words)]
-        return subprocess.run(command, check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=60, start_new_session=True, env={**os.environ, **(environment or {})})
-
-    def good(self, verb, *words):
-        """It has to succeed; its output."""
-        done = self.run(verb, *words)
-        if done.returncode:
-            raise EngineError(f"ferry {verb}", done)
-        return done.stdout
-
-    def start(self, name, *command):
-        """A job; PID of its first process."""
-        return json.loads(self.good("run", "--json", "--name", name, "--", *command))["pid"]
-
-    def list(self):
-        """By name."""
-        return {job["name"]: job for job in json.loads(self.good("ps", "--json"))}
-
-    def state(self, name="counter"):
-        """running, saved, ended"""
-        return self.list()[name]["state"]
-
-    def log(self, name="counter"):
-        """The lines."""
-        return self.good("logs", name).splitlines()
-
-    def counted(self, name="counter"):
-        """The counter's last number; the lines are 1, 2, 3 and so on, each once."""
-        lines = self.log(name)
-        assert lines == [str(n + 1) for n in range(len(lines))], lines[-5:]
-        return len(lines)
-
-    def moves_on(self, name="counter"):
-        """The counter runs."""
-        before = self.counted(name)
-        wait_until(lambda: self.counted(name) > before, "the job does not go on")
-
-    def rounds(self):
-        """Saved and restored twice; the count goes on without a gap."""
-        pid = self.start("counter", *COUNTER)
-        self.moves_on()
-        for number in (1, 2):
-            self.good("save", "counter")
-            assert self.state() == "saved"
-            wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the job still runs")
-            images = sorted(path.name for path in self.folder.glob("counter/image-*"))
-            assert images == [f"image-{number}"], images
-            stands = self.counted()
-            time.sleep(0.1)
-            assert self.counted() == stands
-            self.good("restore", "counter")
-            pid = self.list()["counter"]["pid"]
-            assert pid and self.state() == "running"
-            self.moves_on()
-            assert self.counted() > stands
-        self.good("stop", "counter")
-        assert self.state() == "ended"
-        self.good("rm", "counter")
-        assert not list(self.folder.iterdir())
-
 
 class Attached:
     """A terminal of ours, with "ferry attach" in it."""
@@ -281,7 +197,9 @@ if os.environ.get("FERRY"):
         """What takes root is refused before anything stops, by name; the job runs on."""
         jobs = Jobs(NOBODY)
         for name, program, said in (
-                ("memory", "import mmap, time\nm = mmap.mmap(-1, 4096)\nwhile True: print('on', flush=True); time.sleep(.05)",
+                ("memory", "import mmap, os, tempfile, time\nf = tempfile.TemporaryFile()\nf.write(b'x' * 4096)\nf.flush()\n"
+                 "m = mmap.mmap(f.fileno(), 4096, mmap.MAP_PRIVATE)\nm[0] = 65\nos.dup2(1, f.fileno())\n"
+                 "while True: print('on', flush=True); time.sleep(.05)",
                  "has no file that can be opened, which needs root"),):
             jobs.start(name, "python3", "-c", program)
             wait_until(lambda name=name: jobs.log(name), "it does not start")

@@ -79,9 +79,14 @@ if os.environ.get("FERRY"):
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
     for sharing, words in {
             "memory": "shares its memory with pid", "actions": "shares its memory with pid",
-            "thread-descriptors": "has a descriptor table of its own (unshare)",
-            "dead-leader": "has ended, the others run"}.items():
+            "thread-descriptors": "has a descriptor table of its own (unshare)"}.items():
         register("sharing_" + sharing.replace("-", "_"), "unsupported-task", words, "sharing-refused", sharing)
+
+
+    for word, said in (
+            ("filtered", "was ended by its seccomp filter, and others run"), ("traced", "and the first one has ended"),
+            ("traced-first", "and the first one has ended")):
+        register("leader_" + word.replace("-", "_"), "unsupported-task", said, "leader-ended-refused", word)
 
 
     for word, said in (

@@ -267,6 +267,15 @@ void program_note_volatile(const struct program *p)
 	mailbox_write(p, "volatile", text);
 }
 
+void program_note_sparse(const struct program *p, const void *start, size_t bytes)
+{
+	char text[96];
+
+	snprintf(text, sizeof(text), "%d %lx %lx\n", outer_pid(), (unsigned long)start,
+		 (unsigned long)start + bytes);
+	mailbox_write(p, "volatile.sparse", text);
+}
+
 /* Reads the pending question into word; false when there is none that is new. */
 static bool program_asked(struct program *p, char word[static 16])
 {

@@ -56,6 +56,9 @@ void program_await(const struct program *p, const char *role);
  * alternate stack that is not in use. Called for each thread. */
 void program_note_volatile(const struct program *p);
 
+/* A large mapping of the caller's that nobody is to read from outside: that would make the pages that it lacks. */
+void program_note_sparse(const struct program *p, const void *start, size_t bytes);
+
 /* Processes of the program live in PID namespaces below that of the tests; /proc stays theirs. */
 void program_has_other_numbers(void);
 

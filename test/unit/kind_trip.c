@@ -122,7 +122,7 @@ static int trip_collect(struct trip *t)
 		thread->core = record_new(&t->snap.arena, CoreEntry, core_entry);
 		thread->core->tc = record_new(&t->snap.arena, TaskCoreEntry, task_core_entry);
 		thread->core->tc->comm = arena_string(&t->snap.arena, "trip");
-		task->pid = t->pids[i];
+		task->pid = task->look = t->pids[i];
 		int dir = proc_open(task->pid, &t->err);
 		r = dir < 0 ? dir : collect_fds(&c, task, dir, &t->err);
 		close(dir);

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 
 from ferrytest import old
-from ferrytest.process import PROC, all_pids, read_bytes, read_text, status, threads, tree
+from ferrytest.process import PROC, all_pids, look, read_bytes, read_text, status, threads, tree
 from ferrytest.snapshot import PAGE
 
 WATCHED_FOLDERS = ["/run", "/dev/shm"]
@@ -50,7 +50,7 @@ def ipc_objects():
 
 def executable_mappings(pid):
     """(start, end, file offset, path) of mappings that can be executed."""
-    for line in (read_text(PROC / str(pid) / "maps") or "").splitlines():
+    for line in (read_text(PROC / str(look(pid)) / "maps") or "").splitlines():
         match = re.match(r"([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) \S+ \d+\s*(.*)$", line)
         if match:
             yield int(match[1], 16), int(match[2], 16), int(match[3], 16), match[4]
@@ -84,7 +84,7 @@ def changed_text(pid):
     """Executable pages of a process that differ from their file, or from the kernel's vdso."""
     problems = []
     try:
-        memory = open(PROC / str(pid) / "mem", "rb", 0)  # pylint: disable=consider-using-with
+        memory = open(PROC / str(look(pid)) / "mem", "rb", 0)  # pylint: disable=consider-using-with
     except OSError:
         return problems
     with memory:
@@ -111,7 +111,7 @@ def changed_text(pid):
 def freezer_state(pid):
     """Problems with the freezers of the groups a process is in."""
     problems = []
-    for line in (read_text(PROC / str(pid) / "cgroup") or "").splitlines():
+    for line in (read_text(PROC / str(look(pid)) / "cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "freezer":
             state = read_text(f"/sys/fs/cgroup/freezer{path}/freezer.state")
@@ -155,7 +155,7 @@ class Leftovers:
         self.folders = [*WATCHED_FOLDERS, tempfile.gettempdir()]
         self.files = set().union(*(files_below(folder) for folder in self.folders))
         self.ipc = ipc_objects()
-        self.stopped = {p for p in (tree(pid) if pid else []) if status(p).get("State", "?")[:1] == "T"}
+        self.stopped = {p for p in (tree(pid) if pid else []) if status(look(p)).get("State", "?")[:1] == "T"}
 
     def problems(self, pid=None, expected=(), locked=False):
         """pid: the tree that must be well. expected: folders whose files may be new (images, logs). locked: the network

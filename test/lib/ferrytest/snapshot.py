@@ -13,9 +13,10 @@ import re
 import struct
 import time
 
-from ferrytest.process import PROC, read_bytes, read_text, stat_fields, status, threads, tree
+from ferrytest.process import PROC, look, read_bytes, read_text, stat_fields, status, threads, tree
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+SPARSE = 1 << 26
 SYS_KCMP = 312
 KCMP_FILE = 0
 KCMP_TASK = {"vm": 1, "files": 2, "fs": 3, "sighand": 4}  # what processes may have together
@@ -28,6 +29,8 @@ STATUS_OF_PROCESS = [
 ]
 STATUS_OF_THREAD = ["Name", "NSpid", "SigPnd", "SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp",
                     "Seccomp_filters"]
+STATUS_OF_ENDED = ["Name", "NSpid", "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs",
+                   "Cpus_allowed_list"]
 # Fields of stat, numbered as in proc(5).
 STAT_OF_PROCESS = {
     "pgrp": 5, "session": 6, "tty": 7, "exit_signal": 38, "start_code": 26, "end_code": 27, "start_stack": 28,
@@ -260,7 +263,7 @@ def pages_of(memory, pagemap, m):
 
 
 def memory_once(pid, maps, stacks):
-    """Page address -> digest over all mappings that are not stacks."""
+    """Page address -> digest over all mappings but these."""
     found = {}
     with open(PROC / str(pid) / "mem", "rb", 0) as memory, open(PROC / str(pid) / "pagemap", "rb", 0) as pagemap:
         for m in maps:
@@ -272,14 +275,16 @@ def memory_once(pid, maps, stacks):
 def memory(pid, maps, volatile, samples):
     """Digests of the pages that stay the same over some samples; None for those that do not."""
     stacks = stacks_of(pid, maps)
-    found = memory_once(pid, maps, stacks)
+    # To read memory that is sparse would make all of it; the program proves its contents.
+    sparse = [(start, end) for start, end in volatile if end - start >= SPARSE]
+    found = memory_once(pid, maps, stacks + sparse)
     for _ in range(samples - 1):
         time.sleep(0.03)
-        again = memory_once(pid, maps, stacks)
+        again = memory_once(pid, maps, stacks + sparse)
         for address in set(found) | set(again):
             if found.get(address) != again.get(address):
                 found[address] = None
-    for start, end in volatile:
+    for start, end in set(volatile) - set(sparse):
         for address in range(start // PAGE * PAGE, end, PAGE):
             found[address] = None
     return {"pages": {f"{address:x}": digest for address, digest in found.items()}, "stacks": stacks}
@@ -292,8 +297,20 @@ def auxv(pid):
     return {str(key): value for key, value in pairs if key != AT_SYSINFO_EHDR}
 
 
+def ended_state(pid, tid):
+    """What is left of a first thread that has ended while others run: what it blocked and waited for is nobody's."""
+    fields = status(pid, tid)
+    numbers = stat_fields(PROC / str(pid) / "task" / str(tid) / "stat")
+    found = {key: fields.get(key) for key in STATUS_OF_ENDED}
+    found.update({key: numbers[n - 3] for key, n in STAT_OF_THREAD.items()})
+    found["exit_code"] = numbers[52 - 3]
+    return found
+
+
 def thread_state(pid, tid):
     """What counts of one thread."""
+    if tid == pid and look(pid) != pid:
+        return ended_state(pid, tid)
     fields = status(pid, tid)
     numbers = stat_fields(PROC / str(pid) / "task" / str(tid) / "stat")
     found = {key: fields.get(key) for key in STATUS_OF_THREAD}
@@ -310,14 +327,17 @@ def lasting(fields, again, key):
 
 def process_state(pid, names, volatile, samples, is_root):
     """Everything about one process."""
-    fields = status(pid)
+    seen = look(pid)
+    fields = status(seen)
     for _ in range(samples):
         time.sleep(0.01)
-        lasting(fields, status(pid), "ShdPnd")
-    numbers = stat_fields(PROC / str(pid) / "stat")
+        lasting(fields, status(seen), "ShdPnd")
+    numbers = stat_fields(PROC / str(seen) / "stat")
     state = numbers[0] if numbers[0] in "ZTt" else "runs"
     found = {"state": state, "stat": {key: numbers[n - 3] for key, n in STAT_OF_PROCESS.items()},
              "status": {key: fields.get(key) for key in STATUS_OF_PROCESS}}
+    # Threads have none; that of the process is with its first.
+    found["stat"]["exit_signal"] = stat_fields(PROC / str(pid) / "stat")[38 - 3]
     if not is_root:
         found["status"]["PPid"] = fields.get("PPid")
     if state == "Z":
@@ -325,18 +345,18 @@ def process_state(pid, names, volatile, samples, is_root):
         return {"state": state, "exit_code": numbers[52 - 3], "name": fields.get("Name"),
                 "stat": {key: found["stat"][key] for key in ("pgrp", "session", "exit_signal")},
                 "status": {key: found["status"].get(key) for key in ("Uid", "Gid", "PPid", "NStgid")}}
-    folder = PROC / str(pid)
-    maps = mappings(pid)
+    folder = PROC / str(seen)
+    maps = mappings(seen)
     found["threads"] = {tid: thread_state(pid, tid) for tid in threads(pid)}
-    found["shares"] = {name: names.owner(pid, which) for name, which in KCMP_TASK.items()}
-    found["links"] = {name: link(pid, name) for name in ("exe", "cwd", "root")}
-    found["namespaces"] = {name: namespace(link(pid, "ns/" + name), names) for name in NAMESPACES}
+    found["shares"] = {name: names.owner(seen, which) for name, which in KCMP_TASK.items()}
+    found["links"] = {name: link(seen, name) for name in ("exe", "cwd", "root")}
+    found["namespaces"] = {name: namespace(link(seen, "ns/" + name), names) for name in NAMESPACES}
     found["texts"] = {name: read_text(folder / name) for name in
                       ("cmdline", "environ", "limits", "oom_score_adj", "coredump_filter", "personality", "timers")}
-    found["auxv"] = auxv(pid)
-    found["fds"] = descriptors(pid, names)
+    found["auxv"] = auxv(seen)
+    found["fds"] = descriptors(seen, names)
     found["layout"] = layout(maps)
-    found["memory"] = memory(pid, maps, volatile, samples)
+    found["memory"] = memory(seen, maps, volatile, samples)
     return found
 
 

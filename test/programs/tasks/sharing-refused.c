@@ -39,14 +39,6 @@ static void *unshare_folders(void *argument)
 	return argument;
 }
 
-static void *outlive(void *argument)
-{
-	note_volatile();
-	for (;;)
-		pause();
-	return argument;
-}
-
 static void start_thread(void *(*run)(void *))
 {
 	pthread_t thread;
@@ -73,10 +65,6 @@ static void make(const char *word)
 		start_thread(unshare_files);
 	if (!strcmp(word, "thread-folders"))
 		start_thread(unshare_folders);
-	if (!strcmp(word, "dead-leader") && !must(fork())) {
-		start_thread(outlive);
-		pthread_exit(NULL);
-	}
 }
 
 int main(int argc, char **argv)

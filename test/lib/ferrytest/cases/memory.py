@@ -24,6 +24,6 @@ CASES = [
     Case("memory-merge-all", "memory-merge", ("all",), kind="mm"),
     *simple("regfile", "vma-file", "devzero", "vma-short-file", "vma-may-write"),
     Case("posix-shm", kind="regfile", worlds=False),
-    *simple("shmem", "vma-shared"),
+    *simple("shmem", "vma-shared", "shared-parts"),
     *simple("memfd", "memfd", "memfd-mapped"),
 ]

@@ -31,6 +31,11 @@ CASES = [
     Case("tree-dead", "tree", ("dead",), kind="tree"),
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
     *simple("thread", "threads", "rseq", "robust-list"),
+    *simple("thread", "leader-ended", "leader-ended-child", "leader-ended-parent"),
+    Case("leader-ended-user", "leader-ended", ("user",), kind="thread", also=("creds",)),
+    *[Case(f"leader-ended-{word}", "leader-ended-child", (word,), kind=kind)
+      for word, kind in (("shared", "thread"), ("stopped", "wait"), ("seccomp", "seccomp"))],
+    Case("leader-ended-nested", "leader-ended-parent", ("nested",), kind="thread"),
     *simple("regs", "xstate", "x87", "sleepers", "segment-bases", "general-registers", "registers"),
     *simple("signal", "signals-pending", "signals-actions", "signals-trap"),
     *simple("timer", "itimers", "posix-timers"),
