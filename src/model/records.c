@@ -52,7 +52,7 @@ int records_each(struct reader *r, enum image_kind kind, uint64_t id, const Prot
 }
 
 int records_need(struct reader *r, enum image_kind kind, uint64_t id, const ProtobufCMessageDescriptor *type,
-		records_take *take, void *context, struct ferry_error *err)
+		 records_take *take, void *context, struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *in = NULL;
 	int ret = image_open(r->dir, kind, id, &in, err);

@@ -28,5 +28,5 @@ must_check int records_each(struct reader *r, enum image_kind kind, uint64_t id,
 
 /* The same for a file that has to be there. */
 must_check int records_need(struct reader *r, enum image_kind kind, uint64_t id,
-			   const ProtobufCMessageDescriptor *type, records_take *take, void *context,
-			   struct ferry_error *err);
+			    const ProtobufCMessageDescriptor *type, records_take *take, void *context,
+			    struct ferry_error *err);
