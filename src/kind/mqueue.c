@@ -28,6 +28,7 @@
 #include "kind/mqueue_take.h"
 #include "kind/peers.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/lex.h"
 
 enum { MQUEUE_MAGIC = 0x19800202, MQUEUE_FILE_BYTES = 80, MQUEUE_MODE_BITS = 07777, MQUEUE_NAME_BYTES = 256 };
@@ -153,7 +154,7 @@ static int mqueue_collect_messages(struct collect *c, int fd, FerryMqueueEntry *
 	int r = both < 0 ? both : mqueue_measure(both, &taken.n, &taken.bytes);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "opening '%s' again", entry->name);
-	r = mqueue_take(&taken, &messages, err);
+	r = mqueue_take_all(&taken, &messages, err);
 	if (r < 0)
 		return r;
 	entry->held = arena_array(a, FerryMqueueMessage *, taken.n + 1);
@@ -218,33 +219,27 @@ static int mqueue_dump(struct dump *d, struct snap_file *file, struct ferry_erro
 
 /* -------------------------------------------------------------------------- restore */
 
+static int mqueue_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		       struct ferry_error *err)
+{
+	FerryMqueueEntry *entry = record;
+	struct plan_file *file = plan_file(r->plan, entry->id);
+	if (!file || !file->entry->ext || file->data || entry->name[0] != '/' || !entry->name[1] ||
+	    strchr(entry->name + 1, '/') || strlen(entry->name) > MQUEUE_NAME_BYTES)
+		return image_bad(in, err, "file id %u: the message queue makes no sense", entry->id);
+	if (entry->n_held &&
+	    (!entry->deleted || entry->n_held != entry->messages || entry->n_held > entry->max_messages))
+		return image_bad(in, err, "file id %u: the message queue holds %zu messages, not %u",
+				 entry->id, entry->n_held, entry->messages);
+	file->data = entry;
+	file->kind = &kind_mqueue;
+	return 0;
+}
+
 static int mqueue_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_MQUEUE, 0, &in, err);
-	while (ret > 0) {
-		FerryMqueueEntry *entry = NULL;
-		ret = image_get(in, &ferry_mqueue_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		if (!slot) {
-			image_message_free(entry);
-			return error_memory(err);
-		}
-		*slot = entry;
-		struct plan_file *file = plan_file(r->plan, entry->id);
-		if (!file || !file->entry->ext || file->data || entry->name[0] != '/' || !entry->name[1] ||
-		    strchr(entry->name + 1, '/') || strlen(entry->name) > MQUEUE_NAME_BYTES)
-			return image_bad(in, err, "file id %u: the message queue makes no sense", entry->id);
-		if (entry->n_held && (!entry->deleted || entry->n_held != entry->messages ||
-				      entry->n_held > entry->max_messages))
-			return image_bad(in, err, "file id %u: the message queue holds %zu messages, not %u",
-					 entry->id, entry->n_held, entry->messages);
-		file->data = entry;
-		file->kind = &kind_mqueue;
-	}
-	return ret;
+	return records_each(r, IMAGE_FERRY_MQUEUE, 0, &ferry_mqueue_entry__descriptor, mqueue_take, NULL,
+			    err);
 }
 
 static int mqueue_flags(const FerryMqueueEntry *entry)

@@ -195,7 +195,8 @@ static struct take_memory *take_map(int memory, uint64_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
-int mqueue_take(const struct mqueue_taken *t, struct mqueue_message **ret_messages, struct ferry_error *err)
+int mqueue_take_all(const struct mqueue_taken *t, struct mqueue_message **ret_messages,
+		    struct ferry_error *err)
 {
 	uint64_t room = align_up(sizeof(struct take_memory) + t->bytes +
 					 (uint64_t)t->n * (sizeof(struct take_message) + TAKE_ALIGN) +

@@ -34,8 +34,8 @@ struct mqueue_taken {
  * Take all messages out of a queue and put them back, in their order. Who has the queue stands still. LIMIT: they are more than can be
  * kept meanwhile.
  */
-must_check int mqueue_take(const struct mqueue_taken *t, struct mqueue_message **ret_messages,
-			   struct ferry_error *err);
+must_check int mqueue_take_all(const struct mqueue_taken *t, struct mqueue_message **ret_messages,
+			       struct ferry_error *err);
 
 /* Messages and bytes that are in a queue now. */
 must_check int mqueue_measure(int queue, uint32_t *ret_n, uint64_t *ret_bytes);

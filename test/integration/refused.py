@@ -553,6 +553,23 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def parent_that_does_not_wait():
+        """The original has ended, but keeps its number until its parent takes notice: a restore gives it time, and names it."""
+        program = Program("heap-stack")
+        Ferry().dump(program.pid, IMAGES)
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode == REFUSED and "[pid-taken]" in done.stderr, done.stderr
+        assert f"its parent, pid {os.getpid()}, has not waited for it" in done.stderr, done.stderr
+        with subprocess.Popen([os.environ["FERRY"], "restore", "-D", str(IMAGES), "-d"]) as late:
+            time.sleep(0.3)
+            assert late.poll() is None, "it did not wait"
+            program.reap()
+            assert late.wait(timeout=20) == 0
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
     def image_exists():
         """No image is overwritten unasked."""
         program = Program("heap-stack")

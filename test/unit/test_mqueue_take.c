@@ -126,7 +126,7 @@ static void all_at_once(void **state unused)
 	queue_open(&q);
 	const struct mqueue_taken taken = {
 		.queue = q.fd, .n = N, .bytes = q.m->bytes, .message_room = ROOM, .arena = &a};
-	assert_int_equal(mqueue_take(&taken, &found, NULL), 0);
+	assert_int_equal(mqueue_take_all(&taken, &found, NULL), 0);
 	for (int i = 0; i < N; i++) {
 		assert_int_equal(found[i].bytes, strlen(messages[i].text));
 		assert_memory_equal(found[i].data, messages[i].text, found[i].bytes);
@@ -145,7 +145,7 @@ static void fewer_than_told(void **state unused)
 	queue_open(&q);
 	const struct mqueue_taken taken = {
 		.queue = q.fd, .n = N + 1, .bytes = q.m->bytes + 1, .message_room = ROOM, .arena = &a};
-	assert_true(mqueue_take(&taken, &found, NULL) < 0);
+	assert_true(mqueue_take_all(&taken, &found, NULL) < 0);
 	arena_release(&a);
 	queue_check(&q);
 }
