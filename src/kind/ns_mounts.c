@@ -31,6 +31,7 @@
 #include "kind/kinds.h"
 #include "model/kind.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/read.h"
 
 enum { MOUNTS_MAX = 4096, MOUNTS_LATE_MAX = 8, MOUNTS_PATH_BYTES = 512, MOUNTS_TAR_BLOCK = 1 << 16 };
@@ -517,12 +518,9 @@ static int mounts_read(struct opener *o, const struct plan_ns *ns, struct mounts
 		r = got = image_get(in, &mnt_entry__descriptor, &e, err);
 		if (got <= 0)
 			break;
-		void **slot = vec_push(&o->plan->messages);
-		if (!slot) {
-			image_message_free(e);
-			return error_memory(err);
-		}
-		*slot = e;
+		r = records_keep(o->plan, e, err);
+		if (r < 0)
+			return r;
 		if (l.n == MOUNTS_MAX || e->mountpoint[0] != '/' || e->root[0] != '/' ||
 		    strlen(e->mountpoint) >= MOUNTS_PATH_BYTES)
 			return image_bad(in, err, "mount %u is one too many, or has a bad path", e->mnt_id);

@@ -16,6 +16,7 @@ import termios
 import time
 
 from ferrytest import Ferry, main, status, test, wait_until
+from ferrytest.image import decode, encode, seal
 from ferrytest.leftovers import Leftovers
 from ferrytest.process import is_alive
 from ferrytest.program import Program, program_path
@@ -475,6 +476,32 @@ if os.environ.get("FERRY"):
         shutil.rmtree(IMAGES)
 
 
+    @test(timeout=60)
+    def hostile_leader():
+        """Only the first of several threads can have ended while others run, and only by itself."""
+        program = Program("leader-ended")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        shutil.copytree(IMAGES, "whole")
+        path = next(IMAGES.glob("ferry-task-*.img"))
+        for index, change, text in (
+                (0, {"ended": 9}, "cannot have ended with status 0x9"),
+                (0, {"ended": 0x10700}, "cannot have ended with status 0x10700"),
+                (1, {"ended": 0x700}, "cannot have ended with status 0x700")):
+            content = decode(path)
+            content["entries"][index].update(change)
+            encode(path, content)
+            seal(IMAGES, [path.name])
+            done = Ferry().run("restore", "-D", IMAGES, "-d")
+            assert done.returncode in (1, REFUSED) and text in done.stderr, f"{text}: {done.returncode} {done.stderr}"
+            assert not pathlib.Path(f"/proc/{program.pid}").exists(), f"{text}: it runs"
+            shutil.rmtree(IMAGES)
+            shutil.copytree("whole", IMAGES)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
+
+
     @test(timeout=120)
     def hostile_files():
         """Records of deleted files and of locks that contradict each other, the files, or themselves."""
@@ -538,6 +565,23 @@ if os.environ.get("FERRY"):
         assert done.returncode == REFUSED and "[image-spent]" in done.stderr, done.stderr
         done = Ferry().run("restore", "-D", IMAGES, "-d", "--again")
         assert done.returncode == REFUSED and "[pid-taken]" in done.stderr, done.stderr
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def parent_that_does_not_wait():
+        """The original has ended, but keeps its number until its parent takes notice: a restore gives it time, and names it."""
+        program = Program("heap-stack")
+        Ferry().dump(program.pid, IMAGES)
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode == REFUSED and "[pid-taken]" in done.stderr, done.stderr
+        assert f"its parent, pid {os.getpid()}, has not waited for it" in done.stderr, done.stderr
+        with subprocess.Popen([os.environ["FERRY"], "restore", "-D", str(IMAGES), "-d"]) as late:
+            time.sleep(0.3)
+            assert late.poll() is None, "it did not wait"
+            program.reap()
+            assert late.wait(timeout=20) == 0
         program.verify()
         program.quit()
 
