@@ -226,7 +226,7 @@ static void mounts_data_release(struct mounts_data *d)
 
 static int mounts_refuse(pid_t pid, const struct mounts_one *m, const char *why, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d: '%s' (%s) %s", pid, m->point,
+	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d: '%.200s' (%s) %s", pid, m->point,
 		  m->of_proc->fstype, why);
 	error_hint(err,
 		   "unmount it in the tree's mount namespace, or mount it outside before the tree starts");

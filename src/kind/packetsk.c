@@ -69,14 +69,25 @@ static int packetsk_check_queue(const char *who, int fd, bool ring, struct ferry
 	return -ENOTSUP;
 }
 
+/* What no call reads, or makes again. */
+static const char *packetsk_obstacle(int fd, const struct packet_sock *sock)
+{
+	int type = 0;
+	uint32_t head;
+	if (sock_get(fd, SOL_SOCKET, SO_TYPE, &type) >= 0 && type != SOCK_RAW && type != SOCK_DGRAM)
+		return "the type SOCK_PACKET";
+	if (sock->has_fanout && (sock->fanout >> 16 & 0xff) >= PACKET_FANOUT_TYPE_CBPF)
+		return "a fanout program, which no call reads";
+	return packet_ring_look(fd, sock, &head);
+}
+
 static int packetsk_check_copy(const struct fd_view *view, int fd, const char *who, struct ferry_error *err)
 {
 	struct packet_sock sock;
-	uint32_t head;
 	int r = sockdiag_packet_one(-1, sock_inode(view), &sock, err);
 	if (r < 0)
 		return r;
-	const char *obstacle = packet_ring_look(fd, &sock, &head);
+	const char *obstacle = packetsk_obstacle(fd, &sock);
 	bool ring = packet_ring_bytes(&sock) != 0;
 	packet_sock_release(&sock);
 	if (!obstacle)
@@ -182,11 +193,6 @@ static int packetsk_collect_record(struct collect *c, struct fd_view *view, Pack
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading a packet socket and its rings",
 				   who);
-	if (psk->has_fanout && (psk->fanout >> 16 & 0xff) >= PACKET_FANOUT_TYPE_CBPF) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: a packet socket with a fanout program, which no call reads (Linux 6.18)", who);
-		return -ENOTSUP;
-	}
 	if (getsockname(view->copy, (struct sockaddr *)&name, &n) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: reading the name of a packet socket",
 				   who);
@@ -209,9 +215,6 @@ static int packetsk_collect(struct collect *c, struct fd_view *view, struct snap
 	int r = sock_copy(view, who, &type, err);
 	if (r >= 0)
 		r = packetsk_check_copy(view, view->copy, who, err);
-	if (r >= 0 && type.type != SOCK_RAW && type.type != SOCK_DGRAM)
-		r = error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a socket of type SOCK_PACKET",
-			      who);
 	PacketSockEntry *psk = record_new(a, PacketSockEntry, packet_sock_entry);
 	if (r < 0 || !psk)
 		return r < 0 ? r : error_memory(err);

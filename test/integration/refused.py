@@ -66,7 +66,13 @@ if os.environ.get("FERRY"):
             ("thread", "unsupported-fd", "belongs to a thread other than the first"),
             ("closed", "unsupported-fd", "no descriptor of the tree has it"),
             ("eventfd", "unsupported-fd", "the tree has not exactly one"),
-            ("unmapped", "unsupported-vma", "that it has no descriptor of")):
+            ("unmapped", "unsupported-vma", "that it has no descriptor of"),
+            ("twice", "unsupported-fd", "and more than one descriptor of the tree has it"),
+            ("region", "unsupported-fd", "has a registered region of memory"),
+            ("napi", "unsupported-fd", "polls the network (NAPI)"),
+            ("gone", "unsupported-fd", "belongs to a thread that is not there any more"),
+            ("two", "unsupported-task", "and its process has more than one io_uring"),
+            ("part", "unsupported-vma", "that is no ring")):
         register(f"uring_{word}", identifier, text, "uring-refused", word)
     register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
     register("memfd_secret", "unsupported-fd", "secret memory (memfd_secret)", "memfd-secret")
@@ -97,10 +103,8 @@ if os.environ.get("FERRY"):
         register("traced_" + word.replace("-", "_"), "unsupported-task", said, "traced", word)
 
 
-    @test(timeout=60)
-    def traced_migration():
-        """A program under a debugger does not migrate; the receiver was asked for nothing."""
-        program = Program("traced", "breakpoint")
+    def stays(program, said):
+        """It does not migrate; the receiver was asked for nothing."""
         place = pathlib.Path("receiver").absolute()
         place.mkdir()
         address = f"unix:{place}/socket"
@@ -109,12 +113,24 @@ if os.environ.get("FERRY"):
             [os.environ["FERRY"], "receive", "--listen", address, *map(str, words)])
         wait_until((place / "socket").exists, "no receiver", 10)
         done = Ferry().run("migrate", "--tree", program.pid, "--to", address, *words)
-        assert done.returncode == REFUSED and "does not migrate [unsupported-task]" in done.stderr, done.stderr
+        assert done.returncode == REFUSED and said in done.stderr, done.stderr
         assert receiver.poll() is None, "the receiver ended"
         program.verify()
         receiver.kill()
         receiver.wait()
         program.quit()
+
+
+    @test(timeout=60)
+    def traced_migration():
+        """A program under a debugger does not migrate."""
+        stays(Program("traced", "breakpoint"), "does not migrate [unsupported-task]")
+
+
+    @test(timeout=60)
+    def queue_migration():
+        """Nor one whose message queue has something in it."""
+        stays(Program("message-queue"), "has messages in it, which the kernel shows to nobody")
 
 
     @test(timeout=60)
@@ -147,7 +163,6 @@ if os.environ.get("FERRY"):
 
 
     register("pidfd_of_outside", "outside-peer", "which is outside the tree", "pidfd-dead", "outside")
-    register("queue_with_messages", "unsupported-fd", "has no name any more and messages in it", "message-queue", "left")
     register("queue_with_notification", "unsupported-fd", "asks for a notification", "message-queue", "notify")
     for word, said in (("watched", "that an epoll watches"), ("inherited", "of another process"),
                        ("elsewhere", "of another process")):
