@@ -192,6 +192,15 @@ static int layout_lost_vdso(struct restore *r, struct plan_task *t, layout_range
 					 "pid %d leaves no room for a vdso in its address space", t->pid);
 }
 
+static void layout_built(struct plan_task *t)
+{
+	t->built_offset = offsetof(struct restore_shared, members) +
+			  (uint64_t)t->member * sizeof(struct restore_member) +
+			  offsetof(struct restore_member, built);
+	t->left_offset = t->built_offset - offsetof(struct restore_member, built) +
+			 offsetof(struct restore_member, left);
+}
+
 static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ranges, struct ferry_error *err)
 {
 	struct vdso_part vvar, code;
@@ -215,11 +224,7 @@ static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ra
 	if (v)
 		t->gadget =
 			t->vdso_final + (t->vdso_is_32 ? v->code - v->start + v->slack : r->gadget_offset);
-	t->built_offset = offsetof(struct restore_shared, members) +
-			  (uint64_t)t->member * sizeof(struct restore_member) +
-			  offsetof(struct restore_member, built);
-	t->left_offset = t->built_offset - offsetof(struct restore_member, built) +
-			 offsetof(struct restore_member, left);
+	layout_built(t);
 	return ret;
 }
 
@@ -252,6 +257,21 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 	return ret;
 }
 
+/* Who has the memory of another has what lies in it. */
+static void layout_share(struct restore *r, struct plan_task *t)
+{
+	const struct plan_task *owner = t->vm_owner;
+	t->hole = owner->hole;
+	t->hole_bytes = owner->hole_bytes;
+	t->spare = owner->spare;
+	t->vdso_parked = owner->vdso_parked;
+	t->vdso_final = owner->vdso_final;
+	t->vdso_is_32 = owner->vdso_is_32;
+	t->gadget = owner->gadget;
+	layout_built(t);
+	layout_temps(r->plan, t);
+}
+
 /* Addresses that are free in ferry and in every task, beside all that was chosen before. */
 static int layout_pool(struct plan *p, layout_ranges *ranges, struct ferry_error *err)
 {
@@ -276,8 +296,12 @@ int layout_plan(struct restore *r, struct ferry_error *err)
 {
 	layout_ranges own = {0};
 	int ret = layout_own(&own, err);
-	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
-		ret = layout_task(r, &r->plan->tasks[i], &own, err);
+	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++) {
+		if (r->plan->tasks[i].vm_owner)
+			layout_share(r, &r->plan->tasks[i]);
+		else
+			ret = layout_task(r, &r->plan->tasks[i], &own, err);
+	}
 	if (!ret && r->plan->pool_bytes)
 		ret = layout_pool(r->plan, &own, err);
 	vec_release(&own);
