@@ -248,11 +248,12 @@ static bool memory_guard(const struct plan_task *t, struct script *s, const VmaE
 	return any;
 }
 
-/* Guard pages cannot be populated, which mlock(2) tells after it has locked all. */
+/* Guard pages and what nobody may touch cannot be populated, which mlock(2) tells after it has locked all. */
 static void memory_lock(struct script *s, const VmaEntry *vma, const FerryVmaEntry *extra, bool guarded)
 {
 	bool on_fault = extra && extra->lock_on_fault;
-	if (on_fault || guarded) {
+	bool empty = guarded || !(vma->prot & (PROT_READ | PROT_WRITE | PROT_EXEC));
+	if (on_fault || empty) {
 		script_call(s, "locking a mapping", SYS_mlock2, vma->start, vma->end - vma->start,
 			    MLOCK_ONFAULT);
 		script_detail(s, vma->start);
@@ -261,7 +262,7 @@ static void memory_lock(struct script *s, const VmaEntry *vma, const FerryVmaEnt
 		return;
 	struct blob_call *call =
 		script_call(s, "locking a mapping", SYS_mlock2, vma->start, vma->end - vma->start, 0);
-	call->check = guarded ? BLOB_CHECK_NONE : BLOB_CHECK_OK;
+	call->check = empty ? BLOB_CHECK_NONE : BLOB_CHECK_OK;
 	script_detail(s, vma->start);
 }
 

@@ -16,6 +16,7 @@ import termios
 import time
 
 from ferrytest import Ferry, main, status, test, wait_until
+from ferrytest.image import decode, encode, seal
 from ferrytest.leftovers import Leftovers
 from ferrytest.process import is_alive
 from ferrytest.program import Program, program_path
@@ -471,6 +472,32 @@ if os.environ.get("FERRY"):
         program.verify()
         program.quit()
         shutil.rmtree(IMAGES)
+
+
+    @test(timeout=60)
+    def hostile_leader():
+        """Only the first of several threads can have ended while others run, and only by itself."""
+        program = Program("leader-ended")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        shutil.copytree(IMAGES, "whole")
+        path = next(IMAGES.glob("ferry-task-*.img"))
+        for index, change, text in (
+                (0, {"ended": 9}, "cannot have ended with status 0x9"),
+                (0, {"ended": 0x10700}, "cannot have ended with status 0x10700"),
+                (1, {"ended": 0x700}, "cannot have ended with status 0x700")):
+            content = decode(path)
+            content["entries"][index].update(change)
+            encode(path, content)
+            seal(IMAGES, [path.name])
+            done = Ferry().run("restore", "-D", IMAGES, "-d")
+            assert done.returncode in (1, REFUSED) and text in done.stderr, f"{text}: {done.returncode} {done.stderr}"
+            assert not pathlib.Path(f"/proc/{program.pid}").exists(), f"{text}: it runs"
+            shutil.rmtree(IMAGES)
+            shutil.copytree("whole", IMAGES)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
 
 
     @test(timeout=120)
