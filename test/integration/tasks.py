@@ -97,6 +97,28 @@ if os.environ.get("FERRY"):
             program.quit()
 
 
+    @test(timeout=60)
+    def shared_memory_image():
+        """The pages are there once, under the number of the first; nothing of it comes back with everybody stopped, which is
+        said before anything is made; and then it comes back."""
+        program = Program("shared-memory", "generations")
+        first, *mates, apart = program.tree()
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        assert {path.name for path in IMAGES.glob("pagemap-[0-9]*.img")} == {
+            f"pagemap-{first}.img", f"pagemap-{apart}.img"}, sorted(IMAGES.iterdir())
+        done = Ferry().run("show", "-D", IMAGES)
+        assert done.stdout.count("memory: that of another task") == len(mates), done.stdout
+        done = Ferry().run("image", "verify", IMAGES)
+        assert done.returncode == 0, done
+        done = Ferry().run("restore", "-D", IMAGES, "--leave-stopped")
+        assert done.returncode == 3 and "shares its memory with another process, and is to be stopped" in done.stderr, done
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.finish()
+        program.quit()
+
+
     @test(timeout=120)
     def vfork_window():
         """Whoever waits in vfork is waited for; ten dumps, and the tree that is brought back goes on making children."""
