@@ -27,6 +27,7 @@
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/lex.h"
 
 enum { MQUEUE_MAGIC = 0x19800202, MQUEUE_FILE_BYTES = 80, MQUEUE_MODE_BITS = 07777, MQUEUE_NAME_BYTES = 256 };
@@ -163,29 +164,23 @@ static int mqueue_dump(struct dump *d, struct snap_file *file, struct ferry_erro
 
 /* -------------------------------------------------------------------------- restore */
 
+static int mqueue_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		       struct ferry_error *err)
+{
+	FerryMqueueEntry *entry = record;
+	struct plan_file *file = plan_file(r->plan, entry->id);
+	if (!file || !file->entry->ext || file->data || entry->name[0] != '/' || !entry->name[1] ||
+	    strchr(entry->name + 1, '/') || strlen(entry->name) > MQUEUE_NAME_BYTES)
+		return image_bad(in, err, "file id %u: the message queue makes no sense", entry->id);
+	file->data = entry;
+	file->kind = &kind_mqueue;
+	return 0;
+}
+
 static int mqueue_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_MQUEUE, 0, &in, err);
-	while (ret > 0) {
-		FerryMqueueEntry *entry = NULL;
-		ret = image_get(in, &ferry_mqueue_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		if (!slot) {
-			image_message_free(entry);
-			return error_memory(err);
-		}
-		*slot = entry;
-		struct plan_file *file = plan_file(r->plan, entry->id);
-		if (!file || !file->entry->ext || file->data || entry->name[0] != '/' || !entry->name[1] ||
-		    strchr(entry->name + 1, '/') || strlen(entry->name) > MQUEUE_NAME_BYTES)
-			return image_bad(in, err, "file id %u: the message queue makes no sense", entry->id);
-		file->data = entry;
-		file->kind = &kind_mqueue;
-	}
-	return ret;
+	return records_each(r, IMAGE_FERRY_MQUEUE, 0, &ferry_mqueue_entry__descriptor, mqueue_take, NULL,
+			    err);
 }
 
 static int mqueue_flags(const FerryMqueueEntry *entry)

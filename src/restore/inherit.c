@@ -127,7 +127,9 @@ static int inherit_task(struct plan *p, struct inherit_plan *ip, struct plan_tas
 	struct plan_task *maker = inherit_maker(p, t);
 	size_t at = 0;
 	int ret = 0;
-	if (!maker || t->vm_owner || !t->mm_extra || !t->mm_extra->n_inherited ||
+	if (t->vm_owner)
+		return 0;
+	if (!maker || !t->mm_extra || !t->mm_extra->n_inherited ||
 	    t->mm_extra->inherited_from != (uint32_t)maker->pid || !inherit_is_ascending(t) ||
 	    !inherit_is_ascending(maker))
 		return 0;

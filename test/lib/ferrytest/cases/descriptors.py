@@ -6,7 +6,7 @@ from ferrytest.cases.case import Case, simple
 # Word of descriptor-owners, kind.
 OWNERS = {"eventfd": "eventfd", "timerfd": "timerfd", "signalfd": "signalfd", "epoll": "epoll", "pidfd": "pidfd",
           "memfd": "memfd", "file": "regfile", "inotify": "inotify", "fanotify": "fanotify", "message-queue": "mqueue",
-          "udp": "inet", "netlink": "netlink", "packet": "packet"}
+          "udp": "inet", "netlink": "netlink", "packet": "packet", "tun": "tun"}
 
 CASES = [
     *simple("pipe", "pipes", "pipe-descriptions", "pipe-packets", "pipe-spliced"),
