@@ -178,7 +178,6 @@ if os.environ.get("FERRY"):
 
 
     register("pidfd_of_outside", "outside-peer", "which is outside the tree", "pidfd-dead", "outside")
-    register("queue_with_messages", "unsupported-fd", "has no name any more and messages in it", "message-queue", "left")
     register("queue_with_notification", "unsupported-fd", "asks for a notification", "message-queue", "notify")
     for word, said in (("watched", "that an epoll watches"), ("inherited", "of another process"),
                        ("elsewhere", "of another process")):

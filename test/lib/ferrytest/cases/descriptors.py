@@ -20,6 +20,7 @@ CASES = [
     *simple("nsfile", "namespaces-open"),
     # A queue with messages is of its IPC namespace, as a file is of its file system.
     Case("message-queue", kind="mqueue", worlds=False),
+    Case("message-queue-left", "message-queue", ("left",), kind="mqueue", worlds=False),
     *simple("tty", "pty-pair", "pty-typed", "pty-raw", "pty-alone", "pty-modes", "pty-stopped", "pty-session",
             "pty-numbers"),
     Case("signal-owners", kind="tty", also=("pipe", "fifo", "unix")),
