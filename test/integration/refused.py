@@ -95,7 +95,8 @@ if os.environ.get("FERRY"):
         register(f"engines_{word}", identifier, text, "engines-refused", word)
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
     for sharing, words in {
-            "memory": "shares its memory with pid", "actions": "shares its memory with pid",
+            "mate-stopped": "is stopped", "mate-traced": "is traced", "mate-traces": "traces another",
+            "mate-leaderless": "has lost its first thread",
             "thread-descriptors": "has a descriptor table of its own (unshare)"}.items():
         register("sharing_" + sharing.replace("-", "_"), "unsupported-task", words, "sharing-refused", sharing)
 
@@ -111,6 +112,20 @@ if os.environ.get("FERRY"):
             ("at-stop", "is stopped by SIGSTOP or its kin"), ("followed", "runs from system call to system call"),
             ("seized-followed", "runs from system call to system call")):
         register("traced_" + word.replace("-", "_"), "unsupported-task", said, "traced", word)
+
+
+    @test(timeout=60)
+    def sharing_outside():
+        """The parent, and the one that made it, have what the first of the tree has, too."""
+        for word, text in (("sessions", "shares its memory with pid {parent}, which is outside the tree"),
+                           ("apart", "shares its memory with pid {other}, which is outside the tree")):
+            program = Program("shared-memory", word)
+            children = [int(pid) for pid in pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()]
+            done = Ferry().run("check", "--tree", children[0], "--shell-job")
+            wanted = text.format(parent=program.pid, other=children[1])
+            assert done.returncode == REFUSED and wanted in done.stdout, done
+            program.verify()
+            program.quit()
 
 
     def stays(program, said):
