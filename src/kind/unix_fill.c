@@ -446,7 +446,7 @@ static int unix_move(struct opener *o, const struct plan_file *file, struct ferr
 	int r = unix_enter(&place, -1, unix_dir(usk));
 	if (r >= 0 && !lstat(to, &st) && !S_ISSOCK(st.st_mode))
 		r = -EEXIST;
-	struct unix_made *made = &unix_plan_of(file)->made, moved;
+	struct unix_made *made = &unix_plan_of(file)->made, moved = {0};
 	if (r >= 0)
 		r = unix_announce(o, to, &moved);
 	if (r >= 0 && rename(from, to) < 0)
