@@ -73,7 +73,7 @@ static int shmem_collect_vma(struct collect *c, struct snap_task *t, const struc
 		if (!windows && !shmem->path)
 			return error_memory(err);
 	}
-	if (windows && window_add(c, shmem, view, vma) < 0)
+	if (windows && window_add(c, shmem, t->look, view, vma) < 0)
 		return error_memory(err);
 	shmem->bytes = MAX(shmem->bytes, vma->entry->pgoff + (vma->entry->end - vma->entry->start));
 	vma->entry->shmid = shmem->shmid;

@@ -36,6 +36,7 @@
 #include "kind/unix_snap.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
+#include "proc/read.h"
 
 #ifndef SIOCUNIXFILE
 #define SIOCUNIXFILE (SIOCPROTOPRIVATE + 0)
@@ -255,8 +256,12 @@ static int unix_collect_pending(struct collect *c, const struct fd_view *view, U
 	record_set(extra, pending, place);
 	if (!t)
 		return 0;
-	const struct proc_status *status = &t->threads.v[0].status;
-	const struct ucred who = {.pid = t->pid, .uid = status->uid.effective, .gid = status->gid.effective};
+	_cleanup_proc_status_ struct proc_status status = {0};
+	_cleanup_close_ int dir = proc_open(t->look, err);
+	int r = dir < 0 ? dir : proc_read_status(dir, &status, err);
+	if (r < 0)
+		return r;
+	const struct ucred who = {.pid = t->pid, .uid = status.uid.effective, .gid = status.gid.effective};
 	extra->connector = unix_creds(c->snap, &who);
 	return extra->connector ? 0 : error_memory(err);
 }
