@@ -369,13 +369,21 @@ static int sysvshm_collect_rest(struct collect *c, bool own_ns, struct ferry_err
 	return r;
 }
 
+/* Ferry may stand in there already. */
+static bool sysvshm_is_own_ns(const struct collect *c)
+{
+	const struct snap_task *root = &c->snap->tasks.v[0];
+	return root->ns_ino[PROC_NS_IPC] &&
+	       root->ns_ino[PROC_NS_IPC] != c->options->own_namespaces.ino[PROC_NS_IPC];
+}
+
 static int sysvshm_collect_end(struct collect *c, struct ferry_error *err)
 {
 	int home, r = sysvshm_enter(c->snap->tasks.v[0].look, &home);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "entering the ipc namespace of pid %d",
 				   c->snap->tasks.v[0].pid);
-	r = sysvshm_collect_rest(c, home >= 0, err);
+	r = sysvshm_collect_rest(c, sysvshm_is_own_ns(c), err);
 	int back = sysvshm_leave(home, err);
 	return r < 0 ? r : back;
 }
