@@ -12,6 +12,7 @@ import tempfile
 from ferrytest.engine import EngineError, Ferry
 from ferrytest.process import wait_until
 from ferrytest.program import Program, program_path
+from ferrytest.snapshot import differences
 
 NOBODY = 65534
 READY_SECONDS = 8
@@ -117,6 +118,7 @@ class JobProgram(Program):
                 return program
             jobs.run("stop", "--timeout", "1", case.name)
             jobs.good("rm", case.name)
+        print(f"{case.name} cannot do its work for this user")
         return None
 
     @classmethod
@@ -161,14 +163,25 @@ class JobProgram(Program):
 
     def inside(self):
         """A snapshot from within its PID namespace, where its numbers are always the same."""
-        done = subprocess.run(["nsenter", "-t", str(self.pid), "-p", "-m", sys.executable, "-B", "-c", SNAPSHOT],
-                              input=pickle.dumps(self.volatile()), check=True, stdout=subprocess.PIPE)
-        return pickle.loads(done.stdout)
+        return snapshot_inside(self.pid, 1, self.volatile())
+
+    def compare(self, before):
+        """Raise if the snapshot differs from that of now."""
+        found = differences(before, self.inside())
+        assert not found, f"{len(found)} differences: " + "; ".join(found[:12])
 
 
-# The first process of a job is number 1 of its namespace.
+# What runs in a PID namespace that it was brought into, with a /proc of it.
 SNAPSHOT = """
-import pickle, sys
+import pickle, subprocess, sys
 from ferrytest.snapshot import snapshot
-sys.stdout.buffer.write(pickle.dumps(snapshot(1, pickle.loads(sys.stdin.buffer.read()))))
+subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
+sys.stdout.buffer.write(pickle.dumps(snapshot(int(sys.argv[1]), pickle.loads(sys.stdin.buffer.read()))))
 """
+
+
+def snapshot_inside(pid, number, volatile):
+    """A snapshot of the tree below number as the PID namespace of pid, and its mounts, show it."""
+    done = subprocess.run(["nsenter", "-t", str(pid), "-p", "-m", "unshare", "--mount", sys.executable, "-B", "-c", SNAPSHOT,
+                           str(number)], input=pickle.dumps(volatile), check=True, stdout=subprocess.PIPE)
+    return pickle.loads(done.stdout)
