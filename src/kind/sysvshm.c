@@ -133,20 +133,19 @@ static int sysvshm_stat(const struct vma_view *view, struct shmid_ds *ret, struc
 }
 
 /* Ids mean something in one namespace; all tasks that have segments attached live in the root's. */
-static int sysvshm_check_place(const struct vma_view *view, const struct snap_task *root,
-			       struct ferry_error *err)
+static int sysvshm_check_place(const struct vma_view *view, pid_t root, struct ferry_error *err)
 {
 	char path[32];
 	struct stat its, of_root;
 	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", view->look);
 	if (stat(path, &its) < 0)
 		return 0; /* it ended meanwhile */
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root->look);
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root);
 	if (stat(path, &of_root) < 0 || its.st_ino == of_root.st_ino)
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP,
 		  "pid %d maps System V shared memory %llu, and lives in another IPC namespace than pid %d",
-		  view->pid, (unsigned long long)view->vma->ino, root->pid);
+		  view->pid, (unsigned long long)view->vma->ino, root);
 	error_hint(err, "dump the processes of each namespace by themselves");
 	return -ENOTSUP;
 }
@@ -154,7 +153,7 @@ static int sysvshm_check_place(const struct vma_view *view, const struct snap_ta
 /* A segment's id is chosen by a setting of the IPC namespace, which an ordinary user may change in one of the user's own only. */
 static int sysvshm_check_rights(const struct vma_view *view, struct ferry_error *err)
 {
-	int home, r = sysvshm_enter(view->pid, &home);
+	int home, r = sysvshm_enter(view->look, &home);
 	/* access(2) would ask without the capabilities that decide. */
 	_cleanup_close_ int knob = r < 0 ? r : fd_open(AT_FDCWD, "/proc/sys/kernel/shm_next_id", O_WRONLY, 0);
 	bool may = knob >= 0;
@@ -173,7 +172,10 @@ static int sysvshm_check_rights(const struct vma_view *view, struct ferry_error 
 static int sysvshm_check_vma(const struct vma_view *view, struct ferry_error *err)
 {
 	struct shmid_ds ds;
+	pid_t root = peers_root(view->peers);
 	int r = sysvshm_stat(view, &ds, err);
+	if (r >= 0 && root)
+		r = sysvshm_check_place(view, root, err);
 	if (r >= 0)
 		r = sysvshm_check_rights(view, err);
 	return r < 0 ? r : peers_refuse_mapping(view, err);
@@ -273,14 +275,14 @@ static int sysvshm_collect_vma(struct collect *c, struct snap_task *t, const str
 	struct sysvshm_found *found = sysvshm_find(c, from->ino);
 	struct shmid_ds ds;
 	char path[96];
-	int r = sysvshm_check_place(view, &c->snap->tasks.v[0], err);
+	int r = sysvshm_check_place(view, c->snap->tasks.v[0].look, err);
 	if (r >= 0)
 		r = sysvshm_stat(view, &ds, err);
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->look, (unsigned long long)from->start,
 		 (unsigned long long)from->end);
 	void *ours = NULL;
 	if (r >= 0 && !found && window_wanted(view))
-		r = sysvshm_attach_here(view->pid, (int)from->ino, &ours, err);
+		r = sysvshm_attach_here(view->look, (int)from->ino, &ours, err);
 	if (r >= 0 && !found)
 		r = sysvshm_add(c, (int)from->ino, &ds, sysvshm_key(view->name), from->page_shift,
 				ours ? NULL : path, ours, &found, err);
