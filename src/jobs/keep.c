@@ -124,9 +124,10 @@ int jobs_restore(const struct options *options, struct jobs_record *j, const str
 	if (lost && !options->again) {
 		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST,
 			  "job '%s' is lost, and its newest image was restored before", j->name);
-		error_hint(err,
-			   "ferry restore --again --files=as-found %s runs it on from there, with its files as they are now: what it did since, it does again",
-			   j->name);
+		error_hint(
+			err,
+			"ferry restore --again --files=as-found %s runs it on from there, with its files as they are now: what it did since, it does again",
+			j->name);
 		return -EEXIST;
 	}
 	if (!lost && j->state != JOBS_SAVED)
