@@ -23,6 +23,7 @@ import time
 from ferrytest import Ferry, main, test
 from ferrytest.jobs import NOBODY, COUNTER, Jobs
 from ferrytest.process import children, stat_fields, status, wait_until
+from ferrytest.software.postgresql import programs
 
 class Attached:
     """A terminal of ours, with "ferry attach" in it."""
@@ -198,7 +199,7 @@ if os.environ.get("FERRY"):
         jobs = Jobs(NOBODY)
         for name, program, said in (
                 ("memory", "import mmap, os, tempfile, time\nf = tempfile.TemporaryFile()\nf.write(b'x' * 4096)\nf.flush()\n"
-                 "m = mmap.mmap(f.fileno(), 4096, mmap.MAP_PRIVATE)\nm[0] = 65\nos.dup2(1, f.fileno())\n"
+                 "m = mmap.mmap(f.fileno(), 4096, mmap.MAP_PRIVATE)\nm[0] = 65\nos.closerange(3, 64)\n"
                  "while True: print('on', flush=True); time.sleep(.05)",
                  "has no file that can be opened, which needs root"),):
             jobs.start(name, "python3", "-c", program)
@@ -303,6 +304,37 @@ if os.environ.get("FERRY"):
             assert done.returncode == 3 and "[permission]" in done.stderr and not list(images.iterdir()), done
             assert status(parent.pid)["TracerPid"] == "0" and status(parent.pid)["State"].startswith("S")
             parent.kill()
+
+    @test(timeout=120)
+    def postgresql_user():
+        """A database server of an ordinary user: shared anonymous memory of many processes, System V shared memory."""
+        jobs, place = Jobs(NOBODY), programs()
+        data = jobs.folder.parent / "data"
+        data.mkdir(mode=0o700)
+        os.chown(data, NOBODY, NOBODY)
+        done = subprocess.run([*jobs.prefix, place / "initdb", "-D", data, "-U", "me", "-A", "trust", "--no-sync", "--locale=C"],
+                              check=False, text=True, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done
+        jobs.start("server", str(place / "postgres"), "-D", str(data), "-k", str(data), "-c", "listen_addresses=", "-c", "fsync=off",
+                   "-c", "huge_pages=off")
+
+        def ask(sql):
+            return subprocess.run([*jobs.prefix, place / "psql", "-h", data, "-U", "me", "-d", "postgres", "-Atc", sql], check=False,
+                                  text=True, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.strip()
+
+        wait_until(lambda: ask("SELECT 1") == "1", "it does not answer", 60)
+        ask("CREATE TABLE mine AS SELECT n, md5(n::text) text FROM generate_series(1, 20000) n")
+        summary = "SELECT md5(string_agg(text, '' ORDER BY n)) FROM mine WHERE n > 0"
+        before = ask(summary), ask("SELECT pg_postmaster_start_time()")
+        for number in (1, 2):
+            # Its clients' processes may still be ending.
+            wait_until(lambda: jobs.run("save", "server").returncode == 0, "it cannot be saved", 30)
+            jobs.good("restore", "server")
+            assert (ask(summary), ask("SELECT pg_postmaster_start_time()")) == before
+            assert ask(f"INSERT INTO mine VALUES ({-number}, '')") == "INSERT 0 1"
+        assert ask("SELECT count(*) FROM mine") == "20002" and ask("CHECKPOINT") == "CHECKPOINT"
+        jobs.good("stop", "server")
+        assert jobs.list()["server"]["status"] == 0, jobs.log("server")[-3:]
 
     @test(timeout=60)
     def attached():

@@ -11,7 +11,8 @@ import tempfile
 
 from ferrytest.engine import EngineError, Ferry
 from ferrytest.process import wait_until
-from ferrytest.program import Program, program_path
+from ferrytest.program import SKIPPED, Program, is_old, program_path, runs
+from ferrytest.register import skip
 from ferrytest.snapshot import differences
 
 NOBODY = 65534
@@ -112,24 +113,31 @@ class JobProgram(Program):
     def start(cls, jobs, case):
         """As a job of the case's name; ready, and with nothing to object to. None: it needs what its owner has not. What only
         some states need is left out then."""
-        for words in (("more",), ()):
-            program = cls.start_once(jobs, case, words)
+        partner = case.partner() if case.partner else None
+        skipped = None
+        if is_old(case.program) and not runs(case.program):
+            skip("neither compiler nor kernel need have programs of 32 bits")
+        for words in (("more",), ())[partner is not None:]:
+            program = cls.start_once(jobs, case, partner, words)
             if program.is_fit():
                 return program
+            skipped = jobs.list()[case.name]["status"] == SKIPPED and program.log()
             jobs.run("stop", "--timeout", "1", case.name)
             jobs.good("rm", case.name)
         print(f"{case.name} cannot do its work for this user")
+        # As root it is the machine that lacks something.
+        if skipped and not jobs.user:
+            skip(skipped)
         return None
 
     @classmethod
-    def start_once(cls, jobs, case, words):
+    def start_once(cls, jobs, case, partner, words):
         """Started, and ready if it becomes so."""
         folder = pathlib.Path(tempfile.mkdtemp(prefix=case.name + "-"))
         folder.chmod(0o1777)
         (folder / "log").touch()
         if jobs.user:
             os.chown(folder, jobs.user, jobs.user)
-        partner = case.partner() if case.partner else None
         pid = jobs.start(case.name, str(program_path(case.program)), str(folder), *case.arguments, *words)
         program = cls.adopt({"name": case.name, "folder": folder, "asked": 0, "pid": pid, "roles": [], "jobs": jobs,
                              "partner": partner})
