@@ -62,7 +62,7 @@ def measure(options, tool, arguments):
     """One dump and one restore in a fresh world: {metric: (unit, value)} and the tool's version."""
     folder = tempfile.mkdtemp(prefix="ferry-bench-")
     environment = {**os.environ, "PYTHONPATH": str(SOURCE / "test" / "lib"), "PYTHONDONTWRITEBYTECODE": "1",
-                   "FERRY": str(options.build / "ferry"), "FERRY_PROGRAMS": str(options.build / "bench"),
+                   "FERRY": str(options.build / "ferry"), "FERRY_PROGRAMS": str(options.build),
                    "FERRY_CRIU_SID": str(options.sid)}
     command = [str(options.build / "test" / "lib" / "nsinit"), "--folder", folder, "--timeout", str(SECONDS_EACH), "--",
                sys.executable, str(SOURCE / "bench" / "measure.py"), tool, str(options.images or ""), *arguments]

@@ -9,8 +9,10 @@ import sys
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
 PAGE = SOURCE / "doc" / "kinds.md"
 ANSWERS = SOURCE / "test" / "criu-answers.tsv"
-sys.path.insert(0, str(SOURCE / "test" / "lib"))
+sys.path[:0] = [str(SOURCE / "test" / "lib"), str(SOURCE / "scripts")]
 sys.dont_write_bytecode = True
+
+import refusals  # noqa: E402  pylint: disable=wrong-import-position
 
 HEAD = """# Kinds of resources
 
@@ -18,7 +20,8 @@ Generated from `src/kind/`, the table of test programs and `test/criu-answers.ts
 compares. A kind without a test is an error. The order of task kinds is the one in which
 they run in a restored task. "Does not handle" quotes the head of the source file. What is refused is refused by name,
 before anything stops; the rest is different after a restore, in the way the text tells. A descriptor that no kind owns
-is refused.
+is refused. Every reason for a refusal, with the tests that provoke it or the cause why none does, is a line of
+`test/refusals.tsv`.
 
 CRIU 4.2's answer is what it did with the same test programs on its own, found out by `integration/interop`: of so many
 programs it keeps so many, "in part" counted as half of one. The second table has each program.
@@ -67,12 +70,36 @@ PARTS = {
 }
 
 
-# Kinds whose every object is refused: the tests of test/integration/ that prove it.
-REFUSALS = {
-    "secret": "refused.memfd_secret, refused.memfd_secret_mapped",
-    "sockother": "sockets.vsock",
-    "landlock": "attributes.landlock, attributes.landlock-user",
+# Sources of a kind beside those whose names begin with its own's.
+BESIDE = {
+    "eventfd": ("uring_look", "unknown"),
+    "bpfmap": ("unknown",),
+    "inotify": ("watched",),
+    "fanotify": ("watched",),
+    "regfile": ("reach", "procfile", "ghost"),
+    "shmem": ("peers",),
+    "inet": ("tcp", "udp", "sockextra", "sockopt"),
+    "packetsk": ("packet_ring",),
+    "memory": ("vmas",),
+    "tree": ("check", "collect", "family", "sharing", "namespaces", "freeze"),
+    "trace": ("traced", "inside"),
+    "nsfile": ("namespaces",),
 }
+SHOWN = 6  # tests of a cell
+
+
+def refusal_tests(stem):
+    """Those that prove what a kind refuses (test/refusals.tsv)."""
+    stems = (stem, *BESIDE.get(stem, ()))
+    tests, rows = {}, 0
+    for (file, _), proof in refusals.in_table().items():
+        if any(pathlib.Path(file).stem.startswith(one) for one in stems):
+            rows += 1
+            for name, _ in refusals.tests_of(proof):
+                tests[name] = tests.get(name, 0) + 1
+    names = sorted(tests, key=lambda name: (-tests[name], name))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more or "none can" * bool(rows)
 
 
 def answers():
@@ -116,15 +143,19 @@ def page():
     if unknown:
         sys.exit(f"cases of no kind: {', '.join(sorted(unknown))}")
     for title in ("Memory", "Descriptors", "Processes and threads"):
-        lines += [f"## {title}", "", "| kind | what | does not handle | tests | CRIU 4.2 | source |", "|---|---|---|---|---|---|"]
+        lines += [f"## {title}", "", "| kind | what | does not handle | tests | of what is refused | CRIU 4.2 | source |",
+                  "|---|---|---|---|---|---|---|"]
         for path, name, what, section, gap in kinds:
             if section == title:
                 cases = [case for case in CASES if case.kind == name]
-                tests = ", ".join(case.name for case in cases) or REFUSALS.get(name)
-                if not tests:
+                tests = ", ".join(case.name for case in cases)
+                refused = refusal_tests(pathlib.Path(path).stem if path.endswith(".c") and "/" not in path else name)
+                if not tests and not refused:
                     sys.exit(f"no test proves the kind {name}")
+                if "refused" in gap and not refused:
+                    sys.exit(f"no test proves what the kind {name} refuses")
                 source = f"[{path}](../{path})" if "/" in path else f"[{path}](../src/kind/{path})"
-                lines.append(f"| {name} | {what} | {cell(gap)} | {tests} | {score(cases, said)} | {source} |")
+                lines.append(f"| {name} | {what} | {cell(gap)} | {tests} | {refused} | {score(cases, said)} | {source} |")
         lines.append("")
     lines.append(PROGRAMS_HEAD)
     for case in CASES:

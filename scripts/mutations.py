@@ -3,7 +3,8 @@
 """Breaks one thing at a time in a copy of the tree, builds it, and runs the tests that ought to notice. A mutation that
 no test notices is a failure: the tests do not cover what they claim.
 
-Mutations come from test/mutations.tsv, and from src/kind/: each kind without one of the functions that bring its state back.
+Mutations come from test/mutations.tsv, and from src/kind/: each kind without one of the functions that save its state,
+bring it back, or refuse it.
 """
 
 import argparse
@@ -18,10 +19,11 @@ import sys
 import time
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(SOURCE / "test" / "lib"))
+sys.path[:0] = [str(SOURCE / "test" / "lib"), str(SOURCE / "scripts")]
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
+import refusals  # noqa: E402
 from driver import builds, discover, model, report, runner  # noqa: E402
 from ferrytest.cases import CASES  # noqa: E402
 
@@ -32,7 +34,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--build", type=pathlib.Path, default=SOURCE / "build")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--filter", default="", help="only mutations whose name contains this")
+    parser.add_argument("--filter", default="", help="only mutations whose name contains or matches this")
     parser.add_argument("--results", type=pathlib.Path)
     return parser.parse_args()
 
@@ -50,18 +52,44 @@ def listed():
             yield name, pathlib.Path(file), plain(find), plain(replace), tests
 
 
-# Members of a kind's tables that bring state back.
-HOOKS = ("read", "restore", "restore_task", "restore_thread", "settle", "settle_task", "map", "join_session", "opened", "ready",
-         "finish", "before_run")
+# Members of a kind's tables that save state and bring it back: without one a round trip is not what it was.
+HOOKS = ("collect_task", "collect_thread", "collect_ended", "collect_fd", "collect_end", "collect_all", "discover", "dump",
+         "dump_end", "read", "make", "restore", "restore_task", "restore_thread", "is_late", "is_last", "settle", "settle_task", "map",
+         "join_session", "opened", "ready", "finish", "before_run", "after", "abandon")
+# Those that refuse, which the tests of test/refusals.tsv notice.
+CHECKS = ("check", "check_fd", "check_vma", "check_task", "check_end")
+# What says which objects a kind has, or what it is: nothing works without, or there is no function to take away.
+OTHERS = ("name", "what", "fd_type", "image_file", "ns", "late", "type", "enter", "map_anywhere", "owns", "owns_vma",
+          "owns_record", "collect", "collect_vma", "ask_task", "ask_thread")
 
 
 # What no round trip of a program can notice: who does.
 ELSEWHERE = {
+    "aio-collect_task": "integration/refused.aio_inherited",
+    "inotify-check": "integration/refused.watchers",
+    "shmem-check_end": "integration/jobs.refused_user",
+    "shmem-check_vma": "integration/refused.memory_held_outside",
+    "inet-after": "integration/sockets.beside_a_dump,integration/sockets.lock_waits",
+    "landlock-collect_thread": "integration/attributes.landlock",
+    "pidfd-collect_end": "integration/refused.pidfd_of_thread",
+    "tun-before_run": "integration/worlds.tunnel-persistent",
     "hugetlb-read": "integration/refused.huge_pages_lacking",
     "mounts-finish": "integration/jobs.rounds",
     "regfile-before_run": "integration/foreign.links",
     "regfile-ready": "integration/foreign.links_killed",
     "tty-before_run": "integration/refused.terminal_outside",
+}
+
+
+# What no test can notice, and why.
+NOBODY = {
+    "aio-collect_end": "a disk answers before anybody could look",
+    "regfile-collect_end": "only a request in flight changes a file of a tree that stands",
+    "sysvshm-abandon": "the warden does the same when ferry ends",
+    "sysvshm-after": "what it gives back ends with ferry",
+    "tty-after": "what it gives back ends with ferry",
+    "unix-abandon": "the warden does the same when ferry ends",
+    "creds-check_task": "test/refusals.tsv: there is no security module with labels",
 }
 
 
@@ -71,17 +99,30 @@ def cases_of(kind):
     return own + [case.name for case in CASES if kind in case.also]
 
 
+def refusals_of(path):
+    """The tests of what the source of a kind refuses."""
+    proofs = [proof for (file, _), proof in refusals.in_table().items() if pathlib.Path(file).name.startswith(path.stem)]
+    return ",".join(dict.fromkeys(f"integration/{test}" for proof in proofs if proof[0] not in "-?"
+                                  for test in proof.split(", ")))
+
+
+def tables_of(path):
+    """The tables of functions in the source of a kind."""
+    return re.findall(r"^(?:static )?const struct (?:kind|ns)_ops \w+ = \{.*?\};", path.read_text(encoding="utf-8"),
+                      re.MULTILINE | re.DOTALL)
+
+
 def of_kinds():
-    """Each kind without one of the functions that bring its state back."""
+    """Each kind without one of the functions that save its state, bring it back, or refuse it."""
     for path in sorted((SOURCE / "src" / "kind").glob("*.c")):
-        tables = re.findall(r"^(?:static )?const struct (?:kind|ns)_ops \w+ = \{.*?\};", path.read_text(encoding="utf-8"),
-                            re.MULTILINE | re.DOTALL)
+        tables = tables_of(path)
         for table in tables:
             kind = re.search(r'\.name = "([^"]*)"', tables[-1])[1]
             for line, hook in re.findall(r"^(\t+\.(\w+) = \w+,\n)", table, re.MULTILINE):
-                if hook in HOOKS:
+                tests = cases_of(kind) if hook in HOOKS else refusals_of(path) if hook in CHECKS else None
+                if tests is not None and f"{kind}-{hook}" not in NOBODY:
                     yield (f"kind-{kind}-without-{hook}", path.relative_to(SOURCE), table,
-                           table.replace(line, ""), ELSEWHERE.get(f"{kind}-{hook}") or cases_of(kind))
+                           table.replace(line, ""), ELSEWHERE.get(f"{kind}-{hook}") or tests)
 
 
 def copy_tree(target):
@@ -176,7 +217,7 @@ def main():
     lines, count = ["name\toutcome\tseconds\treason"], {"passed": 0, "failed": 0}
     for mutation in [*listed(), *of_kinds()]:
         name = "mutation/" + mutation[0]
-        if options.filter not in name:
+        if not discover.matches(name, options.filter):
             continue
         began = time.monotonic()
         outcome, reason = try_mutation(tree, build, mutation, options.jobs)

@@ -93,6 +93,8 @@ def main():
     results_path = options.results or options.build / "check" / "results.tsv"
     results_path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
+    if not options.filter and not options.list:
+        (options.build / "check" / "refused.tsv").unlink(missing_ok=True)
 
     results, ready = build_all(options)
     tests = find_tests(options, ready)
@@ -106,6 +108,7 @@ def main():
     if builds.PLAIN in ready:
         results += runner.run_all(tests, options, skips)
     if options.mode == "check" and not options.filter:
+        results.append(report.check_refusals(SOURCE, options.build, results))
         results.append(report.check_count(SOURCE, results))
     report.write(results_path, results)
     report.write_answers(results_path.parent / "criu-answers.tsv", results)

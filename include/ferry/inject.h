@@ -218,7 +218,7 @@ void ferry_inject_close(struct ferry_inject *inject);
 /*
  * Make sure that stopped threads stand in code of their own: a thread found in the landing pad of a ferry
  * that died runs out of it, a signal about to be delivered is delivered (the thread then stands at the
- * first instruction of its handler). Call it for all seized threads of a process together, before the
+ * first instruction of its handler), and one in a call of the vdso gets a moment to come out of it. Call it for all seized threads of a process together, before the
  * registers of any are read for an image: threads in old pads may wait for each other. The other calls
  * settle their one thread by themselves.
  */

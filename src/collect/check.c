@@ -67,6 +67,14 @@ static int check_state(pid_t pid, const struct proc_status *st, bool is_root, st
 	return 0;
 }
 
+/* A thread's process. */
+static pid_t check_process_of(pid_t tid)
+{
+	_cleanup_proc_status_ struct proc_status status = {0};
+	_cleanup_close_ int dir = proc_open(tid, NULL);
+	return dir >= 0 && proc_read_status(dir, &status, NULL) >= 0 ? status.tgid : tid;
+}
+
 /* A task and its ancestors: whether the root is one of them. */
 static bool check_below(pid_t pid, pid_t root)
 {
@@ -83,7 +91,8 @@ static bool check_below(pid_t pid, pid_t root)
 static int check_tracer(pid_t pid, const struct proc_status *st, pid_t root, struct ferry_error *err)
 {
 	char comm[PROC_NAME_BYTES] = "";
-	if (!st->tracer_pid || st->tracer_pid == getpid() || check_below(st->tracer_pid, root))
+	if (!st->tracer_pid || st->tracer_pid == getpid() ||
+	    check_below(check_process_of(st->tracer_pid), root))
 		return 0;
 	_cleanup_close_ int dir = proc_open(st->tracer_pid, NULL);
 	if (dir >= 0 && proc_read_comm(dir, comm, NULL) < 0)

@@ -46,6 +46,42 @@ static int collect_core(struct snapshot *snap, struct snap_thread *th, bool lead
 	return 0;
 }
 
+typedef VEC(struct ferry_thread *) collect_controls;
+
+/* A process's threads that are asked what they are by a blob of their own; others answer through a tracer of the tree, or are one. */
+static int collect_controls_of(struct frozen *f, const struct frozen_task *ft, collect_controls *ret)
+{
+	vec_foreach(control, &ft->threads) {
+		pid_t tid = ferry_thread_tid(*control);
+		if (traced_find(f, tid) || traced_server(f, tid))
+			continue;
+		struct ferry_thread **slot = vec_push(ret);
+		if (!slot)
+			return -ENOMEM;
+		*slot = *control;
+	}
+	return 0;
+}
+
+/* From here on nobody runs: what threads still had to do is done before the clocks are read and anything is looked at. */
+static int collect_settle(struct frozen *f, struct ferry_error *err)
+{
+	collect_controls controls = {0};
+	int r = 0;
+	for (size_t i = 0; i < f->tasks.n && r >= 0; i++) {
+		struct ferry_inject *inject;
+		controls.n = 0;
+		if (collect_controls_of(f, &f->tasks.v[i], &controls) < 0)
+			r = error_memory(err);
+		if (r >= 0 && controls.n)
+			r = freeze_inject(f, &f->tasks.v[i], &inject, err);
+		if (r >= 0 && controls.n)
+			r = ferry_inject_settle_all(inject, controls.v, controls.n, err);
+	}
+	vec_release(&controls);
+	return r;
+}
+
 static void collect_ours(struct snap_task *t, const struct traced_server *server)
 {
 	uint64_t bytes;
@@ -89,16 +125,10 @@ static int collect_threads(struct collect *c, struct frozen *f, struct frozen_ta
 {
 	int r = t->look == t->pid ? 0 : collect_ended(c, ft, t, err);
 	for (size_t i = 0; i < ft->threads.n && r >= 0; i++) {
-		struct ferry_inject *inject;
 		struct ferry_thread *control = ft->threads.v[i];
 		const struct frozen_tracee *traced = traced_find(f, ferry_thread_tid(control));
 		struct traced_server *server = traced_server(f, ferry_thread_tid(control));
 		struct snap_thread *th;
-		r = traced || server ? 0 : freeze_inject(f, ft, &inject, err);
-		if (r >= 0 && !traced && !server)
-			r = ferry_inject_settle(inject, control, err);
-		if (r < 0)
-			return r;
 		if (server)
 			collect_ours(t, server);
 		r = collect_add_thread(c, t, ferry_thread_tid(control), &th, err);
@@ -252,7 +282,9 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	}
 	struct sharing sharing = {0};
 	c->sharing = &sharing;
-	int r = collect_clocks(c, f->tasks.v[0].proc_dir, err);
+	int r = collect_settle(f, err);
+	if (r >= 0)
+		r = collect_clocks(c, f->tasks.v[0].proc_dir, err);
 	if (r >= 0)
 		r = collect_numbers(c, f, err);
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)

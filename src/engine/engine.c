@@ -22,6 +22,7 @@
 #include "host/userns.h"
 #include "host/warden.h"
 #include "kind/external.h"
+#include "kind/mqueue_take.h"
 #include "kind/peers.h"
 #include "kind/tty_queue.h"
 #include "proc/read.h"
@@ -44,6 +45,7 @@ static const struct warden_actions engine_actions = {
 	.tcp_resume = engine_tcp_resume,
 	.net_unlock = engine_net_unlock,
 	.terminal_put_back = tty_queue_put_back,
+	.messages_put_back = mqueue_put_back,
 };
 
 static void engine_raise_nofile(void)

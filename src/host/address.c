@@ -244,15 +244,21 @@ static int wait_usable(int netns_fd, const struct address *a)
 	return r;
 }
 
+static int find_device(int netns_fd, const struct address *a, uint32_t *ret_index, struct ferry_error *err)
+{
+	int r = check_address(a, err);
+	if (r)
+		return r;
+	r = device_index(netns_fd, a->device, ret_index);
+	return r ? device_failed(err, -r, a->device) : 0;
+}
+
 int address_add(int netns_fd, const struct address *address, struct ferry_error *err)
 {
 	uint32_t index = 0;
-	int r = check_address(address, err);
+	int r = find_device(netns_fd, address, &index, err);
 	if (r)
 		return r;
-	r = device_index(netns_fd, address->device, &index);
-	if (r)
-		return device_failed(err, -r, address->device);
 	r = change_address(netns_fd, address, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index);
 	bool existed = r == -EEXIST;
 	if (!r || existed)
@@ -263,12 +269,9 @@ int address_add(int netns_fd, const struct address *address, struct ferry_error 
 int address_remove(int netns_fd, const struct address *address, struct ferry_error *err)
 {
 	uint32_t index = 0;
-	int r = check_address(address, err);
+	int r = find_device(netns_fd, address, &index, err);
 	if (r)
 		return r;
-	r = device_index(netns_fd, address->device, &index);
-	if (r)
-		return device_failed(err, -r, address->device);
 	r = change_address(netns_fd, address, RTM_DELADDR, 0, index);
 	if (r == -EADDRNOTAVAIL)
 		return 0;

@@ -80,11 +80,12 @@ static void warden_on_socket(const struct warden *w, const struct warden_entry *
 		return;
 }
 
-static void warden_on_terminal(const struct warden *w, const struct warden_entry *e, int worker_pidfd)
+static void warden_put_back(const struct warden_entry *e, int worker_pidfd,
+			    int (*put_back)(int worker_pidfd, int memory))
 {
 	_cleanup_close_ int memory = warden_object_fd(worker_pidfd, e->object);
-	if (memory >= 0 && w->actions->terminal_put_back)
-		w->actions->terminal_put_back(worker_pidfd, memory);
+	if (memory >= 0 && put_back)
+		put_back(worker_pidfd, memory);
 }
 
 static void warden_thaw(const char *path)
@@ -153,7 +154,8 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		if (!w->log->committed)
 			syscall(SYS_mq_unlink, e->data);
 		break;
-	case WARDEN_TERMINAL: warden_on_terminal(w, e, worker_pidfd); break;
+	case WARDEN_TERMINAL: warden_put_back(e, worker_pidfd, w->actions->terminal_put_back); break;
+	case WARDEN_MESSAGES: warden_put_back(e, worker_pidfd, w->actions->messages_put_back); break;
 	case WARDEN_END:
 		if (w->log->committed)
 			kill((pid_t)e->object, SIGKILL);

@@ -42,6 +42,7 @@ enum warden_op {
 			 that is forbidden when nobody suspends its filters any more */
 	WARDEN_QUEUE,    /* data: name of a message queue to remove unless the job was committed */
 	WARDEN_TERMINAL, /* object: memory file in the worker that says what was taken out of a terminal */
+	WARDEN_MESSAGES, /* object: memory file in the worker that says what was taken out of a message queue */
 	WARDEN_END,      /* object: PID of a stopped task that is killed once the job was committed */
 };
 
@@ -67,6 +68,7 @@ struct warden_actions {
 	int (*net_unlock)(const char *id);
 	int (*address_add)(const char *text);
 	int (*terminal_put_back)(int worker_pidfd, int memory);
+	int (*messages_put_back)(int worker_pidfd, int memory);
 	struct warden_deputy deputy;
 };
 

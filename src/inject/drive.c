@@ -336,7 +336,7 @@ int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, const struct
 	       struct ferry_error *err)
 {
 	static const struct call nothing;
-	int r = ferry_inject_settle(inject, t, err);
+	int r = inject_settle(inject, t, err);
 
 	if (r < 0)
 		return r;

@@ -104,6 +104,7 @@ struct inject_slot {
 struct place {
 	uint64_t address;        /* of the slots, all in one page */
 	uint64_t area, area_end; /* pads of any ferry lie in here */
+	uint64_t vdso, vdso_end; /* the kernel's functions; 0 = not known */
 };
 
 struct ferry_inject {
@@ -350,6 +351,9 @@ must_check int inject_run_to_signal(struct ferry_thread *t, int signal, uint64_t
 
 /* PTRACE_O_SUSPEND_SECCOMP on or off. */
 must_check int suspend_seccomp(struct ferry_thread *t, bool suspend, struct ferry_error *err);
+
+/* As ferry_inject_settle(), but for a thread that must not run if it need not. */
+must_check int inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err);
 
 /* Go on to the next system-call stop inside the slot. */
 struct syscall_stop {

@@ -253,7 +253,11 @@ static int place_in_vdso(struct ferry_inject *inject)
 	r = range_is_executable(inject->tid, address, end);
 	if (r <= 0)
 		return r < 0 ? r : -ENOEXEC;
-	inject->place = (struct place){.address = end - needed(inject), .area = used, .area_end = end};
+	inject->place = (struct place){.address = end - needed(inject),
+				       .area = used,
+				       .area_end = end,
+				       .vdso = address,
+				       .vdso_end = used};
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns bringing stopped threads to code of their own: out of the landing pad of a ferry that died, and past
- * a signal that is about to be delivered.
+ * Owns bringing stopped threads to code of their own: out of the landing pad of a ferry that died, past a signal that is
+ * about to be delivered, and out of the vdso as far as that takes no time: under another kernel a call could not go on.
  *
  * A thread in an old pad walks out of it by itself as soon as it runs. It may wait there for another thread
  * that uses memory which it is about to unmap, so all run together, for longer and longer moments.
@@ -19,6 +19,16 @@
  * pad: 80 ms.
  */
 #define HANDLER_ROUNDS 12
+
+/* Rounds in which a call of the vdso may end, of 20 us. Who does nothing else is met in it again and again. */
+#define VDSO_ROUNDS 32
+
+/* What one look at a thread found. */
+enum settled {
+	SETTLED_RUNS = 0, /* out of a pad, until it is stopped again */
+	SETTLED = 1,      /* it stands in code of its own */
+	SETTLED_CALLS,    /* it runs out of the vdso */
+};
 
 /* Deliver the signal and stop again before anything else happens. */
 static int continue_to_stop(struct ferry_thread *t, int signal, struct ferry_error *err)
@@ -41,6 +51,16 @@ static int continue_to_stop(struct ferry_thread *t, int signal, struct ferry_err
 	return thread_check_stopped(t, "injection", err);
 }
 
+static int run_on(struct ferry_thread *t, struct ferry_error *err)
+{
+	inject_effect(&t->opts, "continue");
+	long r = thread_ptrace(t, PTRACE_CONT, 0, 0);
+	if (r < 0)
+		return thread_failed(t, r, "continuing", err);
+	t->stop = FERRY_STOP_NONE;
+	return 0;
+}
+
 /*
  * A dead ferry's pad ends by itself, unless the call in it blocks. Then the stop has interrupted the call;
  * as it does not count for the application, it is not made again. A thread in a group stop is pushed
@@ -55,12 +75,7 @@ static int leave_old_pad(struct ferry_inject *inject, struct ferry_thread *t, st
 		if (r < 0)
 			return r;
 	}
-	inject_effect(&t->opts, "continue");
-	long r = thread_ptrace(t, PTRACE_CONT, 0, 0);
-	if (r < 0)
-		return thread_failed(t, r, "continuing", err);
-	t->stop = FERRY_STOP_NONE;
-	return 0;
+	return run_on(t, err);
 }
 
 /*
@@ -91,8 +106,13 @@ static int settle_frames(struct ferry_inject *inject, struct ferry_thread *t, st
 	return r;
 }
 
-/* One attempt: 1 = it stands in code of its own, 0 = not yet; it may run now. */
-static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round,
+static bool in_vdso(const struct ferry_inject *inject, uint64_t rip)
+{
+	return rip >= inject->place.vdso && rip < inject->place.vdso_end;
+}
+
+/* One attempt. calls: whether the vdso is left, too. */
+static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int round, bool calls,
 		       struct ferry_error *err)
 {
 	struct user_regs_struct regs;
@@ -114,6 +134,10 @@ static int settle_once(struct ferry_inject *inject, struct ferry_thread *t, int 
 		return r;
 	if (in_place(inject, regs.rip))
 		return leave_old_pad(inject, t, &regs, round, err);
+	if (calls && in_vdso(inject, regs.rip) && t->stop != FERRY_STOP_GROUP) {
+		r = run_on(t, err);
+		return r < 0 ? r : SETTLED_CALLS;
+	}
 	return settle_frames(inject, t, &regs, round, err);
 }
 
@@ -130,28 +154,35 @@ static int stop_again(struct ferry_thread *const *threads, size_t n, struct ferr
 	return MIN(r, 0);
 }
 
-int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *const *threads, size_t n,
-			    struct ferry_error *err)
+/*
+ * Together: a thread in an old pad may wait for another one to leave memory that it is about to unmap. calls: rounds in which calls of
+ * the vdso may end.
+ */
+static int settle(struct ferry_inject *inject, struct ferry_thread *const *threads, size_t n, int calls,
+		  struct ferry_error *err)
 {
 	uint64_t end = time_now_ns() + (uint64_t)MAX(inject_timeout(&inject->opts), 0) * 1000000;
 	struct timespec moment = {.tv_nsec = 20000};
+	int round = 0;
 
-	/*
-	 * Together: a thread in an old pad may wait for another one to leave memory that it is about to
-	 * unmap.
-	 */
-	for (int round = 0;; round++) {
-		bool all = true;
+	for (;;) {
+		bool all = true, pads = false;
 		for (size_t i = 0; i < n; i++) {
-			int r = settle_once(inject, threads[i], round, err);
+			int r = settle_once(inject, threads[i], round, calls > 0, err);
 			if (r < 0)
 				return r;
-			all = all && r;
+			all = all && r == SETTLED;
+			pads = pads || r == SETTLED_RUNS;
 		}
 		if (all)
 			return 0;
 		nanosleep(&moment, NULL);
-		moment.tv_nsec = MIN(moment.tv_nsec * 2, 20000000);
+		if (pads) {
+			moment.tv_nsec = MIN(moment.tv_nsec * 2, 20000000);
+			round++;
+		} else {
+			calls--;
+		}
 		int r = stop_again(threads, n, err);
 		if (r < 0)
 			return r;
@@ -164,7 +195,18 @@ int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *co
 	return -ETIMEDOUT;
 }
 
+int ferry_inject_settle_all(struct ferry_inject *inject, struct ferry_thread *const *threads, size_t n,
+			    struct ferry_error *err)
+{
+	return settle(inject, threads, n, VDSO_ROUNDS, err);
+}
+
 int ferry_inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
 {
 	return ferry_inject_settle_all(inject, &t, 1, err);
+}
+
+int inject_settle(struct ferry_inject *inject, struct ferry_thread *t, struct ferry_error *err)
+{
+	return settle(inject, &t, 1, 0, err);
 }

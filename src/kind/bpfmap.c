@@ -28,6 +28,7 @@
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "model/records.h"
 
 enum { BPFMAP_BYTES_MAX = 1 << 30 };
 
@@ -226,9 +227,10 @@ static int bpfmap_dump(struct dump *d, struct snap_file *file, struct ferry_erro
 
 /* -------------------------------------------------------------------------- restore */
 
-static int bpfmap_read_one(struct reader *r, struct image_reader *in, const BpfmapDataEntry *data,
-			   struct ferry_error *err)
+static int bpfmap_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		       struct ferry_error *err)
 {
+	const BpfmapDataEntry *data = record;
 	struct plan_file *file = NULL;
 	for (size_t i = 0; i < r->plan->n_files; i++) {
 		const BpfmapFileEntry *e = r->plan->files[i].entry->bpf;
@@ -256,18 +258,7 @@ static int bpfmap_read_one(struct reader *r, struct image_reader *in, const Bpfm
 
 static int bpfmap_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_BPFMAP_DATA, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ BpfmapDataEntry *data = NULL;
-		ret = image_get(in, &bpfmap_data_entry__descriptor, &data, err);
-		if (ret <= 0)
-			break;
-		int one = bpfmap_read_one(r, in, data, err);
-		if (one < 0)
-			return one;
-	}
-	return ret;
+	return records_each(r, IMAGE_BPFMAP_DATA, 0, &bpfmap_data_entry__descriptor, bpfmap_take, NULL, err);
 }
 
 static int bpfmap_create(const BpfmapFileEntry *e, struct ferry_error *err)

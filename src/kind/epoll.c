@@ -33,6 +33,7 @@
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "model/records.h"
 
 #define EPOLL_PRIVATE ((uint32_t)(EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE))
 #define EPOLL_ANY                                                                                           \
@@ -256,9 +257,10 @@ static int epoll_watch_order(const void *a, const void *b)
 	return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static int epoll_read_one(struct reader *r, struct image_reader *in, const FerryEpollEntry *extra,
-			  struct ferry_error *err)
+static int epoll_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		      struct ferry_error *err)
 {
+	const FerryEpollEntry *extra = record;
 	struct plan_file *file = plan_file(r->plan, extra->id);
 	const EventpollFileEntry *epfd = file && file->kind == &kind_epoll ? file->entry->epfd : NULL;
 	if (!epfd || file->data)
@@ -278,7 +280,7 @@ static int epoll_read_one(struct reader *r, struct image_reader *in, const Ferry
 	}
 	qsort(plan->watches, plan->n, sizeof(*plan->watches), epoll_watch_order);
 	file->data = plan;
-	return 1;
+	return 0;
 }
 
 static const struct epoll_watch *epoll_watch(const struct plan_file *file, size_t index)
@@ -315,14 +317,8 @@ static int epoll_verify(const struct plan_file *file, struct ferry_error *err)
 
 static int epoll_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_EPOLL, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ FerryEpollEntry *extra = NULL;
-		ret = image_get(in, &ferry_epoll_entry__descriptor, &extra, err);
-		if (ret > 0)
-			ret = epoll_read_one(r, in, extra, err);
-	}
+	int ret =
+		records_each(r, IMAGE_FERRY_EPOLL, 0, &ferry_epoll_entry__descriptor, epoll_take, NULL, err);
 	for (size_t i = 0; i < r->plan->n_files && ret >= 0; i++)
 		if (r->plan->files[i].kind == &kind_epoll)
 			ret = epoll_verify(&r->plan->files[i], err);

@@ -19,6 +19,7 @@
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "model/records.h"
 
 static bool eventfd_owns(const struct fd_view *view)
 {
@@ -69,22 +70,22 @@ static int eventfd_dump(struct dump *d, struct snap_file *file, struct ferry_err
 	return extra && r >= 0 ? image_put(w, &extra->base, err) : r;
 }
 
+static int eventfd_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+			struct ferry_error *err)
+{
+	const FerryEventfdEntry *extra = record;
+	struct plan_file *file = plan_file(r->plan, extra->id);
+	if (!file || file->kind != &kind_eventfd)
+		return image_bad(in, err, "file id %u is no eventfd", extra->id);
+	/* Only that it is there says something. */
+	file->data = extra->semaphore ? file : NULL;
+	return 0;
+}
+
 static int eventfd_load(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_EVENTFD, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ FerryEventfdEntry *extra = NULL;
-		ret = image_get(in, &ferry_eventfd_entry__descriptor, &extra, err);
-		if (ret <= 0)
-			break;
-		struct plan_file *file = plan_file(r->plan, extra->id);
-		if (!file || file->kind != &kind_eventfd)
-			return image_bad(in, err, "file id %u is no eventfd", extra->id);
-		/* Only that it is there says something. */
-		file->data = extra->semaphore ? file : NULL;
-	}
-	return ret;
+	return records_each(r, IMAGE_FERRY_EVENTFD, 0, &ferry_eventfd_entry__descriptor, eventfd_take, NULL,
+			    err);
 }
 
 static int eventfd_restore(struct opener *o unused, struct plan_file *file, int *ret_fd,

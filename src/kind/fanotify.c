@@ -27,6 +27,7 @@
 #include "kind/kinds.h"
 #include "kind/watched.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/read.h"
 
 #ifndef FAN_MARK_EVICTABLE
@@ -257,28 +258,20 @@ static int fanotify_dump_end(struct dump *d, struct ferry_error *err)
 
 /* ------------------------------------------------------------------------- restore */
 
+static int fanotify_take(struct reader *r, struct image_reader *in unused, void *record, void *context unused,
+			 struct ferry_error *err)
+{
+	struct fanotify_fs *fs = arena_new(&r->plan->arena, struct fanotify_fs);
+	if (!fs)
+		return error_memory(err);
+	*fs = (struct fanotify_fs){.next = r->plan->kind_data[KIND_fanotify], .entry = record};
+	r->plan->kind_data[KIND_fanotify] = fs;
+	return 0;
+}
+
 static int fanotify_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_MARK, 0, &in, err);
-	while (ret > 0) {
-		FerryMarkEntry *e = NULL;
-		ret = image_get(in, &ferry_mark_entry__descriptor, &e, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		if (!slot) {
-			image_message_free(e);
-			return error_memory(err);
-		}
-		*slot = e;
-		struct fanotify_fs *fs = arena_new(&r->plan->arena, struct fanotify_fs);
-		if (!fs)
-			return error_memory(err);
-		*fs = (struct fanotify_fs){.next = r->plan->kind_data[KIND_fanotify], .entry = e};
-		r->plan->kind_data[KIND_fanotify] = fs;
-	}
-	return ret;
+	return records_each(r, IMAGE_FERRY_MARK, 0, &ferry_mark_entry__descriptor, fanotify_take, NULL, err);
 }
 
 static int fanotify_open_path(struct opener *o, const char *path, struct ferry_error *err)

@@ -59,6 +59,21 @@ int fd_view_copy(struct fd_view *view, struct ferry_error *err)
 	return 0;
 }
 
+int fd_view_lend(const struct fd_view *view, struct fd_loan *ret, struct ferry_error *err)
+{
+	struct fd_view own = *view;
+	int r = fd_view_copy(&own, err);
+	if (r >= 0)
+		*ret = (struct fd_loan){.fd = own.copy, .ours = own.copy != view->copy};
+	return r;
+}
+
+void fd_loan_end(struct fd_loan *loan)
+{
+	if (loan->ours)
+		close(loan->fd);
+}
+
 FownEntry *fdcommon_no_owner(struct arena *a)
 {
 	return record_new(a, FownEntry, fown_entry);

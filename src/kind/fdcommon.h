@@ -16,6 +16,20 @@ void fd_view_name(const struct fd_view *view, char *ret_text, size_t n);
 /* Our own descriptor of the description (pidfd_getfd), in view->copy; it belongs to the view's file. */
 must_check int fd_view_copy(struct fd_view *view, struct ferry_error *err);
 
+/*
+ * The same for a look at a tree that runs (check): what the view has, or a copy for as long as the loan lives. One that lived longer
+ * would hide the end of the object from whoever waits for it.
+ */
+struct fd_loan {
+	int fd;
+	bool ours;
+};
+
+must_check int fd_view_lend(const struct fd_view *view, struct fd_loan *ret, struct ferry_error *err);
+void fd_loan_end(struct fd_loan *loan);
+
+#define _cleanup_loan_ __attribute__((cleanup(fd_loan_end)))
+
 /* The owner that gets SIGIO (F_SETOWN_EX, F_SETSIG). *ret belongs to the snapshot. */
 must_check int fdcommon_owner(struct collect *c, struct fd_view *view, FownEntry **ret,
 			      struct ferry_error *err);

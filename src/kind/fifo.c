@@ -29,6 +29,7 @@
 #include "kind/pipe.h"
 #include "kind/regfile.h"
 #include "model/record.h"
+#include "model/records.h"
 
 /* A named pipe of the frozen tree. */
 struct fifo_found {
@@ -238,46 +239,33 @@ static int fifo_read_file(struct reader *r, struct plan_file *file, struct ferry
 	return 0;
 }
 
-static int fifo_read_bytes(struct reader *r, struct ferry_error *err)
+static int fifo_take_bytes(struct reader *r, struct image_reader *in, void *record, void *context unused,
+			   struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FIFO_DATA, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ PipeDataEntry *entry = NULL;
-		ret = image_get(in, &pipe_data_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		struct fifo_plan *pipe = fifo_plan(r->plan, entry->pipe_id);
-		if (entry->bytes > image_reader_left(in) || !pipe || pipe->data)
-			return image_bad(in, err, "%u bytes of named pipe %u: too many, or without a pipe",
-					 entry->bytes, entry->pipe_id);
-		void *bytes = arena_alloc(&r->plan->arena, entry->bytes + 1u);
-		if (!bytes)
-			return error_memory(err);
-		ret = image_get_raw(in, bytes, entry->bytes, err) < 0 ? -EBADMSG : 1;
-		pipe->data = bytes;
-		pipe->bytes = entry->bytes;
-		pipe->size = entry->has_size ? entry->size : 0;
-	}
-	return ret;
+	const PipeDataEntry *entry = record;
+	struct fifo_plan *pipe = fifo_plan(r->plan, entry->pipe_id);
+	if (entry->bytes > image_reader_left(in) || !pipe || pipe->data)
+		return image_bad(in, err, "%u bytes of named pipe %u: too many, or without a pipe",
+				 entry->bytes, entry->pipe_id);
+	void *bytes = arena_alloc(&r->plan->arena, entry->bytes + 1u);
+	if (!bytes)
+		return error_memory(err);
+	pipe->data = bytes;
+	pipe->bytes = entry->bytes;
+	pipe->size = entry->has_size ? entry->size : 0;
+	return image_get_raw(in, bytes, entry->bytes, err);
 }
 
-static int fifo_read_extra(struct reader *r, struct ferry_error *err)
+static int fifo_take_extra(struct reader *r, struct image_reader *in, void *record, void *context unused,
+			   struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_FIFO, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ FerryFifoEntry *extra = NULL;
-		ret = image_get(in, &ferry_fifo_entry__descriptor, &extra, err);
-		if (ret <= 0)
-			break;
-		const struct plan_file *file = plan_file(r->plan, extra->id);
-		struct fifo_open *own = file && file->entry->fifo ? file->data : NULL;
-		if (!own)
-			return image_bad(in, err, "file id %u is no named pipe", extra->id);
-		own->fresh = extra->no_writer_seen;
-	}
-	return ret;
+	const FerryFifoEntry *extra = record;
+	const struct plan_file *file = plan_file(r->plan, extra->id);
+	struct fifo_open *own = file && file->entry->fifo ? file->data : NULL;
+	if (!own)
+		return image_bad(in, err, "file id %u is no named pipe", extra->id);
+	own->fresh = extra->no_writer_seen;
+	return 0;
 }
 
 static int fifo_read(struct reader *r, struct ferry_error *err)
@@ -290,8 +278,12 @@ static int fifo_read(struct reader *r, struct ferry_error *err)
 						: fdcommon_no_record(file, err);
 	}
 	if (ret >= 0)
-		ret = fifo_read_bytes(r, err);
-	return ret < 0 ? ret : fifo_read_extra(r, err);
+		ret = records_each(r, IMAGE_FIFO_DATA, 0, &pipe_data_entry__descriptor, fifo_take_bytes, NULL,
+				   err);
+	if (ret >= 0)
+		ret = records_each(r, IMAGE_FERRY_FIFO, 0, &ferry_fifo_entry__descriptor, fifo_take_extra,
+				   NULL, err);
+	return ret;
 }
 
 static int fifo_fill(const struct fifo_plan *pipe, int fd, const char *name, struct ferry_error *err)

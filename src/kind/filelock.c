@@ -26,6 +26,7 @@
 #include "kind/ghost.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/read.h"
 
 /* file_lock_entry.flag */
@@ -213,8 +214,10 @@ static const struct plan_file *filelock_file(const struct plan *p, const FileLoc
 	return NULL;
 }
 
-static int filelock_take(struct reader *r, FileLockEntry *e, struct ferry_error *err)
+static int filelock_take(struct reader *r, struct image_reader *in unused, void *record, void *context unused,
+			 struct ferry_error *err)
 {
+	FileLockEntry *e = record;
 	struct filelock_plan *f = arena_new(&r->plan->arena, struct filelock_plan);
 	if (!f)
 		return error_memory(err);
@@ -280,23 +283,8 @@ static int filelock_compare_all(struct reader *r, struct ferry_error *err)
 
 static int filelock_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FILE_LOCKS, 0, &in, err);
-	while (ret > 0) {
-		FileLockEntry *e = NULL;
-		ret = image_get(in, &file_lock_entry__descriptor, &e, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		if (!slot) {
-			image_message_free(e);
-			return error_memory(err);
-		}
-		*slot = e;
-		int taken = filelock_take(r, e, err);
-		if (taken < 0)
-			return taken;
-	}
+	int ret =
+		records_each(r, IMAGE_FILE_LOCKS, 0, &file_lock_entry__descriptor, filelock_take, NULL, err);
 	return ret < 0 ? ret : filelock_compare_all(r, err);
 }
 

@@ -15,20 +15,10 @@
 #include "kind/kinds.h"
 #include "kind/procfile.h"
 #include "model/record.h"
+#include "model/records.h"
 
 /* What CRIU calls the links that it makes for files whose name was removed, in their folder. */
 #define GHOST_LINK "/link_remap."
-
-static int ghost_keep(struct plan *p, void *message)
-{
-	void **slot = vec_push(&p->messages);
-	if (!slot) {
-		image_message_free(message);
-		return -ENOMEM;
-	}
-	*slot = message;
-	return 0;
-}
 
 struct ghost_image *ghost_image(const struct plan *p)
 {
@@ -103,9 +93,9 @@ static int ghost_load(struct reader *r, uint32_t id, struct ghost_plan **ret, st
 		ret_code = image_need(in, &ghost_file_entry__descriptor, &g->entry, err);
 	if (ret_code < 0)
 		return ret_code;
-	if (ghost_keep(r->plan, g->entry) < 0)
-		return error_memory(err);
-	ret_code = ghost_check_entry(in, g->entry, err);
+	ret_code = records_keep(r->plan, g->entry, err);
+	if (ret_code >= 0)
+		ret_code = ghost_check_entry(in, g->entry, err);
 	if (ret_code < 0)
 		return ret_code;
 	g->id = id;
@@ -139,8 +129,10 @@ static int ghost_take_process(struct ghost_remap *m, uint32_t pid, struct ferry_
 			 "remap-fpath.img: '%s' is no file of process %u", m->file->entry->reg->name, pid);
 }
 
-static int ghost_take_remap(struct reader *r, const RemapFilePathEntry *e, struct ferry_error *err)
+static int ghost_take_remap(struct reader *r, struct image_reader *in unused, void *record,
+			    void *context unused, struct ferry_error *err)
 {
+	const RemapFilePathEntry *e = record;
 	struct ghost_remap *m;
 	int ret = ghost_new_remap(r, e->orig_id, "remap-fpath.img", &m, err);
 	if (ret < 0)
@@ -159,8 +151,10 @@ static int ghost_take_remap(struct reader *r, const RemapFilePathEntry *e, struc
 	return ret;
 }
 
-static int ghost_take_extra(struct reader *r, FerryGhostEntry *e, struct ferry_error *err)
+static int ghost_take_extra(struct reader *r, struct image_reader *in unused, void *record,
+			    void *context unused, struct ferry_error *err)
 {
+	FerryGhostEntry *e = record;
 	struct ghost_plan *g = ghost_by_id(r->plan, e->id);
 	if (!g || g->extra)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
@@ -170,8 +164,10 @@ static int ghost_take_extra(struct reader *r, FerryGhostEntry *e, struct ferry_e
 	return 0;
 }
 
-static int ghost_take_reach(struct reader *r, const FerryFileEntry *e, struct ferry_error *err)
+static int ghost_take_reach(struct reader *r, struct image_reader *in unused, void *record,
+			    void *context unused, struct ferry_error *err)
 {
+	const FerryFileEntry *e = record;
 	struct ghost_remap *m;
 	int ret = ghost_new_remap(r, e->id, "ferry-file.img", &m, err);
 	if (ret >= 0)
@@ -179,36 +175,18 @@ static int ghost_take_reach(struct reader *r, const FerryFileEntry *e, struct fe
 	return ret;
 }
 
-/* Every message of a file, kept in the plan. */
-#define ghost_each(r, kind, type, entry, take, err)                                  \
-	({                                                                           \
-		_cleanup_reader_ struct image_reader *in_ = NULL;                    \
-		int ret_ = image_open_optional((r)->dir, kind, 0, &in_, err);        \
-		while (ret_ > 0) {                                                   \
-			type *message_ = NULL;                                       \
-			ret_ = image_get(in_, &entry##__descriptor, &message_, err); \
-			if (ret_ > 0 && ghost_keep((r)->plan, message_) < 0)         \
-				ret_ = error_memory(err);                            \
-			if (ret_ > 0) {                                              \
-				int taken_ = take(r, message_, err);                 \
-				ret_ = taken_ < 0 ? taken_ : ret_;                   \
-			}                                                            \
-		}                                                                    \
-		ret_;                                                                \
-	})
-
 int ghost_read(struct reader *r, struct ferry_error *err)
 {
 	r->plan->kind_data[KIND_regfile] = arena_new(&r->plan->arena, struct ghost_image);
 	if (!r->plan->kind_data[KIND_regfile])
 		return error_memory(err);
-	int ret = ghost_each(r, IMAGE_REMAP_FPATH, RemapFilePathEntry, remap_file_path_entry,
-			     ghost_take_remap, err);
+	int ret = records_each(r, IMAGE_REMAP_FPATH, 0, &remap_file_path_entry__descriptor, ghost_take_remap,
+			       NULL, err);
 	if (ret >= 0)
-		ret = ghost_each(r, IMAGE_FERRY_GHOST, FerryGhostEntry, ferry_ghost_entry, ghost_take_extra,
-				 err);
+		ret = records_each(r, IMAGE_FERRY_GHOST, 0, &ferry_ghost_entry__descriptor, ghost_take_extra,
+				   NULL, err);
 	if (ret >= 0)
-		ret = ghost_each(r, IMAGE_FERRY_FILE, FerryFileEntry, ferry_file_entry, ghost_take_reach,
-				 err);
+		ret = records_each(r, IMAGE_FERRY_FILE, 0, &ferry_file_entry__descriptor, ghost_take_reach,
+				   NULL, err);
 	return ret;
 }

@@ -545,11 +545,7 @@ static int inet_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	fd_view_name(view, who, sizeof(who));
 	int r = inet_refuse_multipath(view, who, err);
 	if (r >= 0)
-		r = fd_view_copy(view, err);
-	if (r >= 0)
-		r = sock_type_of(view->copy, &type, err);
-	if (r >= 0)
-		r = sock_check_namespace(view->copy, who, err);
+		r = sock_copy(view, who, &type, err);
 	if (r < 0)
 		return r;
 	InetSkEntry *isk = record_new(a, InetSkEntry, inet_sk_entry);

@@ -125,16 +125,14 @@ static int inet_chooser_find(const struct fd_view *view, struct inet_scan *scan,
 
 int inet_chooser_check(const struct fd_view *view, struct inet_scan *scan, struct ferry_error *err)
 {
-	struct fd_view own = *view;
+	_cleanup_loan_ struct fd_loan loan = {0};
 	const struct inet_chooser *c;
 	int shared = 0;
-	int r = fd_view_copy(&own, err);
+	int r = fd_view_lend(view, &loan, err);
 	if (r < 0)
 		return r;
-	if (sock_get(own.copy, SOL_SOCKET, SO_REUSEPORT, &shared) < 0)
+	if (sock_get(loan.fd, SOL_SOCKET, SO_REUSEPORT, &shared) < 0)
 		shared = 0;
-	if (own.copy != view->copy)
-		close(own.copy);
 	return shared ? inet_chooser_find(view, scan, &c, err) : 0;
 }
 

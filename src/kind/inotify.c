@@ -27,6 +27,7 @@
 #include "kind/kinds.h"
 #include "kind/watched.h"
 #include "model/record.h"
+#include "model/records.h"
 
 /* What of a mask inotify_add_watch(2) takes and fdinfo shows. */
 enum { INOTIFY_MASK = IN_ALL_EVENTS | IN_EXCL_UNLINK };
@@ -171,34 +172,23 @@ static int inotify_dump_end(struct dump *d, struct ferry_error *err)
 
 /* ------------------------------------------------------------------------- restore */
 
+static int inotify_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+			struct ferry_error *err)
+{
+	FerryWatchEntry *e = record;
+	struct inotify_nameless *n = arena_new(&r->plan->arena, struct inotify_nameless);
+	if (!n)
+		return error_memory(err);
+	if (!plan_file(r->plan, e->file_id))
+		return image_bad(in, err, "a watch names file id %u, which is not in files.img", e->file_id);
+	*n = (struct inotify_nameless){.next = r->plan->kind_data[KIND_inotify], .entry = e};
+	r->plan->kind_data[KIND_inotify] = n;
+	return 0;
+}
+
 static int inotify_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_WATCH, 0, &in, err);
-	struct inotify_nameless *list = NULL;
-	while (ret > 0) {
-		FerryWatchEntry *e = NULL;
-		ret = image_get(in, &ferry_watch_entry__descriptor, &e, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		struct inotify_nameless *n = arena_new(&r->plan->arena, struct inotify_nameless);
-		if (!slot || !n) {
-			if (!slot)
-				image_message_free(e);
-			else
-				*slot = e;
-			return error_memory(err);
-		}
-		*slot = e;
-		if (!plan_file(r->plan, e->file_id))
-			return image_bad(in, err, "a watch names file id %u, which is not in files.img",
-					 e->file_id);
-		*n = (struct inotify_nameless){.next = list, .entry = e};
-		list = n;
-	}
-	r->plan->kind_data[KIND_inotify] = list;
-	return ret;
+	return records_each(r, IMAGE_FERRY_WATCH, 0, &ferry_watch_entry__descriptor, inotify_take, NULL, err);
 }
 
 static struct plan_file *inotify_nameless_file(struct opener *o, uint32_t id, uint32_t wd)

@@ -37,6 +37,7 @@
 #include "kind/window.h"
 #include "mem/mem.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "model/vma-status.h"
 #include "proc/read.h"
 
@@ -320,34 +321,26 @@ static struct memfd_plan *memfd_plan(const struct plan *p, uint64_t inode_id)
 	return m;
 }
 
+static int memfd_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		      struct ferry_error *err)
+{
+	MemfdInodeEntry *entry = record;
+	struct memfd_plan *m = arena_new(&r->plan->arena, struct memfd_plan);
+	if (!m)
+		return error_memory(err);
+	if (memfd_plan(r->plan, entry->inode_id))
+		return image_bad(in, err, "memfd inode %llu appears twice",
+				 (unsigned long long)entry->inode_id);
+	if (entry->hugetlb_flag && hugetlb_check(entry->hugetlb_flag, entry->size, entry->name, err) < 0)
+		return -ENOMEM;
+	*m = (struct memfd_plan){.entry = entry, .fd = -1, .next = r->plan->kind_data[KIND_memfd]};
+	r->plan->kind_data[KIND_memfd] = m;
+	return 0;
+}
+
 static int memfd_load(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_MEMFD_INODE, 0, &in, err);
-	while (ret > 0) {
-		MemfdInodeEntry *entry = NULL;
-		ret = image_get(in, &memfd_inode_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		struct memfd_plan *m = arena_new(&r->plan->arena, struct memfd_plan);
-		void **message = vec_push(&r->plan->messages);
-		if (!m || !message) {
-			image_message_free(entry);
-			return error_memory(err);
-		}
-		*message = entry;
-		if (memfd_plan(r->plan, entry->inode_id))
-			return image_bad(in, err, "memfd inode %llu appears twice",
-					 (unsigned long long)entry->inode_id);
-		if (entry->hugetlb_flag &&
-		    hugetlb_check(entry->hugetlb_flag, entry->size, entry->name, err) < 0)
-			return -ENOMEM;
-		m->entry = entry;
-		m->fd = -1;
-		m->next = r->plan->kind_data[KIND_memfd];
-		r->plan->kind_data[KIND_memfd] = m;
-	}
-	return ret;
+	return records_each(r, IMAGE_MEMFD_INODE, 0, &memfd_inode_entry__descriptor, memfd_take, NULL, err);
 }
 
 static bool memfd_owns_record(const VmaEntry *entry)

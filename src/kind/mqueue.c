@@ -2,12 +2,12 @@
 /*
  * Owns descriptors of POSIX message queues. A queue that has a name is like a file: it stays in its IPC namespace with what is in
  * it, and a restore opens it again, after it made sure that there are as many messages as there were. A queue whose name is
- * gone is made, opened and unlinked.
+ * gone is made, opened and unlinked, and what was in it (mqueue_take.c) is sent to it again.
  *
  * Kernel interface: mq_overview(7), mqueue file system (messages and notification are shown by reading a queue's file).
- * Does not handle: a queue with a name in an IPC namespace of the tree's own, refused: it goes with it; a queue with a name on the way to another machine or over a reboot, where it is missing and the restore
- * says so; messages in a queue without a name, refused: the kernel shows them to nobody who does not take them; a
- * notification that is asked for (mq_notify), refused.
+ * Does not handle: a queue with a name on the way to another machine or over a reboot, where it is missing and the restore
+ * says so; one in an IPC namespace of the tree's own, which goes with it, refused; messages in a queue without a name that ferry may
+ * not open for both directions, refused; a notification that is asked for (mq_notify), refused.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +25,10 @@
 #include "image/dir.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/mqueue_take.h"
 #include "kind/peers.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/lex.h"
 
 enum { MQUEUE_MAGIC = 0x19800202, MQUEUE_FILE_BYTES = 80, MQUEUE_MODE_BITS = 07777, MQUEUE_NAME_BYTES = 256 };
@@ -37,7 +39,16 @@ static const char mqueue_deleted[] = " (deleted)";
 struct mqueue_look {
 	struct mq_attr attr;
 	unsigned long notify_pid;
+	bool is_open_to_us; /* for both directions */
 };
+
+/* A description of our own for both directions, that does not wait; its end ends nothing of the queue. */
+static int mqueue_open_again(int fd)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return fd_open(AT_FDCWD, path, O_RDWR | O_NONBLOCK, 0);
+}
 
 /* A name directly below the root that does not lead to the file: nothing else looks like it. */
 static bool mqueue_owns(const struct fd_view *view)
@@ -71,6 +82,8 @@ static int mqueue_look(int fd, struct mqueue_look *ret)
 		return -errno;
 	const char *pid = strstr(text, "NOTIFY_PID:");
 	struct lex l = pid ? lex_new(pid, strlen(pid)) : lex_new("", 0);
+	_cleanup_close_ int both = mqueue_open_again(fd);
+	ret->is_open_to_us = both >= 0;
 	return lex_str(&l, "NOTIFY_PID:") && lex_u64(&l, &ret->notify_pid) ? 0 : -EBADMSG;
 }
 
@@ -90,7 +103,9 @@ static int mqueue_refuse(const struct fd_view *view, const struct kind_options *
 	if (look->notify_pid)
 		why = "asks for a notification (mq_notify), whose settings the kernel does not tell";
 	else if (look->attr.mq_curmsgs && mqueue_is_deleted(view))
-		why = "has no name any more and messages in it, which the kernel shows to nobody who does not take them";
+		why = look->is_open_to_us
+			      ? NULL
+			      : "has no name any more and messages in it, which ferry may not take and send back";
 	else if (look->attr.mq_curmsgs && options->moving)
 		why = "has messages in it, which the kernel shows to nobody who does not take them";
 	else if (!mqueue_is_deleted(view) && mqueue_ends(view, options))
@@ -125,6 +140,46 @@ static int mqueue_check(const struct fd_view *view, const struct kind_options *o
 				   view->link);
 	r = mqueue_refuse(view, options, &look, err);
 	return r < 0 || !mqueue_is_deleted(view) ? r : peers_refuse(view, PEER_DELETED, err);
+}
+
+/* The messages of a queue without a name are with the first description of it. */
+static bool mqueue_is_known(const struct snapshot *snap, const FerryMqueueEntry *entry)
+{
+	vec_foreach(file, &snap->files) {
+		const FerryMqueueEntry *other = file->kind == &kind_mqueue ? file->data : NULL;
+		if (other && other != entry && other->deleted && other->inode == entry->inode)
+			return true;
+	}
+	return false;
+}
+
+static int mqueue_collect_messages(struct collect *c, int fd, FerryMqueueEntry *entry,
+				   struct ferry_error *err)
+{
+	struct arena *a = &c->snap->arena;
+	_cleanup_close_ int both = mqueue_open_again(fd);
+	struct mqueue_message *messages = NULL;
+	struct mqueue_taken taken = {.queue = both,
+				     .message_room = entry->message_bytes,
+				     .arena = a,
+				     .warden = c->warden,
+				     .fault = c->fault};
+	int r = both < 0 ? both : mqueue_measure(both, &taken.n, &taken.bytes);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "opening '%s' again", entry->name);
+	r = mqueue_take_all(&taken, &messages, err);
+	if (r < 0)
+		return r;
+	entry->held = arena_array(a, FerryMqueueMessage *, taken.n + 1);
+	for (uint32_t i = 0; entry->held && i < taken.n; i++) {
+		FerryMqueueMessage *message = record_new(a, FerryMqueueMessage, ferry_mqueue_message);
+		if (!message)
+			return error_memory(err);
+		message->priority = messages[i].priority;
+		message->data = record_bytes(a, messages[i].data, messages[i].bytes);
+		entry->held[entry->n_held++] = message;
+	}
+	return entry->held ? 0 : error_memory(err);
 }
 
 static int mqueue_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
@@ -163,7 +218,8 @@ static int mqueue_collect(struct collect *c, struct fd_view *view, struct snap_f
 	file->entry->type = FD_TYPES__EXT;
 	file->entry->ext = ext;
 	file->data = entry;
-	return 0;
+	bool whole = !entry->deleted || !entry->messages || mqueue_is_known(c->snap, entry);
+	return whole ? 0 : mqueue_collect_messages(c, view->copy, entry, err);
 }
 
 static int mqueue_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
@@ -176,29 +232,27 @@ static int mqueue_dump(struct dump *d, struct snap_file *file, struct ferry_erro
 
 /* -------------------------------------------------------------------------- restore */
 
+static int mqueue_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		       struct ferry_error *err)
+{
+	FerryMqueueEntry *entry = record;
+	struct plan_file *file = plan_file(r->plan, entry->id);
+	if (!file || !file->entry->ext || file->data || entry->name[0] != '/' || !entry->name[1] ||
+	    strchr(entry->name + 1, '/') || strlen(entry->name) > MQUEUE_NAME_BYTES)
+		return image_bad(in, err, "file id %u: the message queue makes no sense", entry->id);
+	if (entry->n_held &&
+	    (!entry->deleted || entry->n_held != entry->messages || entry->n_held > entry->max_messages))
+		return image_bad(in, err, "file id %u: the message queue holds %zu messages, not %u",
+				 entry->id, entry->n_held, entry->messages);
+	file->data = entry;
+	file->kind = &kind_mqueue;
+	return 0;
+}
+
 static int mqueue_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_MQUEUE, 0, &in, err);
-	while (ret > 0) {
-		FerryMqueueEntry *entry = NULL;
-		ret = image_get(in, &ferry_mqueue_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		if (!slot) {
-			image_message_free(entry);
-			return error_memory(err);
-		}
-		*slot = entry;
-		struct plan_file *file = plan_file(r->plan, entry->id);
-		if (!file || !file->entry->ext || file->data || entry->name[0] != '/' || !entry->name[1] ||
-		    strchr(entry->name + 1, '/') || strlen(entry->name) > MQUEUE_NAME_BYTES)
-			return image_bad(in, err, "file id %u: the message queue makes no sense", entry->id);
-		file->data = entry;
-		file->kind = &kind_mqueue;
-	}
-	return ret;
+	return records_each(r, IMAGE_FERRY_MQUEUE, 0, &ferry_mqueue_entry__descriptor, mqueue_take, NULL,
+			    err);
 }
 
 static int mqueue_flags(const FerryMqueueEntry *entry)
@@ -246,6 +300,26 @@ static int mqueue_open_all(struct plan *p, const FerryMqueueEntry *entry, struct
 	return 0;
 }
 
+/* There is room for them, so nobody waits. */
+static int mqueue_send_all(const struct plan *p, const FerryMqueueEntry *of, int fd, struct ferry_error *err)
+{
+	const FerryMqueueEntry *entry = NULL;
+	for (size_t i = 0; i < p->n_files && !(entry && entry->n_held); i++) {
+		const struct plan_file *file = &p->files[i];
+		const FerryMqueueEntry *its = file->kind == &kind_mqueue ? file->data : NULL;
+		entry = its && its->deleted && its->inode == of->inode ? its : NULL;
+	}
+	for (size_t i = 0; entry && i < entry->n_held && i < of->max_messages; i++) {
+		const FerryMqueueMessage *message = entry->held[i];
+		if (syscall(SYS_mq_timedsend, fd, message->data.data, message->data.len, message->priority,
+			    NULL) < 0)
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno,
+					   "sending a message of %zu bytes to '%s'", message->data.len,
+					   of->name);
+	}
+	return 0;
+}
+
 static int mqueue_restore_deleted(struct opener *o, const struct plan_file *file, struct ferry_error *err)
 {
 	const FerryMqueueEntry *entry = file->data;
@@ -263,6 +337,8 @@ static int mqueue_restore_deleted(struct opener *o, const struct plan_file *file
 				   entry->name);
 	_cleanup_close_ int first = mqueue_make(entry, entry->name, O_RDWR, err);
 	int r = first < 0 ? first : mqueue_open_all(o->plan, entry, err);
+	if (r >= 0)
+		r = mqueue_send_all(o->plan, entry, first, err);
 	if (first >= 0 && syscall(SYS_mq_unlink, entry->name + 1) < 0 && r >= 0)
 		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unlinking '%s'", entry->name);
 	warden_disarm(o->warden, armed);

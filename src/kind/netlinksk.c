@@ -36,11 +36,6 @@ enum {
 	NETLINK_NS_OWN = 2,       /* id of the network namespace that the dumping program lives in */
 };
 
-/* snap_file.data */
-struct netlinksk_snap {
-	FerrySocketEntry *extra;
-};
-
 /* -------------------------------------------------------------------- check */
 
 static bool netlinksk_owns(const struct fd_view *view)
@@ -64,19 +59,14 @@ static int netlinksk_check(const struct fd_view *view, const struct kind_options
 			   struct ferry_error *err)
 {
 	char who[64];
-	struct fd_view own = *view;
+	_cleanup_loan_ struct fd_loan loan = {0};
 	fd_view_name(view, who, sizeof(who));
 	int r = options->criu_compat ? 0 : peers_refuse(view, PEER_SOCKET, err);
 	if (r >= 0)
 		r = sock_check(view, err);
 	if (r >= 0)
-		r = fd_view_copy(&own, err);
-	if (r < 0)
-		return r;
-	r = netlinksk_check_queue(who, own.copy, err);
-	if (own.copy != view->copy)
-		close(own.copy);
-	return r;
+		r = fd_view_lend(view, &loan, err);
+	return r < 0 ? r : netlinksk_check_queue(who, loan.fd, err);
 }
 
 /* ------------------------------------------------------------------ collect */
@@ -144,33 +134,28 @@ static int netlinksk_collect(struct collect *c, struct fd_view *view, struct sna
 	struct sock_type type;
 	struct arena *a = &c->snap->arena;
 	fd_view_name(view, who, sizeof(who));
-	int r = fd_view_copy(view, err);
-	if (r >= 0)
-		r = sock_check_namespace(view->copy, who, err);
+	FerrySocketEntry *extra = NULL;
+	int r = sock_copy(view, who, &type, err);
 	if (r >= 0)
 		r = netlinksk_check_queue(who, view->copy, err);
-	if (r >= 0)
-		r = sock_type_of(view->copy, &type, err);
 	NetlinkSkEntry *nlsk = record_new(a, NetlinkSkEntry, netlink_sk_entry);
-	struct netlinksk_snap *data = arena_new(a, struct netlinksk_snap);
-	if (r < 0 || !nlsk || !data)
+	if (r < 0 || !nlsk)
 		return r < 0 ? r : error_memory(err);
 	nlsk->id = file->entry->id;
-	r = sockextra_collect(a, view->copy, &type, nlsk->id, &data->extra, err);
+	r = sockextra_collect(a, view->copy, &type, nlsk->id, &extra, err);
 	if (r >= 0)
 		r = netlinksk_collect_record(c, view, nlsk, err);
 	/* Raw and datagram are the same here, but the program can tell them apart. */
 	if (r >= 0 && type.type != SOCK_RAW)
-		record_set(data->extra, type, (uint32_t)type.type);
+		record_set(extra, type, (uint32_t)type.type);
 	file->entry->nlsk = nlsk;
-	file->data = data;
+	file->data = extra;
 	return r;
 }
 
 static int netlinksk_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 {
-	const struct netlinksk_snap *data = file->data;
-	return sockextra_dump(d, data->extra, err);
+	return sockextra_dump(d, file->data, err);
 }
 
 /* ------------------------------------------------------------------ restore */

@@ -31,6 +31,7 @@
 #include "kind/kinds.h"
 #include "model/kind.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/read.h"
 
 enum { MOUNTS_MAX = 4096, MOUNTS_LATE_MAX = 8, MOUNTS_PATH_BYTES = 512, MOUNTS_TAR_BLOCK = 1 << 16 };
@@ -225,7 +226,7 @@ static void mounts_data_release(struct mounts_data *d)
 
 static int mounts_refuse(pid_t pid, const struct mounts_one *m, const char *why, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d: '%s' (%s) %s", pid, m->point,
+	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d: '%.200s' (%s) %s", pid, m->point,
 		  m->of_proc->fstype, why);
 	error_hint(err,
 		   "unmount it in the tree's mount namespace, or mount it outside before the tree starts");
@@ -517,12 +518,9 @@ static int mounts_read(struct opener *o, const struct plan_ns *ns, struct mounts
 		r = got = image_get(in, &mnt_entry__descriptor, &e, err);
 		if (got <= 0)
 			break;
-		void **slot = vec_push(&o->plan->messages);
-		if (!slot) {
-			image_message_free(e);
-			return error_memory(err);
-		}
-		*slot = e;
+		r = records_keep(o->plan, e, err);
+		if (r < 0)
+			return r;
 		if (l.n == MOUNTS_MAX || e->mountpoint[0] != '/' || e->root[0] != '/' ||
 		    strlen(e->mountpoint) >= MOUNTS_PATH_BYTES)
 			return image_bad(in, err, "mount %u is one too many, or has a bad path", e->mnt_id);

@@ -47,11 +47,6 @@ enum {
 	PACKET_VNET_HDR_LENGTH = 24, /* PACKET_VNET_HDR_SZ, Linux 6.4 */
 };
 
-/* snap_file.data */
-struct packetsk_snap {
-	FerrySocketEntry *extra;
-};
-
 /* -------------------------------------------------------------------- check */
 
 static bool packetsk_owns(const struct fd_view *view)
@@ -74,14 +69,25 @@ static int packetsk_check_queue(const char *who, int fd, bool ring, struct ferry
 	return -ENOTSUP;
 }
 
+/* What no call reads, or makes again. */
+static const char *packetsk_obstacle(int fd, const struct packet_sock *sock)
+{
+	int type = 0;
+	uint32_t head;
+	if (sock_get(fd, SOL_SOCKET, SO_TYPE, &type) >= 0 && type != SOCK_RAW && type != SOCK_DGRAM)
+		return "the type SOCK_PACKET";
+	if (sock->has_fanout && (sock->fanout >> 16 & 0xff) >= PACKET_FANOUT_TYPE_CBPF)
+		return "a fanout program, which no call reads";
+	return packet_ring_look(fd, sock, &head);
+}
+
 static int packetsk_check_copy(const struct fd_view *view, int fd, const char *who, struct ferry_error *err)
 {
 	struct packet_sock sock;
-	uint32_t head;
 	int r = sockdiag_packet_one(-1, sock_inode(view), &sock, err);
 	if (r < 0)
 		return r;
-	const char *obstacle = packet_ring_look(fd, &sock, &head);
+	const char *obstacle = packetsk_obstacle(fd, &sock);
 	bool ring = packet_ring_bytes(&sock) != 0;
 	packet_sock_release(&sock);
 	if (!obstacle)
@@ -96,19 +102,14 @@ static int packetsk_check(const struct fd_view *view, const struct kind_options 
 			  struct ferry_error *err)
 {
 	char who[64];
-	struct fd_view own = *view;
+	_cleanup_loan_ struct fd_loan loan = {0};
 	fd_view_name(view, who, sizeof(who));
 	int r = options->criu_compat ? 0 : peers_refuse(view, PEER_SOCKET, err);
 	if (r >= 0)
 		r = sock_check(view, err);
 	if (r >= 0)
-		r = fd_view_copy(&own, err);
-	if (r < 0)
-		return r;
-	r = packetsk_check_copy(view, own.copy, who, err);
-	if (own.copy != view->copy)
-		close(own.copy);
-	return r;
+		r = fd_view_lend(view, &loan, err);
+	return r < 0 ? r : packetsk_check_copy(view, loan.fd, who, err);
 }
 
 /* ------------------------------------------------------------------ collect */
@@ -192,11 +193,6 @@ static int packetsk_collect_record(struct collect *c, struct fd_view *view, Pack
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: reading a packet socket and its rings",
 				   who);
-	if (psk->has_fanout && (psk->fanout >> 16 & 0xff) >= PACKET_FANOUT_TYPE_CBPF) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
-			  "%s: a packet socket with a fanout program, which no call reads (Linux 6.18)", who);
-		return -ENOTSUP;
-	}
 	if (getsockname(view->copy, (struct sockaddr *)&name, &n) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: reading the name of a packet socket",
 				   who);
@@ -215,34 +211,26 @@ static int packetsk_collect(struct collect *c, struct fd_view *view, struct snap
 	struct sock_type type = {0};
 	struct arena *a = &c->snap->arena;
 	fd_view_name(view, who, sizeof(who));
-	int r = fd_view_copy(view, err);
-	if (r >= 0)
-		r = sock_check_namespace(view->copy, who, err);
+	FerrySocketEntry *extra = NULL;
+	int r = sock_copy(view, who, &type, err);
 	if (r >= 0)
 		r = packetsk_check_copy(view, view->copy, who, err);
-	if (r >= 0)
-		r = sock_type_of(view->copy, &type, err);
-	if (r >= 0 && type.type != SOCK_RAW && type.type != SOCK_DGRAM)
-		r = error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: a socket of type SOCK_PACKET",
-			      who);
 	PacketSockEntry *psk = record_new(a, PacketSockEntry, packet_sock_entry);
-	struct packetsk_snap *data = arena_new(a, struct packetsk_snap);
-	if (r < 0 || !psk || !data)
+	if (r < 0 || !psk)
 		return r < 0 ? r : error_memory(err);
 	psk->id = file->entry->id;
 	psk->type = (uint32_t)type.type;
-	r = sockextra_collect(a, view->copy, &type, psk->id, &data->extra, err);
+	r = sockextra_collect(a, view->copy, &type, psk->id, &extra, err);
 	if (r >= 0)
-		r = packetsk_collect_record(c, view, psk, data->extra, who, err);
+		r = packetsk_collect_record(c, view, psk, extra, who, err);
 	file->entry->psk = psk;
-	file->data = data;
+	file->data = extra;
 	return r;
 }
 
 static int packetsk_dump(struct dump *d, struct snap_file *file, struct ferry_error *err)
 {
-	const struct packetsk_snap *data = file->data;
-	return sockextra_dump(d, data->extra, err);
+	return sockextra_dump(d, file->data, err);
 }
 
 /* ------------------------------------------------------------------ restore */
@@ -432,9 +420,9 @@ static int packetsk_collect_vma(struct collect *c unused, struct snap_task *t un
 static const struct snap_file *packetsk_of_vma(const struct snapshot *s, const struct snap_vma *vma)
 {
 	vec_foreach(file, &s->files) {
-		const struct packetsk_snap *data = file->kind == &kind_packetsk ? file->data : NULL;
-		if (data && file->ino == vma->inode && data->extra->has_ring &&
-		    data->extra->ring.len == vma->entry->end - vma->entry->start)
+		const FerrySocketEntry *extra = file->kind == &kind_packetsk ? file->data : NULL;
+		if (extra && file->ino == vma->inode && extra->has_ring &&
+		    extra->ring.len == vma->entry->end - vma->entry->start)
 			return file;
 	}
 	return NULL;

@@ -34,6 +34,7 @@
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/read.h"
 
 enum { PIDFD_DEAD = -1, PIDFD_EXIT_BITS = 0xffff, PIDFD_CORE_BIT = 0x80, PIDFD_SIGNAL_BITS = 0x7f };
@@ -196,25 +197,24 @@ static int pidfd_dump(struct dump *d, struct snap_file *file, struct ferry_error
 
 /* -------------------------------------------------------------------------- restore */
 
+static int pidfd_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		      struct ferry_error *err)
+{
+	const FerryPidfdEntry *extra = record;
+	struct plan_file *file = plan_file(r->plan, extra->id);
+	int *code = arena_new(&r->plan->arena, int);
+	if (!code)
+		return error_memory(err);
+	if (!file || file->kind != &kind_pidfd)
+		return image_bad(in, err, "file id %u is no pidfd", extra->id);
+	*code = (int)(extra->exit_code & PIDFD_EXIT_BITS);
+	file->data = code;
+	return 0;
+}
+
 static int pidfd_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_PIDFD, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ FerryPidfdEntry *extra = NULL;
-		ret = image_get(in, &ferry_pidfd_entry__descriptor, &extra, err);
-		if (ret <= 0)
-			break;
-		struct plan_file *file = plan_file(r->plan, extra->id);
-		int *code = arena_new(&r->plan->arena, int);
-		if (!code)
-			return error_memory(err);
-		if (!file || file->kind != &kind_pidfd)
-			return image_bad(in, err, "file id %u is no pidfd", extra->id);
-		*code = (int)(extra->exit_code & PIDFD_EXIT_BITS);
-		file->data = code;
-	}
-	return ret;
+	return records_each(r, IMAGE_FERRY_PIDFD, 0, &ferry_pidfd_entry__descriptor, pidfd_take, NULL, err);
 }
 
 /* End as the process did that the pidfds referred to. */

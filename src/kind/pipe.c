@@ -36,6 +36,7 @@
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "model/record.h"
+#include "model/records.h"
 
 #ifndef IOC_WATCH_QUEUE_SET_SIZE /* linux/watch_queue.h */
 #define IOC_WATCH_QUEUE_SET_SIZE _IO('W', 0x60)
@@ -359,76 +360,49 @@ static int pipe_read_files(struct reader *r, struct pipe_plans *all, struct ferr
 	return 0;
 }
 
-static int pipe_read_bytes(struct reader *r, struct ferry_error *err)
+static int pipe_take_bytes(struct reader *r, struct image_reader *in, void *record, void *context unused,
+			   struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_PIPES_DATA, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ PipeDataEntry *entry = NULL;
-		ret = image_get(in, &pipe_data_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		struct pipe_plan *pipe = pipe_plan(r->plan, entry->pipe_id);
-		if (entry->bytes > image_reader_left(in))
-			return image_bad(in, err, "%u bytes of pipe %u are missing", entry->bytes,
-					 entry->pipe_id);
-		if (!pipe) {
-			ret = image_skip_raw(in, entry->bytes, err) < 0 ? -EBADMSG : 1;
-			continue;
-		}
-		if (pipe->data)
-			return image_bad(in, err, "pipe %u appears twice", entry->pipe_id);
-		void *bytes = arena_alloc(&r->plan->arena, entry->bytes + 1u);
-		if (!bytes)
-			return error_memory(err);
-		ret = image_get_raw(in, bytes, entry->bytes, err) < 0 ? -EBADMSG : 1;
-		pipe->data = bytes;
-		pipe->bytes = entry->bytes;
-		pipe->size = entry->has_size ? entry->size : 0;
-	}
-	return ret;
+	const PipeDataEntry *entry = record;
+	struct pipe_plan *pipe = pipe_plan(r->plan, entry->pipe_id);
+	if (entry->bytes > image_reader_left(in))
+		return image_bad(in, err, "%u bytes of pipe %u are missing", entry->bytes, entry->pipe_id);
+	if (!pipe)
+		return image_skip_raw(in, entry->bytes, err);
+	if (pipe->data)
+		return image_bad(in, err, "pipe %u appears twice", entry->pipe_id);
+	void *bytes = arena_alloc(&r->plan->arena, entry->bytes + 1u);
+	if (!bytes)
+		return error_memory(err);
+	pipe->data = bytes;
+	pipe->bytes = entry->bytes;
+	pipe->size = entry->has_size ? entry->size : 0;
+	return image_get_raw(in, bytes, entry->bytes, err);
 }
 
-static int pipe_read_packets(struct reader *r, const struct pipe_plan *pipe, const FerryPipeEntry *entry,
-			     FerryPipeEntry *kept)
+static bool pipe_good_packets(const struct pipe_plan *pipe, const FerryPipeEntry *entry)
 {
 	uint64_t bytes = 0;
 	for (size_t i = 0; i < entry->n_packets; i++) {
 		bytes += entry->packets[i];
 		if (!entry->packets[i] || entry->packets[i] > PIPE_BUF)
-			return -EBADMSG;
+			return false;
 	}
-	kept->n_packets = entry->n_packets;
-	kept->packets =
-		arena_copy(&r->plan->arena, entry->packets, entry->n_packets * sizeof(*entry->packets));
-	return entry->n_packets && (bytes != pipe->bytes || !kept->packets) ? -EBADMSG : 0;
+	return !entry->n_packets || bytes == pipe->bytes;
 }
 
-static int pipe_read_extra(struct reader *r, struct ferry_error *err)
+static int pipe_take_extra(struct reader *r, struct image_reader *in, void *record, void *context unused,
+			   struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_PIPE, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ FerryPipeEntry *entry = NULL;
-		ret = image_get(in, &ferry_pipe_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		struct pipe_plan *pipe = pipe_plan(r->plan, entry->pipe_id);
-		FerryPipeEntry *kept =
-			pipe ? record_new(&r->plan->arena, FerryPipeEntry, ferry_pipe_entry) : NULL;
-		if (!pipe)
-			return image_bad(in, err, "there is no pipe %u", entry->pipe_id);
-		if (!kept)
-			return error_memory(err);
-		kept->pipe_id = entry->pipe_id;
-		kept->uid = entry->uid;
-		kept->gid = entry->gid;
-		kept->mode = entry->mode & PIPE_MODE_BITS;
-		if (pipe_read_packets(r, pipe, entry, kept) < 0)
-			return image_bad(in, err, "the packets of pipe %u are not its bytes", entry->pipe_id);
-		pipe->extra = kept;
-	}
-	return ret;
+	FerryPipeEntry *entry = record;
+	struct pipe_plan *pipe = pipe_plan(r->plan, entry->pipe_id);
+	if (!pipe)
+		return image_bad(in, err, "there is no pipe %u", entry->pipe_id);
+	if (!pipe_good_packets(pipe, entry))
+		return image_bad(in, err, "the packets of pipe %u are not its bytes", entry->pipe_id);
+	entry->mode &= PIPE_MODE_BITS;
+	pipe->extra = entry;
+	return 0;
 }
 
 static int pipe_read(struct reader *r, struct ferry_error *err)
@@ -441,8 +415,12 @@ static int pipe_read(struct reader *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = pipe_read_files(r, all, err);
 	if (ret >= 0)
-		ret = pipe_read_bytes(r, err);
-	return ret < 0 ? ret : pipe_read_extra(r, err);
+		ret = records_each(r, IMAGE_PIPES_DATA, 0, &pipe_data_entry__descriptor, pipe_take_bytes,
+				   NULL, err);
+	if (ret >= 0)
+		ret = records_each(r, IMAGE_FERRY_PIPE, 0, &ferry_pipe_entry__descriptor, pipe_take_extra,
+				   NULL, err);
+	return ret;
 }
 
 /* How much the next write puts in: a packet, or all that is left. */

@@ -32,6 +32,7 @@
 #include "kind/peers.h"
 #include "kind/procfile.h"
 #include "kind/reach.h"
+#include "kind/tty.h"
 #include "model/record.h"
 #include "model/vma-status.h"
 #include "proc/read.h"
@@ -75,8 +76,9 @@ static bool regfile_owns(const struct fd_view *view)
 {
 	if (view->link[0] != '/')
 		return false;
+	/* The path of a terminal leads nowhere until the terminal is made again. */
 	if (view->info->flags & O_PATH)
-		return true;
+		return !S_ISCHR(view->stat.st_mode) || !tty_is_slave(view->stat.st_rdev);
 	return S_ISREG(view->stat.st_mode) || S_ISDIR(view->stat.st_mode) || S_ISBLK(view->stat.st_mode) ||
 	       (S_ISCHR(view->stat.st_mode) &&
 		regfile_device_is_stateless(view->stat.st_rdev, view->info->flags));

@@ -13,8 +13,8 @@
  * [vsyscall] page in its maps, calls of the 64-bit table give it memory above 4 GiB, and its core dumps are 64-bit files.
  *
  * Does not handle: programs of the x32 ABI, 64-bit code in 32-bit programs, FS and GS that are loaded in 64-bit code, selectors
- * of the local descriptor table, and more than 128 entries in it, all refused; shadow stacks; hardware breakpoints, which
- * end with the debugger that set them.
+ * of the local descriptor table, more than 128 entries in it and a table that begins with none, all refused; shadow stacks;
+ * hardware breakpoints, which end with the debugger that set them.
  */
 #include <asm/ldt.h>
 #include <asm/prctl.h>
@@ -118,8 +118,12 @@ static int regs_collect_ldt(struct collect *c, struct snap_task *t, const char *
 	size_t n = REGS_LDT_BYTES;
 	while (n > 0 && !table[n - 1])
 		n--;
+	/* There is a table, and no call reads it from the middle on. */
 	if (!n)
-		return 0;
+		return error_set(
+			err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
+			"pid %d has nothing among the first %d entries of its local descriptor table", t->pid,
+			REGS_LDT_BYTES / REGS_LDT_ENTRY);
 	n = align_up(n, REGS_LDT_ENTRY);
 	if (n == REGS_LDT_BYTES)
 		return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,

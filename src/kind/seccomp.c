@@ -28,6 +28,7 @@
 #include "image/dir.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/read.h"
 
 enum {
@@ -216,20 +217,9 @@ static int seccomp_bad(struct ferry_error *err, pid_t tid, const char *what)
 
 static int seccomp_read(struct reader *r, struct ferry_error *err)
 {
-	void *message;
 	if (!image_dir_has(r->dir, IMAGE_SECCOMP, 0))
 		return 0;
-	int ret = image_get_one(r->dir, IMAGE_SECCOMP, 0, &message, err);
-	if (ret < 0)
-		return ret;
-	void **slot = vec_push(&r->plan->messages);
-	if (!slot) {
-		image_message_free(message);
-		return error_memory(err);
-	}
-	*slot = message;
-	r->plan->kind_data[KIND_seccomp] = message;
-	return 0;
+	return records_one(r, IMAGE_SECCOMP, 0, &r->plan->kind_data[KIND_seccomp], err);
 }
 
 /* The filters that the image has for a thread, oldest first. */

@@ -33,6 +33,7 @@
 #include "kind/kinds.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
+#include "model/records.h"
 
 #ifndef SIOCGSKNS
 #define SIOCGSKNS 0x894C
@@ -352,21 +353,23 @@ static int sock_check_secrets(int fd, const char *who, struct ferry_error *err)
 int sock_check(const struct fd_view *view, struct ferry_error *err)
 {
 	char who[64];
-	struct fd_view own = *view;
+	_cleanup_loan_ struct fd_loan loan = {0};
 	fd_view_name(view, who, sizeof(who));
-	int r = fd_view_copy(&own, err);
-	if (r < 0)
-		return r;
-	r = sock_check_namespace(own.copy, who, err);
+	int r = fd_view_lend(view, &loan, err);
 	if (r >= 0)
-		r = sock_check_secrets(own.copy, who, err);
-	/* A copy that lives on would hide the end of the socket from its peer. */
-	if (own.copy != view->copy)
-		close(own.copy);
-	return r;
+		r = sock_check_namespace(loan.fd, who, err);
+	return r < 0 ? r : sock_check_secrets(loan.fd, who, err);
 }
 
 /* ------------------------------------------------------------------ collect */
+
+int sock_copy(struct fd_view *view, const char *who, struct sock_type *ret, struct ferry_error *err)
+{
+	int r = fd_view_copy(view, err);
+	if (r >= 0)
+		r = sock_check_namespace(view->copy, who, err);
+	return r < 0 ? r : sock_type_of(view->copy, ret, err);
+}
 
 static int sockextra_add(struct arena *a, FerrySocketEntry *extra, const struct sockextra_option *o,
 			 const struct sockextra_value *value, struct ferry_error *err)
@@ -443,21 +446,22 @@ int sockextra_dump(struct dump *d, const FerrySocketEntry *extra, struct ferry_e
 
 /* ------------------------------------------------------------------ restore */
 
-static int sockextra_take(struct reader *r, const struct kind_ops *kind, FerrySocketEntry *extra,
+/* Which of the kinds that have records in one file is being read. */
+struct sockextra_of {
+	const struct kind_ops *kind;
+};
+
+static int sockextra_take(struct reader *r, struct image_reader *in unused, void *record, void *context,
 			  struct ferry_error *err)
 {
-	void **slot = vec_push(&r->plan->messages);
-	if (!slot) {
-		image_message_free(extra);
-		return error_memory(err);
-	}
-	*slot = extra;
+	FerrySocketEntry *extra = record;
+	const struct sockextra_of *of = context;
 	struct plan_file *file = plan_file(r->plan, extra->id);
 	if (!file || (file->kind != &kind_unixsk && file->kind != &kind_inetsk &&
 		      file->kind != &kind_netlinksk && file->kind != &kind_packetsk))
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "ferry-socket.img: file id %u is no socket", extra->id);
-	if (file->kind != kind)
+	if (file->kind != of->kind)
 		return 0;
 	if (extra->peer && extra->peer->n_groups > SOCKEXTRA_GROUPS_MAX)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
@@ -473,17 +477,9 @@ int sockextra_read(struct reader *r, const struct kind_ops *kind, struct ferry_e
 		if (file->kind == kind && !(file->data = arena_new(&r->plan->arena, struct sock_plan)))
 			return error_memory(err);
 	}
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_SOCKET, 0, &in, err);
-	if (ret < 0 || !in)
-		return ret;
-	FerrySocketEntry *extra;
-	while ((ret = image_get(in, &ferry_socket_entry__descriptor, &extra, err)) > 0) {
-		ret = sockextra_take(r, kind, extra, err);
-		if (ret < 0)
-			return ret;
-	}
-	return ret;
+	struct sockextra_of of = {.kind = kind};
+	return records_each(r, IMAGE_FERRY_SOCKET, 0, &ferry_socket_entry__descriptor, sockextra_take, &of,
+			    err);
 }
 
 static const struct sockextra_option *sockextra_find(const FerrySocketOption *record)

@@ -40,6 +40,10 @@ must_check int sock_check_namespace(int fd, const char *who, struct ferry_error 
 
 must_check int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err);
 
+/* Collecting begins with this: our copy of a socket, of this namespace, and what kind of socket it is. */
+must_check int sock_copy(struct fd_view *view, const char *who, struct sock_type *ret,
+			 struct ferry_error *err);
+
 /* A new record for the socket fd (our copy), with its options and owner. */
 must_check int sockextra_collect(struct arena *a, int fd, const struct sock_type *type, uint32_t id,
 				 FerrySocketEntry **ret, struct ferry_error *err);

@@ -39,6 +39,7 @@
 #include "kind/window.h"
 #include "mem/mem.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "model/vma-status.h"
 #include "proc/read.h"
 
@@ -434,21 +435,12 @@ static struct sysvshm_plan *sysvshm_plan(const struct plan *p, uint64_t id)
 	return m;
 }
 
-static void *sysvshm_keep(struct reader *r, void *message)
-{
-	void **slot = vec_push(&r->plan->messages);
-	if (slot)
-		*slot = message;
-	else
-		image_message_free(message);
-	return slot ? message : NULL;
-}
-
-static int sysvshm_take(struct reader *r, struct image_reader *in, IpcShmEntry *entry,
+static int sysvshm_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
 			struct ferry_error *err)
 {
+	IpcShmEntry *entry = record;
 	struct sysvshm_plan *m = arena_new(&r->plan->arena, struct sysvshm_plan);
-	if (!sysvshm_keep(r, entry) || !m)
+	if (!m)
 		return error_memory(err);
 	if (!entry->in_pagemaps)
 		return error_set(
@@ -462,39 +454,18 @@ static int sysvshm_take(struct reader *r, struct image_reader *in, IpcShmEntry *
 				 entry->desc->id);
 	*m = (struct sysvshm_plan){.next = r->plan->kind_data[KIND_sysvshm], .entry = entry, .made = -1};
 	r->plan->kind_data[KIND_sysvshm] = m;
-	return 1;
+	return 0;
 }
 
-static int sysvshm_read_segments(struct reader *r, uint32_t ns, struct ferry_error *err)
+static int sysvshm_take_extra(struct reader *r, struct image_reader *in, void *record, void *context unused,
+			      struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_IPCNS_SHM, ns, &in, err);
-	while (ret > 0) {
-		IpcShmEntry *entry = NULL;
-		ret = image_get(in, &ipc_shm_entry__descriptor, &entry, err);
-		if (ret > 0)
-			ret = sysvshm_take(r, in, entry, err);
-	}
-	return ret;
-}
-
-static int sysvshm_read_extras(struct reader *r, struct ferry_error *err)
-{
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_SYSVSHM, 0, &in, err);
-	while (ret > 0) {
-		FerrySysvshmEntry *extra = NULL;
-		ret = image_get(in, &ferry_sysvshm_entry__descriptor, &extra, err);
-		if (ret <= 0)
-			break;
-		if (!sysvshm_keep(r, extra))
-			return error_memory(err);
-		struct sysvshm_plan *m = sysvshm_plan(r->plan, extra->id);
-		if (!m)
-			return image_bad(in, err, "there is no System V shared memory %u", extra->id);
-		m->extra = extra;
-	}
-	return ret;
+	FerrySysvshmEntry *extra = record;
+	struct sysvshm_plan *m = sysvshm_plan(r->plan, extra->id);
+	if (!m)
+		return image_bad(in, err, "there is no System V shared memory %u", extra->id);
+	m->extra = extra;
+	return 0;
 }
 
 static bool sysvshm_is_removed(const struct sysvshm_plan *m)
@@ -568,9 +539,10 @@ static int sysvshm_read(struct reader *r, struct ferry_error *err)
 {
 	struct plan *p = r->plan;
 	uint32_t ns = p->tasks[0].ids && p->tasks[0].ids->has_ipc_ns_id ? p->tasks[0].ids->ipc_ns_id : 0;
-	int ret = sysvshm_read_segments(r, ns, err);
+	int ret = records_each(r, IMAGE_IPCNS_SHM, ns, &ipc_shm_entry__descriptor, sysvshm_take, NULL, err);
 	if (ret >= 0)
-		ret = sysvshm_read_extras(r, err);
+		ret = records_each(r, IMAGE_FERRY_SYSVSHM, 0, &ferry_sysvshm_entry__descriptor,
+				   sysvshm_take_extra, NULL, err);
 	/* A new namespace has none yet. */
 	bool own = plan_own_ns(p, PROC_NS_IPC);
 	for (struct sysvshm_plan *m = p->kind_data[KIND_sysvshm]; m && ret >= 0; m = m->next)

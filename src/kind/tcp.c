@@ -32,6 +32,7 @@
 #include "kind/kinds.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
+#include "model/records.h"
 
 enum {
 	TCP_LOCK_ID_BYTES = 32,
@@ -438,13 +439,9 @@ int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
 		ret = image_need(in, &tcp_stream_entry__descriptor, &plan->stream, err);
 	if (ret < 0)
 		return ret;
-	void **slot = vec_push(&r->plan->messages);
-	if (!slot) {
-		image_message_free(plan->stream);
-		return error_memory(err);
-	}
-	*slot = plan->stream;
-	ret = tcp_read_queue(r, in, plan->stream->inq_len, &plan->inq, err);
+	ret = records_keep(r->plan, plan->stream, err);
+	if (ret >= 0)
+		ret = tcp_read_queue(r, in, plan->stream->inq_len, &plan->inq, err);
 	if (ret >= 0)
 		ret = tcp_read_queue(r, in, plan->stream->outq_len, &plan->outq, err);
 	((struct sock_plan *)file->data)->kind = plan;

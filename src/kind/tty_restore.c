@@ -33,6 +33,7 @@
 #include "kind/tty.h"
 #include "kind/tty_queue.h"
 #include "model/record.h"
+#include "model/records.h"
 
 enum { TTY_MODE_BITS = 07777 };
 
@@ -58,31 +59,19 @@ struct tty_plans {
 
 /* ------------------------------------------------------------------ read */
 
-static int tty_read_infos(struct reader *r, struct tty_plans *all, struct ferry_error *err)
+static int tty_take_info(struct reader *r unused, struct image_reader *in, void *record, void *context,
+			 struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_TTY_INFO, 0, &in, err);
-	while (ret > 0) {
-		TtyInfoEntry *info = NULL;
-		ret = image_get(in, &tty_info_entry__descriptor, &info, err);
-		if (ret <= 0)
-			break;
-		void **message = vec_push(&r->plan->messages);
-		if (!message) {
-			image_message_free(info);
-			return error_memory(err);
-		}
-		*message = info;
-		TtyInfoEntry **slot = vec_push(&all->infos);
-		if (!slot)
-			return error_memory(err);
-		*slot = info;
-		if ((info->termios && info->termios->n_c_cc < TTY_CC) ||
-		    (info->termios_locked && info->termios_locked->n_c_cc < TTY_CC) ||
-		    (info->pty && info->pty->index >= TTY_INDEX_MAX))
-			return image_bad(in, err, "terminal record %u makes no sense", info->id);
-	}
-	return ret;
+	struct tty_plans *all = context;
+	TtyInfoEntry *info = record, **slot = vec_push(&all->infos);
+	if (!slot)
+		return error_memory(err);
+	*slot = info;
+	if ((info->termios && info->termios->n_c_cc < TTY_CC) ||
+	    (info->termios_locked && info->termios_locked->n_c_cc < TTY_CC) ||
+	    (info->pty && info->pty->index >= TTY_INDEX_MAX))
+		return image_bad(in, err, "terminal record %u makes no sense", info->id);
+	return 0;
 }
 
 static const TtyInfoEntry *tty_info_by_id(const struct tty_plans *all, uint32_t id)
@@ -185,63 +174,42 @@ static struct tty_plan *tty_plan_by_id(const struct tty_plans *all, uint32_t id)
 	return p;
 }
 
-static int tty_read_data(struct reader *r, struct tty_plans *all, struct ferry_error *err)
+static int tty_take_data(struct reader *r unused, struct image_reader *in, void *record, void *context,
+			 struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_TTY_DATA, 0, &in, err);
-	while (ret > 0) {
-		_cleanup_message_ TtyDataEntry *data = NULL;
-		ret = image_get(in, &tty_data_entry__descriptor, &data, err);
-		if (ret <= 0)
-			break;
-		struct tty_plan *p = tty_plan_by_id(all, data->tty_id);
-		if (!p)
-			return image_bad(in, err, "there is no terminal %u", data->tty_id);
-		bool output = data->tty_id & 1;
-		uint8_t *bytes = arena_copy(&r->plan->arena, data->data.data, data->data.len);
-		if (data->data.len && !bytes)
-			return error_memory(err);
-		*(output ? &p->queues.output : &p->queues.input) = bytes;
-		*(output ? &p->queues.n_output : &p->queues.n_input) = data->data.len;
-	}
-	return ret;
+	const struct tty_plans *all = context;
+	TtyDataEntry *data = record;
+	struct tty_plan *p = tty_plan_by_id(all, data->tty_id);
+	if (!p)
+		return image_bad(in, err, "there is no terminal %u", data->tty_id);
+	bool output = data->tty_id & 1;
+	*(output ? &p->queues.output : &p->queues.input) = data->data.data;
+	*(output ? &p->queues.n_output : &p->queues.n_input) = data->data.len;
+	return 0;
 }
 
-static int tty_read_extra(struct reader *r, struct tty_plans *all, struct ferry_error *err)
+static int tty_take_extra(struct reader *r, struct image_reader *in, void *record, void *context,
+			  struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_TTY, 0, &in, err);
-	while (ret > 0) {
-		FerryTtyEntry *extra = NULL;
-		ret = image_get(in, &ferry_tty_entry__descriptor, &extra, err);
-		if (ret <= 0)
-			break;
-		void **message = vec_push(&r->plan->messages);
-		if (!message) {
-			image_message_free(extra);
-			return error_memory(err);
-		}
-		*message = extra;
-		struct tty_plan *p = tty_plan_by_id(all, extra->id);
-		if (!p)
-			return image_bad(in, err, "there is no terminal %u", extra->id);
-		uint64_t bytes = 0;
-		p->extra = extra;
-		p->queues.stop = extra->has_stopped ? extra->stopped : TTY_RUNS;
-		p->queues.lines = arena_array(&r->plan->arena, struct tty_line, extra->n_lines + 1);
-		if (!p->queues.lines)
-			return error_memory(err);
-		for (size_t i = 0; i < extra->n_lines; i++) {
-			p->queues.lines[i].length = extra->lines[i]->length;
-			p->queues.lines[i].end_of_file = extra->lines[i]->end_of_file;
-			bytes += extra->lines[i]->length;
-		}
-		p->queues.n_lines = extra->n_lines;
-		if (bytes > p->queues.n_input)
-			return image_bad(in, err, "the lines of terminal %u are longer than its input",
-					 extra->id);
+	FerryTtyEntry *extra = record;
+	struct tty_plan *p = tty_plan_by_id(context, extra->id);
+	if (!p)
+		return image_bad(in, err, "there is no terminal %u", extra->id);
+	uint64_t bytes = 0;
+	p->extra = extra;
+	p->queues.stop = extra->has_stopped ? extra->stopped : TTY_RUNS;
+	p->queues.lines = arena_array(&r->plan->arena, struct tty_line, extra->n_lines + 1);
+	if (!p->queues.lines)
+		return error_memory(err);
+	for (size_t i = 0; i < extra->n_lines; i++) {
+		p->queues.lines[i].length = extra->lines[i]->length;
+		p->queues.lines[i].end_of_file = extra->lines[i]->end_of_file;
+		bytes += extra->lines[i]->length;
 	}
-	return ret;
+	p->queues.n_lines = extra->n_lines;
+	if (bytes > p->queues.n_input)
+		return image_bad(in, err, "the lines of terminal %u are longer than its input", extra->id);
+	return 0;
 }
 
 /* An image of CRIU does not say where lines end. */
@@ -276,14 +244,16 @@ int tty_read(struct reader *r, struct ferry_error *err)
 	if (!all)
 		return error_memory(err);
 	r->plan->kind_data[KIND_tty] = all;
-	int ret = tty_read_infos(r, all, err);
+	int ret = records_each(r, IMAGE_TTY_INFO, 0, &tty_info_entry__descriptor, tty_take_info, all, err);
 	for (size_t i = 0; i < r->plan->n_files && ret >= 0; i++)
 		if (r->plan->files[i].kind == &kind_tty && r->plan->files[i].entry->tty)
 			ret = tty_read_file(r, all, &r->plan->files[i], err);
 	if (ret >= 0)
-		ret = tty_read_data(r, all, err);
+		ret = records_each(r, IMAGE_TTY_DATA, 0, &tty_data_entry__descriptor, tty_take_data, all,
+				   err);
 	if (ret >= 0)
-		ret = tty_read_extra(r, all, err);
+		ret = records_each(r, IMAGE_FERRY_TTY, 0, &ferry_tty_entry__descriptor, tty_take_extra, all,
+				   err);
 	for (struct tty_plan *p = all->first; p && ret >= 0; p = p->next)
 		ret = tty_find_lines(r, p, err);
 	if (ret < 0)

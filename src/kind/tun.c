@@ -35,6 +35,7 @@
 #include "kind/sockextra.h"
 #include "kind/tun.h"
 #include "model/record.h"
+#include "model/records.h"
 
 enum {
 	TUN_MAJOR = 10,
@@ -121,16 +122,10 @@ static int tun_check(const struct fd_view *view, const struct kind_options *opti
 		     struct ferry_error *err)
 {
 	char who[64];
-	struct fd_view own = *view;
+	_cleanup_loan_ struct fd_loan loan = {0};
 	fd_view_name(view, who, sizeof(who));
-	int r = fd_view_copy(&own, err);
-	if (r < 0)
-		return r;
-	r = tun_check_copy(own.copy, who, err);
-	/* A copy that lives on would keep the device. */
-	if (own.copy != view->copy)
-		close(own.copy);
-	return r;
+	int r = fd_view_lend(view, &loan, err);
+	return r < 0 ? r : tun_check_copy(loan.fd, who, err);
 }
 
 /* ------------------------------------------------------------------ collect */
@@ -208,9 +203,11 @@ static int tun_dump(struct dump *d, struct snap_file *file, struct ferry_error *
 
 /* ------------------------------------------------------------------ restore */
 
-static int tun_take(struct reader *r, struct image_reader *in, const FerryTunEntry *extra,
-		    struct tun_plan_device **devices, struct ferry_error *err)
+static int tun_take(struct reader *r, struct image_reader *in, void *record, void *context,
+		    struct ferry_error *err)
 {
+	const FerryTunEntry *extra = record;
+	struct tun_plan_device **devices = context;
 	struct plan_file *file = plan_file(r->plan, extra->id);
 	struct tun_plan *plan = arena_new(&r->plan->arena, struct tun_plan);
 	if (!file || file->kind != &kind_tun || !file->entry->tunf || file->data)
@@ -258,23 +255,7 @@ static int tun_link_files(struct reader *r, struct tun_plan_device *devices, str
 static int tun_read(struct reader *r, struct ferry_error *err)
 {
 	struct tun_plan_device *devices = NULL;
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_TUN, 0, &in, err);
-	while (ret > 0) {
-		FerryTunEntry *extra;
-		ret = image_get(in, &ferry_tun_entry__descriptor, &extra, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		if (!slot) {
-			image_message_free(extra);
-			return error_memory(err);
-		}
-		*slot = extra;
-		ret = tun_take(r, in, extra, &devices, err);
-		if (ret >= 0)
-			ret = 1;
-	}
+	int ret = records_each(r, IMAGE_FERRY_TUN, 0, &ferry_tun_entry__descriptor, tun_take, &devices, err);
 	return ret < 0 ? ret : tun_link_files(r, devices, err);
 }
 

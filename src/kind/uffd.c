@@ -31,6 +31,7 @@
 #include "kind/kinds.h"
 #include "mem/mem.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "proc/maps.h"
 #include "proc/read.h"
 
@@ -200,9 +201,10 @@ static int uffd_dump(struct dump *d, struct snap_file *file, struct ferry_error 
 
 /* -------------------------------------------------------------------------- restore */
 
-static int uffd_read_one(struct reader *r, struct image_reader *in, FerryUffdEntry *entry,
-			 struct ferry_error *err)
+static int uffd_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		     struct ferry_error *err)
 {
+	FerryUffdEntry *entry = record;
 	struct plan_file *file = plan_file(r->plan, entry->id);
 	struct plan_task *t = entry->has_pid ? plan_task(r->plan, (pid_t)entry->pid) : NULL;
 	bool held = false;
@@ -218,24 +220,7 @@ static int uffd_read_one(struct reader *r, struct image_reader *in, FerryUffdEnt
 
 static int uffd_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_UFFD, 0, &in, err);
-	while (ret > 0) {
-		FerryUffdEntry *entry = NULL;
-		ret = image_get(in, &ferry_uffd_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		if (!slot) {
-			protobuf_c_message_free_unpacked(&entry->base, NULL);
-			return error_memory(err);
-		}
-		*slot = entry;
-		int one = uffd_read_one(r, in, entry, err);
-		if (one < 0)
-			return one;
-	}
-	return ret;
+	return records_each(r, IMAGE_FERRY_UFFD, 0, &ferry_uffd_entry__descriptor, uffd_take, NULL, err);
 }
 
 /* The task whose memory it watches makes it. */

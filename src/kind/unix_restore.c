@@ -25,6 +25,7 @@
 #include "kind/sockextra.h"
 #include "kind/sockopt.h"
 #include "kind/unix_make.h"
+#include "model/records.h"
 
 enum { UNIX_ACCEPT_ATTEMPTS = 1000, UNIX_RIGHTS_MAX = 253, UNIX_BACKLOG_MAX = 4096 };
 
@@ -210,9 +211,10 @@ static int unix_take_rights(struct reader *r, struct image_reader *in, const SkP
 	return 0;
 }
 
-static int unix_take_packet(struct reader *r, struct image_reader *in, const SkPacketEntry *packet,
+static int unix_take_packet(struct reader *r, struct image_reader *in, void *record, void *context unused,
 			    struct ferry_error *err)
 {
+	const SkPacketEntry *packet = record;
 	struct plan_file *file = plan_file(r->plan, packet->id_for);
 	if (!file || file->kind != &kind_unixsk || file->entry->usk->uflags)
 		return image_bad(in, err, "bytes for file id %u, which is no unix socket", packet->id_for);
@@ -231,24 +233,6 @@ static int unix_take_packet(struct reader *r, struct image_reader *in, const SkP
 	return image_get_raw(in, p->bytes, p->n, err);
 }
 
-static int unix_read_queues(struct reader *r, struct ferry_error *err)
-{
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_SK_QUEUES, 0, &in, err);
-	if (ret < 0 || !in)
-		return ret;
-	for (;;) {
-		SkPacketEntry *packet;
-		ret = image_get(in, &sk_packet_entry__descriptor, &packet, err);
-		if (ret <= 0)
-			return ret;
-		ret = unix_take_packet(r, in, packet, err);
-		image_message_free(packet);
-		if (ret < 0)
-			return ret;
-	}
-}
-
 int unix_read(struct reader *r, struct ferry_error *err)
 {
 	int ret = sockextra_read(r, &kind_unixsk, err);
@@ -256,7 +240,9 @@ int unix_read(struct reader *r, struct ferry_error *err)
 		ret = unix_read_index(r, err);
 	if (ret >= 0)
 		ret = unix_read_links(r, err);
-	return ret < 0 ? ret : unix_read_queues(r, err);
+	return ret < 0 ? ret
+		       : records_each(r, IMAGE_SK_QUEUES, 0, &sk_packet_entry__descriptor, unix_take_packet,
+				      NULL, err);
 }
 
 /* ----------------------------------------------------------------- connections */

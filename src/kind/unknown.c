@@ -24,8 +24,6 @@ static const struct unknown_device {
 	{MEM, 1, "the machine's memory", "no program that has it open can be moved"},
 	{MEM, 11, "the kernel's log",
 	 "let the program open it again when it needs it: its place in the log is another after a restore"},
-	{MISC, 126, "the device that makes userfaultfds",
-	 "let the program close it once it has its userfaultfd"},
 	{MISC, 228, "the high precision timer (hpet)", "a timerfd does the same and can be dumped"},
 	{MISC, 229, "a file system in user space (fuse)",
 	 "unmount it: the kernel gives its connection to nobody else"},
@@ -43,6 +41,9 @@ static const struct unknown_device {
 static const struct unknown_object {
 	const char *link, *what, *hint;
 } unknown_objects[] = {
+	/* Its number is another on each machine. */
+	{"/dev/userfaultfd", "the device that makes userfaultfds",
+	 "let the program close it once it has its userfaultfd"},
 	{"anon_inode:[perf_event]", "a performance counter",
 	 "no interface of the kernel gives a counter its value back: stop measuring first"},
 	{"anon_inode:[landlock-ruleset]", "rules of landlock that are not in force yet",
@@ -60,8 +61,6 @@ static const struct unknown_object {
 	 "start the program in a virtual desktop (VNC) with software rendering"},
 	{"anon_inode:dma", "memory of a device (dma-buf)",
 	 "start the program in a virtual desktop (VNC) with software rendering"},
-	{"anon_inode:[userfaultfd]", "a userfaultfd", "let the program close it"},
-	{"anon_inode:[io_uring]", "an io_uring", "let the program close it"},
 	{"anon_inode:bpf", "an object of BPF", "let the program close it"},
 };
 
@@ -93,7 +92,9 @@ int unknown_refuse(const struct fd_view *view, struct ferry_error *err)
 	if (S_ISCHR(view->stat.st_mode) || S_ISBLK(view->stat.st_mode))
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' (device %u:%u) is %s", who,
 			  view->link, major(view->stat.st_rdev), minor(view->stat.st_rdev),
-			  device ? device->what : "a device that ferry does not dump");
+			  device   ? device->what
+			  : object ? object->what
+				   : "a device that ferry does not dump");
 	else
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: '%s' is %s", who, view->link,
 			  object ? object->what : "of a kind that ferry does not dump");

@@ -42,6 +42,7 @@
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "model/vma-status.h"
 #include "proc/read.h"
 #include "proc/uring.h"
@@ -398,33 +399,26 @@ static bool uring_entry_good(const FerryUringEntry *e, const struct plan *p)
 	       (!e->has_buffer_slots || e->buffer_slots <= URING_ENTRIES_MAX);
 }
 
+static int uring_take(struct reader *r, struct image_reader *in, void *record, void *context unused,
+		      struct ferry_error *err)
+{
+	FerryUringEntry *entry = record;
+	struct plan_file *file = plan_file(r->plan, entry->id);
+	if (!file || !file->entry->ext || file->data || !uring_entry_good(entry, r->plan))
+		return image_bad(in, err, "file id %u: the io_uring makes no sense", entry->id);
+	if (entry->sq_head > r->options->io_uring_max_replay)
+		return error_set(err, FERRY_ERROR_LIMIT, E2BIG,
+				 "file id %u: the io_uring has taken %u requests, more than "
+				 "--io-uring-max-replay allows",
+				 entry->id, entry->sq_head);
+	file->data = entry;
+	file->kind = &kind_uring;
+	return 0;
+}
+
 static int uring_read(struct reader *r, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_URING, 0, &in, err);
-	while (ret > 0) {
-		FerryUringEntry *entry = NULL;
-		ret = image_get(in, &ferry_uring_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			break;
-		void **slot = vec_push(&r->plan->messages);
-		if (!slot) {
-			protobuf_c_message_free_unpacked(&entry->base, NULL);
-			return error_memory(err);
-		}
-		*slot = entry;
-		struct plan_file *file = plan_file(r->plan, entry->id);
-		if (!file || !file->entry->ext || file->data || !uring_entry_good(entry, r->plan))
-			return image_bad(in, err, "file id %u: the io_uring makes no sense", entry->id);
-		if (entry->sq_head > r->options->io_uring_max_replay)
-			return error_set(err, FERRY_ERROR_LIMIT, E2BIG,
-					 "file id %u: the io_uring has taken %u requests, more than "
-					 "--io-uring-max-replay allows",
-					 entry->id, entry->sq_head);
-		file->data = entry;
-		file->kind = &kind_uring;
-	}
-	return ret;
+	return records_each(r, IMAGE_FERRY_URING, 0, &ferry_uring_entry__descriptor, uring_take, NULL, err);
 }
 
 /* Where the coordinator has nothing; the task that holds it first makes it. */

@@ -42,13 +42,19 @@ static int find_scan(int pagemap, const struct pm_scan_arg *want,
 	return 0;
 }
 
-static bool find_word(uint64_t word, unsigned flags)
-{
-	bool there = word & (3ull << 62), of_file = word & (1ull << 61), guard = word & (1ull << 58);
-	return there && !guard && (flags & MEM_FIND_ANONYMOUS || !of_file);
-}
+/* Bits of a word of /proc/PID/pagemap. */
+#define FIND_THERE (3ull << 62)
+#define FIND_FILE (1ull << 61)
+#define FIND_GUARD (1ull << 58)
+#define FIND_WATCHED (1ull << 57)
 
-static int find_words(int pagemap, uint64_t start, uint64_t end, unsigned flags,
+/* Which words count. */
+struct find_want {
+	uint64_t mask, wanted; /* (word & mask) == wanted */
+	uint64_t some;         /* and word & some, unless 0 */
+};
+
+static int find_words(int pagemap, uint64_t start, uint64_t end, const struct find_want *want,
 		      int (*found)(void *context, const struct mem_range *range), void *context)
 {
 	uint64_t words[FIND_WORDS];
@@ -58,7 +64,8 @@ static int find_words(int pagemap, uint64_t start, uint64_t end, unsigned flags,
 		size_t n = MIN((end - start) / FIND_PAGE, (uint64_t)FIND_WORDS);
 		r = fd_pread_all(pagemap, words, n * sizeof(*words), start / FIND_PAGE * sizeof(*words));
 		for (size_t i = 0; i < n && r >= 0; i++, start += FIND_PAGE) {
-			if (!find_word(words[i], flags))
+			if ((words[i] & want->mask) != want->wanted ||
+			    (want->some && !(words[i] & want->some)))
 				continue;
 			if (range.end == start) {
 				range.end += FIND_PAGE;
@@ -89,7 +96,9 @@ int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t
 	};
 	if (kern_has(caps, KERN_CAP_PAGEMAP_SCAN))
 		return find_scan(pagemap, &arg, found, context);
-	return find_words(pagemap, start, end, flags, found, context);
+	const struct find_want want = {.mask = FIND_GUARD | (flags & MEM_FIND_ANONYMOUS ? 0 : FIND_FILE),
+				       .some = FIND_THERE};
+	return find_words(pagemap, start, end, &want, found, context);
 }
 
 int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
@@ -109,21 +118,8 @@ int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, u
 int mem_find_guarded(int pagemap, uint64_t start, uint64_t end, bool there,
 		     int (*found)(void *context, const struct mem_range *range), void *context)
 {
-	uint64_t words[FIND_WORDS];
-	struct mem_range range = {0};
-	int r = 0;
-	while (start < end && r >= 0) {
-		size_t n = MIN((end - start) / FIND_PAGE, (uint64_t)FIND_WORDS);
-		r = fd_pread_all(pagemap, words, n * sizeof(*words), start / FIND_PAGE * sizeof(*words));
-		for (size_t i = 0; i < n && r >= 0; i++, start += FIND_PAGE) {
-			if (!(words[i] >> 57 & 1) || !!(words[i] & 3ull << 62) != there)
-				continue;
-			if (range.end != start && range.end)
-				r = found(context, &range);
-			if (range.end != start)
-				range.start = start;
-			range.end = start + FIND_PAGE;
-		}
-	}
-	return r >= 0 && range.end ? found(context, &range) : r;
+	const struct find_want want = {.mask = FIND_WATCHED | (there ? 0 : FIND_THERE),
+				       .wanted = FIND_WATCHED,
+				       .some = there ? FIND_THERE : 0};
+	return find_words(pagemap, start, end, &want, found, context);
 }

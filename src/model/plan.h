@@ -25,6 +25,7 @@
 struct image_run;
 struct kind_ops;
 struct plan_task;
+struct vdso_bridge;
 
 struct plan_file {
 	FileEntry *entry;
@@ -127,7 +128,9 @@ struct plan_task {
 	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */
 	uint64_t vdso_final;    /* where it ends up */
 	bool vdso_is_32;        /* it is that of 32-bit programs, which is made in its place */
-	uint64_t gadget;        /* address of the exit gadget in the end */
+	struct vdso_bridge
+		*bridge; /* the image's vdso is of another kernel and becomes this; NULL = it is not */
+	uint64_t gadget; /* address of the exit gadget in the end */
 	bool guarded; /* has seccomp filters or the like: built and let go under a tracer, see restore/guard.c */
 	bool filtered;         /* these are filters, which are suspended meanwhile */
 	bool traced;           /* some of its threads are */

@@ -11,17 +11,50 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/strbuf.h"
 #include "kernel/caps.h"
 #include "kind/regfile.h"
+#include "proc/read.h"
 #include "restore/read.h"
 
-enum { CHECK_LIST_MAX = 8, CHECK_SPARE_VMAS = 64 };
+enum {
+	CHECK_LIST_MAX = 8,
+	CHECK_SPARE_VMAS = 64,
+	CHECK_LEAVE_NS = 2000000000,
+	CHECK_PAUSE_NS = 1000000,
+};
+
+/*
+ * The original may have ended this instant, and init is about to take notice. *ret_parent: who has not after a while; 0 = it has not
+ * ended.
+ */
+static bool check_leaves(pid_t pid, pid_t *ret_parent)
+{
+	const struct timespec pause = {.tv_nsec = CHECK_PAUSE_NS};
+	uint64_t until = time_now_ns() + CHECK_LEAVE_NS;
+	struct proc_stat st;
+	*ret_parent = 0;
+	for (;;) {
+		_cleanup_close_ int dir = proc_open(pid, NULL);
+		if (dir < 0 || proc_read_stat(dir, &st, NULL) < 0)
+			return true;
+		if (st.state != 'Z' && st.state != 'X')
+			return false;
+		if (time_now_ns() >= until)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	*ret_parent = st.ppid;
+	return false;
+}
 
 static int check_number(pid_t pid, bool new_pidns, const struct kern_caps *caps, struct ferry_error *err)
 {
 	char path[32];
+	pid_t parent;
 	if ((uint32_t)pid >= caps->limits.pid_max) {
 		error_set(err, FERRY_ERROR_LIMIT, ERANGE, "pid %d is above kernel.pid_max, which is %u", pid,
 			  caps->limits.pid_max);
@@ -32,8 +65,16 @@ static int check_number(pid_t pid, bool new_pidns, const struct kern_caps *caps,
 		return 0;
 	/* /proc has directories for threads too, though it lists processes only. */
 	snprintf(path, sizeof(path), "/proc/%d", pid);
-	if (access(path, F_OK) < 0)
+	if (access(path, F_OK) < 0 || check_leaves(pid, &parent))
 		return 0;
+	if (parent) {
+		error_set(
+			err, FERRY_ERROR_PID_TAKEN, EEXIST,
+			"pid %d, which the image needs, has ended, but its parent, pid %d, has not waited for it",
+			pid, parent);
+		error_hint(err, "let pid %d wait for it, or end it; else restore with --new-pidns", parent);
+		return -EEXIST;
+	}
 	error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d, which the image needs, is in use", pid);
 	error_hint(err, "if it is the original, it must end first; else restore with --new-pidns");
 	return -EEXIST;

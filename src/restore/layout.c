@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/vdso_bridge.h"
 #include "image/dir.h"
 #include "image/pages.h"
 #include "model/vma-status.h"
@@ -156,13 +157,63 @@ static int layout_want_32(struct restore *r, struct plan_task *t, struct ferry_e
 	return 0;
 }
 
+/* Whether the vdso of the image is the kernel's, and as far from its data. Without its bytes the layout has to be proof enough. */
+static bool layout_same_vdso(const struct vdso *v, const struct vdso_part *vvar, const struct vdso_part *code,
+			     const unsigned char *bytes)
+{
+	if (code->bytes != v->code_bytes || vvar->bytes != v->code - v->start ||
+	    vvar->start + vvar->bytes != code->start)
+		return false;
+	size_t used = bytes ? vdso_elf_bytes(bytes, code->bytes) : 0;
+	return bytes ? used && !memcmp(bytes, v->image, used) : true;
+}
+
+/* A call that was under way would go on in the middle of what is another function then. */
+static bool layout_in_vdso(const struct plan_task *t, const struct vdso_part *code, pid_t *ret_tid)
+{
+	vec_foreach(th, &t->threads) {
+		const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
+		uint64_t ip = regs && !th->ended ? regs->ip : 0;
+		*ret_tid = th->tid;
+		if (ip >= code->start && ip < code->start + code->bytes)
+			return true;
+	}
+	return false;
+}
+
+/* The old vdso stays as ordinary memory, and the kernel's own lies where it was parked. */
+static int layout_bridge(struct restore *r, struct plan_task *t, const struct vdso_part *code,
+			 const unsigned char *bytes, struct ferry_error *err)
+{
+	pid_t tid;
+	if (t->vdso_is_32 || !bytes) {
+		error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			  "pid %d was dumped under a kernel with another vdso%s", t->pid,
+			  t->vdso_is_32 ? " for 32-bit programs" : ", which the image does not have");
+		error_hint(err, "restore on a machine that runs the same kernel");
+		return -ENOTSUP;
+	}
+	if (layout_in_vdso(t, code, &tid)) {
+		error_set(
+			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			"thread %d of pid %d was dumped in the middle of a call of the vdso, under a kernel with another one",
+			tid, t->pid);
+		error_hint(err, "restore on a machine that runs the same kernel, or dump again with ferry");
+		return -ENOTSUP;
+	}
+	t->bridge = arena_new(&r->plan->arena, struct vdso_bridge);
+	if (!t->bridge)
+		return error_memory(err);
+	return vdso_bridge(bytes, code->bytes, &r->vdso, t->vdso_parked + (r->vdso.code - r->vdso.start),
+			   t->bridge, err);
+}
+
 /*
- * The task's code holds addresses inside its vdso, so only the same vdso can take that place. Whether it is that of 32-bit
- * programs its bytes say; in an image without them what the task executes has to be proof enough, and the layout that it is
- * the same.
+ * The task's code holds addresses inside its vdso, so the kernel's takes that place when it is the same. Whether it is that of 32-bit
+ * programs its bytes say; in an image without them what the task executes has to be proof enough.
  */
-static int layout_same_vdso(struct restore *r, struct plan_task *t, const struct vdso_part *vvar,
-			    const struct vdso_part *code, struct ferry_error *err)
+static int layout_image_vdso(struct restore *r, struct plan_task *t, const struct vdso_part *vvar,
+			     const struct vdso_part *code, struct ferry_error *err)
 {
 	_cleanup_free_ unsigned char *bytes = NULL;
 	int ret = layout_read_vdso(r, t, code, &bytes, err);
@@ -170,12 +221,10 @@ static int layout_same_vdso(struct restore *r, struct plan_task *t, const struct
 		ret = layout_want_32(r, t, err);
 	if (ret < 0)
 		return ret;
-	const struct vdso *v = layout_vdso_of(r, t);
-	if (code->bytes != v->code_bytes || vvar->bytes != v->code - v->start ||
-	    vvar->start + vvar->bytes != code->start)
-		return 0;
-	size_t used = bytes ? vdso_elf_bytes(bytes, code->bytes) : 0;
-	return bytes ? used && !memcmp(bytes, v->image, used) : 1;
+	if (!layout_same_vdso(layout_vdso_of(r, t), vvar, code, bytes))
+		return layout_bridge(r, t, code, bytes, err);
+	t->vdso_final = vvar->start;
+	return 0;
 }
 
 /* A 32-bit program that gave up its vdso: one lies where it is in nobody's way. */
@@ -197,20 +246,10 @@ static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ra
 	struct vdso_part vvar, code;
 	int ret = 0;
 	t->vdso_final = t->vdso_parked;
-	if (layout_find_vdso(t, &vvar, &code)) {
-		int same = layout_same_vdso(r, t, &vvar, &code, err);
-		if (same < 0)
-			return same;
-		if (!same) {
-			error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				  "pid %d was dumped under a kernel with another vdso", t->pid);
-			error_hint(err, "restore on a machine that runs the same kernel");
-			return -ENOTSUP;
-		}
-		t->vdso_final = vvar.start;
-	} else if (plan_thread_is_32(t->threads.v)) {
+	if (layout_find_vdso(t, &vvar, &code))
+		ret = layout_image_vdso(r, t, &vvar, &code, err);
+	else if (plan_thread_is_32(t->threads.v))
 		ret = layout_lost_vdso(r, t, ranges, err);
-	}
 	const struct vdso *v = ret < 0 ? NULL : layout_vdso_of(r, t);
 	if (v)
 		t->gadget =

@@ -8,6 +8,7 @@
  * MADV_POPULATE_WRITE (5.14; only a hint here).
  */
 #include <asm/prctl.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
@@ -19,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/vdso_bridge.h"
 #include "image/dir.h"
 #include "image/pages.h"
 #include "kernel/uapi.h"
@@ -248,11 +250,12 @@ static bool memory_guard(const struct plan_task *t, struct script *s, const VmaE
 	return any;
 }
 
-/* Guard pages cannot be populated, which mlock(2) tells after it has locked all. */
+/* Guard pages and what nobody may touch cannot be populated, which mlock(2) tells after it has locked all. */
 static void memory_lock(struct script *s, const VmaEntry *vma, const FerryVmaEntry *extra, bool guarded)
 {
 	bool on_fault = extra && extra->lock_on_fault;
-	if (on_fault || guarded) {
+	bool empty = guarded || !(vma->prot & (PROT_READ | PROT_WRITE | PROT_EXEC));
+	if (on_fault || empty) {
 		script_call(s, "locking a mapping", SYS_mlock2, vma->start, vma->end - vma->start,
 			    MLOCK_ONFAULT);
 		script_detail(s, vma->start);
@@ -261,7 +264,7 @@ static void memory_lock(struct script *s, const VmaEntry *vma, const FerryVmaEnt
 		return;
 	struct blob_call *call =
 		script_call(s, "locking a mapping", SYS_mlock2, vma->start, vma->end - vma->start, 0);
-	call->check = guarded ? BLOB_CHECK_NONE : BLOB_CHECK_OK;
+	call->check = empty ? BLOB_CHECK_NONE : BLOB_CHECK_OK;
 	script_detail(s, vma->start);
 }
 
@@ -306,6 +309,26 @@ static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry
 	return 0;
 }
 
+/* The vdso of another kernel, as memory of the task's own. Its data is not there: nothing of it that reads them is executed. */
+static void memory_make_bridge(struct plan_task *t, const VmaEntry *vma, struct memory_runs *runs)
+{
+	struct script *s = &t->memory;
+	uint64_t bytes = vma->end - vma->start;
+	struct blob_call *call =
+		script_call(s, "making a place for another kernel's vdso", SYS_mmap, vma->start, bytes,
+			    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0);
+	call->check = BLOB_CHECK_EQUAL;
+	call->expect = (int64_t)vma->start;
+	memory_fill(runs, s, vma->start, vma->end);
+	for (size_t i = 0; i < t->bridge->n; i++) {
+		const struct vdso_patch *p = &t->bridge->v[i];
+		for (size_t k = 0; k < p->n_words; k++)
+			script_call(s, "leading a call to this kernel's vdso", BLOB_OP_STORE,
+				    vma->start + p->offset + k * sizeof(*p->words), p->words[k]);
+	}
+	script_call(s, "protecting a mapping", SYS_mprotect, vma->start, bytes, PROT_READ | PROT_EXEC);
+}
+
 /* Nothing about a sealed mapping can be changed any more. */
 static void memory_seal(struct plan_task *t)
 {
@@ -317,6 +340,19 @@ static void memory_seal(struct plan_task *t)
 		script_call(&t->memory, "sealing a mapping", SYS_mseal, vma->start, vma->end - vma->start, 0);
 		script_detail(&t->memory, vma->start);
 	}
+}
+
+/* Who looks at the task from outside finds the kernel's vdso; the copy on its stack, which it may have read, stays. */
+static const uint64_t *memory_auxv(struct restore *r, const struct plan_task *t)
+{
+	size_t n = t->mm->n_mm_saved_auxv;
+	uint64_t *vector = arena_array(&r->plan->arena, uint64_t, n + 1);
+	for (size_t i = 0; vector && i < n; i++)
+		vector[i] = t->mm->mm_saved_auxv[i];
+	for (size_t i = 0; vector && t->bridge && i + 1 < n; i += 2)
+		if (vector[i] == AT_SYSINFO_EHDR)
+			vector[i + 1] = t->vdso_final + (r->vdso.code - r->vdso.start);
+	return vector;
 }
 
 /* brk, argument area, auxiliary vector, executable. */
@@ -332,7 +368,10 @@ static int memory_set_mm(struct restore *r, struct plan_task *t, struct ferry_er
 	int exe_fd = plan_temp_file(t, exe, O_RDONLY);
 	if (exe_fd < 0)
 		return error_memory(err);
-	uint64_t auxv = script_put(s, mm->mm_saved_auxv, mm->n_mm_saved_auxv * sizeof(uint64_t));
+	const uint64_t *vector = memory_auxv(r, t);
+	if (!vector)
+		return error_memory(err);
+	uint64_t auxv = script_put(s, vector, mm->n_mm_saved_auxv * sizeof(uint64_t));
 	struct prctl_mm_map map = {
 		.start_code = mm->mm_start_code,
 		.end_code = mm->mm_end_code,
@@ -546,6 +585,8 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 		ret = memory_make_vdso_32(r, t, err);
 	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
+		if (t->bridge && vma->status & VMA_STATUS_VDSO)
+			memory_make_bridge(t, vma, &runs);
 		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD) || memory_is_anywhere(vma))
 			continue;
 		ret = memory_map_vma(r, t, vma, &runs, t->early && t->early[i], err);

@@ -30,6 +30,7 @@
 #include "image/dir.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
+#include "model/records.h"
 #include "restore/read.h"
 
 /* Types that the coordinator makes, in this order: what is mounted belongs to the others. */
@@ -125,16 +126,9 @@ static int ns_read_user(struct reader *r, uint32_t id, int depth, struct ferry_e
 	if (depth == NS_USER_DEPTH)
 		return ns_bad_user(id, err);
 	FerryUsernsEntry *entry;
-	int ret = image_get_one(r->dir, IMAGE_FERRY_USERNS, id, &entry, err);
-	if (ret < 0)
-		return ret;
-	void **slot = vec_push(&r->plan->messages);
-	if (!slot) {
-		image_message_free(entry);
-		return error_memory(err);
-	}
-	*slot = entry;
-	ret = entry->parent_id ? ns_read_user(r, entry->parent_id, depth + 1, err) : 0;
+	int ret = records_one(r, IMAGE_FERRY_USERNS, id, &entry, err);
+	if (ret >= 0 && entry->parent_id)
+		ret = ns_read_user(r, entry->parent_id, depth + 1, err);
 	if (ret < 0)
 		return ret;
 	ns = plan_ns(r->plan, PROC_NS_USER, id);
@@ -168,8 +162,10 @@ static int ns_read_users(struct reader *r, struct ferry_error *err)
 	return ret;
 }
 
-static int ns_take_nested(struct reader *r, const FerryNspidsEntry *entry, struct ferry_error *err)
+static int ns_take_nested(struct reader *r, struct image_reader *in unused, void *record,
+			  void *context unused, struct ferry_error *err)
 {
+	const FerryNspidsEntry *entry = record;
 	struct plan_task *t = plan_task(r->plan, (pid_t)entry->pid);
 	struct plan_thread *found = NULL;
 	for (size_t i = 0; t && i < t->threads.n; i++)
@@ -188,22 +184,6 @@ static int ns_take_nested(struct reader *r, const FerryNspidsEntry *entry, struc
 	if (entry->has_children_ns_id)
 		t->children_pid_ns = entry->children_ns_id;
 	return 0;
-}
-
-static int ns_read_nested(struct reader *r, struct ferry_error *err)
-{
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = image_open_optional(r->dir, IMAGE_FERRY_NSPIDS, 0, &in, err);
-	while (ret > 0 && in) {
-		_cleanup_message_ FerryNspidsEntry *entry = NULL;
-		ret = image_get(in, &ferry_nspids_entry__descriptor, &entry, err);
-		if (ret <= 0)
-			return ret;
-		ret = ns_take_nested(r, entry, err);
-		if (ret >= 0)
-			ret = 1;
-	}
-	return ret;
 }
 
 static int ns_refuse_levels(pid_t pid, struct ferry_error *err)
@@ -249,7 +229,8 @@ int namespaces_read(struct reader *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = ns_read_users(r, err);
 	if (ret >= 0)
-		ret = ns_read_nested(r, err);
+		ret = records_each(r, IMAGE_FERRY_NSPIDS, 0, &ferry_nspids_entry__descriptor, ns_take_nested,
+				   NULL, err);
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = ns_check_levels(r->plan, &r->plan->tasks[i], err);
 	return ret < 0 ? ret : ns_check_ended(r->plan, err);

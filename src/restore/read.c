@@ -16,6 +16,7 @@
 #include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "model/records.h"
 #include "restore/namespaces.h"
 
 enum {
@@ -28,52 +29,12 @@ enum {
 	READ_EXIT_STATUS = 0xff00,
 };
 
-/* Messages live as long as the plan: they are freed by the list, everything else by the arena. */
-static int read_keep(struct plan *p, void *message, struct ferry_error *err)
-{
-	void **slot = vec_push(&p->messages);
-	if (!slot) {
-		image_message_free(message);
-		return error_memory(err);
-	}
-	*slot = message;
-	return 0;
-}
-
-static int read_one(struct reader *r, enum image_kind kind, uint64_t id, void *ret_message,
-		    struct ferry_error *err)
-{
-	int ret = image_get_one(r->dir, kind, id, ret_message, err);
-	return ret < 0 ? ret : read_keep(r->plan, *(void **)ret_message, err);
-}
-
-/* All messages of one type of a file. */
-static int read_many(struct reader *r, enum image_kind kind, uint64_t id,
-		     const ProtobufCMessageDescriptor *type, bool optional,
-		     int (*take)(struct reader *r, void *message, void *context, struct ferry_error *err),
-		     void *context, struct ferry_error *err)
-{
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int ret = optional ? image_open_optional(r->dir, kind, id, &in, err)
-			   : image_open(r->dir, kind, id, &in, err);
-	if (ret < 0 || !in)
-		return ret;
-	void *message;
-	while ((ret = image_get(in, type, &message, err)) > 0) {
-		ret = read_keep(r->plan, message, err);
-		if (ret >= 0)
-			ret = take(r, message, context, err);
-		if (ret < 0)
-			return ret;
-	}
-	return ret;
-}
-
 struct read_tree {
 	VEC(PstreeEntry *) entries;
 };
 
-static int read_take_task(struct reader *r unused, void *message, void *context, struct ferry_error *err)
+static int read_take_task(struct reader *r unused, struct image_reader *in unused, void *message,
+			  void *context, struct ferry_error *err)
 {
 	struct read_tree *tree = context;
 	PstreeEntry **slot = vec_push(&tree->entries);
@@ -89,7 +50,7 @@ static int read_thread(struct reader *r, struct plan_task *t, pid_t tid, struct 
 	if (!th)
 		return error_memory(err);
 	th->tid = tid;
-	int ret = read_one(r, IMAGE_CORE, (uint64_t)tid, &th->core, err);
+	int ret = records_one(r, IMAGE_CORE, (uint64_t)tid, &th->core, err);
 	if (ret < 0)
 		return ret;
 	if (th->core->mtype != CORE_ENTRY__MARCH__X86_64)
@@ -101,7 +62,8 @@ static int read_thread(struct reader *r, struct plan_task *t, pid_t tid, struct 
 	return 0;
 }
 
-static int read_take_extra(struct reader *r unused, void *message, void *context, struct ferry_error *err)
+static int read_take_extra(struct reader *r unused, struct image_reader *in unused, void *message,
+			   void *context, struct ferry_error *err)
 {
 	struct plan_task *t = context;
 	FerryTaskEntry *extra = message;
@@ -130,7 +92,8 @@ static int read_ended(struct plan_task *t, struct ferry_error *err)
 	return 0;
 }
 
-static int read_take_fd(struct reader *r, void *message, void *context, struct ferry_error *err)
+static int read_take_fd(struct reader *r, struct image_reader *in unused, void *message, void *context,
+			struct ferry_error *err)
 {
 	struct plan_task *t = context;
 	const FdinfoEntry *entry = message;
@@ -159,8 +122,8 @@ static int read_compare_fds(const void *a, const void *b)
 
 static int read_fds(struct reader *r, struct plan_task *t, struct ferry_error *err)
 {
-	int ret = read_many(r, IMAGE_FDINFO, t->ids->files_id, &fdinfo_entry__descriptor, false, read_take_fd,
-			    t, err);
+	int ret = records_need(r, IMAGE_FDINFO, t->ids->files_id, &fdinfo_entry__descriptor, read_take_fd, t,
+			       err);
 	if (ret < 0)
 		return ret;
 	if (t->fds.n)
@@ -202,18 +165,18 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 		if (ret < 0)
 			return ret;
 	}
-	int ret = read_many(r, IMAGE_FERRY_TASK, entry->pid, &ferry_task_entry__descriptor, true,
-			    read_take_extra, t, err);
+	int ret = records_each(r, IMAGE_FERRY_TASK, entry->pid, &ferry_task_entry__descriptor,
+			       read_take_extra, t, err);
 	if (ret >= 0)
 		ret = read_ended(t, err);
 	if (ret >= 0)
-		ret = read_one(r, IMAGE_IDS, entry->pid, &t->ids, err);
+		ret = records_one(r, IMAGE_IDS, entry->pid, &t->ids, err);
 	if (ret >= 0)
-		ret = read_one(r, IMAGE_MM, entry->pid, &t->mm, err);
+		ret = records_one(r, IMAGE_MM, entry->pid, &t->mm, err);
 	if (ret >= 0 && image_dir_has(r->dir, IMAGE_FERRY_MM, entry->pid))
-		ret = read_one(r, IMAGE_FERRY_MM, entry->pid, &t->mm_extra, err);
+		ret = records_one(r, IMAGE_FERRY_MM, entry->pid, &t->mm_extra, err);
 	if (ret >= 0)
-		ret = read_one(r, IMAGE_FS, entry->pid, &t->fs, err);
+		ret = records_one(r, IMAGE_FS, entry->pid, &t->fs, err);
 	if (ret >= 0)
 		ret = read_shared(r->plan, t, err);
 	return ret < 0 || t->files_owner ? ret : read_fds(r, t, err);
@@ -273,7 +236,7 @@ static int read_member(struct reader *r, const PstreeEntry *entry, struct ferry_
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "pstree.img has a task with id %d of group %d and session %d", m.pid, m.pgid,
 				 m.sid);
-	int ret = read_one(r, IMAGE_CORE, entry->pid, &core, err);
+	int ret = records_one(r, IMAGE_CORE, entry->pid, &core, err);
 	if (ret >= 0 && !core->tc)
 		ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				"core-%d.img lacks the state of its task", m.pid);
@@ -308,7 +271,8 @@ static int read_tree_task(struct plan_task *t, const FerryTreeEntry *tree, struc
 	return 0;
 }
 
-static int read_take_tree(struct reader *r, void *message, void *context unused, struct ferry_error *err)
+static int read_take_tree(struct reader *r, struct image_reader *in unused, void *message,
+			  void *context unused, struct ferry_error *err)
 {
 	const FerryTreeEntry *tree = message;
 	int at = family_find(&r->plan->family, (pid_t)tree->pid);
@@ -332,7 +296,7 @@ static int read_tree(struct reader *r, struct ferry_error *err)
 {
 	struct read_tree tree = {0};
 	struct plan *p = r->plan;
-	int ret = read_many(r, IMAGE_PSTREE, 0, &pstree_entry__descriptor, false, read_take_task, &tree, err);
+	int ret = records_need(r, IMAGE_PSTREE, 0, &pstree_entry__descriptor, read_take_task, &tree, err);
 	if (ret >= 0 && (!tree.entries.n || tree.entries.n > READ_TASKS_MAX))
 		ret = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "pstree.img holds %zu tasks",
 				tree.entries.n);
@@ -349,8 +313,8 @@ static int read_tree(struct reader *r, struct ferry_error *err)
 	}
 	vec_release(&tree.entries);
 	if (ret >= 0)
-		ret = read_many(r, IMAGE_FERRY_TREE, 0, &ferry_tree_entry__descriptor, true, read_take_tree,
-				NULL, err);
+		ret = records_each(r, IMAGE_FERRY_TREE, 0, &ferry_tree_entry__descriptor, read_take_tree,
+				   NULL, err);
 	p->family.spare = (pid_t)r->caps->limits.pid_max;
 	return ret < 0 ? ret : family_plan(&p->family, err);
 }
@@ -365,7 +329,8 @@ struct read_files {
 	VEC(struct plan_file) v;
 };
 
-static int read_take_file(struct reader *r unused, void *message, void *context, struct ferry_error *err)
+static int read_take_file(struct reader *r unused, struct image_reader *in unused, void *message,
+			  void *context, struct ferry_error *err)
 {
 	struct read_files *files = context;
 	struct plan_file *file = vec_push(&files->v);
@@ -380,7 +345,7 @@ static int read_files(struct reader *r, struct ferry_error *err)
 {
 	struct read_files files = {0};
 	struct plan *p = r->plan;
-	int ret = read_many(r, IMAGE_FILES, 0, &file_entry__descriptor, false, read_take_file, &files, err);
+	int ret = records_need(r, IMAGE_FILES, 0, &file_entry__descriptor, read_take_file, &files, err);
 	if (ret >= 0 && files.v.n) {
 		qsort(files.v.v, files.v.n, sizeof(*files.v.v), read_compare_files);
 		p->files = arena_copy(&p->arena, files.v.v, files.v.n * sizeof(*files.v.v));
@@ -406,14 +371,14 @@ static int read_clocks(struct reader *r, struct ferry_error *err)
 {
 	struct plan *p = r->plan;
 	if (image_dir_has(r->dir, IMAGE_FERRY_CLOCKS, 0))
-		return read_one(r, IMAGE_FERRY_CLOCKS, 0, &p->clocks, err);
+		return records_one(r, IMAGE_FERRY_CLOCKS, 0, &p->clocks, err);
 	uint32_t id = p->tasks[0].ids->has_time_ns_id ? p->tasks[0].ids->time_ns_id : 0;
 	if (!image_dir_has(r->dir, IMAGE_TIMENS, id))
 		id = 0;
 	if (!image_dir_has(r->dir, IMAGE_TIMENS, id))
 		return 0;
 	TimensEntry *timens;
-	int ret = read_one(r, IMAGE_TIMENS, id, &timens, err);
+	int ret = records_one(r, IMAGE_TIMENS, id, &timens, err);
 	if (ret < 0)
 		return ret;
 	p->clocks = record_new(&p->arena, FerryClocksEntry, ferry_clocks_entry);
@@ -424,7 +389,8 @@ static int read_clocks(struct reader *r, struct ferry_error *err)
 	return 0;
 }
 
-static int read_take_guard(struct reader *r, void *message, void *context unused, struct ferry_error *err)
+static int read_take_guard(struct reader *r, struct image_reader *in unused, void *message,
+			   void *context unused, struct ferry_error *err)
 {
 	FerryFileGuardEntry **slot = vec_push(&r->plan->guards);
 	if (!slot)
@@ -439,7 +405,7 @@ int plan_read(struct reader *r, struct ferry_error *err)
 	if (fault_hit(r->fault, FAULT_IMAGE_READ))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "reading the image: fault injected");
 	p->kind_data = arena_array(&p->arena, void *, KIND_COUNT);
-	int ret = p->kind_data ? read_one(r, IMAGE_INVENTORY, 0, &p->inventory, err) : error_memory(err);
+	int ret = p->kind_data ? records_one(r, IMAGE_INVENTORY, 0, &p->inventory, err) : error_memory(err);
 	if (ret >= 0 && p->inventory->img_version != READ_IMG_VERSION)
 		ret = error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "the image has version %u",
 				p->inventory->img_version);
@@ -450,8 +416,8 @@ int plan_read(struct reader *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = read_clocks(r, err);
 	if (ret >= 0)
-		ret = read_many(r, IMAGE_FERRY_FILE_GUARD, 0, &ferry_file_guard_entry__descriptor, true,
-				read_take_guard, NULL, err);
+		ret = records_each(r, IMAGE_FERRY_FILE_GUARD, 0, &ferry_file_guard_entry__descriptor,
+				   read_take_guard, NULL, err);
 	if (ret >= 0)
 		ret = namespaces_read(r, err);
 	for (size_t i = 0; i < KIND_COUNT && ret >= 0; i++) {

@@ -654,18 +654,28 @@ static void tasks_kill_one(uint32_t pid)
 		continue;
 }
 
+/* Whether one that was killed is gone. It is a child of ours at the latest when its parent has ended. */
+static bool tasks_reap_one(pid_t pid, uint64_t until)
+{
+	pid_t ended = waitpid(pid, NULL, __WALL | WNOHANG);
+	if (!ended)
+		kill(pid, SIGKILL);
+	if (ended < 0 && errno == ECHILD)
+		return kill(pid, 0) < 0 || time_now_ns() > until;
+	return ended > 0;
+}
+
 /* In no order: the first process of a PID namespace is gone only when others are, whoever their parents were. */
 static void tasks_reap(struct restore *r)
 {
+	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
 	for (size_t left = 1; left;) {
 		left = 0;
 		for (size_t i = 0; i < r->plan->family.members.n; i++) {
 			uint32_t *pid = &r->shared->members[i].created;
 			if (!*pid)
 				continue;
-			kill((pid_t)*pid, SIGKILL);
-			pid_t ended = waitpid((pid_t)*pid, NULL, __WALL | WNOHANG);
-			if (ended > 0 || (ended < 0 && errno == ECHILD))
+			if (tasks_reap_one((pid_t)*pid, until))
 				*pid = 0;
 			else
 				left++;

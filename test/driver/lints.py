@@ -50,6 +50,12 @@ WRONG = [
      "does not exist"),
     ("packages", "fields", "packaging/packages.tsv", SPDX_PY + "build\tgcc\n", "2 fields"),
     ("mutations", "text gone", "test/mutations.tsv", SPDX_PY + "a\tsrc/base/a.h\tint z\tint b\tunit/\n", "0 times"),
+    ("mutations", "function nobody misses", "src/kind/x.c",
+     SPDX_C + "const struct kind_ops kind_x = {\n\t.name = \"x\",\n\t.conjure = x_conjure,\n};\n", ".conjure"),
+    ("refusals", "not listed", "src/kind/x.c",
+     SPDX_C + "int x = error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, \"%s: it is too blue\");\n", "too blue"),
+    ("refusals", "no such test", "test/refusals.tsv", SPDX_PY + "src/kind/x.c\tit is too blue\trefused.blue\n",
+     "no test refused.blue"),
     ("packages", "undocumented", "doc/building.md", "nothing\n", "does not name gcc"),
 ]
 

@@ -201,7 +201,12 @@ if os.environ.get("FERRY"):
                 ("memory", "import mmap, os, tempfile, time\nf = tempfile.TemporaryFile()\nf.write(b'x' * 4096)\nf.flush()\n"
                  "m = mmap.mmap(f.fileno(), 4096, mmap.MAP_PRIVATE)\nm[0] = 65\nos.closerange(3, 64)\n"
                  "while True: print('on', flush=True); time.sleep(.05)",
-                 "has no file that can be opened, which needs root"),):
+                 "has no file that can be opened, which needs root"),
+                ("part", "import ctypes, mmap, time\nm = mmap.mmap(-1, 12288)\n"
+                 "at = ctypes.addressof(ctypes.c_char.from_buffer(m)) + 4096\n"
+                 "assert not ctypes.CDLL(None).munmap(ctypes.c_void_p(at), 4096)\n"
+                 "while True: print('on', flush=True); time.sleep(.05)",
+                 "are mapped nowhere any more, and only root can read them")):
             jobs.start(name, "python3", "-c", program)
             wait_until(lambda name=name: jobs.log(name), "it does not start")
             time.sleep(0.2)

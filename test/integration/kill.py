@@ -34,7 +34,7 @@ SEED = 20261121    # the same instants in every run
 
 DUMPED = [case for case in CASES if case.name in (
     "threads", "leader-ended", "leader-ended-parent", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4",
-    "tcp-pairs", "unix-socket", "unix-queues", "pty-typed", "seccomp-bare", "seccomp-threads",
+    "tcp-pairs", "unix-socket", "unix-queues", "pty-typed", "message-queue-left", "seccomp-bare", "seccomp-threads",
     "ghost-directory", "aio-events", "uring-tables", "uring-polled", "zombie-killed", "session-leader-below",
     "shared-descriptors", "old-threads", "old-seccomp", "mixed-code", "traced-breakpoint", "traced-polls",
     "traced-seized", "traced-signal-untold")]

@@ -13,7 +13,7 @@ import time
 
 from ferrytest import Ferry, Program, main, test
 from ferrytest.cases import CASES
-from ferrytest.process import wait_until
+from ferrytest.process import look, wait_until
 from ferrytest.program import program_path
 
 UNSHARE = ["unshare", "--fork", "--pid", "--mount-proc"]
@@ -81,7 +81,7 @@ def twice(name, *arguments, unshare=()):
         program.restore(images)
         assert [inner_pids(pid)[1:] for pid in program.tree()] == before
         assert program.running()
-        inside = pathlib.Path(f"/proc/{program.pid}/root")
+        inside = pathlib.Path(f"/proc/{look(program.pid)}/root")
         comm = (inside / "proc/1/comm").read_text()
         assert comm == pathlib.Path(f"/proc/{program.pid}/comm").read_text(), comm
         program.verify()
@@ -112,7 +112,8 @@ if os.environ.get("FERRY"):
     register("mounts", "tmpfs", called="mounts")
 
     # Whose records name processes or threads, or whose restore goes by way of /proc.
-    BY_NUMBER = ("aio-events", "continued-untold", "epoll-kinds", "family", "huge-transparent", "inotify", "leases",
+    BY_NUMBER = ("aio-events", "continued-untold", "epoll-kinds", "family", "huge-transparent", "inotify", "leader-ended",
+                 "leader-ended-nested", "leader-ended-stopped", "leases",
                  "locks-flock", "locks-ofd", "locks-record", "memfd-mapped", "memory-merge-all", "mlockall",
                  "numa-policy", "owner-pidfd", "pidfd", "pidfd-dead", "pty-session", "seccomp-threads", "session-leader-below",
                  "stopped", "stopped-threads", "stopped-untold", "tree-dead", "uffd-missing", "uring-threads", "vma-sealed")

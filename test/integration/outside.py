@@ -26,8 +26,9 @@ os.fork()
 count = 0
 while True:
     count += 1
-    with open(f"{sys.argv[1]}/count-{os.getpid()}", "w") as file:
+    with open(f"{sys.argv[1]}/new-{os.getpid()}", "w") as file:
         file.write(str(count))
+    os.rename(file.name, f"{sys.argv[1]}/count-{os.getpid()}")
     time.sleep(0.01)
 """
 

@@ -16,6 +16,7 @@ import termios
 import time
 
 from ferrytest import Ferry, main, status, test, wait_until
+from ferrytest.image import decode, encode, seal
 from ferrytest.leftovers import Leftovers
 from ferrytest.process import is_alive
 from ferrytest.program import Program, program_path
@@ -65,7 +66,13 @@ if os.environ.get("FERRY"):
             ("thread", "unsupported-fd", "belongs to a thread other than the first"),
             ("closed", "unsupported-fd", "no descriptor of the tree has it"),
             ("eventfd", "unsupported-fd", "the tree has not exactly one"),
-            ("unmapped", "unsupported-vma", "that it has no descriptor of")):
+            ("unmapped", "unsupported-vma", "that it has no descriptor of"),
+            ("twice", "unsupported-fd", "and more than one descriptor of the tree has it"),
+            ("region", "unsupported-fd", "has a registered region of memory"),
+            ("napi", "unsupported-fd", "polls the network (NAPI)"),
+            ("gone", "unsupported-fd", "belongs to a thread that is not there any more"),
+            ("two", "unsupported-task", "and its process has more than one io_uring"),
+            ("part", "unsupported-vma", "that is no ring")):
         register(f"uring_{word}", identifier, text, "uring-refused", word)
     register("supervised", "unsupported-task", "asks a supervisor", "seccomp", "asking")
     register("memfd_secret", "unsupported-fd", "secret memory (memfd_secret)", "memfd-secret")
@@ -96,10 +103,8 @@ if os.environ.get("FERRY"):
         register("traced_" + word.replace("-", "_"), "unsupported-task", said, "traced", word)
 
 
-    @test(timeout=60)
-    def traced_migration():
-        """A program under a debugger does not migrate; the receiver was asked for nothing."""
-        program = Program("traced", "breakpoint")
+    def stays(program, said):
+        """It does not migrate; the receiver was asked for nothing."""
         place = pathlib.Path("receiver").absolute()
         place.mkdir()
         address = f"unix:{place}/socket"
@@ -108,12 +113,24 @@ if os.environ.get("FERRY"):
             [os.environ["FERRY"], "receive", "--listen", address, *map(str, words)])
         wait_until((place / "socket").exists, "no receiver", 10)
         done = Ferry().run("migrate", "--tree", program.pid, "--to", address, *words)
-        assert done.returncode == REFUSED and "does not migrate [unsupported-task]" in done.stderr, done.stderr
+        assert done.returncode == REFUSED and said in done.stderr, done.stderr
         assert receiver.poll() is None, "the receiver ended"
         program.verify()
         receiver.kill()
         receiver.wait()
         program.quit()
+
+
+    @test(timeout=60)
+    def traced_migration():
+        """A program under a debugger does not migrate."""
+        stays(Program("traced", "breakpoint"), "does not migrate [unsupported-task]")
+
+
+    @test(timeout=60)
+    def queue_migration():
+        """Nor one whose message queue has something in it."""
+        stays(Program("message-queue"), "has messages in it, which the kernel shows to nobody")
 
 
     @test(timeout=60)
@@ -146,7 +163,6 @@ if os.environ.get("FERRY"):
 
 
     register("pidfd_of_outside", "outside-peer", "which is outside the tree", "pidfd-dead", "outside")
-    register("queue_with_messages", "unsupported-fd", "has no name any more and messages in it", "message-queue", "left")
     register("queue_with_notification", "unsupported-fd", "asks for a notification", "message-queue", "notify")
     for word, said in (("watched", "that an epoll watches"), ("inherited", "of another process"),
                        ("elsewhere", "of another process")):
@@ -459,6 +475,32 @@ if os.environ.get("FERRY"):
         shutil.rmtree(IMAGES)
 
 
+    @test(timeout=60)
+    def hostile_leader():
+        """Only the first of several threads can have ended while others run, and only by itself."""
+        program = Program("leader-ended")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        shutil.copytree(IMAGES, "whole")
+        path = next(IMAGES.glob("ferry-task-*.img"))
+        for index, change, text in (
+                (0, {"ended": 9}, "cannot have ended with status 0x9"),
+                (0, {"ended": 0x10700}, "cannot have ended with status 0x10700"),
+                (1, {"ended": 0x700}, "cannot have ended with status 0x700")):
+            content = decode(path)
+            content["entries"][index].update(change)
+            encode(path, content)
+            seal(IMAGES, [path.name])
+            done = Ferry().run("restore", "-D", IMAGES, "-d")
+            assert done.returncode in (1, REFUSED) and text in done.stderr, f"{text}: {done.returncode} {done.stderr}"
+            assert not pathlib.Path(f"/proc/{program.pid}").exists(), f"{text}: it runs"
+            shutil.rmtree(IMAGES)
+            shutil.copytree("whole", IMAGES)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
+
+
     @test(timeout=120)
     def hostile_files():
         """Records of deleted files and of locks that contradict each other, the files, or themselves."""
@@ -522,6 +564,23 @@ if os.environ.get("FERRY"):
         assert done.returncode == REFUSED and "[image-spent]" in done.stderr, done.stderr
         done = Ferry().run("restore", "-D", IMAGES, "-d", "--again")
         assert done.returncode == REFUSED and "[pid-taken]" in done.stderr, done.stderr
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
+    def parent_that_does_not_wait():
+        """The original has ended, but keeps its number until its parent takes notice: a restore gives it time, and names it."""
+        program = Program("heap-stack")
+        Ferry().dump(program.pid, IMAGES)
+        done = Ferry().run("restore", "-D", IMAGES, "-d")
+        assert done.returncode == REFUSED and "[pid-taken]" in done.stderr, done.stderr
+        assert f"its parent, pid {os.getpid()}, has not waited for it" in done.stderr, done.stderr
+        with subprocess.Popen([os.environ["FERRY"], "restore", "-D", str(IMAGES), "-d"]) as late:
+            time.sleep(0.3)
+            assert late.poll() is None, "it did not wait"
+            program.reap()
+            assert late.wait(timeout=20) == 0
         program.verify()
         program.quit()
 

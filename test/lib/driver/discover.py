@@ -101,6 +101,7 @@ LINTS = [
     ("generated", ["test/lint/generated.py"], True),
     ("packages", ["test/lint/packages.py"], True),
     ("mutations", ["test/lint/mutations.py"], True),
+    ("refusals", ["test/lint/refusals.py"], True),
     ("tidy-changed", ["test/lint/tidy.py", "--changed"], True),
     ("tidy", ["test/lint/tidy.py"], False),
     ("cppcheck", ["test/lint/cppcheck.py"], False),

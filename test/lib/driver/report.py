@@ -5,6 +5,7 @@ import fnmatch
 import os
 import re
 import subprocess
+import sys
 
 from driver.model import Result
 
@@ -52,6 +53,17 @@ def check_count(source, results):
         path.write_text(f"{count}\n", encoding="utf-8")
         return Result("driver/count", "passed", 0, f"test/count.txt raised from {expected} to {count}; commit it")
     return Result("driver/count", "passed", 0)
+
+
+def check_refusals(source, build, results):
+    """What test/refusals.tsv says that tests are refused for is what they were told."""
+    names = [name for r in results for part, _, name in [r.name.partition("/")] if part == "integration" and r.outcome == "passed"]
+    done = subprocess.run([sys.executable, str(source / "scripts" / "refusals.py"), "--unseen", str(build), *names], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        return Result("driver/refusals", "failed", 0, f"{len(done.stdout.splitlines())} reasons that no test was told",
+                      done.stdout)
+    return Result("driver/refusals", "passed", 0)
 
 
 def git(source, *words):

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 
 
 class EngineError(AssertionError):
@@ -24,6 +25,15 @@ def run(command, timeout, environment=None):
                           env={**os.environ, **(environment or {})})
 
 
+def note_refusal(done):
+    """What a test was refused for is known to scripts/refusals.py."""
+    if "FERRY_BUILD" in os.environ:
+        test = f"{pathlib.Path(sys.argv[0]).stem}.{sys.argv[-1]}"
+        said = " ".join((done.stderr + done.stdout).split())
+        with open(pathlib.Path(os.environ["FERRY_BUILD"]) / "check" / "refused.tsv", "a", encoding="utf-8") as file:
+            file.write(f"{test}\t{said}\n")
+
+
 class Ferry:
     """The program under test ($FERRY)."""
 
@@ -35,7 +45,10 @@ class Ferry:
 
     def run(self, *words, timeout=120, environment=None):
         """Any command line."""
-        return run([self.path, *words], timeout, environment)
+        done = run([self.path, *words], timeout, environment)
+        if done.returncode not in (0, 2):
+            note_refusal(done)
+        return done
 
     def report(self, what, done):
         """The JSON object on standard output; raises when the command failed."""

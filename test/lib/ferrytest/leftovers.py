@@ -133,11 +133,11 @@ def tracer_inside(pid, members):
 def task_problems(pid, may_stop, members):
     """Tracers and stops of every thread of one process."""
     problems = []
-    inside = tracer_inside(pid, members)
+    own = {str(tid) for member in members for tid in threads(member)}
     for tid in threads(pid):
         fields = status(pid, tid)
         state = fields.get("State", "?")[:1]
-        if inside and fields.get("TracerPid", "0") != "0":
+        if fields.get("TracerPid", "0") in own:
             continue
         if fields.get("TracerPid", "0") != "0":
             problems.append(f"thread {tid} of {pid} is traced by {fields['TracerPid']}")

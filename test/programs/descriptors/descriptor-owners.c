@@ -9,8 +9,12 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <mqueue.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +23,7 @@
 #include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -147,6 +152,38 @@ static int make_packet(const struct program *p)
 	return socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 }
 
+#define TUNNEL "ferry-owned0"
+
+/* Up, without a program that takes its packets. */
+static int make_tun(const struct program *p)
+{
+	struct ifreq ifr = {.ifr_name = TUNNEL, .ifr_flags = IFF_TUN | IFF_NO_PI};
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	int helper = must(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+
+	(void)p;
+	if (fd < 0)
+		program_lacks("/dev/net/tun");
+	must(ioctl(fd, TUNSETIFF, &ifr));
+	must(ioctl(helper, SIOCGIFFLAGS, &ifr));
+	ifr.ifr_flags |= IFF_UP;
+	must(ioctl(helper, SIOCSIFFLAGS, &ifr));
+	close(helper);
+	return fd;
+}
+
+static void wake_tun(int fd)
+{
+	struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP)};
+	char packet[64] = {0x45};
+	int sender = must(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+
+	(void)fd;
+	to.sll_ifindex = (int)if_nametoindex(TUNNEL);
+	must(sendto(sender, packet, sizeof(packet), 0, (struct sockaddr *)&to, sizeof(to)));
+	close(sender);
+}
+
 static struct owned kinds[] = {
 	{.word = "eventfd", .make = make_eventfd},
 	{.word = "timerfd", .make = make_timerfd},
@@ -161,6 +198,7 @@ static struct owned kinds[] = {
 	{.word = "udp", .make = make_udp, .async = true, .wake = wake_udp},
 	{.word = "netlink", .make = make_netlink, .async = true},
 	{.word = "packet", .make = make_packet, .async = true},
+	{.word = "tun", .make = make_tun, .async = true, .wake = wake_tun},
 };
 
 static void verify(struct program *p, void *state)

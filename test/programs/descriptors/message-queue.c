@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * POSIX message queues: one with messages of several priorities and two descriptions, one that is full, and one whose name is gone.
- * With the word "left", that one has a message; with "notify", somebody waits for one to come. Proof: what
- * mq_getattr tells; at the end the messages come in order, and the queue without a name works between two descriptions.
+ * With the word "left", that one is full of messages, too; with "notify", somebody waits for one to come. Proof: what
+ * mq_getattr tells; the messages come in order, and the queue without a name works between two descriptions.
  */
 #include "program.h"
 
@@ -15,7 +15,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MESSAGES = 3, BYTES = 64, FULL = 2 };
+enum { MESSAGES = 3, BYTES = 64, FULL = 2, LEFT = 4 };
+
+static const struct message {
+	const char *text;
+	unsigned priority;
+} left[LEFT] = {{"first", 2}, {"second of the same", 2}, {"", 0}, {"more", 32767}};
+static const int left_order[LEFT] = {3, 0, 1, 2};
 
 struct state {
 	char names[3][64];
@@ -35,6 +41,24 @@ static void expect_attr(struct program *p, const char *what, mqd_t q, long flags
 	       attr.mq_maxmsg, attr.mq_msgsize);
 }
 
+/* The higher ones first, of equal ones the older. In this order they are sent again. */
+static void verify_left(struct program *p, const struct state *s, bool again)
+{
+	char got[BYTES];
+
+	for (long i = 0; i < s->left; i++) {
+		unsigned priority = 0;
+		const struct message *want = &left[left_order[i]];
+		ssize_t n = mq_receive(s->again, got, sizeof(got), &priority);
+		expect(p, n == (ssize_t)strlen(want->text) && !memcmp(got, want->text, (size_t)n),
+		       "message %ld that was left is '%.*s'", i, (int)n, got);
+		expect_same(p, "its priority", priority, want->priority);
+	}
+	for (long i = 0; i < s->left && again; i++)
+		must(mq_send(s->nameless, left[left_order[i]].text, strlen(left[left_order[i]].text),
+			     left[left_order[i]].priority));
+}
+
 static void verify(struct program *p, void *state)
 {
 	const struct state *s = state;
@@ -45,6 +69,7 @@ static void verify(struct program *p, void *state)
 	expect_attr(p, "the full one", s->full, O_NONBLOCK, FULL, FULL);
 	expect_attr(p, "the nameless one", s->nameless, 0, 4, s->left);
 	expect_attr(p, "the nameless one again", s->again, O_NONBLOCK, 4, s->left);
+	verify_left(p, s, true);
 	expect(p, !fstat(s->nameless, &st) && !st.st_nlink && (st.st_mode & 0777) == 0620,
 	       "nameless: %lu names, mode %o", st.st_nlink, st.st_mode);
 }
@@ -65,6 +90,7 @@ static void finish(struct program *p, void *state)
 	}
 	expect(p, mq_receive(s->reader, got, sizeof(got), NULL) < 0 && errno == EAGAIN, "one message more");
 	expect(p, mq_send(s->full, "x", 1, 0) < 0 && errno == EAGAIN, "one more fits");
+	verify_left(p, s, false);
 	must(mq_send(s->nameless, "through", 7, 5));
 	expect_same(p, "by the other description", mq_receive(s->again, got, sizeof(got), &priority), 7);
 	must(mq_send(s->queue, "again", 5, 0));
@@ -108,10 +134,9 @@ int main(int argc, char **argv)
 	must(fchmod(s.nameless, 0620));
 	s.again = must(mq_open(s.names[2], O_RDWR | O_NONBLOCK));
 	must(mq_unlink(s.names[2]));
-	if (program_told(argc, argv, "left")) {
-		must(mq_send(s.nameless, "left", 4, 0));
-		s.left = 1;
-	}
+	for (; program_told(argc, argv, "left") && s.left < LEFT; s.left++)
+		must(mq_send(s.nameless, left[s.left].text, strlen(left[s.left].text),
+			     left[s.left].priority));
 	if (program_told(argc, argv, "notify"))
 		must(mq_notify(s.nameless, &event));
 	return program_serve(&p, &ops, &s);

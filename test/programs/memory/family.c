@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 enum { PAGE = 4096, PAGES = 2048, KB = PAGES * PAGE / 1024 };
-enum { OWN_FROM = 100, OWN = 16, DROPPED_FROM = 500, DROPPED = 40, LATE_FROM = 900, LATE = 8 };
+enum { OWN_FROM = 100, OWN = 16, DROPPED_FROM = 500, DROPPED = 40, LAST = 24, LATE_FROM = 900, LATE = 8 };
 enum { SLACK_KB = KB / 50 };
 
 /* Who wrote to which pages last. */
@@ -38,7 +38,8 @@ static unsigned seed(int who, int page)
 
 static bool is_dropped(int who, int page)
 {
-	return (who == FIRST || who == GRANDCHILD) && page >= DROPPED_FROM && page < DROPPED_FROM + DROPPED;
+	return (who == FIRST || who == GRANDCHILD) &&
+	       ((page >= DROPPED_FROM && page < DROPPED_FROM + DROPPED) || page >= PAGES - LAST);
 }
 
 static long private_kb(const struct state *s)
@@ -107,6 +108,7 @@ static int child(const struct program *p, struct state *s, int who)
 	if (who == FIRST) {
 		write_pages(s, OWN_FROM, OWN);
 		must(madvise(s->at + DROPPED_FROM * PAGE, DROPPED * PAGE, MADV_DONTNEED));
+		must(madvise(s->at + (PAGES - LAST) * PAGE, LAST * PAGE, MADV_DONTNEED));
 		if (!must(fork()))
 			return grandchild(p, s);
 		program_await(p, "grandchild");

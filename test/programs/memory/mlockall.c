@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Everything is locked, and so will be what is mapped later: at once, or on fault (argument "onfault"). Proof: the flags of
- * memory that was there, and of memory that is mapped now.
+ * memory that was there, also where nobody may touch it, and of memory that is mapped now.
  */
 #include "program.h"
 
@@ -10,7 +10,7 @@
 enum { PAGE = 4096, PAGES = 9 };
 
 struct state {
-	unsigned char *before;
+	unsigned char *before, *closed;
 	bool on_fault;
 };
 
@@ -19,6 +19,7 @@ static void verify(struct program *p, void *state)
 	struct state *s = state;
 
 	expect(p, smaps_flag(s->before, "lo"), "what was there is not locked");
+	expect(p, smaps_flag(s->closed, "lo"), "what was closed is not locked");
 	expect_same(p, "locked on fault", smaps_flag(s->before, "lf"), s->on_fault);
 	expect(p, pattern_differs(s->before, PAGES * PAGE, 1) < 0, "the contents differ");
 	unsigned char *later =
@@ -47,6 +48,7 @@ int main(int argc, char **argv)
 
 	program_start(&p, argc, argv);
 	s.before = must(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	s.closed = must(mmap(NULL, PAGES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	pattern_fill(s.before, PAGES * PAGE, 1);
 	must(mlockall(MCL_CURRENT | MCL_FUTURE | (s.on_fault ? MCL_ONFAULT : 0)));
 	return program_serve(&p, &ops, &s);

@@ -2,7 +2,9 @@
 /*
  * Threads that part from their process in a way that is refused, by the first argument: "files", with a descriptor table of
  * its own; "folders", two threads that share a working directory which is not the process's; "segment", with a segment
- * register loaded; "landlock", one in a Landlock domain; "landlock-user", the same without rights. Proof: they go on as they were.
+ * register loaded; "table", with a late descriptor of its table; "table-end", with the last one alone; "descriptor", with one
+ * of those that 32-bit code has for each thread; "landlock", one in a Landlock domain; "landlock-user", the same without
+ * rights. Proof: they go on as they were.
  */
 #include "program.h"
 
@@ -13,6 +15,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -43,6 +46,39 @@ static void load_segment(void)
 
 	must(syscall(SYS_modify_ldt, 0x11, &data, sizeof(data)));
 	__asm__ volatile("mov %0, %%es" : : "r"(selector));
+}
+
+static void fill_table(unsigned entry)
+{
+	struct user_desc data = {
+		.entry_number = entry, .limit = 0xfffff, .seg_32bit = 1, .limit_in_pages = 1, .useable = 1};
+
+	must(syscall(SYS_modify_ldt, 0x11, &data, sizeof(data)));
+}
+
+/* As a 32-bit program calls the kernel, which has to have such calls; arguments lie below 4 GiB. */
+static long old_call(long number, const void *argument, unsigned long bytes)
+{
+	char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	long result = number;
+
+	if (low == MAP_FAILED)
+		program_die("mmap");
+	memcpy(low, argument, bytes);
+	__asm__ volatile("int $0x80"
+			 : "+a"(result)
+			 : "b"(low), "c"(bytes)
+			 : "memory", "r8", "r9", "r10", "r11");
+	return result;
+}
+
+static void describe_segment(void)
+{
+	const struct user_desc data = {
+		.entry_number = -1u, .limit = 0xfffff, .seg_32bit = 1, .limit_in_pages = 1, .useable = 1};
+
+	if (old_call(243, &data, sizeof(data)))
+		program_lacks("calls of 32-bit programs");
 }
 
 /* It forbids to execute what is not named, and nothing is. */
@@ -77,6 +113,12 @@ static void *thread_main(void *argument)
 		confine();
 	if (!strcmp(what, "segment"))
 		load_segment();
+	if (!strcmp(what, "table"))
+		fill_table(128);
+	if (!strcmp(what, "table-end"))
+		fill_table(8191);
+	if (!strcmp(what, "descriptor"))
+		describe_segment();
 	return sleep_main(argument);
 }
 

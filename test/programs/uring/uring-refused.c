@@ -4,12 +4,16 @@
  * request waits for an event), "nommap" (rings in memory of the program's), "restricted", "provided" (buffers),
  * "personality", "thread" (of a thread other than the first), "closed" (a registered file that no descriptor has),
  * "eventfd" (one of two is signalled), "unmapped" (rings mapped, descriptor closed), "far" (more requests taken than a
- * restore may repeat). Proof: after the refusal it works as before.
+ * restore may repeat), "twice" (a registered file that is one of two), "region" (registered memory), "napi", "gone" (of a
+ * thread that ended), "two" (rings, one of them registered), "part" (mapped buffers). Proof: after the refusal it works as before.
  */
 #include "ring.h"
 
 #include <pthread.h>
 #include <sys/eventfd.h>
+
+/* Newer than the headers. */
+enum { REGISTER_NAPI = 27, REGISTER_MEM_REGION = 34 };
 
 struct state {
 	struct ring ring;
@@ -133,14 +137,104 @@ static void make_far(struct state *s)
 	ring_advance(&s->ring, 100);
 }
 
+/* One of two that look the same. */
+static void make_twice(struct state *s)
+{
+	ring_make(&s->ring, 8, 0);
+	must(eventfd(0, EFD_CLOEXEC));
+	must(ring_register(&s->ring, IORING_REGISTER_FILES, &s->event, 1));
+}
+
+static void make_region(struct state *s)
+{
+	struct {
+		uint64_t user_addr, size;
+		uint32_t flags, id;
+		uint64_t mmap_offset, resv[4];
+	} region = {.size = 4096};
+	struct {
+		uint64_t region, flags, resv[2];
+	} reg = {.region = (uintptr_t)&region};
+
+	ring_make(&s->ring, 8, 0);
+	if (ring_register(&s->ring, REGISTER_MEM_REGION, &reg, 1) < 0)
+		program_lacks("IORING_REGISTER_MEM_REGION");
+}
+
+static void make_napi(struct state *s)
+{
+	struct {
+		uint32_t busy_poll_to;
+		uint8_t prefer, opcode, pad[2];
+		uint32_t parameter, resv;
+	} napi = {.busy_poll_to = 50};
+
+	ring_make(&s->ring, 8, 0);
+	if (ring_register(&s->ring, REGISTER_NAPI, &napi, 1) < 0)
+		program_lacks("IORING_REGISTER_NAPI");
+}
+
+static void *maker(void *context)
+{
+	struct state *s = context;
+
+	ring_make(&s->ring, 8, IORING_SETUP_SINGLE_ISSUER);
+	return NULL;
+}
+
+/* Who made it has ended. */
+static void make_gone(struct state *s)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, maker, s) || pthread_join(thread, NULL))
+		program_die("a thread");
+	s->mute = true;
+}
+
+static void make_two(struct state *s)
+{
+	struct ring other;
+	struct io_uring_rsrc_update update = {.offset = -1u};
+
+	ring_make(&other, 8, 0);
+	ring_make(&s->ring, 8, 0);
+	update.data = (uint32_t)s->ring.fd;
+	must(ring_register(&s->ring, IORING_REGISTER_RING_FDS, &update, 1));
+}
+
+/* A buffer ring of the kernel's. */
+static void make_part(struct state *s)
+{
+	struct buf_reg reg = {.ring_entries = 8, .bgid = 7, .flags = 1};
+
+	ring_make(&s->ring, 8, 0);
+	if (ring_register(&s->ring, IORING_REGISTER_PBUF_RING, &reg, 1) < 0 ||
+	    mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, s->ring.fd,
+		 (off_t)(0x80000000ull | (uint64_t)reg.bgid << 16)) == MAP_FAILED)
+		program_lacks("IOU_PBUF_RING_MMAP");
+}
+
 static const struct {
 	const char *word;
 	void (*make)(struct state *s);
 } makers[] = {
-	{"poll", make_poll},         {"nommap", make_nommap},           {"restricted", make_restricted},
-	{"provided", make_provided}, {"personality", make_personality}, {"thread", make_thread},
-	{"closed", make_closed},     {"eventfd", make_eventfd},         {"unmapped", make_unmapped},
+	{"poll", make_poll},
+	{"nommap", make_nommap},
+	{"restricted", make_restricted},
+	{"provided", make_provided},
+	{"personality", make_personality},
+	{"thread", make_thread},
+	{"closed", make_closed},
+	{"eventfd", make_eventfd},
+	{"unmapped", make_unmapped},
 	{"far", make_far},
+	{"twice", make_twice},
+	{"region", make_region},
+	{"napi", make_napi},
+	{"gone", make_gone},
+	{"two", make_two},
+	{"part", make_part},
 };
 
 static void verify(struct program *p, void *context)

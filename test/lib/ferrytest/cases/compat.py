@@ -7,7 +7,7 @@ from ferrytest.cases.case import Case, simple
 # By kind: a program of another area, and words for it.
 OLD = {
     "tree": [("tree",)],
-    "thread": [("threads",), ("robust-list",)],
+    "thread": [("threads",), ("robust-list",), ("leader-ended",)],
     "regs": [("sleepers",)],
     "signal": [("signals-pending",), ("signals-actions",), ("signal-stacks", "in-use"), ("signal-stacks", "nested"),
                ("signal-stacks", "autodisarm"), ("signal-stacks", "no-restorer")],
