@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-from ferrytest.engine import EngineError, Ferry
+from ferrytest.engine import EngineError, Ferry, note_refusal
 from ferrytest.process import wait_until
 from ferrytest.program import SKIPPED, Program, is_old, program_path, runs
 from ferrytest.register import skip
@@ -39,8 +39,11 @@ class Jobs:
         """One verb; the finished process."""
         more = ["--state-dir", str(self.folder)]
         command = [*self.prefix, Ferry().path, verb, *more, *map(str, words)]
-        return subprocess.run(command, check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        done = subprocess.run(command, check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=60, start_new_session=True, env={**os.environ, **(environment or {})})
+        if done.returncode:
+            note_refusal(done)
+        return done
 
     def check(self, pid):
         """ferry check of a tree, by the owner of the jobs."""
