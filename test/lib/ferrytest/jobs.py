@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import time
 
 from ferrytest.engine import EngineError, Ferry, note_refusal
 from ferrytest.process import wait_until
