@@ -129,6 +129,12 @@ struct blob_task {
 	uint64_t end_status;    /* what it gives to exit(2) then */
 	int64_t failed_ret;
 	uint64_t gadget; /* address of the exit gadget (in the vdso's slack at its final place) */
+	/* Processes that have one memory: its owner makes it once all are in the blob, and is the last at the barrier. */
+	uint64_t owner;   /* the owner's struct blob_task; 0: this is it */
+	uint32_t n_mates; /* how many others have the memory that this one owns */
+	uint32_t inside;  /* of those are in the blob; futex word, as the next two */
+	uint32_t rebuilt; /* 1: the memory is what it has to be */
+	uint32_t settled; /* mates that need nothing of the head any more, so that it can be unmapped */
 };
 
 enum blob_command {

@@ -239,14 +239,45 @@ static void blob_gather(struct blob_task *task)
 	blob_move(&task->counted, &control->go);
 }
 
+static void blob_count(uint32_t *word)
+{
+	__atomic_add_fetch(word, 1, __ATOMIC_SEQ_CST);
+	/* Whoever waits may have unmapped it since. */
+	blob_wake(word, 1 << 30);
+}
+
+static void blob_await_all(uint32_t *word, uint32_t value)
+{
+	uint32_t seen;
+	while ((seen = __atomic_load_n(word, __ATOMIC_SEQ_CST)) != value)
+		blob_syscall(SYS_futex, (uint64_t)word, FUTEX_WAIT, seen, 0, 0, 0);
+}
+
+/* Nobody may be elsewhere than in the blob when the memory is replaced, nor do anything in it before. */
+static void blob_make_memory(struct blob_task *task)
+{
+	struct blob_task *owner = (struct blob_task *)task->owner;
+	if (owner) {
+		blob_count(&owner->inside);
+		blob_await(&owner->rebuilt);
+	} else {
+		blob_await_all(&task->inside, task->n_mates);
+	}
+	int64_t ret = blob_script_run(&task->memory);
+	if (ret < 0)
+		blob_give_up(task, task->n_threads, ret);
+	if (task->n_mates)
+		blob_count(&task->rebuilt);
+}
+
 static __attribute__((noreturn)) void blob_enter(struct blob_task *task)
 {
 	struct blob_control *control = (struct blob_control *)task->control;
 	struct blob_thread *threads = (struct blob_thread *)task->threads;
+	struct blob_task *owner = (struct blob_task *)task->owner;
+	int64_t ret;
 	blob_guard(&threads[0]);
-	int64_t ret = blob_script_run(&task->memory);
-	if (ret < 0)
-		blob_give_up(task, task->n_threads, ret);
+	blob_make_memory(task);
 	for (uint32_t i = 1; i < task->n_threads; i++) {
 		ret = blob_thread_create(&threads[i]);
 		if (ret < 0) {
@@ -259,8 +290,11 @@ static __attribute__((noreturn)) void blob_enter(struct blob_task *task)
 	ret = blob_script_run(&threads[0].script);
 	if (ret < 0)
 		blob_give_up(task, 0, ret);
+	blob_await_all(&task->settled, task->n_mates);
 	task->state = BLOB_STATE_READY;
 	blob_announce(control, &control->ready);
+	if (owner)
+		blob_count(&owner->settled);
 	/* The barrier does not open before the coordinator has seen that this thread is gone, and with it nobody is in the blob. */
 	while (task->ends)
 		blob_syscall(SYS_exit, task->end_status, 0, 0, 0, 0, 0);

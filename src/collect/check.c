@@ -76,7 +76,7 @@ static pid_t check_process_of(pid_t tid)
 }
 
 /* A task and its ancestors: whether the root is one of them. */
-static bool check_below(pid_t pid, pid_t root)
+bool collect_is_below(pid_t pid, pid_t root)
 {
 	struct proc_stat st;
 	while (pid > 0 && pid != root) {
@@ -92,7 +92,7 @@ static int check_tracer(pid_t pid, const struct proc_status *st, pid_t root, str
 {
 	char comm[PROC_NAME_BYTES] = "";
 	if (!st->tracer_pid || st->tracer_pid == getpid() ||
-	    check_below(check_process_of(st->tracer_pid), root))
+	    collect_is_below(check_process_of(st->tracer_pid), root))
 		return 0;
 	_cleanup_close_ int dir = proc_open(st->tracer_pid, NULL);
 	if (dir >= 0 && proc_read_comm(dir, comm, NULL) < 0)
@@ -367,11 +367,13 @@ static int check_shared(struct check *k, const struct proc_stat *st, pid_t look,
 	const struct sharing_process process = {st->pid, look};
 	int r = collect_sharing(&k->sharing, process, st->ppid, is_root, owners, err);
 	int at = family_find(&k->family, st->pid);
+	if (r >= 0 && owners[SHARING_VM] != st->pid)
+		r = collect_check_sharer(st->pid, owners[SHARING_VM], err);
 	if (r < 0 || at == FAMILY_NONE)
 		return r;
 	struct family_member *m = &k->family.members.v[at];
-	m->shares_files = owners[SHARING_FILES] == st->pid ? 0 : owners[SHARING_FILES];
-	m->shares_fs = owners[SHARING_FS] == st->pid ? 0 : owners[SHARING_FS];
+	for (int type = 0; type < SHARING_TYPES; type++)
+		m->shares[type] = owners[type] == st->pid ? 0 : owners[type];
 	return 0;
 }
 
@@ -482,6 +484,9 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 	bool joined = options->shell_job || (k.family.members.n && k.family.members.v[0].sid != root);
 	if (r >= 0 && collect_check_family(&k.family, caps, joined, &obstacle) < 0)
 		check_add(&k, &obstacle, 0);
+	error_clear(&obstacle);
+	if (r >= 0 && collect_check_outside(&k.sharing, &k.family, &obstacle) < 0)
+		check_add(&k, &obstacle, 0);
 	family_release(&k.family);
 	sharing_release(&k.sharing);
 	vec_release(&k.pids);
@@ -538,12 +543,14 @@ int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err)
 		_cleanup_proc_status_ struct proc_status status = {0};
 		if (dir < 0 || proc_read_status(dir, &status, NULL) < 0)
 			continue;
-		bytes += status.vm_rss_bytes + status.vm_swap_bytes;
+		if (collect_owns_memory(&k.sharing, k.pids.v[i]))
+			bytes += status.vm_rss_bytes + status.vm_swap_bytes;
 		if (check_deleted(dir, &known, &bytes) < 0 || check_children(&k, dir) < 0)
 			break;
 	}
 	vec_release(&known);
 	vec_release(&k.pids);
+	sharing_release(&k.sharing);
 	*ret_bytes = bytes;
 	return 0;
 }

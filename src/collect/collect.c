@@ -151,6 +151,12 @@ static int collect_stop_signal(const struct snap_task *t)
 	return 0;
 }
 
+/* Of what a task has and no earlier one. */
+static uint32_t collect_id(const struct snapshot *snap, const struct snap_task *t)
+{
+	return COLLECT_IDS_FIRST + (uint32_t)(t - snap->tasks.v);
+}
+
 static int collect_shared(struct collect *c, struct snap_task *t, pid_t ppid, struct ferry_error *err)
 {
 	pid_t owners[SHARING_TYPES];
@@ -158,13 +164,21 @@ static int collect_shared(struct collect *c, struct snap_task *t, pid_t ppid, st
 	int r = collect_sharing(c->sharing, process, ppid, t->is_root, owners, err);
 	if (r < 0)
 		return r;
-	if (owners[SHARING_FILES] != t->pid) {
-		t->shares_files = owners[SHARING_FILES];
-		t->ids->files_id = snapshot_task(c->snap, t->shares_files)->ids->files_id;
-	}
-	if (owners[SHARING_FS] != t->pid) {
-		t->shares_fs = owners[SHARING_FS];
-		t->ids->fs_id = snapshot_task(c->snap, t->shares_fs)->ids->fs_id;
+	uint32_t *const ids[SHARING_TYPES] = {
+		[SHARING_VM] = &t->ids->vm_id,
+		[SHARING_SIGHAND] = &t->ids->sighand_id,
+		[SHARING_FILES] = &t->ids->files_id,
+		[SHARING_FS] = &t->ids->fs_id,
+	};
+	t->memory = t;
+	for (int type = 0; type < SHARING_TYPES; type++) {
+		if (owners[type] == t->pid)
+			continue;
+		struct snap_task *owner = snapshot_task(c->snap, owners[type]);
+		t->shares[type] = owners[type];
+		*ids[type] = collect_id(c->snap, owner);
+		if (type == SHARING_VM)
+			t->memory = owner;
 	}
 	return 0;
 }
@@ -193,18 +207,14 @@ static int collect_task_head(struct collect *c, struct frozen_task *ft, struct s
 	tc->exit_code = 0;
 	tc->flags = st.flags & ~(uint32_t)(t->look == t->pid ? 0 : KERN_PF_EXITING);
 	tc->comm = arena_string(&c->snap->arena, st.comm);
-	uint32_t id = COLLECT_IDS_FIRST + (uint32_t)(t - c->snap->tasks.v);
 	t->ids = record_new(&c->snap->arena, TaskKobjIdsEntry, task_kobj_ids_entry);
 	if (!t->ids || !tc->comm)
 		return error_memory(err);
 	r = collect_tree_entry(c->snap, &st, &t->tree, err);
 	if (r < 0)
 		return r;
-	t->ids->vm_id = t->ids->files_id = t->ids->fs_id = t->ids->sighand_id = id;
-	r = collect_shared(c, t, st.ppid, err);
-	if (r < 0)
-		return r;
-	return 0;
+	t->ids->vm_id = t->ids->files_id = t->ids->fs_id = t->ids->sighand_id = collect_id(c->snap, t);
+	return collect_shared(c, t, st.ppid, err);
 }
 
 static uint64_t collect_clock_ns(clockid_t id)
@@ -257,7 +267,7 @@ static int collect_task(struct collect *c, struct frozen *f, size_t index, struc
 		r = collect_namespaces(c, t, ft->proc_dir, err);
 	if (r >= 0)
 		r = collect_vmas(c, t, ft->proc_dir, err);
-	if (r >= 0 && !t->shares_files)
+	if (r >= 0 && !t->shares[SHARING_FILES])
 		r = collect_fds(c, t, ft->proc_dir, err);
 	if (r >= 0)
 		r = collect_inside(c, f, ft, t, err);
@@ -302,5 +312,7 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 		r = collect_zombies(c, f, err);
 	if (r >= 0)
 		r = collect_relations(c->snap, err);
+	if (r >= 0)
+		r = collect_check_shared(c->snap, err);
 	return r < 0 ? r : collect_check_relations(c, err);
 }

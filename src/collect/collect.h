@@ -48,14 +48,12 @@ must_check int collect_check_zombie(pid_t pid, struct ferry_error *err);
 must_check int collect_check_family(struct family *f, const struct kern_caps *caps, bool shell_job,
 				    struct ferry_error *err);
 
-/* What processes can share. Who has an object that another one of the tree has is known by the first that was asked for. */
-enum sharing_type { SHARING_VM, SHARING_SIGHAND, SHARING_FILES, SHARING_FS, SHARING_TYPES };
-
 /* A process, and the thread through which it is looked at (snap_task.look). */
 struct sharing_process {
 	pid_t pid, look;
 };
 
+/* Who has an object that another one of the tree has is known by the first that was asked for. */
 struct sharing {
 	VEC(struct sharing_process) order[SHARING_TYPES];
 };
@@ -68,6 +66,23 @@ void sharing_release(struct sharing *s);
  */
 must_check int collect_sharing(struct sharing *s, struct sharing_process process, pid_t ppid, bool is_root,
 			       pid_t ret_owners[SHARING_TYPES], struct ferry_error *err);
+
+/* Whether no process that was asked for before has the memory of this one. */
+bool collect_owns_memory(struct sharing *s, pid_t pid);
+
+/* Whether root is a task or an ancestor of it. */
+bool collect_is_below(pid_t pid, pid_t root);
+
+/* Whether anybody outside of the tree has what its processes have. UNSUPPORTED_TASK */
+must_check int collect_check_outside(const struct sharing *s, const struct family *f,
+				     struct ferry_error *err);
+
+/*
+ * Who shares memory can be neither stopped nor traced, see sharing.c. A live process and the owner of its memory; all of a tree
+ * that stands.
+ */
+must_check int collect_check_sharer(pid_t pid, pid_t owner, struct ferry_error *err);
+must_check int collect_check_shared(const struct snapshot *snap, struct ferry_error *err);
 
 /* Whether any thread of the parent waits in vfork for this child. */
 bool collect_in_vfork(pid_t pid, pid_t ppid);

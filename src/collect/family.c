@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "collect/collect.h"
@@ -155,16 +156,16 @@ int collect_check_relations(struct collect *c, struct ferry_error *err)
 	int r = 0;
 	for (size_t i = 0; i < c->snap->n_relations && r >= 0; i++) {
 		const struct snap_relation *rel = &c->snap->relations[i];
-		const struct family_member m = {
+		struct family_member m = {
 			.pid = rel->pid,
 			.ppid = rel->ppid,
 			.pgid = rel->pgid,
 			.sid = rel->sid,
 			.exit_signal = rel->tree->has_exit_signal ? (int)rel->tree->exit_signal : SIGCHLD,
 			.ends = !rel->task,
-			.shares_files = rel->task ? rel->task->shares_files : 0,
-			.shares_fs = rel->task ? rel->task->shares_fs : 0,
 		};
+		if (rel->task)
+			memcpy(m.shares, rel->task->shares, sizeof(m.shares));
 		r = family_add(&f, &m, err);
 	}
 	if (r >= 0)

@@ -320,8 +320,23 @@ static bool vma_without_ours(const struct snap_task *t, struct proc_vma *vma)
 	return vma->start < vma->end;
 }
 
+/* The values of the memory that a task shares; its mappings are with their owner. */
+static int vma_collect_shared(struct collect *c, struct snap_task *t, struct ferry_error *err)
+{
+	const struct snap_task *owner = t->memory;
+	t->mm = arena_copy(&c->snap->arena, owner->mm, sizeof(*owner->mm));
+	t->mm_extra = record_new(&c->snap->arena, FerryMmEntry, ferry_mm_entry);
+	if (!t->mm || !t->mm_extra)
+		return error_memory(err);
+	t->mm->n_vmas = t->mm->n_aios = 0;
+	t->is_32 = owner->is_32;
+	return 0;
+}
+
 int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
+	if (t->memory != t)
+		return vma_collect_shared(c, t, err);
 	struct proc_maps maps = {0};
 	if (fault_hit(c->fault, FAULT_COLLECT_VMA))
 		return error_set(err, FERRY_ERROR_FAULT, EIO,

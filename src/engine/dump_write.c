@@ -57,8 +57,9 @@ static int write_task(struct image_dir *dir, const struct snap_task *t, struct f
 	}
 	if (r >= 0)
 		r = image_close(extra, err);
+	/* Of memory that several have, all have the record and one the pages. */
 	if (r >= 0)
-		r = image_put_one(dir, IMAGE_MM, (uint64_t)t->inner_pid, &t->mm->base, err);
+		r = image_put_one(dir, IMAGE_MM, (uint64_t)t->inner_pid, &t->memory->mm->base, err);
 	if (r >= 0)
 		r = image_put_one(dir, IMAGE_IDS, (uint64_t)t->inner_pid, &t->ids->base, err);
 	return r < 0 ? r : image_put_one(dir, IMAGE_FS, (uint64_t)t->inner_pid, &t->fs->base, err);
@@ -334,8 +335,9 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 		if (r >= 0)
 			r = write_mm_extra(snap, dir, &snap->tasks.v[i], err);
 		if (r >= 0)
-			r = snap->tasks.v[i].shares_files ? 0
-							  : write_fdinfo(dir, snap, &snap->tasks.v[i], err);
+			r = snap->tasks.v[i].shares[SHARING_FILES]
+				    ? 0
+				    : write_fdinfo(dir, snap, &snap->tasks.v[i], err);
 	}
 	if (r >= 0)
 		r = write_payloads(e, c, dir, err);

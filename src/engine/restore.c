@@ -26,6 +26,7 @@
 #include "image/dir.h"
 #include "kind/kinds.h"
 #include "proc/read.h"
+#include "restore/mates.h"
 #include "restore/namespaces.h"
 #include "restore/read.h"
 #include "restore/restore.h"
@@ -271,6 +272,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 		ret = memory_plan(r, &j->plan.tasks[i], err);
 	if (ret >= 0)
 		ret = plan_scripts(&j->reader, err);
+	if (ret >= 0)
+		ret = mates_plan(&j->plan, err);
 	if (ret >= 0)
 		ret = guard_check(&j->plan, &e->caps, err);
 	if (ret >= 0)

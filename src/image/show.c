@@ -257,6 +257,8 @@ static int show_memory(struct overview *o, uint32_t pid)
 	fputs("  program: ", o->out);
 	show_file(o->out, image_files_find(&o->files, entry->exe_file_id));
 	fprintf(o->out, "\n  mappings: %zu\n", entry->n_vmas);
+	if (!image_dir_has(o->dir, IMAGE_PAGEMAP, pid))
+		fputs("  memory: that of another task\n", o->out);
 	return show_pages(o, IMAGE_PAGEMAP, pid, mapped);
 }
 

@@ -47,6 +47,7 @@ struct verify {
 	struct image_dir_file *list;
 	size_t n_list;
 	bool *page_file_used; /* for each of list */
+	VEC(uint32_t) vm_ids; /* of the tasks so far */
 };
 
 /* Something that is wrong but does not keep us from looking further. */
@@ -312,11 +313,23 @@ static int verify_fdinfo(struct verify *v, uint32_t files_id)
 	return r;
 }
 
+/* Whether no task before has this memory. */
+static bool verify_is_owner(struct verify *v, uint32_t vm_id)
+{
+	vec_foreach(known, &v->vm_ids) {
+		if (*known == vm_id)
+			return false;
+	}
+	uint32_t *slot = vec_push(&v->vm_ids);
+	if (slot)
+		*slot = vm_id;
+	return true;
+}
+
 static int verify_task_files(struct verify *v, uint32_t pid, const CoreEntry *core)
 {
 	_cleanup_messages_ struct image_messages ids = {0}, fs = {0};
 	need_file(v, IMAGE_MM, pid, "the task has an address space");
-	need_file(v, IMAGE_PAGEMAP, pid, "the task has an address space");
 	need_file(v, IMAGE_FS, pid, "the task has a working directory");
 	int r = read_all(v, IMAGE_IDS, pid, &ids);
 	if (r == 0)
@@ -324,6 +337,8 @@ static int verify_task_files(struct verify *v, uint32_t pid, const CoreEntry *co
 	if (r < 0)
 		return r;
 	const TaskKobjIdsEntry *kobj = ids.list.n ? (const TaskKobjIdsEntry *)ids.list.v[0] : core->ids;
+	if (!kobj || verify_is_owner(v, kobj->vm_id))
+		need_file(v, IMAGE_PAGEMAP, pid, "the task has an address space");
 	if (!kobj)
 		need_file(v, IMAGE_IDS, pid, "the task shares objects by id");
 	else
@@ -497,6 +512,7 @@ int image_verify(struct image_dir *dir, FILE *out, struct ferry_error *err)
 	image_messages_release(&v.files);
 	image_messages_release(&v.tree);
 	free(v.list);
+	vec_release(&v.vm_ids);
 	free(v.page_file_used);
 	return r < 0 ? r : v.findings ? -EBADMSG : 0;
 }

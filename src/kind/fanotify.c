@@ -336,15 +336,17 @@ static int fanotify_restore(struct opener *o, struct plan_file *file, int *ret_f
 	int r = fanotify_open_targets(o, ffy, p, err);
 	if (r < 0)
 		return r;
-	int fd =
-		fanotify_init(ffy->faflags, ffy->evflags); /* it shows whether it was made with FAN_CLOEXEC */
+	/* It shows whether it was made with FAN_CLOEXEC. */
+	_cleanup_close_ int fd = fanotify_init(ffy->faflags, ffy->evflags);
 	if (fd < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno,
 				   "creating a fanotify group (flags 0x%x, 0x%x)", ffy->faflags,
 				   ffy->evflags);
 	file->data = p;
-	*ret_fd = fd;
-	return 0;
+	r = fdcommon_set_flags(fd, ffy->flags, err);
+	if (r >= 0)
+		*ret_fd = take_fd(fd);
+	return r;
 }
 
 static int fanotify_settle(struct settle *s, struct plan_file *file, int fd, struct ferry_error *err)

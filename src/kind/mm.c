@@ -71,6 +71,8 @@ static void mm_ask_future(const struct snap_task *t, struct script *s)
 
 static void mm_ask_task(const struct snap_task *t, int proc_dir unused, struct script *s)
 {
+	if (t->memory != t)
+		return;
 	mm_ask_future(t, s);
 	script_call(s, "reading the merging of memory", SYS_prctl, PR_GET_MEMORY_MERGE, 0, 0, 0, 0)->check =
 		BLOB_CHECK_NONE;
@@ -129,6 +131,8 @@ static int mm_collect_policies(struct collect *c, struct snap_task *t, const str
 static int mm_collect_task(struct collect *c, struct snap_task *t, int proc_dir unused,
 			   const struct answers *a, struct ferry_error *err)
 {
+	if (t->memory != t)
+		return 0;
 	unsigned char resident = (unsigned char)a->data[0];
 	if (a->calls[MM_ASK_DROP].ret == -EINVAL)
 		record_set(t->mm_extra, mlockall,
@@ -209,6 +213,8 @@ static int mm_restore_task(struct reader *r unused, struct plan_task *t, struct 
 			   struct ferry_error *err unused)
 {
 	const FerryMmEntry *mm = t->mm_extra;
+	if (t->vm_owner)
+		return 0;
 	if (mm && mm->memory_merge)
 		mm_merge(t, s);
 	if (mm && mm->mlockall)

@@ -221,7 +221,7 @@ static int prctl_restore_task(struct reader *r unused, struct plan_task *t, stru
 	const FerryTaskEntry *extra = t->threads.v[0].extra;
 	if (tc->has_child_subreaper && tc->child_subreaper)
 		script_call(s, "becoming a subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	if (t->mm->has_thp_disabled && t->mm->thp_disabled)
+	if (!t->vm_owner && t->mm->has_thp_disabled && t->mm->thp_disabled)
 		script_call(s, "disabling huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1,
 			    extra ? extra->thp_flags : 0, 0, 0);
 	uint32_t registered = tc->has_membarrier_registration_mask ? tc->membarrier_registration_mask : 0;

@@ -527,7 +527,7 @@ static int regs_restore_task(struct reader *r unused, struct plan_task *t, struc
 			     struct ferry_error *err)
 {
 	const FerryTaskEntry *extra = t->threads.v[0].extra;
-	if (extra && extra->has_ldt && regs_restore_ldt(t, &extra->ldt, s, err) < 0)
+	if (extra && extra->has_ldt && !t->vm_owner && regs_restore_ldt(t, &extra->ldt, s, err) < 0)
 		return -EBADMSG;
 	if (extra && extra->has_xcomp_permitted && extra->xcomp_permitted & 1ull << REGS_TILEDATA)
 		script_call(&t->memory, "asking for AMX", SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, REGS_TILEDATA);

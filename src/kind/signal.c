@@ -215,7 +215,8 @@ static int signal_restore_task(struct reader *r unused, struct plan_task *t, str
 {
 	const TaskCoreEntry *tc = t->threads.v[0].core->tc;
 	size_t i = 0;
-	for (int number = 1; number <= SIGNAL_LAST && i < tc->n_sigactions; number++) {
+	/* Those that another process has, too, it sets. */
+	for (int number = 1; number <= SIGNAL_LAST && !t->sighand_owner && i < tc->n_sigactions; number++) {
 		if (!signal_has_action(number))
 			continue;
 		const SaEntry *entry = tc->sigactions[i++];

@@ -140,8 +140,8 @@ static int uring_collect(struct collect *c, struct fd_view *view, struct snap_fi
 int uring_numbers(const struct snap_task *t, int **ret, size_t *ret_n)
 {
 	bool any = false;
-	for (size_t i = 0; i < t->vmas.n && !any; i++)
-		any = t->vmas.v[i].entry->status & VMA_STATUS_URING;
+	vec_foreach(vma, &t->memory->vmas)
+		any |= (vma->entry->status & VMA_STATUS_URING) != 0;
 	int *numbers = calloc(t->fds.n + 1, sizeof(*numbers));
 	if (!numbers)
 		return -ENOMEM;

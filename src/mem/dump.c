@@ -374,7 +374,7 @@ static int mem_know(struct mem_store *s, struct snap_task *t, struct ferry_error
 	if (!d->known)
 		return error_memory(err);
 	s->known = &d->known[t - first];
-	if (t->parent && mem_find_known(t, &d->known[t->parent - first], s->known) < 0)
+	if (t->parent && mem_find_known(t, &d->known[t->parent->memory - first], s->known) < 0)
 		return error_memory(err);
 	s->is_head = !s->known->head;
 	if (!s->is_head)
@@ -393,6 +393,8 @@ static int mem_link_family(const struct mem_store *s, const struct snap_task *t,
 
 int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err)
 {
+	if (t->memory != t)
+		return 0;
 	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->look);
 	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
 	if (mem < 0 || pagemap < 0)

@@ -82,15 +82,15 @@ static int inherit_range(struct inherit *in, uint64_t start, uint64_t end)
 }
 
 /* Mappings of both are ascending. */
-static int inherit_find(struct inherit *in, const struct snap_task *t)
+static int inherit_find(struct inherit *in, const struct snap_task *t, const struct snap_task *parent)
 {
 	size_t at = 0;
 	int r = 0;
 	for (size_t i = 0; i < t->vmas.n && r >= 0; i++) {
-		const struct snap_vma *vma = &t->vmas.v[i], *theirs = t->parent->vmas.v;
-		while (at < t->parent->vmas.n && theirs[at].entry->end <= vma->entry->start)
+		const struct snap_vma *vma = &t->vmas.v[i], *theirs = parent->vmas.v;
+		while (at < parent->vmas.n && theirs[at].entry->end <= vma->entry->start)
 			at++;
-		if (at == t->parent->vmas.n)
+		if (at == parent->vmas.n)
 			break;
 		if (inherit_is_fit(vma) && inherit_is_fit(&theirs[at]) &&
 		    theirs[at].entry->start <= vma->entry->start && theirs[at].entry->end >= vma->entry->end)
@@ -101,19 +101,20 @@ static int inherit_find(struct inherit *in, const struct snap_task *t)
 
 int mem_find_inherited(struct snap_task *t, struct arena *a, struct ferry_error *err)
 {
-	if (!t->parent)
+	if (!t->parent || t->memory != t)
 		return 0;
+	const struct snap_task *parent = t->parent->memory;
 	_cleanup_close_ int ours = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
-	_cleanup_close_ int theirs = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->parent->look);
+	_cleanup_close_ int theirs = fd_openf(O_RDONLY, "/proc/%d/pagemap", parent->look);
 	if (ours < 0 || theirs < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, ours < 0 ? -ours : -theirs,
 				   "opening the pagemaps of pid %d and its parent", t->pid);
 	struct inherit in = {.ours = ours, .theirs = theirs};
-	int r = inherit_find(&in, t);
+	int r = inherit_find(&in, t, parent);
 	if (r >= 0 && in.ranges.n) {
 		t->mm_extra->inherited = arena_copy(a, in.ranges.v, in.ranges.n * sizeof(uint64_t));
 		t->mm_extra->n_inherited = t->mm_extra->inherited ? in.ranges.n : 0;
-		record_set(t->mm_extra, inherited_from, (uint32_t)t->parent->inner_pid);
+		record_set(t->mm_extra, inherited_from, (uint32_t)parent->inner_pid);
 		r = t->mm_extra->inherited ? 0 : -ENOMEM;
 	}
 	vec_release(&in.ranges);

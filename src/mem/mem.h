@@ -92,7 +92,7 @@ must_check int mem_find_known(const struct snap_task *t, const struct mem_known 
 
 /*
  * Store the private memory of a task as pagemap-PID and pages-N; notes where it has huge pages. Pages that it has in common with
- * an ancestor that was stored before become references; parents come first.
+ * an ancestor that was stored before become references; parents come first. Nothing of a task that has the memory of another.
  */
 must_check int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err);
 

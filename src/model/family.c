@@ -268,20 +268,66 @@ static int family_add_leaders(struct family *f, struct ferry_error *err)
 	return 0;
 }
 
+/* ---------------------------------------------------------------------- sharing */
+
+static const char *const family_shared_words[SHARING_TYPES] = {
+	[SHARING_VM] = "memory",
+	[SHARING_SIGHAND] = "signal actions",
+	[SHARING_FILES] = "descriptor table",
+	[SHARING_FS] = "working directory",
+};
+
+static bool family_shares(const struct family_member *m)
+{
+	bool any = false;
+	for (int type = 0; type < SHARING_TYPES; type++)
+		any |= m->shares[type] != 0;
+	return any;
+}
+
+/* The first thing of a member's that a maker could not pass on; SHARING_TYPES: there is none. */
+static int family_lacks(const struct family_member *maker, const struct family_member *m)
+{
+	int type = 0;
+	while (type < SHARING_TYPES &&
+	       (!m->shares[type] || maker->pid == m->shares[type] || maker->shares[type] == m->shares[type]))
+		type++;
+	return type;
+}
+
 /* What is shared is inherited, so whoever makes a member has it, too. */
 static int family_check_shared(const struct family *f, const struct family_member *m, struct ferry_error *err)
 {
-	const struct family_member *maker = m->maker == FAMILY_NONE ? NULL : &f->members.v[m->maker];
-	bool files = !m->shares_files ||
-		     (maker && (maker->pid == m->shares_files || maker->shares_files == m->shares_files)),
-	     fs = !m->shares_fs ||
-		  (maker && (maker->pid == m->shares_fs || maker->shares_fs == m->shares_fs));
-	if (files && fs && (m->way != FAMILY_ORPHAN || (!m->shares_files && !m->shares_fs)))
+	if (!family_shares(m))
+		return 0;
+	static const struct family_member nobody;
+	const struct family_member *maker = m->maker == FAMILY_NONE ? &nobody : &f->members.v[m->maker];
+	int type = m->way == FAMILY_ORPHAN ? family_lacks(&nobody, m) : family_lacks(maker, m);
+	if (type == SHARING_TYPES)
 		return 0;
 	return error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 			 "pid %d shares its %s with pid %d, and pid %d, which has to make it, does not",
-			 m->pid, files ? "working directory" : "descriptor table",
-			 files ? m->shares_fs : m->shares_files, maker ? maker->pid : 0);
+			 m->pid, family_shared_words[type], m->shares[type], maker->pid);
+}
+
+/*
+ * Who shares with a sibling and not with its parent was made by that sibling: one that was there before it, in the same
+ * session, with the same exit signal.
+ */
+static void family_find_sibling(struct family *f, struct family_member *m)
+{
+	for (int i = 0; &f->members.v[i] < m; i++) {
+		const struct family_member *other = &f->members.v[i];
+		bool same_session =
+			family_leads_session(m) || (other->sid == m->sid && !family_leads_session(other));
+		if (other->parent != m->parent || other->ends || other->exit_signal != m->exit_signal ||
+		    !same_session || family_lacks(other, m) != SHARING_TYPES)
+			continue;
+		m->maker = i;
+		m->way = FAMILY_SIBLING;
+		f->in_turn = true;
+		return;
+	}
 }
 
 static int family_choose_way(struct family *f, int member, struct ferry_error *err)
@@ -289,8 +335,12 @@ static int family_choose_way(struct family *f, int member, struct ferry_error *e
 	struct family_member *m = &f->members.v[member];
 	int leader = m->birth_sid > 0 ? family_find(f, m->birth_sid) : FAMILY_NONE;
 	m->maker = m->parent;
-	if (!family_is_foreign(f, m) || m->way == FAMILY_FORKED_EARLY)
+	if (!family_is_foreign(f, m) || m->way == FAMILY_FORKED_EARLY) {
+		if (m->parent != FAMILY_NONE && m->way == FAMILY_FORKED &&
+		    family_lacks(&f->members.v[m->parent], m) != SHARING_TYPES)
+			family_find_sibling(f, m);
 		return 0;
+	}
 	if (leader == FAMILY_NONE || !family_is_below(f, leader, m->parent))
 		return family_no_way(m, err);
 	m->maker = leader;

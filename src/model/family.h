@@ -20,11 +20,14 @@
 
 enum { FAMILY_NONE = -1 };
 
+/* What processes can share beyond what fork(2) leaves them. */
+enum sharing_type { SHARING_VM, SHARING_SIGHAND, SHARING_FILES, SHARING_FS, SHARING_TYPES };
+
 /* How a member comes to its parent. */
 enum family_way {
 	FAMILY_FORKED,       /* its parent forks it, as the session's member that it is */
 	FAMILY_FORKED_EARLY, /* its parent forks it before it makes a session of its own */
-	FAMILY_SIBLING,      /* its session's leader, a child of the same parent, makes it by CLONE_PARENT */
+	FAMILY_SIBLING, /* a child of the same parent, its session's leader or one that it shares with, makes it by CLONE_PARENT */
 	FAMILY_ORPHAN, /* its session's leader, deeper in the tree, has it made by a child that ends; the parent takes it */
 };
 
@@ -32,11 +35,11 @@ struct family_member {
 	/* wanted; ppid is 0 for the first, sid and pgid are 0 where the maker's own are inherited */
 	pid_t pid, ppid, pgid, sid;
 	int exit_signal;
-	pid_t shares_files,
-		shares_fs; /* whose descriptor table, whose folders it has (CLONE_FILES, CLONE_FS); 0 = its own */
-	bool ends;         /* ends before the others run: a zombie, or a helper */
-	bool helper;       /* nobody's: reaped, too */
-	bool passes;       /* a helper that is gone again before the next member is made */
+	pid_t shares
+		[SHARING_TYPES]; /* whose memory, descriptor table... it has (CLONE_VM, CLONE_FILES...); 0 = its own */
+	bool ends;               /* ends before the others run: a zombie, or a helper */
+	bool helper;             /* nobody's: reaped, too */
+	bool passes;             /* a helper that is gone again before the next member is made */
 	void *context;
 
 	/* planned */

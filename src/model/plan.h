@@ -99,11 +99,12 @@ struct plan_task {
 	uint32_t ns_id[PROC_NS_COUNT]; /* in the image; 0 = ferry's own */
 	uint32_t children_pid_ns;      /* new children go there; 0 = into its own PID namespace */
 	int member;                    /* index in plan.family */
-	struct plan_task *files_owner,
-		*fs_owner; /* earlier ones whose descriptors and folders it shares; NULL = none */
-	int temps_room;    /* so many numbers from first_temp on are its own; 0 = all */
-	int stop_signal;   /* what stopped it; 0 = it runs */
-	uint32_t untold;   /* enum plan_untold */
+	/* Earlier ones whose memory, actions, descriptors and folders it shares; NULL = none. */
+	struct plan_task *vm_owner, *sighand_owner, *files_owner, *fs_owner;
+	uint32_t n_mates;                /* so many others have the memory of this one, which owns it */
+	int temps_room;                  /* so many numbers from first_temp on are its own; 0 = all */
+	int stop_signal;                 /* what stopped it; 0 = it runs */
+	uint32_t untold;                 /* enum plan_untold */
 	VEC(struct plan_thread) threads; /* leader first */
 	TaskKobjIdsEntry *ids;
 	MmEntry *mm;
@@ -123,6 +124,8 @@ struct plan_task {
 	bool hole_blocked;  /* hole_rest is wanted */
 	uint64_t region_offset; /* of the task's slice in the job's shared region */
 	uint64_t region_bytes;  /* of the slice; the region's head lies before it in the hole */
+	uint64_t group_bytes;   /* of the slices of all that have the memory of this one, its own first */
+	uint64_t slice;         /* where the task sees its slice */
 	uint64_t spare;         /* behind that, in the hole: for mappings that are made there and moved */
 	uint64_t spare_bytes;   /* as much as kinds asked for when they read the image */
 	uint64_t vdso_parked;   /* where the kernel's vdso block waits while memory is rebuilt */

@@ -18,6 +18,7 @@
 #include "image/proto/fs.pb-c.h"
 #include "image/proto/mm.pb-c.h"
 #include "image/proto/seccomp.pb-c.h"
+#include "model/family.h"
 #include "model/script.h"
 #include "proc/status.h"
 #include "proc/task.h"
@@ -131,8 +132,10 @@ struct snap_task {
 	FsEntry *fs;
 	TaskKobjIdsEntry *ids;
 	FerryTreeEntry *tree;
-	pid_t shares_files,
-		shares_fs; /* an earlier task that has the same; 0 = none. Its descriptors are that one's */
+	pid_t shares
+		[SHARING_TYPES]; /* an earlier task that has the same; 0 = none. Descriptors are that one's */
+	struct snap_task
+		*memory; /* whose memory it has: itself, or an earlier task, which alone has its mappings */
 	uint64_t ours_start,
 		ours_end; /* memory of ferry's own that is mapped there while the tree is frozen */
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */

@@ -4,7 +4,7 @@
  * plan (model/family.h), all together stage by stage. Zombies end here, as they have ended before; helpers do, too, and
  * are forgotten.
  *
- * Kernel interface: clone3(2) with set_tid (5.5), setsid(2), setpgid(2), PR_SET_CHILD_SUBREAPER (3.4).
+ * Kernel interface: clone3(2) with set_tid (5.5), and with what is shared, setsid(2), setpgid(2), PR_SET_CHILD_SUBREAPER (3.4).
  *
  * Does not handle: what a zombie has used of processor and memory, which only its parent's wait4(2) would tell: the
  * kernel counts it and takes no other figure. Whether it left a core dump, where kernel.core_pattern names a program.
@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "kernel/syscalls.h"
+#include "restore/mates.h"
 #include "restore/namespaces.h"
 #include "restore/restore.h"
 
@@ -102,13 +103,15 @@ static int birth_failed(pid_t pid, int code, struct ferry_error *err)
  * A process that ended leaves /proc a moment before its number is free again (since Linux 6.16), and whoever restores may have
  * waited for just that.
  */
-static pid_t birth_clone(struct clone_args *args, pid_t wanted)
+static pid_t birth_clone(struct restore *r, int member, struct clone_args *args)
 {
+	pid_t wanted = birth_member(r, member)->pid;
 	const struct timespec tick = {.tv_nsec = 1000 * 1000};
 	char path[32];
 	snprintf(path, sizeof(path), "/proc/%d", wanted);
 	for (int tries = 0;; tries++) {
-		pid_t pid = (pid_t)syscall(SYS_clone3, args, sizeof(*args));
+		pid_t pid = args->flags & CLONE_VM ? mates_clone(r, member, args)
+						   : (pid_t)syscall(SYS_clone3, args, sizeof(*args));
 		if (pid >= 0 || errno != EEXIST || tries == BIRTH_TRIES)
 			return pid;
 		if (access(path, F_OK) == 0) {
@@ -119,6 +122,20 @@ static pid_t birth_clone(struct clone_args *args, pid_t wanted)
 	}
 }
 
+static uint64_t birth_shared(const struct family_member *m)
+{
+	static const uint64_t flags[SHARING_TYPES] = {
+		[SHARING_VM] = CLONE_VM,
+		[SHARING_SIGHAND] = CLONE_SIGHAND,
+		[SHARING_FILES] = CLONE_FILES,
+		[SHARING_FS] = CLONE_FS,
+	};
+	uint64_t all = 0;
+	for (int type = 0; type < SHARING_TYPES; type++)
+		all |= m->shares[type] ? flags[type] : 0;
+	return all;
+}
+
 int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_error *err)
 {
 	const struct family_member *m = birth_member(r, member);
@@ -127,8 +144,7 @@ int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_err
 	if (ret < 0)
 		return ret;
 	struct clone_args args = {
-		.flags =
-			flags | c.flags | (m->shares_files ? CLONE_FILES : 0) | (m->shares_fs ? CLONE_FS : 0),
+		.flags = flags | c.flags | birth_shared(m),
 		.pidfd = (uint64_t)(uintptr_t)&c.pidfd,
 		.exit_signal = flags & CLONE_PARENT ? 0 : (uint64_t)m->exit_signal,
 		.set_tid = (uint64_t)(uintptr_t)c.tids,
@@ -137,36 +153,36 @@ int birth_create(struct restore *r, int member, uint64_t flags, struct ferry_err
 	fault_effect(r->fault, "restore", "create-task");
 	if (fault_hit(r->fault, FAULT_TASK_CREATE))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "creating pid %d: fault injected", m->pid);
-	pid_t pid = birth_clone(&args, m->pid);
+	pid_t pid = birth_clone(r, member, &args);
 	if (pid < 0)
 		return birth_failed(m->pid, errno, err);
 	/* In a PID namespace of its own only the first process, which takes all others with it, need be known from outside. */
 	uint32_t *created = &r->shared->members[member].created;
 	if (!r->new_pidns)
 		__atomic_store_n(created, (uint32_t)m->pid, __ATOMIC_SEQ_CST);
-	if (!pid)
+	if (!pid) {
+		mates_begin(r, m->ends ? NULL : m->context);
 		birth_main(r, member);
+	}
 	if (flags & CLONE_NEWPID)
 		__atomic_store_n(created, (uint32_t)pid, __ATOMIC_SEQ_CST);
 	return namespaces_after_child(r, member, &c, err);
 }
 
 /* Wait until a child is a zombie. */
-static int birth_await(pid_t pid, struct ferry_error *err)
+static int birth_await(struct restore *r, pid_t pid, struct ferry_error *err)
 {
-	siginfo_t info;
-	int r;
-	while ((r = waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | __WALL)) < 0 && errno == EINTR)
-		continue;
-	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "waiting for the end of pid %d", pid)
-		     : 0;
+	int ret = mates_waitid(r, pid, WEXITED | WNOWAIT | __WALL);
+	return ret < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "waiting for the end of pid %d",
+				     pid)
+		       : 0;
 }
 
 /* The number can be somebody else's as soon as nobody waits for it. */
 static int birth_reap(struct restore *r, int member, struct ferry_error *err)
 {
 	pid_t pid = birth_member(r, member)->pid;
-	int ret = birth_await(pid, err);
+	int ret = birth_await(r, pid, err);
 	if (ret < 0)
 		return ret;
 	__atomic_store_n(&r->shared->members[member].created, 0, __ATOMIC_SEQ_CST);
@@ -215,7 +231,7 @@ static int birth_step(struct restore *r, const struct family_step *s, struct fer
 		return birth_did(prctl(PR_SET_CHILD_SUBREAPER, s->op == FAMILY_OP_ADOPT, 0, 0, 0), m->pid,
 				 "the one that takes orphans", err);
 	case FAMILY_OP_REAP: return birth_reap(r, s->other, err);
-	case FAMILY_OP_AWAIT: return birth_await(birth_member(r, s->other)->pid, err);
+	case FAMILY_OP_AWAIT: return birth_await(r, birth_member(r, s->other)->pid, err);
 	case FAMILY_OP_EXIT: break;
 	}
 	return 0;
@@ -227,7 +243,7 @@ static void birth_await_turn(struct restore *r, int actor, int step)
 {
 	uint32_t *turn = &r->shared->members[actor].turn, seen;
 	while (step && (seen = __atomic_load_n(turn, __ATOMIC_SEQ_CST)) != (uint32_t)step + 1)
-		futex_wait(turn, seen, NULL);
+		mates_futex_wait(r, turn, seen);
 }
 
 static void birth_pass_turn(struct restore *r, int step)
@@ -246,7 +262,7 @@ static void birth_arrive(struct restore *r, uint32_t stage)
 	__atomic_add_fetch(&r->shared->arrived, 1, __ATOMIC_SEQ_CST);
 	futex_wake(&r->shared->arrived);
 	while (__atomic_load_n(&r->shared->stage, __ATOMIC_SEQ_CST) == stage)
-		futex_wait(&r->shared->stage, stage, NULL);
+		mates_futex_wait(r, &r->shared->stage, stage);
 }
 
 /* Take the own steps of one stage, beginning with *step. */

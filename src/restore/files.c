@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "kind/kinds.h"
+#include "restore/mates.h"
 #include "restore/restore.h"
 
 static int files_open_one(struct restore *r, struct plan_file *file, struct ferry_error *err)
@@ -206,12 +207,13 @@ static int files_serve(int channel, struct files_call *m, int *fds, size_t n)
 	return ret;
 }
 
-int files_receive(struct plan_task *t, int channel, struct ferry_error *err)
+int files_receive(struct restore *r, struct plan_task *t, int channel, struct ferry_error *err)
 {
 	union files_any any = {0};
 	for (;;) {
 		int fds[FILES_BATCH], ret;
 		size_t n = 0;
+		mates_poll(r, channel);
 		ssize_t got = fd_recv(channel, &any, sizeof(any), fds, FILES_BATCH, &n);
 		if (got == (ssize_t)sizeof(any.call) && any.type == FILES_CALL) {
 			ret = files_serve(channel, &any.call, fds, n);

@@ -251,7 +251,8 @@ static int guard_finish_thread(struct restore *r, const struct plan_task *t, siz
 
 int guard_finish(struct restore *r, struct ferry_error *err)
 {
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+	/* Who owns the memory of others comes before them in the plan: it unmaps last what they still wait in. */
+	for (size_t i = r->plan->n_tasks; i-- > 0;) {
 		const struct plan_task *t = &r->plan->tasks[i];
 		/* The first last: the others may still be on their way to sleep in the gadget, where it lets them. */
 		for (size_t n = t->guarded ? t->threads.n : 0; n-- > plan_first(t);) {

@@ -40,14 +40,16 @@ struct inherit_plan {
 
 /* ------------------------------------------------------------------ in the plan */
 
-/* The task whose memory a new task begins with. */
+/* The task whose memory a new task begins with, which is that of its maker. */
 static struct plan_task *inherit_maker(const struct plan *p, const struct plan_task *t)
 {
 	const struct family_member *m = &p->family.members.v[t->member];
 	while (m->maker != FAMILY_NONE) {
 		m = &p->family.members.v[m->maker];
-		if (!m->ends && !m->helper)
-			return m->context;
+		if (m->ends || m->helper)
+			continue;
+		struct plan_task *maker = m->context;
+		return maker->vm_owner ? maker->vm_owner : maker;
 	}
 	return NULL;
 }
@@ -125,6 +127,8 @@ static int inherit_task(struct plan *p, struct inherit_plan *ip, struct plan_tas
 	struct plan_task *maker = inherit_maker(p, t);
 	size_t at = 0;
 	int ret = 0;
+	if (t->vm_owner)
+		return 0;
 	if (!maker || !t->mm_extra || !t->mm_extra->n_inherited ||
 	    t->mm_extra->inherited_from != (uint32_t)maker->pid || !inherit_is_ascending(t) ||
 	    !inherit_is_ascending(maker))

@@ -169,23 +169,28 @@ static bool layout_same_vdso(const struct vdso *v, const struct vdso_part *vvar,
 }
 
 /* A call that was under way would go on in the middle of what is another function then. */
-static bool layout_in_vdso(const struct plan_task *t, const struct vdso_part *code, pid_t *ret_tid)
+static int layout_not_in_vdso(const struct plan_task *t, const struct vdso_part *code,
+			      struct ferry_error *err)
 {
 	vec_foreach(th, &t->threads) {
 		const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
 		uint64_t ip = regs && !th->ended ? regs->ip : 0;
-		*ret_tid = th->tid;
-		if (ip >= code->start && ip < code->start + code->bytes)
-			return true;
+		if (ip < code->start || ip >= code->start + code->bytes)
+			continue;
+		error_set(
+			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+			"thread %d of pid %d was dumped in the middle of a call of the vdso, under a kernel with another one",
+			th->tid, t->pid);
+		error_hint(err, "restore on a machine that runs the same kernel, or dump again with ferry");
+		return -ENOTSUP;
 	}
-	return false;
+	return 0;
 }
 
 /* The old vdso stays as ordinary memory, and the kernel's own lies where it was parked. */
 static int layout_bridge(struct restore *r, struct plan_task *t, const struct vdso_part *code,
 			 const unsigned char *bytes, struct ferry_error *err)
 {
-	pid_t tid;
 	if (t->vdso_is_32 || !bytes) {
 		error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 			  "pid %d was dumped under a kernel with another vdso%s", t->pid,
@@ -193,14 +198,9 @@ static int layout_bridge(struct restore *r, struct plan_task *t, const struct vd
 		error_hint(err, "restore on a machine that runs the same kernel");
 		return -ENOTSUP;
 	}
-	if (layout_in_vdso(t, code, &tid)) {
-		error_set(
-			err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-			"thread %d of pid %d was dumped in the middle of a call of the vdso, under a kernel with another one",
-			tid, t->pid);
-		error_hint(err, "restore on a machine that runs the same kernel, or dump again with ferry");
-		return -ENOTSUP;
-	}
+	int ret = layout_not_in_vdso(t, code, err);
+	if (ret < 0)
+		return ret;
 	t->bridge = arena_new(&r->plan->arena, struct vdso_bridge);
 	if (!t->bridge)
 		return error_memory(err);
@@ -241,6 +241,15 @@ static int layout_lost_vdso(struct restore *r, struct plan_task *t, layout_range
 					 "pid %d leaves no room for a vdso in its address space", t->pid);
 }
 
+static void layout_built(struct plan_task *t)
+{
+	t->built_offset = offsetof(struct restore_shared, members) +
+			  (uint64_t)t->member * sizeof(struct restore_member) +
+			  offsetof(struct restore_member, built);
+	t->left_offset = t->built_offset - offsetof(struct restore_member, built) +
+			 offsetof(struct restore_member, left);
+}
+
 static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ranges, struct ferry_error *err)
 {
 	struct vdso_part vvar, code;
@@ -254,11 +263,7 @@ static int layout_vdso(struct restore *r, struct plan_task *t, layout_ranges *ra
 	if (v)
 		t->gadget =
 			t->vdso_final + (t->vdso_is_32 ? v->code - v->start + v->slack : r->gadget_offset);
-	t->built_offset = offsetof(struct restore_shared, members) +
-			  (uint64_t)t->member * sizeof(struct restore_member) +
-			  offsetof(struct restore_member, built);
-	t->left_offset = t->built_offset - offsetof(struct restore_member, built) +
-			 offsetof(struct restore_member, left);
+	layout_built(t);
 	return ret;
 }
 
@@ -291,6 +296,23 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 	return ret;
 }
 
+/* Who has the memory of another has what lies in it. */
+static int layout_share(struct restore *r, struct plan_task *t, struct ferry_error *err)
+{
+	const struct plan_task *owner = t->vm_owner;
+	struct vdso_part vvar, code;
+	t->hole = owner->hole;
+	t->hole_bytes = owner->hole_bytes;
+	t->spare = owner->spare;
+	t->vdso_parked = owner->vdso_parked;
+	t->vdso_final = owner->vdso_final;
+	t->vdso_is_32 = owner->vdso_is_32;
+	t->gadget = owner->gadget;
+	layout_built(t);
+	layout_temps(r->plan, t);
+	return owner->bridge && layout_find_vdso(owner, &vvar, &code) ? layout_not_in_vdso(t, &code, err) : 0;
+}
+
 /* Addresses that are free in ferry and in every task, beside all that was chosen before. */
 static int layout_pool(struct plan *p, layout_ranges *ranges, struct ferry_error *err)
 {
@@ -315,8 +337,12 @@ int layout_plan(struct restore *r, struct ferry_error *err)
 {
 	layout_ranges own = {0};
 	int ret = layout_own(&own, err);
-	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++)
-		ret = layout_task(r, &r->plan->tasks[i], &own, err);
+	for (size_t i = 0; i < r->plan->n_tasks && !ret; i++) {
+		if (r->plan->tasks[i].vm_owner)
+			ret = layout_share(r, &r->plan->tasks[i], err);
+		else
+			ret = layout_task(r, &r->plan->tasks[i], &own, err);
+	}
 	if (!ret && r->plan->pool_bytes)
 		ret = layout_pool(r->plan, &own, err);
 	vec_release(&own);

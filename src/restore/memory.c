@@ -564,6 +564,9 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
 	struct memory_plan plan = {.task = t};
+	/* Its owner does all that; what kinds add here is the process's own. */
+	if (t->vm_owner)
+		return 0;
 	struct image_pages_reader *reader = NULL;
 	int ret = memory_read_runs(r, &plan, &reader, err);
 	t->runs = plan.runs.v;

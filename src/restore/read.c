@@ -139,15 +139,34 @@ static int read_fds(struct reader *r, struct plan_task *t, struct ferry_error *e
 static int read_shared(struct plan *p, struct plan_task *t, struct ferry_error *err)
 {
 	for (struct plan_task *other = p->tasks; other < t; other++) {
-		if (other->ids->vm_id == t->ids->vm_id || other->ids->sighand_id == t->ids->sighand_id)
-			return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-					 "pid %d shares its memory or its signal actions with pid %d", t->pid,
-					 other->pid);
+		if (other->ids->vm_id == t->ids->vm_id && !other->vm_owner)
+			t->vm_owner = other;
+		if (other->ids->sighand_id == t->ids->sighand_id && !other->sighand_owner)
+			t->sighand_owner = other;
 		if (other->ids->files_id == t->ids->files_id && !other->files_owner)
 			t->files_owner = other;
 		if (other->ids->fs_id == t->ids->fs_id && !other->fs_owner)
 			t->fs_owner = other;
 	}
+	if (t->sighand_owner &&
+	    (!t->vm_owner || (t->sighand_owner != t->vm_owner && t->sighand_owner->vm_owner != t->vm_owner)))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "pid %d shares signal actions with pid %d, and not its memory", t->pid,
+				 t->sighand_owner->pid);
+	if (t->vm_owner)
+		t->vm_owner->n_mates++;
+	return 0;
+}
+
+/* Who has the memory of another has its values, and its mappings are the owner's. */
+static int read_mm(struct reader *r, struct plan_task *t, struct ferry_error *err)
+{
+	if (!t->vm_owner)
+		return records_one(r, IMAGE_MM, (uint64_t)t->pid, &t->mm, err);
+	t->mm = arena_copy(&r->plan->arena, t->vm_owner->mm, sizeof(*t->mm));
+	if (!t->mm)
+		return error_memory(err);
+	t->mm->n_vmas = t->mm->n_aios = 0;
 	return 0;
 }
 
@@ -172,13 +191,13 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 	if (ret >= 0)
 		ret = records_one(r, IMAGE_IDS, entry->pid, &t->ids, err);
 	if (ret >= 0)
-		ret = records_one(r, IMAGE_MM, entry->pid, &t->mm, err);
+		ret = read_shared(r->plan, t, err);
+	if (ret >= 0)
+		ret = read_mm(r, t, err);
 	if (ret >= 0 && image_dir_has(r->dir, IMAGE_FERRY_MM, entry->pid))
 		ret = records_one(r, IMAGE_FERRY_MM, entry->pid, &t->mm_extra, err);
 	if (ret >= 0)
 		ret = records_one(r, IMAGE_FS, entry->pid, &t->fs, err);
-	if (ret >= 0)
-		ret = read_shared(r->plan, t, err);
 	return ret < 0 || t->files_owner ? ret : read_fds(r, t, err);
 }
 
@@ -255,8 +274,10 @@ static int read_member(struct reader *r, const PstreeEntry *entry, struct ferry_
 		ret = read_task(r, t, entry, err);
 		if (ret >= 0)
 			ret = read_stop_signal(t, err);
-		m.shares_files = t->files_owner ? t->files_owner->pid : 0;
-		m.shares_fs = t->fs_owner ? t->fs_owner->pid : 0;
+		m.shares[SHARING_VM] = t->vm_owner ? t->vm_owner->pid : 0;
+		m.shares[SHARING_SIGHAND] = t->sighand_owner ? t->sighand_owner->pid : 0;
+		m.shares[SHARING_FILES] = t->files_owner ? t->files_owner->pid : 0;
+		m.shares[SHARING_FS] = t->fs_owner ? t->fs_owner->pid : 0;
 	}
 	return ret < 0 ? ret : family_add(&p->family, &m, err);
 }

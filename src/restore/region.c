@@ -4,6 +4,8 @@
  * head and slice into its hole, so a slice is laid out for that address:
  *
  *   hole: [head][blob code][struct blob_task][threads][scripts][XSAVE areas][stacks]
+ *
+ * In memory that several tasks have there is one head, and a slice for each of them behind the other.
  */
 #include <errno.h>
 #include <linux/sched.h>
@@ -79,6 +81,13 @@ struct blob_thread *region_thread(const struct restore *r, const struct plan_tas
 	return (struct blob_thread *)((char *)region_slice(r, t) + threads) + index;
 }
 
+/* What a task unmaps in the end: its slice, and who owns the memory the head before it. */
+static void region_unmapped(const struct restore *r, const struct plan_task *t, uint64_t ret_place[2])
+{
+	ret_place[0] = t->vm_owner ? t->slice : t->hole;
+	ret_place[1] = t->vm_owner ? t->region_bytes : r->shared_bytes + t->region_bytes;
+}
+
 /* Who unmaps the blob when the barrier opens: the first that runs then; NULL: the tracer of all does it before. */
 static const struct plan_thread *region_unmapper(const struct plan_task *t)
 {
@@ -94,7 +103,8 @@ static void region_tell_tracer(const struct restore *r, const struct plan_task *
 	const struct plan_thread *leader = t->threads.v;
 	if (region_unmapper(t) || !leader->tracer)
 		return;
-	const uint64_t place[2] = {t->hole, r->shared_bytes + t->region_bytes};
+	uint64_t place[2];
+	region_unmapped(r, t, place);
 	memcpy(leader->tracer->data.s + leader->attach + offsetof(struct blob_attach, unmap_address), place,
 	       sizeof(place));
 }
@@ -104,8 +114,11 @@ static void region_frame(const struct restore *r, const struct plan_task *t, con
 {
 	const UserX86RegsEntry *regs = th->core->thread_info->gpregs;
 	bool leader = th == t->threads.v, unmaps = th == region_unmapper(t);
-	frame[BLOB_FRAME_UNMAP_ADDRESS] = unmaps ? t->hole : 0;
-	frame[BLOB_FRAME_UNMAP_BYTES] = unmaps ? r->shared_bytes + t->region_bytes : 0;
+	uint64_t place[2] = {0};
+	if (unmaps)
+		region_unmapped(r, t, place);
+	frame[BLOB_FRAME_UNMAP_ADDRESS] = place[0];
+	frame[BLOB_FRAME_UNMAP_BYTES] = place[1];
 	frame[BLOB_FRAME_SIGMASK] = leader ? th->core->tc->blk_sigset : th->core->thread_core->blk_sigset;
 	frame[BLOB_FRAME_R15] = regs->r15;
 	frame[BLOB_FRAME_R14] = regs->r14;
@@ -149,7 +162,7 @@ static void region_clone_args(struct region_clone *clone, uint64_t address, cons
 /* What the region leaves free of the hole, for a script that asked for it. */
 static void region_tell_rest(const struct restore *r, struct plan_task *t)
 {
-	uint64_t from = t->hole + r->shared_bytes + t->region_bytes;
+	uint64_t from = t->hole + r->shared_bytes + t->group_bytes;
 	const uint64_t rest[2] = {from, t->vdso_parked - from};
 	if (t->hole_blocked)
 		memcpy(t->memory.data.s + t->hole_rest, rest, sizeof(rest));
@@ -160,7 +173,8 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 	struct region_layout l;
 	region_measure(t, &l);
 	char *slice = region_slice(r, t);
-	uint64_t base = t->hole + r->shared_bytes; /* where the task sees the slice */
+	uint64_t base = t->slice;
+	const struct plan_task *owner = t->vm_owner;
 	memcpy(slice, ferry_blob, ferry_blob_bytes);
 
 	struct blob_task *task = (struct blob_task *)(slice + l.task);
@@ -169,6 +183,8 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 		.threads = base + l.threads,
 		.n_threads = (uint32_t)t->threads.n,
 		.gadget = t->gadget,
+		.owner = owner ? owner->slice + l.task : 0,
+		.n_mates = t->n_mates,
 		.ends = t->threads.v[0].ended,
 		.end_status = t->threads.v[0].ended ? t->threads.v[0].extra->ended >> 8 : 0,
 	};
@@ -239,6 +255,26 @@ static int region_map(struct restore *r, uint64_t bytes, struct ferry_error *err
 	return 0;
 }
 
+static void region_place(struct restore *r, struct plan_task *t, struct plan_task *owner, uint64_t *offset)
+{
+	struct region_layout l;
+	region_measure(t, &l);
+	t->region_offset = *offset;
+	t->region_bytes = l.end;
+	t->slice = owner->hole + r->shared_bytes + owner->group_bytes;
+	owner->group_bytes += l.end;
+	*offset += l.end;
+}
+
+/* The slices of all that have one memory lie side by side, the owner's first. */
+static void region_place_group(struct restore *r, struct plan_task *owner, uint64_t *offset)
+{
+	region_place(r, owner, owner, offset);
+	for (size_t i = owner->index + 1; i < r->plan->n_tasks && owner->n_mates; i++)
+		if (r->plan->tasks[i].vm_owner == owner)
+			region_place(r, &r->plan->tasks[i], owner, offset);
+}
+
 int region_build(struct restore *r, struct ferry_error *err)
 {
 	r->shared_bytes = align_up(sizeof(struct restore_shared) +
@@ -247,12 +283,10 @@ int region_build(struct restore *r, struct ferry_error *err)
 	uint64_t bytes = r->shared_bytes;
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		struct plan_task *t = &r->plan->tasks[i];
-		struct region_layout l;
-		region_measure(t, &l);
-		t->region_offset = bytes;
-		t->region_bytes = l.end;
-		bytes += l.end;
-		if (r->shared_bytes + l.end > t->vdso_parked - t->hole)
+		if (t->vm_owner)
+			continue;
+		region_place_group(r, t, &bytes);
+		if (r->shared_bytes + t->group_bytes > t->vdso_parked - t->hole)
 			return error_set(err, FERRY_ERROR_RESTORE_STEP, ENOMEM,
 					 "the restore script of pid %d is too large", t->pid);
 	}

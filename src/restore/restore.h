@@ -38,6 +38,7 @@ struct restore_member {
 	uint32_t stopped;
 	uint32_t built; /* 1 once its threads wait at the barrier and can be traced; futex word */
 	uint32_t left;  /* 1 once its leader, which ends while others run, is a zombie; futex word */
+	uint32_t baton; /* of who owns memory that others have, too; see mates.c */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -74,6 +75,8 @@ struct restore {
 	pid_t root_pid;          /* in ferry's PID namespace */
 	pid_t first_pid;         /* whose end we are told: the root, or the init above it */
 	pid_t group;             /* the coordinator's process group */
+	uint32_t *baton;         /* in a task: whoever has it runs; NULL = its memory is its own */
+	bool placed;             /* in a task: the region is where it has to be */
 };
 
 /* Find the hole for each task's blob, park and final place of the vdso, temporary descriptor numbers. */
@@ -223,4 +226,4 @@ struct files_call {
 };
 
 /* In a task: run what it is asked to run, then take all descriptors from the channel and give them their numbers. */
-must_check int files_receive(struct plan_task *t, int channel, struct ferry_error *err);
+must_check int files_receive(struct restore *r, struct plan_task *t, int channel, struct ferry_error *err);

@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "proc/read.h"
+#include "restore/mates.h"
 #include "restore/restore.h"
 
 enum { STOP_TIMEOUT_MS = 10000, STOP_PAUSE_NS = 50000, STOP_TRIES = 2000 };
@@ -274,7 +275,7 @@ static void stop_await(struct restore *r, const struct plan_task *child)
 {
 	uint32_t *stopped = &r->shared->members[child->member].stopped;
 	while (!__atomic_load_n(stopped, __ATOMIC_SEQ_CST))
-		futex_wait(stopped, 0, NULL);
+		mates_futex_wait(r, stopped, 0);
 }
 
 /* What the parent has waited for before the dump it is not told a second time. */
@@ -288,9 +289,8 @@ static void stop_take_status(const struct plan_task *child, int which)
 /* The child has stopped itself; see stop_child(). */
 static void stop_continue(struct restore *r, const struct plan_task *child)
 {
-	siginfo_t info;
-	while (waitid(P_PID, (id_t)child->pid, &info, WSTOPPED | WNOWAIT | __WALL) < 0 && errno == EINTR)
-		continue;
+	if (mates_waitid(r, child->pid, WSTOPPED | WNOWAIT | __WALL) < 0)
+		return; /* it is gone, as somebody else will tell */
 	kill(child->pid, SIGCONT);
 	stop_await(r, child);
 }
@@ -317,7 +317,7 @@ void stop_child(struct restore *r, const struct plan_task *t)
 	uint32_t *stopped = &r->shared->members[t->member].stopped;
 	if (t->untold != PLAN_UNTOLD_CONTINUED)
 		return;
-	kill(getpid(), SIGSTOP);
+	mates_stop(r, getpid());
 	__atomic_store_n(stopped, 1, __ATOMIC_SEQ_CST);
 	futex_wake(stopped);
 }

@@ -29,6 +29,7 @@
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "proc/read.h"
+#include "restore/mates.h"
 #include "restore/namespaces.h"
 #include "restore/restore.h"
 
@@ -132,7 +133,7 @@ static void task_await_filed(struct restore *r, const struct plan_task *t)
 {
 	uint32_t *filed = &r->shared->members[t->member].filed;
 	while (!__atomic_load_n(filed, __ATOMIC_SEQ_CST))
-		futex_wait(filed, 0, NULL);
+		mates_futex_wait(r, filed, 0);
 }
 
 static void task_say_filed(struct restore *r, const struct plan_task *t)
@@ -173,7 +174,7 @@ static void task_take_files(struct restore *r, struct plan_task *t)
 		error_set(&err, FERRY_ERROR_FAULT, EIO, "setting pid %d up: fault injected", t->pid);
 		task_fail(r, t->pid, &err);
 	}
-	if (files_receive(t, channel, &err) < 0)
+	if (files_receive(r, t, channel, &err) < 0)
 		task_fail(r, t->pid, &err);
 	close(channel);
 	struct settle s = {.plan = r->plan, .task = t, .log = r->log};
@@ -208,24 +209,18 @@ static void task_forget_rseq(void)
 static __attribute__((noreturn)) void task_enter_blob(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
-	char *head = (char *)r->shared, *slice = head + t->region_offset;
-	uint64_t hole = t->hole, base = hole + r->shared_bytes;
-	uint64_t task_at = base + (uint64_t)((char *)region_task(r, t) - slice);
+	uint64_t base = t->slice;
+	uint64_t task_at =
+		base + (uint64_t)((char *)region_task(r, t) - ((char *)r->shared + t->region_offset));
 	uint64_t stack = region_thread(r, t, 0)->stack_top;
-	uint64_t code_bytes = align_up(ferry_blob_bytes, 4096);
 	task_forget_rseq();
-	struct restore_shared *control = (struct restore_shared *)hole;
-	if (mremap(slice, t->region_bytes, t->region_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)base) ==
-		    MAP_FAILED ||
-	    mprotect((void *)base, code_bytes, PROT_READ | PROT_EXEC) < 0) {
-		error_errno(&err, FERRY_ERROR_RESTORE_STEP, errno, "moving the blob of pid %d into place",
+	int ret = mates_place(r, t);
+	if (ret < 0) {
+		error_errno(&err, FERRY_ERROR_RESTORE_STEP, -ret, "moving the blob of pid %d into place",
 			    t->pid);
 		task_fail(r, t->pid, &err);
 	}
-	/* From here on the head is at its new place, where task_fail() would not find it. */
-	if (mremap(head, r->shared_bytes, r->shared_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, control) ==
-	    MAP_FAILED)
-		task_fail(r, t->pid, &err);
+	mates_leave(r);
 	struct blob_args *args = (struct blob_args *)(stack - 64);
 	*args = (struct blob_args){.command = BLOB_COMMAND_ENTER, .object = task_at};
 	__asm__ volatile("mov %[stack], %%rsp\n\txor %%ebp, %%ebp\n\tcall *%[entry]\n\tud2"
@@ -621,7 +616,7 @@ static bool tasks_thread_left(const struct restore *r, const struct plan_task *t
 static bool tasks_first_left(const struct restore *r, const struct plan_task *t)
 {
 	char byte;
-	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->hole, 1};
+	struct iovec ours = {&byte, 1}, theirs = {(void *)(uintptr_t)t->slice, 1};
 	return sys_process_vm_readv(tasks_tid(r, t, plan_first(t)), &ours, 1, &theirs, 1) != 1;
 }
 

@@ -134,13 +134,19 @@ class Subject:
     def __init__(self, case):
         self.case = case
         self.foreign = None
-        self.program, _ = start(case)
+        self.once = False  # what its proofs use up is outside of its folder: it starts anew each time
+        self.start()
+
+    def start(self):
+        """The program, and the image."""
+        self.spent = False
+        self.program, _ = start(self.case)
         self.program.verify()
         self.volatile = self.program.volatile()
         self.before = snapshot(self.program.pid, self.volatile)
         pids = self.program.tree()
         self.images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
-        Ferry().dump(self.program.pid, self.images, **case.options)
+        Ferry().dump(self.program.pid, self.images, **self.case.options)
         self.program.wait_gone(pids)
         self.kept = pathlib.Path(tempfile.mkdtemp(prefix="kept-"))
         if not mounts_below(self.program.folder):
@@ -182,6 +188,10 @@ class Subject:
 
     def noticed(self, field, how):
         """Why somebody notices; None when nobody does."""
+        if self.once and self.spent:
+            self.close()
+            self.start()
+        self.spent = True
         images = self.changed(field, how)
         if images is None:
             return None if how == ABSENT else "no such record can be written"
@@ -277,11 +287,10 @@ class Sweep:
             wanted = [field for field in subject.all_fields() if self.worth_a_try(field, case)]
             control = subject.noticed(None, ZERO) if wanted else None
             assert not control, f"the unchanged image is noticed: {control}"
-            # What its proofs use up may be outside of its folder.
             again = subject.noticed(None, ZERO) if wanted else None
             if again:
-                print(f"{case.name}: left out, it restores only once: {again[:160]}", flush=True)
-                return
+                print(f"{case.name}: started anew each time: {again[:160]}", flush=True)
+                subject.once = True
             for field in wanted:
                 self.try_field(subject, field)
         except Skip as reason:

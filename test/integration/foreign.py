@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import subprocess
 
-from ferrytest import Ferry, main, test
+from ferrytest import Ferry, image, main, test
 from ferrytest.leftovers import may_write
 from ferrytest.process import is_alive, running, wait_until
 from ferrytest.program import Program
@@ -98,6 +98,33 @@ if os.environ.get("FERRY"):
         assert number > 3, "the first kills hit nothing"
         program.verify()
         program.quit()
+
+    @test(timeout=60)
+    def watched_by_handle():
+        """An image that tells no paths of what is watched: the handles lead there, on the file system that the record names."""
+        program = Program("inotify")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        whole = image.decode(IMAGES / "files.img")
+        watches = [watch for entry in whole["entries"] for watch in entry.get("ify", {}).get("wd", [])]
+        assert watches and all(watch["f_handle"].pop("path", None) for watch in watches), watches
+        for change in ({"s_dev": 0}, {}):
+            kept = {id(watch): dict(watch) for watch in watches}
+            for watch in watches:
+                watch.update(change)
+            assert image.encode(IMAGES / "files.img", whole)
+            image.seal(IMAGES, ["files.img"])
+            for watch in watches:
+                watch.update(kept[id(watch)])
+            if change:
+                done = Ferry().run("restore", "-D", IMAGES, "-d")
+                assert done.returncode and "which is watched" in done.stderr, done
+                assert not is_alive(program.pid)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.finish()
+        program.quit()
+
 
 if __name__ == "__main__":
     main()

@@ -36,7 +36,7 @@ DUMPED = [case for case in CASES if case.name in (
     "threads", "leader-ended", "leader-ended-parent", "signals-actions", "rseq", "epoll", "pipes", "tcp-established-v4",
     "tcp-pairs", "unix-socket", "unix-queues", "pty-typed", "message-queue-left", "seccomp-bare", "seccomp-threads",
     "ghost-directory", "aio-events", "uring-tables", "uring-polled", "zombie-killed", "session-leader-below",
-    "shared-descriptors", "old-threads", "old-seccomp", "mixed-code", "traced-breakpoint", "traced-polls",
+    "shared-descriptors", "shared-memory-generations", "old-threads", "old-seccomp", "mixed-code", "traced-breakpoint", "traced-polls",
     "traced-seized", "traced-signal-untold")]
 # With effects outside of the target: files, names and objects that nobody's end takes away.
 OUTSIDE = [case for case in CASES if case.name in (

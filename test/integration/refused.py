@@ -26,12 +26,22 @@ REFUSED = 3  # exit status
 
 IMAGES = pathlib.Path("images")
 
+# What is said once more when the tree stands.
+EARLY = ("aio_inherited",)
+
 # PTRACE_SEIZE, and keep it.
 TRACER = """
 import ctypes, signal, sys
 if ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None) == 0:
     signal.pause()
 """
+
+
+def refuse_early(program, identifier, text):
+    """Before anything stops: what looks alone says so, too."""
+    done = Ferry().run("check", "-t", program.pid)
+    assert done.returncode == REFUSED and text in done.stdout, done
+    refuse(program, identifier, text)
 
 
 def refuse(program, identifier, text, *words):
@@ -50,7 +60,7 @@ def register(name, identifier, text, program, *arguments):
 
     def run():
         running = Program(program, *arguments)
-        refuse(running, identifier, text)
+        (refuse_early if name in EARLY else refuse)(running, identifier, text)
         running.quit()
 
     test(name=name, timeout=60)(run)
@@ -85,7 +95,8 @@ if os.environ.get("FERRY"):
         register(f"engines_{word}", identifier, text, "engines-refused", word)
     register("aio_inherited", "unsupported-vma", "an AIO ring that is no context of its own", "aio-events", "fork")
     for sharing, words in {
-            "memory": "shares its memory with pid", "actions": "shares its memory with pid",
+            "mate-stopped": "is stopped", "mate-traced": "is traced", "mate-traces": "traces another",
+            "mate-leaderless": "has lost its first thread",
             "thread-descriptors": "has a descriptor table of its own (unshare)"}.items():
         register("sharing_" + sharing.replace("-", "_"), "unsupported-task", words, "sharing-refused", sharing)
 
@@ -101,6 +112,20 @@ if os.environ.get("FERRY"):
             ("at-stop", "is stopped by SIGSTOP or its kin"), ("followed", "runs from system call to system call"),
             ("seized-followed", "runs from system call to system call")):
         register("traced_" + word.replace("-", "_"), "unsupported-task", said, "traced", word)
+
+
+    @test(timeout=60)
+    def sharing_outside():
+        """The parent, and the one that made it, have what the first of the tree has, too."""
+        for word, text in (("sessions", "shares its memory with pid {parent}, which is outside the tree"),
+                           ("apart", "shares its memory with pid {other}, which is outside the tree")):
+            program = Program("shared-memory", word)
+            children = [int(pid) for pid in pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()]
+            done = Ferry().run("check", "--tree", children[0], "--shell-job")
+            wanted = text.format(parent=program.pid, other=children[1])
+            assert done.returncode == REFUSED and wanted in done.stdout, done
+            program.verify()
+            program.quit()
 
 
     def stays(program, said):
@@ -412,7 +437,7 @@ if os.environ.get("FERRY"):
     def watchers():
         """Events that nobody has read yet, which the kernel cannot put back; and a group that is asked for permission."""
         program = Program("inotify", "unread")
-        refuse(program, "unsupported-fd", "wait to be read in 'anon_inode:inotify'")
+        refuse_early(program, "unsupported-fd", "wait to be read in 'anon_inode:inotify'")
         program.quit()
         program = Program("fanotify", "permission")
         refuse(program, "unsupported-fd", "a fanotify group that is asked for permission")

@@ -226,10 +226,16 @@ def stack_pointer(pid, tid):
     return None
 
 
-def stacks_of(pid, maps):
-    """(start, end) of the mappings that hold the threads' stacks: their contents depend on the instant. A thread that
-    never sleeps is missing; its stack does not change either while it stays in its loop."""
-    pointers = [stack_pointer(pid, tid) for tid in threads(pid)]
+def mates_of(pid, pids):
+    """Those that have the same memory, pid first."""
+    return [pid] + [other for other in pids if other != pid
+                    and libc.syscall(SYS_KCMP, look(pid), look(other), KCMP_TASK["vm"], 0, 0) == 0]
+
+
+def stacks_of(pids, maps):
+    """(start, end) of the mappings that hold the threads' stacks, of all that have this memory: their contents depend on
+    the instant. A thread that never sleeps is missing; its stack does not change either while it stays in its loop."""
+    pointers = [stack_pointer(pid, tid) for pid in pids for tid in threads(pid)]
     return [(m["start"], m["end"]) for m in maps
             if m["name"] == "[stack]" or any(sp and m["start"] <= sp < m["end"] for sp in pointers)]
 
@@ -272,9 +278,9 @@ def memory_once(pid, maps, stacks):
     return found
 
 
-def memory(pid, maps, volatile, samples):
+def memory(mates, maps, volatile, samples):
     """Digests of the pages that stay the same over some samples; None for those that do not."""
-    stacks = stacks_of(pid, maps)
+    pid, stacks = mates[0], stacks_of(mates, maps)
     # To read memory that is sparse would make all of it; the program proves its contents.
     sparse = [(start, end) for start, end in volatile if end - start >= SPARSE]
     found = memory_once(pid, maps, stacks + sparse)
@@ -325,8 +331,9 @@ def lasting(fields, again, key):
         fields[key] = f"{int(fields[key], 16) & int(again[key], 16):016x}"
 
 
-def process_state(pid, names, volatile, samples, is_root):
-    """Everything about one process."""
+def process_state(mates, names, volatile, samples, is_root):
+    """Everything about the first of some processes that have one memory."""
+    pid = mates[0]
     seen = look(pid)
     fields = status(seen)
     for _ in range(samples):
@@ -356,7 +363,7 @@ def process_state(pid, names, volatile, samples, is_root):
     found["auxv"] = auxv(seen)
     found["fds"] = descriptors(seen, names)
     found["layout"] = layout(maps)
-    found["memory"] = memory(seen, maps, volatile, samples)
+    found["memory"] = memory([look(mate) for mate in mates], maps, volatile, samples)
     return found
 
 
@@ -364,8 +371,13 @@ def snapshot(pid, volatile=None, samples=3):
     """The state of the tree below pid. volatile: {pid: [(start, end)]} that may differ."""
     names = Names()
     volatile = volatile or {}
-    return {member: process_state(member, names, volatile.get(member, []), samples, member == pid)
-            for member in tree(pid)}
+    members = list(tree(pid))
+    found = {}
+    for member in members:
+        mates = mates_of(member, members)
+        changes = [change for mate in mates for change in volatile.get(mate, [])]
+        found[member] = process_state(mates, names, changes, samples, member == pid)
+    return found
 
 
 def memory_differences(before, after, path):

@@ -107,8 +107,12 @@ static void wake_inotify(int fd)
 
 static int make_fanotify(const struct program *p)
 {
+	int fd = must(fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY));
+
 	(void)p;
-	return fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY);
+	/* Unlike it was made. */
+	must(fcntl(fd, F_SETFL, O_NONBLOCK));
+	return fd;
 }
 
 static int make_mqueue(const struct program *p)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * POSIX message queues: one with messages of several priorities and two descriptions, one that is full, and one whose name is gone.
- * With the word "left", that one is full of messages, too; with "notify", somebody waits for one to come. Proof: what
- * mq_getattr tells; the messages come in order, and the queue without a name works between two descriptions.
+ * POSIX message queues: one with messages of several priorities and two descriptions, one that is full, and two whose names
+ * are gone. With the word "left", the first of these is full of messages, too; with "notify", somebody waits for one to come.
+ * Proof: what mq_getattr tells; the messages come in order, and the queue without a name works between two descriptions.
  */
 #include "program.h"
 
@@ -24,8 +24,8 @@ static const struct message {
 static const int left_order[LEFT] = {3, 0, 1, 2};
 
 struct state {
-	char names[3][64];
-	mqd_t queue, reader, full, nameless, again;
+	char names[4][64];
+	mqd_t queue, reader, full, nameless, again, other;
 	long left;
 };
 
@@ -69,6 +69,7 @@ static void verify(struct program *p, void *state)
 	expect_attr(p, "the full one", s->full, O_NONBLOCK, FULL, FULL);
 	expect_attr(p, "the nameless one", s->nameless, 0, 4, s->left);
 	expect_attr(p, "the nameless one again", s->again, O_NONBLOCK, 4, s->left);
+	expect_attr(p, "the other nameless one", s->other, 0, 5, 0);
 	verify_left(p, s, true);
 	expect(p, !fstat(s->nameless, &st) && !st.st_nlink && (st.st_mode & 0777) == 0620,
 	       "nameless: %lu names, mode %o", st.st_nlink, st.st_mode);
@@ -134,6 +135,8 @@ int main(int argc, char **argv)
 	must(fchmod(s.nameless, 0620));
 	s.again = must(mq_open(s.names[2], O_RDWR | O_NONBLOCK));
 	must(mq_unlink(s.names[2]));
+	s.other = make(&s, 3, 5, 0);
+	must(mq_unlink(s.names[3]));
 	for (; program_told(argc, argv, "left") && s.left < LEFT; s.left++)
 		must(mq_send(s.nameless, left[s.left].text, strlen(left[s.left].text),
 			     left[s.left].priority));

@@ -44,6 +44,8 @@ struct state {
 	struct facts facts;
 	bool owned;  /* its host names belong to its namespace */
 	bool mounts; /* and so do its mounts */
+	pid_t child; /* of the first process, whose namespace is so many levels below */
+	int levels;
 	const char *folder;
 	char host[HOST_BYTES];
 };
@@ -223,7 +225,7 @@ static void become_owned(struct state *s)
 }
 
 /* A child that begins a user namespace, whose maps its parent writes. */
-static void child(struct program *p, const char *role, const char *how)
+static pid_t child(struct program *p, const char *role, const char *how)
 {
 	int said[2], told[2];
 	char byte = 0;
@@ -245,7 +247,7 @@ static void child(struct program *p, const char *role, const char *how)
 		close(said[1]);
 		close(told[0]);
 		close(told[1]);
-		return;
+		return pid;
 	}
 	struct program q = program_role(p, role);
 	struct state s = {.folder = p->folder};
@@ -271,15 +273,32 @@ static void child(struct program *p, const char *role, const char *how)
 	_exit(program_serve(&q, &ops, &s));
 }
 
-static void verify_nothing(struct program *p, void *state)
+/* From the child's up to the own one. */
+static void verify_levels(struct program *p, void *state)
 {
-	(void)p;
-	(void)state;
+	const struct state *s = state;
+	struct stat own, its;
+	char path[64];
+	int levels = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", s->child);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	must(stat("/proc/self/ns/user", &own));
+	while (fd >= 0 && !fstat(fd, &its) && its.st_ino != own.st_ino) {
+		int above = ioctl(fd, NS_GET_PARENT);
+		close(fd);
+		fd = above;
+		levels++;
+	}
+	expect(p, fd >= 0, "the child's namespace is not below the own one");
+	expect_same(p, "levels between the namespaces", levels, s->levels);
+	if (fd >= 0)
+		close(fd);
 }
 
 int main(int argc, char **argv)
 {
-	static const struct program_ops parent_ops = {.verify = verify_nothing};
+	static const struct program_ops parent_ops = {.verify = verify_levels};
 	static const char *const words[] = {"mapped", "unmapped", "nested", "owned"};
 	struct state s = {0};
 	struct program p;
@@ -297,7 +316,9 @@ int main(int argc, char **argv)
 		return program_serve(&p, &ops, &s);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-		if (program_told(argc, argv, words[i]))
-			child(&p, "inside", words[i]);
+		if (program_told(argc, argv, words[i])) {
+			s.levels = strcmp(words[i], "nested") ? 1 : 2;
+			s.child = child(&p, "inside", words[i]);
+		}
 	return program_serve(&p, &parent_ops, &s);
 }

@@ -9,11 +9,16 @@
 
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
+#include <linux/netlink.h>
+#include <linux/packet_diag.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -24,6 +29,7 @@ enum {
 	FRAMES = BLOCK / FRAME * BLOCKS,
 	BYTES = BLOCK * BLOCKS,
 	V3_BLOCKS = 4,
+	RETIRE_MS = 20
 };
 
 struct state {
@@ -76,10 +82,48 @@ static const unsigned char *contents(const struct state *s, unsigned index)
 					  : ((struct tpacket2_hdr *)frame(s, index))->tp_net);
 }
 
+/* After how many milliseconds a block that is not full is given out; no option tells. -1: nobody does. */
+static long retire_ms(int fd)
+{
+	struct {
+		struct nlmsghdr head;
+		struct packet_diag_req ask;
+	} request = {.head = {sizeof(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0},
+		     .ask = {.sdiag_family = AF_PACKET, .pdiag_show = PACKET_SHOW_RING_CFG}};
+	int link = must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+	_Alignas(struct nlmsghdr) char text[8192];
+	long found = -1;
+	struct stat st;
+
+	must(fstat(fd, &st));
+	must(send(link, &request, sizeof(request), 0));
+	for (bool more = true; more;) {
+		int n = (int)must(recv(link, text, sizeof(text), 0));
+		struct nlmsghdr *h = (struct nlmsghdr *)text;
+		for (more = n > 0; NLMSG_OK(h, (unsigned)n); h = NLMSG_NEXT(h, n)) {
+			const struct packet_diag_msg *m = NLMSG_DATA(h);
+			if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY) {
+				more = false;
+				break;
+			}
+			struct rtattr *a = (struct rtattr *)(m + 1);
+			int left = (int)(h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)));
+			for (; m->pdiag_ino == st.st_ino && RTA_OK(a, left); a = RTA_NEXT(a, left))
+				if (a->rta_type == PACKET_DIAG_RX_RING)
+					found = ((const struct packet_diag_ring *)RTA_DATA(a))
+							->pdr_retire_tmo;
+		}
+	}
+	close(link);
+	return found;
+}
+
 static void verify(struct program *p, void *state)
 {
 	const struct state *s = state;
 
+	if (s->version == TPACKET_V3)
+		expect_same(p, "time of a block", retire_ms(s->fd), RETIRE_MS);
 	for (unsigned i = 0; s->version != TPACKET_V3 && !s->refused && i < FRAMES; i++) {
 		unsigned index = (s->next + i) % FRAMES;
 		bool waits = i < s->waits;
@@ -164,7 +208,7 @@ static void set_ring(const struct state *s, int name)
 		.tp_block_nr = s->version == TPACKET_V3 ? V3_BLOCKS : BLOCKS,
 		.tp_frame_size = FRAME,
 		.tp_frame_nr = BLOCK / FRAME * (s->version == TPACKET_V3 ? V3_BLOCKS : BLOCKS),
-		.tp_retire_blk_tov = 20,
+		.tp_retire_blk_tov = RETIRE_MS,
 	};
 	must(setsockopt(s->fd, SOL_PACKET, name, &ring,
 			s->version == TPACKET_V3 ? sizeof(ring) : sizeof(struct tpacket_req)));

@@ -7,18 +7,11 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 
 struct state {
 	struct relations all;
-};
-
-static const struct {
-	const char *word;
-	unsigned long flags;
-} shared[] = {
-	{"memory", CLONE_VM},
-	{"actions", CLONE_VM | CLONE_SIGHAND},
 };
 
 static void *unshare_files(void *argument)
@@ -53,14 +46,40 @@ static int in_new_stack(void *argument)
 	return argument == NULL;
 }
 
-static void make(const char *word)
+static int lose_first_thread(void *argument)
+{
+	enum { THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM };
+	static char stack[64 << 10] __attribute__((aligned(16)));
+
+	clone(in_new_stack, stack + sizeof(stack), THREAD, argument);
+	return (int)syscall(SYS_exit, 0);
+}
+
+/* A process that has this one's memory. */
+static pid_t make_mate(int (*run)(void *argument))
 {
 	static char stack[64 << 10] __attribute__((aligned(16)));
 
-	for (size_t i = 0; i < ARRAY_SIZE(shared); i++)
-		if (!strcmp(word, shared[i].word))
-			must(clone(in_new_stack, stack + sizeof(stack), (int)shared[i].flags | SIGCHLD,
-				   NULL));
+	return must(clone(run, stack + sizeof(stack), CLONE_VM | SIGCHLD, NULL));
+}
+
+static void make(const char *word)
+{
+	int status;
+
+	if (!strcmp(word, "mate-stopped")) {
+		pid_t pid = make_mate(in_new_stack);
+		must(kill(pid, SIGSTOP));
+		must(waitpid(pid, &status, WUNTRACED));
+	}
+	if (!strcmp(word, "mate-leaderless"))
+		make_mate(lose_first_thread);
+	if (!strcmp(word, "mate-traced"))
+		must(ptrace(PTRACE_SEIZE, make_mate(in_new_stack), NULL, NULL));
+	if (!strcmp(word, "mate-traces")) {
+		make_mate(in_new_stack);
+		must(ptrace(PTRACE_SEIZE, resting_child(), NULL, NULL));
+	}
 	if (!strcmp(word, "thread-descriptors"))
 		start_thread(unshare_files);
 	if (!strcmp(word, "thread-folders"))

@@ -16,6 +16,8 @@ ATTRIBUTES = {
 TIMERS = ["waiting", "waiting-thread", "expired", "thread-clock", "other-clock", "process-clock", "many"]
 STACKS = ["in-use", "nested", "autodisarm", "no-restorer"]
 
+MATES = ["actions", "all", "threads", "sibling", "apart", "generations", "sessions", "own", "filtered"]
+
 TRACED = ["breakpoint", "grandchild", "runs", "waits", "sleeps", "polls", "signal", "signal-untold", "seized",
           "seized-polls", "interrupted", "watched", "pending"]
 
@@ -26,6 +28,8 @@ CASES = [
     *simple("tree", "session-daemon", "session-two-takers", "session-leader-below", "session-early-child", "session-many",
             "group-leader-gone", "group-left", "group-orphaned"),
     *simple("tree", "shared-descriptors", "shared-folders"),
+    *simple("tree", "shared-memory"),
+    *[Case(f"shared-memory-{what}", "shared-memory", (what,), kind="tree") for what in MATES],
     *simple("wait", "stopped", "stopped-threads", "stopped-pending", "stopped-family", "continued-untold"),
     Case("stopped-untold", "stopped", ("untold",), kind="wait"),
     Case("tree-dead", "tree", ("dead",), kind="tree"),
