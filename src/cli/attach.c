@@ -20,6 +20,7 @@ int cli_attach(struct cli *c, struct ferry_error *err)
 		fprintf(stderr, "ferry: job '%s' %s\n", j->name,
 			j->state == JOBS_RUNNING ? "runs on"
 			: j->state == JOBS_SAVED ? "was saved"
+			: j->state == JOBS_LOST  ? "is lost"
 						 : "has ended");
 		r = j->state == JOBS_ENDED && j->status > 0 ? j->status : 0;
 	}

@@ -50,10 +50,12 @@ static const enum ns_support ns_support[PROC_NS_COUNT] = {
 static int ns_refuse(pid_t pid, enum proc_ns ns, struct ferry_error *err)
 {
 	const char *word = proc_ns_info(ns)->word;
-	if (ns_support[ns] == NS_TREE)
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-				 "pid %d lives in a %s namespace other than that of the tree's root", pid,
-				 word);
+	if (ns_support[ns] == NS_TREE) {
+		error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			  "pid %d lives in a %s namespace other than that of the tree's root", pid, word);
+		error_hint(err, "dump it by itself, from the first process of that namespace on");
+		return -ENOTSUP;
+	}
 	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 		  "pid %d lives in a %s namespace other than ferry's", pid, word);
 	error_hint(err, "start ferry inside that namespace: nsenter -t %d --%s ferry ...", pid, word);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,6 +64,26 @@ static int engine_own_namespaces(struct proc_namespaces *ret, struct ferry_error
 	return self < 0 ? self : proc_read_namespaces(self, ret, err);
 }
 
+/*
+ * Whoever stands in another user namespace can enter an IPC namespace that belongs to it, but not go back to the machine's. So
+ * ferry stays in the tree's; which one it was started in does not change by that.
+ */
+static int engine_enter_ipc(pid_t pid, const struct proc_namespaces *own, struct ferry_error *err)
+{
+	struct proc_namespaces theirs;
+	_cleanup_close_ int dir = proc_open_look(pid, err);
+	int r = dir < 0 ? dir : proc_read_namespaces(dir, &theirs, err);
+	if (r < 0 || theirs.ino[PROC_NS_IPC] == own->ino[PROC_NS_IPC])
+		return r;
+	_cleanup_close_ int fd = proc_open_namespace(dir, PROC_NS_IPC, err);
+	if (fd < 0)
+		return fd;
+	if (setns(fd, CLONE_NEWIPC) < 0)
+		return error_errno(err, FERRY_ERROR_PERMISSION, errno, "entering the ipc namespace of pid %d",
+				   pid);
+	return 0;
+}
+
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 		struct ferry_error *err)
 {
@@ -111,6 +132,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 	if (r < 0)
 		return r;
 	r = engine_own_namespaces(&e->kinds.own_namespaces, err);
+	if (r >= 0 && options->user_ns && options->tree)
+		r = engine_enter_ipc((pid_t)options->tree, &e->kinds.own_namespaces, err);
 	if (r < 0)
 		return r;
 	return kern_caps_read_limits(&e->caps, err);

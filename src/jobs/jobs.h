@@ -4,7 +4,8 @@
  * small init that is its first process (init), its images (image-N), a lock.
  *
  * What a job is doing is not believed from the record but looked at: it runs if a process executes the init of its folder; it
- * is saved if its newest complete image was not restored yet. So ferry may be killed between any two steps.
+ * is saved if its newest complete image was not restored yet, and has ended if its init left a status. If none of that is
+ * so it is lost: it went without a word, killed from outside or with the machine. So ferry may be killed between any two steps.
  */
 #pragma once
 
@@ -20,7 +21,7 @@
 
 enum { JOBS_NAME_BYTES = 64, JOBS_PATH_BYTES = 512 };
 
-enum jobs_state { JOBS_RUNNING, JOBS_SAVED, JOBS_ENDED };
+enum jobs_state { JOBS_RUNNING, JOBS_SAVED, JOBS_ENDED, JOBS_LOST };
 
 struct jobs_record {
 	char name[JOBS_NAME_BYTES];
@@ -68,14 +69,14 @@ must_check int jobs_run(const struct options *options, char *const words[], stru
 must_check int jobs_save(const struct options *options, struct jobs_record *j, const struct log_sink *log,
 			 struct ferry_error *err);
 
-/* Run a saved job on. */
+/* Run a saved job on; with --again also one that is lost, from its newest image. */
 must_check int jobs_restore(const struct options *options, struct jobs_record *j, const struct log_sink *log,
 			    struct ferry_error *err);
 
 /* End a running job: SIGTERM, after --timeout SIGKILL. */
 must_check int jobs_stop(const struct options *options, struct jobs_record *j, struct ferry_error *err);
 
-/* Remove all that is left of a job that does not run; one that is saved only with --force. */
+/* Remove all that is left of a job that does not run; one that an image can bring back only with --force. */
 must_check int jobs_remove(const struct options *options, struct jobs_record *j, struct ferry_error *err);
 
 /*

@@ -68,11 +68,19 @@ static int keep_options(const struct options *from, const struct jobs_record *j,
 	ret->timeout = from->timeout;
 	ret->tcp_established = from->tcp_established;
 	ret->user_ns = j->user_ns;
+	free(ret->files);
+	free(ret->clock);
+	ret->files = strdup(from->files);
+	ret->clock = strdup(from->clock);
+	ret->again = from->again;
+	ret->no_verify_pages = from->no_verify_pages;
 	ret->restore_detached = true;
 	ret->overwrite = true; /* what is there is no image */
-	if (asprintf(&ret->images_dir, "%s/image-%u", j->path, image) >= 0)
+	if (asprintf(&ret->images_dir, "%s/image-%u", j->path, image) < 0)
+		ret->images_dir = NULL;
+	if (ret->images_dir && ret->files && ret->clock)
 		return 0;
-	ret->images_dir = NULL;
+	options_release(ret);
 	return error_memory(err);
 }
 
@@ -112,17 +120,38 @@ int jobs_restore(const struct options *options, struct jobs_record *j, const str
 		 struct ferry_error *err)
 {
 	struct options o;
-	if (j->state != JOBS_SAVED)
+	bool lost = j->state == JOBS_LOST && j->image;
+	if (lost && !options->again) {
+		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST,
+			  "job '%s' is lost, and its newest image was restored before", j->name);
+		error_hint(
+			err,
+			"ferry restore --again --files=as-found %s runs it on from there, with its files as they are now: what it did since, it does again",
+			j->name);
+		return -EEXIST;
+	}
+	if (!lost && j->state != JOBS_SAVED)
 		return keep_wrong_state(j, "restored", err);
 	int r = keep_options(options, j, j->image, &o, err);
 	if (r < 0)
 		return r;
 	r = keep_job(&o, j, engine_restore, log, err);
-	if (r < 0 && j->state != JOBS_RUNNING)
+	if (r < 0 && j->state != JOBS_RUNNING) {
+		if (!err->hint[0])
+			error_hint(err, "the job stays as it is; ferry rm --force %s gives it up", j->name);
 		return r;
+	}
 	error_clear(err);
 	j->since_s = time(NULL);
 	return jobs_write(j, err);
+}
+
+/* Whoever is killed leaves no status of its own. */
+static int keep_note_killed(const struct jobs_record *j)
+{
+	char text[16];
+	int n = snprintf(text, sizeof(text), "%d\n", 128 + SIGKILL);
+	return fd_replace_file(j->dir, JOBS_STATUS_NAME, 0600, text, (size_t)n);
 }
 
 /* 1: it has ended. */
@@ -149,6 +178,8 @@ int jobs_stop(const struct options *options, struct jobs_record *j, struct ferry
 		return error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "job '%s' does not end after SIGKILL",
 				 j->name);
 	jobs_look(j);
+	if (j->state == JOBS_LOST && keep_note_killed(j) >= 0)
+		jobs_look(j);
 	return 0;
 }
 
@@ -161,7 +192,7 @@ int jobs_remove(const struct options *options, struct jobs_record *j, struct fer
 		error_hint(err, "end it first: ferry stop %s", j->name);
 		return -EINVAL;
 	}
-	if (j->state == JOBS_SAVED && !options->force) {
+	if ((j->state == JOBS_SAVED || (j->state == JOBS_LOST && j->image)) && !options->force) {
 		keep_wrong_state(j, "removed", err);
 		error_hint(err, "its work would be lost; --force does it all the same");
 		return -EINVAL;

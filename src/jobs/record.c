@@ -27,7 +27,11 @@ enum { RECORD_MAX = 1 << 20 };
 const char *jobs_state_word(enum jobs_state state)
 {
 	static const char *const words[] = {
-		[JOBS_RUNNING] = "running", [JOBS_SAVED] = "saved", [JOBS_ENDED] = "ended"};
+		[JOBS_RUNNING] = "running",
+		[JOBS_SAVED] = "saved",
+		[JOBS_ENDED] = "ended",
+		[JOBS_LOST] = "lost",
+	};
 	return words[state];
 }
 
@@ -183,8 +187,8 @@ void jobs_look(struct jobs_record *j)
 	} else if (j->image && !record_has(j, j->image, IMAGE_SPENT_NAME)) {
 		j->state = JOBS_SAVED;
 	} else {
-		j->state = JOBS_ENDED;
 		j->status = record_status(j);
+		j->state = j->status < 0 ? JOBS_LOST : JOBS_ENDED;
 	}
 }
 

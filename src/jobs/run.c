@@ -2,7 +2,7 @@
 /*
  * Owns the start of a job: a folder, a record, and a process that nothing ties to who started it: own PID namespace, own
  * /proc, own session, pseudo terminals of its own (so that their numbers are free wherever it goes), no terminal or one of
- * those; for ordinary users, or where asked for, an own user namespace around it.
+ * those; for ordinary users, or where asked for, an own user namespace around it, and an own IPC namespace.
  *
  * Kernel interface: unshare(2), user_namespaces(7), pid_namespaces(7), mount(2), pts(4).
  * Does not handle: more than the caller's own ids in a user namespace (that takes newuidmap); they stay what they are, and no
@@ -144,7 +144,8 @@ static __attribute__((noreturn)) void run_between(struct run *r)
 		word.code = err.code;
 		run_fail(r, "creating a user namespace", err.code);
 	}
-	if (unshare(CLONE_NEWNS | CLONE_NEWPID) < 0)
+	/* System V IPC has numbers that only an owner of the namespace can give back. */
+	if (unshare(CLONE_NEWNS | CLONE_NEWPID | (r->user_ns ? CLONE_NEWIPC : 0)) < 0)
 		run_fail(r, "creating namespaces", errno);
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		run_fail(r, "making mounts private", errno);

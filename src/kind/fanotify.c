@@ -128,10 +128,12 @@ static int fanotify_check_mark(const struct fd_view *view, const struct proc_fan
 				     who);
 	}
 	int64_t id = mark->target == PROC_FANOTIFY_MOUNT ? (int64_t)mark->mnt_id : -1;
-	if (!fanotify_mount(id, mark->dev, view->arena, &dev))
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOENT,
-				 "%s: it watches a mount that other mounts hide", who);
-	return 0;
+	if (fanotify_mount(id, mark->dev, view->arena, &dev))
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOENT, "%s: it watches a mount that other mounts hide",
+		  who);
+	error_hint(err, "unmount what hides it, or dump from the mount namespace of the program");
+	return -ENOENT;
 }
 
 static int fanotify_check(const struct fd_view *view, const struct kind_options *options,

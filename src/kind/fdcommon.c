@@ -6,6 +6,7 @@
  */
 #include "kind/fdcommon.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -316,14 +317,37 @@ int fdcommon_with_children_there(const struct opener *o, int (*run)(void *contex
 					   "having children in the pid namespace of pid %d", root);
 }
 
+static bool fdcommon_is_mapped(const struct vma_view *view, const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && st.st_ino == view->vma->ino && st.st_dev == view->vma->dev;
+}
+
+bool fdcommon_reach_mapped(const struct vma_view *view, char ret_path[FDCOMMON_REACH_BYTES])
+{
+	char path[FDCOMMON_REACH_BYTES];
+	snprintf(path, sizeof(path), "/proc/%d/exe", view->look);
+	bool found = fdcommon_is_mapped(view, path);
+	snprintf(path, sizeof(path), found ? "/proc/%d/exe" : "/proc/%d/fd", view->look);
+	_cleanup_closedir_ DIR *dir = found ? NULL : opendir(path);
+	struct dirent *entry;
+	while (!found && dir && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "/proc/%d/fd/%.16s", view->look, entry->d_name);
+		found = entry->d_name[0] != '.' && fdcommon_is_mapped(view, path);
+	}
+	if (found)
+		memcpy(ret_path, path, sizeof(path));
+	return found;
+}
+
 int fdcommon_check_map_files(const struct vma_view *view, struct ferry_error *err)
 {
-	char path[64];
+	char path[FDCOMMON_REACH_BYTES];
 	struct stat st;
 	snprintf(path, sizeof(path), "map_files/%llx-%llx", (unsigned long long)view->vma->start,
 		 (unsigned long long)view->vma->end);
 	/* ENOENT: it was unmapped, or became larger, meanwhile. */
-	if (fstatat(view->proc_dir, path, &st, 0) == 0 || errno != EPERM)
+	if (fstatat(view->proc_dir, path, &st, 0) == 0 || errno != EPERM || fdcommon_reach_mapped(view, path))
 		return 0;
 	error_set(err, FERRY_ERROR_PERMISSION, EPERM,
 		  "memory of pid %d at %llx ('%s') has no file that can be opened, which needs root",

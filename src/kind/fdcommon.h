@@ -96,5 +96,9 @@ must_check int fdcommon_map(struct reader *r, struct plan_task *t, const VmaEntr
 must_check int fdcommon_with_children_there(const struct opener *o, int (*run)(void *context), void *context,
 					    struct ferry_error *err);
 
+/* Where else what a mapping maps can be opened: a descriptor of the task, or its executable. */
+enum { FDCOMMON_REACH_BYTES = 64 };
+must_check bool fdcommon_reach_mapped(const struct vma_view *view, char ret_path[FDCOMMON_REACH_BYTES]);
+
 /* A mapping whose file can be reached by /proc/PID/map_files alone, which takes root: -EPERM where we may not. */
 must_check int fdcommon_check_map_files(const struct vma_view *view, struct ferry_error *err);

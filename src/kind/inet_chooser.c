@@ -6,7 +6,7 @@
  * Kernel interface: host/reuseport.h; SO_ATTACH_REUSEPORT_CBPF (4.5).
  * Does not handle: programs of eBPF, groups with sockets outside of the tree or in another order than that of their descriptors:
  * refused by name. Where the kernel has no iterators over sockets (before 5.9, or without a description of its types), such
- * programs are not seen and the kernel's own choice remains.
+ * programs are not seen and the kernel's own choice remains; nor are they by ordinary users, who lack CAP_BPF.
  */
 #include <errno.h>
 #include <stdlib.h>

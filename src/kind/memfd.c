@@ -34,6 +34,7 @@
 #include "kind/hugetlb.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
+#include "kind/window.h"
 #include "mem/mem.h"
 #include "model/record.h"
 #include "model/records.h"
@@ -278,11 +279,14 @@ static int memfd_collect_vma(struct collect *c, struct snap_task *t, const struc
 {
 	struct memfd_found *found;
 	char path[96];
-	_cleanup_close_ int fd = proc_open_vma_file(view->proc_dir, view->vma, O_RDONLY, err);
-	if (fd < 0)
-		return fd;
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->look,
 		 (unsigned long long)view->vma->start, (unsigned long long)view->vma->end);
+	/* An ordinary user may not follow that link. */
+	bool reached = window_wanted(view) && fdcommon_reach_mapped(view, path);
+	_cleanup_close_ int fd = reached ? fd_open(AT_FDCWD, path, O_RDONLY, 0)
+					 : proc_open_vma_file(view->proc_dir, view->vma, O_RDONLY, err);
+	if (fd < 0)
+		return reached ? error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening '%s'", path) : fd;
 	int r = memfd_find(c, view->name, fd, path, &found, err);
 	if (r < 0)
 		return r;

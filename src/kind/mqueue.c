@@ -6,8 +6,8 @@
  *
  * Kernel interface: mq_overview(7), mqueue file system (messages and notification are shown by reading a queue's file).
  * Does not handle: a queue with a name on the way to another machine or over a reboot, where it is missing and the restore
- * says so; messages in a queue without a name that ferry may not open for both directions, refused; a notification that is asked for
- * (mq_notify), refused.
+ * says so; one in an IPC namespace of the tree's own, which goes with it, refused; messages in a queue without a name that ferry may
+ * not open for both directions, refused; a notification that is asked for (mq_notify), refused.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -87,6 +87,15 @@ static int mqueue_look(int fd, struct mqueue_look *ret)
 	return lex_str(&l, "NOTIFY_PID:") && lex_u64(&l, &ret->notify_pid) ? 0 : -EBADMSG;
 }
 
+/* A queue goes with its namespace, and that with the last process of a tree that has one of its own. */
+static bool mqueue_ends(const struct fd_view *view, const struct kind_options *options)
+{
+	char path[32];
+	struct stat st;
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", view->pid);
+	return stat(path, &st) == 0 && st.st_ino != options->own_namespaces.ino[PROC_NS_IPC];
+}
+
 static int mqueue_refuse(const struct fd_view *view, const struct kind_options *options,
 			 const struct mqueue_look *look, struct ferry_error *err)
 {
@@ -99,6 +108,8 @@ static int mqueue_refuse(const struct fd_view *view, const struct kind_options *
 			      : "has no name any more and messages in it, which ferry may not take and send back";
 	else if (look->attr.mq_curmsgs && options->moving)
 		why = "has messages in it, which the kernel shows to nobody who does not take them";
+	else if (!mqueue_is_deleted(view) && mqueue_ends(view, options))
+		why = "lies in an IPC namespace of the tree's own, and goes with it";
 	if (!why)
 		return 0;
 	char who[64];
@@ -106,7 +117,9 @@ static int mqueue_refuse(const struct fd_view *view, const struct kind_options *
 	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: the message queue '%s' %s", who, view->link,
 		  why);
 	error_hint(err, "let the program %s",
-		   look->notify_pid ? "drop the notification" : "take its messages first");
+		   look->notify_pid        ? "drop the notification"
+		   : look->attr.mq_curmsgs ? "take its messages first"
+					   : "unlink the queue");
 	return -ENOTSUP;
 }
 

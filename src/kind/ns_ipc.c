@@ -268,10 +268,12 @@ static int ipc_refuse_shared(const struct collect *c, const struct snap_ns *ns, 
 	if ((root && root->has_ipc_ns_id && root->ipc_ns_id == ns->id) ||
 	    shmctl(0, SHM_INFO, (struct shmid_ds *)&info) < 0 || !info.used_ids)
 		return 0;
-	return error_set(
+	error_set(
 		err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 		"%d System V shared memory segments lie in an ipc namespace that the root of the tree does not live in",
 		info.used_ids);
+	error_hint(err, "dump the processes of that namespace by themselves");
+	return -ENOTSUP;
 }
 
 static int ipc_collect(struct collect *c, struct snap_ns *ns, struct ferry_error *err)

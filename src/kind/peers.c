@@ -58,6 +58,11 @@ struct peers *peers_new(pid_t root)
 	return p;
 }
 
+pid_t peers_root(const struct peers *p)
+{
+	return p ? p->root : 0;
+}
+
 void peers_free(struct peers *p)
 {
 	if (!p)

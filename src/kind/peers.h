@@ -45,6 +45,9 @@ struct peers;
 struct peers *peers_new(pid_t root);
 void peers_free(struct peers *p);
 
+/* The root of the tree; 0 when p is NULL. */
+pid_t peers_root(const struct peers *p);
+
 /*
  * A process outside of root's tree that has a descriptor of the pipe, socket or memfd, or maps the memory: 1 and *ret_peer, 0 when there
  * is none that /proc shows, -errno. Ferry itself does not count. p may be NULL (nobody asks): 0.

@@ -607,6 +607,8 @@ static int regfile_mapped_object(const struct vma_view *view, struct regfile_nam
 		snprintf(names->source, sizeof(names->source), "%s", view->name);
 		r = 0;
 	}
+	if (r == -EPERM && fdcommon_reach_mapped(view, names->source))
+		r = stat(names->source, &ret_object->st) < 0 ? -errno : 0;
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: looking at '%s'", names->who,
 				   view->name);

@@ -73,7 +73,7 @@ static int shmem_collect_vma(struct collect *c, struct snap_task *t, const struc
 		if (!windows && !shmem->path)
 			return error_memory(err);
 	}
-	if (windows && window_add(c, shmem, view, vma) < 0)
+	if (windows && window_add(c, shmem, t->look, view, vma) < 0)
 		return error_memory(err);
 	shmem->bytes = MAX(shmem->bytes, vma->entry->pgoff + (vma->entry->end - vma->entry->start));
 	vma->entry->shmid = shmem->shmid;
@@ -149,6 +149,9 @@ static int shmem_make(struct reader *r, struct shmem_plan *shmem, struct ferry_e
 		return error_errno(err, FERRY_ERROR_NO_MEMORY, errno, "mapping %llu bytes of shared memory",
 				   (unsigned long long)shmem->bytes);
 	shmem->made = true;
+	/* Only the tasks inherit it, and not who is forked before them and stays. */
+	if (madvise(at, shmem->bytes, MADV_DONTFORK) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "keeping shared memory to the tasks");
 	return mem_fill_shmem(r->dir, shmem->shmid, shmem->bytes, at, err);
 }
 

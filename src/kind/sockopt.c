@@ -248,7 +248,7 @@ static int sockopt_apply_int(int fd, int name, const char *word, int wanted, str
 }
 
 /* Beyond the system's limit where we may; the size asked for is half of what it will be. */
-static int sockopt_set_buffer(int fd, int name, int force, uint64_t bytes)
+int sockopt_set_buffer(int fd, int name, int force, uint64_t bytes)
 {
 	int half = (int)MIN((bytes + 1) / 2, (uint64_t)SOCKOPT_BUFFER_MAX);
 	int r = sock_set(fd, SOL_SOCKET, force, half);

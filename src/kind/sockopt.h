@@ -15,6 +15,8 @@
 /* getsockopt, setsockopt that return 0 or -errno. */
 must_check int sock_get(int fd, int level, int name, int *ret_value);
 must_check int sock_set(int fd, int level, int name, int value);
+/* SO_SNDBUF or SO_RCVBUF: bytes as getsockopt(2) tells them, beyond the machine's limit where we may (force: SO_xBUFFORCE). */
+must_check int sockopt_set_buffer(int fd, int name, int force, uint64_t bytes);
 must_check int sock_get_bytes(int fd, int level, int name, void *ret_bytes, socklen_t *n);
 must_check int sock_set_bytes(int fd, int level, int name, const void *bytes, socklen_t n);
 

@@ -36,6 +36,7 @@
 #include "kind/hugetlb.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
+#include "kind/window.h"
 #include "mem/mem.h"
 #include "model/record.h"
 #include "model/records.h"
@@ -133,28 +134,51 @@ static int sysvshm_stat(const struct vma_view *view, struct shmid_ds *ret, struc
 }
 
 /* Ids mean something in one namespace; all tasks that have segments attached live in the root's. */
-static int sysvshm_check_place(const struct vma_view *view, const struct snap_task *root,
-			       struct ferry_error *err)
+static int sysvshm_check_place(const struct vma_view *view, pid_t root, struct ferry_error *err)
 {
 	char path[32];
 	struct stat its, of_root;
 	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", view->look);
 	if (stat(path, &its) < 0)
 		return 0; /* it ended meanwhile */
-	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root->look);
+	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", root);
 	if (stat(path, &of_root) < 0 || its.st_ino == of_root.st_ino)
 		return 0;
 	error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP,
 		  "pid %d maps System V shared memory %llu, and lives in another IPC namespace than pid %d",
-		  view->pid, (unsigned long long)view->vma->ino, root->pid);
+		  view->pid, (unsigned long long)view->vma->ino, root);
 	error_hint(err, "dump the processes of each namespace by themselves");
 	return -ENOTSUP;
+}
+
+/* A segment's id is chosen by a setting of the IPC namespace, which an ordinary user may change in one of the user's own only. */
+static int sysvshm_check_rights(const struct vma_view *view, struct ferry_error *err)
+{
+	int home, r = sysvshm_enter(view->look, &home);
+	/* access(2) would ask without the capabilities that decide. */
+	_cleanup_close_ int knob = r < 0 ? r : fd_open(AT_FDCWD, "/proc/sys/kernel/shm_next_id", O_WRONLY, 0);
+	bool may = knob >= 0;
+	if (r >= 0)
+		r = sysvshm_leave(home, err);
+	if (may || r < 0)
+		return r == -ENOENT ? 0 : r;
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM,
+		  "pid %d maps System V shared memory %llu, whose id takes root to be given back", view->pid,
+		  (unsigned long long)view->vma->ino);
+	error_hint(err,
+		   "start it with ferry run, which gives an ordinary user's job an IPC namespace of its own");
+	return -EPERM;
 }
 
 static int sysvshm_check_vma(const struct vma_view *view, struct ferry_error *err)
 {
 	struct shmid_ds ds;
+	pid_t root = peers_root(view->peers);
 	int r = sysvshm_stat(view, &ds, err);
+	if (r >= 0 && root)
+		r = sysvshm_check_place(view, root, err);
+	if (r >= 0)
+		r = sysvshm_check_rights(view, err);
 	return r < 0 ? r : peers_refuse_mapping(view, err);
 }
 
@@ -188,9 +212,25 @@ static FerrySysvshmEntry *sysvshm_extra(struct arena *a, const struct shmid_ds *
 	return extra;
 }
 
-/* A new segment of the snapshot. path: where its contents can be read. */
+/* Attach a segment to read it, in the IPC namespace of a task. */
+static int sysvshm_attach_here(pid_t pid, int id, void **ret_at, struct ferry_error *err)
+{
+	int home, r = sysvshm_enter(pid, &home);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "entering the ipc namespace of pid %d", pid);
+	void *at = shmat(id, NULL, SHM_RDONLY);
+	int code = at == (void *)-1 ? errno : 0;
+	r = sysvshm_leave(home, err);
+	if (code)
+		return error_errno(err, FERRY_ERROR_PERMISSION, code, "attaching System V shared memory %d",
+				   id);
+	*ret_at = at;
+	return r;
+}
+
+/* A new segment of the snapshot. path: where its contents can be read; NULL: where we have it attached. */
 static int sysvshm_add(struct collect *c, int id, const struct shmid_ds *ds, uint32_t key,
-		       unsigned page_shift, const char *path, struct sysvshm_found **ret,
+		       unsigned page_shift, const char *path, const void *at, struct sysvshm_found **ret,
 		       struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
@@ -200,7 +240,9 @@ static int sysvshm_add(struct collect *c, int id, const struct shmid_ds *ds, uin
 	if (!found || !shmem || !entry)
 		return error_memory(err);
 	*shmem = (struct snap_shmem){
-		.shmid = (uint32_t)id, .bytes = ds->shm_segsz, .path = arena_string(a, path)};
+		.shmid = (uint32_t)id, .bytes = ds->shm_segsz, .path = path ? arena_string(a, path) : NULL};
+	if (!path && window_add_own(c, shmem, at) < 0)
+		return error_memory(err);
 	entry->desc = sysvshm_desc(a, ds, id);
 	entry->size = ds->shm_segsz;
 	record_set(entry, in_pagemaps, 1);
@@ -211,7 +253,7 @@ static int sysvshm_add(struct collect *c, int id, const struct shmid_ds *ds, uin
 		if (!found->extra)
 			return error_memory(err);
 	}
-	if (!shmem->path || !entry->desc)
+	if ((path && !shmem->path) || !entry->desc)
 		return error_memory(err);
 	found->entry = entry;
 	found->next = c->kind_data[KIND_sysvshm];
@@ -234,16 +276,24 @@ static int sysvshm_collect_vma(struct collect *c, struct snap_task *t, const str
 	struct sysvshm_found *found = sysvshm_find(c, from->ino);
 	struct shmid_ds ds;
 	char path[96];
-	int r = sysvshm_check_place(view, &c->snap->tasks.v[0], err);
+	int r = sysvshm_check_place(view, c->snap->tasks.v[0].look, err);
 	if (r >= 0)
 		r = sysvshm_stat(view, &ds, err);
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", t->look, (unsigned long long)from->start,
 		 (unsigned long long)from->end);
+	void *ours = NULL;
+	if (r >= 0 && !found && window_wanted(view))
+		r = sysvshm_attach_here(view->look, (int)from->ino, &ours, err);
 	if (r >= 0 && !found)
-		r = sysvshm_add(c, (int)from->ino, &ds, sysvshm_key(view->name), from->page_shift, path,
-				&found, err);
-	if (r < 0)
+		r = sysvshm_add(c, (int)from->ino, &ds, sysvshm_key(view->name), from->page_shift,
+				ours ? NULL : path, ours, &found, err);
+	if (r < 0) {
+		if (ours)
+			shmdt(ours);
 		return r;
+	}
+	if (ours)
+		found->ours = ours;
 	found->attached++;
 	vma->entry->shmid = found->entry->desc->id;
 	vma->entry->status |= VMA_STATUS_ANON_SHARED | VMA_STATUS_SYSVIPC;
@@ -262,7 +312,7 @@ static int sysvshm_check_attached(const struct sysvshm_found *found, struct ferr
 	if (shmctl((int)id, IPC_STAT, &ds) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at System V shared memory %u",
 				   id);
-	if (ds.shm_nattch <= found->attached)
+	if (ds.shm_nattch <= found->attached + (found->ours != NULL))
 		return 0;
 	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
 		  "System V shared memory %u is attached %llu times, only %llu of them in the tree", id,
@@ -287,9 +337,12 @@ static int sysvshm_add_detached(struct collect *c, int id, const struct shmid_ds
 		snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", getpid(),
 			 (unsigned long long)vma->start, (unsigned long long)vma->end);
 	proc_maps_release(&maps);
+	struct stat st;
+	bool openable = stat(path, &st) == 0 || errno != EPERM;
 	if (r >= 0)
 		r = sysvshm_add(c, id, ds, (uint32_t)ds->shm_perm.__key,
-				huge ? __builtin_ctz(SYSVSHM_HUGE_PAGE) : 0, path, &found, err);
+				huge ? __builtin_ctz(SYSVSHM_HUGE_PAGE) : 0, openable ? path : NULL, at,
+				&found, err);
 	if (r >= 0)
 		found->ours = at;
 	else
@@ -319,13 +372,21 @@ static int sysvshm_collect_rest(struct collect *c, bool own_ns, struct ferry_err
 	return r;
 }
 
+/* Ferry may stand in there already. */
+static bool sysvshm_is_own_ns(const struct collect *c)
+{
+	const struct snap_task *root = &c->snap->tasks.v[0];
+	return root->ns_ino[PROC_NS_IPC] &&
+	       root->ns_ino[PROC_NS_IPC] != c->options->own_namespaces.ino[PROC_NS_IPC];
+}
+
 static int sysvshm_collect_end(struct collect *c, struct ferry_error *err)
 {
 	int home, r = sysvshm_enter(c->snap->tasks.v[0].look, &home);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "entering the ipc namespace of pid %d",
 				   c->snap->tasks.v[0].pid);
-	r = sysvshm_collect_rest(c, home >= 0, err);
+	r = sysvshm_collect_rest(c, sysvshm_is_own_ns(c), err);
 	int back = sysvshm_leave(home, err);
 	return r < 0 ? r : back;
 }

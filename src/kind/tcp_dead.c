@@ -157,15 +157,15 @@ static int tcp_dead_make(const struct plan_file *file, int fd)
 	const struct tcp_plan *plan = sock->kind;
 	uint32_t n = plan ? plan->stream->inq_len : 0;
 	const struct linger reset = {.l_onoff = 1};
-	int r = sock_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)MIN(n, (uint32_t)INT32_MAX / 4) * 2 + 65536);
+	uint64_t room = MIN(n, (uint32_t)INT32_MAX / 4) * 4ull + 131072;
+	int r = sockopt_set_buffer(fd, SO_RCVBUF, SO_RCVBUFFORCE, room);
 	if (r < 0)
 		return r;
 	_cleanup_close_ int other = tcp_dead_connect((int)file->entry->isk->family, fd);
 	if (other < 0)
 		return other;
 	if (n) {
-		r = sock_set(other, SOL_SOCKET, SO_SNDBUFFORCE,
-			     (int)MIN(n, (uint32_t)INT32_MAX / 4) * 2 + 65536);
+		r = sockopt_set_buffer(other, SO_SNDBUF, SO_SNDBUFFORCE, room);
 		if (r >= 0)
 			r = fd_write_all(other, plan->inq, n);
 		if (r >= 0)

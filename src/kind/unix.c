@@ -36,6 +36,7 @@
 #include "kind/unix_snap.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
+#include "proc/read.h"
 
 #ifndef SIOCUNIXFILE
 #define SIOCUNIXFILE (SIOCPROTOPRIVATE + 0)
@@ -128,6 +129,26 @@ static int unix_open_by_name(const struct fd_view *view, const char *name)
 	return dev == sock.vfs_dev && (uint32_t)st.st_ino == sock.vfs_inode ? take_fd(fd) : -EPERM;
 }
 
+static int unix_refuse_lost(const struct fd_view *view, const char *name, struct ferry_error *err)
+{
+	char who[64];
+	fd_view_name(view, who, sizeof(who));
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM,
+		  "%s: a unix socket whose name '%s' does not lead to it needs root", who, name);
+	error_hint(err, "let the program use an absolute path, and leave the file where it is");
+	return -EPERM;
+}
+
+int unix_check_name(const struct fd_view *view, const struct unix_sock *sock, struct ferry_error *err)
+{
+	char name[UNIX_NAME_BYTES + 1];
+	if (!sock->has_name || !sock->name_len || !sock->name[0])
+		return 0;
+	snprintf(name, sizeof(name), "%.*s", (int)sock->name_len, (const char *)sock->name);
+	_cleanup_close_ int file = unix_open_by_name(view, name);
+	return file < 0 ? unix_refuse_lost(view, name, err) : 0;
+}
+
 /* The file that a name in the file system leads to: its rights, and whether the name still leads there. */
 static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSkEntry *usk,
 			     FerrySocketEntry *extra, struct ferry_error *err)
@@ -139,12 +160,8 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 	_cleanup_close_ int file = ioctl(view->copy, SIOCUNIXFILE);
 	if (file < 0 && errno == EPERM)
 		file = unix_open_by_name(view, name);
-	if (file == -EPERM) {
-		error_set(err, FERRY_ERROR_PERMISSION, EPERM,
-			  "%s: a unix socket whose name '%s' does not lead to it needs root", who, name);
-		error_hint(err, "let the program use an absolute path, and leave the file where it is");
-		return -EPERM;
-	}
+	if (file == -EPERM)
+		return unix_refuse_lost(view, name, err);
 	if (file < 0 || fstat(file, &st) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: finding the file of a unix socket",
 				   who);
@@ -255,8 +272,12 @@ static int unix_collect_pending(struct collect *c, const struct fd_view *view, U
 	record_set(extra, pending, place);
 	if (!t)
 		return 0;
-	const struct proc_status *status = &t->threads.v[0].status;
-	const struct ucred who = {.pid = t->pid, .uid = status->uid.effective, .gid = status->gid.effective};
+	_cleanup_proc_status_ struct proc_status status = {0};
+	_cleanup_close_ int dir = proc_open(t->look, err);
+	int r = dir < 0 ? dir : proc_read_status(dir, &status, err);
+	if (r < 0)
+		return r;
+	const struct ucred who = {.pid = t->pid, .uid = status.uid.effective, .gid = status.gid.effective};
 	extra->connector = unix_creds(c->snap, &who);
 	return extra->connector ? 0 : error_memory(err);
 }

@@ -171,6 +171,8 @@ int unix_check(const struct fd_view *view, const struct kind_options *options, s
 	int r = sock_check(view, err);
 	if (r >= 0)
 		r = unix_look_up(view, options, &sock, err);
+	if (r >= 0 && sock && options->no_net_admin)
+		r = unix_check_name(view, sock, err);
 	return r < 0 || options->criu_compat ? r : peers_refuse(view, PEER_SOCKET, err);
 }
 

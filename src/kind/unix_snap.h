@@ -45,6 +45,9 @@ struct unix_scan;
 bool unix_owns(const struct fd_view *view);
 must_check int unix_check(const struct fd_view *view, const struct kind_options *options,
 			  struct ferry_error *err);
+/* Without rights over the network namespace a socket's file is found by its name alone: refuse one that is not. */
+must_check int unix_check_name(const struct fd_view *view, const struct unix_sock *sock,
+			       struct ferry_error *err);
 must_check int unix_check_end(void *const *kind_data, size_t *at, struct ferry_error *err);
 
 /* What the kernel tells of one of the tree, which is remembered as such. */

@@ -103,21 +103,35 @@ static int ring_setup(struct ring *r, int wq)
 	return fd < 0 ? -errno : fd;
 }
 
-/* A polling thread keeps the credentials of whoever makes it. */
+/* Who makes an instance: its polling thread keeps these credentials. */
+struct ring_maker {
+	uid_t uid;
+	gid_t gid, groups[NGROUPS_MAX];
+	int n_groups;
+};
+
+static bool ring_is_maker(const struct ring_maker *m, const CredsEntry *creds)
+{
+	return creds->euid == m->uid && creds->egid == m->gid && creds->n_groups == (size_t)m->n_groups &&
+	       (!m->n_groups || !memcmp(creds->groups, m->groups, creds->n_groups * sizeof(gid_t)));
+}
+
 static int ring_setup_as(struct ring *r, const struct settle *s, int wq)
 {
 	const CredsEntry *creds = s->task->threads.v[0].core->thread_core->creds;
-	gid_t groups[NGROUPS_MAX];
-	int n = -1, fd = -EPERM;
-	bool other = r->e->setup & IORING_SETUP_SQPOLL && creds && (creds->euid || creds->egid);
-	if (!other)
+	struct ring_maker us = {.uid = geteuid(), .gid = getegid()};
+	int fd = -EPERM;
+	us.n_groups = getgroups(NGROUPS_MAX, us.groups);
+	if (us.n_groups < 0)
+		return -errno;
+	/* An ordinary user is the one already, and may not even set the groups that it has. */
+	if (!(r->e->setup & IORING_SETUP_SQPOLL) || !creds || ring_is_maker(&us, creds))
 		return ring_setup(r, wq);
-	n = getgroups(ARRAY_SIZE(groups), groups);
-	if (n >= 0 && !setgroups(creds->n_groups, creds->groups) &&
-	    !syscall(SYS_setresgid, -1, creds->egid, -1) && !syscall(SYS_setresuid, -1, creds->euid, -1))
+	if (!setgroups(creds->n_groups, creds->groups) && !syscall(SYS_setresgid, -1, creds->egid, -1) &&
+	    !syscall(SYS_setresuid, -1, creds->euid, -1))
 		fd = ring_setup(r, wq);
-	if (syscall(SYS_setresuid, -1, 0, -1) < 0 || syscall(SYS_setresgid, -1, 0, -1) < 0 ||
-	    setgroups(n < 0 ? 0 : (size_t)n, groups) < 0)
+	if (syscall(SYS_setresuid, -1, us.uid, -1) < 0 || syscall(SYS_setresgid, -1, us.gid, -1) < 0 ||
+	    setgroups((size_t)us.n_groups, us.groups) < 0)
 		_exit(1); /* nothing that follows would be right */
 	return fd;
 }

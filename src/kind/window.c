@@ -108,7 +108,8 @@ static struct snap_window *window_new(struct collect *c, struct snap_shmem *shme
 	return shmem->windows = w;
 }
 
-int window_add(struct collect *c, struct snap_shmem *shmem, const struct vma_view *view, struct snap_vma *vma)
+int window_add(struct collect *c, struct snap_shmem *shmem, pid_t look, const struct vma_view *view,
+	       struct snap_vma *vma)
 {
 	uint64_t offset = view->vma->offset, bytes = view->vma->end - view->vma->start;
 	/* Members of a family have the same part as a rule. */
@@ -118,7 +119,7 @@ int window_add(struct collect *c, struct snap_shmem *shmem, const struct vma_vie
 	struct snap_window *w = window_new(c, shmem);
 	if (!w)
 		return -ENOMEM;
-	w->pid = view->pid;
+	w->pid = look;
 	w->address = view->vma->start;
 	w->offset = offset;
 	w->bytes = bytes;

@@ -13,9 +13,9 @@ must_check int window_note(const struct vma_view *view, struct ferry_error *err)
 /* All are known: a part of an object that no task has mapped, so that nobody can read it. As kind_ops.check_end. */
 must_check int window_check_end(void *const *kind_data, size_t *at, struct ferry_error *err);
 
-/* Enter a mapping as a way to read the object; which pages exist is asked in the task. -ENOMEM. */
-must_check int window_add(struct collect *c, struct snap_shmem *shmem, const struct vma_view *view,
-			  struct snap_vma *vma);
+/* Enter a mapping as a way to read the object, through the thread look; which pages exist is asked in the task. -ENOMEM. */
+must_check int window_add(struct collect *c, struct snap_shmem *shmem, pid_t look,
+			  const struct vma_view *view, struct snap_vma *vma);
 
 /* A place where ferry itself has the whole object mapped. -ENOMEM. */
 must_check int window_add_own(struct collect *c, struct snap_shmem *shmem, const void *at);

@@ -197,7 +197,8 @@ struct plan {
 	FerryClocksEntry *clocks; /* NULL: the image has none */
 	uint64_t
 		pool_bytes; /* of addresses that all tasks inherit, as much as kinds asked for when they read the image */
-	uint64_t pool;        /* which ones: free in every task. Kinds map there before there are tasks */
+	uint64_t
+		pool; /* which ones: free in every task. Kinds map there, with MADV_DONTFORK until there are tasks */
 	bool clocks_continue; /* tasks see CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from clocks */
 	void **kind_data;     /* by kind index: what a kind's read function found */
 };

@@ -61,7 +61,11 @@ int proc_read_error(int dirfd, const char *name, int code, struct ferry_error *e
 				 slash, name);
 	enum ferry_error_id id =
 		code == EACCES || code == EPERM ? FERRY_ERROR_PERMISSION : FERRY_ERROR_SYSTEM;
-	return error_errno(err, id, code, "%s%s%s: cannot read", path, slash, name);
+	error_errno(err, id, code, "%s%s%s: cannot read", path, slash, name);
+	if (id == FERRY_ERROR_PERMISSION)
+		error_hint(err,
+			   "it is another user's, or lets nobody look into it (PR_SET_DUMPABLE): root can");
+	return -code;
 }
 
 int proc_open(pid_t pid, struct ferry_error *err)

@@ -38,6 +38,17 @@ static struct family_member *birth_member(const struct restore *r, int member)
 
 /* ----------------------------------------------------------------- zombies */
 
+/* Dumps that go to a program do so whatever the limit. */
+static bool birth_pipes_cores(void)
+{
+	char byte = '|';
+	int fd = fd_open(AT_FDCWD, "/proc/sys/kernel/core_pattern", O_RDONLY, 0);
+	bool piped = fd < 0 || read(fd, &byte, 1) != 1 || byte == '|';
+	if (fd >= 0)
+		close(fd);
+	return piped;
+}
+
 static __attribute__((noreturn)) void birth_end_by(int number, bool dumped)
 {
 	struct sigaction plain = {.sa_handler = SIG_DFL};
@@ -47,11 +58,12 @@ static __attribute__((noreturn)) void birth_end_by(int number, bool dumped)
 	core.rlim_cur = dumped ? MIN(core.rlim_max, (rlim_t)BIRTH_CORE_BYTES) : 0;
 	setrlimit(RLIMIT_CORE, &core);
 	/* The dump goes to a file system that nobody sees, and that is gone with the process. */
-	if (!dumped || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("ferry", "/tmp", "tmpfs", 0, "size=64k") < 0 || chdir("/tmp") < 0 || chroot("/tmp") < 0)
-		prctl(PR_SET_DUMPABLE, 0);
-	else
-		prctl(PR_SET_DUMPABLE, 1);
+	bool hidden = dumped && unshare(CLONE_NEWNS) == 0 &&
+		      mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+		      mount("ferry", "/tmp", "tmpfs", 0, "size=64k") == 0 && chdir("/tmp") == 0 &&
+		      chroot("/tmp") == 0;
+	/* The end of who is not dumpable is told to root only; where there is no dump anyway it need not be so. */
+	prctl(PR_SET_DUMPABLE, dumped ? hidden : !birth_pipes_cores());
 	sigaction(number, &plain, NULL);
 	kill(getpid(), number);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));

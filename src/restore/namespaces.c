@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -428,11 +429,14 @@ int namespaces_after_children(struct restore *r, const struct plan_task *t, stru
 	return t->children_pid_ns ? ns_put_children(r, t, t->children_pid_ns, err) : 0;
 }
 
-void namespaces_init_main(pid_t root)
+void namespaces_init_main(const struct restore *r, pid_t root)
 {
 	int status, result = 0;
 	prctl(PR_SET_NAME, "ferry-init");
 	fd_close_others(0, NULL, 0);
+	/* It stays, and must not be one who has the tasks' shared memory. */
+	if (r->plan->pool_bytes)
+		munmap((void *)(uintptr_t)r->plan->pool, r->plan->pool_bytes);
 	for (;;) {
 		pid_t pid = wait(&status);
 		if (pid < 0 && errno != EINTR)

@@ -44,4 +44,4 @@ must_check int namespaces_after_children(struct restore *r, const struct plan_ta
 					 struct ferry_error *err);
 
 /* The small init of a PID namespace whose first process the image lacks: reap until nobody is left. root: its child. */
-__attribute__((noreturn)) void namespaces_init_main(pid_t root);
+__attribute__((noreturn)) void namespaces_init_main(const struct restore *r, pid_t root);

@@ -501,7 +501,7 @@ static int tasks_create_init(struct restore *r, uint64_t flags, struct ferry_err
 		__atomic_store_n(&r->shared->init, (uint32_t)namespaces_real_pid(r), __ATOMIC_SEQ_CST);
 		if (birth_create(r, 0, 0, &inside) < 0)
 			task_fail(r, root->pid, &inside);
-		namespaces_init_main(root->pid);
+		namespaces_init_main(r, root->pid);
 	}
 	__atomic_store_n(&r->shared->init, (uint32_t)pid, __ATOMIC_SEQ_CST);
 	return 0;
@@ -515,11 +515,22 @@ static int tasks_create_root(struct restore *r, struct ferry_error *err)
 	return birth_create(r, 0, flags | (r->new_pidns ? CLONE_NEWPID : 0), err);
 }
 
+/* What all tasks inherit; a kind mapped it, and nobody who was forked before has it. */
+static int tasks_share_pool(const struct restore *r, struct ferry_error *err)
+{
+	void *pool = (void *)(uintptr_t)r->plan->pool;
+	if (!r->plan->pool_bytes || madvise(pool, r->plan->pool_bytes, MADV_DOFORK) == 0)
+		return 0;
+	return error_errno(err, FERRY_ERROR_SYSTEM, errno, "handing shared memory on to the tasks");
+}
+
 int tasks_create(struct restore *r, struct ferry_error *err)
 {
 	int ret = tasks_open_channels(r, err);
 	if (ret >= 0)
 		ret = tasks_arm(r, err);
+	if (ret >= 0)
+		ret = tasks_share_pool(r, err);
 	if (ret < 0)
 		return ret;
 	/* Orphans of a failed restore come to us and are reaped. */

@@ -22,7 +22,8 @@ import time
 
 from ferrytest import Ferry, main, test
 from ferrytest.jobs import NOBODY, COUNTER, Jobs
-from ferrytest.process import wait_until
+from ferrytest.process import children, stat_fields, status, wait_until
+from ferrytest.software.postgresql import programs
 
 class Attached:
     """A terminal of ours, with "ferry attach" in it."""
@@ -198,7 +199,7 @@ if os.environ.get("FERRY"):
         jobs = Jobs(NOBODY)
         for name, program, said in (
                 ("memory", "import mmap, os, tempfile, time\nf = tempfile.TemporaryFile()\nf.write(b'x' * 4096)\nf.flush()\n"
-                 "m = mmap.mmap(f.fileno(), 4096, mmap.MAP_PRIVATE)\nm[0] = 65\nos.dup2(1, f.fileno())\n"
+                 "m = mmap.mmap(f.fileno(), 4096, mmap.MAP_PRIVATE)\nm[0] = 65\nos.closerange(3, 64)\n"
                  "while True: print('on', flush=True); time.sleep(.05)",
                  "has no file that can be opened, which needs root"),
                 ("part", "import ctypes, mmap, time\nm = mmap.mmap(-1, 12288)\n"
@@ -215,6 +216,130 @@ if os.environ.get("FERRY"):
             wait_until(lambda name=name, stands=stands: len(jobs.log(name)) > stands, "it does not go on")
             assert jobs.state(name) == "running" and not list(jobs.folder.glob(f"{name}/image-*"))
             jobs.good("stop", name)
+
+    def lost(user):
+        """Killed from outside: it is lost, which is said, and can be run on from its image or given up; never by itself."""
+        jobs = Jobs(user)
+        jobs.start("counter", *COUNTER)
+        jobs.moves_on()
+        jobs.good("save", "counter")
+        saved_at = jobs.counted()
+        jobs.good("restore", "counter")
+        jobs.moves_on()
+        os.kill(jobs.list()["counter"]["pid"], signal.SIGKILL)
+        wait_until(lambda: jobs.state() == "lost", "it is not lost")
+        assert jobs.list()["counter"]["image"].endswith("/image-1") and jobs.list()["counter"]["status"] is None
+        lines = jobs.log()
+        for words, said in ((["restore", "counter"], "ferry restore --again --files=as-found counter"), (["rm", "counter"], "--force"),
+                            (["save", "counter"], "is lost"), (["stop", "counter"], "is lost"), (["attach", "counter"], "is lost")):
+            done = jobs.run(*words)
+            assert done.returncode and said in done.stderr, done
+        jobs.good("restore", "--all")
+        jobs.good("save", "--all")
+        assert jobs.state() == "lost" and jobs.log() == lines
+        done = jobs.run("restore", "--again", "counter")
+        assert done.returncode == 3 and "[files-changed]" in done.stderr and jobs.state() == "lost", done
+        jobs.good("restore", "--again", "--files=as-found", "counter")
+        assert jobs.state() == "running"
+        wait_until(lambda: len(jobs.log()) > len(lines) + 2, "it does not go on")
+        again = jobs.log()[len(lines):]
+        assert again == [str(saved_at + 1 + n) for n in range(len(again))], (saved_at, again)
+        jobs.good("stop", "counter")
+        assert jobs.state() == "ended" and jobs.list()["counter"]["status"] is not None
+        # One that never had an image has nothing to be run on from.
+        os.kill(jobs.start("young", *COUNTER), signal.SIGKILL)
+        wait_until(lambda: jobs.state("young") == "lost", "it is not lost")
+        assert jobs.run("restore", "--again", "young").returncode == 2
+        jobs.good("rm", "young")
+        jobs.good("rm", "counter")
+        assert not list(jobs.folder.iterdir())
+
+    test(name="lost", timeout=60)(lambda: lost(None))
+    test(name="lost_user", timeout=60)(lambda: lost(NOBODY))
+
+    @test(timeout=60)
+    def not_restorable():
+        """A saved job whose image does not fit the machine any more stays saved, and what is said leads on."""
+        jobs = Jobs()
+        file = pathlib.Path(tempfile.mkdtemp()) / "written"
+        for name in ("writer", "damaged"):
+            jobs.start(name, "sh", "-c", 'exec 5>>"$0"; i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done', str(file))
+        wait_until(lambda: jobs.log("writer") and jobs.log("damaged"), "they do not start")
+        jobs.good("save", "--all")
+        file.write_text("by somebody else")
+        done = jobs.run("restore", "writer")
+        assert done.returncode == 3 and "[files-changed]" in done.stderr and "--files=as-found" in done.stderr, done
+        assert jobs.state("writer") == "saved" and not jobs.list()["writer"]["pid"]
+        pages = max((jobs.folder / "damaged/image-1").glob("pages-*.img"), key=lambda path: path.stat().st_size)
+        pages.write_bytes(pages.read_bytes()[:-4096])
+        done = jobs.run("restore", "--files=as-found", "damaged")
+        assert done.returncode and "ferry rm --force damaged" in done.stderr, done
+        assert jobs.state("damaged") == "saved"
+        done = jobs.run("restore", "--all", "--json", "--files", "as-found")
+        told = {job["name"]: job["state"] for job in json.loads(done.stdout)}
+        assert done.returncode and told == {"writer": "running", "damaged": "saved"}, done
+        stands = len(jobs.log("writer"))
+        wait_until(lambda: len(jobs.log("writer")) > stands, "it does not go on")
+        jobs.good("rm", "--force", "damaged")
+        jobs.good("stop", "writer")
+
+    @test(timeout=60)
+    def zombie_refused():
+        """How a zombie of another user's has ended is told to root only: an ordinary user is told before anything stops."""
+        jobs = Jobs(NOBODY)
+        ends = jobs.folder / "ends"
+        shutil.copy("/bin/true", ends)
+        ends.chmod(0o4755)
+        # sleep waits for no child.
+        program = f"{ends} & exec sleep 1000"
+        with subprocess.Popen([*jobs.prefix, "sh", "-c", program], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as parent:
+            child = wait_until(lambda: children(parent.pid), "no child")[0]
+            wait_until(lambda: stat_fields(f"/proc/{child}/stat")[0] == "Z", "no zombie")
+            assert status(child)["Uid"].split()[1] == "0", "a file system without set-user-id"
+            done = subprocess.run([*jobs.prefix, Ferry().path, "check", "--tree", str(parent.pid)], check=False, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            assert done.returncode == 3 and f"permission: how pid {child}, a zombie, has ended" in done.stdout, done
+            assert "hint: try again when its parent has waited for it" in done.stdout, done
+            images = jobs.folder / "images"
+            images.mkdir(mode=0o777)
+            os.chown(images, NOBODY, NOBODY)
+            done = subprocess.run([*jobs.prefix, Ferry().path, "dump", "--tree", str(parent.pid), "-D", str(images)], check=False,
+                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            assert done.returncode == 3 and "[permission]" in done.stderr and not list(images.iterdir()), done
+            assert status(parent.pid)["TracerPid"] == "0" and status(parent.pid)["State"].startswith("S")
+            parent.kill()
+
+    @test(timeout=120)
+    def postgresql_user():
+        """A database server of an ordinary user: shared anonymous memory of many processes, System V shared memory."""
+        jobs, place = Jobs(NOBODY), programs()
+        data = jobs.folder.parent / "data"
+        data.mkdir(mode=0o700)
+        os.chown(data, NOBODY, NOBODY)
+        done = subprocess.run([*jobs.prefix, place / "initdb", "-D", data, "-U", "me", "-A", "trust", "--no-sync", "--locale=C"],
+                              check=False, text=True, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done
+        jobs.start("server", str(place / "postgres"), "-D", str(data), "-k", str(data), "-c", "listen_addresses=", "-c", "fsync=off",
+                   "-c", "huge_pages=off")
+
+        def ask(sql):
+            return subprocess.run([*jobs.prefix, place / "psql", "-h", data, "-U", "me", "-d", "postgres", "-Atc", sql], check=False,
+                                  text=True, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.strip()
+
+        wait_until(lambda: ask("SELECT 1") == "1", "it does not answer", 60)
+        ask("CREATE TABLE mine AS SELECT n, md5(n::text) text FROM generate_series(1, 20000) n")
+        summary = "SELECT md5(string_agg(text, '' ORDER BY n)) FROM mine WHERE n > 0"
+        before = ask(summary), ask("SELECT pg_postmaster_start_time()")
+        for number in (1, 2):
+            # Its clients' processes may still be ending.
+            wait_until(lambda: jobs.run("save", "server").returncode == 0, "it cannot be saved", 30)
+            jobs.good("restore", "server")
+            assert (ask(summary), ask("SELECT pg_postmaster_start_time()")) == before
+            assert ask(f"INSERT INTO mine VALUES ({-number}, '')") == "INSERT 0 1"
+        assert ask("SELECT count(*) FROM mine") == "20002" and ask("CHECKPOINT") == "CHECKPOINT"
+        jobs.good("stop", "server")
+        assert jobs.list()["server"]["status"] == 0, jobs.log("server")[-3:]
 
     @test(timeout=60)
     def attached():

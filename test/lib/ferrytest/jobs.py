@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 
-from ferrytest.engine import EngineError, Ferry
+from ferrytest.engine import EngineError, Ferry, note_refusal
 from ferrytest.process import wait_until
-from ferrytest.program import Program, program_path
+from ferrytest.program import SKIPPED, Program, is_old, program_path, runs
+from ferrytest.register import skip
+from ferrytest.snapshot import differences
 
 NOBODY = 65534
 READY_SECONDS = 8
@@ -38,8 +40,11 @@ class Jobs:
         """One verb; the finished process."""
         more = ["--state-dir", str(self.folder)]
         command = [*self.prefix, Ferry().path, verb, *more, *map(str, words)]
-        return subprocess.run(command, check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        done = subprocess.run(command, check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=60, start_new_session=True, env={**os.environ, **(environment or {})})
+        if done.returncode:
+            note_refusal(done)
+        return done
 
     def check(self, pid):
         """ferry check of a tree, by the owner of the jobs."""
@@ -112,23 +117,31 @@ class JobProgram(Program):
     def start(cls, jobs, case):
         """As a job of the case's name; ready, and with nothing to object to. None: it needs what its owner has not. What only
         some states need is left out then."""
-        for words in (("more",), ()):
-            program = cls.start_once(jobs, case, words)
+        partner = case.partner() if case.partner else None
+        skipped = None
+        if is_old(case.program) and not runs(case.program):
+            skip("neither compiler nor kernel need have programs of 32 bits")
+        for words in (("more",), ())[partner is not None:]:
+            program = cls.start_once(jobs, case, partner, words)
             if program.is_fit():
                 return program
+            skipped = jobs.list()[case.name]["status"] == SKIPPED and program.log()
             jobs.run("stop", "--timeout", "1", case.name)
             jobs.good("rm", case.name)
+        print(f"{case.name} cannot do its work for this user")
+        # As root it is the machine that lacks something.
+        if skipped and not jobs.user:
+            skip(skipped)
         return None
 
     @classmethod
-    def start_once(cls, jobs, case, words):
+    def start_once(cls, jobs, case, partner, words):
         """Started, and ready if it becomes so."""
         folder = pathlib.Path(tempfile.mkdtemp(prefix=case.name + "-"))
         folder.chmod(0o1777)
         (folder / "log").touch()
         if jobs.user:
             os.chown(folder, jobs.user, jobs.user)
-        partner = case.partner() if case.partner else None
         pid = jobs.start(case.name, str(program_path(case.program)), str(folder), *case.arguments, *words)
         program = cls.adopt({"name": case.name, "folder": folder, "asked": 0, "pid": pid, "roles": [], "jobs": jobs,
                              "partner": partner})
@@ -162,14 +175,25 @@ class JobProgram(Program):
 
     def inside(self):
         """A snapshot from within its PID namespace, where its numbers are always the same."""
-        done = subprocess.run(["nsenter", "-t", str(self.pid), "-p", "-m", sys.executable, "-B", "-c", SNAPSHOT],
-                              input=pickle.dumps(self.volatile()), check=True, stdout=subprocess.PIPE)
-        return pickle.loads(done.stdout)
+        return snapshot_inside(self.pid, 1, self.volatile())
+
+    def compare(self, before):
+        """Raise if the snapshot differs from that of now."""
+        found = differences(before, self.inside())
+        assert not found, f"{len(found)} differences: " + "; ".join(found[:12])
 
 
-# The first process of a job is number 1 of its namespace.
+# What runs in a PID namespace that it was brought into, with a /proc of it.
 SNAPSHOT = """
-import pickle, sys
+import pickle, subprocess, sys
 from ferrytest.snapshot import snapshot
-sys.stdout.buffer.write(pickle.dumps(snapshot(1, pickle.loads(sys.stdin.buffer.read()))))
+subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
+sys.stdout.buffer.write(pickle.dumps(snapshot(int(sys.argv[1]), pickle.loads(sys.stdin.buffer.read()))))
 """
+
+
+def snapshot_inside(pid, number, volatile):
+    """A snapshot of the tree below number as the PID namespace of pid, and its mounts, show it."""
+    done = subprocess.run(["nsenter", "-t", str(pid), "-p", "-m", "unshare", "--mount", sys.executable, "-B", "-c", SNAPSHOT,
+                           str(number)], input=pickle.dumps(volatile), check=True, stdout=subprocess.PIPE)
+    return pickle.loads(done.stdout)
