@@ -71,6 +71,7 @@ ELSEWHERE = {
     "inet-after": "integration/sockets.beside_a_dump,integration/sockets.lock_waits",
     "landlock-collect_thread": "integration/attributes.landlock",
     "pidfd-collect_end": "integration/refused.pidfd_of_thread",
+    "regs-collect_ended": "integration/roundtrip.leader-ended",
     "sched-collect_ended": "integration/roundtrip.leader-ended",
     "tun-before_run": "integration/worlds.tunnel-persistent",
     "hugetlb-read": "integration/refused.huge_pages_lacking",
@@ -85,7 +86,8 @@ ELSEWHERE = {
 NOBODY = {
     **{key: "collecting says the same when the tree stands" for key in (
         "memfd-check_vma", "mounts-check", "netlink-check", "nsfile-check", "packet-check_vma", "regfile-check",
-        "regfile-check_task", "regfile-check_vma", "regs-check_task", "secret-check_vma", "sysvshm-check_vma")},
+        "regfile-check_task", "regfile-check_vma", "regs-check_task", "secret-check_vma", "sysvshm-check_vma",
+        "tun-check")},
     "signal-collect_ended": "a signal would have to come while a thread ends for the second time",
     "thread-collect_ended": "collect.c has the name already",
     "aio-collect_task": "check_vma says the same before",
