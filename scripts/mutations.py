@@ -72,6 +72,7 @@ ELSEWHERE = {
     "landlock-collect_thread": "integration/attributes.landlock",
     "pidfd-collect_end": "integration/refused.pidfd_of_thread",
     "regs-collect_ended": "integration/roundtrip.leader-ended",
+    "seccomp-check_task": "integration/jobsweep.seccomp-one-user",
     "sched-collect_ended": "integration/roundtrip.leader-ended",
     "tun-before_run": "integration/worlds.tunnel-persistent",
     "hugetlb-read": "integration/refused.huge_pages_lacking",
