@@ -31,6 +31,7 @@ struct inet_scan {
 	struct inet_chooser
 		*choosers; /* those with a program that chooses among them; NULL = not asked yet */
 	size_t n_choosers;
+	bool blind; /* nobody tells us who chooses */
 };
 
 /* snap_file.data */

@@ -55,6 +55,7 @@ static int inet_chooser_list(const struct fd_view *view, struct inet_scan *scan,
 	if (scan->choosers)
 		return 0;
 	int r = reuseport_list(&list, &n);
+	scan->blind = r == -EPERM;
 	if (r == -EOPNOTSUPP || r == -EPERM)
 		r = n = 0;
 	if (r < 0)
@@ -99,6 +100,31 @@ static struct inet_chooser *inet_chooser_meet(struct inet_scan *scan, uint64_t i
 	return found;
 }
 
+/* Whether another socket waits on the port of this one. */
+static bool inet_chooser_matters(const struct inet_scan *scan, uint32_t inode)
+{
+	const struct inet_sock *own = NULL;
+	for (size_t i = 0; i < scan->n && !own; i++)
+		if (scan->socks[i].inode == inode)
+			own = &scan->socks[i];
+	for (size_t i = 0; own && i < scan->n; i++) {
+		const struct inet_sock *s = &scan->socks[i];
+		if (s != own && s->protocol == own->protocol && s->local_port == own->local_port &&
+		    s->state == own->state && !s->remote_port)
+			return own->local_port && !own->remote_port;
+	}
+	return false;
+}
+
+static int inet_chooser_unseen(const char *who, struct ferry_error *err)
+{
+	error_set(err, FERRY_ERROR_PERMISSION, EPERM,
+		  "%s: shares its port (SO_REUSEPORT), and whether a program chooses is told to root alone",
+		  who);
+	error_hint(err, "the program would be lost; let one socket have the port, or run ferry as root");
+	return -EPERM;
+}
+
 static int inet_chooser_find(const struct fd_view *view, struct inet_scan *scan,
 			     const struct inet_chooser **ret, struct ferry_error *err)
 {
@@ -106,11 +132,13 @@ static int inet_chooser_find(const struct fd_view *view, struct inet_scan *scan,
 	int r = inet_chooser_list(view, scan, err);
 	if (r < 0)
 		return r;
+	fd_view_name(view, who, sizeof(who));
+	if (scan->blind && inet_chooser_matters(scan, sock_inode(view)))
+		return inet_chooser_unseen(who, err);
 	const struct inet_chooser *c = inet_chooser_meet(scan, sock_inode(view));
 	*ret = c;
 	if (!c)
 		return 0;
-	fd_view_name(view, who, sizeof(who));
 	if (!c->socket.n)
 		return inet_chooser_refuse(who, ", one of eBPF, which nobody can read (Linux 6.18)", err);
 	if (!c->socket.code)
