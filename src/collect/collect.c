@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "collect/namespaces.h"
 #include "kernel/uapi.h"
+#include "kind/ns_time.h"
 #include "model/record.h"
 #include "proc/read.h"
 
@@ -225,30 +226,19 @@ static uint64_t collect_clock_ns(clockid_t id)
 }
 
 /* The tree's clocks: ours, shifted by the difference of the two time namespaces. */
-static int collect_clocks(struct collect *c, int proc_dir, struct ferry_error *err)
+static int collect_clocks(struct collect *c, const struct frozen_task *root, struct ferry_error *err)
 {
-	struct proc_timens_offsets tree = {0}, ours = {0};
-	int self = proc_open(getpid(), err);
-	if (self < 0)
-		return self;
-	int r = proc_read_timens_offsets(proc_dir, &tree, err);
+	struct timens_offsets tree = {0}, ours = {0};
+	_cleanup_close_ int self = proc_open(getpid(), err);
+	int r = self < 0 ? self : ns_time_offsets(root->proc_dir, &tree, err);
 	if (r >= 0)
-		r = proc_read_timens_offsets(self, &ours, err);
-	close(self);
-	if (r == -ENOENT) {
-		error_clear(err);
-		r = 0;
-	}
+		r = timens_read(self, &ours, err);
 	if (r < 0)
 		return r;
-	int64_t monotonic = (tree.monotonic.sec - ours.monotonic.sec) * 1000000000ll + tree.monotonic.nsec -
-			    ours.monotonic.nsec;
-	int64_t boottime = (tree.boottime.sec - ours.boottime.sec) * 1000000000ll + tree.boottime.nsec -
-			   ours.boottime.nsec;
 	uint64_t now = collect_clock_ns(CLOCK_BOOTTIME);
 	c->snap->clocks_read_ns = collect_clock_ns(CLOCK_MONOTONIC);
-	c->snap->monotonic_ns = c->snap->clocks_read_ns + (uint64_t)monotonic;
-	c->snap->boottime_ns = now + (uint64_t)boottime;
+	c->snap->monotonic_ns = c->snap->clocks_read_ns + (uint64_t)(tree.monotonic_ns - ours.monotonic_ns);
+	c->snap->boottime_ns = now + (uint64_t)(tree.boottime_ns - ours.boottime_ns);
 	c->snap->realtime_ns = collect_clock_ns(CLOCK_REALTIME);
 	c->snap->uptime_us = now / 1000;
 	return 0;
@@ -294,7 +284,7 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	c->sharing = &sharing;
 	int r = collect_settle(f, err);
 	if (r >= 0)
-		r = collect_clocks(c, f->tasks.v[0].proc_dir, err);
+		r = collect_clocks(c, &f->tasks.v[0], err);
 	if (r >= 0)
 		r = collect_numbers(c, f, err);
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)

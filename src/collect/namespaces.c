@@ -33,17 +33,18 @@ enum {
 };
 
 enum ns_support {
-	NS_ANY,  /* each task may have its own */
-	NS_TREE, /* the whole tree has one, not necessarily ferry's */
-	NS_NONE, /* it has to be ferry's */
-	NS_SKIP, /* looked at elsewhere */
+	NS_ANY,    /* each task may have its own */
+	NS_TREE,   /* the whole tree has one, not necessarily ferry's */
+	NS_NONE,   /* it has to be ferry's */
+	NS_CLOCKS, /* each task may have another than the root, which gets a new one in any case */
+	NS_SKIP,   /* looked at elsewhere */
 };
 
 static const enum ns_support ns_support[PROC_NS_COUNT] = {
 	[PROC_NS_CGROUP] = NS_NONE, [PROC_NS_IPC] = NS_ANY,
 	[PROC_NS_MNT] = NS_TREE,    [PROC_NS_NET] = NS_NONE,
 	[PROC_NS_PID] = NS_ANY,     [PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
-	[PROC_NS_TIME] = NS_SKIP,   [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
+	[PROC_NS_TIME] = NS_CLOCKS, [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_USER] = NS_ANY,    [PROC_NS_UTS] = NS_ANY,
 };
 
@@ -117,18 +118,12 @@ static int ns_check(pid_t pid, const struct proc_namespaces *theirs, const struc
 			continue;
 		if (!theirs->ino[ns] && ours->ino[ns])
 			return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "pid %d is ending", pid);
-		bool good = support == NS_ANY || (support == NS_TREE && theirs->ino[ns] == root->ino[ns]) ||
+		bool good = support == NS_ANY || support == NS_CLOCKS ||
+			    (support == NS_TREE && theirs->ino[ns] == root->ino[ns]) ||
 			    theirs->ino[ns] == ours->ino[ns];
 		if (!good)
 			return ns_refuse(pid, (enum proc_ns)ns, err);
 	}
-	/* The clocks of a restored tree go on in one. */
-	if (theirs->ino[PROC_NS_TIME] != root->ino[PROC_NS_TIME])
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-				 "pid %d lives in a time namespace other than that of the tree's root", pid);
-	if (theirs->ino[PROC_NS_TIME] != theirs->ino[PROC_NS_TIME_FOR_CHILDREN])
-		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-				 "pid %d will put its children into another time namespace", pid);
 	return 0;
 }
 
@@ -293,9 +288,11 @@ int collect_namespaces(struct collect *c, struct snap_task *t, int proc_dir, str
 		return r;
 	memcpy(t->ns_ino, theirs.ino, sizeof(t->ns_ino));
 	collect_own_namespace_ids(t->ids);
-	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++)
-		if (ns_support[ns] != NS_SKIP && theirs.ino[ns] != ours->ino[ns])
+	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++) {
+		const uint64_t *known = ns_support[ns] == NS_CLOCKS ? c->snap->tasks.v[0].ns_ino : ours->ino;
+		if (ns_support[ns] != NS_SKIP && theirs.ino[ns] != known[ns])
 			r = ns_collect(c, t, (enum proc_ns)ns, theirs.ino[ns], err);
+	}
 	return r;
 }
 

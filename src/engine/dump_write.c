@@ -126,7 +126,7 @@ static int write_pstree(struct image_dir *dir, struct snapshot *snap, struct fer
 
 static bool write_tree_says(const FerryTreeEntry *tree)
 {
-	return tree->has_exit_signal || tree->has_uid || tree->has_untold;
+	return tree->has_exit_signal || tree->has_uid || tree->has_untold || tree->has_children_time_ns_id;
 }
 
 static int write_tree(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)

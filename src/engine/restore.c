@@ -50,57 +50,6 @@ struct restore_job {
 /* Less is compared at once. */
 enum { RESTORE_VERIFY_ASIDE_BYTES = 8 << 20 };
 
-static int64_t restore_clock_ns(clockid_t id)
-{
-	struct timespec ts;
-	clock_gettime(id, &ts);
-	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
-}
-
-static void restore_add_offset(char *text, size_t n, const char *clock, int64_t offset_ns)
-{
-	int64_t sec = offset_ns / 1000000000, nsec = offset_ns % 1000000000;
-	if (nsec < 0) {
-		nsec += 1000000000;
-		sec--;
-	}
-	size_t used = strlen(text);
-	snprintf(text + used, n - used, "%s %lld %lld\n", clock, (long long)sec, (long long)nsec);
-}
-
-/* A time namespace for the tasks in which the clocks go on where the dump stopped them. */
-static int restore_clocks(struct restore_job *j, struct ferry_error *err)
-{
-	const FerryClocksEntry *clocks = j->plan.clocks;
-	if (!clocks || !strcmp(j->e->options->clock, "host"))
-		return 0;
-	struct proc_timens_offsets own = {0};
-	int self = proc_open(getpid(), err);
-	int r = self < 0 ? self : proc_read_timens_offsets(self, &own, err);
-	if (self >= 0)
-		close(self);
-	if (r < 0 || unshare(CLONE_NEWTIME) < 0) {
-		error_clear(err);
-		error_errno(err, FERRY_ERROR_KERNEL_FEATURE, r < 0 ? -r : errno, "creating a time namespace");
-		error_hint(err, "restore with --clock=host if the programs bear a jump of CLOCK_MONOTONIC");
-		return -ENOTSUP;
-	}
-	/* Offsets count from the first namespace's clock; ours may be shifted itself. */
-	int64_t monotonic =
-		restore_clock_ns(CLOCK_MONOTONIC) - (own.monotonic.sec * 1000000000ll + own.monotonic.nsec);
-	int64_t boottime =
-		restore_clock_ns(CLOCK_BOOTTIME) - (own.boottime.sec * 1000000000ll + own.boottime.nsec);
-	char text[160] = "";
-	restore_add_offset(text, sizeof(text), "monotonic", (int64_t)clocks->monotonic_ns - monotonic);
-	restore_add_offset(text, sizeof(text), "boottime", (int64_t)clocks->boottime_ns - boottime);
-	_cleanup_close_ int fd = fd_open(AT_FDCWD, "/proc/self/timens_offsets", O_WRONLY, 0);
-	r = fd < 0 ? fd : fd_write_all(fd, text, strlen(text));
-	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "setting the clocks of the time namespace");
-	j->plan.clocks_continue = true;
-	return 0;
-}
-
 static __attribute__((noreturn)) void restore_verifier(struct restore_job *j, int pipe, pid_t parent)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -293,7 +242,7 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 	j->opener.in_task_context = r;
 	j->opener.pid_of = files_pid_of;
 	if (ret >= 0)
-		ret = restore_clocks(j, err);
+		ret = clocks_make(r, !strcmp(j->e->options->clock, "host"), err);
 	if (ret >= 0)
 		ret = files_open(r, FILES_FIRST, err);
 	if (ret >= 0)

@@ -98,6 +98,7 @@ struct plan_task {
 	pid_t pid, ppid, pgid, sid;    /* in the PID namespace of the tree's root */
 	uint32_t ns_id[PROC_NS_COUNT]; /* in the image; 0 = ferry's own */
 	uint32_t children_pid_ns;      /* new children go there; 0 = into its own PID namespace */
+	uint32_t children_time_ns;     /* the same */
 	int member;                    /* index in plan.family */
 	/* Earlier ones whose memory, actions, descriptors and folders it shares; NULL = none. */
 	struct plan_task *vm_owner, *sighand_owner, *files_owner, *fs_owner;

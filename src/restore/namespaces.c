@@ -47,6 +47,7 @@ static uint32_t ns_id(const TaskKobjIdsEntry *ids, enum proc_ns type)
 	case PROC_NS_NET: return ids->has_net_ns_id ? ids->net_ns_id : 0;
 	case PROC_NS_IPC: return ids->has_ipc_ns_id ? ids->ipc_ns_id : 0;
 	case PROC_NS_UTS: return ids->has_uts_ns_id ? ids->uts_ns_id : 0;
+	case PROC_NS_TIME: return ids->has_time_ns_id ? ids->time_ns_id : 0;
 	case PROC_NS_MNT: return ids->has_mnt_ns_id ? ids->mnt_ns_id : 0;
 	case PROC_NS_USER: return ids->has_user_ns_id ? ids->user_ns_id : 0;
 	case PROC_NS_CGROUP: return ids->has_cgroup_ns_id ? ids->cgroup_ns_id : 0;
@@ -64,6 +65,17 @@ static const struct plan_task *ns_maker(const struct plan *p, int member)
 	return NULL;
 }
 
+/* It is entered by processes that have their memory for themselves, and is known to whom its maker has made. */
+static bool ns_time_supported(const struct plan *p, struct image_dir *dir, const struct plan_task *t)
+{
+	const struct plan_ns *ns = plan_ns(p, PROC_NS_TIME, t->ns_id[PROC_NS_TIME]);
+	const struct plan_task *above = ns_maker(p, t->member);
+	while (ns->member && above && above != ns->member)
+		above = ns_maker(p, above->member);
+	return (above || !ns->member) && !t->vm_owner && !t->n_mates && p->clocks &&
+	       image_dir_has(dir, IMAGE_TIMENS, ns->id);
+}
+
 static bool ns_supported(const struct plan *p, struct image_dir *dir, enum proc_ns type,
 			 const struct plan_task *t)
 {
@@ -77,16 +89,19 @@ static bool ns_supported(const struct plan *p, struct image_dir *dir, enum proc_
 		return image_dir_has(dir, IMAGE_FERRY_USERNS, t->ns_id[type]) && t->threads.n == 1 &&
 		       !t->fs_owner;
 	case PROC_NS_MNT: return !t->ns_id[type] || !maker || t->ns_id[type] == maker->ns_id[type];
+	case PROC_NS_TIME: return ns_time_supported(p, dir, t);
 	default: return false;
 	}
 }
 
 static int ns_read_task(struct reader *r, struct plan_task *t, struct ferry_error *err)
 {
-	const TaskKobjIdsEntry *outside = r->plan->inventory->root_ids;
+	const TaskKobjIdsEntry *outside = r->plan->inventory->root_ids, *root = r->plan->tasks[0].ids;
 	for (int type = 0; type < PROC_NS_COUNT && outside && t->ids; type++) {
 		uint32_t id = ns_id(t->ids, (enum proc_ns)type);
-		if (!id || id == ns_id(outside, (enum proc_ns)type))
+		/* The root's clocks are told by a file of their own. */
+		const TaskKobjIdsEntry *known = type == PROC_NS_TIME && root ? root : outside;
+		if (!id || id == ns_id(known, (enum proc_ns)type))
 			continue;
 		t->ns_id[type] = id;
 		if (plan_ns(r->plan, (enum proc_ns)type, id))
@@ -109,6 +124,12 @@ static int ns_check_supported(struct reader *r, const struct plan_task *t, struc
 				"pid %d lives in a %s namespace of its own, which this ferry does not restore",
 				t->pid, proc_ns_info((enum proc_ns)type)->word);
 	return 0;
+}
+
+static int ns_bad_time(pid_t pid, struct ferry_error *err)
+{
+	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+			 "ferry-tree.img: pid %d cannot have made the time namespace of its children", pid);
 }
 
 static int ns_bad_user(uint32_t id, struct ferry_error *err)
@@ -219,11 +240,39 @@ static int ns_check_ended(const struct plan *p, struct ferry_error *err)
 	return 0;
 }
 
+/* Who makes a time namespace for its children only is no member of it; the others are made by nobody of the tree. */
+static int ns_read_times(struct reader *r, struct ferry_error *err)
+{
+	int ret = 0;
+	vec_foreach(ns, &r->plan->namespaces)
+		if (ns->type == PROC_NS_TIME)
+			ns->member = NULL;
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++) {
+		const struct plan_task *t = &r->plan->tasks[i];
+		struct plan_ns *ns = plan_ns(r->plan, PROC_NS_TIME, t->children_time_ns);
+		if (!t->children_time_ns || (ns && (ns->member || ns->id == t->ns_id[PROC_NS_TIME])))
+			ret = ns ? ns_bad_time(t->pid, err) : 0;
+		else if (ns || (ns = vec_push(&r->plan->namespaces)))
+			*ns = (struct plan_ns){
+				.type = PROC_NS_TIME, .id = t->children_time_ns, .member = t, .fd = -1};
+		else
+			ret = error_memory(err);
+	}
+	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++) {
+		struct plan_ns *ns = &r->plan->namespaces.v[i];
+		if (ns->type == PROC_NS_TIME)
+			ret = records_one(r, IMAGE_TIMENS, ns->id, &ns->data, err);
+	}
+	return ret;
+}
+
 int namespaces_read(struct reader *r, struct ferry_error *err)
 {
 	int ret = 0;
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = ns_read_task(r, &r->plan->tasks[i], err);
+	if (ret >= 0)
+		ret = ns_read_times(r, err);
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = ns_check_supported(r, &r->plan->tasks[i], err);
 	if (ret >= 0)
@@ -369,6 +418,9 @@ pid_t namespaces_real_pid(const struct restore *r)
 int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err)
 {
 	const struct plan_task *maker = ns_maker(r->plan, t->member);
+	int ret = clocks_enter(r, t, maker, err);
+	if (ret < 0)
+		return ret;
 	for (size_t i = 0; i < ARRAY_SIZE(ns_made); i++) {
 		enum proc_ns type = ns_made[i];
 		if (!maker || t->ns_id[type] == maker->ns_id[type])

@@ -22,6 +22,13 @@ must_check int namespaces_own_view(struct restore *r, struct ferry_error *err);
 /* Our number in the PID namespace that ferry was started in. */
 pid_t namespaces_real_pid(const struct restore *r);
 
+/* The time namespaces that the coordinator makes; its children begin in the root's. host: the root keeps ferry's own clocks. */
+must_check int clocks_make(struct restore *r, bool host, struct ferry_error *err);
+
+/* In a task, of namespaces_enter(): its clocks, and those of its children. maker: as whose child it begins; NULL = the coordinator. */
+must_check int clocks_enter(struct restore *r, const struct plan_task *t, const struct plan_task *maker,
+			    struct ferry_error *err);
+
 /* In a task: enter its namespaces where they are not its parent's. */
 must_check int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err);
 

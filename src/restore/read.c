@@ -289,6 +289,7 @@ static int read_tree_task(struct plan_task *t, const FerryTreeEntry *tree, struc
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "ferry-tree.img: nobody can wait for %u of pid %d", tree->untold, t->pid);
 	t->untold = tree->untold;
+	t->children_time_ns = tree->children_time_ns_id;
 	return 0;
 }
 

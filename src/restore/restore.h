@@ -16,6 +16,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "blob/blob.h"
+#include "host/timens.h"
 #include "host/vdso.h"
 #include "model/kind.h"
 #include "model/plan.h"
@@ -68,15 +69,16 @@ struct restore {
 	int (*channels)[2]; /* by task index: [0] the coordinator's end, [1] the task's until it exists */
 	int proc;           /* a /proc with the numbers that we work with; tasks inherit it */
 	int proc_copy;      /* a mount of it that is nowhere yet; negative = there is none */
-	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of */
-	bool new_pidns;          /* the root's PID namespace is made with it */
-	bool own_init;           /* and its first process is ours */
-	bool sibling;            /* the root becomes a child of our parent (--restore-sibling) */
-	pid_t root_pid;          /* in ferry's PID namespace */
-	pid_t first_pid;         /* whose end we are told: the root, or the init above it */
-	pid_t group;             /* the coordinator's process group */
-	uint32_t *baton;         /* in a task: whoever has it runs; NULL = its memory is its own */
-	bool placed;             /* in a task: the region is where it has to be */
+	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of; of time the root's */
+	struct timens_offsets clocks; /* of the root's time namespace */
+	bool new_pidns;               /* the root's PID namespace is made with it */
+	bool own_init;                /* and its first process is ours */
+	bool sibling;                 /* the root becomes a child of our parent (--restore-sibling) */
+	pid_t root_pid;               /* in ferry's PID namespace */
+	pid_t first_pid;              /* whose end we are told: the root, or the init above it */
+	pid_t group;                  /* the coordinator's process group */
+	uint32_t *baton;              /* in a task: whoever has it runs; NULL = its memory is its own */
+	bool placed;                  /* in a task: the region is where it has to be */
 };
 
 /* Find the hole for each task's blob, park and final place of the vdso, temporary descriptor numbers. */

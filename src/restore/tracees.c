@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "proc/lex.h"
 #include "restore/restore.h"
 
 enum { TRACEES_POLL_NS = 100000, TRACEES_LOOK_POLLS = 200 };
@@ -41,15 +42,17 @@ int tracees_check(const struct plan *plan, struct ferry_error *err)
 static bool tracees_sleeps(const struct restore *r, const struct plan_task *t, size_t index)
 {
 	char path[64], text[256];
-	unsigned long long nr = 0, pc = 0;
+	uint64_t nr, pc;
 	snprintf(path, sizeof(path), "%d/task/%d/syscall", tasks_tid(r, t, 0), tasks_tid(r, t, index));
 	_cleanup_close_ int fd = fd_open(r->proc, path, O_RDONLY, 0);
 	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 	if (n <= 0)
 		return false;
 	text[n] = '\0';
-	return sscanf(text, "%llu %*s %*s %*s %*s %*s %*s %*s %llx", &nr, &pc) == 2 && nr == SYS_futex &&
-	       pc - t->gadget < ferry_gadget_bytes;
+	/* Number, six arguments, stack pointer, program counter. */
+	struct lex l = lex_new(text, (size_t)n);
+	return lex_u64(&l, &nr) && lex_skip_words(&l, 7) && lex_str(&l, "0x") && lex_hex(&l, &pc) &&
+	       nr == SYS_futex && pc - t->gadget < ferry_gadget_bytes;
 }
 
 static bool tracees_is_built(const struct restore *r, const struct plan_task *t)

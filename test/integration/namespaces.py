@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -166,8 +167,69 @@ if os.environ.get("FERRY"):
                              ["python3", "-c", THREADED]),
             "user_pid": (["unshare", "--user", "--map-root-user", "--pid", "--fork"], "in a pid namespace that belongs to it",
                          "--user-ns"),
-            "time_below": (["unshare", "--time", "--fork"], "in a time namespace other than that of the tree's root", "")}.items():
+            "mnt_below": (["sh", "-c", "unshare --mount sleep 100; :"],
+                          "in a mnt namespace other than that of the tree's root", "by itself"),
+            "time_user": (["unshare", "--user", "--map-root-user", "--time", "--fork"],
+                          "in a time namespace that belongs to another user namespace than ferry's", "")}.items():
         test(name=f"refused_{name}", timeout=60)(lambda words=words: refused(*words))
+
+    TIMES = """
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+
+def make():
+    assert libc.unshare(0x80) == 0
+
+def child(function):
+    pid = os.fork()
+    if not pid:
+        function()
+        open(f"ready-{os.getpid()}", "w").close()
+        time.sleep(100)
+    while not os.path.exists(f"ready-{pid}"):
+        time.sleep(0.01)
+    return pid
+
+def enter(pid):
+    assert libc.setns(os.open(f"/proc/{pid}/ns/time_for_children", os.O_RDONLY), 0x80) == 0
+
+def twice():
+    make()
+    if os.fork():
+        os._exit(0)
+    make()
+    open("ready", "w").close()
+    time.sleep(100)
+
+if sys.argv[1] == "guest":
+    maker = child(make)
+    child(lambda: enter(maker))
+else:
+    libc.prctl(36, 1, 0, 0, 0)
+    if not os.fork():
+        twice()
+    os.wait()
+    while not os.path.exists("ready"):
+        time.sleep(0.01)
+open("all", "w").close()
+time.sleep(100)
+"""
+
+    def refused_times(word, said):
+        """Time namespaces whose members nobody could put there again, or whose clocks nobody tells."""
+        place = folder()
+        with subprocess.Popen([sys.executable, "-c", TIMES, word], cwd=place, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as tree:
+            try:
+                wait_until((place / "all").exists, "it does not start")
+                done = Ferry().run("dump", "--tree", tree.pid, "-D", place / "image")
+                assert done.returncode == 3 and "[unsupported-namespace]" in done.stderr and said in done.stderr, done
+            finally:
+                subprocess.run(["pkill", "-KILL", "-s", str(tree.pid)], check=True)
+
+    for name, said in {"guest": "only for the children of a process that is not above it",
+                       "twice": "which have another for their children"}.items():
+        test(name=f"refused_time_{name}", timeout=60)(lambda name=name, said=said: refused_times(name, said))
 
     @test(timeout=60)
     def net_from_inside():

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -140,9 +141,12 @@ class JobProgram(Program):
         folder = pathlib.Path(tempfile.mkdtemp(prefix=case.name + "-"))
         folder.chmod(0o1777)
         (folder / "log").touch()
+        path = program_path(case.program)
         if jobs.user:
             os.chown(folder, jobs.user, jobs.user)
-        pid = jobs.start(case.name, str(program_path(case.program)), str(folder), *case.arguments, *words)
+            # It need not be let through to where the build is.
+            path = shutil.copy2(path, folder)
+        pid = jobs.start(case.name, str(path), str(folder), *case.arguments, *words)
         program = cls.adopt({"name": case.name, "folder": folder, "asked": 0, "pid": pid, "roles": [], "jobs": jobs,
                              "partner": partner})
         if partner:
