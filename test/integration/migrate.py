@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Migrations between two nodes of this machine, and everything that can come between."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -418,7 +419,8 @@ def stop_receiver(m):
     """The receiver ends by itself, or waits for a migration that does not come any more."""
     record = m.record(m.b)
     for pid in m.b.named("ferry") if record is None or record["settled"] else []:
-        os.kill(pid, 9)
+        with contextlib.suppress(ProcessLookupError):  # it just did
+            os.kill(pid, 9)
 
 
 def agree(m):
