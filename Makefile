@@ -3,9 +3,10 @@
 #
 #   make            build build/ferry and the libraries       make demo     two nodes on this machine, one moving redis
 #   make check      all tests, under 20 minutes               make soak     the large counts
-#   make bench      speed against CRIU                        make fuzz     longer fuzzing
-#   make lint       what a reviewer should not have to say    make format   rewrite the code with clang-format
-#   make install    PREFIX=, LIBDIR=, DESTDIR=, CRIU_COMPAT=1 make deb      Debian packages in build/deb
+#   make bench      speed against CRIU                        make curves   cost against size, drawn
+#   make fuzz       longer fuzzing                            make lint     what a reviewer should not have to say
+#   make format     rewrite the code with clang-format        make deb      Debian packages in build/deb
+#   make install    PREFIX=, LIBDIR=, DESTDIR=, CRIU_COMPAT=1
 #
 #   T=pattern       only tests (cases, files) whose name matches; a plain word matches anywhere in a name
 #   NO_INSTALL=1    install no package; say what is missing instead
@@ -29,7 +30,7 @@ MESON_ARGS = --prefix=$(PREFIX) $(if $(LIBDIR),--libdir=$(LIBDIR)) -Dcriu_compat
 ninja = ninja -C $(BUILD) -j$(JOBS)
 driver = $(PYTHON) test/run.py --build=$(BUILD) --jobs=$(JOBS) $(if $(T),--filter='$(T)')
 
-.PHONY: all demo check soak bench install uninstall format lint deb fuzz clean configure packages-%
+.PHONY: all demo check soak bench curves install uninstall format lint deb fuzz clean configure packages-%
 
 all: configure
 	$(ninja)
@@ -52,6 +53,9 @@ demo: packages-build-demo all
 
 bench: packages-build-bench all
 	@$(PYTHON) bench/run.py --build=$(BUILD) $(if $(T),--filter='$(T)')
+
+curves: packages-build-bench all
+	@$(PYTHON) bench/curves.py --build=$(BUILD) $(if $(T),--filter='$(T)')
 
 fuzz: packages-build-check
 	@$(driver) fuzz --fuzz-seconds=$(SECONDS_EACH)

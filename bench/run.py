@@ -19,36 +19,20 @@ import sys
 import tempfile
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(SOURCE / "test" / "lib"))
+sys.path[:0] = [str(SOURCE / "test" / "lib"), str(SOURCE / "bench")]
 sys.dont_write_bytecode = True
 
 import machine  # noqa: E402  pylint: disable=wrong-import-position
+from cases import CASES, METRICS  # noqa: E402  pylint: disable=wrong-import-position
 
-# Name, arguments of bench/targets/memory.c, runs, what it is.
-CASES = [
-    ("smallest", ["0"], 15, "a process with two threads and no memory of its own"),
-    ("descriptors-1000", ["0", "0", "1000"], 9, "the same with 250 eventfds, 250 files and both ends of 250 pipes"),
-    ("threads-200", ["0", "0", "0", "200"], 9, "the smallest with 200 more threads that sleep"),
-    ("memory-256m", ["256"], 7, "256 MiB that do not compress, in pages of 4 KiB"),
-    ("memory-1g", ["1024"], 5, "1 GiB of that"),
-    ("memory-1g-writing", ["1024", "10000"], 5, "1 GiB of that, 10000 pages being written a second"),
-]
-METRICS = {
-    "idle_gap": "largest gap in CLOCK_MONOTONIC that the target saw in 0.3 s without a dump: the noise",
-    "freeze": "largest gap that it saw during a dump with --leave-running",
-    "freeze_reported": "what the tool says about that",
-    "wall_leave_running": "that dump, from the start of the command to its end",
-    "wall": "a dump that ends the target",
-    "image": "what the image takes on the disk",
-    "restore": "restoring that image, to the end of the command",
-}
-SECONDS_EACH = 300
+WORSE = 1.15  # times the ratio of the run before: a regression that is printed
+SECONDS_EACH = 900
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--build", type=pathlib.Path, default=SOURCE / "build")
-    parser.add_argument("--filter", default="", help="only cases whose name contains this")
+    parser.add_argument("--filter", default="", help="only cases whose name contains this, or one of several words (a,b)")
     parser.add_argument("--tools", default="ferry,criu", help="which tools, in order")
     parser.add_argument("--runs", type=int, default=0, help="runs of each case instead of its own number")
     parser.add_argument("--images", type=pathlib.Path, help="where images go; default: a tmpfs, the same for all")
@@ -58,14 +42,14 @@ def parse():
     return parser.parse_args()
 
 
-def measure(options, tool, arguments):
-    """One dump and one restore in a fresh world: {metric: (unit, value)} and the tool's version."""
+def measure(options, tool, step, words):
+    """One step of bench/measure.py in a fresh world: {metric: value} and the tool's version."""
     folder = tempfile.mkdtemp(prefix="ferry-bench-")
     environment = {**os.environ, "PYTHONPATH": str(SOURCE / "test" / "lib"), "PYTHONDONTWRITEBYTECODE": "1",
                    "FERRY": str(options.build / "ferry"), "FERRY_PROGRAMS": str(options.build),
                    "FERRY_CRIU_SID": str(options.sid)}
     command = [str(options.build / "test" / "lib" / "nsinit"), "--folder", folder, "--timeout", str(SECONDS_EACH), "--",
-               sys.executable, str(SOURCE / "bench" / "measure.py"), tool, str(options.images or ""), *arguments]
+               sys.executable, str(SOURCE / "bench" / "measure.py"), tool, str(options.images or ""), step, *words]
     try:
         done = subprocess.run(command, env=environment, check=False, text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
@@ -76,18 +60,18 @@ def measure(options, tool, arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_case(options, tools, name, arguments, runs, here):
+def run_case(options, tools, case, here):
     """All runs of one case; the tools take turns, and who begins takes turns too."""
-    rows = []
+    rows, runs = [], options.runs or case.runs
     for number in range(1, runs + 1):
         order = tools if number % 2 else tools[::-1]
-        for tool in order:
-            got = measure(options, tool, arguments)
-            for metric, (unit, value) in got["metrics"].items():
-                rows.append({"case": name, "tool": tool, "tool_version": got["version"], "run": number,
-                             "metric": metric, "unit": unit, "value": value, "machine": here})
-            shown = ", ".join(f"{m} {human(u, v)}" for m, (u, v) in got["metrics"].items())
-            print(f"{name} {tool} {number}/{runs}: {shown}", flush=True)
+        for tool, step in [(tool, step) for step in case.steps for tool in order]:
+            got = measure(options, tool, step, case.words)
+            for metric, value in got["metrics"].items():
+                rows.append({"case": case.name, "tool": tool, "tool_version": got["version"], "run": number,
+                             "metric": metric, "unit": METRICS[metric][0], "value": value, "machine": here})
+            shown = ", ".join(f"{metric} {human(METRICS[metric][0], value)}" for metric, value in got["metrics"].items())
+            print(f"{case.name} {tool} {number}/{runs}: {shown}", flush=True)
     return rows
 
 
@@ -110,17 +94,63 @@ def medians(rows):
             yield name, metric, chosen[0]["unit"], found
 
 
-def table(rows):
-    """Lines of a Markdown table: medians, and how often smaller ferry's is, for each case and metric."""
-    yield f"| {'case':17} | {'metric':18} | {'ferry':>11} | {'CRIU':>11} | {'CRIU/ferry':>10} |"
-    yield "|---|---|---:|---:|---:|"
+def ratios(rows):
+    """{(case, metric): ferry's median to CRIU's}"""
+    return {(name, metric): found["ferry"] / found["criu"]
+            for name, metric, _, found in medians(rows) if len(found) == 2 and found["criu"]}
+
+
+def wanted(name, metric, unit, found):
+    """What is to be reached, and whether it is."""
+    case = next((case for case in CASES if case.name == name), None)
+    words, good = [], True
+    if case and metric in case.ratio:
+        words.append(f"{case.ratio[metric]:.2f}")
+        good &= len(found) < 2 or found["ferry"] / found["criu"] <= case.ratio[metric]
+    if case and metric in case.most:
+        words.append(human(unit, case.most[metric]))
+        good &= "ferry" not in found or found["ferry"] <= case.most[metric]
+    return f"{', '.join(words)}{' missed' * (not good)}" if words else ""
+
+
+def table(rows, before):
+    """Lines of a Markdown table: medians, their ratio, that of the run before, and what is wanted."""
+    yield (f"| {'case':19} | {'metric':18} | {'ferry':>11} | {'CRIU':>11} | {'ferry/CRIU':>10} | {'before':>6} | "
+           f"{'wanted at most':22} |")
+    yield "|---|---|---:|---:|---:|---:|---|"
+    now = ratios(rows)
     for name, metric, unit, found in medians(rows):
         shown = [human(unit, found[tool]) if tool in found else "-" for tool in ("ferry", "criu")]
-        ratio = f"{found['criu'] / found['ferry']:.2f}" if len(found) == 2 and found["ferry"] else "-"
-        yield f"| {name:17} | {metric:18} | {shown[0]:>11} | {shown[1]:>11} | {ratio:>10} |"
+        ratio, old = now.get((name, metric)), before.get((name, metric))
+        yield (f"| {name:19} | {metric:18} | {shown[0]:>11} | {shown[1]:>11} | {f'{ratio:.2f}' if ratio else '-':>10} | "
+               f"{f'{old:.2f}' if old else '-':>6} | {wanted(name, metric, unit, found):22} |")
 
 
-def page(rows, here, load, note):
+def regressions(rows, before):
+    """What was better in the run before."""
+    for (name, metric), ratio in ratios(rows).items():
+        old = before.get((name, metric))
+        if old and metric != "idle_gap" and ratio > old * WORSE:
+            yield f"worse than before: {name} {metric}: {ratio:.2f} of CRIU's, it was {old:.2f}"
+
+
+def ratios_before(options):
+    """Those that were kept, of each case the last."""
+    found = {}
+    for path in sorted(options.results.glob("*.json")) if options.results.is_dir() else []:
+        found |= ratios(json.loads(path.read_text(encoding="utf-8")))
+    return found
+
+
+def measure_limits(options):
+    """[(name, bytes a second)] of what the machine can do at best."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, tempfile.TemporaryDirectory(dir=options.build) as disk:
+        done = subprocess.run([str(options.build / "bench" / "limits"), f"{disk}/file", f"{memory}/file"], check=True, text=True,
+                              stdout=subprocess.PIPE)
+    return [(name, int(rate)) for name, rate in (line.split("\t") for line in done.stdout.splitlines())]
+
+
+def page(rows, here, load, options, before, limits):
     """What is kept for people."""
     versions = {row["tool"]: row["tool_version"] for row in rows}
     runs = {row["case"]: row["run"] for row in rows}
@@ -129,15 +159,18 @@ def page(rows, here, load, note):
     yield (f"Medians of alternating runs, every restored memory verified. ferry {versions.get('ferry', '-')}, CRIU "
            f"{versions.get('criu', '-')}. {here['cpu']}, {here['cpus']} CPUs, {here['memory_bytes'] / 2**30:.0f} GiB, Linux "
            f"{here['kernel']}, {here['distribution']}; load average {load[0]:.1f} at the beginning, "
-           f"{load[1]:.1f} at the end; images on a tmpfs.{' ' * bool(note)}{note}")
+           f"{load[1]:.1f} at the end; images on a tmpfs.{' ' * bool(options.note)}{options.note}")
     yield ""
-    yield from table(rows)
+    yield from table(rows, before)
     yield ""
-    yield from (f"- `{metric}`: {text}" for metric, text in METRICS.items())
-    yield from (f"- `{name}` ({runs[name]} runs): {text}" for name, _, _, text in CASES if name in runs)
+    yield from (f"- {line}" for line in regressions(rows, before))
+    yield from (f"- limit: {name}: {rate / 1e9:.2f} GB/s" for name, rate in limits)
+    yield from (f"- `{metric}`: {text}" for metric, (_, text) in METRICS.items())
+    yield from (f"- `{case.name}` ({runs[case.name]} runs): {case.what}" for case in CASES if case.name in runs)
 
 
-def main():
+def prepare():
+    """What was asked for, and the tools, which are there."""
     options = parse()
     options.build = options.build.resolve()
     options.sid = (options.sid or options.build / "criu-sid").resolve()
@@ -146,21 +179,33 @@ def main():
         raise SystemExit("bench: no ferry in this build")
     if "criu" in tools:
         subprocess.run([str(SOURCE / "scripts" / "criu-sid.sh"), str(options.sid)], check=True)
-    here, rows, before = machine.describe(), [], os.getloadavg()[0]
-    for name, arguments, runs, _ in CASES:
-        if options.filter in name:
-            rows += run_case(options, tools, name, arguments, options.runs or runs, here)
-    if not rows:
-        raise SystemExit(f"bench: no case is called '{options.filter}'")
+    return options, tools
+
+
+def keep(options, path, rows, lines):
+    """The results so far: a run that is ended early keeps those of the cases that it came to."""
     options.results.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    path = options.results / f"{stamp}.json"
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text("\n".join(page(rows, here, (before, os.getloadavg()[0]), options.note)) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     kept = options.build / "bench" / "bench.json"
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(path, kept)
-    print("", *table(rows), sep="\n")
+    return kept
+
+
+def main():
+    options, tools = prepare()
+    here, rows, load = machine.describe(), [], os.getloadavg()[0]
+    before, limits = ratios_before(options), measure_limits(options)
+    path = options.results / f"{datetime.datetime.now(datetime.timezone.utc).strftime('%Y%m%dT%H%M%SZ')}.json"
+    for case in CASES:
+        if any(word in case.name for word in options.filter.split(",")):
+            rows += run_case(options, tools, case, here)
+            kept = keep(options, path, rows, page(rows, here, (load, os.getloadavg()[0]), options, before, limits))
+    if not rows:
+        raise SystemExit(f"bench: no case is called '{options.filter}'")
+    print("", *table(rows, before), "", *regressions(rows, before), sep="\n")
+    print(*(f"limit: {name}: {rate / 1e9:.2f} GB/s" for name, rate in limits), sep="\n")
     print(f"\nraw values: {path} and {kept}")
 
 

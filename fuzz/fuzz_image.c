@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "image/coverage.h"
 #include "image/json.h"
 #include "image/pages.h"
 #include "image/show.h"
@@ -23,7 +24,18 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
 /* Values of the first byte. Kinds come last, so that seeds keep their meaning when kinds are added. */
-enum { READ_JSON, READ_ANY, READ_PAGEMAP, READ_MANIFEST, READ_INVENTORY, READ_DIR, READ_KIND = 16 };
+enum {
+	READ_JSON,
+	READ_ANY,
+	READ_PAGEMAP,
+	READ_MANIFEST,
+	READ_INVENTORY,
+	READ_DIR,
+	READ_CHAIN,
+	READ_KIND = 16
+};
+
+enum { CHAIN_DIRS = 3 };
 
 /* No image of a few megabytes at most says more. */
 enum { MAX_BYTES = 1 << 20 };
@@ -104,8 +116,8 @@ static void put_file(int dir_fd, const char *name, const void *bytes, size_t n)
 
 static const uint8_t inventory[] = {0x16, 0x31, 0x31, 0x58, 2, 0, 0, 0, 0x08, 0x02};
 
-/* Up to 255 files: [u8 length of the name][name][u16 size][bytes] ... */
-static void put_files(int dir_fd, const uint8_t *p, size_t n)
+/* Up to 255 files: [u8 length of the name][name][u16 size][bytes] ...; with several directories, the first letter tells which. */
+static void put_files(const int *dir_fds, size_t n_dirs, const uint8_t *p, size_t n)
 {
 	while (n > 3) {
 		size_t name_n = p[0];
@@ -117,8 +129,9 @@ static void put_files(int dir_fd, const uint8_t *p, size_t n)
 		size_t size = MIN((size_t)(p[1 + name_n] | p[2 + name_n] << 8), n - 3 - name_n);
 		enum image_kind kind;
 		uint64_t id;
-		if (image_file_parse_name(name, &kind, &id) == 0)
-			put_file(dir_fd, name, p + 3 + name_n, size);
+		size_t dir = n_dirs > 1 ? (uint8_t)name[0] % n_dirs : 0;
+		if (image_file_parse_name(name + (n_dirs > 1), &kind, &id) == 0)
+			put_file(dir_fds[dir], name + (n_dirs > 1), p + 3 + name_n, size);
 		p += 3 + name_n + size;
 		n -= 3 + name_n + size;
 	}
@@ -147,6 +160,22 @@ static void read_directory(const char *path)
 		abort();
 }
 
+/* What the next round of a chain wants to know. */
+static void read_coverage(const char *path)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	_cleanup_image_dir_ struct image_dir *dir = NULL;
+	_cleanup_image_coverage_ struct image_coverage *coverage = NULL;
+	const struct image_dir_open options = {.no_checksums = true};
+	if (image_dir_open(AT_FDCWD, path, &options, &dir, &err) < 0)
+		return;
+	if ((image_dir_open_chain(dir, &err) < 0) != error_is_set(&err))
+		abort();
+	error_clear(&err);
+	if ((image_coverage_read(dir, &coverage, &err) < 0) != error_is_set(&err))
+		abort();
+}
+
 static void remove_all(int dir_fd)
 {
 	_cleanup_closedir_ DIR *listing = fdopendir(fd_open(dir_fd, ".", O_RDONLY | O_DIRECTORY, 0));
@@ -172,9 +201,35 @@ static void read_in_directory(unsigned reader, const uint8_t *bytes, size_t n)
 		put_file(fd, "pages-1.img", bytes, n & ~(size_t)4095);
 	}
 	if (reader == READ_DIR)
-		put_files(fd, bytes, n);
+		put_files(&fd, 1, bytes, n);
 	read_directory(path);
 	remove_all(fd);
+	rmdir(path);
+}
+
+/* Each directory is the parent of the one before. */
+static void read_chain(const uint8_t *bytes, size_t n)
+{
+	static const char *const names[CHAIN_DIRS] = {".", "parent", "parent/parent"};
+	char path[] = "/dev/shm/ferry-fuzz-XXXXXX";
+	int fds[CHAIN_DIRS];
+	if (!mkdtemp(path))
+		abort();
+	for (size_t i = 0; i < CHAIN_DIRS; i++) {
+		if (i && mkdirat(fds[0], names[i], 0700) < 0)
+			abort();
+		fds[i] = fd_open(i ? fds[0] : AT_FDCWD, i ? names[i] : path, O_RDONLY | O_DIRECTORY, 0);
+		put_file(fds[i], "inventory.img", inventory, sizeof(inventory));
+	}
+	put_files(fds, CHAIN_DIRS, bytes, n);
+	read_directory(path);
+	read_coverage(path);
+	for (size_t i = CHAIN_DIRS; i-- > 0;) {
+		remove_all(fds[i]);
+		if (i)
+			unlinkat(fds[0], names[i], AT_REMOVEDIR);
+		close(fds[i]);
+	}
 	rmdir(path);
 }
 
@@ -192,6 +247,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 		read_json(copy, n - 1);
 	else if (reader == READ_ANY)
 		read_any(copy, n - 1);
+	else if (reader == READ_CHAIN)
+		read_chain(copy, n - 1);
 	else if (reader <= READ_DIR)
 		read_in_directory(reader, copy, n - 1);
 	return 0;

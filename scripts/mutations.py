@@ -54,12 +54,12 @@ def listed():
 
 # Members of a kind's tables that save state and bring it back: without one a round trip is not what it was.
 HOOKS = ("collect_task", "collect_thread", "collect_ended", "collect_fd", "collect_end", "collect_all", "discover", "dump",
-         "dump_end", "read", "make", "restore", "restore_task", "restore_thread", "is_late", "is_last", "settle", "settle_task", "map",
-         "join_session", "opened", "ready", "finish", "before_run", "after", "abandon")
+         "dump_end", "read", "make", "entered", "restore", "restore_task", "restore_thread", "is_late", "is_last", "settle",
+         "settle_task", "map", "join_session", "opened", "ready", "finish", "before_run", "after", "abandon")
 # Those that refuse, which the tests of test/refusals.tsv notice.
 CHECKS = ("check", "check_fd", "check_vma", "check_task", "check_end")
 # What says which objects a kind has, or what it is: nothing works without, or there is no function to take away.
-OTHERS = ("name", "what", "fd_type", "image_file", "ns", "late", "type", "enter", "map_anywhere", "owns", "owns_vma",
+OTHERS = ("name", "what", "fd_type", "image_file", "ns", "late", "type", "enter", "map_anywhere", "is_alone", "owns", "owns_vma",
           "owns_record", "collect", "collect_vma", "ask_task", "ask_thread")
 
 
@@ -67,6 +67,7 @@ OTHERS = ("name", "what", "fd_type", "image_file", "ns", "late", "type", "enter"
 ELSEWHERE = {
     "inotify-check": "integration/refused.watchers",
     "shmem-check_end": "integration/jobs.refused_user",
+    "shmem-before_run": "integration/refused.memory_and_who_waits",
     "shmem-check_vma": "integration/refused.memory_held_outside",
     "inet-after": "integration/sockets.beside_a_dump,integration/sockets.lock_waits",
     "landlock-collect_thread": "integration/attributes.landlock",
@@ -94,6 +95,7 @@ NOBODY = {
     "aio-collect_task": "check_vma says the same before",
     "aio-collect_end": "a disk answers before anybody could look",
     "regfile-collect_end": "only a request in flight changes a file of a tree that stands",
+    "shmem-collect_task": "what is not there is read as zeroes then, which take nothing in an image, and the job ends",
     "sysvshm-abandon": "the warden does the same when ferry ends",
     "sysvshm-after": "what it gives back ends with ferry",
     "tty-after": "what it gives back ends with ferry",

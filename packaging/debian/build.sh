@@ -5,6 +5,7 @@
 # Builds the Debian packages with meson and dpkg-deb alone. One file in this folder describes each package:
 # PACKAGE.control (with @VERSION@, @ARCH@, @SHLIBS@), PACKAGE.files (one glob below the installed tree a line) and,
 # if there is one, PACKAGE.postinst. A file that no package takes is an error; a package without a file is left out.
+# The libraries that a distribution has stay shared, so that its updates reach ferry.
 # Set SOURCE_DATE_EPOCH for packages that are the same byte for byte.
 set -euo pipefail
 
@@ -20,7 +21,7 @@ build=$out/build
 tree=$out/tree
 rm -rf "$tree"
 "$source/scripts/configure.sh" "$build" --prefix=/usr --libdir="lib/$multiarch" --sysconfdir=/etc \
-	--localstatedir=/var --buildtype=debugoptimized -Dtests=false -Dcriu_compat=true
+	--localstatedir=/var --buildtype=debugoptimized -Dtests=false -Dcriu_compat=true -Dstatic_libraries=false
 ninja -C "$build" -j"${JOBS:-$(nproc)}"
 DESTDIR=$tree meson install -C "$build" --no-rebuild --quiet
 version=$(meson introspect --projectinfo "$build" |

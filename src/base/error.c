@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,8 +68,12 @@ int error_errno(struct ferry_error *err, enum ferry_error_id id, int code, const
 {
 	va_list args;
 	va_start(args, fmt);
-	error_fill(err, id, code, 1, fmt, args);
+	/* Any call that makes a descriptor may say so, and then it is about that. */
+	bool full = code == EMFILE && id != FERRY_ERROR_LIMIT;
+	error_fill(err, full ? FERRY_ERROR_LIMIT : id, code, 1, fmt, args);
 	va_end(args);
+	if (full)
+		error_hint(err, "raise RLIMIT_NOFILE (ulimit -n)");
 	return -code;
 }
 

@@ -37,8 +37,10 @@ int fault_init(struct fault *f)
 	}
 	const char *at = getenv("FERRY_KILL_AT"), *victim = getenv("FERRY_KILL_VICTIM");
 	const char *log = getenv("FERRY_EFFECT_LOG");
+	f->full_copy = getenv("FERRY_FULL_COPY");
 	f->kill_at = at ? strtoull(at, NULL, 10) : 0;
 	f->kill_group = victim && !strcmp(victim, "group");
+	f->victim = victim ? (pid_t)strtol(victim, NULL, 10) : 0;
 	if (log) {
 		int fd = fd_open(AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 		if (fd < 0)
@@ -84,5 +86,5 @@ void fault_effect(const struct fault *f, const char *stage, const char *what)
 			return;
 	}
 	if (f->kill_at && number == f->kill_at)
-		kill(f->kill_group ? 0 : getpid(), SIGKILL);
+		kill(f->kill_group ? 0 : f->victim ? f->victim : getpid(), SIGKILL);
 }

@@ -2,14 +2,16 @@
 /*
  * Faults on purpose, for tests. FERRY_FAULT=name makes the fault point of that name fail; FERRY_KILL_AT=n kills
  * ferry with SIGKILL at its n-th effect, that is, right before the n-th call that changes something outside
- * ferry (a target, a socket, a table). FERRY_KILL_VICTIM says who dies: self (default) or group.
+ * ferry (a target, a socket, a table). FERRY_KILL_VICTIM says who dies: self (default), group, or a process by its number.
  * FERRY_EFFECT_LOG=FILE appends "pid number stage what" for every effect, so that a test can count them and see which
- * stage a kill hit.
+ * stage a kill hit. FERRY_FULL_COPY=DIR makes a dump store all private memory there once more, whole, in the same freeze: what its image
+ * has to come back as.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/macros.h"
 
@@ -22,7 +24,8 @@ enum fault_id {
 
 struct fault_info {
 	const char *word;
-	const char *stage; /* "dump" or "restore" or "migrate": where a test must ask for it */
+	const char *
+		stage; /* "dump", "restore", "lazy" (restore --lazy) or "migrate": where a test must ask for it */
 	const char *text;
 };
 
@@ -30,7 +33,9 @@ struct fault {
 	int wanted;       /* enum fault_id that must fail, -1 none */
 	uint64_t kill_at; /* 0 = never */
 	bool kill_group;
-	int log_fd;        /* -1 = none */
+	pid_t victim;          /* 0 = ferry itself, or its group */
+	int log_fd;            /* -1 = none */
+	const char *full_copy; /* NULL = none */
 	uint64_t *counter; /* effects so far, shared by all processes of a job; NULL when nothing counts */
 };
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,7 +136,8 @@ int fd_pwritev_all(int fd, const struct iovec *iov, size_t n_iov, uint64_t offse
 	return 0;
 }
 
-int fd_read_whole(int fd, size_t max_bytes, char **ret_bytes, size_t *ret_n)
+/* in_one: a read that does not fill the buffer has reached the end. */
+static int read_to_end(int fd, bool in_one, size_t max_bytes, char **ret_bytes, size_t *ret_n)
 {
 	size_t n = 0, cap = 4096;
 	_cleanup_free_ char *bytes = malloc(cap);
@@ -159,11 +161,18 @@ int fd_read_whole(int fd, size_t max_bytes, char **ret_bytes, size_t *ret_n)
 		n += (size_t)done;
 		if (n > max_bytes)
 			return -EFBIG;
+		if (in_one && cap - n > 1)
+			break;
 	}
 	bytes[n] = '\0';
 	*ret_bytes = take_ptr(bytes);
 	*ret_n = n;
 	return 0;
+}
+
+int fd_read_whole(int fd, size_t max_bytes, char **ret_bytes, size_t *ret_n)
+{
+	return read_to_end(fd, false, max_bytes, ret_bytes, ret_n);
 }
 
 int fd_read_path(int dir_fd, const char *path, size_t max_bytes, char **ret_bytes, size_t *ret_n)
@@ -172,6 +181,12 @@ int fd_read_path(int dir_fd, const char *path, size_t max_bytes, char **ret_byte
 	if (fd < 0)
 		return fd;
 	return fd_read_whole(fd, max_bytes, ret_bytes, ret_n);
+}
+
+int fd_read_piece(int dir_fd, const char *path, size_t max_bytes, char **ret_bytes, size_t *ret_n)
+{
+	_cleanup_close_ int fd = fd_open(dir_fd, path, O_RDONLY, 0);
+	return fd < 0 ? fd : read_to_end(fd, true, max_bytes, ret_bytes, ret_n);
 }
 
 int fd_replace_file(int dir_fd, const char *name, mode_t mode, const void *bytes, size_t n)

@@ -31,6 +31,9 @@ must_check int fd_pwritev_all(int fd, const struct iovec *iov, size_t n_iov, uin
 must_check int fd_read_whole(int fd, size_t max_bytes, char **ret_bytes, size_t *ret_n);
 must_check int fd_read_path(int dir_fd, const char *path, size_t max_bytes, char **ret_bytes, size_t *ret_n);
 
+/* The same for a file of /proc whose text is made as a whole by the first read: one that falls short was the last. */
+must_check int fd_read_piece(int dir_fd, const char *path, size_t max_bytes, char **ret_bytes, size_t *ret_n);
+
 /* Write a small file by temporary name, fsync and rename, so that it is there whole or not at all. */
 must_check int fd_replace_file(int dir_fd, const char *name, mode_t mode, const void *bytes, size_t n);
 

@@ -11,7 +11,8 @@
 
 #include "base/macros.h"
 
-enum log_level { LOG_ERROR_LEVEL = 1, LOG_WARN, LOG_INFO, LOG_DEBUG };
+/* LOG_PROGRESS: how far something is, for whoever waits; sent even where nobody wants to know more. */
+enum log_level { LOG_ERROR_LEVEL = 1, LOG_WARN, LOG_PROGRESS, LOG_INFO, LOG_DEBUG };
 
 struct log_line {
 	enum log_level level;

@@ -17,8 +17,9 @@ enum blob_op {
 	BLOB_OP_COPY = BLOB_OP_FIRST, /* arg: destination, source, bytes */
 	BLOB_OP_ATTACH,               /* arg: struct blob_attach (tracer.h) */
 	BLOB_OP_STORE, /* arg: address, 64-bit value to store there; with data_mask a pointer between two pieces of data */
-	BLOB_OP_KEEP,     /* arg: address, where the result of the call before is stored */
-	BLOB_OP_AWAIT,    /* arg: address of a 32-bit word, which the coordinator sets and wakes */
+	BLOB_OP_KEEP,  /* arg: address, where the result of the call before is stored */
+	BLOB_OP_AWAIT, /* arg: address of a 32-bit word, which the coordinator sets and wakes */
+	BLOB_OP_TELL, /* arg: address of a 32-bit word that becomes 1, and of struct blob_control, whose event that is */
 	BLOB_OP_SEGMENTS, /* arg: selectors for ds, es, fs, gs; of zero fs and gs stay as they are */
 };
 

@@ -63,6 +63,18 @@ static int64_t blob_attach(const struct blob_attach *attach)
 	return tracer_attach(attach, &tracee);
 }
 
+static void blob_wake(uint32_t *word, uint64_t how_many)
+{
+	blob_syscall(SYS_futex, (uint64_t)word, FUTEX_WAKE, how_many, 0, 0, 0);
+}
+
+/* The coordinator waits for events. */
+static void blob_event(struct blob_control *control)
+{
+	__atomic_add_fetch(&control->event, 1, __ATOMIC_SEQ_CST);
+	blob_wake(&control->event, 1 << 30);
+}
+
 static int64_t blob_call_full(const struct blob_call *call, const uint64_t arg[6])
 {
 	uint64_t at = 0;
@@ -101,6 +113,11 @@ static int64_t blob_call_run(struct blob_call *call, uint64_t data, int64_t befo
 		blob_await((uint32_t *)arg[0]);
 		return 0;
 	}
+	if (call->nr == BLOB_OP_TELL) {
+		__atomic_store_n((uint32_t *)arg[0], 1, __ATOMIC_SEQ_CST);
+		blob_event((struct blob_control *)arg[1]);
+		return 0;
+	}
 	if (call->nr == BLOB_OP_SEGMENTS) {
 		blob_segments(arg);
 		return 0;
@@ -136,16 +153,10 @@ static int64_t blob_script_run(struct blob_script *script)
 	return 0;
 }
 
-static void blob_wake(uint32_t *word, uint64_t how_many)
-{
-	blob_syscall(SYS_futex, (uint64_t)word, FUTEX_WAKE, how_many, 0, 0, 0);
-}
-
 static void blob_announce(struct blob_control *control, uint32_t *counter)
 {
 	__atomic_add_fetch(counter, 1, __ATOMIC_SEQ_CST);
-	__atomic_add_fetch(&control->event, 1, __ATOMIC_SEQ_CST);
-	blob_wake(&control->event, 1 << 30);
+	blob_event(control);
 }
 
 static __attribute__((noreturn)) void blob_give_up(struct blob_task *task, uint32_t thread, int64_t ret)

@@ -2,6 +2,7 @@
 /* ferry check: what the machine offers; with --tree, what hinders a dump of that tree. */
 #include <errno.h>
 #include <json-c/json.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "cli/cli.h"
@@ -40,9 +41,7 @@ static void check_add_rights(const struct cli *c, struct engine *e, struct obsta
 		{KERN_CAP_TCP_REPAIR, true, "taking established TCP connections along"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rights); i++) {
-		kern_caps_probe_some(&e->caps, &rights[i].cap, 1);
-		if (e->caps.state[rights[i].cap] != KERN_DENIED ||
-		    (rights[i].tcp && !c->options.tcp_established))
+		if (!kern_denied(&e->caps, rights[i].cap) || (rights[i].tcp && !c->options.tcp_established))
 			continue;
 		struct ferry_error *slot = vec_push(&obstacles->v);
 		if (!slot)
@@ -98,20 +97,56 @@ static int check_show_machine(struct cli *c, struct engine *e)
 	return 0;
 }
 
+/* By CRIU's names: any of these will do. */
+static int check_feature(const struct cli *c, struct engine *e, struct ferry_error *err)
+{
+	static const struct {
+		const char *word;
+		enum kern_cap_id any[2];
+	} features[] = {
+		{"mem_dirty_track", {KERN_CAP_UFFD_WP_ASYNC, KERN_CAP_SOFT_DIRTY}},
+		{"pagemap_scan", {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_SCAN}},
+		{"pagemap_scan_guard_pages", {KERN_CAP_PAGEMAP_GUARD, KERN_CAP_PAGEMAP_GUARD}},
+		{"uffd", {KERN_CAP_UFFD, KERN_CAP_UFFD}},
+		{"timens", {KERN_CAP_TIME_NAMESPACE, KERN_CAP_TIME_NAMESPACE}},
+		{"clone3_set_tid", {KERN_CAP_CLONE3_SET_TID, KERN_CAP_CLONE3_SET_TID}},
+		{"kcmp_epoll", {KERN_CAP_KCMP_EPOLL, KERN_CAP_KCMP_EPOLL}},
+		{"seccomp_filters", {KERN_CAP_PTRACE_SECCOMP_FILTER, KERN_CAP_PTRACE_SECCOMP_FILTER}},
+		{"get_rseq_conf", {KERN_CAP_RSEQ_CONFIG, KERN_CAP_RSEQ_CONFIG}},
+		{"openat2", {KERN_CAP_OPENAT2, KERN_CAP_OPENAT2}},
+		{"move_mount_set_group", {KERN_CAP_MOVE_MOUNT_GROUP, KERN_CAP_MOVE_MOUNT_GROUP}},
+		{"timer_cr_ids", {KERN_CAP_TIMER_RESTORE_IDS, KERN_CAP_TIMER_RESTORE_IDS}},
+		{"nftables", {KERN_CAP_NFTABLES, KERN_CAP_NFTABLES}},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+		if (strcmp(features[i].word, c->options.feature))
+			continue;
+		kern_caps_probe_some(&e->caps, features[i].any, ARRAY_SIZE(features[i].any));
+		bool has = kern_has(&e->caps, features[i].any[0]) || kern_has(&e->caps, features[i].any[1]);
+		printf("%s is %ssupported\n", c->options.feature, has ? "" : "not ");
+		return has ? 0 : 1;
+	}
+	error_set(err, FERRY_ERROR_USAGE, EINVAL, "there is no feature '%s'", c->options.feature);
+	error_hint(err, "ferry check lists what this machine offers, by ferry's own names");
+	return -EINVAL;
+}
+
 int cli_check(struct cli *c, struct ferry_error *err)
 {
 	struct engine e;
 	int r = engine_init(&e, &c->options, &c->log, err);
 	if (r < 0)
 		return r;
-	if (c->options.tree) {
+	if (c->options.feature) {
+		r = check_feature(c, &e, err);
+	} else if (c->options.tree) {
 		struct obstacles obstacles = {0};
 		r = engine_check(&e, &obstacles, err);
 		if (r >= 0)
 			check_add_rights(c, &e, &obstacles);
 		if (r >= 0)
 			r = check_show_tree(c, &obstacles);
-		vec_release(&obstacles.v);
+		obstacles_release(&obstacles);
 	} else {
 		r = check_show_machine(c, &e);
 	}

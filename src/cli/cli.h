@@ -9,6 +9,8 @@
 #include <ferry/error.h>
 
 #include "base/log.h"
+#include "base/progress.h"
+#include "engine/job.h"
 #include "engine/options.h"
 
 struct cli {
@@ -28,6 +30,7 @@ struct cli_verb {
 };
 
 int cli_dump(struct cli *c, struct ferry_error *err);
+int cli_pre_dump(struct cli *c, struct ferry_error *err);
 int cli_restore(struct cli *c, struct ferry_error *err);
 int cli_check(struct cli *c, struct ferry_error *err);
 int cli_migrate(struct cli *c, struct ferry_error *err);
@@ -37,23 +40,40 @@ int cli_ps(struct cli *c, struct ferry_error *err);
 int cli_attach(struct cli *c, struct ferry_error *err);
 int cli_logs(struct cli *c, struct ferry_error *err);
 int cli_save(struct cli *c, struct ferry_error *err);
+int cli_snapshot(struct cli *c, struct ferry_error *err);
 int cli_stop(struct cli *c, struct ferry_error *err);
 int cli_rm(struct cli *c, struct ferry_error *err);
 int cli_migrations(struct cli *c, struct ferry_error *err);
 
-/* A sink that also shows on a terminal how far a job is, once it takes longer than a second. */
+/* What shows how far a job is, once it takes longer than a second. */
 struct cli_progress {
 	const struct log_sink *inner;
-	bool shows; /* standard error is a terminal and nobody reads JSON */
+	bool shows;  /* standard error is a terminal and nobody reads JSON */
+	bool prints; /* --json --events */
 	bool shown;
-	uint64_t start_ns;
-	struct log_sink sink;
+	uint64_t start_ns, printed_ns;
+	struct log_sink sink;   /* for the job: lines of progress are shown, others go on to inner */
+	struct job_watch watch; /* for the job; .progress NULL: nobody looks */
+	struct progress last;   /* what was seen */
+	uint64_t step_ns, step_done;
+	double rate; /* bytes a second, in this step */
+	pid_t aside;
 };
 
 void cli_progress_start(struct cli_progress *p, const struct cli *c);
+
+/* The next of several pieces of work begins. */
+void cli_progress_again(struct cli_progress *p);
 void cli_progress_end(struct cli_progress *p);
+
+/* For work of this very process: another one looks, until it is joined. */
+void cli_progress_aside(struct cli_progress *p);
+void cli_progress_join(struct cli_progress *p);
 int cli_show(struct cli *c, struct ferry_error *err);
 int cli_image(struct cli *c, struct ferry_error *err);
+int cli_dedup(struct cli *c, struct ferry_error *err);
+int cli_page_server(struct cli *c, struct ferry_error *err);
+int cli_lazy_pages(struct cli *c, struct ferry_error *err);
 int cli_debug(struct cli *c, struct ferry_error *err);
 
 /* Print a JSON object on one line and free it. */

@@ -14,7 +14,14 @@ int cli_image(struct cli *c, struct ferry_error *err)
 		error_hint(err, "ferry image show DIR");
 		return -EINVAL;
 	}
-	return image_verb(c->argc, c->argv, stdout, err);
+	struct cli_progress progress;
+	cli_progress_start(&progress, c);
+	progress_begin(progress.watch.progress, PROGRESS_VERIFY, 0);
+	cli_progress_aside(&progress);
+	int r = image_verb(c->argc, c->argv, stdout, progress.watch.progress, err);
+	cli_progress_join(&progress);
+	cli_progress_end(&progress);
+	return r;
 }
 
 int cli_show(struct cli *c, struct ferry_error *err)
@@ -25,5 +32,5 @@ int cli_show(struct cli *c, struct ferry_error *err)
 			: c->argc             ? c->argv[0]
 					      : here,
 			NULL};
-	return image_verb(2, argv, stdout, err);
+	return image_verb(2, argv, stdout, NULL, err);
 }

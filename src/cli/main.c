@@ -12,9 +12,14 @@
 #include "cli/cli.h"
 #include "cli/version.h"
 
+/* Of these options may also stand behind other words. */
+enum { CLI_MIXED = V_SNAPSHOT };
+
 static const struct cli_verb cli_verbs[] = {
 	{"dump", V_DUMP, "--tree PID --images-dir DIR [OPTION...]",
 	 "write the state of a process tree as an image", cli_dump},
+	{"pre-dump", V_PRE_DUMP, "--tree PID --images-dir DIR [OPTION...]",
+	 "store memory of a process tree ahead of a dump, while it runs", cli_pre_dump},
 	{"restore", V_RESTORE, "--images-dir DIR [OPTION...] | JOB | --all",
 	 "bring an image or a saved job back to life", cli_restore},
 	{"check", V_CHECK, "[--tree PID] [OPTION...]", "say what this machine can do, or what hinders a dump",
@@ -31,9 +36,17 @@ static const struct cli_verb cli_verbs[] = {
 	{"attach", V_ATTACH, "[OPTION...] JOB", "connect the terminal to a job", cli_attach},
 	{"logs", V_LOGS, "[OPTION...] JOB", "print what a job has written", cli_logs},
 	{"save", V_SAVE, "[OPTION...] JOB | --all", "write jobs as images and end them", cli_save},
+	{"snapshot", V_SNAPSHOT, "PID|JOB [OPTION...] | list DIR | prune DIR --keep COUNT",
+	 "store a tree again and again while it runs", cli_snapshot},
 	{"stop", V_STOP, "[OPTION...] JOB", "end a job", cli_stop},
 	{"rm", V_RM, "[OPTION...] JOB", "remove what is left of a job", cli_rm},
 	{"show", V_SHOW, "--images-dir DIR", "print what an image holds", cli_show},
+	{"dedup", V_DEDUP, "--images-dir DIR", "take out of the images it builds on what an image has again",
+	 cli_dedup},
+	{"page-server", V_PAGE_SERVER, "--listen ADDRESS --images-dir DIR [OPTION...]",
+	 "take the pages of a dump from another machine", cli_page_server},
+	{"lazy-pages", V_LAZY_PAGES, "--images-dir DIR [OPTION...]",
+	 "bring the memory of a restore with --lazy-pages", cli_lazy_pages},
 	{"image", V_IMAGE, "show|decode|encode|info|verify DIR|FILE",
 	 "look into image files, or make them from JSON", cli_image},
 	{"debug", V_IMAGE, "faults | report FILE", "list the faults that tests can ask for; draw a report",
@@ -128,39 +141,6 @@ void cli_print_json(struct json_object *object)
 	json_object_put(object);
 }
 
-static void cli_progress_write(void *context, const struct log_line *line)
-{
-	enum { SHOW_AFTER_NS = 1000000000 };
-	struct cli_progress *p = context;
-	if (!strcmp(line->stage, "progress")) {
-		bool lasting = *line->kind != 0; /* worth a line of its own, whoever reads it */
-		if (lasting) {
-			fprintf(stderr, "ferry: %s\n", line->text);
-		} else if (p->shows && line->time_ns - p->start_ns > SHOW_AFTER_NS) {
-			fprintf(stderr, "\rferry: %s\033[K", line->text);
-			p->shown = true;
-		}
-	}
-	if (line->level <= p->inner->level)
-		p->inner->write(p->inner->context, line);
-}
-
-void cli_progress_start(struct cli_progress *p, const struct cli *c)
-{
-	*p = (struct cli_progress){.inner = &c->log,
-				   .shows = !c->options.json && isatty(STDERR_FILENO),
-				   .start_ns = time_now_ns()};
-	p->sink = (struct log_sink){
-		.write = cli_progress_write, .context = p, .level = MAX(c->log.level, LOG_INFO)};
-}
-
-void cli_progress_end(struct cli_progress *p)
-{
-	if (p->shown)
-		fprintf(stderr, "\r\033[K");
-	p->shown = false;
-}
-
 static int cli_unknown(const struct cli_verb *verb, const char *text, struct ferry_error *err)
 {
 	error_set(err, FERRY_ERROR_USAGE, EINVAL, "ferry %s has no option '%s'", verb->word, text);
@@ -211,8 +191,12 @@ static int cli_parse_short(struct cli *c, const struct cli_verb *verb, int left,
 static int cli_parse(struct cli *c, const struct cli_verb *verb, int argc, char **argv,
 		     struct ferry_error *err)
 {
-	int i = 0;
-	while (i < argc && argv[i][0] == '-' && argv[i][1]) {
+	int i = 0, words = 0;
+	while (i < argc && (verb->verb & CLI_MIXED || (argv[i][0] == '-' && argv[i][1]))) {
+		if (argv[i][0] != '-' || !argv[i][1]) {
+			argv[words++] = argv[i++];
+			continue;
+		}
 		if (!strcmp(argv[i], "--")) {
 			i++;
 			break;
@@ -225,8 +209,10 @@ static int cli_parse(struct cli *c, const struct cli_verb *verb, int argc, char 
 			return used;
 		i += used;
 	}
-	c->argc = argc - i;
-	c->argv = argv + i;
+	while (words && i < argc)
+		argv[words++] = argv[i++];
+	c->argc = words ? words : argc - i;
+	c->argv = words ? argv : argv + i;
 	return 0;
 }
 

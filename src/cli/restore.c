@@ -13,7 +13,10 @@ int cli_restore(struct cli *c, struct ferry_error *err)
 	struct engine_report report;
 	if (!c->options.images_dir && (c->argc || c->options.all))
 		return cli_jobs_each(c, &jobs, err);
-	int r = job_run(&c->options, engine_restore, &c->log, &report, err);
+	struct cli_progress progress;
+	cli_progress_start(&progress, c);
+	int r = job_run_watched(&c->options, engine_restore, &progress.sink, &progress.watch, &report, err);
+	cli_progress_end(&progress);
 	if (r < 0)
 		return r;
 	if (c->options.json) {
@@ -22,6 +25,9 @@ int cli_restore(struct cli *c, struct ferry_error *err)
 		json_object_object_add(o, "tasks", json_object_new_int((int)report.tasks));
 		json_object_object_add(o, "threads", json_object_new_int((int)report.threads));
 		json_object_object_add(o, "total_ns", json_object_new_int64((int64_t)report.total_ns));
+		if (c->options.lazy)
+			json_object_object_add(o, "lazy_bytes",
+					       json_object_new_int64((int64_t)report.lazy_bytes));
 		cli_print_json(o);
 	}
 	if (c->options.restore_detached || c->options.restore_sibling)

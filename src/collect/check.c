@@ -16,17 +16,36 @@
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
+#include "proc/looker.h"
 #include "proc/read.h"
 
-enum { CHECK_DEPTH_TASKS = 1 << 20, CHECK_STAT_BLOCK = 512, CHECK_BY_SIGNAL = 0x7f };
+enum {
+	CHECK_DEPTH_TASKS = 1 << 20,
+	CHECK_STAT_BLOCK = 512,
+	CHECK_BY_SIGNAL = 0x7f,
+	CHECK_LARGE_BYTES = 1 << 20,
+};
+
+/* A process to look at, and its parent as it was found. */
+struct check_pid {
+	pid_t pid;
+	struct sharing_process parent;
+};
+
+struct check_file {
+	dev_t dev;
+	ino_t ino;
+};
 
 struct check {
 	const struct kern_caps *caps;
 	const struct kind_options *options;
 	struct obstacles *obstacles;
 	struct peers *peers;
-	VEC(pid_t) pids;
-	struct arena arena; /* of what kinds keep */
+	VEC(struct check_pid) pids;
+	struct proc_namespaces of_root;
+	VEC(struct check_file) deleted; /* files without a name that were counted */
+	struct arena arena;             /* of what kinds keep */
 	void *kind_data[KIND_COUNT];
 	struct family family;
 	struct sharing sharing;
@@ -36,7 +55,7 @@ struct check {
 static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
 {
 	/* A child that ended meanwhile is no obstacle. */
-	if (e->id == FERRY_ERROR_NO_SUCH_TASK && pid != k->pids.v[0])
+	if (e->id == FERRY_ERROR_NO_SUCH_TASK && pid != k->pids.v[0].pid)
 		return;
 	error_context(e, "check", NULL, pid);
 	struct ferry_error *slot = vec_push(&k->obstacles->v);
@@ -104,14 +123,23 @@ static int check_tracer(pid_t pid, const struct proc_status *st, pid_t root, str
 	return -EBUSY;
 }
 
+static bool check_same_files(const struct proc_looker *looker, pid_t pid, pid_t a, pid_t b)
+{
+	const struct proc_thread_look *x = proc_looker_find(looker, pid, a);
+	const struct proc_thread_look *y = proc_looker_find(looker, pid, b);
+	return x && y && x->words.files && x->words.files == y->words.files;
+}
+
 /* A thread that has called unshare(CLONE_FILES): its numbers are in no list of the process, and no image has a place for them. */
-static int check_threads(pid_t pid, pid_t look, int proc_dir, struct ferry_error *err)
+static int check_threads(const struct proc_looker *looker, pid_t pid, pid_t look, int proc_dir,
+			 struct ferry_error *err)
 {
 	struct proc_pid_list tids = {0};
 	int r = proc_read_tasks(proc_dir, &tids, err);
 	vec_foreach(tid, &tids.v)
 		/* A leader that has ended has none. */
-		if (r >= 0 && *tid != pid && sys_kcmp(look, *tid, KERN_KCMP_FILES, 0, 0) > 0)
+		if (r >= 0 && *tid != pid && !check_same_files(looker, pid, look, *tid) &&
+		    sys_kcmp(look, *tid, KERN_KCMP_FILES, 0, 0) > 0)
 			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 				      "thread %d of pid %d has a descriptor table of its own (unshare)", *tid,
 				      pid);
@@ -132,15 +160,6 @@ static int check_refuse_session(pid_t pid, const char *name, pid_t session, stru
 		   "start it with ferry run or setsid, dump from the session leader on, or use --shell-job");
 	return -ENOTSUP;
 }
-
-/* What is asked about a task. */
-struct check_task {
-	pid_t pid, root, look;
-	int proc_dir; /* of look */
-	const struct kind_options *options;
-	struct proc_status status;
-	struct proc_stat stat;
-};
 
 static int check_task_state(const struct check_task *t, struct ferry_error *err)
 {
@@ -200,12 +219,13 @@ static int check_task_tracer(const struct check_task *t, struct ferry_error *err
 
 static int check_task_namespaces(const struct check_task *t, struct ferry_error *err)
 {
-	return collect_check_namespaces(t->pid, t->proc_dir, t->root, t->options, err);
+	return collect_check_namespaces(t, err);
 }
 
 static int check_task_threads(const struct check_task *t, struct ferry_error *err)
 {
-	return t->status.threads > 1 ? check_threads(t->pid, t->look, t->proc_dir, err) : 0;
+	return t->status.threads > 1 ? check_threads(t->options->looker, t->pid, t->look, t->proc_dir, err)
+				     : 0;
 }
 
 static int check_task_session(const struct check_task *t, struct ferry_error *err)
@@ -232,22 +252,36 @@ static int check_task_step(const struct check_task *t, size_t step, struct ferry
 		       : 0;
 }
 
-static int check_task_read(struct check_task *t, struct ferry_error *err)
+int check_task_read(struct check_task *t, struct ferry_error *err)
 {
 	int r = proc_read_status(t->proc_dir, &t->status, err);
-	return r < 0 ? r : proc_read_stat(t->proc_dir, &t->stat, err);
+	if (r >= 0 && !t->stat.pid)
+		r = proc_read_stat(t->proc_dir, &t->stat, err);
+	return r < 0 ? r : proc_read_namespaces(t->proc_dir, &t->namespaces, err);
 }
 
-int collect_check_task(pid_t pid, pid_t look, int proc_dir, pid_t root, const struct kind_options *options,
-		       struct ferry_error *err)
+int collect_check_task(const struct check_task *t, struct ferry_error *err)
 {
-	struct check_task t = {
-		.pid = pid, .look = look, .root = root, .proc_dir = proc_dir, .options = options};
-	int r = check_task_read(&t, err);
+	int r = 0;
 	for (size_t step = 0; r == 0; step++)
-		r = check_task_step(&t, step, err);
-	proc_status_release(&t.status);
+		r = check_task_step(t, step, err);
 	return MIN(r, 0);
+}
+
+/* Files without a name go into the image; one that several descriptors have, once. */
+static void check_count_deleted(struct check *k, const struct stat *st)
+{
+	if (!S_ISREG(st->st_mode) || st->st_nlink)
+		return;
+	vec_foreach(known, &k->deleted)
+		if (known->ino == st->st_ino && known->dev == st->st_dev)
+			return;
+	struct check_file *slot = vec_push(&k->deleted);
+	if (slot)
+		*slot = (struct check_file){.dev = st->st_dev, .ino = st->st_ino};
+	else
+		k->obstacles->failed = true;
+	k->obstacles->image_bytes += MIN((uint64_t)st->st_size, (uint64_t)st->st_blocks * CHECK_STAT_BLOCK);
 }
 
 static void check_fds(struct check *k, pid_t pid, pid_t look, int proc_dir, const char *comm)
@@ -278,8 +312,10 @@ static void check_fds(struct check *k, pid_t pid, pid_t look, int proc_dir, cons
 			.kind_data = k->kind_data,
 		};
 		const struct kind_ops *kind;
-		if (proc_fd_stat(proc_dir, fd, &view.stat) == 0 &&
-		    collect_check_fd(&view, k->options, &kind, &err) < 0)
+		bool seen = proc_fd_stat(proc_dir, fd, &view.stat) == 0;
+		if (seen)
+			check_count_deleted(k, &view.stat);
+		if (seen && collect_check_fd(&view, k->options, &kind, &err) < 0)
 			check_add(k, &err, pid);
 		if (view.copy >= 0)
 			close(view.copy);
@@ -287,12 +323,13 @@ static void check_fds(struct check *k, pid_t pid, pid_t look, int proc_dir, cons
 	proc_fds_release(&fds);
 }
 
-static void check_vmas(struct check *k, pid_t pid, pid_t look, int proc_dir)
+static uint64_t check_vmas(struct check *k, pid_t pid, pid_t look, int proc_dir)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct proc_maps maps = {0};
 	if (proc_read_maps(proc_dir, k->caps, &maps, &err) < 0)
 		check_add(k, &err, pid);
+	k->obstacles->n_vmas += maps.vmas.n;
 	vec_foreach(vma, &maps.vmas) {
 		error_clear(&err);
 		const struct vma_view view = {
@@ -309,19 +346,38 @@ static void check_vmas(struct check *k, pid_t pid, pid_t look, int proc_dir)
 		if (collect_check_vma(&view, &err) < 0)
 			check_add(k, &err, pid);
 	}
+	uint64_t n = maps.vmas.n;
 	proc_maps_release(&maps);
+	return n;
 }
 
-static int check_children(struct check *k, int proc_dir)
+/* A process that makes threads meanwhile is looked at again when it stands. */
+static int check_read_children(const struct check *k, int proc_dir, const struct proc_stat *st,
+			       struct proc_pid_list *ret)
+{
+	struct proc_pid_list tids = {0};
+	if (st->num_threads <= 1)
+		return proc_read_children_of(proc_dir, &st->pid, 1, ret, NULL);
+	int r = proc_read_tasks(proc_dir, &tids, NULL);
+	if (r < 0)
+		return r;
+	proc_looker_keep_parents(k->options->looker, st->pid, &tids);
+	r = proc_read_children_of(proc_dir, tids.v.v, tids.v.n, ret, NULL);
+	proc_pid_list_release(&tids);
+	return r;
+}
+
+static int check_children(struct check *k, int proc_dir, const struct proc_stat *st,
+			  struct sharing_process parent)
 {
 	struct proc_pid_list children = {0};
-	int r = proc_read_children(proc_dir, &children, NULL);
+	int r = check_read_children(k, proc_dir, st, &children);
 	if (r < 0)
 		return 0;
 	vec_foreach(pid, &children.v) {
-		pid_t *slot = k->pids.n < CHECK_DEPTH_TASKS ? vec_push(&k->pids) : NULL;
+		struct check_pid *slot = k->pids.n < CHECK_DEPTH_TASKS ? vec_push(&k->pids) : NULL;
 		if (slot)
-			*slot = *pid;
+			*slot = (struct check_pid){*pid, parent};
 		else
 			r = -ENOMEM;
 	}
@@ -352,21 +408,24 @@ static int check_relations(struct check *k, int proc_dir, bool is_root, struct p
 }
 
 /* That is over, as a rule, in a moment. */
-static void check_await_vfork(struct check *k, pid_t pid, pid_t ppid)
+static void check_await_vfork(struct check *k, struct sharing_process process, struct sharing_process parent)
 {
 	const struct timespec tick = {.tv_nsec = 1000 * 1000};
-	while (time_now_ns() < k->vfork_until_ns && sys_kcmp(pid, proc_look(ppid), KERN_KCMP_VM, 0, 0) == 0 &&
-	       collect_in_vfork(pid, ppid))
+	while (collect_in_vfork(process, parent) && time_now_ns() < k->vfork_until_ns)
 		nanosleep(&tick, NULL);
 }
 
-static int check_shared(struct check *k, const struct proc_stat *st, pid_t look, bool is_root,
-			struct ferry_error *err)
+/* *ret_owns: whether the memory is nobody else's of the tree. */
+static int check_shared(struct check *k, const struct proc_stat *st, pid_t look,
+			struct sharing_process parent, bool *ret_owns, struct ferry_error *err)
 {
 	pid_t owners[SHARING_TYPES];
+	bool is_root = st->pid == k->pids.v[0].pid;
 	const struct sharing_process process = {st->pid, look};
-	int r = collect_sharing(&k->sharing, process, st->ppid, is_root, owners, err);
+	int r = collect_sharing(&k->sharing, process, parent, is_root, owners, err);
 	int at = family_find(&k->family, st->pid);
+	if (r >= 0)
+		*ret_owns = owners[SHARING_VM] == st->pid;
 	if (r >= 0 && owners[SHARING_VM] != st->pid)
 		r = collect_check_sharer(st->pid, owners[SHARING_VM], err);
 	if (r < 0 || at == FAMILY_NONE)
@@ -386,20 +445,32 @@ static bool check_is_gone(int proc_dir)
 /* What a process that has ended meanwhile does not show any more is no obstacle. */
 static void check_add_live(struct check *k, int proc_dir, struct ferry_error *e, pid_t pid)
 {
-	if (pid == k->pids.v[0] || !check_is_gone(proc_dir))
+	if (pid == k->pids.v[0].pid || !check_is_gone(proc_dir))
 		check_add(k, e, pid);
 }
 
-/* Each obstacle that the task itself is, not only the first. 0: there is none. */
-static int check_task_all(struct check *k, pid_t pid, pid_t look, int proc_dir)
+/* Each obstacle that the task itself is, not only the first. 0: there is none; *ret: what it has in memory, and in all. */
+static int check_task_all(struct check *k, const struct proc_stat *st, pid_t look, int proc_dir,
+			  struct check_memory *ret, uint64_t *ret_bytes)
 {
+	pid_t pid = st->pid;
+	bool is_root = pid == k->pids.v[0].pid;
 	struct check_task t = {
-		.pid = pid, .look = look, .root = k->pids.v[0], .proc_dir = proc_dir, .options = k->options};
+		.pid = pid,
+		.look = look,
+		.root = k->pids.v[0].pid,
+		.proc_dir = proc_dir,
+		.of_root = is_root ? NULL : &k->of_root,
+		.options = k->options,
+		.stat = look == pid ? *st : (struct proc_stat){0},
+	};
 	struct ferry_error obstacle = FERRY_ERROR_INIT;
 	int r = check_task_read(&t, &obstacle);
 	int worst = MIN(r, 0);
 	if (r < 0)
 		check_add_live(k, proc_dir, &obstacle, pid);
+	else if (is_root)
+		k->of_root = t.namespaces;
 	for (size_t step = 0; r >= 0 || step; step++) {
 		error_clear(&obstacle);
 		r = check_task_step(&t, step, &obstacle);
@@ -412,39 +483,67 @@ static int check_task_all(struct check *k, pid_t pid, pid_t look, int proc_dir)
 		if (r < 0 && !step)
 			break;
 	}
+	*ret_bytes = t.status.vm_rss_bytes + t.status.vm_swap_bytes;
+	*ret = (struct check_memory){
+		.pid = pid,
+		.look = look,
+		.anonymous = t.status.rss_anon_bytes + t.status.vm_swap_bytes,
+		.shmem = t.status.rss_shmem_bytes,
+	};
 	proc_status_release(&t.status);
 	return worst;
 }
 
+static int check_note_large(struct check *k, const struct check_memory *memory)
+{
+	if (memory->anonymous < CHECK_LARGE_BYTES)
+		return 0;
+	struct check_memory *slot = vec_push(&k->obstacles->large);
+	if (!slot)
+		return -ENOMEM;
+	*slot = *memory;
+	return 0;
+}
+
 static int check_one(struct check *k, size_t index, struct ferry_error *err)
 {
-	pid_t pid = k->pids.v[index];
+	const struct check_pid checked = k->pids.v[index];
+	pid_t pid = checked.pid;
 	struct ferry_error obstacle = FERRY_ERROR_INIT;
 	_cleanup_close_ int dir = proc_open(pid, index ? NULL : err);
 	if (dir < 0)
 		return index ? 0 : dir; /* a child that ended meanwhile is no obstacle */
-	char comm[PROC_NAME_BYTES] = "";
 	struct proc_stat st;
 	int r = check_relations(k, dir, index == 0, &st, err);
 	if (r == -ENOMEM)
 		return r;
 	if (r >= 0 && index && check_has_ended(&st) && collect_check_zombie(pid, &obstacle) < 0)
 		check_add(k, &obstacle, pid);
-	if (r < 0 || (index && check_has_ended(&st)) || proc_read_comm(dir, comm, NULL) < 0)
+	if (r < 0 || (index && check_has_ended(&st)))
 		return 0;
+	const struct sharing_process process = {pid, proc_look_from(dir, &st)};
+	const struct sharing_process parent =
+		index ? checked.parent : (struct sharing_process){st.ppid, st.ppid ? proc_look(st.ppid) : 0};
 	if (index)
-		check_await_vfork(k, pid, st.ppid);
-	pid_t look = proc_look(pid);
-	_cleanup_close_ int living = proc_open(look, NULL);
-	if (check_task_all(k, pid, look, living) >= 0 &&
-	    check_shared(k, &st, look, index == 0, &obstacle) < 0)
+		check_await_vfork(k, process, parent);
+	_cleanup_close_ int other = process.look == pid ? -1 : proc_open(process.look, NULL);
+	int living = process.look == pid ? dir : other;
+	struct check_memory memory = {0};
+	uint64_t bytes = 0;
+	bool owns = true;
+	if (check_task_all(k, &st, process.look, living, &memory, &bytes) >= 0 &&
+	    check_shared(k, &st, process.look, parent, &owns, &obstacle) < 0)
 		check_add_live(k, dir, &obstacle, pid);
+	k->obstacles->image_bytes += owns ? bytes : 0;
 	/* What a process that has ended meanwhile does not show any more is no obstacle. */
 	if (check_is_gone(dir))
 		return 0;
-	check_fds(k, pid, look, living, comm);
-	check_vmas(k, pid, look, living);
-	return check_children(k, dir) < 0 ? error_memory(err) : 0;
+	check_fds(k, pid, process.look, living, st.comm);
+	memory.n_vmas = check_vmas(k, pid, process.look, living);
+	memory.parent = index ? checked.parent.pid : 0;
+	if (owns && check_note_large(k, &memory) < 0)
+		return error_memory(err);
+	return check_children(k, dir, &st, process) < 0 ? error_memory(err) : 0;
 }
 
 /* What shows only when every descriptor of the tree is known. */
@@ -463,6 +562,13 @@ static void check_ends(struct check *k)
 	}
 }
 
+void obstacles_release(struct obstacles *o)
+{
+	vec_release(&o->v);
+	vec_release(&o->large);
+	*o = (struct obstacles){0};
+}
+
 int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_options *options,
 	       struct peers *peers, struct obstacles *ret, struct ferry_error *err)
 {
@@ -471,10 +577,10 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 			  .obstacles = ret,
 			  .peers = peers,
 			  .vfork_until_ns = time_now_ns() + (uint64_t)options->timeout_ms * 1000000};
-	pid_t *first = vec_push(&k.pids);
+	struct check_pid *first = vec_push(&k.pids);
 	int r = first ? 0 : error_memory(err);
 	if (first)
-		*first = root;
+		*first = (struct check_pid){.pid = root};
 	for (size_t i = 0; i < k.pids.n && r >= 0; i++)
 		r = check_one(&k, i, err);
 	if (r >= 0)
@@ -490,67 +596,9 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 	family_release(&k.family);
 	sharing_release(&k.sharing);
 	vec_release(&k.pids);
+	vec_release(&k.deleted);
 	arena_release(&k.arena);
 	if (r >= 0 && ret->failed)
 		r = error_memory(err);
 	return r < 0 ? r : (int)ret->v.n;
-}
-
-struct check_file {
-	dev_t dev;
-	ino_t ino;
-};
-
-typedef VEC(struct check_file) check_file_vec;
-
-/* Files without a name go into the image; one that several descriptors have, once. */
-static int check_deleted(int proc_dir, check_file_vec *known, uint64_t *bytes)
-{
-	struct proc_fds fds = {0};
-	struct stat st;
-	int r = 0;
-	if (proc_read_fds(proc_dir, &fds, NULL) < 0)
-		return 0; /* it has ended */
-	vec_foreach(fd, &fds.v) {
-		bool counted = proc_fd_stat(proc_dir, fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink;
-		for (size_t i = 0; i < known->n && !counted; i++)
-			counted = known->v[i].ino == st.st_ino && known->v[i].dev == st.st_dev;
-		struct check_file *slot = counted ? NULL : vec_push(known);
-		if (counted)
-			continue;
-		if (!slot) {
-			r = -ENOMEM;
-			break;
-		}
-		*slot = (struct check_file){.dev = st.st_dev, .ino = st.st_ino};
-		*bytes += MIN((uint64_t)st.st_size, (uint64_t)st.st_blocks * CHECK_STAT_BLOCK);
-	}
-	proc_fds_release(&fds);
-	return r;
-}
-
-int check_memory(pid_t root, uint64_t *ret_bytes, struct ferry_error *err)
-{
-	struct check k = {0};
-	check_file_vec known = {0};
-	pid_t *first = vec_push(&k.pids);
-	if (!first)
-		return error_memory(err);
-	*first = root;
-	uint64_t bytes = 0;
-	for (size_t i = 0; i < k.pids.n; i++) {
-		_cleanup_close_ int dir = proc_open_look(k.pids.v[i], NULL);
-		_cleanup_proc_status_ struct proc_status status = {0};
-		if (dir < 0 || proc_read_status(dir, &status, NULL) < 0)
-			continue;
-		if (collect_owns_memory(&k.sharing, k.pids.v[i]))
-			bytes += status.vm_rss_bytes + status.vm_swap_bytes;
-		if (check_deleted(dir, &known, &bytes) < 0 || check_children(&k, dir) < 0)
-			break;
-	}
-	vec_release(&known);
-	vec_release(&k.pids);
-	sharing_release(&k.sharing);
-	*ret_bytes = bytes;
-	return 0;
 }

@@ -162,7 +162,10 @@ static int collect_shared(struct collect *c, struct snap_task *t, pid_t ppid, st
 {
 	pid_t owners[SHARING_TYPES];
 	const struct sharing_process process = {t->pid, t->look};
-	int r = collect_sharing(c->sharing, process, ppid, t->is_root, owners, err);
+	const struct sharing_process parent = {ppid, t->parent ? t->parent->look
+						     : ppid    ? proc_look(ppid)
+							       : 0};
+	int r = collect_sharing(c->sharing, process, parent, t->is_root, owners, err);
 	if (r < 0)
 		return r;
 	uint32_t *const ids[SHARING_TYPES] = {
@@ -184,13 +187,23 @@ static int collect_shared(struct collect *c, struct snap_task *t, pid_t ppid, st
 	return 0;
 }
 
+/* Of the leader, also when it has ended: it alone has the name and the exit signal of the process. */
+static int collect_leader_stat(struct frozen_task *ft, const struct check_task *checked,
+			       struct proc_stat *ret_stat, struct ferry_error *err)
+{
+	if (checked->look == checked->pid) {
+		*ret_stat = checked->stat;
+		return 0;
+	}
+	_cleanup_close_ int leader = proc_open_task(ft->proc_dir, checked->pid, err);
+	return leader < 0 ? leader : proc_read_stat(leader, ret_stat, err);
+}
+
 static int collect_task_head(struct collect *c, struct frozen_task *ft, struct snap_task *t,
-			     struct ferry_error *err)
+			     const struct check_task *checked, struct ferry_error *err)
 {
 	struct proc_stat st;
-	/* Of the leader, also when it has ended: it alone has the name and the exit signal of the process. */
-	_cleanup_close_ int leader = proc_open_task(ft->proc_dir, t->pid, err);
-	int r = leader < 0 ? leader : proc_read_stat(leader, &st, err);
+	int r = collect_leader_stat(ft, checked, &st, err);
 	if (r < 0)
 		return r;
 	TaskCoreEntry *tc = t->threads.v[0].core->tc;
@@ -226,11 +239,12 @@ static uint64_t collect_clock_ns(clockid_t id)
 }
 
 /* The tree's clocks: ours, shifted by the difference of the two time namespaces. */
-static int collect_clocks(struct collect *c, const struct frozen_task *root, struct ferry_error *err)
+static int collect_clocks(struct collect *c, const struct frozen_task *root, const uint64_t *ns_ino,
+			  struct ferry_error *err)
 {
 	struct timens_offsets tree = {0}, ours = {0};
 	_cleanup_close_ int self = proc_open(getpid(), err);
-	int r = self < 0 ? self : ns_time_offsets(root->proc_dir, &tree, err);
+	int r = self < 0 ? self : ns_time_offsets(root->proc_dir, ns_ino, &tree, err);
 	if (r >= 0)
 		r = timens_read(self, &ours, err);
 	if (r < 0)
@@ -244,19 +258,35 @@ static int collect_clocks(struct collect *c, const struct frozen_task *root, str
 	return 0;
 }
 
-static int collect_task(struct collect *c, struct frozen *f, size_t index, struct ferry_error *err)
+static int collect_task(struct collect *c, struct frozen *f, size_t index,
+			const struct proc_namespaces *of_root, struct ferry_error *err)
 {
 	struct frozen_task *ft = &f->tasks.v[index];
 	struct snap_task *t = &c->snap->tasks.v[index];
-	int r = collect_check_task(t->pid, t->look, ft->proc_dir, c->snap->tasks.v[0].pid, c->options, err);
+	struct check_task checked = {
+		.pid = t->pid,
+		.look = t->look,
+		.root = c->snap->tasks.v[0].pid,
+		.proc_dir = ft->proc_dir,
+		.of_root = index ? of_root : NULL,
+		.options = c->options,
+	};
+	int r = check_task_read(&checked, err);
+	if (r >= 0)
+		r = collect_check_task(&checked, err);
 	if (r >= 0)
 		r = collect_threads(c, f, ft, t, err);
+	/* It belongs to the thread from here on. */
 	if (r >= 0)
-		r = collect_task_head(c, ft, t, err);
+		snapshot_look(t)->status = checked.status;
+	else
+		proc_status_release(&checked.status);
 	if (r >= 0)
-		r = collect_namespaces(c, t, ft->proc_dir, err);
+		r = collect_task_head(c, ft, t, &checked, err);
 	if (r >= 0)
-		r = collect_vmas(c, t, ft->proc_dir, err);
+		r = collect_namespaces(c, t, &checked.namespaces, err);
+	if (r >= 0)
+		r = collect_vmas(c, t, ft->proc_dir, &checked.stat, err);
 	if (r >= 0 && !t->shares[SHARING_FILES])
 		r = collect_fds(c, t, ft->proc_dir, err);
 	if (r >= 0)
@@ -272,23 +302,35 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	for (size_t i = 0; i < f->tasks.n; i++)
 		if (!vec_push(&c->snap->tasks))
 			return error_memory(err);
+	struct snap_task *parent = NULL;
 	for (size_t i = 0; i < f->tasks.n; i++) {
 		struct snap_task *t = &c->snap->tasks.v[i];
+		/* Siblings follow each other as a rule. */
+		if (i && (!parent || parent->pid != f->tasks.v[i].ppid))
+			parent = snapshot_task(c->snap, f->tasks.v[i].ppid);
 		t->pid = f->tasks.v[i].pid;
 		t->look = f->tasks.v[i].look;
 		t->order = f->tasks.v[i].order;
 		t->is_root = i == 0;
-		t->parent = i ? snapshot_task(c->snap, f->tasks.v[i].ppid) : NULL;
+		t->parent = parent;
+		pid_t *child = parent ? vec_push(&parent->children) : NULL;
+		if (child)
+			*child = t->pid;
+		else if (parent)
+			return error_memory(err);
 	}
 	struct sharing sharing = {0};
+	struct proc_namespaces root;
 	c->sharing = &sharing;
 	int r = collect_settle(f, err);
 	if (r >= 0)
-		r = collect_clocks(c, &f->tasks.v[0], err);
+		r = proc_read_namespaces(f->tasks.v[0].proc_dir, &root, err);
 	if (r >= 0)
+		r = collect_clocks(c, &f->tasks.v[0], root.ino, err);
+	if (r >= 0 && root.ino[PROC_NS_PID] != c->options->own_namespaces.ino[PROC_NS_PID])
 		r = collect_numbers(c, f, err);
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
-		r = collect_task(c, f, i, err);
+		r = collect_task(c, f, i, &root, err);
 	sharing_release(&sharing);
 	c->sharing = NULL;
 	if (r >= 0)

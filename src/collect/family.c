@@ -119,7 +119,7 @@ int collect_check_family(struct family *f, const struct kern_caps *caps, bool sh
 		if (r < 0)
 			return r;
 	}
-	f->spare = (pid_t)caps->limits.pid_max;
+	f->spare = (pid_t)kern_limit(caps, KERN_LIMIT_PID_MAX);
 	return family_plan(f, err);
 }
 

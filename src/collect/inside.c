@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns what only the task itself can tell: every kind says which system calls it needs, they are put into one
- * script for the task and one for each thread, and the blob runs each script in one go.
+ * script for the task and the thread that it is looked at through, and one for each other thread, and the blob runs each
+ * script in one go.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,14 +12,20 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/lanes.h"
 #include "blob/blob.h"
+#include "collect/alike.h"
 #include "collect/collect.h"
 #include "host/warden.h"
 #include "inject/defuse.h"
 #include "kind/kinds.h"
 #include "proc/read.h"
 
-enum { INSIDE_HEAD_BYTES = 128 };
+enum {
+	INSIDE_HEAD_BYTES = 128,
+	INSIDE_THREADS_EACH = 128, /* to look at in one go */
+	INSIDE_ASKED = 4,          /* that others are compared with */
+};
 
 /* What lies at the start of the blob's data, before the script. */
 struct inside_head {
@@ -33,20 +40,62 @@ static void inside_mark(const struct script *s, struct snap_ask *ask)
 	ask->data = align_up(s->data.n, 64);
 }
 
-/* One look at the status of a thread, for the kinds and for the injection. */
-static int inside_status(struct snap_thread *th, int proc_dir, struct ferry_error *err)
+static struct script *inside_script(struct snap_task *t, struct snap_thread *th)
 {
-	_cleanup_close_ int dir = proc_open_task(proc_dir, th->tid, err);
-	if (dir < 0)
-		return dir;
-	int r = proc_read_status(dir, &th->status, err);
-	if (r >= 0 && !th->ended)
-		ferry_thread_set_seccomp(th->control, th->status.seccomp);
+	return th == snapshot_look(t) ? &t->script : &th->script;
+}
+
+/* Threads whose status is read, some by each lane. */
+struct inside_look {
+	struct snap_task *t;
+	const struct proc_looker *looker;
+	int proc_dir;
+	struct ferry_error *errs; /* by lane */
+};
+
+static int inside_look_at_some(void *context, struct lanes *l unused, unsigned lane, uint64_t number)
+{
+	struct inside_look *j = context;
+	size_t at = (size_t)number * INSIDE_THREADS_EACH,
+	       end = MIN(at + INSIDE_THREADS_EACH, j->t->threads.n);
+	int r = 0;
+	for (; at < end && r >= 0; at++) {
+		struct snap_thread *th = &j->t->threads.v[at];
+		if (th->status.pid == th->tid)
+			continue; /* it was looked at */
+		r = th->ended ? 0 : alike_status(j->looker, j->t, th);
+		if (r < 0)
+			r = error_memory(&j->errs[lane]);
+		else if (!r)
+			r = proc_read_thread_status(j->proc_dir, th->tid, &th->status, &j->errs[lane]);
+	}
 	return r;
 }
 
-static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct ferry_error *err)
+/* One look at the status of each thread, for the kinds and for the injection. */
+static int inside_look(const struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
+	struct ferry_error errs[LANES_MAX];
+	for (size_t i = 0; i < LANES_MAX; i++)
+		errs[i] = (struct ferry_error)FERRY_ERROR_INIT;
+	struct inside_look j = {.t = t, .looker = c->options->looker, .proc_dir = proc_dir, .errs = errs};
+	int r = lanes_run(lanes_wanted(), (t->threads.n + INSIDE_THREADS_EACH - 1) / INSIDE_THREADS_EACH,
+			  inside_look_at_some, &j);
+	for (size_t i = 0; i < LANES_MAX && r < 0 && err; i++)
+		if (error_is_set(&errs[i]) && !error_is_set(err))
+			*err = errs[i];
+	vec_foreach(th, &t->threads)
+		if (r >= 0 && !th->ended)
+			ferry_thread_set_seccomp(th->control, th->status.seccomp);
+	return r;
+}
+
+static int inside_ask(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+{
+	struct arena *a = &c->snap->arena;
+	int r = inside_look(c, t, proc_dir, err);
+	if (r < 0)
+		return r;
 	t->asks = arena_array(a, struct snap_ask, KIND_COUNT);
 	if (!t->asks)
 		return error_memory(err);
@@ -56,16 +105,14 @@ static int inside_ask(struct arena *a, struct snap_task *t, int proc_dir, struct
 			kind_table[i]->ask_task(t, proc_dir, &t->script);
 	}
 	vec_foreach(th, &t->threads) {
-		int r = inside_status(th, proc_dir, err);
-		if (r < 0)
-			return r;
+		struct script *script = inside_script(t, th);
 		th->asks = arena_array(a, struct snap_ask, KIND_COUNT);
 		if (!th->asks)
 			return error_memory(err);
 		for (size_t i = 0; i < KIND_COUNT && !th->ended; i++) {
-			inside_mark(&th->script, &th->asks[i]);
+			inside_mark(script, &th->asks[i]);
 			if (kind_table[i]->ask_thread)
-				kind_table[i]->ask_thread(t, th, &th->script);
+				kind_table[i]->ask_thread(t, th, script);
 		}
 		if (th->script.failed)
 			return error_memory(err);
@@ -208,6 +255,29 @@ static int inside_run_thread(struct inside *in, struct snap_task *t, struct snap
 	return r;
 }
 
+/* Of many threads in the same state one is asked. */
+static int inside_run_others(struct inside *in, struct snap_task *t, struct snap_thread *th,
+			     struct ferry_error *err)
+{
+	const struct proc_looker *looker = in->c->options->looker;
+	const struct snap_thread *asked[INSIDE_ASKED] = {0};
+	unsigned n = 0;
+	for (int r; th < t->threads.v + t->threads.n; th++) {
+		const struct snap_thread *like = NULL;
+		for (unsigned i = 0; i < INSIDE_ASKED && !like; i++)
+			like = asked[i] && alike(looker, t, asked[i], th) ? asked[i] : NULL;
+		if (like) {
+			alike_copy(looker, t, like, th);
+			continue;
+		}
+		r = inside_run_thread(in, t, th, err);
+		if (r < 0)
+			return r;
+		asked[n++ % INSIDE_ASKED] = th;
+	}
+	return 0;
+}
+
 /*
  * All threads use the blob that the first has, which is away meanwhile; where only one can be away, each has one of its
  * own.
@@ -221,44 +291,35 @@ static int inside_run_first(struct inside *in, struct snap_task *t, struct ferry
 		return r;
 	t->asked_after_ns = time_now_ns() - in->c->snap->clocks_read_ns;
 	r = inside_run(in, first->control, &t->script, t->pid, err);
-	if (r >= 0)
-		r = inside_run(in, first->control, &first->script, t->pid, err);
 	if (alone)
 		r = inside_unload(in, first, r, err);
-	for (struct snap_thread *th = first + 1; th < t->threads.v + t->threads.n && r >= 0; th++)
-		r = inside_run_thread(in, t, th, err);
+	if (r >= 0)
+		r = inside_run_others(in, t, first + 1, err);
 	return alone ? r : inside_unload(in, first, r, err);
 }
 
 /* A thread that serves for its tracees does this, too; its neighbours have blobs of their own meanwhile. */
-static int inside_run_beside(struct inside *in, struct snap_thread *th, struct script *more,
+static int inside_run_beside(struct inside *in, struct snap_thread *th, struct script *script,
 			     struct ferry_error *err)
 {
-	size_t bytes = MAX(script_bytes(&th->script), more ? script_bytes(more) : 0);
 	int r = ferry_inject_blob_load(in->inject, th->control, ferry_blob, ferry_blob_bytes,
-				       INSIDE_HEAD_BYTES + bytes, &in->blob, err);
+				       INSIDE_HEAD_BYTES + script_bytes(script), &in->blob, err);
 	if (r < 0)
 		return r;
-	if (more)
-		r = inside_run(in, th->control, more, th->tid, err);
-	if (r >= 0)
-		r = inside_run(in, th->control, &th->script, th->tid, err);
+	r = inside_run(in, th->control, script, th->tid, err);
 	int unload = ferry_inject_blob_unload(in->blob, r < 0 ? NULL : err);
 	int cure = ferry_inject_cure(in->inject, th->control, r < 0 || unload < 0 ? NULL : err);
 	return r < 0 ? r : unload < 0 ? unload : cure;
 }
 
-static int inside_run_one(struct inside *in, struct frozen *f, struct snap_thread *th, struct script *more,
+static int inside_run_one(struct inside *in, struct frozen *f, struct snap_thread *th, struct script *script,
 			  struct ferry_error *err)
 {
 	const struct frozen_tracee *traced = traced_find(f, th->tid);
 	struct traced_server *server = traced_server(f, th->tid);
 	if (!traced && !server)
-		return inside_run_beside(in, th, more, err);
-	int r = more ? traced ? traced_run(traced, more, err) : traced_serve(server, more, err) : 0;
-	if (r >= 0)
-		r = traced ? traced_run(traced, &th->script, err) : traced_serve(server, &th->script, err);
-	return r;
+		return inside_run_beside(in, th, script, err);
+	return traced ? traced_run(traced, script, err) : traced_serve(server, script, err);
 }
 
 /* Whether any of its threads traces others or is traced. */
@@ -286,7 +347,7 @@ static int inside_run_traced(struct inside *in, struct frozen *f, struct frozen_
 			r = error_set(err, FERRY_ERROR_UNSUPPORTED_TASK, ENOTSUP,
 				      "pid %d has seccomp filters, and traces or is traced", t->pid);
 		if (r >= 0)
-			r = inside_run_one(in, f, th, th == first ? &t->script : NULL, err);
+			r = inside_run_one(in, f, th, inside_script(t, th), err);
 	}
 	return r;
 }
@@ -315,16 +376,13 @@ static struct answers inside_answers(const struct script *s, const struct snap_a
 static int inside_collect_thread(struct collect *c, struct frozen_task *ft, struct snap_task *t,
 				 struct snap_thread *th, struct ferry_error *err)
 {
-	_cleanup_close_ int dir = proc_open_task(ft->proc_dir, th->tid, err);
-	if (dir < 0)
-		return dir;
 	for (size_t i = 0; i < KIND_COUNT; i++) {
 		const struct kind_ops *kind = kind_table[i];
-		struct answers a = inside_answers(&th->script, &th->asks[i]);
+		struct answers a = inside_answers(inside_script(t, th), &th->asks[i]);
 		int (*collect)(struct collect *, struct snap_task *, struct snap_thread *, int,
 			       const struct answers *, struct ferry_error *) =
 			th->ended ? kind->collect_ended : kind->collect_thread;
-		int r = collect ? collect(c, t, th, dir, &a, err) : 0;
+		int r = collect ? collect(c, t, th, ft->proc_dir, &a, err) : 0;
 		if (r < 0) {
 			error_context(err, "collect", kind->name, th->tid);
 			return r;
@@ -357,7 +415,7 @@ static int inside_collect(struct collect *c, struct frozen_task *ft, struct snap
 int collect_inside(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
 		   struct ferry_error *err)
 {
-	int r = inside_ask(&c->snap->arena, t, ft->proc_dir, err);
+	int r = inside_ask(c, t, ft->proc_dir, err);
 	if (r >= 0)
 		r = inside_run_all(c, f, ft, t, err);
 	if (r >= 0)

@@ -23,13 +23,17 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/lanes.h"
+#include "collect/collect.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "proc/looker.h"
 #include "proc/read.h"
 
 enum {
 	NS_PROC_LAYERS = 4,
+	NS_THREADS_EACH = 128, /* to look at in one go */
 };
 
 enum ns_support {
@@ -41,12 +45,20 @@ enum ns_support {
 };
 
 static const enum ns_support ns_support[PROC_NS_COUNT] = {
-	[PROC_NS_CGROUP] = NS_NONE, [PROC_NS_IPC] = NS_ANY,
+	[PROC_NS_CGROUP] = NS_ANY,  [PROC_NS_IPC] = NS_ANY,
 	[PROC_NS_MNT] = NS_TREE,    [PROC_NS_NET] = NS_NONE,
 	[PROC_NS_PID] = NS_ANY,     [PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_TIME] = NS_CLOCKS, [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_USER] = NS_ANY,    [PROC_NS_UTS] = NS_ANY,
 };
+
+/* Whether a task has a namespace that a restore makes beside those it finds, which are ferry's, and the clocks, which the root gets. */
+static bool ns_is_another(int ns, const uint64_t *theirs, const uint64_t *of_root, const uint64_t *ours)
+{
+	if (ns_support[ns] == NS_SKIP)
+		return false;
+	return theirs[ns] != (ns_support[ns] == NS_CLOCKS ? of_root : ours)[ns];
+}
 
 static int ns_refuse(pid_t pid, enum proc_ns ns, struct ferry_error *err)
 {
@@ -86,25 +98,83 @@ static int ns_check_children(pid_t pid, int proc_dir, const struct proc_namespac
 			 "pid %d will put its children into a pid namespace in which it has none now", pid);
 }
 
-/* Threads may leave the namespaces of their process one by one. */
-static int ns_check_threads(pid_t pid, int proc_dir, const struct proc_namespaces *leader,
-			    struct ferry_error *err)
+/* The first thread that a lane found in a namespace of its own; tid 0 = none. */
+struct ns_own {
+	pid_t tid;
+	enum proc_ns ns;
+};
+
+/* Threads being looked at, some by each lane. */
+struct ns_threads {
+	pid_t pid;
+	int proc_dir;
+	const struct proc_namespaces *leader;
+	const struct proc_looker *looker;
+	const struct proc_thread_look *same; /* of the thread whose namespaces are known; NULL */
+	struct proc_pid_list tids;
+	struct ns_own *own; /* by lane */
+};
+
+/*
+ * What a thread can leave alone. A thread is never made outside of its process's user and PID namespace (clone(2), CLONE_THREAD), and
+ * enters another user or time namespace only while it is the only one (setns(2), unshare(2)).
+ */
+static bool ns_is_of_thread(enum proc_ns ns)
 {
-	struct proc_pid_list tids = {0};
-	int r = proc_read_tasks(proc_dir, &tids, err);
-	for (size_t i = 0; i < tids.v.n && r >= 0; i++) {
-		struct proc_namespaces theirs;
-		_cleanup_close_ int dir =
-			tids.v.v[i] == pid ? -1 : proc_open_task(proc_dir, tids.v.v[i], NULL);
-		if (dir < 0 || proc_read_namespaces(dir, &theirs, NULL) < 0)
+	return ns != PROC_NS_USER && ns != PROC_NS_PID && ns != PROC_NS_TIME;
+}
+
+static void ns_look_at_thread(const struct ns_threads *j, pid_t tid, struct ns_own *ret)
+{
+	const struct proc_thread_look *look = j->same ? proc_looker_find(j->looker, j->pid, tid) : NULL;
+	/* One object of the kernel has all of them. */
+	if (look && look->words.nsproxy && look->words.nsproxy == j->same->words.nsproxy)
+		return;
+	_cleanup_close_ int dir = tid == j->pid ? -1 : proc_open_task(j->proc_dir, tid, NULL);
+	for (int ns = 0; ns < PROC_NS_COUNT && dir >= 0; ns++) {
+		uint64_t ino;
+		/* It may end meanwhile. */
+		if (!ns_is_of_thread((enum proc_ns)ns) ||
+		    proc_read_namespace(dir, (enum proc_ns)ns, &ino, NULL) < 0 || !ino ||
+		    ino == j->leader->ino[ns])
 			continue;
-		for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++)
-			if (theirs.ino[ns] && theirs.ino[ns] != leader->ino[ns])
-				r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-					      "thread %d of pid %d lives in a %s namespace of its own",
-					      tids.v.v[i], pid, proc_ns_info((enum proc_ns)ns)->word);
+		*ret = (struct ns_own){tid, (enum proc_ns)ns};
+		return;
 	}
-	proc_pid_list_release(&tids);
+}
+
+static int ns_look_at_some(void *context, struct lanes *l unused, unsigned lane, uint64_t number)
+{
+	struct ns_threads *j = context;
+	size_t end = MIN(j->tids.v.n, (size_t)(number + 1) * NS_THREADS_EACH);
+	for (size_t i = (size_t)number * NS_THREADS_EACH; i < end && !j->own[lane].tid; i++)
+		ns_look_at_thread(j, j->tids.v.v[i], &j->own[lane]);
+	return 0;
+}
+
+/* Threads may leave the namespaces of their process one by one. */
+static int ns_check_threads(const struct check_task *t, struct ferry_error *err)
+{
+	pid_t pid = t->pid;
+	int proc_dir = t->proc_dir;
+	struct ns_own own[LANES_MAX] = {0};
+	struct ns_threads j = {.pid = pid,
+			       .proc_dir = proc_dir,
+			       .leader = &t->namespaces,
+			       .looker = t->options->looker,
+			       .own = own};
+	if (proc_looker_read(t->options->looker, pid, t->status.threads) >= 0)
+		j.same = proc_looker_find(j.looker, pid, t->look);
+	int r = proc_read_tasks(proc_dir, &j.tids, err);
+	if (r >= 0)
+		r = lanes_run(lanes_wanted(), (j.tids.v.n + NS_THREADS_EACH - 1) / NS_THREADS_EACH,
+			      ns_look_at_some, &j);
+	for (unsigned i = 0; i < LANES_MAX && r >= 0; i++)
+		if (own[i].tid)
+			r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				      "thread %d of pid %d lives in a %s namespace of its own", own[i].tid,
+				      pid, proc_ns_info(own[i].ns)->word);
+	proc_pid_list_release(&j.tids);
 	return r;
 }
 
@@ -128,12 +198,10 @@ static int ns_check(pid_t pid, const struct proc_namespaces *theirs, const struc
 }
 
 /* What belongs to a user namespace above ours could not be made to do so again. */
-static int ns_check_owners(pid_t pid, int proc_dir, const struct proc_namespaces *theirs,
-			   const struct kind_options *options, struct ferry_error *err)
+static int ns_check_owners(pid_t pid, int proc_dir, const bool *another, struct ferry_error *err)
 {
 	for (int ns = 0; ns < PROC_NS_COUNT; ns++) {
-		if (ns == PROC_NS_USER || ns_support[ns] == NS_SKIP ||
-		    theirs->ino[ns] == options->own_namespaces.ino[ns])
+		if (ns == PROC_NS_USER || !another[ns])
 			continue;
 		_cleanup_close_ int fd = proc_open_namespace(proc_dir, (enum proc_ns)ns, NULL);
 		_cleanup_close_ int owner = fd < 0 ? -1 : ioctl(fd, NS_GET_USERNS);
@@ -146,31 +214,27 @@ static int ns_check_owners(pid_t pid, int proc_dir, const struct proc_namespaces
 	return 0;
 }
 
-int collect_check_namespaces(pid_t pid, int proc_dir, pid_t root, const struct kind_options *options,
-			     struct ferry_error *err)
+int collect_check_namespaces(const struct check_task *t, struct ferry_error *err)
 {
-	struct proc_namespaces theirs, of_root;
-	int r = proc_read_namespaces(proc_dir, &theirs, err);
-	if (r < 0)
-		return r;
-	of_root = theirs;
-	if (root != pid) {
-		_cleanup_close_ int dir = proc_open_look(root, err);
-		r = dir < 0 ? dir : proc_read_namespaces(dir, &of_root, err);
-	}
+	const struct proc_namespaces *theirs = &t->namespaces, *of_root = t->of_root ? t->of_root : theirs;
+	const struct kind_options *options = t->options;
+	pid_t pid = t->pid;
+	int proc_dir = t->proc_dir;
+	bool another[PROC_NS_COUNT];
+	for (int ns = 0; ns < PROC_NS_COUNT; ns++)
+		another[ns] = ns_is_another(ns, theirs->ino, of_root->ino, options->own_namespaces.ino);
+	int r = ns_check(pid, theirs, of_root, options, err);
 	if (r >= 0)
-		r = ns_check(pid, &theirs, &of_root, options, err);
+		r = ns_check_owners(pid, proc_dir, another, err);
 	if (r >= 0)
-		r = ns_check_owners(pid, proc_dir, &theirs, options, err);
-	if (r >= 0)
-		r = ns_check_children(pid, proc_dir, &theirs, err);
-	if (r >= 0)
-		r = ns_check_threads(pid, proc_dir, &theirs, err);
+		r = ns_check_children(pid, proc_dir, theirs, err);
+	if (r >= 0 && t->status.threads > 1)
+		r = ns_check_threads(t, err);
 	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
 		const struct ns_ops *ops = kind_table[i]->ns;
-		bool own = ops && theirs.ino[ops->type] != options->own_namespaces.ino[ops->type];
 		/* What the whole tree shares is looked at once. */
-		if (own && ops->check && (pid == root || ns_support[ops->type] != NS_TREE))
+		if (ops && another[ops->type] && ops->check &&
+		    (!t->of_root || ns_support[ops->type] != NS_TREE))
 			r = ops->check(pid, proc_dir, options, err);
 	}
 	return r;
@@ -204,14 +268,9 @@ void collect_own_namespace_ids(TaskKobjIdsEntry *ids)
 static int ns_collect(struct collect *c, struct snap_task *t, enum proc_ns type, uint64_t ino,
 		      struct ferry_error *err)
 {
-	struct snap_ns *ns = snapshot_ns(c->snap, type, ino);
-	if (!ns) {
-		uint32_t id = snapshot_next_ns_id(c->snap);
-		ns = vec_push(&c->snap->namespaces);
-		if (!ns)
-			return error_memory(err);
-		*ns = (struct snap_ns){.type = type, .ino = ino, .id = id, .pid = t->pid};
-	}
+	const struct snap_ns *ns = snapshot_add_ns(c->snap, type, ino, t->pid);
+	if (!ns)
+		return error_memory(err);
 	ns_set_id(t->ids, type, ns->id);
 	return 0;
 }
@@ -265,12 +324,8 @@ static int ns_read_zombie(struct snapshot *s, int proc_dir, struct ferry_error *
 
 int collect_numbers(struct collect *c, const struct frozen *f, struct ferry_error *err)
 {
-	struct proc_namespaces theirs;
 	_cleanup_proc_status_ struct proc_status status = {0};
-	int r = proc_read_namespaces(f->tasks.v[0].proc_dir, &theirs, err);
-	if (r < 0 || theirs.ino[PROC_NS_PID] == c->options->own_namespaces.ino[PROC_NS_PID])
-		return r;
-	r = proc_read_status(f->tasks.v[0].proc_dir, &status, err);
+	int r = proc_read_status(f->tasks.v[0].proc_dir, &status, err);
 	c->snap->pid_level = r >= 0 && status.ns_pid.n ? status.ns_pid.n - 1 : 0;
 	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
 		r = ns_read_numbers(c->snap, &f->tasks.v[i], err);
@@ -279,20 +334,17 @@ int collect_numbers(struct collect *c, const struct frozen *f, struct ferry_erro
 	return r;
 }
 
-int collect_namespaces(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+int collect_namespaces(struct collect *c, struct snap_task *t, const struct proc_namespaces *theirs,
+		       struct ferry_error *err)
 {
 	const struct proc_namespaces *ours = &c->options->own_namespaces;
-	struct proc_namespaces theirs;
-	int r = proc_read_namespaces(proc_dir, &theirs, err);
-	if (r < 0)
-		return r;
-	memcpy(t->ns_ino, theirs.ino, sizeof(t->ns_ino));
+	int r = 0;
+	memcpy(t->ns_ino, theirs->ino, sizeof(t->ns_ino));
+	t->own_userns = theirs->ino[PROC_NS_USER] != ours->ino[PROC_NS_USER];
 	collect_own_namespace_ids(t->ids);
-	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++) {
-		const uint64_t *known = ns_support[ns] == NS_CLOCKS ? c->snap->tasks.v[0].ns_ino : ours->ino;
-		if (ns_support[ns] != NS_SKIP && theirs.ino[ns] != known[ns])
-			r = ns_collect(c, t, (enum proc_ns)ns, theirs.ino[ns], err);
-	}
+	for (int ns = 0; ns < PROC_NS_COUNT && r >= 0; ns++)
+		if (ns_is_another(ns, theirs->ino, c->snap->tasks.v[0].ns_ino, ours->ino))
+			r = ns_collect(c, t, (enum proc_ns)ns, theirs->ino[ns], err);
 	return r;
 }
 
@@ -364,7 +416,8 @@ int collect_own_proc(int mount)
 			 : sys_move_mount(mount, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH);
 }
 
-int collect_enter_view(pid_t root, const struct kind_options *options, struct ferry_error *err)
+int collect_enter_view(pid_t root, const struct kind_options *options, struct proc_mounts *ret_outside,
+		       struct ferry_error *err)
 {
 	struct proc_namespaces theirs;
 	_cleanup_close_ int dir = proc_open_look(root, err);
@@ -376,6 +429,10 @@ int collect_enter_view(pid_t root, const struct kind_options *options, struct fe
 	_cleanup_close_ int mounts = proc_open_namespace(dir, PROC_NS_MNT, err);
 	if (mounts < 0)
 		return mounts;
+	_cleanup_close_ int self = proc_open(getpid(), err);
+	r = self < 0 ? self : proc_read_mounts(self, ret_outside, err);
+	if (r < 0)
+		return r;
 	/* Ours has the numbers of processes that we work with; theirs may have others, or none. */
 	_cleanup_close_ int proc = sys_open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (setns(mounts, CLONE_NEWNS) < 0 || unshare(CLONE_NEWNS) < 0 ||

@@ -10,16 +10,17 @@
 #include "freeze/freeze.h"
 #include "model/kind.h"
 
-/* Whether a task's namespaces can be dumped; root: the tree's first process. */
-must_check int collect_check_namespaces(pid_t pid, int proc_dir, pid_t root,
-					const struct kind_options *options, struct ferry_error *err);
+struct check_task;
 
-/* First of all: what the root's PID namespace calls everybody. */
+/* Whether a task's namespaces can be dumped. */
+must_check int collect_check_namespaces(const struct check_task *t, struct ferry_error *err);
+
+/* First of all, if the root has another PID namespace than ferry: what that calls everybody. */
 must_check int collect_numbers(struct collect *c, const struct frozen *f, struct ferry_error *err);
 
 /* Enter the namespaces of a task into the snapshot. Parents first. */
-must_check int collect_namespaces(struct collect *c, struct snap_task *t, int proc_dir,
-				  struct ferry_error *err);
+must_check int collect_namespaces(struct collect *c, struct snap_task *t,
+				  const struct proc_namespaces *theirs, struct ferry_error *err);
 
 /* All tasks are known: what the namespaces hold. */
 must_check int collect_namespaces_end(struct collect *c, struct ferry_error *err);
@@ -35,6 +36,7 @@ must_check int collect_own_proc(int mount);
 
 /*
  * See paths as the root task does: enter a copy of its mount namespace that has our own /proc, for good. 1: did so, and paths of
- * the caller lead elsewhere now; 0: it is ferry's own.
+ * the caller lead elsewhere now, and *ret_outside has the mounts that ferry came from; 0: it is ferry's own.
  */
-must_check int collect_enter_view(pid_t root, const struct kind_options *options, struct ferry_error *err);
+must_check int collect_enter_view(pid_t root, const struct kind_options *options,
+				  struct proc_mounts *ret_outside, struct ferry_error *err);

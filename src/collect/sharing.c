@@ -51,56 +51,79 @@ static bool sharing_forget(struct sharing *s, enum sharing_type type, pid_t look
 	return true;
 }
 
-/* The first known process that has the same object; the process itself when none does, which is known from then on. */
-static int sharing_find(struct sharing *s, enum sharing_type type, struct sharing_process process,
-			pid_t *ret_owner)
+/*
+ * The place of a process among those that are known: 1 if the one there has the same object, 0 if that is where it belongs. Negative
+ * errno; -ESRCH: one of the two has ended.
+ */
+static int sharing_search(const struct sharing *s, enum sharing_type type, pid_t look, size_t *ret_at)
 {
-	typeof(s->order[type]) *order = &s->order[type];
+	const typeof(s->order[type]) *order = &s->order[type];
 	size_t low = 0, high = order->n;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		int r = sys_kcmp(process.look, order->v[middle].look, sharing_types[type].type, 0, 0);
-		if (r == -ESRCH && sharing_forget(s, type, process.look, middle)) {
-			low = 0;
-			high = order->n;
-			continue;
-		}
-		if (r < 0)
-			return r;
-		if (r == SHARING_EQUAL) {
-			*ret_owner = order->v[middle].pid;
-			return 0;
-		}
+		int r = sys_kcmp(look, order->v[middle].look, sharing_types[type].type, 0, 0);
+		*ret_at = middle;
+		if (r < 0 || r == SHARING_EQUAL)
+			return r < 0 ? r : 1;
 		if (r == SHARING_LESS)
 			high = middle;
 		else
 			low = middle + 1;
 	}
-	if (!vec_push(order))
-		return -ENOMEM;
-	memmove(order->v + low + 1, order->v + low, (order->n - 1 - low) * sizeof(*order->v));
-	order->v[low] = process;
-	*ret_owner = process.pid;
+	*ret_at = low;
 	return 0;
 }
 
-bool collect_owns_memory(struct sharing *s, pid_t pid)
+/* The first known process that has the same object; the process itself when none does, which is known from then on. */
+static int sharing_find(struct sharing *s, enum sharing_type type, struct sharing_process process,
+			pid_t *ret_owner)
 {
-	const struct sharing_process process = {pid, proc_look(pid)};
-	pid_t owner = pid;
-	return sharing_find(s, SHARING_VM, process, &owner) < 0 || owner == pid;
+	typeof(s->order[type]) *order = &s->order[type];
+	size_t at;
+	int r;
+	do {
+		r = sharing_search(s, type, process.look, &at);
+	} while (r == -ESRCH && sharing_forget(s, type, process.look, at));
+	if (r < 0)
+		return r;
+	*ret_owner = r ? order->v[at].pid : process.pid;
+	if (r)
+		return 0;
+	if (!vec_push(order))
+		return -ENOMEM;
+	memmove(order->v + at + 1, order->v + at, (order->n - 1 - at) * sizeof(*order->v));
+	order->v[at] = process;
+	return 0;
 }
 
-bool collect_in_vfork(pid_t pid, pid_t ppid)
+/*
+ * Signal actions are in common only where memory is (clone(2) refuses anything else, and exec(2) parts both), so they are looked for
+ * among those who share that: its owner, and whoever else has actions that are not the owner's. Else *ret_owner stays.
+ */
+static int sharing_find_actions(struct sharing *s, struct sharing_process process, pid_t memory_owner,
+				pid_t *ret_owner)
+{
+	if (memory_owner == process.pid)
+		return 0;
+	if (sys_kcmp(process.look, proc_look(memory_owner), KERN_KCMP_SIGHAND, 0, 0) != SHARING_EQUAL)
+		return sharing_find(s, SHARING_SIGHAND, process, ret_owner);
+	*ret_owner = memory_owner;
+	return 0;
+}
+
+/* Such a child has the memory of its parent. */
+bool collect_in_vfork(struct sharing_process process, struct sharing_process parent)
 {
 	struct proc_pid_list tids = {0};
 	pid_t child = 0;
-	_cleanup_close_ int dir = proc_open(ppid, NULL);
+	if (sys_kcmp(process.look, parent.look, KERN_KCMP_VM, 0, 0) != SHARING_EQUAL)
+		return false;
+	_cleanup_close_ int dir = proc_open(parent.pid, NULL);
 	if (dir < 0 || proc_read_tasks(dir, &tids, NULL) < 0)
 		return false;
 	bool found = false;
 	vec_foreach(tid, &tids.v)
-		found = found || (proc_is_in_vfork(dir, *tid, &child) && child == pid);
+		found = found || (proc_is_in_vfork(dir, *tid, &child) && child == process.pid);
 	proc_pid_list_release(&tids);
 	return found;
 }
@@ -113,21 +136,22 @@ static int sharing_refuse_outside(pid_t pid, pid_t other, enum sharing_type type
 }
 
 /* The first of the tree may share with its parent as well. */
-static int sharing_outside(const struct sharing_process *process, pid_t ppid, struct ferry_error *err)
+static int sharing_outside(struct sharing_process process, struct sharing_process parent,
+			   struct ferry_error *err)
 {
-	pid_t pid = process->pid, above = ppid ? proc_look(ppid) : 0;
 	for (int type = 0; type < SHARING_TYPES; type++)
-		if (ppid && sys_kcmp(process->look, above, sharing_types[type].type, 0, 0) == SHARING_EQUAL)
-			return sharing_refuse_outside(pid, ppid, (enum sharing_type)type, err);
+		if (parent.pid &&
+		    sys_kcmp(process.look, parent.look, sharing_types[type].type, 0, 0) == SHARING_EQUAL)
+			return sharing_refuse_outside(process.pid, parent.pid, (enum sharing_type)type, err);
 	return 0;
 }
 
-int collect_sharing(struct sharing *s, struct sharing_process process, pid_t ppid, bool is_root,
-		    pid_t ret_owners[SHARING_TYPES], struct ferry_error *err)
+int collect_sharing(struct sharing *s, struct sharing_process process, struct sharing_process parent,
+		    bool is_root, pid_t ret_owners[SHARING_TYPES], struct ferry_error *err)
 {
-	pid_t owners[SHARING_TYPES], pid = process.pid;
-	int r = is_root ? sharing_outside(&process, ppid, err) : 0;
-	if (!is_root && collect_in_vfork(pid, ppid)) {
+	pid_t owners[SHARING_TYPES], pid = process.pid, ppid = parent.pid;
+	int r = is_root ? sharing_outside(process, parent, err) : 0;
+	if (!is_root && collect_in_vfork(process, parent)) {
 		error_set(
 			err, FERRY_ERROR_BUSY_TASK, EBUSY,
 			"pid %d waits in vfork for its child, pid %d, which neither executes a program nor ends",
@@ -137,7 +161,9 @@ int collect_sharing(struct sharing *s, struct sharing_process process, pid_t ppi
 	}
 	for (int type = 0; type < SHARING_TYPES && r >= 0; type++) {
 		owners[type] = pid;
-		r = sharing_find(s, (enum sharing_type)type, process, &owners[type]);
+		r = type == SHARING_SIGHAND
+			    ? sharing_find_actions(s, process, owners[SHARING_VM], &owners[type])
+			    : sharing_find(s, (enum sharing_type)type, process, &owners[type]);
 		if (r < 0)
 			return r == -ENOMEM ? error_memory(err)
 					    : error_errno(err, FERRY_ERROR_SYSTEM, -r,
@@ -148,26 +174,24 @@ int collect_sharing(struct sharing *s, struct sharing_process process, pid_t ppi
 	return r;
 }
 
-/* What a process of the tree has in common with one that is not; SHARING_TYPES: nothing. */
+/* Whoever ends has nothing left, and that is the same for all that end, and for threads of the kernel. */
+static bool sharing_ends(pid_t pid)
+{
+	struct proc_stat st;
+	_cleanup_close_ int dir = proc_open(pid, NULL);
+	return dir < 0 || proc_read_stat(dir, &st, NULL) < 0 || st.flags & KERN_PF_EXITING;
+}
+
+/* What a process of the tree has in common with one that is not; SHARING_TYPES: nothing, or one of them ends or is not ours to look at. */
 static int sharing_find_outside(const struct sharing *s, pid_t outside, pid_t *ret_pid)
 {
 	for (int type = 0; type < SHARING_TYPES; type++) {
-		size_t low = 0, high = s->order[type].n;
-		while (low < high) {
-			size_t middle = low + (high - low) / 2;
-			const struct sharing_process *known = &s->order[type].v[middle];
-			int r = sys_kcmp(outside, known->look, sharing_types[type].type, 0, 0);
-			if (r < 0)
-				break; /* one of them has ended, or it is not ours to look at */
-			if (r == SHARING_EQUAL) {
-				*ret_pid = known->pid;
-				return type;
-			}
-			if (r == SHARING_LESS)
-				high = middle;
-			else
-				low = middle + 1;
-		}
+		size_t at;
+		if (sharing_search(s, (enum sharing_type)type, outside, &at) != 1 ||
+		    sharing_ends(s->order[type].v[at].look))
+			continue;
+		*ret_pid = s->order[type].v[at].pid;
+		return type;
 	}
 	return SHARING_TYPES;
 }

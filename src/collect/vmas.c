@@ -3,7 +3,7 @@
  * Owns the mappings of a task and their records: memory of its own, and what all mappings have in common. What a mapping
  * maps beyond that is the business of a kind (owns_vma); what no kind owns is refused by name.
  *
- * Kernel interface: /proc/PID/smaps (VmFlags), /proc/PID/stat, /proc/PID/auxv.
+ * Kernel interface: /proc/PID/smaps (VmFlags) or what replaces it (proc/mapper.c), /proc/PID/stat, /proc/PID/auxv.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +20,7 @@
 #include "mem/mem.h"
 #include "model/record.h"
 #include "model/vma-status.h"
+#include "proc/mapper.h"
 #include "proc/read.h"
 
 #ifndef MADV_WIPEONFORK
@@ -152,7 +153,8 @@ static struct snap_vma *vma_record(struct collect *c, struct snap_task *t, const
 				  .inode = vma->ino,
 				  .dev = vma->dev,
 				  .private_ = !vma->shared,
-				  .common = vma->common_bytes,
+				  .common = vma->common_bytes && vma->common_bytes != PROC_COMMON_UNKNOWN,
+				  .ask_common = vma->common_bytes == PROC_COMMON_UNKNOWN,
 				  .watched = vma->vm_flags &
 					     (PROC_VM(UFFD_MISSING) | PROC_VM(UFFD_WP) | PROC_VM(UFFD_MINOR)),
 				  .guards = vma->vm_flags & PROC_VM(GUARD)};
@@ -211,30 +213,28 @@ static int vma_collect_exe(struct collect *c, struct snap_task *t, int proc_dir,
 				   : regfile_collect_link(c, t, proc_dir, "exe", ret_id, err);
 }
 
-static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_stat *st,
+			  struct ferry_error *err)
 {
-	struct proc_stat st;
 	struct proc_auxv auxv;
 	MmEntry *mm = record_new(&c->snap->arena, MmEntry, mm_entry);
 	if (!mm)
 		return error_memory(err);
-	int r = proc_read_stat(proc_dir, &st, err);
-	if (r >= 0)
-		r = proc_read_auxv(proc_dir, &auxv, err);
+	int r = proc_read_auxv(proc_dir, &auxv, err);
 	if (r >= 0)
 		r = vma_collect_exe(c, t, proc_dir, &mm->exe_file_id, err);
 	if (r < 0)
 		return r;
-	mm->mm_start_code = st.startcode;
-	mm->mm_end_code = st.endcode;
-	mm->mm_start_data = st.start_data;
-	mm->mm_end_data = st.end_data;
-	mm->mm_start_stack = st.startstack;
-	mm->mm_start_brk = st.start_brk;
-	mm->mm_arg_start = st.arg_start;
-	mm->mm_arg_end = st.arg_end;
-	mm->mm_env_start = st.env_start;
-	mm->mm_env_end = st.env_end;
+	mm->mm_start_code = st->startcode;
+	mm->mm_end_code = st->endcode;
+	mm->mm_start_data = st->start_data;
+	mm->mm_end_data = st->end_data;
+	mm->mm_start_stack = st->startstack;
+	mm->mm_start_brk = st->start_brk;
+	mm->mm_arg_start = st->arg_start;
+	mm->mm_arg_end = st->arg_end;
+	mm->mm_env_start = st->env_start;
+	mm->mm_env_end = st->env_end;
 	mm->mm_saved_auxv = arena_array(&c->snap->arena, uint64_t, auxv.n * 2 + 1);
 	if (!mm->mm_saved_auxv)
 		return error_memory(err);
@@ -333,7 +333,8 @@ static int vma_collect_shared(struct collect *c, struct snap_task *t, struct fer
 	return 0;
 }
 
-int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_stat *st,
+		 struct ferry_error *err)
 {
 	if (t->memory != t)
 		return vma_collect_shared(c, t, err);
@@ -341,10 +342,10 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 	if (fault_hit(c->fault, FAULT_COLLECT_VMA))
 		return error_set(err, FERRY_ERROR_FAULT, EIO,
 				 "reading the mappings of pid %d: fault injected", t->pid);
-	int r = vma_collect_mm(c, t, proc_dir, err);
+	int r = vma_collect_mm(c, t, proc_dir, st, err);
 	if (r < 0)
 		return r;
-	r = proc_read_smaps(proc_dir, &maps, err);
+	r = proc_mapper_read(c->mapper, proc_dir, t->look, &maps, err);
 	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++) {
 		if (!vma_without_ours(t, &maps.vmas.v[i]))
 			continue;

@@ -5,9 +5,14 @@
 #include <stdbool.h>
 
 #include "engine/engine.h"
+#include "mem/mem.h"
 
 struct dump_job;
+struct image_coverage;
+struct image_dir;
+struct image_pages_remote;
 struct image_sink;
+struct snapshot;
 
 /* Where a dump goes. */
 struct dump_to {
@@ -17,6 +22,23 @@ struct dump_to {
 	 * whoever receives it compares it with its manifest, so here it is neither synced nor read back.
 	 */
 	const struct image_sink *pages;
+	const struct image_pages_remote
+		*remote; /* gets pagemaps and pages; NULL: they go into the directory */
+	/* An incremental dump: where the link 'parent' is to lead, relative to images_dir. NULL: a full dump. */
+	const char *parent;
+	bool leaves;          /* memory that may come late stays where it is, see struct mem_left */
+	struct mem_past past; /* .covered: NULL when that is to be read from the parent */
+	/* Called when the tree stands and is known, before its memory is read; may be NULL. */
+	int (*stands)(void *context, struct frozen *frozen, const struct snapshot *snap,
+		      struct ferry_error *err);
+	/*
+	 * Called when the directory is made, while the tree runs: rounds of the image's own. May set parent and past of this very
+	 * structure; NULL: there are none.
+	 */
+	int (*rounds)(void *context, struct image_dir *dir, struct dump_to *to, struct ferry_error *err);
+	void *context;
+	struct image_coverage
+		*coverage; /* gets which pages this image has, for the next round; may be NULL */
 };
 
 /* Whether the tree can be dumped, seen from outside; the first obstacle is the error. */
@@ -26,7 +48,7 @@ must_check int dump_check(struct engine *e, struct ferry_error *err);
  * Check, freeze, collect, write the image and read it back (with leave_running that is left to dump_finish()). The tree stays
  * frozen (volatile hold: it runs on when the worker dies). On failure it runs and there is no image.
  */
-must_check int dump_start(struct engine *e, const struct dump_to *to, struct dump_job **ret_job,
+must_check int dump_start(struct engine *e, struct dump_to *to, struct dump_job **ret_job,
 			  struct ferry_error *err);
 
 /*
@@ -34,6 +56,12 @@ must_check int dump_start(struct engine *e, const struct dump_to *to, struct dum
  * that. Frees the job, also on failure (then the tree runs, and there is no image).
  */
 must_check int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err);
+
+/* Once an image is whole: with --auto-dedup take out of those that it builds on what it has again. A failure is only said. */
+void dump_auto_dedup(struct engine *e, struct image_dir *dir);
+
+/* Where it is written. */
+const struct image_dir *dump_dir(const struct dump_job *j);
 
 /* Who is frozen, and since when. */
 const struct frozen *dump_frozen(const struct dump_job *j);

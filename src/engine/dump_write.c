@@ -281,7 +281,7 @@ static int write_payloads(struct engine *e, struct collect *c, struct image_dir 
 	return r;
 }
 
-static int write_stats(struct engine *e, struct image_dir *dir, struct ferry_error *err)
+int dump_write_stats(struct engine *e, struct image_dir *dir, struct ferry_error *err)
 {
 	DumpStatsEntry dump = DUMP_STATS_ENTRY__INIT;
 	StatsEntry stats = STATS_ENTRY__INIT;
@@ -355,8 +355,6 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 		r = write_guards(e, dir, snap, err);
 	if (r >= 0)
 		r = image_put_one(dir, IMAGE_SECCOMP, 0, &seccomp.base, err);
-	if (r >= 0)
-		r = write_stats(e, dir, err);
 	return r < 0 ? r : write_inventory(e, dir, snap, err);
 }
 

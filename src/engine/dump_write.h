@@ -7,9 +7,12 @@
 
 struct image_dir;
 
-/* Everything but memory. */
+/* Everything but memory and statistics. */
 must_check int dump_write_records(struct engine *e, struct collect *c, struct image_dir *dir,
 				  struct ferry_error *err);
+
+/* How much memory was stored, of e->report. */
+must_check int dump_write_stats(struct engine *e, struct image_dir *dir, struct ferry_error *err);
 
 /*
  * What kinds changed outside for the sake of the dump: put it back, or, when the tasks are about to be killed, make

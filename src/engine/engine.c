@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <ferry/tcp.h>
@@ -18,6 +19,7 @@
 #include "base/fd.h"
 #include "collect/collect.h"
 #include "collect/namespaces.h"
+#include "host/hook.h"
 #include "host/netlock.h"
 #include "host/userns.h"
 #include "host/warden.h"
@@ -25,7 +27,15 @@
 #include "kind/mqueue_take.h"
 #include "kind/peers.h"
 #include "kind/tty_queue.h"
+#include "proc/looker.h"
+#include "proc/mapper.h"
 #include "proc/read.h"
+
+/* A million: what nr_open is on every machine that nobody changed it on. */
+enum { ENGINE_DESCRIPTORS = 1 << 20 };
+
+/* How often a tree that may not be dumped is looked at, and for how long. */
+enum { CHECK_LOOKS = 3, CHECK_PAUSE_NS = 5 * 1000 * 1000, CHECK_AGAIN_NS = 1000 * 1000 * 1000 };
 
 static int engine_tcp_resume(int socket, const void *data)
 {
@@ -51,11 +61,13 @@ static const struct warden_actions engine_actions = {
 static void engine_raise_nofile(void)
 {
 	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-			return; /* larger trees will say so */
-	}
+	const struct rlimit large = {ENGINE_DESCRIPTORS, ENGINE_DESCRIPTORS};
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= ENGINE_DESCRIPTORS ||
+	    setrlimit(RLIMIT_NOFILE, &large) == 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return; /* larger trees will say so */
 }
 
 static int engine_own_namespaces(struct proc_namespaces *ret, struct ferry_error *err)
@@ -87,9 +99,6 @@ static int engine_enter_ipc(pid_t pid, const struct proc_namespaces *own, struct
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 		struct ferry_error *err)
 {
-	static const enum kern_cap_id needed[] = {KERN_CAP_PAGEMAP_SCAN,  KERN_CAP_PAGEMAP_GUARD,
-						  KERN_CAP_PROCMAP_QUERY, KERN_CAP_TIMER_RESTORE_IDS,
-						  KERN_CAP_TCP_REPAIR,    KERN_CAP_PTRACE_SECCOMP_FILTER};
 	*e = (struct engine){.options = options,
 			     .log = log,
 			     .warden_actions = engine_actions,
@@ -108,13 +117,12 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		if (r < 0)
 			return r;
 	}
-	kern_caps_probe_some(&e->caps, needed, ARRAY_SIZE(needed));
+	kern_caps_init(&e->caps);
 	e->kinds = (struct kind_options){
 		.tcp_established = options->tcp_established,
 		.leave_running = options->leave_running || options->leave_stopped,
 		.shell_job = options->shell_job,
-		.no_net_admin = e->caps.state[KERN_CAP_TCP_REPAIR] == KERN_DENIED,
-		.no_seccomp = e->caps.state[KERN_CAP_PTRACE_SECCOMP_FILTER] == KERN_DENIED,
+		.caps = &e->caps,
 		.foreground = !options->restore_detached && !options->restore_sibling,
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.ghost_limit = (uint64_t)options->ghost_limit,
@@ -127,24 +135,29 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.skip_in_flight = options->skip_in_flight,
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
-	kern_caps_read_xstate(&e->caps);
+	e->kinds.looker = proc_looker_new();
 	r = external_check(&e->kinds, err);
 	if (r < 0)
 		return r;
 	r = engine_own_namespaces(&e->kinds.own_namespaces, err);
 	if (r >= 0 && options->user_ns && options->tree)
 		r = engine_enter_ipc((pid_t)options->tree, &e->kinds.own_namespaces, err);
-	if (r < 0)
-		return r;
-	return kern_caps_read_limits(&e->caps, err);
+	return r;
 }
 
 void engine_release(struct engine *e)
 {
+	hook_free(e->hook);
+	e->hook = NULL;
 	warden_stop(e->warden);
 	e->warden = NULL;
 	peers_free(e->peers);
 	e->peers = NULL;
+	vec_release(&e->large);
+	proc_mapper_free(e->mapper);
+	e->mapper = NULL;
+	proc_looker_free(e->kinds.looker);
+	e->kinds.looker = NULL;
 	fault_release(&e->fault);
 	proc_mounts_release(&e->mounts);
 	if (e->start_root >= 0)
@@ -153,9 +166,15 @@ void engine_release(struct engine *e)
 		close(e->start_dir);
 }
 
-int engine_warden(struct engine *e, struct ferry_error *err)
+int engine_start_warden(struct engine *e, struct ferry_error *err)
 {
 	return e->warden ? 0 : warden_start(&e->warden_actions, &e->fault, &e->warden, err);
+}
+
+int engine_warden(struct engine *e, struct ferry_error *err)
+{
+	int r = engine_start_warden(e, err);
+	return r < 0 ? r : warden_await(e->warden, err);
 }
 
 void engine_decided(struct engine *e)
@@ -203,12 +222,12 @@ int engine_keep_start(struct engine *e, struct ferry_error *err)
 static int engine_enter_view(struct engine *e, struct ferry_error *err)
 {
 	int r = engine_keep_start(e, err);
-	_cleanup_close_ int self = r < 0 ? -1 : proc_open(getpid(), err);
 	if (r >= 0)
-		r = self < 0 ? self : proc_read_mounts(self, &e->mounts, err);
-	e->kinds.outside_mounts = &e->mounts;
-	if (r >= 0)
-		r = collect_enter_view((pid_t)e->options->tree, &e->kinds, err);
+		r = collect_enter_view((pid_t)e->options->tree, &e->kinds, &e->mounts, err);
+	e->kinds.outside_mounts = r > 0 ? &e->mounts : NULL;
+	if (r > 0 && e->kinds.looker)
+		proc_looker_look_below(e->kinds.looker, e->start_root);
+	e->entered = r >= 0;
 	if (r)
 		return MIN(r, 0);
 	close(e->start_root);
@@ -217,17 +236,36 @@ static int engine_enter_view(struct engine *e, struct ferry_error *err)
 	return 0;
 }
 
-int engine_check(struct engine *e, struct obstacles *ret, struct ferry_error *err)
+int engine_enter(struct engine *e, struct ferry_error *err)
 {
 	if (e->options->tree <= 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--tree PID is missing");
-	/* Paths of the tree are looked at as the tree sees them. */
-	int r = e->start_root >= 0 ? 0 : engine_enter_view(e, err);
-	if (r < 0)
-		return r;
+	return e->entered ? 0 : engine_enter_view(e, err);
+}
+
+static int engine_check_once(struct engine *e, struct obstacles *ret, struct ferry_error *err)
+{
 	if (!e->peers)
 		e->peers = peers_new((pid_t)e->options->tree);
 	if (!e->peers)
 		return error_memory(err);
 	return check_tree((pid_t)e->options->tree, &e->caps, &e->kinds, e->peers, ret, err);
+}
+
+int engine_check(struct engine *e, struct obstacles *ret, struct ferry_error *err)
+{
+	const struct timespec pause = {.tv_nsec = CHECK_PAUSE_NS};
+	uint64_t until_ns = time_now_ns() + CHECK_AGAIN_NS;
+	int r = engine_enter(e, err);
+	if (r >= 0)
+		r = engine_check_once(e, ret, err);
+	/* What was read of a tree that moves does not fit together: an obstacle stays where it is when looked at again. */
+	for (int looks = 1; looks < CHECK_LOOKS && r > 0 && time_now_ns() < until_ns; looks++) {
+		nanosleep(&pause, NULL);
+		obstacles_release(ret);
+		peers_free(e->peers);
+		e->peers = NULL;
+		r = engine_check_once(e, ret, err);
+	}
+	return r;
 }

@@ -9,6 +9,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "collect/memories.h"
 #include "engine/options.h"
 #include "host/warden.h"
 #include "kernel/caps.h"
@@ -17,7 +18,10 @@
 
 struct obstacles;
 struct frozen;
+struct hook;
 struct peers;
+struct progress;
+struct proc_mapper;
 
 /* CLOCK_MONOTONIC, of the machine that made the report. */
 struct engine_phase {
@@ -29,7 +33,7 @@ struct engine_round {
 	uint64_t pages, bytes, ns;
 };
 
-enum { ENGINE_PHASES = 24, ENGINE_ROUNDS = 1 };
+enum { ENGINE_PHASES = 24, ENGINE_ROUNDS = 16 };
 
 /* What only a migration has to tell. */
 struct engine_migration {
@@ -39,7 +43,7 @@ struct engine_migration {
 	uint64_t transfer_ns;
 	uint64_t bytes; /* over the network, both directions */
 	uint32_t n_rounds;
-	struct engine_round rounds[ENGINE_ROUNDS];
+	struct engine_round rounds[1];
 };
 
 struct engine_report {
@@ -47,14 +51,20 @@ struct engine_report {
 	pid_t first_pid; /* restore: the root task, or the init above it */
 	uint32_t tasks;
 	uint32_t threads;
-	uint64_t freeze_ns; /* from the first request to stop until all run again, or are dead */
+	uint64_t freeze_ns;    /* from the first request to stop until all run again, or are dead */
+	uint64_t stopped_ns;   /* in rounds, before that */
+	uint64_t throttled_ns; /* by --throttle, before that */
+	uint64_t predicted_ns; /* what freeze_ns was to be, by the last round; 0: there was none */
 	uint64_t total_ns;
 	uint64_t pages_scanned;
 	uint64_t pages_written;
-	uint64_t bytes;  /* of the image */
-	int exit_status; /* restore without --restore-detached: wait(2) status of the root task */
+	uint64_t bytes;      /* of the image */
+	uint64_t lazy_bytes; /* restore: of memory that still was to come */
+	int exit_status;     /* restore without --restore-detached: wait(2) status of the root task */
 	uint32_t n_phases;
 	struct engine_phase phases[ENGINE_PHASES];
+	uint32_t n_rounds; /* of a live dump */
+	struct engine_round rounds[ENGINE_ROUNDS];
 	struct engine_migration migration;
 };
 
@@ -65,17 +75,25 @@ struct engine {
 	struct kern_caps caps;
 	struct kind_options kinds;
 	struct warden *warden;
-	struct peers *peers; /* who holds what outside of the tree: read once, by the check */
+	struct hook *hook;          /* NULL: nobody wants one */
+	uint64_t image_bytes;       /* what the check said that an image needs at most */
+	check_memories large;       /* by the same check */
+	uint64_t check_ns;          /* that it took */
+	struct proc_mapper *mapper; /* for trees that are worth it; NULL: smaps */
+	struct peers *peers;        /* who holds what outside of the tree: read once, by the check */
 	struct warden_actions warden_actions; /* .deputy may be set before engine_warden() */
-	struct proc_mounts mounts; /* of the mount namespace that ferry was started in, as far as needed */
+	struct proc_mounts mounts;            /* of ferry's own mount namespace, when the tree has another */
+	bool entered;                         /* engine_enter() was done */
 	int start_root, start_dir; /* where the caller's paths begin, once ours begin elsewhere; -1 before */
 	uint64_t start_ns;
 	struct engine_report report;
+	struct throttle *throttle;      /* while the tree is slowed down */
+	struct progress *progress;      /* NULL: nobody looks */
 	void (*decided)(void *context); /* see engine_decided(); NULL = nobody is told */
 	void *decided_context;
 };
 
-/* Prepare an engine in the worker: faults, capabilities, limits. */
+/* Prepare an engine in the worker: faults, options, its namespaces. */
 must_check int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 			   struct ferry_error *err);
 void engine_release(struct engine *e);
@@ -86,7 +104,11 @@ int engine_at(const struct engine *e, const char **path);
 /* Keep what engine_at() needs, before paths lead elsewhere. */
 must_check int engine_keep_start(struct engine *e, struct ferry_error *err);
 
-/* Start the warden, once, before the first effect on the outside. */
+/* Enter the mount namespace of the tree, once, if that is another one: its paths are looked at as it sees them. */
+must_check int engine_enter(struct engine *e, struct ferry_error *err);
+
+/* Start the warden, once, before the first effect on the outside. The first does not wait until it watches. */
+must_check int engine_start_warden(struct engine *e, struct ferry_error *err);
 must_check int engine_warden(struct engine *e, struct ferry_error *err);
 
 /* From here on a failure or the death of the worker does not put anything back: tell the caller. */

@@ -65,13 +65,15 @@ static void job_decided(void *context)
 }
 
 static __attribute__((noreturn)) void job_worker(int channel, const struct options *options,
-						 job_function function, enum log_level level)
+						 job_function function, enum log_level level,
+						 struct progress *progress)
 {
 	struct log_sink sink = {.write = job_forward_log, .context = &channel, .level = level};
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct engine e;
 	prctl(PR_SET_NAME, "ferry-worker");
 	int r = engine_init(&e, options, &sink, &err);
+	e.progress = progress;
 	e.decided = job_decided;
 	e.decided_context = &channel;
 	if (r >= 0)
@@ -115,11 +117,20 @@ static int job_was_killed(bool decided, struct ferry_error *err)
 	return -EINTR;
 }
 
-static int job_listen(int channel, const struct log_sink *log, struct engine_report *ret_report,
-		      int *ret_warden, struct ferry_error *err)
+/* Until it says something. */
+static void job_look(int channel, const struct job_watch *watch)
+{
+	struct pollfd p = {.fd = channel, .events = POLLIN};
+	while (watch && watch->progress && poll(&p, 1, watch->every_ms) == 0)
+		watch->look(watch->context, watch->progress);
+}
+
+static int job_listen(int channel, const struct log_sink *log, const struct job_watch *watch,
+		      struct engine_report *ret_report, int *ret_warden, struct ferry_error *err)
 {
 	for (bool decided = false;;) {
 		struct job_message m;
+		job_look(channel, watch);
 		ssize_t n = fd_recv(channel, &m, sizeof(m), NULL, 0, NULL);
 		if (n != (ssize_t)sizeof(m))
 			return job_was_killed(decided, err);
@@ -141,6 +152,12 @@ static int job_listen(int channel, const struct log_sink *log, struct engine_rep
 int job_run(const struct options *options, job_function function, const struct log_sink *log,
 	    struct engine_report *ret_report, struct ferry_error *err)
 {
+	return job_run_watched(options, function, log, NULL, ret_report, err);
+}
+
+int job_run_watched(const struct options *options, job_function function, const struct log_sink *log,
+		    const struct job_watch *watch, struct engine_report *ret_report, struct ferry_error *err)
+{
 	int channel[2];
 	*ret_report = (struct engine_report){0};
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
@@ -155,10 +172,11 @@ int job_run(const struct options *options, job_function function, const struct l
 	}
 	if (!pid) {
 		close(channel[0]);
-		job_worker(channel[1], options, function, log ? log->level : LOG_ERROR_LEVEL);
+		job_worker(channel[1], options, function, log ? log->level : LOG_ERROR_LEVEL,
+			   watch ? watch->progress : NULL);
 	}
 	close(channel[1]);
-	int warden = -1, r = job_listen(channel[0], log, ret_report, &warden, err);
+	int warden = -1, r = job_listen(channel[0], log, watch, ret_report, &warden, err);
 	close(channel[0]);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		continue;

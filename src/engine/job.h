@@ -17,5 +17,20 @@ typedef int (*job_function)(struct engine *e, struct ferry_error *err);
  * Run function in a forked worker and wait for its result. Log lines of the worker arrive at log. *ret_report is filled
  * also after a failure, as far as the worker came. A worker that is killed is INTERRUPTED.
  */
+struct progress;
+
+/* Who looks at how far a job is, while it is under way. */
+struct job_watch {
+	void (*look)(void *context, const struct progress *progress);
+	void *context;
+	int every_ms;
+	struct progress *progress; /* what the job counts in; NULL: nobody looks */
+};
+
+/* The same; watch may be NULL. */
+must_check int job_run_watched(const struct options *options, job_function function,
+			       const struct log_sink *log, const struct job_watch *watch,
+			       struct engine_report *ret_report, struct ferry_error *err);
+
 must_check int job_run(const struct options *options, job_function function, const struct log_sink *log,
 		       struct engine_report *ret_report, struct ferry_error *err);

@@ -26,7 +26,12 @@ enum option_verbs {
 	V_STOP = 1 << 11,
 	V_RM = 1 << 12,
 	V_ATTACH = 1 << 13,
-	V_IMAGE = 1 << 14,
+	V_PRE_DUMP = 1 << 14,
+	V_DEDUP = 1 << 15,
+	V_PAGE_SERVER = 1 << 16,
+	V_SNAPSHOT = 1 << 17,
+	V_LAZY_PAGES = 1 << 18,
+	V_IMAGE = 1 << 19,
 	V_ALL = V_IMAGE - 1,
 };
 

@@ -20,16 +20,21 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/progress.h"
 #include "engine/restore.h"
 #include "host/netlock.h"
 #include "host/warden.h"
+#include "image/dedup.h"
 #include "image/dir.h"
 #include "kind/kinds.h"
 #include "proc/read.h"
 #include "restore/mates.h"
 #include "restore/namespaces.h"
+#include "restore/pager.h"
+#include "restore/putback.h"
 #include "restore/read.h"
 #include "restore/restore.h"
+#include "stream/pageclient.h"
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
@@ -42,10 +47,16 @@ struct restore_job {
 	struct reader reader;
 	struct opener opener;
 	struct restore restore;
+	struct putback putback;
 	bool marked;       /* we made the mark of a restored image */
 	pid_t verifier;    /* compares the checksums of pages meanwhile; 0 = none */
 	int verifier_pipe; /* what it found */
 };
+
+static bool restore_is_lazy(const struct options *o)
+{
+	return o->lazy || o->lazy_pages;
+}
 
 /* Less is compared at once. */
 enum { RESTORE_VERIFY_ASIDE_BYTES = 8 << 20 };
@@ -140,11 +151,21 @@ static int restore_open(struct restore_job *j, const struct restore_from *from, 
 		.log = e->log,
 	};
 	int r = image_dir_open(AT_FDCWD, images_dir, &open, &j->dir, err);
+	if (r >= 0)
+		r = image_dir_check_whole(j->dir, err);
+	if (r >= 0)
+		r = image_dir_open_chain(j->dir, err);
 	if (r < 0)
 		return r;
 	if (image_dir_has(j->dir, IMAGE_FERRY_CLOCKS, 0) && !image_dir_has_manifest(j->dir))
 		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT,
 				 "'%s' was written by ferry and has lost its ferry-manifest.img", images_dir);
+	if (!image_dir_has(j->dir, IMAGE_PSTREE, 0)) {
+		error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT,
+			  "'%s' holds no processes (no pstree.img): it is a round before a dump", images_dir);
+		error_hint(err, "restore the image that builds on it");
+		return -ENOENT;
+	}
 	r = image_dir_is_spent(j->dir);
 	if (r > 0 && !o->again) {
 		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "'%s' was restored before", images_dir);
@@ -156,7 +177,8 @@ static int restore_open(struct restore_job *j, const struct restore_from *from, 
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking for '%s' in '%s'", IMAGE_SPENT_NAME,
 				   images_dir);
-	return o->no_verify_pages ? 0 : restore_verify_aside(j, err);
+	/* Who compares all pages reads all of them. */
+	return o->no_verify_pages || restore_is_lazy(o) ? 0 : restore_verify_aside(j, err);
 }
 
 /*
@@ -169,14 +191,43 @@ static int restore_namespaces(struct restore_job *j, struct ferry_error *err)
 	struct restore *r = &j->restore;
 	r->new_pidns = e->options->new_pidns || plan_own_ns(&j->plan, PROC_NS_PID);
 	r->own_init = r->new_pidns && j->plan.tasks[0].pid != 1;
+	/* The warden stays in ours, and comes up while the rest is planned. It has to see what is shared with the tasks. */
 	bool early = r->new_pidns || j->plan.namespaces.n;
-	int ret = early && !e->warden ? region_reserve(r, err) : 0;
-	/* The warden stays in ours. */
-	if (ret >= 0 && early)
-		ret = engine_warden(e, err);
+	int ret = e->warden ? 0 : region_reserve(r, err);
+	if (ret >= 0)
+		ret = early ? engine_warden(e, err) : engine_start_warden(e, err);
 	if (ret >= 0 && j->plan.namespaces.n)
 		ret = engine_keep_start(e, err);
 	return ret < 0 ? ret : namespaces_make(r, err);
+}
+
+/* The pager outlives who keeps the log. */
+static int restore_open_log(struct restore_job *j, struct ferry_error *err)
+{
+	const char *path = j->e->options->log_file;
+	if (!path)
+		return 0;
+	int fd = fd_open(AT_FDCWD, path, O_WRONLY | O_APPEND, 0);
+	if (fd < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "opening --log-file '%s'", path);
+	j->restore.pager_log = fd;
+	return 0;
+}
+
+/* Memory comes from where the tree was dumped, and still stands. */
+static int restore_connect(struct restore_job *j, struct ferry_error *err)
+{
+	const struct options *o = j->e->options;
+	struct pageclient client;
+	if (!o->lazy)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "--page-server is for --lazy; with --lazy-pages 'ferry lazy-pages' has it");
+	int r = pageclient_open(&client, o->page_server, o->insecure, (int)o->timeout * 1000, err);
+	if (r < 0)
+		return r;
+	j->restore.page_server = client.fd;
+	j->restore.page_server_settles = image_dir_has_manifest(j->dir);
+	return 0;
 }
 
 static int restore_plan(struct restore_job *j, struct ferry_error *err)
@@ -198,15 +249,28 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 		.fault = &e->fault,
 		.log = e->log,
 		.sibling = e->options->restore_sibling,
+		.lazy = restore_is_lazy(e->options),
+		.lazy_daemon = -1,
+		.progress = e->progress,
+		.pager_log = -1,
+		.page_server = -1,
 	};
 	bool as_found = !strcmp(e->options->files, "as-found");
 	int ret = plan_read(&j->reader, err);
+	if (ret >= 0 && restore_is_lazy(e->options))
+		ret = restore_open_log(j, err);
+	if (ret >= 0 && e->options->page_server)
+		ret = restore_connect(j, err);
+	if (ret >= 0 && e->options->lazy_pages)
+		ret = lazy_connect(r, image_dir_fd(j->dir), err);
 	if (e->options->leave_stopped)
 		stop_all(&j->plan);
 	if (ret >= 0)
 		ret = restore_free_numbers(j, err);
 	if (ret >= 0)
 		ret = restore_namespaces(j, err);
+	if (ret >= 0 && !strcmp(e->options->files, "put-back"))
+		ret = putback_files(&j->putback, &j->plan, j->dir, &e->fault, err);
 	if (ret >= 0)
 		ret = plan_check(&j->reader, as_found, r->new_pidns, err);
 	if (ret >= 0)
@@ -236,6 +300,7 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 static int restore_build(struct restore_job *j, struct ferry_error *err)
 {
 	struct restore *r = &j->restore;
+	progress_begin(j->e->progress, PROGRESS_FILL, image_dir_pages_bytes(j->dir));
 	int ret = engine_warden(j->e, err);
 	r->warden = j->opener.warden = j->e->warden;
 	j->opener.in_task = files_call;
@@ -257,6 +322,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 		ret = namespaces_own_view(r, err);
 	if (ret >= 0)
 		ret = files_opened(r, err);
+	if (ret >= 0)
+		ret = pour_prepare(r, err);
 	if (ret >= 0)
 		ret = files_send(r, err);
 	if (ret >= 0)
@@ -301,9 +368,22 @@ static int restore_write_pidfile(struct restore_job *j, struct ferry_error *err)
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "writing --pidfile '%s'", path) : 0;
 }
 
+/* The tasks have their pages, and nobody else is to get them. */
+static void restore_auto_dedup(struct restore_job *j)
+{
+	struct engine *e = j->e;
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct image_dedup done;
+	if (!e->options->auto_dedup)
+		return;
+	if (image_dedup_all(j->dir, &e->fault, &done, &err) < 0)
+		log_write(e->log, LOG_WARN, "restore", NULL, 0, "%s, ignoring", err.message);
+}
+
 static int restore_run(struct restore_job *j, struct ferry_error *err)
 {
 	struct engine *e = j->e;
+	progress_begin(e->progress, PROGRESS_VERIFY, 0);
 	int r = restore_verified(j, err);
 	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++)
 		if (kind_table[i]->ready)
@@ -322,11 +402,16 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 	}
 	engine_decided(e);
 	tasks_commit(&j->restore);
+	putback_keep(&j->putback);
 	for (size_t i = 0; i < KIND_COUNT; i++)
 		if (kind_table[i]->before_run)
 			kind_table[i]->before_run(&j->opener);
 	tasks_go(&j->restore);
+	lazy_tell_run(&j->restore);
+	progress_begin(e->progress, PROGRESS_OVER, 0);
 	tasks_wait_left(&j->restore);
+	restore_auto_dedup(j);
+	e->report.lazy_bytes = pager_left(j->restore.pager);
 	e->report.pid = j->restore.root_pid;
 	e->report.first_pid = j->restore.first_pid;
 	e->report.tasks = (uint32_t)j->plan.n_tasks;
@@ -339,10 +424,18 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 static void restore_free(struct restore_job *j)
 {
 	restore_end_verifier(j);
+	pager_free(j->restore.pager);
+	if (j->restore.lazy && j->restore.pager_log >= 0)
+		close(j->restore.pager_log);
+	if (j->restore.lazy && j->restore.lazy_daemon >= 0)
+		close(j->restore.lazy_daemon);
+	if (j->restore.lazy && j->restore.page_server >= 0)
+		close(j->restore.page_server);
 	region_release(&j->restore);
 	plan_release(&j->plan);
 	/* Connections that were rebuilt in vain are closed by now, silently, and what is blocked cannot answer for them. */
 	netlock_close(j->opener.netlock);
+	putback_release(&j->putback);
 	image_dir_free(j->dir);
 	free(j);
 }
@@ -375,6 +468,10 @@ void restore_abandon(struct restore_job *j)
 	for (size_t i = 0; i < KIND_COUNT && j->opener.plan && j->plan.kind_data; i++)
 		if (kind_table[i]->abandon)
 			kind_table[i]->abandon(&j->opener);
+	if (putback_undo(&j->putback) < 0)
+		log_write(
+			j->e->log, LOG_ERROR_LEVEL, "restore", NULL, 0,
+			"files that were put back stay so: what was there before is beside them, in NAME" PUTBACK_SUFFIX);
 	restore_free(j);
 }
 
@@ -434,6 +531,15 @@ int engine_restore(struct engine *e, struct ferry_error *err)
 	struct restore_job *j;
 	if (!e->options->images_dir)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
+	if (!strcmp(e->options->files, "capture"))
+		return error_set(
+			err, FERRY_ERROR_USAGE, EINVAL,
+			"--files=capture is for a dump; a restore puts back what it took with --files=put-back");
+	if (restore_is_lazy(e->options) && e->options->auto_dedup)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "--lazy needs the pages that --auto-dedup takes away");
+	if (restore_is_lazy(e->options) && lazy_check(err) < 0)
+		return -ENOTSUP;
 	struct restore_from from = {.images_dir = e->options->images_dir};
 	int terminal = restore_terminal(e);
 	int r = restore_prepare(e, &from, &j, err);

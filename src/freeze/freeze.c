@@ -11,7 +11,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -19,8 +21,10 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/hurry.h"
 #include "kernel/syscalls.h"
 #include "kernel/uapi.h"
+#include "proc/looker.h"
 #include "proc/read.h"
 
 enum {
@@ -28,8 +32,9 @@ enum {
 	FREEZE_TRIES = 20,
 	FREEZE_PAUSE_NS = 1000 * 1000,
 	FREEZE_VFORK_MS = 20,
-	FREEZE_REAP_NS = 50 * 1000,
+	FREEZE_REAP_NS = 20 * 1000,
 	FREEZE_LOOK_THREADS = 64,
+	FREEZE_SLACK_NS = 1,
 };
 
 static void freeze_effect(void *context, const char *what)
@@ -49,29 +54,48 @@ static int freeze_fault(void *context, const char *point)
 
 static struct frozen_task *frozen_find(struct frozen *f, pid_t pid)
 {
-	vec_foreach(t, &f->tasks) {
-		if (t->pid == pid)
-			return t;
-	}
-	return NULL;
+	uint32_t index;
+	return intmap_get(&f->numbers, (uint32_t)pid, &index) && index != FROZEN_ZOMBIE ? &f->tasks.v[index]
+											: NULL;
 }
 
-static bool frozen_knows(struct frozen *f, pid_t pid)
+static bool frozen_knows(const struct frozen *f, pid_t pid)
 {
-	vec_foreach(z, &f->zombies) {
-		if (z->pid == pid)
-			return true;
-	}
-	return frozen_find(f, pid);
+	uint32_t index;
+	return intmap_get(&f->numbers, (uint32_t)pid, &index);
 }
 
-static struct ferry_thread *frozen_thread(const struct frozen_task *t, pid_t tid)
+/* The numbers of its threads, in their order. */
+static int frozen_tids(const struct frozen_task *t, struct proc_pid_list *ret)
 {
 	vec_foreach(th, &t->threads) {
-		if (ferry_thread_tid(*th) == tid)
-			return *th;
+		pid_t *tid = *th ? vec_push(&ret->v) : NULL;
+		if (tid)
+			*tid = ferry_thread_tid(*th);
+		else if (*th)
+			return -ENOMEM;
 	}
-	return NULL;
+	return 0;
+}
+
+static int compare_tids(const void *a, const void *b)
+{
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+	return (x > y) - (x < y);
+}
+
+/* The same, ascending. */
+static int frozen_sorted_tids(const struct frozen_task *t, struct proc_pid_list *ret)
+{
+	int r = frozen_tids(t, ret);
+	if (r >= 0 && ret->v.n > 1)
+		qsort(ret->v.v, ret->v.n, sizeof(*ret->v.v), compare_tids);
+	return r;
+}
+
+static bool has_tid(const struct proc_pid_list *sorted, pid_t tid)
+{
+	return sorted->v.n && bsearch(&tid, sorted->v.v, sorted->v.n, sizeof(tid), compare_tids);
 }
 
 /*
@@ -136,10 +160,13 @@ static int freeze_seize(struct frozen *f, struct frozen_task *t, pid_t tid, stru
 /* Threads of t that are not seized yet. Returns how many were found. */
 static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct ferry_error *err)
 {
-	struct proc_pid_list tids = {0};
-	int r = proc_read_tasks(t->proc_dir, &tids, err);
-	if (r < 0)
+	struct proc_pid_list tids = {0}, known = {0};
+	int r = frozen_sorted_tids(t, &known) < 0 ? error_memory(err)
+						  : proc_read_tasks(t->proc_dir, &tids, err);
+	if (r < 0) {
+		proc_pid_list_release(&known);
 		return r;
+	}
 	int found = 0;
 	/* The leader is the lowest id as a rule, but not after the ids wrapped: it is first in our list in any case. */
 	if (!t->threads.n) {
@@ -148,47 +175,54 @@ static int freeze_new_threads(struct frozen *f, struct frozen_task *t, struct fe
 	}
 	bool may_work = freeze_may_work(t, tids.v.n);
 	vec_foreach(tid, &tids.v) {
-		if (r < 0 || frozen_thread(t, *tid) || (*tid == t->pid && t->look != t->pid) ||
+		if (r < 0 || has_tid(&known, *tid) || *tid == t->look || *tid == t->pid ||
 		    (may_work && freeze_is_worker(t, *tid)))
 			continue;
 		r = freeze_seize(f, t, *tid, err);
 		found += r > 0;
 	}
 	proc_pid_list_release(&tids);
+	proc_pid_list_release(&known);
 	return r < 0 ? r : found;
 }
 
-/* Whether all of a process has ended; a leader alone can, too. */
-static int freeze_has_ended(int proc_dir, struct ferry_error *err)
+static int freeze_add_zombie(struct frozen *f, const struct frozen_zombie *zombie, struct ferry_error *err)
 {
-	struct proc_stat st;
-	int r = proc_read_stat(proc_dir, &st, err);
-	return r < 0 ? r : proc_stat_ended(&st) && st.num_threads <= 1;
+	bool known = intmap_put(&f->numbers, (uint32_t)zombie->pid, FROZEN_ZOMBIE) >= 0;
+	struct frozen_zombie *z = known ? vec_push(&f->zombies) : NULL;
+	if (!z) {
+		close(zombie->proc_dir);
+		return error_memory(err);
+	}
+	*z = *zombie;
+	return 0;
 }
 
 static int freeze_add_task(struct frozen *f, pid_t pid, pid_t ppid, struct ferry_error *err)
 {
+	struct proc_stat st;
 	_cleanup_close_ int dir = proc_open(pid, err);
-	int ended = dir < 0 ? dir : freeze_has_ended(dir, err);
+	int r = dir < 0 ? dir : proc_read_stat(dir, &st, err);
 	uint32_t order = (uint32_t)(f->tasks.n + f->zombies.n);
-	if (ended < 0)
-		return ended;
+	if (r < 0)
+		return r;
+	/* All of it; a leader alone can, too. */
+	bool ended = proc_stat_ended(&st) && st.num_threads <= 1;
 	struct frozen_task *parent = frozen_find(f, ppid);
 	if (ended && parent && !parent->threads.n)
 		return 0; /* who does not stand yet may still wait for it: looked at again in the next round */
-	if (ended && ppid) {
-		struct frozen_zombie *z = vec_push(&f->zombies);
-		if (!z)
-			return error_memory(err);
-		*z = (struct frozen_zombie){
-			.pid = pid, .ppid = ppid, .order = order, .proc_dir = take_fd(dir)};
-		return 0;
-	}
-	pid_t look = proc_look(pid);
+	if (ended && ppid)
+		return freeze_add_zombie(
+			f,
+			&(struct frozen_zombie){
+				.pid = pid, .ppid = ppid, .order = order, .proc_dir = take_fd(dir)},
+			err);
+	pid_t look = proc_look_from(dir, &st);
 	_cleanup_close_ int living = look == pid ? take_fd(dir) : proc_open(look, err);
 	if (living < 0)
 		return living;
-	struct frozen_task *t = vec_push(&f->tasks);
+	bool known = intmap_put(&f->numbers, (uint32_t)pid, (uint32_t)f->tasks.n) >= 0;
+	struct frozen_task *t = known ? vec_push(&f->tasks) : NULL;
 	if (!t)
 		return error_memory(err);
 	t->pid = pid;
@@ -199,10 +233,25 @@ static int freeze_add_task(struct frozen *f, pid_t pid, pid_t ppid, struct ferry
 	return 0;
 }
 
+/* Its threads stand, and only they have children: not one that has ended, nor what the kernel made for itself. */
+static int freeze_read_children(const struct frozen *f, const struct frozen_task *t,
+				struct proc_pid_list *ret, struct ferry_error *err)
+{
+	const struct freeze_options *o = f->options.context;
+	struct proc_pid_list tids = {0};
+	int r = frozen_tids(t, &tids) < 0 ? error_memory(err) : 0;
+	if (r >= 0 && proc_looker_read(o->looker, t->pid, tids.v.n) >= 0)
+		proc_looker_keep_parents(o->looker, t->pid, &tids);
+	if (r >= 0)
+		r = proc_read_children_of(t->proc_dir, tids.v.v, tids.v.n, ret, err);
+	proc_pid_list_release(&tids);
+	return r;
+}
+
 static int freeze_new_children(struct frozen *f, size_t index, struct ferry_error *err)
 {
 	struct proc_pid_list children = {0};
-	int r = proc_read_children(f->tasks.v[index].proc_dir, &children, err);
+	int r = freeze_read_children(f, &f->tasks.v[index], &children, err);
 	if (r < 0)
 		return r;
 	int found = 0;
@@ -317,6 +366,7 @@ static int freeze_try(pid_t root, const struct freeze_options *options, struct f
 {
 	struct frozen f = {
 		.since_ns = time_now_ns(),
+		.hurries = options->hurry && hurry_begin(),
 		.options =
 			{
 				.size = sizeof(struct ferry_inject_options),
@@ -365,6 +415,8 @@ int freeze_tree(pid_t root, const struct freeze_options *options, struct frozen 
 		err = &local;
 	uint64_t end = time_now_ns() + (uint64_t)options->timeout_ms * 1000000;
 	bool in_vfork = false;
+	/* From here on stops are waited for, some microseconds each; without this each wait takes 50 more. */
+	prctl(PR_SET_TIMERSLACK, FREEZE_SLACK_NS);
 	int r = freeze_try(root, options, ret, &in_vfork, err);
 	for (int i = 1; r < 0; i += !in_vfork) {
 		/* A vfork is over as soon as its child executes a program, so that is waited for. */
@@ -393,6 +445,7 @@ static void frozen_lists_release(struct frozen *f)
 		close(z->proc_dir);
 	vec_release(&f->zombies);
 	vec_release(&f->tasks);
+	intmap_release(&f->numbers);
 }
 
 static void frozen_task_release(struct frozen_task *t)
@@ -413,7 +466,15 @@ void freeze_release(struct frozen *f)
 	/* Children first: a parent that runs must not find a child that does not. */
 	for (size_t i = f->tasks.n; i-- > 0;)
 		frozen_task_release(&f->tasks.v[i]);
+	hurry_end(f->hurries);
 	frozen_lists_release(f);
+}
+
+/* Whether a thread that was killed has ended, and its end was taken. */
+static bool freeze_has_ended(pid_t tid)
+{
+	int status, r = waitpid(tid, &status, __WALL | WNOHANG);
+	return r > 0 || (r < 0 && errno != EINTR);
 }
 
 /* Take the end of every thread, in whatever order they come. */
@@ -422,18 +483,21 @@ static void freeze_reap(struct frozen *f)
 	const struct timespec tick = {.tv_nsec = FREEZE_REAP_NS};
 	const struct freeze_options *o = f->options.context;
 	uint64_t until = time_now_ns() + (uint64_t)o->timeout_ms * 1000000u;
-	for (size_t left = 1; left && time_now_ns() < until;) {
-		left = 0;
-		vec_foreach(t, &f->tasks)
-			vec_foreach(th, &t->threads) {
-				int status,
-					r = *th ? waitpid(ferry_thread_tid(*th), &status, __WALL | WNOHANG)
-						: -1;
-				left += r == 0 || (r < 0 && errno == EINTR);
-			}
-		if (left)
+	struct proc_pid_list left = {0};
+	vec_foreach(t, &f->tasks) {
+		if (frozen_tids(t, &left) < 0)
+			break;
+	}
+	while (left.v.n && time_now_ns() < until) {
+		size_t kept = 0;
+		for (size_t i = 0; i < left.v.n; i++)
+			if (!freeze_has_ended(left.v.v[i]))
+				left.v.v[kept++] = left.v.v[i];
+		left.v.n = kept;
+		if (kept)
 			nanosleep(&tick, NULL);
 	}
+	proc_pid_list_release(&left);
 }
 
 void freeze_stop(struct frozen *f)
@@ -487,7 +551,9 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 int freeze_inject(struct frozen *f, struct frozen_task *t, struct ferry_inject **ret, struct ferry_error *err)
 {
 	if (!t->inject) {
-		int r = ferry_inject_open(t->threads.v[0], &f->options, &t->inject, err);
+		struct ferry_inject_options options = f->options;
+		options.flags |= t->threads.n == 1 ? FERRY_INJECT_ALONE : 0;
+		int r = ferry_inject_open(t->threads.v[0], &options, &t->inject, err);
 		if (r < 0)
 			return r;
 	}

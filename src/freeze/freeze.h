@@ -13,10 +13,15 @@
 #include <ferry/inject.h>
 
 #include "base/fault.h"
+#include "base/intmap.h"
 #include "base/log.h"
 #include "base/macros.h"
 #include "base/vec.h"
 #include "freeze/traced.h"
+
+#define FROZEN_ZOMBIE UINT32_MAX
+
+struct proc_looker;
 
 struct frozen_task {
 	pid_t pid, ppid;
@@ -39,9 +44,11 @@ struct frozen {
 	VEC(struct frozen_zombie) zombies;
 	VEC(struct frozen_tracee *) tracees;
 	VEC(struct traced_server *) servers;
-	bool in_vfork;     /* somebody could not be stopped for that reason */
-	uint64_t since_ns; /* CLOCK_MONOTONIC: when the first thread was asked to stop */
-	uint64_t all_ns;   /* when the last one stood */
+	struct intmap numbers; /* of tasks, to their index, and of zombies, to FROZEN_ZOMBIE */
+	bool in_vfork;         /* somebody could not be stopped for that reason */
+	bool hurries;          /* see hurry_begin() */
+	uint64_t since_ns;     /* CLOCK_MONOTONIC: when the first thread was asked to stop */
+	uint64_t all_ns;       /* when the last one stood */
 	struct ferry_inject_options options;
 };
 
@@ -49,6 +56,8 @@ struct freeze_options {
 	int timeout_ms;
 	const struct fault *fault;
 	const struct log_sink *log;
+	struct proc_looker *looker; /* for processes of many threads; may be NULL */
+	bool hurry;                 /* the tree runs on soon: until then we come before everybody else */
 };
 
 /*

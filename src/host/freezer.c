@@ -2,8 +2,7 @@
 /*
  * Owns holding processes with the cgroup freezer.
  *
- * Kernel interface: fsopen(2) and fsmount(2) (5.2) for a mount of the hierarchy that nobody else sees; v1 freezer.state;
- * v2 cgroup.freeze, cgroup.events (5.2), cgroup.kill (5.14). A task that stands in a ptrace stop counts as frozen in
+ * Kernel interface: v1 freezer.state; v2 cgroup.freeze, cgroup.events (5.2), cgroup.kill (5.14). A task that stands in a ptrace stop counts as frozen in
  * both and goes on standing when its tracer goes. In v1 a killed task dies only once thawed, before it returns
  * to its own code.
  *
@@ -28,6 +27,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/vec.h"
+#include "host/cgroup.h"
 #include "kernel/syscalls.h"
 #include "proc/read.h"
 
@@ -35,14 +35,13 @@ enum { FREEZER_NAME_BYTES = 64, FREEZER_POLL_NS = 200000, FREEZER_ROUNDS = 1000,
 
 /* How one of the two interfaces is spoken to. */
 struct freezer_words {
-	const char *type; /* of the file system */
 	const char *file, *freeze, *thaw;
 	const char *state_file, *frozen; /* what the state file holds once everything stands */
 };
 
 static const struct freezer_words freezer_words[] = {
-	[FREEZER_V1] = {"cgroup", "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN"},
-	[FREEZER_V2] = {"cgroup2", "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1"},
+	[FREEZER_V1] = {"freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN"},
+	[FREEZER_V2] = {"cgroup.freeze", "1", "0", "cgroup.events", "frozen 1"},
 };
 
 struct freezer_group {
@@ -101,23 +100,6 @@ static int freezer_read_cgroups(pid_t pid, struct proc_cgroups *ret, struct ferr
 	return proc < 0 ? proc : proc_read_cgroups(proc, ret, err);
 }
 
-/* A mount of the hierarchy that is attached nowhere: it exists as long as its descriptor. */
-static int freezer_mount(const struct freezer_words *words, const char *controllers)
-{
-	_cleanup_close_ int fs = sys_fsopen(words->type, FSOPEN_CLOEXEC);
-	if (fs < 0)
-		return fs;
-	char list[256];
-	snprintf(list, sizeof(list), "%s", controllers);
-	int r = 0;
-	for (char *save = NULL, *word = strtok_r(list, ",", &save); word && r >= 0;
-	     word = strtok_r(NULL, ",", &save))
-		r = sys_fsconfig(fs, FSCONFIG_SET_FLAG, word, NULL, 0);
-	if (r >= 0)
-		r = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
-	return r < 0 ? r : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
-}
-
 static int freezer_missing(struct ferry_error *err, int code, const char *what)
 {
 	error_errno(err, FERRY_ERROR_KERNEL_FEATURE, code, "holding processes with the cgroup freezer: %s",
@@ -136,7 +118,7 @@ int freezer_open(enum freezer_kind kind, const char *name, const struct fault *f
 	if (r < 0)
 		return r;
 	const struct proc_cgroup *c = freezer_choose(&list, kind, &kind);
-	int root = c ? freezer_mount(&freezer_words[kind], c->hierarchy ? c->controllers : "") : -ENODEV;
+	int root = c ? cgroup_mount(c->hierarchy ? c->controllers : "") : -ENODEV;
 	proc_cgroups_release(&list);
 	if (root < 0)
 		return freezer_missing(err, -root, c ? "reaching the hierarchy" : "this kernel has none");
@@ -261,9 +243,7 @@ static int freezer_write(int dir, const char *file, const char *text)
 
 static int freezer_move(int dir, pid_t pid)
 {
-	char text[16];
-	snprintf(text, sizeof(text), "%d", pid);
-	return freezer_write(dir, "cgroup.procs", text);
+	return cgroup_move(dir, "cgroup.procs", pid);
 }
 
 static int freezer_group_frozen(struct freezer *f, const struct freezer_group *g)

@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -259,6 +260,14 @@ static __attribute__((noreturn)) void userns_owner(const struct userns_call *c, 
 		_exit(1);
 	/* It lasts until its maker has a descriptor. */
 	_exit(read(ends[1], &byte, 1) == 0 ? 0 : 1);
+}
+
+bool userns_owns(int ns)
+{
+	struct stat own, theirs;
+	_cleanup_close_ int owner = ioctl(ns, NS_GET_USERNS);
+	return owner >= 0 && fstat(owner, &theirs) == 0 && stat("/proc/self/ns/user", &own) == 0 &&
+	       own.st_ino == theirs.st_ino;
 }
 
 static int userns_fill(const struct userns_call *c, pid_t pid, int *ret_fd)

@@ -31,6 +31,9 @@ struct userns_about {
 	bool deny_setgroups;
 };
 
+/* Whether a namespace, by descriptor, belongs to the caller's user namespace. */
+bool userns_owns(int ns);
+
 /* Look at the user namespace behind a descriptor, which is below the caller's own. */
 must_check int userns_look(int fd, struct userns_about *ret, struct ferry_error *err);
 

@@ -55,6 +55,7 @@ struct warden {
 	const struct warden_actions *actions;
 	int pipe; /* the worker's end; the warden sees it close */
 	pid_t pid;
+	bool watches;   /* it said so */
 	int free_entry; /* head of the list of struck out entries, -1 none */
 };
 
@@ -311,13 +312,20 @@ int warden_start(const struct warden_actions *actions, const struct fault *fault
 	int code = errno;
 	close(ends[1]);
 	w->pipe = ends[0];
-	char ready;
-	if (w->pid < 0 || fd_read_all(w->pipe, &ready, 1) < 0) {
-		pid_t pid = w->pid;
+	if (w->pid < 0) {
 		warden_free(w);
-		return error_errno(err, FERRY_ERROR_SYSTEM, pid < 0 ? code : EPIPE, "starting the warden");
+		return error_errno(err, FERRY_ERROR_SYSTEM, code, "starting the warden");
 	}
 	*ret_warden = w;
+	return 0;
+}
+
+int warden_await(struct warden *w, struct ferry_error *err)
+{
+	char ready;
+	if (!w->watches && fd_read_all(w->pipe, &ready, 1) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, EPIPE, "starting the warden");
+	w->watches = true;
 	return 0;
 }
 
@@ -372,7 +380,11 @@ void warden_stop(struct warden *w)
 {
 	if (!w)
 		return;
-	/* Its end comes with the worker's, by the end of file or the exit event; nothing is left to undo. */
+	/*
+	 * Nothing is left to undo. It would end with the worker, by the end of file or the exit event, but then each would wait for
+	 * the other; killed, it goes while the worker goes.
+	 */
 	__atomic_store_n(&w->log->over, 1, __ATOMIC_SEQ_CST);
+	kill(w->pid, SIGKILL);
 	warden_free(w);
 }

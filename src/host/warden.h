@@ -72,9 +72,15 @@ struct warden_actions {
 	struct warden_deputy deputy;
 };
 
-/* Start the warden of the calling process. The caller traces nothing yet and has all signals blocked. */
+/*
+ * Start the warden of the calling process, which has all signals blocked. It is not there yet: before the first entry, and before
+ * the caller traces anything, warden_await() has to be called.
+ */
 must_check int warden_start(const struct warden_actions *actions, const struct fault *fault,
 			    struct warden **ret_warden, struct ferry_error *err);
+
+/* Wait until it watches; once. */
+must_check int warden_await(struct warden *w, struct ferry_error *err);
 
 /* Bytes that an entry can carry beside its numbers; strings include their NUL. */
 enum { WARDEN_DATA_BYTES = 344 };
@@ -93,5 +99,5 @@ void warden_commit(struct warden *w);
 /* PID of the warden process, for tests that pick victims. */
 pid_t warden_pid(const struct warden *w);
 
-/* Nothing is armed any more: let the warden end, and wait for that. */
+/* Nothing is armed any more: end the warden. */
 void warden_stop(struct warden *w);

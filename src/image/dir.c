@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/lanes.h"
+#include "base/progress.h"
 #include "image/dir_private.h"
 
 enum {
@@ -109,6 +110,7 @@ struct hash_job {
 	uint8_t *buffers; /* block_bytes for each lane */
 	XXH3_state_t *state;
 	uint64_t size; /* hashed so far */
+	struct progress *progress;
 };
 
 static int hash_block(void *context, struct lanes *l, unsigned lane, uint64_t number)
@@ -131,18 +133,18 @@ static int hash_block(void *context, struct lanes *l, unsigned lane, uint64_t nu
 		return r;
 	XXH3_128bits_update(j->state, bytes, (size_t)n);
 	j->size += n;
+	progress_add(j->progress, n);
 	return 0;
 }
 
-int image_dir__hash_file(int fd, uint64_t limit, unsigned lanes, uint64_t *ret_size,
-			 struct image_checksum *ret)
+int image_dir__hash_file(int fd, uint64_t limit, unsigned lanes, struct progress *progress,
+			 uint64_t *ret_size, struct image_checksum *ret)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	struct hash_job j = {.fd = fd, .bytes = MIN(limit, (uint64_t)st.st_size)};
-	if (j.bytes < HASH_ALONE)
-		lanes = 1;
+	struct hash_job j = {.fd = fd, .progress = progress, .bytes = MIN(limit, (uint64_t)st.st_size)};
+	lanes = j.bytes < HASH_ALONE ? 1 : MIN(lanes, lanes_wanted());
 	j.block_bytes = MAX(MIN(j.bytes, (uint64_t)HASH_BUFFER), 1);
 	_cleanup_free_ uint8_t *buffers = malloc(lanes * j.block_bytes);
 	j.buffers = buffers;
@@ -216,12 +218,18 @@ uint32_t image_dir_next_pages_id(struct image_dir *dir)
 	return ++dir->next_pages_id;
 }
 
+bool image_dir__is_elsewhere(const struct image_dir *dir, enum image_kind kind)
+{
+	return dir->pages_elsewhere &&
+	       (kind == IMAGE_PAGEMAP || kind == IMAGE_SHMEM_PAGEMAP || kind == IMAGE_PAGES);
+}
+
 bool image_dir_has(const struct image_dir *dir, enum image_kind kind, uint64_t id)
 {
 	char name[IMAGE_NAME_MAX];
 	image_file_name(kind, id, name);
 	if (dir->has_manifest && !image_dir__is_service(name) && kind != IMAGE_FERRY_MANIFEST &&
-	    !image_dir__find(dir, name))
+	    !image_dir__find(dir, name) && !image_dir__is_elsewhere(dir, kind))
 		return false;
 	return faccessat(dir->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
@@ -240,10 +248,8 @@ struct image_dir *image_dir__new(const char *path)
 	return dir;
 }
 
-void image_dir_free(struct image_dir *dir)
+static void free_one(struct image_dir *dir)
 {
-	if (!dir)
-		return;
 	if (dir->writing)
 		image_dir_abort(dir);
 	cleanup_close_p(&dir->fd);
@@ -253,6 +259,14 @@ void image_dir_free(struct image_dir *dir)
 	free(dir->slots);
 	free(dir->path);
 	free(dir);
+}
+
+void image_dir_free(struct image_dir *dir)
+{
+	for (struct image_dir *parent; dir; dir = parent) {
+		parent = dir->parent;
+		free_one(dir);
+	}
 }
 
 static int compare_files(const void *a, const void *b)
@@ -328,4 +342,73 @@ int image_dir_unmark_spent(struct image_dir *dir, struct ferry_error *err)
 	if (fsync(dir->fd) < 0)
 		return image_io_error(err, errno, "cannot sync the directory", dir->path);
 	return 0;
+}
+
+/* ---- pages that were taken out ---- */
+
+enum { PUNCHED_TEXT = 40 };
+
+static bool has_id(const struct image_dir *dir)
+{
+	return dir->has_manifest || (dir->writing && !dir->create.no_manifest && !dir->create.partial);
+}
+
+static int write_punched(const struct image_dir *dir, const char *text)
+{
+	_cleanup_close_ int fd =
+		fd_open(dir->fd, IMAGE_PUNCHED_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
+	int r = fd < 0 ? fd : fd_write_all(fd, text, strlen(text));
+	if (r >= 0 &&
+	    (fsync(fd) < 0 || renameat(dir->fd, IMAGE_PUNCHED_NEW, dir->fd, IMAGE_PUNCHED_NAME) < 0 ||
+	     fsync(dir->fd) < 0))
+		r = -errno;
+	return r;
+}
+
+int image_dir_mark_punched(const struct image_dir *dir, const struct image_dir *younger,
+			   struct ferry_error *err)
+{
+	char text[PUNCHED_TEXT];
+	if (younger && has_id(younger))
+		image_dir_id_text(younger, text);
+	else
+		snprintf(text, sizeof(text), "%s", younger ? "any" : "none");
+	int r = write_punched(dir, text);
+	return r < 0 ? image_io_error(err, -r, "cannot write", IMAGE_PUNCHED_NAME) : 0;
+}
+
+/* Whether a chain that dir is in leads through the image that the mark names. */
+static bool leads_through(const struct image_dir *dir, const char *text)
+{
+	char id[PUNCHED_TEXT];
+	if (!strcmp(text, "any"))
+		return dir->child;
+	for (dir = dir->child; dir; dir = dir->child) {
+		image_dir_id_text(dir, id);
+		if (has_id(dir) && !strcmp(id, text))
+			return true;
+	}
+	return false;
+}
+
+int image_dir_check_whole(const struct image_dir *dir, struct ferry_error *err)
+{
+	char text[PUNCHED_TEXT];
+	_cleanup_close_ int fd = fd_open(dir->fd, IMAGE_PUNCHED_NAME, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	if (fd == -ENOENT)
+		return 0;
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, fd < 0 ? -fd : errno, "cannot read '%s' in '%s'",
+				   IMAGE_PUNCHED_NAME, dir->path);
+	text[n] = '\0';
+	if (leads_through(dir, text))
+		return 0;
+	if (!strcmp(text, "none"))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "pages of the image in '%s' were taken out when it was restored", dir->path);
+	error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+		  "pages of the image in '%s' were taken out, since a later image has them", dir->path);
+	error_hint(err, "only that image restores (%s), and those that build on it", text);
+	return -EBADMSG;
 }

@@ -16,15 +16,20 @@
 #include "image/hash.h"
 
 struct fault;
+struct image_coverage;
 struct log_sink;
+struct progress;
 struct image_dir;
 
 /* A restored image carries this file. */
 #define IMAGE_SPENT_NAME "ferry-restored"
 
+/* An image that pages were taken out of has this one; in it stands for which image. */
+#define IMAGE_PUNCHED_NAME "ferry-punched"
+
 enum image_read_back {
 	IMAGE_READ_BACK_NONE,
-	IMAGE_READ_BACK_METADATA, /* everything but pages files */
+	IMAGE_READ_BACK_STORED, /* everything that is stored somewhere: not on a tmpfs, where a file is what was written */
 	IMAGE_READ_BACK_ALL,
 };
 
@@ -36,13 +41,19 @@ struct image_sink {
 };
 
 struct image_dir_create {
-	bool overwrite;                 /* an image that is there is removed first */
+	bool overwrite; /* an image that is there is removed first */
+	bool partial; /* pages of an image whose other files come from elsewhere: no inventory, no manifest */
 	bool no_manifest;               /* plain CRIU image: ferry-manifest.img is left out */
 	bool no_sync;                   /* for tests and for images that only pass through memory */
 	enum image_read_back read_back; /* after the sync */
 	const struct image_sink
-		*pages;      /* gets the pages files, which are then not in the directory; NULL = none */
-	bool read_back_cold; /* ask the kernel to drop its cache first, so that the medium answers */
+		*pages; /* gets the pages files, which are then not in the directory; NULL = none */
+	const struct image_pages_remote
+		*remote; /* gets pagemaps and pages, which are then not in the directory; NULL = none */
+	struct image_coverage
+		*coverage; /* gets which pages the image has; may be NULL; has to outlive the directory */
+	struct progress *progress;  /* counts what is read back; may be NULL */
+	bool read_back_cold;        /* ask the kernel to drop its cache first, so that the medium answers */
 	const struct fault *fault;  /* may be NULL; has to outlive the directory */
 	const struct log_sink *log; /* may be NULL; has to outlive the directory */
 };
@@ -65,6 +76,9 @@ must_check int image_dir_finish(struct image_dir *dir, struct ferry_error *err);
 /* Remove every file of this write. Nothing happens when it was finished already. */
 void image_dir_abort(struct image_dir *dir);
 
+/* Remove every file of a write that was finished. Nothing else may have read it since. */
+void image_dir_withdraw(struct image_dir *dir);
+
 /* Aborts what is not finished. dir may be NULL. */
 void image_dir_free(struct image_dir *dir);
 
@@ -74,15 +88,36 @@ void image_dir_free(struct image_dir *dir);
  */
 must_check int image_dir_adopt(struct image_dir *dir, const char *name, struct ferry_error *err);
 
-/* Make the link to the parent image of an incremental dump; target as the reader will resolve it. */
+/*
+ * Make a file of the image a copy of another one; it shares its blocks if the file system can. The kind has neither header nor messages. Size
+ * and checksum are found out by image_dir_finish().
+ */
+must_check int image_dir_copy(struct image_dir *dir, enum image_kind kind, uint64_t id, int from,
+			      struct ferry_error *err);
+
+/*
+ * A round that the image has for itself: an image of memory in a directory of this one, which builds on the image before, as dir itself
+ * would name it (NULL: on none), as a rule the round before it; numbers begin with 1. It is removed with what it belongs to.
+ */
+enum { IMAGE_ROUNDS_MAX = 16, IMAGE_ROUND_NAME_BYTES = 32 };
+void image_dir_round_name(unsigned number, char ret[IMAGE_ROUND_NAME_BYTES]);
+must_check int image_dir_create_round(struct image_dir *dir, unsigned number, const char *before,
+				      struct image_dir **ret, struct ferry_error *err);
+
+/*
+ * Make the link to the image that this one builds on, an incremental dump; target as the reader will resolve it, relative to the
+ * directory. The image has to be there and complete; its id becomes known to this one's manifest. Errors as of image_dir_parent().
+ */
 must_check int image_dir_link_parent(struct image_dir *dir, const char *target, struct ferry_error *err);
 
 /*
- * Give a task's pagemap a parent, as an incremental dump has: the pagemap of another task in the same image, whose pages file is
- * pages_id. It is a directory of links, ferry-family, which says nothing that our own records do not.
+ * For readers that know of parent images only, when references of a task lead to the pagemap of another one (pages_of): a directory of
+ * links, ferry-family, that says nothing which our own records do not. Called when all pagemaps and the tasks' records were written.
  */
-must_check int image_dir_link_family(struct image_dir *dir, uint64_t pid, uint64_t head, uint32_t pages_id,
-				     struct ferry_error *err);
+must_check int image_dir_link_family(struct image_dir *dir, struct ferry_error *err);
+
+/* After an image that dir builds on was replaced by a merged one (merge.h): such links are made anew unless all of them hold. */
+must_check int image_dir_mend_family(struct image_dir *dir, struct ferry_error *err);
 
 /* The next unused pages_id, from 1. */
 uint32_t image_dir_next_pages_id(struct image_dir *dir);
@@ -100,6 +135,7 @@ struct image_dir_open {
 	const struct image_seen
 		*seen; /* these need not be read again to be compared with the manifest; may be NULL */
 	size_t n_seen;
+	struct progress *progress;  /* counts what checksums are computed of; may be NULL */
 	const struct fault *fault;  /* may be NULL; has to outlive the directory */
 	const struct log_sink *log; /* may be NULL; has to outlive the directory */
 };
@@ -114,10 +150,17 @@ must_check int image_dir_open(int at_fd, const char *path, const struct image_di
 
 /*
  * What check_pages of image_dir_open() does, later and without further threads: compare the checksums of pages files that were not
- * seen. IMAGE_BAD as there. image_dir_pages_bytes() is how much that is to read; 0 without a manifest.
+ * seen, also those of images that it builds on and that are open. IMAGE_BAD as there. image_dir_pages_bytes() is how much that is to
+ * read; 0 without a manifest.
  */
 must_check int image_dir_check_pages(struct image_dir *dir, struct ferry_error *err);
 uint64_t image_dir_pages_bytes(const struct image_dir *dir);
+
+/*
+ * Who reads an image holds a lock on its directory, and on those of the images that it builds on. Before any of them is changed all of
+ * that has to be ours alone: 1, or 0: somebody reads. What the image builds on is opened for that.
+ */
+must_check int image_dir_reserve(struct image_dir *dir, struct ferry_error *err);
 
 /* The directory's descriptor, its path for messages, whether it has a manifest, its id (0, 0 without one). */
 int image_dir_fd(const struct image_dir *dir);
@@ -134,9 +177,16 @@ void image_dir_id_text(const struct image_dir *dir, char ret_text[37]);
 /* Whether a file is in the image. */
 bool image_dir_has(const struct image_dir *dir, enum image_kind kind, uint64_t id);
 
-/* The image that this one builds on; *ret is NULL (and 0 returned) when there is none. */
-must_check int image_dir_open_parent(struct image_dir *dir, const struct image_dir_open *options,
-				     struct image_dir **ret, struct ferry_error *err);
+/*
+ * The image that this one builds on, where the link 'parent' leads. It is opened when it is asked for first, and is dir's. *ret is NULL
+ * (and 0 returned) when there is none. IMAGE_MISSING: the link leads nowhere, or to no image. IMAGE_BAD: to an image that builds on
+ * this one (-ELOOP), to another one than this image was made with, or to a damaged one.
+ */
+must_check int image_dir_parent(struct image_dir *dir, struct image_dir **ret, struct ferry_error *err);
+
+/* Open all that there are, one behind the other, up to one that is missing. And how many are open. */
+must_check int image_dir_open_chain(struct image_dir *dir, struct ferry_error *err);
+size_t image_dir_n_parents(const struct image_dir *dir);
 
 /* All image files of the directory, sorted by kind and id. */
 struct image_dir_file {
@@ -156,6 +206,19 @@ must_check int image_dir_is_spent(const struct image_dir *dir); /* 1, 0 or -errn
 
 /* Take the mark back, when the restore failed before anything ran. */
 must_check int image_dir_unmark_spent(struct image_dir *dir, struct ferry_error *err);
+
+/*
+ * Note, durably, that pages are about to be taken out of dir, since younger, which builds on it, has them or needs none; NULL: for good.
+ * From then on dir restores only by way of younger.
+ */
+must_check int image_dir_mark_punched(const struct image_dir *dir, const struct image_dir *younger,
+				      struct ferry_error *err);
+
+/*
+ * Whether the pages that dir's pagemaps name are there, as far as such a mark tells; dir is opened by itself, or as the parent of others.
+ * IMAGE_BAD: they are not. image_dir_parent() asks this of each image it opens.
+ */
+must_check int image_dir_check_whole(const struct image_dir *dir, struct ferry_error *err);
 
 static inline void cleanup_image_dir_p(struct image_dir **dir)
 {

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,7 +80,10 @@ static int take_manifest(struct image_dir *dir, const FerryManifestEntry *manife
 	}
 	dir->id_hi = manifest->dump_id_hi;
 	dir->id_lo = manifest->dump_id_lo;
+	dir->parent_hi = manifest->parent_id_hi;
+	dir->parent_lo = manifest->parent_id_lo;
 	dir->has_manifest = true;
+	dir->pages_elsewhere = manifest->pages_elsewhere;
 	if (!image_dir__find(dir, IMAGE_INVENTORY_NAME))
 		return bad(dir, err, IMAGE_MANIFEST_NAME, "does not list the inventory");
 	return 0;
@@ -103,7 +107,7 @@ static int read_manifest(struct image_dir *dir, struct ferry_error *err)
 	if (image_reader_left(r))
 		return image_bad(r, err, "%" PRIu64 " bytes too many", image_reader_left(r));
 	struct image_checksum checksum;
-	ret = image_dir__hash_file(image_reader_fd(r), sealed, 1, &size, &checksum);
+	ret = image_dir__hash_file(image_reader_fd(r), sealed, 1, NULL, &size, &checksum);
 	if (ret < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -ret, "cannot read '%s'", IMAGE_MANIFEST_NAME);
 	if (size != sealed || seal->xxh3_128.len != sizeof(checksum) ||
@@ -138,7 +142,7 @@ static int check_file(struct image_dir *dir, const struct image_dir_entry *entry
 		return 0;
 	uint64_t size;
 	struct image_checksum checksum;
-	int r = image_dir__hash_file(fd, UINT64_MAX, lanes, &size, &checksum);
+	int r = image_dir__hash_file(fd, UINT64_MAX, lanes, dir->progress, &size, &checksum);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot read '%s' in '%s'", entry->name,
 				   dir->path);
@@ -158,7 +162,8 @@ static int check_strangers(struct image_dir *dir, struct ferry_error *err)
 		enum image_kind kind;
 		uint64_t id;
 		if (image_file_parse_name(e->d_name, &kind, &id) < 0 || image_dir__is_service(e->d_name) ||
-		    kind == IMAGE_FERRY_MANIFEST || image_dir__find(dir, e->d_name))
+		    kind == IMAGE_FERRY_MANIFEST || image_dir__find(dir, e->d_name) ||
+		    image_dir__is_elsewhere(dir, kind))
 			continue;
 		return bad(dir, err, e->d_name, "does not belong to this image: it is from another dump");
 	}
@@ -184,39 +189,59 @@ static int check_seen(struct image_dir *dir, const struct image_dir_open *option
 static int check_manifest(struct image_dir *dir, const struct image_dir_open *options,
 			  struct ferry_error *err)
 {
+	dir->punched = faccessat(dir->fd, IMAGE_PUNCHED_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 	int r = read_manifest(dir, err);
 	if (r >= 0 && dir->has_manifest)
 		r = check_seen(dir, options, err);
 	if (r < 0 || !dir->has_manifest)
 		return r;
 	vec_foreach(entry, &dir->entries) {
+		bool with_pages = options->check_pages && !dir->punched;
 		bool with_checksum = !options->no_checksums && !entry->seen &&
-				     (options->check_pages || !image_dir__is_pages(entry->name));
-		r = check_file(dir, entry, with_checksum ? lanes_wanted() : 0, err);
+				     (with_pages || !image_dir__is_pages(entry->name));
+		r = check_file(dir, entry, with_checksum ? LANES_MAX : 0, err);
 		if (r < 0)
 			return r;
 	}
 	return check_strangers(dir, err);
 }
 
+static bool has_unseen_pages(const struct image_dir *dir, const struct image_dir_entry *entry)
+{
+	return !dir->punched && !entry->seen && image_dir__is_pages(entry->name);
+}
+
 int image_dir_check_pages(struct image_dir *dir, struct ferry_error *err)
 {
-	vec_foreach(entry, &dir->entries) {
-		bool unseen = image_dir__is_pages(entry->name) && !entry->seen;
-		int r = unseen ? check_file(dir, entry, 1, err) : 0;
-		if (r < 0)
-			return r;
-	}
+	for (; dir; dir = dir->parent)
+		vec_foreach(entry, &dir->entries) {
+			int r = has_unseen_pages(dir, entry) ? check_file(dir, entry, 1, err) : 0;
+			if (r < 0)
+				return r;
+		}
 	return 0;
 }
 
 uint64_t image_dir_pages_bytes(const struct image_dir *dir)
 {
 	uint64_t bytes = 0;
-	vec_foreach(entry, &dir->entries)
-		if (image_dir__is_pages(entry->name) && !entry->seen)
-			bytes += entry->size;
+	for (; dir; dir = dir->parent)
+		vec_foreach(entry, &dir->entries)
+			bytes += has_unseen_pages(dir, entry) ? entry->size : 0;
 	return bytes;
+}
+
+/*
+ * As long as we read nobody takes anything away. On a file system without locks nothing is asked; nor by who writes an image that builds on
+ * this one, since he sees to it that nobody else changes what he works on.
+ */
+static void lock_for_reading(const struct image_dir *dir)
+{
+	for (const struct image_dir *at = dir; at; at = at->child)
+		if (at->writing)
+			return;
+	while (flock(dir->fd, LOCK_SH) < 0 && errno == EINTR)
+		continue;
 }
 
 int image_dir_open(int at_fd, const char *path, const struct image_dir_open *options, struct image_dir **ret,
@@ -227,6 +252,7 @@ int image_dir_open(int at_fd, const char *path, const struct image_dir_open *opt
 		return error_memory(err);
 	dir->fault = options->fault;
 	dir->log = options->log;
+	dir->progress = options->progress;
 	dir->fd = fd_open(at_fd, path, O_RDONLY | O_DIRECTORY, 0);
 	if (dir->fd == -ENOENT || dir->fd == -ENOTDIR)
 		return error_errno(err, FERRY_ERROR_IMAGE_MISSING, -dir->fd,
@@ -234,6 +260,7 @@ int image_dir_open(int at_fd, const char *path, const struct image_dir_open *opt
 	if (dir->fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -dir->fd, "cannot open the images directory '%s'",
 				   path);
+	lock_for_reading(dir);
 	int r = check_version(dir, err);
 	if (r == 0)
 		r = check_manifest(dir, options, err);
@@ -243,14 +270,139 @@ int image_dir_open(int at_fd, const char *path, const struct image_dir_open *opt
 	return 0;
 }
 
-int image_dir_open_parent(struct image_dir *dir, const struct image_dir_open *options, struct image_dir **ret,
-			  struct ferry_error *err)
+int image_dir_reserve(struct image_dir *dir, struct ferry_error *err)
 {
-	if (faccessat(dir->fd, IMAGE_PARENT_NAME, F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
-		*ret = NULL;
-		return errno == ENOENT
-			       ? 0
-			       : error_errno(err, FERRY_ERROR_SYSTEM, errno, "cannot find the parent image");
+	while (dir) {
+		if (flock(dir->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+			return 0;
+		int r = image_dir_parent(dir, &dir, err);
+		if (r < 0)
+			return r;
 	}
-	return image_dir_open(dir->fd, IMAGE_PARENT_NAME, options, ret, err);
+	return 1;
+}
+
+/* ---- what the image builds on ---- */
+
+const char *image_dir__parent_link(const struct image_dir *dir)
+{
+	bool own = faccessat(dir->fd, IMAGE_CHAIN_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	return own ? IMAGE_CHAIN_NAME : IMAGE_PARENT_NAME;
+}
+
+/* Whether the link leads to our own directory of links, which says nothing that pages_of does not. */
+static int has_parent(const struct image_dir *dir)
+{
+	if (!strcmp(image_dir__parent_link(dir), IMAGE_CHAIN_NAME))
+		return 1;
+	char target[sizeof(IMAGE_FAMILY_NAME) + 1];
+	ssize_t n = readlinkat(dir->fd, IMAGE_PARENT_NAME, target, sizeof(target));
+	if (n < 0)
+		return errno == ENOENT ? 0 : errno == EINVAL ? 1 : -errno;
+	return (size_t)n != strlen(IMAGE_FAMILY_NAME) || memcmp(target, IMAGE_FAMILY_NAME, (size_t)n);
+}
+
+/* Going on would never end. */
+static bool is_in_chain(const struct image_dir *dir, const struct image_dir *parent)
+{
+	struct stat ours, theirs;
+	if (fstat(parent->fd, &theirs) < 0)
+		return false;
+	for (; dir; dir = dir->child)
+		if (fstat(dir->fd, &ours) == 0 && ours.st_ino == theirs.st_ino &&
+		    ours.st_dev == theirs.st_dev)
+			return true;
+	return false;
+}
+
+/*
+ * A directory that a page server filled has no inventory, and CRIU restores images that build on it. One in which a write did not end
+ * has none either.
+ */
+static int check_round(struct image_dir *dir, struct ferry_error *err)
+{
+	if (faccessat(dir->fd, IMAGE_INVENTORY_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return check_version(dir, err);
+	if (faccessat(dir->fd, IMAGE_MANIFEST_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+	    faccessat(dir->fd, IMAGE_UNFINISHED_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT,
+				 "'%s' holds no image (no %s): a dump into it did not end", dir->path,
+				 IMAGE_INVENTORY_NAME);
+	return 0;
+}
+
+static int open_parent(struct image_dir *dir, struct image_dir **ret, struct ferry_error *err)
+{
+	static const struct image_dir_open options = {0};
+	_cleanup_free_ char *path = NULL;
+	const char *link = image_dir__parent_link(dir);
+	if (asprintf(&path, "%s/%s", dir->path, link) < 0)
+		return error_memory(err);
+	_cleanup_image_dir_ struct image_dir *parent = image_dir__new(path);
+	if (!parent)
+		return error_memory(err);
+	parent->fault = dir->fault;
+	parent->log = dir->log;
+	parent->progress = dir->progress;
+	parent->fd = fd_open(dir->fd, link, O_RDONLY | O_DIRECTORY, 0);
+	if (parent->fd < 0) {
+		error_errno(err, FERRY_ERROR_IMAGE_MISSING, -parent->fd,
+			    "cannot open the image '%s' that '%s' builds on", path, dir->path);
+		error_hint(err, "an incremental image needs all images before it, where its link says");
+		return parent->fd;
+	}
+	if (is_in_chain(dir, parent))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, ELOOP,
+				 "'%s' leads back to an image that builds on it", path);
+	parent->child = dir;
+	lock_for_reading(parent);
+	int r = check_round(parent, err);
+	if (r == 0)
+		r = check_manifest(parent, &options, err);
+	if (r == 0)
+		r = image_dir_check_whole(parent, err);
+	if (r < 0)
+		return r;
+	if ((dir->parent_hi || dir->parent_lo) &&
+	    (parent->id_hi != dir->parent_hi || parent->id_lo != dir->parent_lo))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				 "'%s' is not the image that '%s' builds on: it is from another dump", path,
+				 dir->path);
+	*ret = take_ptr(parent);
+	return 0;
+}
+
+int image_dir_parent(struct image_dir *dir, struct image_dir **ret, struct ferry_error *err)
+{
+	int has = dir->parent ? 1 : has_parent(dir);
+	if (has < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -has, "reading the link '%s' in '%s'",
+				   IMAGE_PARENT_NAME, dir->path);
+	int r = has && !dir->parent ? open_parent(dir, &dir->parent, err) : 0;
+	if (r < 0)
+		return r;
+	*ret = dir->parent;
+	return 0;
+}
+
+int image_dir_open_chain(struct image_dir *dir, struct ferry_error *err)
+{
+	struct ferry_error local = FERRY_ERROR_INIT;
+	int r = 0;
+	while (dir && r == 0)
+		r = image_dir_parent(dir, &dir, &local);
+	/* Nobody may need one that is missing. Who does will tell. */
+	if (r == 0 || local.id == FERRY_ERROR_IMAGE_MISSING)
+		return 0;
+	if (err)
+		*err = local;
+	return r;
+}
+
+size_t image_dir_n_parents(const struct image_dir *dir)
+{
+	size_t n = 0;
+	for (dir = dir->parent; dir; dir = dir->parent)
+		n++;
+	return n;
 }

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "image/coverage.h"
 #include "image/dir_private.h"
 #include "image/proto/pagemap.pb-c.h"
 
@@ -27,6 +28,10 @@ struct image_pages_writer {
 	uint64_t next;        /* lowest address that may come next */
 	uint64_t written;     /* pages */
 	uint32_t pages_id;
+	enum image_kind kind;
+	uint64_t id;
+	struct image_coverage *coverage;         /* NULL: nobody asks */
+	const struct image_pages_remote *remote; /* in place of both files; NULL */
 };
 
 int image_pages_create(struct image_dir *dir, enum image_kind kind, uint64_t id,
@@ -36,9 +41,18 @@ int image_pages_create(struct image_dir *dir, enum image_kind kind, uint64_t id,
 	if (!w)
 		return error_memory(err);
 	uint32_t pages_id = w->pages_id = image_dir_next_pages_id(dir);
-	int r = image_create(dir, kind, id, &w->map, err);
+	w->kind = kind;
+	w->id = id;
+	w->coverage = dir->create.coverage;
+	w->remote = dir->create.remote;
+	int r = w->remote ? w->remote->begin(w->remote->context, kind, id, err)
+			  : image_create(dir, kind, id, &w->map, err);
 	if (r < 0)
 		return r;
+	if (w->remote) {
+		*ret = take_ptr(w);
+		return 0;
+	}
 	PagemapHead head = PAGEMAP_HEAD__INIT;
 	head.pages_id = pages_id;
 	r = image_put(w->map, &head.base, err);
@@ -85,6 +99,9 @@ static int add_run(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pag
 	}
 	w->run.nr_pages += nr_pages;
 	w->next = end;
+	if (r >= 0 && w->coverage && flags & (IMAGE_PE_PRESENT | IMAGE_PE_PARENT) &&
+	    image_coverage_add(w->coverage, w->kind, w->id, vaddr, end) < 0)
+		return error_memory(err);
 	return r;
 }
 
@@ -104,18 +121,38 @@ int image_pages_add(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pa
 	return image_put_iov(w->pages, iov, n_iov, err);
 }
 
+static int pages_send(struct image_pages_writer *w, const struct image_run *runs, const struct iovec *iov,
+		      size_t n, struct ferry_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		struct image_run run = runs[i];
+		bool here = iov[i].iov_len;
+		run.flags |= here ? IMAGE_PE_PRESENT : 0;
+		w->written += here ? run.nr_pages : 0;
+		r = w->remote->run(w->remote->context, &run, iov[i].iov_base, err);
+	}
+	return r;
+}
+
 int image_pages_reserve(struct image_pages_writer *w, const struct image_run *runs, const struct iovec *iov,
 			size_t n, uint64_t *ret_offset, struct ferry_error *err)
 {
+	if (w->remote)
+		return pages_send(w, runs, iov, n, err);
 	for (size_t i = 0; i < n; i++) {
-		if (iov[i].iov_len != runs[i].nr_pages * IMAGE_PAGE_BYTES)
+		/* Lazy pages may be left out, those of the parent are. */
+		bool lazy = runs[i].flags & IMAGE_PE_LAZY;
+		bool here = !(runs[i].flags & IMAGE_PE_PARENT) && (!lazy || iov[i].iov_len);
+		if (iov[i].iov_len != (here ? runs[i].nr_pages * IMAGE_PAGE_BYTES : 0))
 			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
 					 "%zu bytes are not %" PRIu64 " pages", iov[i].iov_len,
 					 runs[i].nr_pages);
-		int r = add_run(w, runs[i].vaddr, runs[i].nr_pages, runs[i].flags | IMAGE_PE_PRESENT, err);
+		int r = add_run(w, runs[i].vaddr, runs[i].nr_pages,
+				runs[i].flags | (here ? IMAGE_PE_PRESENT : 0), err);
 		if (r < 0)
 			return r;
-		w->written += runs[i].nr_pages;
+		w->written += here ? runs[i].nr_pages : 0;
 	}
 	return image_reserve(w->pages, iov, n, ret_offset, err);
 }
@@ -123,7 +160,7 @@ int image_pages_reserve(struct image_pages_writer *w, const struct image_run *ru
 int image_pages_store(const struct image_pages_writer *w, uint64_t offset, const struct iovec *iov, size_t n,
 		      struct ferry_error *err)
 {
-	return image_store(w->pages, offset, iov, n, err);
+	return w->remote ? 0 : image_store(w->pages, offset, iov, n, err);
 }
 
 static bool page_is_zero(const uint8_t *page)
@@ -189,6 +226,8 @@ int image_pages_close(struct image_pages_writer *w, struct ferry_error *err)
 {
 	unused _cleanup_free_ struct image_pages_writer *owned = w;
 	if (!w)
+		return 0;
+	if (w->remote)
 		return 0;
 	int r = put_run(w, err);
 	int map = image_close(w->map, err);

@@ -30,6 +30,16 @@ struct image_run {
 	uint64_t offset; /* of the first byte in the pages file; only with IMAGE_PE_PRESENT */
 };
 
+/* Takes pagemaps and pages in place of files (see struct image_dir_create), those of image_pages_reserve(). Calls come one at a time, runs in ascending order. */
+struct image_pages_remote {
+	int (*begin)(void *context, enum image_kind kind, uint64_t id, struct ferry_error *err);
+	/* Pages of the memory that was begun last; bytes is NULL without IMAGE_PE_PRESENT. */
+	int (*run)(void *context, const struct image_run *run, const void *bytes, struct ferry_error *err);
+	/* That was all; 0: the other side has stored it. */
+	int (*end)(void *context, struct ferry_error *err);
+	void *context;
+};
+
 struct image_pages_writer;
 struct image_pages_reader;
 
@@ -47,7 +57,8 @@ must_check int image_pages_add(struct image_pages_writer *w, uint64_t vaddr, uin
 
 /*
  * As image_pages_add, in two steps for several threads, as image_reserve() and image_store() are. n runs (offset is not looked at), the bytes
- * of runs[i] in iov[i]; *ret_offset is where they go together.
+ * of runs[i] in iov[i]; *ret_offset is where they go together. Runs whose iov[i] is empty are references, as image_pages_add_reference()
+ * takes them.
  */
 must_check int image_pages_reserve(struct image_pages_writer *w, const struct image_run *runs,
 				   const struct iovec *iov, size_t n, uint64_t *ret_offset,

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -232,10 +233,11 @@ static int show_pages(struct overview *o, enum image_kind kind, uint64_t id, uin
 	if (r < 0)
 		return r;
 	o->stored_pages += stored;
-	if (kind == IMAGE_PAGEMAP)
+	if (kind == IMAGE_PAGEMAP && mapped)
 		fprintf(o->out, "  memory: %s mapped, ", size_text(mapped, a));
 	else
-		fprintf(o->out, "shared object %" PRIu64 ": ", id);
+		fprintf(o->out, kind == IMAGE_PAGEMAP ? "task %" PRIu64 ": " : "shared object %" PRIu64 ": ",
+			id);
 	fprintf(o->out, "%s stored in %" PRIu64 " runs (pages-%u.img)",
 		size_text(stored * IMAGE_PAGE_BYTES, b), runs, image_pages_id(reader));
 	if (elsewhere)
@@ -291,6 +293,25 @@ static int show_task(struct overview *o, const PstreeEntry *task)
 	return ids.list.n ? show_descriptors(o, ((const TaskKobjIdsEntry *)ids.list.v[0])->files_id) : 0;
 }
 
+/* The images that this one builds on, the youngest first. */
+static int show_chain(struct overview *o)
+{
+	struct image_dir *dir = o->dir;
+	int r;
+	while ((r = image_dir_parent(dir, &dir, o->err)) == 0 && dir) {
+		char target[PATH_MAX] = "";
+		if (!realpath(image_dir_path(dir), target))
+			snprintf(target, sizeof(target), "%s", image_dir_path(dir));
+		fprintf(o->out, "  builds on %s", target);
+		if (image_dir_has_manifest(dir)) {
+			image_dir_id_text(dir, target);
+			fprintf(o->out, ", id %s", target);
+		}
+		fputc('\n', o->out);
+	}
+	return r;
+}
+
 static int show_head(struct overview *o)
 {
 	_cleanup_messages_ struct image_messages inventory = {0};
@@ -307,24 +328,40 @@ static int show_head(struct overview *o)
 		fputs(", no manifest", o->out);
 	}
 	fputs(image_dir_is_spent(o->dir) == 1 ? ", restored before\n" : "\n", o->out);
-	return 0;
+	return show_chain(o);
 }
 
-static int show_shared(struct overview *o)
+static int show_pagemaps(struct overview *o, enum image_kind kind)
 {
 	_cleanup_free_ struct image_dir_file *files = NULL;
 	size_t n;
 	int r = image_dir_list(o->dir, &files, &n, o->err);
 	for (size_t i = 0; r == 0 && i < n; i++)
-		if (files[i].kind == IMAGE_SHMEM_PAGEMAP)
-			r = show_pages(o, IMAGE_SHMEM_PAGEMAP, files[i].id, 0);
+		if (files[i].kind == kind)
+			r = show_pages(o, kind, files[i].id, 0);
 	return r;
+}
+
+/* What a pre-dump leaves. */
+static int show_round(struct overview *o)
+{
+	char text[32];
+	int r = show_pagemaps(o, IMAGE_PAGEMAP);
+	if (r == 0)
+		r = show_pagemaps(o, IMAGE_SHMEM_PAGEMAP);
+	if (r < 0)
+		return r;
+	fprintf(o->out, "a round before a dump, memory stored: %s\n",
+		size_text(o->stored_pages * IMAGE_PAGE_BYTES, text));
+	return written(o->out, o->err);
 }
 
 static int show_all(struct overview *o)
 {
 	_cleanup_messages_ struct image_messages tree = {0};
 	int r = show_head(o);
+	if (r == 0 && !image_dir_has(o->dir, IMAGE_PSTREE, 0) && !image_dir_has(o->dir, IMAGE_FILES, 0))
+		return show_round(o);
 	if (r == 0)
 		r = image_messages_read(o->dir, IMAGE_FILES, 0, &o->files, o->err);
 	if (r == 0)
@@ -337,7 +374,7 @@ static int show_all(struct overview *o)
 		if (r < 0)
 			return r;
 	}
-	r = show_shared(o);
+	r = show_pagemaps(o, IMAGE_SHMEM_PAGEMAP);
 	if (r < 0)
 		return r;
 	char text[32];

@@ -9,6 +9,8 @@
 #include "base/macros.h"
 #include "image/dir.h"
 
+struct progress;
+
 /* Every file with magic, number of entries and size. */
 must_check int image_show_info(struct image_dir *dir, FILE *out, struct ferry_error *err);
 
@@ -26,4 +28,5 @@ must_check int image_show(struct image_dir *dir, FILE *out, struct ferry_error *
 must_check int image_verify(struct image_dir *dir, FILE *out, struct ferry_error *err);
 
 /* `ferry image show|decode|encode|info|verify ...`: argv[0] is the verb. 0 or -errno. */
-must_check int image_verb(int argc, char **argv, FILE *out, struct ferry_error *err);
+must_check int image_verb(int argc, char **argv, FILE *out, struct progress *progress,
+			  struct ferry_error *err);

@@ -17,6 +17,7 @@
 enum { JSON_MAX = 1 << 30 }; /* bytes */
 
 struct words {
+	struct progress *progress;
 	const char *in, *out; /* NULL = standard input, output */
 	bool pretty;
 	bool no_payloads;
@@ -171,7 +172,7 @@ static bool is_directory(const struct words *w)
 
 static int open_dir(const struct words *w, bool check_pages, struct image_dir **ret, struct ferry_error *err)
 {
-	const struct image_dir_open options = {.check_pages = check_pages};
+	const struct image_dir_open options = {.check_pages = check_pages, .progress = w->progress};
 	if (!w->in)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "an images directory has to be named");
 	return image_dir_open(AT_FDCWD, w->in, &options, ret, err);
@@ -201,7 +202,15 @@ static int show(const struct words *w, FILE *out, struct ferry_error *err)
 static int verify(const struct words *w, FILE *out, struct ferry_error *err)
 {
 	_cleanup_image_dir_ struct image_dir *dir = NULL;
+	struct image_dir *parent = NULL;
 	int r = open_dir(w, !w->skip_pages, &dir, err);
+	if (r >= 0)
+		r = image_dir_open_chain(dir, err);
+	/* Their pages may be this one's. Who is missing is found by the references. */
+	if (r >= 0 && !w->skip_pages && image_dir_n_parents(dir))
+		r = image_dir_parent(dir, &parent, err);
+	if (r >= 0 && parent)
+		r = image_dir_check_pages(parent, err);
 	return r < 0 ? r : image_verify(dir, out, err);
 }
 
@@ -212,9 +221,9 @@ static const struct {
 	{"decode", decode}, {"encode", encode}, {"info", info}, {"show", show}, {"verify", verify},
 };
 
-int image_verb(int argc, char **argv, FILE *out, struct ferry_error *err)
+int image_verb(int argc, char **argv, FILE *out, struct progress *progress, struct ferry_error *err)
 {
-	struct words words = {0};
+	struct words words = {.progress = progress};
 	if (argc < 1)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
 				 "a verb is missing: show, decode, encode, info or verify");

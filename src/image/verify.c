@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "image/memory.h"
 #include "image/objects.h"
 #include "image/pages.h"
 #include "image/proto/core.pb-c.h"
@@ -33,6 +34,7 @@ enum {
 	VMA_SYSVIPC = 1 << 10,
 	VMA_AIORING = 1 << 13,
 	VMA_MEMFD = 1 << 14,
+	VMA_GUARD = 1 << 16,
 	PROTO_TCP = 6,
 	TCP_STATE_CLOSE = 7,
 	TCP_STATE_LISTEN = 10,
@@ -169,42 +171,16 @@ static void run_in_mappings(struct verify *v, const struct image_run *run, const
 		finding(v, "pagemap-%" PRIu64 ".img: page 0x%" PRIx64 " lies in no mapping", pid, at);
 }
 
-/* Whose pages file has what a task's pagemap calls the parent's; 0: nobody's, in this image. */
-static int read_pages_of(struct verify *v, uint64_t pid, uint32_t *ret)
-{
-	_cleanup_messages_ struct image_messages m = {0};
-	*ret = 0;
-	int r = has(v, IMAGE_FERRY_MM, pid) ? read_all(v, IMAGE_FERRY_MM, pid, &m) : 0;
-	if (r >= 0 && m.list.n)
-		*ret = ((const FerryMmEntry *)m.list.v[0])->pages_of;
-	return r;
-}
-
-/* All pages that a task takes from another one's must be there. */
-static int verify_shared_pages(struct verify *v, uint64_t pid, uint32_t head, struct image_pages_reader *ours)
+/* What a pagemap refers to has to be there. */
+static int verify_references(struct verify *v, enum image_kind kind, uint64_t id)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
-	_cleanup_pages_reader_ struct image_pages_reader *theirs = NULL;
-	struct image_run want, have = {0};
-	int r = image_pages_open(v->dir, IMAGE_PAGEMAP, head, &theirs, &err), more = 1;
-	while (r >= 0 && more >= 0 && (r = image_pages_next(ours, &want, &err)) > 0) {
-		uint64_t at = want.vaddr, end = at + want.nr_pages * IMAGE_PAGE_BYTES;
-		while (want.flags & IMAGE_PE_PARENT && at < end && more > 0) {
-			uint64_t have_end = have.vaddr + have.nr_pages * IMAGE_PAGE_BYTES;
-			if (have_end <= at)
-				more = image_pages_next(theirs, &have, &err);
-			else if (have.vaddr > at || !(have.flags & IMAGE_PE_PRESENT))
-				break;
-			else
-				at = have_end;
-		}
-		if (more >= 0 && want.flags & IMAGE_PE_PARENT && at < end)
-			finding(v,
-				"pagemap-%" PRIu64 ".img: page 0x%" PRIx64
-				" is that of task %u, which has none there",
-				pid, at, head);
-	}
-	return absorb(v, more < 0 ? more : r, &err);
+	_cleanup_image_memory_ struct image_memory *m = NULL;
+	struct image_piece piece;
+	int r = image_memory_open(v->dir, kind, id, &m, &err);
+	while (r >= 0 && (r = image_memory_next(m, &piece, &err)) > 0)
+		continue;
+	return absorb(v, r, &err);
 }
 
 static int verify_pagemap(struct verify *v, enum image_kind kind, uint64_t id, const MmEntry *mm)
@@ -226,21 +202,7 @@ static int verify_pagemap(struct verify *v, enum image_kind kind, uint64_t id, c
 	}
 	if (r < 0)
 		return absorb(v, r, &err);
-	if (!parent)
-		return 0;
-	uint32_t head = 0;
-	r = kind == IMAGE_PAGEMAP ? read_pages_of(v, id, &head) : 0;
-	if (r < 0 || head) {
-		_cleanup_pages_reader_ struct image_pages_reader *again = NULL;
-		r = r < 0 ? r : image_pages_open(v->dir, kind, id, &again, &err);
-		return r < 0 ? absorb(v, r, &err) : verify_shared_pages(v, id, head, again);
-	}
-	_cleanup_image_dir_ struct image_dir *above = NULL;
-	const struct image_dir_open options = {.no_checksums = true};
-	r = image_dir_open_parent(v->dir, &options, &above, &err);
-	if (r == 0 && !above)
-		finding(v, "%s has pages in a parent image, but there is none", name);
-	return absorb(v, r, &err);
+	return parent ? verify_references(v, kind, id) : 0;
 }
 
 static void verify_vma(struct verify *v, const VmaEntry *vma, uint32_t pid)
@@ -268,7 +230,8 @@ static int verify_mm(struct verify *v, uint32_t pid)
 	need_id(v, mm->exe_file_id, "the program", IMAGE_MM, pid);
 	for (size_t i = 0; i < mm->n_vmas; i++) {
 		verify_vma(v, mm->vmas[i], pid);
-		if (i && mm->vmas[i]->start < mm->vmas[i - 1]->end)
+		/* Guard pages lie in mappings, and stand behind them. */
+		if (i && !(mm->vmas[i]->status & VMA_GUARD) && mm->vmas[i]->start < mm->vmas[i - 1]->end)
 			finding(v,
 				"mm-%u.img: mapping 0x%" PRIx64 " overlaps the one before or is out of order",
 				pid, mm->vmas[i]->start);
@@ -475,9 +438,34 @@ static int verify_files(struct verify *v)
 	return r < 0 ? r : verify_queues(v);
 }
 
+/* What a pre-dump leaves: memory of tasks that run on, and nothing else of them. */
+static bool is_round(const struct verify *v)
+{
+	bool memory = false;
+	for (size_t i = 0; i < v->n_list; i++) {
+		enum image_kind kind = v->list[i].kind;
+		if (kind == IMAGE_PSTREE || kind == IMAGE_CORE || kind == IMAGE_FILES || kind == IMAGE_MM)
+			return false;
+		memory |= kind == IMAGE_PAGEMAP || kind == IMAGE_SHMEM_PAGEMAP;
+	}
+	return memory;
+}
+
+static int verify_round(struct verify *v)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < v->n_list; i++)
+		if (v->list[i].kind == IMAGE_PAGEMAP || v->list[i].kind == IMAGE_SHMEM_PAGEMAP)
+			r = verify_pagemap(v, v->list[i].kind, v->list[i].id, NULL);
+	return r;
+}
+
 static int verify_all(struct verify *v)
 {
+	struct ferry_error err = FERRY_ERROR_INIT;
 	int r = image_dir_list(v->dir, &v->list, &v->n_list, v->err);
+	if (r == 0)
+		r = absorb(v, image_dir_check_whole(v->dir, &err), &err);
 	if (r < 0)
 		return r;
 	v->page_file_used = calloc(v->n_list + 1, sizeof(*v->page_file_used));
@@ -488,6 +476,10 @@ static int verify_all(struct verify *v)
 	/* With files that cannot be read, what they say of each other means nothing. */
 	if (r < 0 || v->findings)
 		return r;
+	if (is_round(v)) {
+		r = verify_round(v);
+		return r < 0 ? r : verify_leftover_pages(v);
+	}
 	r = read_all(v, IMAGE_FILES, 0, &v->files);
 	if (r == 0)
 		r = read_all(v, IMAGE_PSTREE, 0, &v->tree);
@@ -506,7 +498,9 @@ int image_verify(struct image_dir *dir, FILE *out, struct ferry_error *err)
 	struct ferry_error own = FERRY_ERROR_INIT;
 	struct verify v = {.dir = dir, .out = out, .err = err ? err : &own};
 	int r = verify_all(&v);
-	if (r == 0 && !v.findings)
+	if (r == 0 && !v.findings && v.list && is_round(&v))
+		fprintf(out, "%zu files, a round before a dump: no contradiction\n", v.n_list);
+	else if (r == 0 && !v.findings)
 		fprintf(out, "%zu files, %zu tasks, %zu file descriptions: no contradiction\n", v.n_list,
 			v.tree.list.n, v.files.list.n);
 	image_messages_release(&v.files);

@@ -298,12 +298,16 @@ static int create_file(struct image_dir *dir, const char *name, enum image_kind 
 		       struct image_writer **ret, struct ferry_error *err)
 {
 	const char *written = image_dir__written_name(name);
-	/* A stranger's file of that name, or a link to somewhere else, must not receive what we write. */
-	if (unlinkat(dir->fd, written, 0) < 0 && errno != ENOENT)
-		return image_io_error(err, errno, "cannot replace", written);
+	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
 	if (!image_dir__add(dir, name))
 		return error_memory(err);
-	int fd = fd_open(dir->fd, written, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+	int fd = fd_open(dir->fd, written, flags, 0600);
+	/* A stranger's file of that name, or a link to somewhere else, must not receive what we write. */
+	if (fd == -EEXIST) {
+		if (unlinkat(dir->fd, written, 0) < 0 && errno != ENOENT)
+			return image_io_error(err, errno, "cannot replace", written);
+		fd = fd_open(dir->fd, written, flags, 0600);
+	}
 	if (fd < 0)
 		return image_io_error(err, -fd, "cannot create", written);
 	return writer_new(dir, fd, name, kind, ret, err);
@@ -369,7 +373,7 @@ int image_close(struct image_writer *w, struct ferry_error *err)
 				 w->name);
 	if (w->dir) {
 		/* Start the disk now, so that the sync at the end finds little left to do. Best effort. */
-		if (!w->sink && !w->dir->create.no_sync)
+		if (!w->sink && !w->dir->create.no_sync && !w->dir->in_memory)
 			sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 		XXH128_hash_t none = {0};
 		image_dir__set_closed(w->dir, w->index, w->offset,

@@ -428,8 +428,9 @@ static void step_timed_out(struct ferry_thread *t)
 	t->at_entry = code == (SIGTRAP | 0x80) && !syscall_info(t, &stop, NULL) && stop.entry;
 }
 
-static int step_executed(struct ferry_thread *t, struct ferry_error *err)
+static int step_executed(struct ferry_thread *t, int code, struct ferry_error *err)
 {
+	thread_take_exec(t, code);
 	t->stop = FERRY_STOP_EXEC;
 	inject_forget(t->home, t);
 	return error_set(err, FERRY_ERROR_TARGET_CHANGED, ESTALE, "task %d has executed another program",
@@ -440,7 +441,7 @@ static int step_executed(struct ferry_thread *t, struct ferry_error *err)
 static int pass_stop(struct ferry_thread *t, int code, struct ferry_error *err)
 {
 	if (code >> 8 == PTRACE_EVENT_EXEC)
-		return step_executed(t, err);
+		return step_executed(t, code, err);
 	return code >> 8 ? 0 : step_signal(t, code & 0x7f, err);
 }
 

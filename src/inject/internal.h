@@ -149,6 +149,9 @@ must_check int thread_peek(const struct ferry_thread *t, uint64_t address, uint6
  */
 must_check int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct ferry_error *err);
 
+/* Consume a stop, if it is that after an exec; any other is left for the kernel to see. */
+void thread_take_exec(const struct ferry_thread *t, int code);
+
 /* 0 when stopped; else -EBUSY with err set. */
 must_check int thread_check_stopped(const struct ferry_thread *t, const char *what, struct ferry_error *err);
 

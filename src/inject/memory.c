@@ -141,7 +141,8 @@ int inject_map_memory(struct ferry_inject *inject, struct ferry_thread *t, uint6
 	 */
 	struct aim advise = {.label = ferry__pad_call,
 			     .call = {SYS_madvise, {(uint64_t)address, bytes, MADV_DONTFORK}}};
-	if (PAD_MAY(inject, t, SYS_madvise, (uint64_t)address, bytes, MADV_DONTFORK))
+	if (!(inject->opts.flags & FERRY_INJECT_ALONE) &&
+	    PAD_MAY(inject, t, SYS_madvise, (uint64_t)address, bytes, MADV_DONTFORK))
 		r = inject_run(inject, t, &advise, &address, err);
 	if (r >= 0)
 		r = inject_pair(inject, NULL, err);

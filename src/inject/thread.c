@@ -5,7 +5,10 @@
  *
  * Stops are looked at with WNOWAIT and never consumed: when the tracer dies, a signal whose stop was
  * consumed is lost, one that was only looked at is delivered. Of a thread that is gone the stop is
- * consumed, so that its parent hears of it.
+ * consumed, so that its parent hears of it. So is the stop after an exec, which carries no signal: until then
+ * the kernel refuses everything, the detaching included, where the number that the task had before the exec is
+ * not the one that we know (another thread of it had called exec, or it was seized within the exec, when the
+ * number was taken for its parent's PID namespace).
  *
  * Waiting polls: a blocking wait with a time limit needs a signal, and all signals of the caller may be
  * blocked. Yielding between looks also costs a third of what sleeping in waitid(2) does, since the two
@@ -212,6 +215,14 @@ static int thread_look(struct ferry_thread *t, int *ret_code)
 				      : info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0));
 }
 
+void thread_take_exec(const struct ferry_thread *t, int code)
+{
+	siginfo_t info;
+
+	if (code >> 8 == PTRACE_EVENT_EXEC)
+		waitid(P_PID, (id_t)t->tid, &info, WSTOPPED | WNOHANG | __WALL);
+}
+
 int thread_await(struct ferry_thread *t, int timeout_ms, int *ret_code, struct ferry_error *err)
 {
 	struct timespec pause = {.tv_nsec = SLEEP_MIN_NS};
@@ -246,6 +257,7 @@ static int thread_name_stop(struct ferry_thread *t, int code)
 
 	t->signal = 0;
 	t->stepped = false;
+	thread_take_exec(t, code);
 	if (event == PTRACE_EVENT_EXEC)
 		return t->stop = FERRY_STOP_EXEC;
 	if (event == PTRACE_EVENT_STOP && signal != SIGTRAP) {
@@ -465,6 +477,8 @@ static int thread_halt(struct ferry_thread *t, struct ferry_error *err)
 
 static int thread_detach(struct ferry_thread *t, struct ferry_error *err)
 {
+	int code;
+
 	if (t->stop == FERRY_STOP_EXITED)
 		return 0;
 	long r = regs_unmend(t, err);
@@ -472,7 +486,8 @@ static int thread_detach(struct ferry_thread *t, struct ferry_error *err)
 		return r == -ESRCH ? 0 : (int)r;
 	inject_effect(&t->opts, "detach");
 	r = thread_ptrace(t, PTRACE_DETACH, 0, t->stop == FERRY_STOP_SIGNAL ? (uintptr_t)t->signal : 0);
-	if (r >= 0)
+	/* Of one that was killed and waited for nothing is left to be asked. */
+	if (r >= 0 || (r == -ESRCH && thread_look(t, &code) == -ESRCH))
 		return 0;
 	int failed = thread_failed(t, r, "detaching", NULL);
 	if (t->stop == FERRY_STOP_EXITED)

@@ -19,6 +19,9 @@
 #include "base/macros.h"
 #include "engine/options.h"
 
+/* Where snapshots of a job are, in its folder. */
+#define JOBS_SNAPSHOTS_NAME "snapshots"
+
 enum { JOBS_NAME_BYTES = 64, JOBS_PATH_BYTES = 512 };
 
 enum jobs_state { JOBS_RUNNING, JOBS_SAVED, JOBS_ENDED, JOBS_LOST };

@@ -22,7 +22,7 @@
 #include "jobs/internal.h"
 #include "kernel/syscalls.h"
 
-enum { KEEP_BLOCK = 1 << 16, KEEP_FOLLOW_MS = 200 };
+enum { KEEP_BLOCK = 1 << 16, KEEP_DEPTH = 64, KEEP_FOLLOW_MS = 200 };
 
 static int keep_wrong_state(const struct jobs_record *j, const char *what, struct ferry_error *err)
 {
@@ -30,21 +30,26 @@ static int keep_wrong_state(const struct jobs_record *j, const char *what, struc
 			 jobs_state_word(j->state), what);
 }
 
-/* Remove a folder of the job with the files in it. */
-static int keep_remove_folder(const struct jobs_record *j, const char *name)
+/* Remove a folder of the job with all that is in it. */
+static int keep_remove_folder(int at, const char *name, unsigned depth)
 {
-	int fd = fd_open(j->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	int fd = depth ? fd_open(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0) : -ELOOP;
 	_cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 	if (!dir)
 		return fd < 0 ? fd : -ENOMEM;
 	/* First of all it is no image any more. */
 	unlinkat(fd, "inventory.img", 0);
-	while ((entry = readdir(dir)))
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") &&
-		    unlinkat(fd, entry->d_name, 0) < 0)
-			return -errno;
-	return unlinkat(j->dir, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+	while ((entry = readdir(dir))) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
+		    unlinkat(fd, entry->d_name, 0) == 0)
+			continue;
+		int r = errno == EISDIR || errno == EPERM ? keep_remove_folder(fd, entry->d_name, depth - 1)
+							  : -errno;
+		if (r < 0)
+			return r;
+	}
+	return unlinkat(at, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
 static void keep_remove_images(const struct jobs_record *j, unsigned but, const struct log_sink *log)
@@ -54,7 +59,7 @@ static void keep_remove_images(const struct jobs_record *j, unsigned but, const 
 	struct dirent *entry;
 	while (dir && (entry = readdir(dir))) {
 		unsigned n = jobs_image_number(entry->d_name);
-		int r = n && n != but ? keep_remove_folder(j, entry->d_name) : 0;
+		int r = n && n != but ? keep_remove_folder(j->dir, entry->d_name, KEEP_DEPTH) : 0;
 		if (r < 0)
 			log_write(log, LOG_WARN, "save", NULL, 0, "removing %s of job '%s': %s, ignoring",
 				  entry->d_name, j->name, strerror(-r));
@@ -73,6 +78,9 @@ static int keep_options(const struct options *from, const struct jobs_record *j,
 	ret->files = strdup(from->files);
 	ret->clock = strdup(from->clock);
 	ret->again = from->again;
+	ret->no_live = from->no_live;
+	ret->freeze_budget = from->freeze_budget;
+	ret->throttle = from->throttle;
 	ret->no_verify_pages = from->no_verify_pages;
 	ret->restore_detached = true;
 	ret->overwrite = true; /* what is there is no image */
@@ -198,6 +206,10 @@ int jobs_remove(const struct options *options, struct jobs_record *j, struct fer
 		return -EINVAL;
 	}
 	keep_remove_images(j, 0, NULL);
+	int r = keep_remove_folder(j->dir, JOBS_SNAPSHOTS_NAME, KEEP_DEPTH);
+	if (r < 0 && r != -ENOENT)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "removing the snapshots of job '%s'",
+				   j->name);
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 		if (unlinkat(j->dir, files[i], 0) < 0 && errno != ENOENT)
 			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "removing '%s/%s'", j->path,

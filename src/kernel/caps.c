@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -50,6 +51,18 @@ enum kern_cap_state kern_caps_probe(struct kern_caps *caps, enum kern_cap_id id)
 	return caps->state[id];
 }
 
+void kern_caps_init(struct kern_caps *caps)
+{
+	*caps = (struct kern_caps){.keeps = caps};
+}
+
+enum kern_cap_state kern_cap_state(const struct kern_caps *caps, enum kern_cap_id id)
+{
+	if (!caps)
+		return KERN_UNKNOWN;
+	return caps->keeps ? kern_caps_probe(caps->keeps, id) : (enum kern_cap_state)caps->state[id];
+}
+
 void kern_caps_probe_some(struct kern_caps *caps, const enum kern_cap_id *ids, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -73,49 +86,46 @@ int kern_capabilities(uint64_t *ret_effective)
 	return 0;
 }
 
-/* A sysctl of one number; fallback where it does not exist or cannot be read. */
-static uint64_t read_sysctl(const char *path, uint64_t fallback)
+static const struct {
+	const char *path;
+	uint32_t standard; /* where it does not exist or cannot be read */
+} cap_limits[KERN_LIMIT_COUNT] = {
+	[KERN_LIMIT_PID_MAX] = {"/proc/sys/kernel/pid_max", 32768},
+	[KERN_LIMIT_MAX_MAP_COUNT] = {"/proc/sys/vm/max_map_count", 65530},
+	[KERN_LIMIT_CAP_LAST] = {"/proc/sys/kernel/cap_last_cap", CAP_LAST_CAP},
+};
+
+static uint32_t read_limit(enum kern_limit limit)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n;
 	char *end;
-	if (fd_read_path(AT_FDCWD, path, 64, &text, &n) < 0)
-		return fallback;
+	if (fd_read_path(AT_FDCWD, cap_limits[limit].path, 64, &text, &n) < 0)
+		return cap_limits[limit].standard;
 	errno = 0;
-	uint64_t value = strtoull(text, &end, 10);
-	return errno || end == text ? fallback : value;
+	unsigned long long value = strtoull(text, &end, 10);
+	return errno || end == text ? cap_limits[limit].standard : (uint32_t)MIN(value, UINT32_MAX);
 }
 
-static uint32_t read_sysctl32(const char *path, uint32_t fallback)
+uint32_t kern_limit(const struct kern_caps *caps, enum kern_limit limit)
 {
-	uint64_t value = read_sysctl(path, fallback);
-	return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+	if (!caps->limits[limit] && caps->keeps)
+		caps->keeps->limits[limit] = read_limit(limit);
+	return caps->limits[limit] ? caps->limits[limit] : cap_limits[limit].standard;
 }
 
-int kern_caps_read_limits(struct kern_caps *caps, struct ferry_error *err)
+const struct kern_rights *kern_rights(const struct kern_caps *caps)
 {
-	struct kern_limits limits = {
-		.pid_max = read_sysctl32("/proc/sys/kernel/pid_max", 32768),
-		.threads_max = read_sysctl32("/proc/sys/kernel/threads-max", 32768),
-		.max_map_count = read_sysctl32("/proc/sys/vm/max_map_count", 65530),
-		.nr_open = read_sysctl32("/proc/sys/fs/nr_open", 1024 * 1024),
-		.file_max = read_sysctl("/proc/sys/fs/file-max", UINT64_MAX),
-		.pipe_max_bytes = read_sysctl32("/proc/sys/fs/pipe-max-size", 1024 * 1024),
-		.cap_last = read_sysctl32("/proc/sys/kernel/cap_last_cap", CAP_LAST_CAP),
-		.overcommit = read_sysctl32("/proc/sys/vm/overcommit_memory", 0),
-	};
-	int r = kern_capabilities(&limits.capabilities);
-	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "capget");
-	for (unsigned i = 0; i <= limits.cap_last && i < 64; i++)
+	if (caps->rights.read || !caps->keeps)
+		return &caps->rights;
+	struct kern_rights *rights = &caps->keeps->rights;
+	if (kern_capabilities(&rights->effective) < 0)
+		rights->effective = 0;
+	for (unsigned i = 0; i <= kern_limit(caps, KERN_LIMIT_CAP_LAST) && i < 64; i++)
 		if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1)
-			limits.capability_bounding |= 1ULL << i;
-	struct utsname uts;
-	if (uname(&uts) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "uname");
-	snprintf(limits.release, sizeof(limits.release), "%s", uts.release);
-	caps->limits = limits;
-	return 0;
+			rights->bounding |= 1ULL << i;
+	rights->read = true;
+	return rights;
 }
 
 int kern_need(const struct kern_caps *caps, enum kern_cap_id id, const char *what, struct ferry_error *err)
@@ -123,7 +133,7 @@ int kern_need(const struct kern_caps *caps, enum kern_cap_id id, const char *wha
 	if (kern_has(caps, id))
 		return 0;
 	const struct kern_cap_info *info = &cap_infos[id];
-	if (caps && caps->state[id] == KERN_DENIED)
+	if (kern_denied(caps, id))
 		return error_errno(err, FERRY_ERROR_PERMISSION, caps->reason[id] ? caps->reason[id] : EPERM,
 				   "%s needs '%s' (%s), which is forbidden here", what, info->word,
 				   info->text);

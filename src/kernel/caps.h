@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the running kernel and the caller's rights allow. A struct kern_caps is filled once, by the probes that a
- * job needs, and handed on as a const pointer; there is no global. Probes ask the interface itself, never the
- * version; the version in the table only tells a reader when a fallback becomes removable.
+ * What the running kernel and the caller's rights allow. A struct kern_caps is handed on as a const pointer; there is
+ * no global. What somebody asks for is found out then, and kept. Probes ask the interface itself, never the version; the
+ * version in the table only tells a reader when a fallback becomes removable.
  *
  * A probe changes nothing that outlives it. Some start a child that no SIGCHLD tells of, and reap it.
  */
@@ -33,26 +33,28 @@ enum kern_cap_state {
 /* More than the components of any processor so far. */
 enum { KERN_XSTATE_PARTS = 20 };
 
+/* Sysctls. */
+enum kern_limit {
+	KERN_LIMIT_PID_MAX,
+	KERN_LIMIT_MAX_MAP_COUNT,
+	KERN_LIMIT_CAP_LAST, /* highest CAP_* that this kernel knows */
+	KERN_LIMIT_COUNT,
+};
+
 struct kern_caps {
-	uint8_t state[KERN_CAP_COUNT];  /* enum kern_cap_state */
-	int16_t reason[KERN_CAP_COUNT]; /* errno value behind ABSENT and DENIED; 0 = none */
-	uint64_t uffd_features;         /* UFFD_FEATURE_*; filled with any of the uffd probes */
-	uint64_t uffd_ioctls;           /* 1 << _UFFDIO_* */
-	bool uffd_user_mode_only;       /* only UFFD_USER_MODE_ONLY descriptors are allowed */
-	struct kern_limits {            /* filled by kern_caps_read_limits() */
-		uint64_t capabilities;  /* effective, 1 << CAP_*; in the caller's user namespace */
-		uint64_t capability_bounding;
-		uint32_t pid_max;
-		uint32_t threads_max;
-		uint32_t max_map_count;
-		uint32_t nr_open;
-		uint64_t file_max;
-		uint32_t pipe_max_bytes;
-		uint32_t cap_last;   /* highest CAP_* that this kernel knows */
-		uint32_t overcommit; /* vm.overcommit_memory */
-		char release[65];    /* uname -r */
-	} limits;
-	struct kern_xstate {       /* the XSAVE area; filled by kern_caps_read_xstate() */
+	struct kern_caps *keeps; /* itself: what is not known yet is looked at; NULL: it counts as absent */
+	uint8_t state[KERN_CAP_COUNT];     /* enum kern_cap_state */
+	int16_t reason[KERN_CAP_COUNT];    /* errno value behind ABSENT and DENIED; 0 = none */
+	uint64_t uffd_features;            /* UFFD_FEATURE_*; filled with any of the uffd probes */
+	uint64_t uffd_ioctls;              /* 1 << _UFFDIO_* */
+	bool uffd_user_mode_only;          /* only UFFD_USER_MODE_ONLY descriptors are allowed */
+	uint32_t limits[KERN_LIMIT_COUNT]; /* 0 = not read yet; for kern_limit() */
+	struct kern_rights {               /* 1 << CAP_*; in the caller's user namespace */
+		bool read;
+		uint64_t effective, bounding;
+	} rights;
+	struct kern_xstate { /* the XSAVE area */
+		bool read;
 		uint64_t features; /* that XCR0 enables, 1 << component */
 		uint32_t bytes;    /* of an area with all of them */
 		struct {
@@ -82,25 +84,37 @@ enum kern_cap_state kern_caps_probe(struct kern_caps *caps, enum kern_cap_id id)
 void kern_caps_probe_some(struct kern_caps *caps, const enum kern_cap_id *ids, size_t n);
 void kern_caps_probe_all(struct kern_caps *caps);
 
-/* Read capabilities and sysctls. A sysctl that cannot be read counts as its default. */
-must_check int kern_caps_read_limits(struct kern_caps *caps, struct ferry_error *err);
+/* Nothing is known; what is asked for will be found out. */
+void kern_caps_init(struct kern_caps *caps);
 
-/* Read how this processor lays out extended state. */
-void kern_caps_read_xstate(struct kern_caps *caps);
+/* A sysctl; one that cannot be read counts as the kernel's default, and so do all of a zeroed struct kern_caps. */
+uint32_t kern_limit(const struct kern_caps *caps, enum kern_limit limit);
 
-/*
- * Whether a capability can be used. What was not probed counts as absent, so a zeroed struct kern_caps means
- * "every fallback", which tests use. caps may be NULL.
- */
+/* The caller's capabilities; none of a zeroed struct kern_caps. */
+const struct kern_rights *kern_rights(const struct kern_caps *caps);
+
+/* How this processor lays out extended state. */
+const struct kern_xstate *kern_xstate(const struct kern_caps *caps);
+
+/* enum kern_cap_state, found out if nobody has asked before. caps may be NULL. */
+enum kern_cap_state kern_cap_state(const struct kern_caps *caps, enum kern_cap_id id);
+
+/* Whether a capability can be used. A zeroed struct kern_caps means "every fallback", which tests use. caps may be NULL. */
 static inline bool kern_has(const struct kern_caps *caps, enum kern_cap_id id)
 {
-	return caps && caps->state[id] == KERN_PRESENT;
+	return kern_cap_state(caps, id) == KERN_PRESENT;
 }
 
-/* Whether the caller holds CAP_number (linux/capability.h); kern_caps_read_limits() was called before. */
+/* Whether it is there, but not for the caller. */
+static inline bool kern_denied(const struct kern_caps *caps, enum kern_cap_id id)
+{
+	return kern_cap_state(caps, id) == KERN_DENIED;
+}
+
+/* Whether the caller holds CAP_number (linux/capability.h). */
 static inline bool kern_capable(const struct kern_caps *caps, unsigned number)
 {
-	return caps && number < 64 && (caps->limits.capabilities >> number & 1);
+	return number < 64 && (kern_rights(caps)->effective >> number & 1);
 }
 
 /*

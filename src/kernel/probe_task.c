@@ -3,6 +3,7 @@
  * Owns the probes about tasks: pidfds, clone3, kcmp, ptrace, timers, namespaces. The ptrace ones try the request
  * on a child of their own, which is cloned without an exit signal and reaped with __WALL.
  */
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "kernel/probe.h"
 #include "kernel/syscalls.h"
 
@@ -229,4 +231,12 @@ enum kern_cap_state kern_probe_syscall_dispatch(unused struct kern_caps *caps, i
 	struct kern_sud_config config;
 	return probe_ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, sizeof(config), &config, false,
 			    ret_reason);
+}
+
+enum kern_cap_state kern_probe_lsm_labels(unused struct kern_caps *caps, int *ret_reason)
+{
+	char label;
+	_cleanup_close_ int fd = fd_open(AT_FDCWD, "/proc/thread-self/attr/current", O_RDONLY, 0);
+	ssize_t n = fd < 0 ? fd : read(fd, &label, 1);
+	return probe_verdict(fd >= 0 && n < 0 ? -errno : n, ret_reason);
 }

@@ -197,6 +197,9 @@ must_check static inline int sys_pagemap_scan(int pagemap_fd, struct pm_scan_arg
 	return (int)sys_ret(ioctl(pagemap_fd, PAGEMAP_SCAN, arg));
 }
 
+/* A union of the size that our headers have. */
+#define sys_bpf(command, attr) ((int)sys_call(SYS_bpf, (command), (attr), sizeof(*(attr))))
+
 /* -ENOENT: no VMA there; -ESRCH: the task has no memory any more; 6.11. */
 must_check static inline int sys_procmap_query(int maps_fd, struct procmap_query *query)
 {

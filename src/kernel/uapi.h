@@ -114,6 +114,13 @@ struct procmap_query {
 #define PROCMAP_QUERY _IOWR(PROCFS_IOCTL_MAGIC, 17, struct procmap_query)
 #endif
 
+/* linux/bpf.h: union bpf_iter_link_info of an iterator over tasks; 6.1 */
+struct kern_bpf_iter_task {
+	__u32 tid;
+	__u32 pid;
+	__u32 pid_fd;
+};
+
 /* linux/userfaultfd.h */
 
 #ifndef UFFD_USER_MODE_ONLY /* 5.11 */
@@ -130,6 +137,15 @@ struct procmap_query {
 
 #ifndef UFFD_FEATURE_POISON /* 6.6 */
 #define UFFD_FEATURE_POISON (1 << 14)
+#define _UFFDIO_POISON (0x08)
+
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;    /* UFFDIO_POISON_MODE_* */
+	__s64 updated; /* out: bytes poisoned or -errno */
+};
+
+#define UFFDIO_POISON _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
 #endif
 
 #ifndef UFFD_FEATURE_WP_ASYNC /* 6.7 */

@@ -8,20 +8,28 @@
 
 #include "kernel/caps.h"
 
-void kern_caps_read_xstate(struct kern_caps *caps)
+static void read_xstate(struct kern_xstate *ret)
 {
 	uint32_t a = 0, b = 0, c = 0, d = 0, low, high;
 
+	ret->read = true;
 	if (!__get_cpuid_count(13, 0, &a, &b, &c, &d))
 		return;
 	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-	caps->xstate.features = low | (uint64_t)high << 32;
-	caps->xstate.bytes = c;
+	ret->features = low | (uint64_t)high << 32;
+	ret->bytes = c;
 	for (unsigned i = 2; i < KERN_XSTATE_PARTS; i++) {
-		if (!(caps->xstate.features >> i & 1))
+		if (!(ret->features >> i & 1))
 			continue;
 		__cpuid_count(13, i, a, b, c, d);
-		caps->xstate.part[i].bytes = a;
-		caps->xstate.part[i].offset = b;
+		ret->part[i].bytes = a;
+		ret->part[i].offset = b;
 	}
+}
+
+const struct kern_xstate *kern_xstate(const struct kern_caps *caps)
+{
+	if (!caps->xstate.read && caps->keeps)
+		read_xstate(&caps->keeps->xstate);
+	return &caps->xstate;
 }

@@ -33,6 +33,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "image/dir.h"
+#include "image/memory.h"
 #include "image/pages.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
@@ -284,18 +285,9 @@ static const AioRingEntry *aio_entry(const struct plan_task *t, const VmaEntry *
 static int aio_read_pages(struct reader *r, const struct plan_task *t, const VmaEntry *vma, char *to,
 			  struct ferry_error *err)
 {
-	_cleanup_pages_reader_ struct image_pages_reader *pages = NULL;
-	struct image_run run;
-	int ret = image_pages_open(r->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &pages, err);
-	while (ret >= 0 && (ret = image_pages_next(pages, &run, err)) > 0) {
-		uint64_t end = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES;
-		uint64_t from = MAX(run.vaddr, vma->start), until = MIN(end, vma->end);
-		if (from >= until || !(run.flags & IMAGE_PE_PRESENT))
-			continue;
-		ret = image_pages_read(pages, &run, (from - run.vaddr) / IMAGE_PAGE_BYTES,
-				       (until - from) / IMAGE_PAGE_BYTES, to + (from - vma->start), err);
-	}
-	return ret;
+	uint64_t pages;
+	return image_memory_get(r->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, vma->start, vma->end, to, &pages,
+				err);
 }
 
 /* Requests that make a ring of so many bytes, the fewest: they count against fs.aio-max-nr. */

@@ -45,9 +45,12 @@ static void creds_label(int proc_dir, const char *name, char label[static CREDS_
 
 /* A restored task has ferry's own label, and none for what it makes. */
 static int creds_check_task(pid_t pid, int proc_dir, const struct proc_status *status,
-			    const struct kind_options *options unused, struct ferry_error *err)
+			    const struct kind_options *options, struct ferry_error *err)
 {
 	static const char *const names[] = {"current", "exec", "fscreate", "keycreate", "sockcreate"};
+	/* A module that keeps any label keeps this one. */
+	if (kern_cap_state(options->caps, KERN_CAP_LSM_LABELS) == KERN_ABSENT)
+		return 0;
 	int self = proc_open(getpid(), err), r = MIN(self, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(names) && r >= 0; i++) {
 		char label[CREDS_LABEL_BYTES], ours[CREDS_LABEL_BYTES];
@@ -192,8 +195,9 @@ static int creds_check_caps(const struct kern_caps *caps, const CredsEntry *c, p
 			    struct ferry_error *err)
 {
 	uint64_t permitted = creds_words(c->cap_prm, c->n_cap_prm);
-	uint64_t known = caps->limits.cap_last >= 63 ? ~0ull : (1ull << (caps->limits.cap_last + 1)) - 1;
-	uint64_t missing = permitted & known & ~caps->limits.capabilities;
+	unsigned last = kern_limit(caps, KERN_LIMIT_CAP_LAST);
+	uint64_t known = last >= 63 ? ~0ull : (1ull << (last + 1)) - 1;
+	uint64_t missing = permitted & known & ~kern_rights(caps)->effective;
 	if (!missing)
 		return 0;
 	error_set(err, FERRY_ERROR_PERMISSION, EPERM, "thread %d has capability number %d, which ferry lacks",
@@ -220,8 +224,9 @@ static int creds_restore_thread(struct reader *r, struct plan_task *t, struct pl
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "thread %d of pid %d has no credentials in the image", th->tid, t->pid);
 	bool own_userns = t->ns_id[PROC_NS_USER];
-	uint64_t every = (r->caps->limits.cap_last >= 63 ? 0 : 1ull << (r->caps->limits.cap_last + 1)) - 1;
-	uint64_t here = own_userns ? every : r->caps->limits.capabilities;
+	unsigned last = kern_limit(r->caps, KERN_LIMIT_CAP_LAST);
+	uint64_t every = (last >= 63 ? 0 : 1ull << (last + 1)) - 1;
+	uint64_t here = own_userns ? every : kern_rights(r->caps)->effective;
 	int ret = own_userns ? 0 : creds_check_caps(r->caps, c, th->tid, err);
 	if (ret < 0)
 		return ret;
@@ -231,8 +236,8 @@ static int creds_restore_thread(struct reader *r, struct plan_task *t, struct pl
 	}
 	if (ret < 0)
 		return ret;
-	creds_drop_bounding(s, r->caps->limits.cap_last,
-			    (own_userns ? every : r->caps->limits.capability_bounding) &
+	creds_drop_bounding(s, last,
+			    (own_userns ? every : kern_rights(r->caps)->bounding) &
 				    ~creds_words(c->cap_bnd, c->n_cap_bnd));
 	uint64_t ambient = creds_words(c->cap_amb, c->n_cap_amb);
 	if (!own_userns)
@@ -240,7 +245,7 @@ static int creds_restore_thread(struct reader *r, struct plan_task *t, struct pl
 	uint64_t inheritable = creds_words(c->cap_inh, c->n_cap_inh);
 	if (ambient) {
 		creds_capset(s, inheritable, here, here);
-		for (unsigned cap = 0; cap <= r->caps->limits.cap_last; cap++)
+		for (unsigned cap = 0; cap <= last; cap++)
 			if (ambient >> cap & 1)
 				script_call(s, "raising an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
 					    PR_CAP_AMBIENT_RAISE, cap, 0, 0);

@@ -125,5 +125,6 @@ const struct kind_ops kind_eventfd = {
 	.dump = eventfd_dump,
 	.read = eventfd_load,
 	.restore = eventfd_restore,
+	.is_alone = true,
 	.settle = eventfd_settle,
 };

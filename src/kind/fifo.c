@@ -43,8 +43,8 @@ struct fifo_found {
 /* A named pipe of the image. */
 struct fifo_plan {
 	struct fifo_plan *next;
-	uint32_t id, bytes, size;
-	const void *data;
+	uint32_t id;
+	struct pipe_bytes bytes;
 	VEC(struct plan_file *) files;
 	bool built;
 };
@@ -244,16 +244,9 @@ static int fifo_take_bytes(struct reader *r, struct image_reader *in, void *reco
 {
 	const PipeDataEntry *entry = record;
 	struct fifo_plan *pipe = fifo_plan(r->plan, entry->pipe_id);
-	if (entry->bytes > image_reader_left(in) || !pipe || pipe->data)
-		return image_bad(in, err, "%u bytes of named pipe %u: too many, or without a pipe",
-				 entry->bytes, entry->pipe_id);
-	void *bytes = arena_alloc(&r->plan->arena, entry->bytes + 1u);
-	if (!bytes)
-		return error_memory(err);
-	pipe->data = bytes;
-	pipe->bytes = entry->bytes;
-	pipe->size = entry->has_size ? entry->size : 0;
-	return image_get_raw(in, bytes, entry->bytes, err);
+	if (!pipe)
+		return image_bad(in, err, "there is no named pipe %u", entry->pipe_id);
+	return pipe_read_bytes(&r->plan->arena, in, entry, &pipe->bytes, err);
 }
 
 static int fifo_take_extra(struct reader *r, struct image_reader *in, void *record, void *context unused,
@@ -297,13 +290,13 @@ static int fifo_fill(const struct fifo_plan *pipe, int fd, const char *name, str
 		error_hint(err, "end the process that has it open, then restore");
 		return -EBUSY;
 	}
-	uint32_t done = 0, size = MAX(pipe->size, pipe->bytes);
+	uint32_t done = 0, size = MAX(pipe->bytes.size, pipe->bytes.n);
 	int r = size && (int)size != fcntl(fd, F_GETPIPE_SZ) ? pipe_resize(fd, size, err) : 0;
-	while (r >= 0 && done < pipe->bytes) {
-		ssize_t n = write(fd, (const char *)pipe->data + done, pipe->bytes - done);
+	while (r >= 0 && done < pipe->bytes.n) {
+		ssize_t n = write(fd, (const char *)pipe->bytes.data + done, pipe->bytes.n - done);
 		if (n <= 0)
 			return error_errno(err, FERRY_ERROR_RESTORE_STEP, n < 0 ? errno : EIO,
-					   "putting %u bytes into '%s'", pipe->bytes, name);
+					   "putting %u bytes into '%s'", pipe->bytes.n, name);
 		done += (uint32_t)n;
 	}
 	return r;

@@ -10,12 +10,14 @@
 #include <sched.h>
 #include <sys/syscall.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "kernel/syscalls.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
 #include "kind/regfile.h"
 #include "model/record.h"
+#include "proc/looker.h"
 #include "proc/read.h"
 
 static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
@@ -38,7 +40,10 @@ static int fs_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
 static int fs_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
 			     const struct answers *a unused, struct ferry_error *err)
 {
-	if (th->tid == t->look || sys_kcmp(t->look, th->tid, KERN_KCMP_FS, 0, 0) == 0)
+	const struct proc_thread_look *own = proc_looker_find(c->options->looker, t->pid, t->look);
+	const struct proc_thread_look *look = proc_looker_find(c->options->looker, t->pid, th->tid);
+	bool same = own && look && own->words.fs && own->words.fs == look->words.fs;
+	if (same || th->tid == t->look || sys_kcmp(t->look, th->tid, KERN_KCMP_FS, 0, 0) == 0)
 		return 0;
 	for (const struct snap_thread *other = t->threads.v + 1; other < th; other++)
 		if (sys_kcmp(other->tid, th->tid, KERN_KCMP_FS, 0, 0) == 0)
@@ -49,9 +54,10 @@ static int fs_collect_thread(struct collect *c, struct snap_task *t, struct snap
 	FerryFsEntry *fs = record_new(&c->snap->arena, FerryFsEntry, ferry_fs_entry);
 	if (!fs)
 		return error_memory(err);
-	int r = regfile_collect_link(c, t, proc_dir, "cwd", &fs->cwd_id, err);
+	_cleanup_close_ int dir = proc_open_task(proc_dir, th->tid, err);
+	int r = dir < 0 ? dir : regfile_collect_link(c, t, dir, "cwd", &fs->cwd_id, err);
 	if (r >= 0)
-		r = regfile_collect_link(c, t, proc_dir, "root", &fs->root_id, err);
+		r = regfile_collect_link(c, t, dir, "root", &fs->root_id, err);
 	fs->umask = th->status.umask;
 	th->extra->fs = fs;
 	return r;

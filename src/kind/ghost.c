@@ -138,7 +138,8 @@ static int ghost_describe(struct arena *a, const struct file_object *o, const st
 int ghost_collect(struct collect *c, const struct file_object *o, struct ghost **ret_ghost,
 		  struct ferry_error *err)
 {
-	for (struct ghost *g = c->kind_data[KIND_regfile]; g; g = g->next) {
+	struct regfile_data *data = regfile_data(c->kind_data, &c->snap->arena);
+	for (struct ghost *g = data ? data->ghosts : NULL; g; g = g->next) {
 		if (g->ino != o->st.st_ino || g->dev != o->st.st_dev)
 			continue;
 		*ret_ghost = g;
@@ -146,7 +147,7 @@ int ghost_collect(struct collect *c, const struct file_object *o, struct ghost *
 	}
 	struct ghost *g = arena_new(&c->snap->arena, struct ghost);
 	struct stat st; /* with times, which the look at a descriptor may lack */
-	if (!g)
+	if (!g || !data)
 		return error_memory(err);
 	if (stat(o->source, &st) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "%s: looking at '%s'", o->who, o->link);
@@ -159,8 +160,8 @@ int ghost_collect(struct collect *c, const struct file_object *o, struct ghost *
 	int r = g->source ? ghost_describe(&c->snap->arena, o, &st, g) : -ENOMEM;
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: looking at '%s'", o->who, o->link);
-	g->next = c->kind_data[KIND_regfile];
-	c->kind_data[KIND_regfile] = *ret_ghost = g;
+	g->next = data->ghosts;
+	data->ghosts = *ret_ghost = g;
 	return 0;
 }
 

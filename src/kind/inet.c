@@ -29,6 +29,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "host/sockdiag.h"
+#include "kernel/caps.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
@@ -205,7 +206,7 @@ static int inet_check(const struct fd_view *view, const struct kind_options *opt
 	/* Somebody outside would be left with a connection that stands still, or go on with ours. */
 	if (!options->criu_compat || (sock && sock->protocol == IPPROTO_TCP && sock->state != INET_LISTENING))
 		r = peers_refuse(view, PEER_SOCKET, err);
-	if (r >= 0 && sock && options->no_net_admin)
+	if (r >= 0 && sock && kern_denied(options->caps, KERN_CAP_TCP_REPAIR))
 		r = inet_check_rights(sock, who, err);
 	if (r >= 0)
 		r = inet_chooser_check(view, view->kind_data[KIND_inetsk], err);

@@ -86,6 +86,8 @@ must_check int tcp_collect(struct collect *c, struct fd_view *view, struct snap_
 			   struct ferry_error *err);
 must_check int tcp_collect_over(struct collect *c, struct snap_file *file, InetSkEntry *isk,
 				struct ferry_error *err);
+/* A lock of this job, which blocks nothing yet (struct collect). */
+must_check int tcp_prepare_lock(struct netlock **ret_lock, struct ferry_error *err);
 must_check int tcp_collect_end(struct collect *c, struct ferry_error *err);
 must_check int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err);
 must_check int tcp_after(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/sockdiag.h"
 #include "image/dir.h"
 #include "kind/fdcommon.h"
 #include "kind/inet.h"
@@ -220,6 +221,23 @@ static void inet_text(const InetSkEntry *isk, bool remote, char *ret_text, size_
 		 v6 ? "]" : "", remote ? isk->dst_port : isk->src_port);
 }
 
+/* Whether connections that ended hold the port of a socket: without SO_REUSEADDR they do for a minute. */
+static bool inet_port_waits(const InetSkEntry *isk)
+{
+	static const int families[] = {AF_INET, AF_INET6};
+	struct ferry_error ignored = FERRY_ERROR_INIT;
+	bool waits = false;
+	for (size_t i = 0; inet_is_tcp(isk) && i < ARRAY_SIZE(families); i++) {
+		_cleanup_free_ struct inet_sock *socks = NULL;
+		size_t n = 0;
+		int r = sockdiag_inet(-1, families[i], IPPROTO_TCP, 1U << TCP_TIME_WAIT, &socks, &n,
+				      &ignored);
+		for (size_t j = 0; r >= 0 && j < n; j++)
+			waits |= socks[j].local_port == isk->src_port;
+	}
+	return waits;
+}
+
 static int inet_bind_failed(const InetSkEntry *isk, int code, struct ferry_error *err)
 {
 	char text[96];
@@ -227,7 +245,9 @@ static int inet_bind_failed(const InetSkEntry *isk, int code, struct ferry_error
 	bool address = code == EADDRINUSE || code == EADDRNOTAVAIL;
 	error_errno(err, address ? FERRY_ERROR_ADDRESS_TAKEN : FERRY_ERROR_RESTORE_STEP, code,
 		    "binding a socket to %s", text);
-	if (code == EADDRINUSE)
+	if (code == EADDRINUSE && inet_port_waits(isk))
+		error_hint(err, "connections that ended hold this port (TIME_WAIT): try again in a minute");
+	else if (code == EADDRINUSE)
 		error_hint(err, "another process uses this port; end it first");
 	if (code == EADDRNOTAVAIL)
 		error_hint(err, "add the address to a device of this network namespace first");
@@ -261,11 +281,28 @@ int inet_set_transparent(int fd, const InetSkEntry *isk, bool on)
 	return sock_set(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, on);
 }
 
+/*
+ * A port that connect() chose may belong to connections to elsewhere too, of other programs or ended ones, which
+ * bind() allows in repair mode only. connect() looks again whether addresses and ports together are unique.
+ */
+static int inet_bind_to(int fd, const InetSkEntry *isk)
+{
+	struct sockaddr_storage address;
+	socklen_t n = inet_address(isk, false, &address);
+	bool chosen = inet_is_tcp(isk) && isk->state == INET_SYN_SENT;
+	int r = chosen ? sock_set(fd, SOL_TCP, TCP_REPAIR, TCP_REPAIR_ON) : 0;
+	if (r < 0)
+		return r;
+	if (bind(fd, (const struct sockaddr *)&address, n) < 0)
+		r = -errno;
+	int off = chosen ? sock_set(fd, SOL_TCP, TCP_REPAIR, TCP_REPAIR_OFF) : 0;
+	return r < 0 ? r : off;
+}
+
 int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err)
 {
 	const InetSkEntry *isk = file->entry->isk;
 	const struct sock_type type = inet_type(file);
-	struct sockaddr_storage address;
 	bool v6 = isk->family == AF_INET6;
 	bool share = inet_is_tcp(isk) || inet_shares_port(o->plan, file);
 	int r = v6 ? inet_set_if(fd, SOL_IPV6, IPV6_V6ONLY, isk->has_v6only, isk->v6only) : 0;
@@ -280,12 +317,13 @@ int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct fer
 		r = sockextra_apply(o, fd, &type, inet_extra_of(file), true, err);
 	if (r < 0 || !inet_is_bound(isk))
 		return r;
-	socklen_t n = inet_address(isk, false, &address);
-	if (bind(fd, (const struct sockaddr *)&address, n) == 0)
+	r = inet_bind_to(fd, isk);
+	if (r >= 0)
 		return 0;
-	if (errno != EADDRNOTAVAIL || !o->options->moving || inet_set_transparent(fd, isk, true) < 0)
-		return inet_bind_failed(isk, errno, err);
-	return bind(fd, (const struct sockaddr *)&address, n) < 0 ? inet_bind_failed(isk, errno, err) : 1;
+	if (r != -EADDRNOTAVAIL || !o->options->moving || inet_set_transparent(fd, isk, true) < 0)
+		return inet_bind_failed(isk, -r, err);
+	r = inet_bind_to(fd, isk);
+	return r < 0 ? inet_bind_failed(isk, -r, err) : 1;
 }
 
 /* The port is looked at again when listening begins, so sharing it is allowed once more. */

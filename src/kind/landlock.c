@@ -89,9 +89,8 @@ static bool landlock_is_there(void)
 /* The user namespace of a task, where that is not ours. */
 static int landlock_userns(const struct snap_task *t)
 {
-	struct stat own;
 	char path[64];
-	if (stat("/proc/self/ns/user", &own) < 0 || own.st_ino == t->ns_ino[PROC_NS_USER])
+	if (!t->own_userns)
 		return -1;
 	snprintf(path, sizeof(path), "/proc/%d/ns/user", t->look);
 	return fd_open(AT_FDCWD, path, O_RDONLY, 0);

@@ -137,7 +137,9 @@ static int memfd_describe(struct collect *c, struct memfd_found *found, const ch
 	entry->size = (uint64_t)st->st_size;
 	entry->seals = (uint32_t)seals;
 	entry->inode_id = ++c->snap->next_object_id;
-	entry->shmid = snapshot_next_shmid(c->snap);
+	entry->shmid = snapshot_shmid(c->snap, (uint64_t)st->st_ino);
+	if (!entry->shmid)
+		return error_memory(err);
 	record_set(entry, mode, st->st_mode);
 	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
 		record_set(entry, hugetlb_flag,

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -29,18 +28,10 @@
 #include "kind/peers.h"
 #include "model/record.h"
 #include "model/records.h"
-#include "proc/lex.h"
 
-enum { MQUEUE_MAGIC = 0x19800202, MQUEUE_FILE_BYTES = 80, MQUEUE_MODE_BITS = 07777, MQUEUE_NAME_BYTES = 256 };
+enum { MQUEUE_FILE_BYTES = 80, MQUEUE_MODE_BITS = 07777, MQUEUE_NAME_BYTES = 256 };
 
 static const char mqueue_deleted[] = " (deleted)";
-
-/* What the file of a queue tells. */
-struct mqueue_look {
-	struct mq_attr attr;
-	unsigned long notify_pid;
-	bool is_open_to_us; /* for both directions */
-};
 
 /* A description of our own for both directions, that does not wait; its end ends nothing of the queue. */
 static int mqueue_open_again(int fd)
@@ -68,23 +59,10 @@ static bool mqueue_is_deleted(const struct fd_view *view)
 	return n > tail && !strcmp(view->link + n - tail, mqueue_deleted) && !view->stat.st_nlink;
 }
 
-static int mqueue_look(int fd, struct mqueue_look *ret)
+static bool mqueue_is_open_to_us(int fd)
 {
-	char path[64], text[160] = "";
-	struct statfs fs;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	_cleanup_close_ int again = fd_open(AT_FDCWD, path, O_RDONLY, 0);
-	if (again < 0)
-		return again;
-	if (fstatfs(fd, &fs) < 0 || fs.f_type != MQUEUE_MAGIC)
-		return -EINVAL;
-	if (syscall(SYS_mq_getsetattr, fd, NULL, &ret->attr) < 0 || read(again, text, sizeof(text) - 1) < 0)
-		return -errno;
-	const char *pid = strstr(text, "NOTIFY_PID:");
-	struct lex l = pid ? lex_new(pid, strlen(pid)) : lex_new("", 0);
 	_cleanup_close_ int both = mqueue_open_again(fd);
-	ret->is_open_to_us = both >= 0;
-	return lex_str(&l, "NOTIFY_PID:") && lex_u64(&l, &ret->notify_pid) ? 0 : -EBADMSG;
+	return both >= 0;
 }
 
 /* A queue goes with its namespace, and that with the last process of a tree that has one of its own. */
@@ -96,14 +74,14 @@ static bool mqueue_ends(const struct fd_view *view, const struct kind_options *o
 	return stat(path, &st) == 0 && st.st_ino != options->own_namespaces.ino[PROC_NS_IPC];
 }
 
-static int mqueue_refuse(const struct fd_view *view, const struct kind_options *options,
+static int mqueue_refuse(const struct fd_view *view, const struct kind_options *options, int fd,
 			 const struct mqueue_look *look, struct ferry_error *err)
 {
 	const char *why = NULL;
 	if (look->notify_pid)
 		why = "asks for a notification (mq_notify), whose settings the kernel does not tell";
 	else if (look->attr.mq_curmsgs && mqueue_is_deleted(view))
-		why = look->is_open_to_us
+		why = mqueue_is_open_to_us(fd)
 			      ? NULL
 			      : "has no name any more and messages in it, which ferry may not take and send back";
 	else if (look->attr.mq_curmsgs && options->moving)
@@ -132,13 +110,13 @@ static int mqueue_check(const struct fd_view *view, const struct kind_options *o
 	if (r < 0)
 		return r;
 	r = mqueue_look(copied.copy, &look);
+	if (r < 0)
+		error_errno(err, FERRY_ERROR_SYSTEM, -r, "fd %d of pid %d: looking at the message queue '%s'",
+			    view->fd, view->pid, view->link);
+	else
+		r = mqueue_refuse(view, options, copied.copy, &look, err);
 	if (view->copy < 0)
 		close(copied.copy);
-	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r,
-				   "fd %d of pid %d: looking at the message queue '%s'", view->fd, view->pid,
-				   view->link);
-	r = mqueue_refuse(view, options, &look, err);
 	return r < 0 || !mqueue_is_deleted(view) ? r : peers_refuse(view, PEER_DELETED, err);
 }
 
@@ -164,9 +142,12 @@ static int mqueue_collect_messages(struct collect *c, int fd, FerryMqueueEntry *
 				     .arena = a,
 				     .warden = c->warden,
 				     .fault = c->fault};
-	int r = both < 0 ? both : mqueue_measure(both, &taken.n, &taken.bytes);
+	struct mqueue_look look;
+	int r = both < 0 ? both : mqueue_look(both, &look);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "opening '%s' again", entry->name);
+	taken.n = (uint32_t)look.attr.mq_curmsgs;
+	taken.bytes = look.bytes;
 	r = mqueue_take_all(&taken, &messages, err);
 	if (r < 0)
 		return r;

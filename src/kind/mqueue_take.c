@@ -25,6 +25,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -35,7 +36,7 @@
 #include "kernel/syscalls.h"
 #include "proc/lex.h"
 
-enum { TAKE_BYTES_MAX = 256 << 20, TAKE_ALIGN = 8 };
+enum { TAKE_BYTES_MAX = 256 << 20, TAKE_ALIGN = 8, TAKE_MAGIC = 0x19800202 /* of the mqueue file system */ };
 
 struct take_message {
 	uint32_t known; /* its bytes, plus one; 0: not taken yet, or nobody came to write it down */
@@ -54,21 +55,30 @@ struct take_memory {
 	uint8_t messages[];
 };
 
-int mqueue_measure(int queue, uint32_t *ret_n, uint64_t *ret_bytes)
+/* A number behind its name, of a text that pads with blanks. */
+static bool take_number(const char *text, const char *name, uint64_t *ret)
+{
+	const char *at = strstr(text, name);
+	struct lex l = at ? lex_new(at, strlen(at)) : lex_new("", 0);
+	return lex_str(&l, name) && lex_u64(&l, ret);
+}
+
+int mqueue_look(int queue, struct mqueue_look *ret)
 {
 	char path[64], text[160] = "";
-	struct mq_attr attr;
+	struct statfs fs;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", queue);
 	_cleanup_close_ int again = fd_open(AT_FDCWD, path, O_RDONLY, 0);
 	if (again < 0)
 		return again;
-	if (syscall(SYS_mq_getsetattr, queue, NULL, &attr) < 0 || read(again, text, sizeof(text) - 1) < 0)
+	if (fstatfs(queue, &fs) < 0 || fs.f_type != TAKE_MAGIC)
+		return -EINVAL;
+	if (syscall(SYS_mq_getsetattr, queue, NULL, &ret->attr) < 0 ||
+	    read(again, text, sizeof(text) - 1) < 0)
 		return -errno;
-	struct lex l = lex_new(text, strlen(text));
-	if (!lex_str(&l, "QSIZE:") || !lex_u64(&l, ret_bytes))
-		return -EBADMSG;
-	*ret_n = (uint32_t)attr.mq_curmsgs;
-	return 0;
+	bool good = take_number(text, "QSIZE:", &ret->bytes) &&
+		    take_number(text, "NOTIFY_PID:", &ret->notify_pid);
+	return good ? 0 : -EBADMSG;
 }
 
 static uint64_t take_step(uint32_t bytes)
@@ -108,16 +118,19 @@ static uint32_t take_known(struct take_memory *m, uint64_t *ret_bytes)
 /* One message that was taken may lack its length. */
 static int take_recover(struct take_memory *m)
 {
-	uint32_t left;
-	uint64_t left_bytes, known_bytes;
-	int r = mqueue_measure(m->queue, &left, &left_bytes);
+	struct mqueue_look queue;
+	uint64_t known_bytes;
+	int r = mqueue_look(m->queue, &queue);
 	uint32_t known = take_known(m, &known_bytes);
-	if (r < 0 || known + left == m->n)
+	if (r < 0)
 		return r;
+	uint32_t left = (uint32_t)queue.attr.mq_curmsgs;
+	if (known + left == m->n)
+		return 0;
 	struct take_message *last = take_message(m, known);
-	if (!last || known + 1 + left != m->n || known_bytes + left_bytes > m->bytes)
+	if (!last || known + 1 + left != m->n || known_bytes + queue.bytes > m->bytes)
 		return -EBADMSG;
-	last->known = (uint32_t)(m->bytes - left_bytes - known_bytes) + 1;
+	last->known = (uint32_t)(m->bytes - queue.bytes - known_bytes) + 1;
 	return 0;
 }
 
@@ -141,10 +154,9 @@ static int take_all(struct take_memory *m, const struct fault *fault)
 
 static int send_all(struct take_memory *m, const struct fault *fault)
 {
-	uint32_t sent;
-	uint64_t bytes;
-	int r = mqueue_measure(m->queue, &sent, &bytes);
-	for (; r >= 0 && sent < m->n; sent++) {
+	struct mqueue_look queue;
+	int r = mqueue_look(m->queue, &queue);
+	for (uint32_t sent = r < 0 ? m->n : (uint32_t)queue.attr.mq_curmsgs; sent < m->n; sent++) {
 		const struct take_message *message = take_message(m, sent);
 		if (!message || !message->known || message->known - 1 > m->message_room)
 			return -EBADMSG;

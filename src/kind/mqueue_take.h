@@ -2,6 +2,7 @@
 /* The messages of a POSIX message queue that nobody uses meanwhile. */
 #pragma once
 
+#include <mqueue.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,8 +38,15 @@ struct mqueue_taken {
 must_check int mqueue_take_all(const struct mqueue_taken *t, struct mqueue_message **ret_messages,
 			       struct ferry_error *err);
 
-/* Messages and bytes that are in a queue now. */
-must_check int mqueue_measure(int queue, uint32_t *ret_n, uint64_t *ret_bytes);
+/* What the file of a queue tells. */
+struct mqueue_look {
+	struct mq_attr attr;
+	uint64_t bytes;      /* of all messages in it now */
+	uint64_t notify_pid; /* who asked for a notification; 0: nobody */
+};
+
+/* queue: any descriptor of it. Negative errno; EINVAL: it is none; EBADMSG: the kernel's text makes no sense. */
+must_check int mqueue_look(int queue, struct mqueue_look *ret);
 
 /* For the warden: the worker died, and its descriptor with this number, a memory file, has what was taken out. */
 int mqueue_put_back(int worker_pidfd, int memory);

@@ -11,14 +11,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/nsfs.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/userns.h"
 #include "image/dir.h"
 #include "image/proto/timens.pb-c.h"
 #include "kernel/syscalls.h"
@@ -41,15 +40,11 @@ static int time_refuse(pid_t pid, const char *what, struct ferry_error *err)
 /* A namespace of a user namespace of the tree would have to be made by somebody inside of that. */
 static int time_check_owner(pid_t pid, int proc_dir, enum proc_ns type, struct ferry_error *err)
 {
-	struct stat own, theirs;
 	_cleanup_close_ int fd = proc_open_namespace(proc_dir, type, err);
-	_cleanup_close_ int owner = fd < 0 ? -1 : ioctl(fd, NS_GET_USERNS);
 	if (fd < 0)
 		return fd;
-	if (owner < 0 || fstat(owner, &theirs) < 0 || stat("/proc/self/ns/user", &own) < 0 ||
-	    own.st_ino != theirs.st_ino)
-		return time_refuse(pid, "that belongs to another user namespace than ferry's", err);
-	return 0;
+	return userns_owns(fd) ? 0
+			       : time_refuse(pid, "that belongs to another user namespace than ferry's", err);
 }
 
 static int time_check(pid_t pid, int proc_dir, const struct kind_options *options unused,
@@ -85,13 +80,9 @@ static int time_read_inside(int proc_dir, struct timens_offsets *ret, struct fer
 	return r < 0 ? r : back;
 }
 
-int ns_time_offsets(int proc_dir, struct timens_offsets *ret, struct ferry_error *err)
+int ns_time_offsets(int proc_dir, const uint64_t *ns_ino, struct timens_offsets *ret, struct ferry_error *err)
 {
-	struct proc_namespaces ns;
-	int r = proc_read_namespaces(proc_dir, &ns, err);
-	if (r < 0)
-		return r;
-	return ns.ino[PROC_NS_TIME] == ns.ino[PROC_NS_TIME_FOR_CHILDREN]
+	return ns_ino[PROC_NS_TIME] == ns_ino[PROC_NS_TIME_FOR_CHILDREN]
 		       ? timens_read(proc_dir, ret, err)
 		       : time_read_inside(proc_dir, ret, err);
 }
@@ -100,16 +91,11 @@ int ns_time_offsets(int proc_dir, struct timens_offsets *ret, struct ferry_error
 static int time_collect_children(struct collect *c, struct snap_task *t, struct ferry_error *err)
 {
 	uint64_t ino = t->ns_ino[PROC_NS_TIME_FOR_CHILDREN];
-	struct snap_ns *ns = snapshot_ns(c->snap, PROC_NS_TIME, ino);
 	if (!ino || ino == t->ns_ino[PROC_NS_TIME])
 		return 0;
-	if (!ns) {
-		uint32_t id = snapshot_next_ns_id(c->snap);
-		ns = vec_push(&c->snap->namespaces);
-		if (!ns)
-			return error_memory(err);
-		*ns = (struct snap_ns){.type = PROC_NS_TIME, .ino = ino, .id = id, .pid = t->pid};
-	}
+	const struct snap_ns *ns = snapshot_add_ns(c->snap, PROC_NS_TIME, ino, t->pid);
+	if (!ns)
+		return error_memory(err);
 	record_set(t->tree, children_time_ns_id, ns->id);
 	vec_foreach(member, &c->snap->tasks) {
 		const struct snap_task *above = member;
@@ -155,7 +141,7 @@ static int time_collect(struct collect *c, struct snap_ns *ns, struct ferry_erro
 	if (r >= 0)
 		r = timens_read(dir, &theirs, err);
 	if (r >= 0)
-		r = ns_time_offsets(of_root, &root, err);
+		r = ns_time_offsets(of_root, first->ns_ino, &root, err);
 	TimensEntry *entry = record_new(&c->snap->arena, TimensEntry, timens_entry);
 	if (r < 0 || !entry)
 		return r < 0 ? r : error_memory(err);

@@ -155,14 +155,9 @@ static int userns_add(struct collect *c, int fd, int depth, uint32_t *ret_id, st
 	if (r < 0 || !entry)
 		return r;
 	entry->parent_id = above;
-	known = snapshot_ns(c->snap, PROC_NS_USER, ino);
-	if (!known) {
-		uint32_t id = snapshot_next_ns_id(c->snap);
-		known = vec_push(&c->snap->namespaces);
-		if (!known)
-			return error_memory(err);
-		*known = (struct snap_ns){.type = PROC_NS_USER, .ino = ino, .id = id};
-	}
+	known = snapshot_add_ns(c->snap, PROC_NS_USER, ino, 0);
+	if (!known)
+		return error_memory(err);
 	known->data = entry;
 	*ret_id = known->id;
 	return 0;

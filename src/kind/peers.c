@@ -83,6 +83,20 @@ static int peer_order(const void *a, const void *b)
 	return x->ino < y->ino ? -1 : x->ino > y->ino;
 }
 
+/* Of several who hold something the same one is named each time: who has it in memory, the first of these. */
+static int peer_full_order(const void *a, const void *b)
+{
+	const struct peer *x = a, *y = b;
+	int order = peer_order(a, b);
+	if (order)
+		return order;
+	if ((x->fd < 0) != (y->fd < 0))
+		return x->fd < 0 ? -1 : 1;
+	if (x->pid != y->pid)
+		return x->pid < y->pid ? -1 : 1;
+	return x->fd < y->fd ? -1 : x->fd > y->fd;
+}
+
 static int process_order(const void *a, const void *b)
 {
 	const struct peer_process *x = a, *y = b;
@@ -308,7 +322,7 @@ static int peers_walk(struct peers *p, int (*look)(struct peers *p, pid_t pid), 
 			return error_memory(err);
 	}
 	if (p->held.n)
-		qsort(p->held.v, p->held.n, sizeof(*p->held.v), peer_order);
+		qsort(p->held.v, p->held.n, sizeof(*p->held.v), peer_full_order);
 	*walked = true;
 	return 0;
 }
@@ -340,6 +354,8 @@ int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct pee
 		p->held.n ? bsearch(&key, p->held.v, p->held.n, sizeof(key), peer_order) : NULL;
 	if (!found)
 		return 0;
+	while (found > p->held.v && !peer_order(found - 1, found))
+		found--;
 	*ret_peer = *found;
 	return 1;
 }

@@ -68,8 +68,7 @@ struct pipe_table {
 /* A pipe of the image. */
 struct pipe_plan {
 	uint32_t id;
-	uint32_t bytes, size; /* size 0: as it comes */
-	const void *data;
+	struct pipe_bytes bytes;
 	const FerryPipeEntry *extra;
 	struct plan_file **files; /* its descriptions */
 	size_t n_files;
@@ -360,24 +359,27 @@ static int pipe_read_files(struct reader *r, struct pipe_plans *all, struct ferr
 	return 0;
 }
 
+int pipe_read_bytes(struct arena *a, struct image_reader *in, const PipeDataEntry *entry,
+		    struct pipe_bytes *ret, struct ferry_error *err)
+{
+	if (entry->bytes > image_reader_left(in))
+		return image_bad(in, err, "%u bytes of pipe %u are missing", entry->bytes, entry->pipe_id);
+	if (ret->data)
+		return image_bad(in, err, "pipe %u appears twice", entry->pipe_id);
+	void *data = arena_alloc(a, entry->bytes + 1u);
+	if (!data)
+		return error_memory(err);
+	*ret = (struct pipe_bytes){data, entry->bytes, entry->has_size ? entry->size : 0};
+	return image_get_raw(in, data, entry->bytes, err);
+}
+
 static int pipe_take_bytes(struct reader *r, struct image_reader *in, void *record, void *context unused,
 			   struct ferry_error *err)
 {
 	const PipeDataEntry *entry = record;
 	struct pipe_plan *pipe = pipe_plan(r->plan, entry->pipe_id);
-	if (entry->bytes > image_reader_left(in))
-		return image_bad(in, err, "%u bytes of pipe %u are missing", entry->bytes, entry->pipe_id);
-	if (!pipe)
-		return image_skip_raw(in, entry->bytes, err);
-	if (pipe->data)
-		return image_bad(in, err, "pipe %u appears twice", entry->pipe_id);
-	void *bytes = arena_alloc(&r->plan->arena, entry->bytes + 1u);
-	if (!bytes)
-		return error_memory(err);
-	pipe->data = bytes;
-	pipe->bytes = entry->bytes;
-	pipe->size = entry->has_size ? entry->size : 0;
-	return image_get_raw(in, bytes, entry->bytes, err);
+	struct pipe_bytes unknown = {0}; /* of a pipe that nobody has */
+	return pipe_read_bytes(&r->plan->arena, in, entry, pipe ? &pipe->bytes : &unknown, err);
 }
 
 static bool pipe_good_packets(const struct pipe_plan *pipe, const FerryPipeEntry *entry)
@@ -388,7 +390,7 @@ static bool pipe_good_packets(const struct pipe_plan *pipe, const FerryPipeEntry
 		if (!entry->packets[i] || entry->packets[i] > PIPE_BUF)
 			return false;
 	}
-	return !entry->n_packets || bytes == pipe->bytes;
+	return !entry->n_packets || bytes == pipe->bytes.n;
 }
 
 static int pipe_take_extra(struct reader *r, struct image_reader *in, void *record, void *context unused,
@@ -426,7 +428,8 @@ static int pipe_read(struct reader *r, struct ferry_error *err)
 /* How much the next write puts in: a packet, or all that is left. */
 static uint32_t pipe_next_write(const struct pipe_plan *pipe, uint32_t done, size_t *packet)
 {
-	return pipe->extra && pipe->extra->n_packets ? pipe->extra->packets[(*packet)++] : pipe->bytes - done;
+	return pipe->extra && pipe->extra->n_packets ? pipe->extra->packets[(*packet)++]
+						     : pipe->bytes.n - done;
 }
 
 /* More bytes than fit may come from pages that were spliced in and are larger than the kernel's own. */
@@ -435,9 +438,10 @@ static int pipe_write(const struct pipe_plan *pipe, int fd, struct ferry_error *
 	uint32_t done = 0, size = (uint32_t)fcntl(fd, F_GETPIPE_SZ);
 	size_t packet = 0;
 	int r = 0;
-	while (r >= 0 && done < pipe->bytes) {
+	while (r >= 0 && done < pipe->bytes.n) {
 		size_t at = packet;
-		ssize_t n = write(fd, (const char *)pipe->data + done, pipe_next_write(pipe, done, &packet));
+		ssize_t n = write(fd, (const char *)pipe->bytes.data + done,
+				  pipe_next_write(pipe, done, &packet));
 		int code = errno;
 		if (n <= 0)
 			packet = at;
@@ -448,7 +452,7 @@ static int pipe_write(const struct pipe_plan *pipe, int fd, struct ferry_error *
 			r = pipe_resize(fd, size, err);
 		} else if (n < 0 && code != EINTR) {
 			r = error_errno(err, FERRY_ERROR_RESTORE_STEP, code, "putting %u bytes into pipe %u",
-					pipe->bytes, pipe->id);
+					pipe->bytes.n, pipe->id);
 		}
 	}
 	return r;
@@ -470,9 +474,9 @@ static int pipe_make(const struct pipe_plan *pipe, int ends[2], struct ferry_err
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
 	int r = 0;
-	if (pipe->size && (int)pipe->size != fcntl(ends[1], F_GETPIPE_SZ))
-		r = pipe_resize(ends[1], pipe->size, err);
-	if (r >= 0 && pipe->bytes)
+	if (pipe->bytes.size && (int)pipe->bytes.size != fcntl(ends[1], F_GETPIPE_SZ))
+		r = pipe_resize(ends[1], pipe->bytes.size, err);
+	if (r >= 0 && pipe->bytes.n)
 		r = pipe_fill(pipe, ends[1], err);
 	if (r >= 0 && pipe->extra &&
 	    (fchown(ends[1], pipe->extra->uid, pipe->extra->gid) < 0 ||
@@ -576,5 +580,6 @@ const struct kind_ops kind_pipe = {
 	.dump = pipe_dump,
 	.read = pipe_read,
 	.restore = pipe_restore,
+	.is_alone = true,
 	.settle = pipe_settle,
 };

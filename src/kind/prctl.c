@@ -49,10 +49,12 @@ enum {
 	PRCTL_ASK_IO_FLUSHER,
 	PRCTL_ASK_TSC,
 	PRCTL_ASK_CPUID,
+	PRCTL_ASK_PERSONALITY,
 	PRCTL_ASK_SPECULATION
 };
 enum { PRCTL_SPECULATIONS = PR_SPEC_L1D_FLUSH + 1, PRCTL_THP_FLAGS = ~1 };
 
+#define PRCTL_SAME_PERSONALITY 0xffffffffu
 #define PRCTL_SPECULATION_OFF (PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC)
 
 static void prctl_ask_task(const struct snap_task *t unused, int proc_dir unused, struct script *s)
@@ -88,6 +90,7 @@ static void prctl_ask_thread(const struct snap_task *t unused, const struct snap
 		->data_mask = 1 << 1;
 	script_call(s, "reading the use of CPUID", SYS_arch_prctl, ARCH_GET_CPUID, 0)->check =
 		BLOB_CHECK_NONE;
+	script_call(s, "reading the personality", SYS_personality, PRCTL_SAME_PERSONALITY);
 	for (unsigned i = 0; i < PRCTL_SPECULATIONS; i++)
 		script_call(s, "reading speculation", SYS_prctl, PR_GET_SPECULATION_CTRL, i, 0, 0, 0)->check =
 			BLOB_CHECK_NONE;
@@ -197,10 +200,7 @@ static int prctl_collect_thread(struct collect *c, struct snap_task *t unused, s
 		record_set(th->extra, mce_kill, (uint32_t)a->calls[PRCTL_ASK_MCE_KILL].ret);
 	if (a->calls[PRCTL_ASK_IO_FLUSHER].ret > 0)
 		record_set(th->extra, io_flusher, 1);
-	uint32_t personality;
-	int r = proc_read_personality(proc_dir, &personality, err);
-	if (r < 0)
-		return r;
+	uint32_t personality = (uint32_t)a->calls[PRCTL_ASK_PERSONALITY].ret;
 	if (personality != t->threads.v[0].core->tc->personality)
 		record_set(th->extra, personality, personality);
 	int tsc;

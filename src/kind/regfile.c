@@ -28,6 +28,7 @@
 #include "kind/buildid.h"
 #include "kind/fdcommon.h"
 #include "kind/ghost.h"
+#include "kind/ghost_list.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
 #include "kind/procfile.h"
@@ -105,18 +106,31 @@ static int regfile_check_ghost(const struct file_object *o, const struct kind_op
 	return -EFBIG;
 }
 
+/* Where a file was found: name has room for PATH_MAX. */
+struct regfile_place {
+	enum reach_way way;
+	char *name;
+};
+
+static int regfile_check_place(const struct file_object *o, const struct regfile_place *p, struct arena *a,
+			       const struct kind_options *options, struct ferry_error *err)
+{
+	FerryFileEntry *entry;
+	switch (p->way) {
+	case REACH_PATH: return 0;
+	case REACH_GHOST: return regfile_check_ghost(o, options, err);
+	case REACH_OTHER: return reach_find(o, p->name, a, &entry, err);
+	}
+	return 0;
+}
+
 /* Whether, and how, a file can be found again. */
 static int regfile_check_object(const struct file_object *o, struct arena *a,
 				const struct kind_options *options, struct ferry_error *err)
 {
 	char name[PATH_MAX];
-	FerryFileEntry *entry;
-	switch (reach_way(o, name)) {
-	case REACH_PATH: return 0;
-	case REACH_GHOST: return regfile_check_ghost(o, options, err);
-	case REACH_OTHER: return reach_find(o, name, a, &entry, err);
-	}
-	return 0;
+	const struct regfile_place place = {reach_way(o, name), name};
+	return regfile_check_place(o, &place, a, options, err);
 }
 
 /* A deleted file that somebody outside has, too, would be two files after the restore. That only matters when it changes. */
@@ -173,6 +187,7 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 	struct regfile_names names;
 	struct file_object object;
 	char name[PATH_MAX];
+	struct regfile_place place = {.name = name};
 	regfile_object(view, &names, &object);
 	if (procfile_pid(view->link))
 		return procfile_check(view, NULL, err);
@@ -181,8 +196,9 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 		r = regfile_check_notify(view, err);
 	if (r < 0)
 		return r;
-	if (reach_way(&object, name) != REACH_GHOST)
-		return regfile_check_object(&object, view->arena, options, err);
+	place.way = reach_way(&object, name);
+	if (place.way != REACH_GHOST)
+		return regfile_check_place(&object, &place, view->arena, options, err);
 	r = regfile_check_ghost(&object, options, err);
 	return r < 0 || options->criu_compat ? r : regfile_check_shared(view, err);
 }
@@ -229,24 +245,24 @@ static RegFileEntry *regfile_record(struct arena *a, const char *path, const str
 	return reg->fown && reg->name ? reg : NULL;
 }
 
-/* How the file comes back, when its path does not lead to it; *ret_name: what it is called in the image. */
-static int regfile_find(struct collect *c, const struct file_object *o, uint32_t id, char ret_name[PATH_MAX],
-			struct regfile_found **ret_found, struct ferry_error *err)
+/* How the file comes back, when its path does not lead to it. */
+static int regfile_find(struct collect *c, const struct file_object *o, uint32_t id,
+			const struct regfile_place *p, struct regfile_found **ret_found,
+			struct ferry_error *err)
 {
-	enum reach_way way = reach_way(o, ret_name);
 	*ret_found = NULL;
-	if (way == REACH_PATH)
+	if (p->way == REACH_PATH)
 		return 0;
 	struct regfile_found *found = arena_new(&c->snap->arena, struct regfile_found);
 	FerryFileEntry *entry;
 	int r = found ? 0 : error_memory(err);
-	if (r >= 0 && way == REACH_GHOST)
+	if (r >= 0 && p->way == REACH_GHOST)
 		r = ghost_collect(c, o, &found->ghost, err);
 	else if (r >= 0)
-		r = reach_find(o, ret_name, &c->snap->arena, &entry, err);
+		r = reach_find(o, p->name, &c->snap->arena, &entry, err);
 	if (r < 0)
 		return r;
-	if (way == REACH_OTHER) {
+	if (p->way == REACH_OTHER) {
 		entry->id = id;
 		found->reach = entry;
 	}
@@ -298,13 +314,16 @@ static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_
 	struct file_object object;
 	struct regfile_found *found = NULL;
 	char name[PATH_MAX];
+	struct regfile_place place = {.name = name};
 	regfile_object(view, &names, &object);
 	snprintf(name, sizeof(name), "%s", view->link);
 	int r = regfile_check(view, c->options, err);
 	if (r >= 0 && procfile_pid(view->link))
 		r = regfile_find_proc(c, view, name, &found, err);
-	else if (r >= 0)
-		r = regfile_find(c, &object, file->entry->id, name, &found, err);
+	else if (r >= 0) {
+		place.way = reach_way(&object, name);
+		r = regfile_find(c, &object, file->entry->id, &place, &found, err);
+	}
 	if (r < 0)
 		return r;
 	file->data = found;
@@ -355,18 +374,28 @@ static struct snap_file *regfile_known(struct collect *c, const struct file_obje
 	return NULL;
 }
 
-static int regfile_add(struct collect *c, pid_t pid, const struct file_object *o, char *name, uint32_t flags,
-		       uint32_t *ret_index, struct ferry_error *err)
+/* A file with a place, of a process, and how that has it open. */
+struct regfile_new {
+	const struct file_object *object;
+	struct regfile_place place;
+	pid_t pid;
+	uint32_t flags;
+};
+
+static int regfile_add(struct collect *c, const struct regfile_new *new, uint32_t *ret_index,
+		       struct ferry_error *err)
 {
+	const struct file_object *o = new->object;
 	struct regfile_found *found;
 	uint32_t id = ++c->snap->next_file_id;
-	int r = regfile_check_object(o, &c->snap->arena, c->options, err);
+	int r = regfile_check_place(o, &new->place, &c->snap->arena, c->options, err);
 	if (r >= 0)
-		r = regfile_find(c, o, id, name, &found, err);
+		r = regfile_find(c, o, id, &new->place, &found, err);
 	if (r < 0)
 		return r;
 	FileEntry *entry = record_new(&c->snap->arena, FileEntry, file_entry);
-	RegFileEntry *reg = entry ? regfile_record(&c->snap->arena, name, &o->st, flags, 0) : NULL;
+	RegFileEntry *reg =
+		entry ? regfile_record(&c->snap->arena, new->place.name, &o->st, new->flags, 0) : NULL;
 	struct snap_file *file = reg ? vec_push(&c->snap->files) : NULL;
 	if (!file)
 		return error_memory(err);
@@ -377,23 +406,23 @@ static int regfile_add(struct collect *c, pid_t pid, const struct file_object *o
 				   .kind = &kind_regfile,
 				   .data = found,
 				   .copy = -1,
-				   .pid = pid,
+				   .pid = new->pid,
 				   .fd = -1,
 				   .ino = o->st.st_ino,
 				   .dev = o->st.st_dev,
 				   .mode = o->st.st_mode};
 	*ret_index = (uint32_t)(c->snap->files.n - 1);
-	return flags != O_RDONLY ? regfile_guard_found(c, name, found, &o->st, err) : 0;
+	return new->flags != O_RDONLY ? regfile_guard_found(c, new->place.name, found, &o->st, err) : 0;
 }
 
 static int regfile_collect_path(struct collect *c, pid_t pid, const struct file_object *o, uint32_t flags,
 				uint32_t *ret_index, struct ferry_error *err)
 {
 	char name[PATH_MAX];
-	reach_way(o, name);
+	const struct regfile_new new = {o, {reach_way(o, name), name}, pid, flags};
 	const struct snap_file *known = regfile_known(c, o, name, flags);
 	if (!known)
-		return regfile_add(c, pid, o, name, flags, ret_index, err);
+		return regfile_add(c, &new, ret_index, err);
 	*ret_index = (uint32_t)(known - c->snap->files.v);
 	return 0;
 }
@@ -405,8 +434,9 @@ int regfile_collect_name(struct collect *c, const struct fd_view *view, uint32_t
 	struct file_object object;
 	char name[PATH_MAX];
 	regfile_object(view, &names, &object);
-	reach_way(&object, name);
-	return regfile_add(c, view->pid, &object, name, view->info->flags, ret_index, err);
+	const struct regfile_new new = {
+		&object, {reach_way(&object, name), name}, view->pid, view->info->flags};
+	return regfile_add(c, &new, ret_index, err);
 }
 
 int regfile_check_name(const struct fd_view *view, const struct kind_options *options,
@@ -569,14 +599,18 @@ static int regfile_check_task(pid_t pid, int proc_dir, const struct proc_status 
 	int r = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(links) && r >= 0; i++) {
 		_cleanup_free_ char *path = NULL;
-		char who[64], source[64];
+		char who[64], source[64], name[PATH_MAX];
 		struct file_object o = {.who = who, .source = source};
-		snprintf(who, sizeof(who), "%s of pid %d", links[i], pid);
-		snprintf(source, sizeof(source), "/proc/%d/%s", proc_look(pid), links[i]);
-		if (proc_read_link(proc_dir, links[i], &path, NULL) < 0 || stat(source, &o.st) < 0)
+		if (proc_read_link(proc_dir, links[i], &path, NULL) < 0 ||
+		    fstatat(proc_dir, links[i], &o.st, 0) < 0)
 			continue; /* it is ending */
 		o.link = path;
-		r = regfile_check_object(&o, &a, options, err);
+		const struct regfile_place place = {reach_way(&o, name), name};
+		if (place.way == REACH_PATH)
+			continue;
+		snprintf(who, sizeof(who), "%s of pid %d", links[i], pid);
+		snprintf(source, sizeof(source), "/proc/%d/%s", proc_look(pid), links[i]);
+		r = regfile_check_place(&o, &place, &a, options, err);
 	}
 	arena_release(&a);
 	return r;
@@ -589,17 +623,68 @@ static bool regfile_owns_vma(const struct vma_view *view)
 	return view->vma->kind == PROC_VMA_FILE;
 }
 
+/*
+ * Files whose mappings were met in this check or collect. Those of all processes are of the same few as a rule, and what was found
+ * out about a name and its file holds for each.
+ */
+struct regfile_seen {
+	struct regfile_seen *next;
+	uint64_t dev, ino; /* as mappings have them */
+	const char *name, *source;
+	bool deleted;
+	struct stat st;
+	bool kept; /* in the snapshot, with these flags and this index */
+	uint32_t flags, file;
+};
+
+/* Where one that is called like this is, or belongs; NULL: memory is short. */
+static struct regfile_seen **regfile_seen(const struct vma_view *view)
+{
+	const struct proc_vma *vma = view->vma;
+	struct regfile_data *data = regfile_data(view->kind_data, view->arena);
+	struct regfile_seen **at = data ? &data->seen[(vma->ino ^ vma->dev) % REGFILE_SEEN] : NULL;
+	while (at && *at &&
+	       ((*at)->ino != vma->ino || (*at)->dev != vma->dev || (*at)->deleted != (bool)vma->deleted ||
+		strcmp((*at)->name, view->name) != 0))
+		at = &(*at)->next;
+	return at;
+}
+
+/* Without memory for it it will be looked at again. */
+static void regfile_see(const struct vma_view *view, const struct file_object *o)
+{
+	struct regfile_seen **at = regfile_seen(view);
+	struct regfile_seen *seen = at && !*at ? arena_new(view->arena, struct regfile_seen) : NULL;
+	char *name = seen ? arena_string(view->arena, view->name) : NULL;
+	char *source = name ? arena_string(view->arena, o->source) : NULL;
+	if (!source)
+		return;
+	*seen = (struct regfile_seen){.dev = view->vma->dev,
+				      .ino = view->vma->ino,
+				      .name = name,
+				      .source = source,
+				      .deleted = view->vma->deleted,
+				      .st = o->st};
+	*at = seen;
+}
+
 /* The file of a mapping; /proc/PID/maps and map_files name it alike. */
 static int regfile_mapped_object(const struct vma_view *view, struct regfile_names *names,
 				 struct file_object *ret_object, struct ferry_error *err)
 {
 	const struct proc_vma *vma = view->vma;
+	struct regfile_seen **seen = regfile_seen(view);
 	snprintf(names->who, sizeof(names->who), "mapping %llx of pid %d", (unsigned long long)vma->start,
 		 view->pid);
 	snprintf(names->source, sizeof(names->source), "/proc/%d/map_files/%llx-%llx", view->look,
 		 (unsigned long long)vma->start, (unsigned long long)vma->end);
 	snprintf(names->link, sizeof(names->link), "%s%s", view->name, vma->deleted ? " (deleted)" : "");
 	*ret_object = (struct file_object){.who = names->who, .link = names->link, .source = names->source};
+	if (seen && *seen) {
+		ret_object->source = (*seen)->source;
+		ret_object->st = (*seen)->st;
+		return 0;
+	}
 	int r = stat(names->source, &ret_object->st) < 0 ? -errno : 0;
 	/* An ordinary user may not follow that link; the path leads to the same file as a rule. */
 	if (r == -EPERM && !vma->deleted && stat(view->name, &ret_object->st) == 0 &&
@@ -619,11 +704,19 @@ static int regfile_check_vma(const struct vma_view *view, struct ferry_error *er
 {
 	struct regfile_names names;
 	struct file_object object;
+	struct regfile_seen **seen = regfile_seen(view);
+	if (seen && *seen)
+		return 0;
 	int r = regfile_mapped_object(view, &names, &object, NULL);
 	if (r == -EPERM)
 		return fdcommon_check_map_files(view, err);
 	/* It was unmapped meanwhile. */
-	return r < 0 ? 0 : regfile_check_object(&object, view->arena, view->options, err);
+	if (r < 0)
+		return 0;
+	r = regfile_check_object(&object, view->arena, view->options, err);
+	if (r >= 0)
+		regfile_see(view, &object);
+	return r;
 }
 
 /* The build of what is executed is read when everything was collected: opening a file is seen by those who watch it. */
@@ -643,9 +736,19 @@ static int regfile_collect_vma(struct collect *c, struct snap_task *t, const str
 {
 	struct regfile_names names;
 	struct file_object object;
+	struct regfile_seen **seen = regfile_seen(view);
+	uint32_t flags = fdcommon_mapped_flags(view);
+	bool kept = seen && *seen && (*seen)->kept && (*seen)->flags == flags;
 	int r = regfile_mapped_object(view, &names, &object, err);
-	if (r >= 0)
-		r = regfile_collect_path(c, t->pid, &object, fdcommon_mapped_flags(view), &vma->file, err);
+	if (kept)
+		vma->file = (*seen)->file;
+	else if (r >= 0)
+		r = regfile_collect_path(c, t->pid, &object, flags, &vma->file, err);
+	if (r >= 0 && seen && *seen) {
+		(*seen)->kept = true;
+		(*seen)->flags = flags;
+		(*seen)->file = vma->file;
+	}
 	bool executed = r >= 0 && view->vma->prot & PROT_EXEC;
 	if (executed && regfile_note_executed(c, &object, &c->snap->files.v[vma->file]) < 0)
 		r = error_memory(err);

@@ -351,7 +351,7 @@ static int regs_collect_thread(struct collect *c, struct snap_task *t, struct sn
 	if (r >= 0) {
 		ThreadInfoX86 *info = th->core->thread_info;
 		info->gpregs = regs_record(arena, &regs.user);
-		struct regs_area from = {regs.xstate, regs.xstate_bytes, &c->caps->xstate};
+		struct regs_area from = {regs.xstate, regs.xstate_bytes, kern_xstate(c->caps)};
 		info->fpregs = regs.xstate_bytes >= REGS_LEGACY_BYTES ? regs_fp_record(arena, &from) : NULL;
 		th->extra->xstate = record_bytes(arena, regs.xstate, regs.xstate_bytes);
 		th->extra->has_xstate = 1;
@@ -403,7 +403,7 @@ static int regs_collect_ended(struct collect *c, struct snap_task *t, struct sna
 	uint8_t *area = arena_alloc(arena, align_up(REGS_LEGACY_BYTES + REGS_HEADER_BYTES, 64));
 	if (!area)
 		return error_memory(err);
-	const struct regs_area from = {area, REGS_LEGACY_BYTES + REGS_HEADER_BYTES, &c->caps->xstate};
+	const struct regs_area from = {area, REGS_LEGACY_BYTES + REGS_HEADER_BYTES, kern_xstate(c->caps)};
 	info->gpregs = regs_record(arena, &regs);
 	info->fpregs = regs_fp_record(arena, &from);
 	return info->gpregs && info->fpregs ? 0 : error_memory(err);
@@ -460,7 +460,7 @@ static int regs_plan_xstate(struct reader *r, struct plan_thread *th, struct fer
 {
 	const UserX86FpregsEntry *fp = th->core->thread_info->fpregs;
 	struct arena *a = &r->plan->arena;
-	const struct kern_xstate *layout = &r->caps->xstate;
+	const struct kern_xstate *layout = kern_xstate(r->caps);
 	uint32_t size = layout->bytes;
 	uint64_t features = layout->features, needed = fp->xsave ? fp->xsave->xstate_bv : 3;
 	bool raw =

@@ -26,6 +26,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "image/dir.h"
+#include "kernel/caps.h"
 #include "kind/kinds.h"
 #include "model/record.h"
 #include "model/records.h"
@@ -36,6 +37,7 @@ enum {
 	SECCOMP_LOG = 2,
 	SECCOMP_CODE_MAX = 4096, /* instructions; BPF_MAXINSNS */
 	SECCOMP_CHAIN_MAX = 8192,
+	SECCOMP_LOOK_THREADS = 8,
 };
 
 /* struct seccomp_metadata, which glibc's <sys/ptrace.h> hides. */
@@ -65,16 +67,18 @@ static int seccomp_check_task(pid_t pid, int proc_dir, const struct proc_status 
 {
 	struct proc_pid_list tids = {0};
 	bool any = status->seccomp;
-	if (!options->no_seccomp)
+	/* Asking the kernel whether we may takes as long as looking at some threads. */
+	if (status->threads > SECCOMP_LOOK_THREADS &&
+	    !kern_denied(options->caps, KERN_CAP_PTRACE_SECCOMP_FILTER))
 		return 0;
-	int r = proc_read_tasks(proc_dir, &tids, NULL);
+	int r = any || status->threads < 2 ? 0 : proc_read_tasks(proc_dir, &tids, NULL);
 	vec_foreach(tid, &tids.v) {
 		_cleanup_proc_status_ struct proc_status thread = {0};
 		_cleanup_close_ int dir = r < 0 || any ? -1 : proc_open_task(proc_dir, *tid, NULL);
 		any |= dir >= 0 && proc_read_status(dir, &thread, NULL) >= 0 && thread.seccomp;
 	}
 	proc_pid_list_release(&tids);
-	if (!any)
+	if (!any || !kern_denied(options->caps, KERN_CAP_PTRACE_SECCOMP_FILTER))
 		return 0;
 	error_set(err, FERRY_ERROR_PERMISSION, EPERM, "pid %d (%s) runs under seccomp, which needs root", pid,
 		  status->name);

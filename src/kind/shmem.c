@@ -67,10 +67,10 @@ static int shmem_collect_vma(struct collect *c, struct snap_task *t, const struc
 		*shmem = (struct snap_shmem){
 			.inode = vma->inode,
 			.dev = vma->dev,
-			.shmid = snapshot_next_shmid(c->snap),
+			.shmid = snapshot_shmid(c->snap, vma->inode),
 			.path = windows ? NULL : arena_string(&c->snap->arena, path),
 		};
-		if (!windows && !shmem->path)
+		if (!shmem->shmid || (!windows && !shmem->path))
 			return error_memory(err);
 	}
 	if (windows && window_add(c, shmem, t->look, view, vma) < 0)

@@ -220,6 +220,9 @@ static int signal_restore_task(struct reader *r unused, struct plan_task *t, str
 		if (!signal_has_action(number))
 			continue;
 		const SaEntry *entry = tc->sigactions[i++];
+		/* Every signal has that when the script begins. */
+		if (!entry->sigaction && !entry->flags && !entry->restorer && !entry->mask)
+			continue;
 		if (entry->has_compat_sigaction && entry->compat_sigaction) {
 			int ret = signal_set_action_32(t, entry, number, s, err);
 			if (ret < 0)

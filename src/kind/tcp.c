@@ -77,16 +77,21 @@ static bool tcp_plan_lock_id(const struct opener *o, char ret_id[TCP_LOCK_ID_BYT
 	return true;
 }
 
+int tcp_prepare_lock(struct netlock **ret_lock, struct ferry_error *err)
+{
+	char id[64];
+	snprintf(id, sizeof(id), "job-%d-%llx", getpid(), (unsigned long long)time_now_ns());
+	return netlock_open(-1, NETLOCK_OWNED, id, NETLOCK_IMAGE_MARK, ret_lock, err);
+}
+
 /* Block connections with a lock of this job. All at once: each transaction waits for the whole machine. */
 static int tcp_lock(struct netlock **lock, const struct fault *fault, const char *stage,
 		    const struct netlock_tcp *tuples, size_t n, struct ferry_error *err)
 {
-	char id[64];
 	if (fault_hit(fault, FAULT_NET_LOCK))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "locking the network: fault injected");
 	fault_effect(fault, stage, "net-lock");
-	snprintf(id, sizeof(id), "job-%d-%llx", getpid(), (unsigned long long)time_now_ns());
-	int r = netlock_open(-1, NETLOCK_OWNED, id, NETLOCK_IMAGE_MARK, lock, err);
+	int r = *lock ? 0 : tcp_prepare_lock(lock, err);
 	return r < 0 ? r : netlock_add_tcp(*lock, tuples, n, err);
 }
 
@@ -343,7 +348,7 @@ static int tcp_resume_all(struct collect *c, struct ferry_error *err)
 	int first = 0;
 	fault_effect(c->fault, "dump", "net-unlock");
 	if (c->netlock)
-		first = netlock_remove(take_ptr(c->netlock), err);
+		first = netlock_clear(c->netlock, err);
 	vec_foreach(file, &c->snap->files) {
 		struct tcp_snap *tcp = tcp_paused(file);
 		if (!tcp)
@@ -405,11 +410,8 @@ int tcp_after(struct collect *c, struct image_dir *dir, bool kill, struct ferry_
 		return r < 0 ? r : back;
 	}
 	tcp_forget_queues(c->snap);
-	if (c->netlock) {
-		fault_effect(c->fault, "dump", "net-unlock");
-		r = netlock_remove(take_ptr(c->netlock), err);
-	}
-	return r;
+	fault_effect(c->fault, "dump", "net-unlock");
+	return c->netlock ? netlock_clear(c->netlock, err) : r;
 }
 
 /* ------------------------------------------------------------------ restore */

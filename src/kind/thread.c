@@ -17,6 +17,7 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "inject/remote.h"
 #include "kernel/syscalls.h"
@@ -27,6 +28,7 @@
 
 enum {
 	THREAD_COMM_BYTES = 16,
+	THREAD_NAME_OFFSET = 64, /* in the answers, behind the address */
 	THREAD_ROBUST_BYTES_32 = 12,
 	THREAD_NR32_SET_ROBUST_LIST = 311,
 	THREAD_NR32_GET_ROBUST_LIST = 312,
@@ -37,6 +39,9 @@ static void thread_ask_thread(const struct snap_task *t unused, const struct sna
 {
 	script_call(s, "reading the address to clear at exit", SYS_prctl, PR_GET_TID_ADDRESS,
 		    script_put(s, NULL, 8), 0, 0, 0)
+		->data_mask = 1 << 1;
+	script_call(s, "reading the name", SYS_prctl, PR_GET_NAME, script_put(s, NULL, THREAD_COMM_BYTES), 0,
+		    0, 0)
 		->data_mask = 1 << 1;
 }
 
@@ -98,14 +103,10 @@ static int thread_collect_robust(const struct snap_task *t, pid_t tid, ThreadCor
 	return 0;
 }
 
-static int thread_collect_name(struct collect *c, const struct snap_task *t, struct snap_thread *th,
-			       int proc_dir, struct ferry_error *err)
+static int thread_set_name(struct collect *c, const struct snap_task *t, struct snap_thread *th,
+			   const char *comm, struct ferry_error *err)
 {
 	ThreadCoreEntry *core = th->core->thread_core;
-	char comm[PROC_NAME_BYTES];
-	int r = proc_read_comm(proc_dir, comm, err);
-	if (r < 0)
-		return r;
 	core->comm = arena_string(&c->snap->arena, comm);
 	if (th == t->threads.v)
 		th->core->tc->comm = core->comm;
@@ -115,14 +116,19 @@ static int thread_collect_name(struct collect *c, const struct snap_task *t, str
 static int thread_collect_ended(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
 				const struct answers *a unused, struct ferry_error *err)
 {
-	return thread_collect_name(c, t, th, proc_dir, err);
+	char comm[PROC_NAME_BYTES];
+	_cleanup_close_ int dir = proc_open_task(proc_dir, th->tid, err);
+	int r = dir < 0 ? dir : proc_read_comm(dir, comm, err);
+	return r < 0 ? r : thread_set_name(c, t, th, comm, err);
 }
 
-static int thread_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
-				 const struct answers *a, struct ferry_error *err)
+static int thread_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th,
+				 int proc_dir unused, const struct answers *a, struct ferry_error *err)
 {
 	ThreadCoreEntry *core = th->core->thread_core;
-	int r = thread_collect_name(c, t, th, proc_dir, err);
+	char comm[THREAD_COMM_BYTES + 1] = "";
+	memcpy(comm, a->data + THREAD_NAME_OFFSET, THREAD_COMM_BYTES);
+	int r = thread_set_name(c, t, th, comm, err);
 	if (r >= 0)
 		r = thread_collect_robust(t, th->tid, core, err);
 	if (r < 0)

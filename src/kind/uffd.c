@@ -24,6 +24,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/latecomer.h"
 #include "image/dir.h"
 #include "kernel/syscalls.h"
 #include "kernel/uapi.h"
@@ -96,8 +97,41 @@ static int uffd_refuse(const struct snap_task *t, const VmaEntry *vma, const cha
 {
 	error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, ENOTSUP, "pid %d: memory at %llx is watched by %s",
 		  t->pid, (unsigned long long)vma->start, why);
-	error_hint(err, "the kernel does not tell by which userfaultfd memory is watched (Linux 6.18)");
+	error_hint(
+		err,
+		"the kernel does not tell by which (Linux 6.18); is it ferry-pager, after a restore with --lazy, "
+		"then wait until that has ended");
 	return -ENOTSUP;
+}
+
+/* Whether faults are settled by the kernel, so that nobody has to answer them. */
+static bool uffd_is_async(const struct snap_task *t, const VmaEntry *vma)
+{
+	struct page_region region;
+	struct pm_scan_arg arg = {
+		.flags = PM_SCAN_CHECK_WPASYNC,
+		.start = vma->start,
+		.end = vma->end,
+		.vec = (uintptr_t)&region,
+		.vec_len = 1,
+		.category_mask = PAGE_IS_WRITTEN,
+		.return_mask = PAGE_IS_WRITTEN,
+	};
+	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
+	return pagemap >= 0 && sys_pagemap_scan(pagemap, &arg) >= 0;
+}
+
+/* Pages that are not there yet look like pages that never were. */
+static int uffd_check_task(pid_t pid, int proc_dir unused, const struct proc_status *status,
+			   const struct kind_options *options unused, struct ferry_error *err)
+{
+	if (!latecomer_find(pid))
+		return 0;
+	error_set(err, FERRY_ERROR_UNSUPPORTED_VMA, EBUSY,
+		  "pid %d (%s) was restored with --lazy, and its memory is not all there yet", pid,
+		  status->name);
+	error_hint(err, "wait until ferry-pager has ended, which fills it");
+	return -EBUSY;
 }
 
 /* Only what the task itself holds is asked: of others the kernel would look at the same addresses elsewhere. */
@@ -116,6 +150,11 @@ static int uffd_find(struct collect *c, const struct snap_task *t, const VmaEntr
 			continue;
 		record_set(entry, pid, (uint32_t)t->inner_pid);
 		*ret = entry;
+		return 0;
+	}
+	/* Somebody outside tracks what is written; the memory works like any other. */
+	if (modes == UFFDIO_REGISTER_MODE_WP && uffd_is_async(t, vma)) {
+		*ret = NULL;
 		return 0;
 	}
 	return uffd_refuse(t, vma, "a userfaultfd that it does not hold", err);
@@ -157,7 +196,7 @@ static int uffd_collect_vma(struct collect *c, const struct snap_task *t, const 
 	const VmaEntry *v = vma->entry;
 	FerryUffdEntry *entry = NULL;
 	int r = uffd_find(c, t, v, vma->watched, &entry, err);
-	if (r < 0)
+	if (r < 0 || !entry)
 		return r;
 	struct uffd_protected p = {&c->snap->arena, entry, false};
 	r = uffd_add(p.arena, &entry->ranges, &entry->n_ranges, v->start, v->end,
@@ -308,6 +347,7 @@ const struct kind_ops kind_uffd = {
 	.fd_type = -1,
 	.image_file = IMAGE_FERRY_UFFD,
 	.owns = uffd_owns,
+	.check_task = uffd_check_task,
 	.collect = uffd_collect,
 	.collect_end = uffd_collect_end,
 	.dump = uffd_dump,

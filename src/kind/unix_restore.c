@@ -203,6 +203,8 @@ static int unix_take_rights(struct reader *r, struct image_reader *in, const SkP
 			return error_memory(err);
 		for (size_t k = 0; k < scm->n_rights; k++) {
 			p->rights[p->n_rights] = plan_file(r->plan, scm->rights[k]);
+			if (p->rights[p->n_rights])
+				p->rights[p->n_rights]->enclosed = true;
 			if (!p->rights[p->n_rights++])
 				return image_bad(in, err, "file id %u, which waits in a queue, is missing",
 						 scm->rights[k]);

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "host/sockdiag.h"
+#include "kernel/caps.h"
 #include "kind/external.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
@@ -39,10 +40,17 @@ struct unix_pending {
 	uint32_t place;    /* in the listener's queue, from 1 on */
 };
 
+/* A socket that was asked for by itself. */
+struct unix_late {
+	struct unix_late *next;
+	struct unix_sock sock;
+};
+
 /* During one check or collect. */
 struct unix_scan {
 	struct unix_sock *socks; /* all of this network namespace, by inode */
 	size_t n;
+	struct unix_late *late; /* those that the list lacks */
 	struct unix_pending *pending;
 	size_t n_pending;
 	struct unix_seen *seen;
@@ -67,16 +75,17 @@ static bool unix_is_seen(const struct unix_scan *scan, uint32_t inode)
 
 /* --------------------------------------------------------------------- scan */
 
-static int unix_scan_keep(struct arena *a, struct unix_scan *scan, const struct unix_sock *socks, size_t n)
+static int unix_scan_keep_pending(struct arena *a, struct unix_scan *scan, struct unix_sock *socks, size_t n)
 {
-	size_t n_pending = 0;
+	size_t n_pending = scan->n_pending;
 	for (size_t i = 0; i < n; i++)
 		n_pending += socks[i].n_pending;
-	scan->n = n;
-	scan->socks = n ? arena_copy(a, socks, n * sizeof(*socks)) : NULL;
-	scan->pending = arena_array(a, struct unix_pending, n_pending + 1);
-	if ((n && !scan->socks) || !scan->pending)
+	struct unix_pending *pending = arena_array(a, struct unix_pending, n_pending + 1);
+	if (!pending)
 		return -ENOMEM;
+	if (scan->n_pending)
+		memcpy(pending, scan->pending, scan->n_pending * sizeof(*pending));
+	scan->pending = pending;
 	for (size_t i = 0; i < n; i++) {
 		for (size_t k = 0; k < socks[i].n_pending; k++)
 			scan->pending[scan->n_pending++] = (struct unix_pending){
@@ -84,8 +93,50 @@ static int unix_scan_keep(struct arena *a, struct unix_scan *scan, const struct 
 				.listener = socks[i].inode,
 				.place = (uint32_t)k + 1,
 			};
-		scan->socks[i].pending = NULL;
+		socks[i].pending = NULL;
+		socks[i].n_pending = 0;
 	}
+	return 0;
+}
+
+static int unix_scan_keep(struct arena *a, struct unix_scan *scan, const struct unix_sock *socks, size_t n)
+{
+	scan->n = n;
+	scan->socks = n ? arena_copy(a, socks, n * sizeof(*socks)) : NULL;
+	return n && !scan->socks ? -ENOMEM : unix_scan_keep_pending(a, scan, scan->socks, n);
+}
+
+static const struct unix_sock *unix_scan_find(const struct unix_scan *scan, uint32_t inode)
+{
+	const struct unix_sock *sock = unix_socks_find(scan->socks, scan->n, inode);
+	for (const struct unix_late *late = scan->late; late && !sock; late = late->next)
+		sock = late->sock.inode == inode ? &late->sock : NULL;
+	return sock;
+}
+
+/*
+ * A live tree makes sockets after we asked, and the kernel's list skips one now and then when others come and go while it is
+ * read. *ret_sock is NULL when the network namespace has no such socket.
+ */
+static int unix_scan_ask(const struct fd_view *view, struct unix_scan *scan,
+			 const struct unix_sock **ret_sock, struct ferry_error *err)
+{
+	struct unix_late *late = arena_new(view->arena, struct unix_late);
+	if (!late)
+		return error_memory(err);
+	int r = sockdiag_unix_one(-1, sock_inode(view), &late->sock, err);
+	if (r < 0) {
+		*ret_sock = NULL;
+		return r == -ENOENT ? 0 : r;
+	}
+	uint32_t *pending = late->sock.pending;
+	r = unix_scan_keep_pending(view->arena, scan, &late->sock, 1);
+	free(pending);
+	if (r < 0)
+		return error_memory(err);
+	late->next = scan->late;
+	scan->late = late;
+	*ret_sock = &late->sock;
 	return 0;
 }
 
@@ -134,12 +185,16 @@ int unix_look_up(const struct fd_view *view, const struct kind_options *options,
 		return r;
 	scan->external_allowed = options->ext_unix_sk;
 	scan->options = options;
-	const struct unix_sock *sock = unix_socks_find(scan->socks, scan->n, sock_inode(view));
+	const struct unix_sock *sock = unix_scan_find(scan, sock_inode(view));
 	if (!sock) {
-		/* A live tree makes sockets after we asked; a frozen one does not. */
+		r = unix_scan_ask(view, scan, &sock, err);
+		if (r < 0)
+			return r;
+	}
+	if (!sock) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 			  "%s: a unix socket that this network namespace does not know", who);
-		error_hint(err, "it was made in another network namespace, or this very moment");
+		error_hint(err, "it was made in another network namespace");
 		return -ENOTSUP;
 	}
 	*ret_sock = sock;
@@ -171,7 +226,7 @@ int unix_check(const struct fd_view *view, const struct kind_options *options, s
 	int r = sock_check(view, err);
 	if (r >= 0)
 		r = unix_look_up(view, options, &sock, err);
-	if (r >= 0 && sock && options->no_net_admin)
+	if (r >= 0 && sock && kern_denied(options->caps, KERN_CAP_TCP_REPAIR))
 		r = unix_check_name(view, sock, err);
 	return r < 0 || options->criu_compat ? r : peers_refuse(view, PEER_SOCKET, err);
 }
@@ -275,7 +330,7 @@ static int unix_check_listener(const struct unix_scan *scan, const struct unix_s
 				s, s->sock->rqueue,
 				p->client ? "from outside of the tree" : "closed by its client", err);
 		/* What it sent and nobody took yet. */
-		const struct unix_sock *client = unix_socks_find(scan->socks, scan->n, p->client);
+		const struct unix_sock *client = unix_scan_find(scan, p->client);
 		if (client && client->wqueue)
 			return unix_refuse_pending(
 				s, s->sock->rqueue,
@@ -291,9 +346,8 @@ static int unix_check_waiting(const struct unix_scan *scan, const struct unix_se
 	for (size_t i = 0; i < scan->n_pending; i++) {
 		const struct unix_pending *p = &scan->pending[i];
 		if (p->client == s->sock->inode && !unix_is_seen(scan, p->listener))
-			return unix_refuse_outside(scan, s,
-						   unix_socks_find(scan->socks, scan->n, p->listener),
-						   p->listener, "that waits to be accepted by", err);
+			return unix_refuse_outside(scan, s, unix_scan_find(scan, p->listener), p->listener,
+						   "that waits to be accepted by", err);
 	}
 	return 0;
 }
@@ -333,8 +387,7 @@ static int unix_check_seen(const struct unix_scan *scan, const struct unix_seen 
 	if (r < 0)
 		return r;
 	bool datagram = sock->type == SOCK_DGRAM;
-	const struct unix_sock *peer =
-		sock->has_peer ? unix_socks_find(scan->socks, scan->n, sock->peer_inode) : NULL;
+	const struct unix_sock *peer = sock->has_peer ? unix_scan_find(scan, sock->peer_inode) : NULL;
 	bool named = peer && peer->has_name && peer->name_len && (!peer->name[0] || peer->name[0] == '/');
 	if (sock->has_peer && sock->peer_inode && !unix_is_seen(scan, sock->peer_inode) &&
 	    external_unix(scan->options, sock->inode))
@@ -371,5 +424,5 @@ const struct unix_sock *unix_outside(struct collect *c, uint32_t inode)
 	for (const struct unix_seen *s = scan ? scan->seen : NULL; s; s = s->next)
 		if (s->sock->inode == inode)
 			return NULL;
-	return scan ? unix_socks_find(scan->socks, scan->n, inode) : NULL;
+	return scan ? unix_scan_find(scan, inode) : NULL;
 }

@@ -139,14 +139,12 @@ static int uring_collect(struct collect *c, struct fd_view *view, struct snap_fi
 
 int uring_numbers(const struct snap_task *t, int **ret, size_t *ret_n)
 {
-	bool any = false;
-	vec_foreach(vma, &t->memory->vmas)
-		any |= (vma->entry->status & VMA_STATUS_URING) != 0;
+	bool any = t->memory->maps_uring;
 	int *numbers = calloc(t->fds.n + 1, sizeof(*numbers));
 	if (!numbers)
 		return -ENOMEM;
 	size_t n = 0;
-	for (size_t i = 0; i < t->fds.n && any; i++) {
+	for (size_t i = 0; any && i < t->fds.n; i++) {
 		char path[64], link[sizeof(uring_link)];
 		snprintf(path, sizeof(path), "/proc/%d/fd/%d", t->look, t->fds.v[i].fd);
 		ssize_t bytes = readlink(path, link, sizeof(link));
@@ -373,6 +371,7 @@ static int uring_collect_vma(struct collect *c unused, struct snap_task *t, cons
 		return -ENOTSUP;
 	}
 	vma->entry->status = VMA_STATUS_URING;
+	t->maps_uring = true;
 	vma->entry->flags |= MAP_SHARED;
 	vma->file = SNAP_NO_FILE;
 	return 0;

@@ -20,32 +20,26 @@
 enum { WAIT_INFO_BYTES = 128 };
 _Static_assert(sizeof(siginfo_t) == WAIT_INFO_BYTES, "as waitid writes it");
 
-/* What a task's own PID namespace calls a child. */
+/* What a task's own PID namespace, which is so many below that of our /proc, calls a child. */
 static pid_t wait_number(size_t level, pid_t child)
 {
 	_cleanup_proc_status_ struct proc_status status = {0};
-	_cleanup_close_ int dir = proc_open(child, NULL);
-	if (dir < 0 || proc_read_status(dir, &status, NULL) < 0 || !level || status.ns_pid.n < level)
+	_cleanup_close_ int dir = level > 1 ? proc_open(child, NULL) : -1;
+	if (dir < 0 || proc_read_status(dir, &status, NULL) < 0 || status.ns_pid.n < level)
 		return child;
 	return status.ns_pid.v[level - 1];
 }
 
-static void wait_ask_task(const struct snap_task *t unused, int proc_dir, struct script *s)
+static void wait_ask_task(const struct snap_task *t, int proc_dir unused, struct script *s)
 {
-	struct proc_pid_list children = {0};
-	_cleanup_proc_status_ struct proc_status own = {0};
-	if (proc_read_status(proc_dir, &own, NULL) < 0 || proc_read_children(proc_dir, &children, NULL) < 0) {
-		s->failed = true;
-		return;
-	}
-	vec_foreach(pid, &children.v) {
+	size_t level = snapshot_look(t)->status.ns_pid.n;
+	vec_foreach(pid, &t->children) {
 		script_call(s, "asking what is to be told of a child", SYS_waitid, P_PID,
-			    (uint64_t)wait_number(own.ns_pid.n, *pid), script_put(s, NULL, WAIT_INFO_BYTES),
+			    (uint64_t)wait_number(level, *pid), script_put(s, NULL, WAIT_INFO_BYTES),
 			    WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT | __WALL, 0)
 			->data_mask = 1 << 2;
 		s->calls.v[script_last(s)].check = BLOB_CHECK_NONE;
 	}
-	proc_pid_list_release(&children);
 }
 
 static bool wait_is_traced(const struct snapshot *snap, pid_t pid)
@@ -56,27 +50,23 @@ static bool wait_is_traced(const struct snapshot *snap, pid_t pid)
 	       snapshot_inner_pid(snap, status.tracer_pid);
 }
 
-static int wait_collect_task(struct collect *c, struct snap_task *t unused, int proc_dir,
+static int wait_collect_task(struct collect *c, struct snap_task *t, int proc_dir unused,
 			     const struct answers *a, struct ferry_error *err)
 {
-	struct proc_pid_list children = {0};
-	int r = proc_read_children(proc_dir, &children, err);
-	for (size_t i = 0; i < children.v.n && r >= 0; i++) {
+	for (size_t i = 0; i < t->children.n; i++) {
 		siginfo_t info;
 		memcpy(&info, a->data + i * WAIT_INFO_BYTES, sizeof(info));
 		/* Of a tracee any stop is told, which is the business of the kind trace. */
 		if (a->calls[i].ret < 0 || !info.si_pid || info.si_code == CLD_TRAPPED ||
-		    wait_is_traced(c->snap, children.v.v[i]))
+		    wait_is_traced(c->snap, t->children.v[i]))
 			continue;
 		struct snap_untold *untold = vec_push(&c->snap->untold);
 		if (!untold)
-			r = error_memory(err);
-		else
-			*untold = (struct snap_untold){.pid = children.v.v[i],
-						       .continued = info.si_code == CLD_CONTINUED};
+			return error_memory(err);
+		*untold = (struct snap_untold){.pid = t->children.v[i],
+					       .continued = info.si_code == CLD_CONTINUED};
 	}
-	proc_pid_list_release(&children);
-	return r;
+	return 0;
 }
 
 const struct kind_ops kind_wait = {

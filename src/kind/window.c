@@ -167,9 +167,9 @@ void window_ask(const struct snap_task *t, int proc_dir unused, struct script *s
 static void window_forget_swapped(struct snap_task *t, int proc_dir)
 {
 	_cleanup_proc_maps_ struct proc_maps maps = {0};
-	bool read = window_has_swap() && proc_read_smaps(proc_dir, &maps, NULL) >= 0;
 	if (!window_has_swap())
 		return;
+	bool read = proc_read_smaps(proc_dir, &maps, NULL) >= 0;
 	vec_foreach(vma, &t->vmas) {
 		const struct proc_vma *now =
 			read && vma->window ? proc_maps_find(&maps, vma->window->address) : NULL;

@@ -5,7 +5,9 @@
  * to be copied on write only (since Linux 5.19). Shared anonymous memory is read through /proc/PID/map_files, hole by hole, so that
  * reading allocates nothing.
  *
- * Pages of zeroes take no space in anonymous memory; what an ancestor has stored is not stored again. A block is read, hashed and
+ * What a tree that runs on wrote since the last round is only read while it stands, and stored when it runs: storing takes twice as long.
+ *
+ * Pages of zeroes take no space in anonymous memory; what an ancestor, or the round before, has stored is not stored again. A block is read, hashed and
  * written while it is in the cache; several threads do that with blocks of their own, because a copy is bound by the processor and
  * not by the memory.
  */
@@ -22,41 +24,52 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/lanes.h"
+#include "base/progress.h"
 #include "base/vec.h"
+#include "image/coverage.h"
 #include "image/dir.h"
 #include "image/pages.h"
 #include "kernel/syscalls.h"
 #include "mem/mem.h"
+#include "mem/older.h"
 #include "model/record.h"
 #include "model/vma-status.h"
 
 enum {
 	MEM_BLOCK_BYTES = 256 << 10,
 	MEM_BLOCK_PAGES = MEM_BLOCK_BYTES / (int)IMAGE_PAGE_BYTES,
+	MEM_LANE_BYTES = 2 * MEM_BLOCK_BYTES,
 	MEM_ALONE_BYTES = 4 << 20, /* less is not worth a second thread */
+	MEM_ROOM_BYTES = 64 << 20, /* kept until the tree runs */
+	MEM_ROOM_READY = 8 << 20,  /* of these, what is there before the tree stands */
+	MEM_LATE_TASKS = 64,
 };
 
 /* A run of pages to store, at most a block. */
 struct mem_piece {
 	uint64_t address, bytes;
 	uint32_t flags;
-	bool sparse; /* zeroes mean absent */
+	bool elsewhere; /* the bytes are not read */
+	bool sparse;    /* zeroes mean absent */
 };
 
 /* Pieces that are read, and stored, together. */
 struct mem_block {
 	size_t first, n;
-	uint64_t bytes;
+	uint64_t bytes; /* to read */
+	size_t n_runs;  /* that may come of it, at most MEM_BLOCK_PAGES */
 	bool common;    /* of mappings that others have pages of, too */
-	bool elsewhere; /* one piece, whose pages are in the pages file of another task */
+	uint64_t kept;  /* where its bytes are among those that were kept */
 };
 
 /* What a thread works with. */
 struct mem_lane {
 	char *buffer; /* MEM_BLOCK_BYTES */
+	char *older;  /* as many, of the round before */
 	struct image_run runs[MEM_BLOCK_PAGES];
 	struct iovec iov[MEM_BLOCK_PAGES];
 	size_t n;
+	uint64_t n_unread;
 	struct ferry_error err;
 };
 
@@ -67,53 +80,60 @@ struct mem_lanes {
 /* One address space, or one shared object, on its way into the image. */
 struct mem_store {
 	struct mem_dump *d;
+	const struct snap_task *task; /* whose address space it is */
 	struct image_pages_writer *writer;
 	int mem; /* /proc/PID/mem, or the shared object */
 	bool is_file;
 	const struct snap_window *windows; /* of a shared object that cannot be opened; NULL */
 	pid_t pid;                         /* of an address space */
 	uint64_t limit;                    /* of a shared object: its size; a last page goes on with zeroes */
+	int pagemap;                       /* of an address space */
 	const char *what;                  /* what is read, for messages */
 	uint64_t slack_from, slack_to;     /* addresses whose bytes are ours, stored as zeroes */
 	VEC(struct mem_piece) pieces;
 	VEC(struct mem_block) blocks;
 	uint64_t bytes;
-	struct mem_known *known; /* of an address space */
+	struct mem_known *known; /* of an address space; NULL: nothing is in another's, nor will be */
 	bool is_head;            /* nothing is elsewhere: known grows with what is stored */
 	size_t known_at;
+	const struct image_covered *past; /* what the round before has; NULL: nothing */
+	size_t past_at;
+	struct mem_older *older; /* what it had there; NULL: nothing is compared */
+	mem_runs left;           /* of an address space: what is only named */
+	const char *kept; /* its bytes, which were read before; NULL: they are read when they are stored */
 	/* Of the mapping being looked at. */
 	mem_runs huge;
+	bool leave;
+	uint64_t looked, end; /* how far what changed in it is known, and its end */
 	uint32_t flags;
-	bool sparse, common;
+	bool sparse, common, ask_common;
 };
 
-static int mem_add_piece(struct mem_store *s, uint64_t address, uint64_t bytes)
+static int mem_add_piece(struct mem_store *s, const struct mem_piece *add)
 {
 	struct mem_block *block = s->blocks.n ? &s->blocks.v[s->blocks.n - 1] : NULL;
-	if (!block || block->elsewhere || block->common != s->common ||
-	    block->bytes + bytes > MEM_BLOCK_BYTES)
+	bool here = !add->elsewhere;
+	uint64_t bytes = here ? add->bytes : 0;
+	size_t n_runs = here ? add->bytes / IMAGE_PAGE_BYTES : 1;
+	if (!block || block->common != s->common || block->bytes + bytes > MEM_BLOCK_BYTES ||
+	    block->n_runs + n_runs > MEM_BLOCK_PAGES)
 		block = vec_push(&s->blocks);
 	struct mem_piece *piece = block ? vec_push(&s->pieces) : NULL;
 	if (!piece)
 		return -ENOMEM;
-	*piece = (struct mem_piece){address, bytes, s->flags, s->sparse};
+	*piece = *add;
 	if (!block->n++)
 		block->first = s->pieces.n - 1;
 	block->common = s->common;
 	block->bytes += bytes;
+	block->n_runs += n_runs;
 	s->bytes += bytes;
 	return 0;
 }
 
-static int mem_add_elsewhere(struct mem_store *s, uint64_t address, uint64_t bytes)
+static int mem_add_elsewhere(struct mem_store *s, uint64_t start, uint64_t end)
 {
-	struct mem_block *block = vec_push(&s->blocks);
-	struct mem_piece *piece = block ? vec_push(&s->pieces) : NULL;
-	if (!piece)
-		return -ENOMEM;
-	*piece = (struct mem_piece){.address = address, .bytes = bytes, .flags = IMAGE_PE_PARENT};
-	*block = (struct mem_block){.first = s->pieces.n - 1, .n = 1, .elsewhere = true};
-	return 0;
+	return mem_add_piece(s, &(struct mem_piece){start, end - start, IMAGE_PE_PARENT, true, false});
 }
 
 /* The start of the next range that is elsewhere, or one that address is in; calls come in ascending order. */
@@ -130,38 +150,110 @@ static bool mem_is_elsewhere(struct mem_store *s, uint64_t address, uint64_t end
 	return is;
 }
 
+/* Only named. */
+static int mem_leave(struct mem_store *s, uint64_t start, uint64_t end)
+{
+	int r = mem_runs_add(&s->left, start, end);
+	return r < 0 ? r
+		     : mem_add_piece(s, &(struct mem_piece){start, end - start, IMAGE_PE_LAZY, true, false});
+}
+
 static int mem_found(void *context, const struct mem_range *range)
 {
 	struct mem_store *s = context;
 	int r = range->huge ? mem_runs_add(&s->huge, range->start, range->end) : 0;
+	if (s->leave)
+		return r < 0 ? r : mem_leave(s, range->start, range->end);
 	for (uint64_t at = range->start, end; at < range->end && r >= 0; at = end) {
 		if (mem_is_elsewhere(s, at, range->end, &end)) {
-			r = mem_add_elsewhere(s, at, end - at);
+			r = mem_add_elsewhere(s, at, end);
 			continue;
 		}
 		end = MIN(end, at + MEM_BLOCK_BYTES);
-		r = mem_add_piece(s, at, end - at);
+		if (s->ask_common)
+			s->common = mem_is_common(s->pagemap, at, end);
+		r = mem_add_piece(s, &(struct mem_piece){at, end - at, s->flags, false, s->sparse});
 	}
 	return r;
 }
 
-/* What of a piece goes into the image. */
-static void mem_split(struct mem_lane *lane, const struct mem_piece *piece, const char *bytes)
+/* Pages that did not change: those that the round before has are there, the others are nowhere. Calls come in ascending order. */
+static int mem_unchanged(struct mem_store *s, uint64_t start, uint64_t end)
+{
+	const struct image_covered *past = s->past;
+	int r = 0;
+	if (start >= end)
+		return 0;
+	while (past && s->past_at < past->n && past->v[s->past_at].end <= start)
+		s->past_at++;
+	for (size_t i = s->past_at; past && i < past->n && past->v[i].start < end && r >= 0; i++)
+		r = mem_add_elsewhere(s, MAX(past->v[i].start, start), MIN(past->v[i].end, end));
+	return r;
+}
+
+static int mem_changed(void *context, const struct mem_range *range)
+{
+	struct mem_store *s = context;
+	if (range->start < s->looked || range->end <= range->start || range->end > s->end)
+		return -EINVAL;
+	int r = mem_unchanged(s, s->looked, range->same ? range->end : range->start);
+	s->looked = range->end;
+	if (r >= 0 && range->same && range->huge)
+		r = mem_runs_add(&s->huge, range->start, range->end);
+	return r < 0 || range->gone || range->same ? r : mem_found(s, range);
+}
+
+/* A run without bytes. */
+static void mem_refer(struct mem_lane *lane, const struct mem_piece *piece)
+{
+	lane->iov[lane->n] = (struct iovec){0};
+	lane->runs[lane->n++] = (struct image_run){
+		.vaddr = piece->address, .nr_pages = piece->bytes / IMAGE_PAGE_BYTES, .flags = piece->flags};
+}
+
+static void mem_split_plain(struct mem_lane *lane, const struct mem_piece *piece, const char *bytes)
 {
 	const struct image_run run = {
 		.vaddr = piece->address, .nr_pages = piece->bytes / IMAGE_PAGE_BYTES, .flags = piece->flags};
 	lane->n += image_pages_split(&run, piece->sparse, bytes, lane->runs + lane->n, lane->iov + lane->n);
 }
 
+/* What of a piece goes into the image: pages that are as they were in the round before need not. */
+static int mem_split(const struct mem_store *s, struct mem_lane *lane, const struct mem_piece *piece,
+		     const char *bytes)
+{
+	bool same[MEM_BLOCK_PAGES];
+	size_t n = piece->bytes / IMAGE_PAGE_BYTES;
+	if (!s->older) {
+		mem_split_plain(lane, piece, bytes);
+		return 0;
+	}
+	int r = mem_older_compare(s->older, piece->address, n, bytes, lane->older, same, &lane->err);
+	for (size_t i = 0, end; i < n && r >= 0; i = end) {
+		for (end = i + 1; end < n && same[end] == same[i];)
+			end++;
+		struct mem_piece part = *piece;
+		part.address += i * IMAGE_PAGE_BYTES;
+		part.bytes = (end - i) * IMAGE_PAGE_BYTES;
+		part.flags = same[i] ? IMAGE_PE_PARENT : piece->flags;
+		if (same[i])
+			mem_refer(lane, &part);
+		else
+			mem_split_plain(lane, &part, bytes + i * IMAGE_PAGE_BYTES);
+	}
+	return r;
+}
+
 /* Many runs in one call, with one copy. What the task itself may not read ends it early. Returns the bytes that are there. */
 static uint64_t mem_read_many(const struct mem_store *s, const struct mem_block *block, char *to)
 {
 	struct iovec ours = {to, block->bytes}, theirs[MEM_BLOCK_PAGES];
-	if (s->is_file || block->common)
+	if (s->is_file || block->common || !block->bytes)
 		return 0;
 	for (size_t i = 0; i < block->n; i++) {
 		const struct mem_piece *piece = &s->pieces.v[block->first + i];
-		theirs[i] = (struct iovec){(void *)(uintptr_t)piece->address, piece->bytes};
+		bool here = !piece->elsewhere;
+		theirs[i] = (struct iovec){(void *)(uintptr_t)piece->address, here ? piece->bytes : 0};
 	}
 	ssize_t n = sys_process_vm_readv(s->pid, &ours, 1, theirs, block->n);
 	return n < 0 ? 0 : (uint64_t)n;
@@ -195,49 +287,116 @@ static int mem_read_piece(const struct mem_store *s, const struct mem_piece *pie
 	return fd_pread_all(s->mem, to, there, piece->address);
 }
 
+/* Page by page; what is gone is left out. */
+static void mem_read_rest(const struct mem_store *s, struct mem_lane *lane, const struct mem_piece *piece,
+			  char *to)
+{
+	for (uint64_t at = 0; at < piece->bytes; at += IMAGE_PAGE_BYTES) {
+		struct mem_piece page = *piece;
+		page.address += at;
+		page.bytes = IMAGE_PAGE_BYTES;
+		if (mem_read_piece(s, &page, to + at) >= 0)
+			mem_split_plain(lane, &page, to + at);
+		else
+			lane->n_unread++;
+	}
+}
+
+/* there: its bytes are at to already. No message. */
+static int mem_fetch_piece(const struct mem_store *s, const struct mem_piece *piece, bool there, char *to)
+{
+	uint64_t at = piece->address;
+	int r = there ? 0 : mem_read_piece(s, piece, to);
+	if (r >= 0 && s->slack_from >= at && s->slack_to <= at + piece->bytes)
+		memset(to + (s->slack_from - at), 0, s->slack_to - s->slack_from);
+	return r;
+}
+
+static int mem_unread(const struct mem_store *s, struct mem_lane *lane, const struct mem_piece *piece, int r)
+{
+	return error_errno(&lane->err, FERRY_ERROR_SYSTEM, -r, "reading '%s' at %llx", s->what,
+			   (unsigned long long)piece->address);
+}
+
+static int mem_read_fault(const struct mem_store *s, struct mem_lane *lane)
+{
+	return fault_hit(s->d->fault, FAULT_PAGES_READ) ? error_set(&lane->err, FERRY_ERROR_FAULT, EIO,
+								    "reading '%s': fault injected", s->what)
+							: 0;
+}
+
 static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem_block *block)
 {
 	char *to = lane->buffer;
 	uint64_t there = mem_read_many(s, block, to);
+	int r = 0;
 	lane->n = 0;
-	for (size_t i = block->first; i < block->first + block->n; i++) {
+	for (size_t i = block->first; i < block->first + block->n && r >= 0; i++) {
 		const struct mem_piece *piece = &s->pieces.v[i];
-		uint64_t at = piece->address;
-		if (fault_hit(s->d->fault, FAULT_PAGES_READ))
-			return error_set(&lane->err, FERRY_ERROR_FAULT, EIO, "reading '%s': fault injected",
-					 s->what);
-		bool read = (uint64_t)(to - lane->buffer) + piece->bytes <= there;
-		int r = read ? 0 : mem_read_piece(s, piece, to);
+		if (piece->elsewhere) {
+			mem_refer(lane, piece);
+			continue;
+		}
+		r = mem_read_fault(s, lane);
 		if (r < 0)
-			return error_errno(&lane->err, FERRY_ERROR_SYSTEM, -r, "reading '%s' at %llx",
-					   s->what, (unsigned long long)at);
-		if (s->slack_from >= at && s->slack_to <= at + piece->bytes)
-			memset(to + (s->slack_from - at), 0, s->slack_to - s->slack_from);
-		mem_split(lane, piece, to);
+			return r;
+		r = mem_fetch_piece(s, piece, (uint64_t)(to - lane->buffer) + piece->bytes <= there, to);
+		if (r < 0 && !s->d->is_running)
+			return mem_unread(s, lane, piece, r);
+		if (r < 0)
+			mem_read_rest(s, lane, piece, to);
+		r = r < 0 ? 0 : mem_split(s, lane, piece, to);
 		to += piece->bytes;
 	}
-	return 0;
+	return r;
+}
+
+/* Only read, into what is kept. */
+static int mem_keep_block(void *context, struct lanes *l unused, unsigned number, uint64_t index)
+{
+	struct mem_store *s = context;
+	struct mem_lane *lane = &s->d->lanes->lane[number];
+	const struct mem_block *block = &s->blocks.v[index];
+	char *begin = s->d->room + block->kept, *to = begin;
+	uint64_t there = mem_read_many(s, block, to);
+	int r = mem_read_fault(s, lane);
+	for (size_t i = block->first; i < block->first + block->n && r >= 0; i++) {
+		const struct mem_piece *piece = &s->pieces.v[i];
+		if (piece->elsewhere)
+			continue;
+		r = mem_fetch_piece(s, piece, (uint64_t)(to - begin) + piece->bytes <= there, to);
+		if (r < 0)
+			return mem_unread(s, lane, piece, r);
+		to += piece->bytes;
+	}
+	return r;
+}
+
+/* The same as mem_read() with what was kept. */
+static int mem_split_kept(const struct mem_store *s, struct mem_lane *lane, const struct mem_block *block)
+{
+	const char *from = s->kept + block->kept;
+	int r = 0;
+	lane->n = 0;
+	for (size_t i = block->first; i < block->first + block->n && r >= 0; i++) {
+		const struct mem_piece *piece = &s->pieces.v[i];
+		if (piece->elsewhere) {
+			mem_refer(lane, piece);
+			continue;
+		}
+		r = mem_split(s, lane, piece, from);
+		from += piece->bytes;
+	}
+	return r;
 }
 
 /* What the family of a head can refer to. */
 static int mem_note_known(struct mem_store *s, const struct image_run *runs, size_t n)
 {
 	int r = 0;
-	for (size_t i = 0; s->is_head && i < n && r >= 0; i++)
+	for (size_t i = 0; s->known && s->is_head && i < n && r >= 0; i++)
 		r = mem_runs_add(&s->known->ranges, runs[i].vaddr,
 				 runs[i].vaddr + runs[i].nr_pages * IMAGE_PAGE_BYTES);
-	return r;
-}
-
-static int mem_refer(struct mem_store *s, struct lanes *l, uint64_t index, struct ferry_error *err)
-{
-	const struct mem_piece *piece = &s->pieces.v[s->blocks.v[index].first];
-	int r = lanes_turn(l, index);
-	if (r >= 0)
-		r = image_pages_add_reference(s->writer, piece->address, piece->bytes / IMAGE_PAGE_BYTES,
-					      piece->flags, err);
-	if (r >= 0)
-		lanes_next(l, index);
 	return r;
 }
 
@@ -248,9 +407,7 @@ static int mem_store_block(void *context, struct lanes *l, unsigned number, uint
 	struct mem_lane *lane = &s->d->lanes->lane[number];
 	const struct mem_block *block = &s->blocks.v[index];
 	uint64_t offset = 0;
-	if (block->elsewhere)
-		return mem_refer(s, l, index, &lane->err);
-	int r = mem_read(s, lane, block);
+	int r = s->kept ? mem_split_kept(s, lane, block) : mem_read(s, lane, block);
 	if (r >= 0)
 		r = lanes_turn(l, index);
 	if (r >= 0 && lane->n)
@@ -259,9 +416,7 @@ static int mem_store_block(void *context, struct lanes *l, unsigned number, uint
 		r = error_memory(&lane->err);
 	if (r < 0)
 		return r;
-	s->d->bytes += block->bytes;
-	if (s->d->progress)
-		s->d->progress(s->d->context, s->d->bytes);
+	progress_add(s->d->progress, block->bytes);
 	lanes_next(l, index);
 	return lane->n ? image_pages_store(s->writer, offset, lane->iov, lane->n, &lane->err) : 0;
 }
@@ -271,40 +426,34 @@ static int mem_make_lanes(struct mem_dump *d)
 	if (d->lanes)
 		return 0;
 	struct mem_lanes *lanes = calloc(1, sizeof(*lanes));
-	char *buffers = lanes ? mmap(NULL, (size_t)LANES_MAX * MEM_BLOCK_BYTES, PROT_READ | PROT_WRITE,
+	char *buffers = lanes ? mmap(NULL, (size_t)LANES_MAX * MEM_LANE_BYTES, PROT_READ | PROT_WRITE,
 				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
 			      : MAP_FAILED;
 	if (buffers == MAP_FAILED) {
 		free(lanes);
 		return -ENOMEM;
 	}
-	for (size_t i = 0; i < LANES_MAX; i++)
-		lanes->lane[i].buffer = buffers + i * MEM_BLOCK_BYTES;
+	for (size_t i = 0; i < LANES_MAX; i++) {
+		lanes->lane[i].buffer = buffers + i * MEM_LANE_BYTES;
+		lanes->lane[i].older = lanes->lane[i].buffer + MEM_BLOCK_BYTES;
+	}
 	d->lanes = lanes;
 	return 0;
 }
 
-void mem_dump_end(struct mem_dump *d)
-{
-	if (d->lanes)
-		munmap(d->lanes->lane[0].buffer, (size_t)LANES_MAX * MEM_BLOCK_BYTES);
-	free(d->lanes);
-	d->lanes = NULL;
-	for (size_t i = 0; d->known && i < d->snap->tasks.n; i++)
-		vec_release(&d->known[i].ranges);
-	free(d->known);
-	d->known = NULL;
-}
-
-/* Everything that was found into the image. */
-static int mem_store_all(struct mem_store *s, struct ferry_error *err)
+/* Everything that was found, block by block. */
+static int mem_run(struct mem_store *s, lanes_piece *piece, struct ferry_error *err)
 {
 	int r = mem_make_lanes(s->d);
 	if (r < 0)
 		return error_memory(err);
 	for (size_t i = 0; i < LANES_MAX; i++)
 		s->d->lanes->lane[i].err = (struct ferry_error)FERRY_ERROR_INIT;
-	r = lanes_run(s->bytes < MEM_ALONE_BYTES ? 1 : lanes_wanted(), s->blocks.n, mem_store_block, s);
+	r = lanes_run(s->bytes < MEM_ALONE_BYTES ? 1 : lanes_wanted(), s->blocks.n, piece, s);
+	for (size_t i = 0; i < LANES_MAX; i++) {
+		s->d->stats.pages_unread += s->d->lanes->lane[i].n_unread;
+		s->d->lanes->lane[i].n_unread = 0;
+	}
 	for (size_t i = 0; i < LANES_MAX && r < 0; i++) {
 		const struct ferry_error *told = &s->d->lanes->lane[i].err;
 		if (!error_is_set(told) || !err || error_is_set(err))
@@ -316,6 +465,11 @@ static int mem_store_all(struct mem_store *s, struct ferry_error *err)
 	return r;
 }
 
+static int mem_store_all(struct mem_store *s, struct ferry_error *err)
+{
+	return mem_run(s, mem_store_block, err);
+}
+
 /* Close, and let go of what was found. */
 static int mem_store_end(struct mem_store *s, int r, struct ferry_error *err)
 {
@@ -323,7 +477,53 @@ static int mem_store_end(struct mem_store *s, int r, struct ferry_error *err)
 	vec_release(&s->pieces);
 	vec_release(&s->blocks);
 	vec_release(&s->huge);
+	vec_release(&s->left);
+	mem_older_free(s->older);
 	return r < 0 ? r : closed;
+}
+
+/* What was read while the tasks stood, and is stored later. */
+struct mem_late {
+	struct mem_late *next;
+	struct mem_store s;
+	char what[32];
+};
+
+void mem_dump_end(struct mem_dump *d)
+{
+	if (d->lanes)
+		munmap(d->lanes->lane[0].buffer, (size_t)LANES_MAX * MEM_LANE_BYTES);
+	free(d->lanes);
+	d->lanes = NULL;
+	while (d->late) {
+		struct mem_late *late = d->late;
+		d->late = late->next;
+		(void)mem_store_end(&late->s, -ECANCELED, NULL);
+		free(late);
+	}
+	if (d->room)
+		munmap(d->room, MEM_ROOM_BYTES);
+	d->room = NULL;
+	vec_foreach(left, &d->left)
+		vec_release(&left->ranges);
+	vec_release(&d->left);
+	for (size_t i = 0; d->known && i < d->snap->tasks.n; i++)
+		vec_release(&d->known[i].ranges);
+	free(d->known);
+	d->known = NULL;
+}
+
+/* 1: everything of the mapping that goes into the image was found. 0: nothing of it, since nobody knows what changed. */
+static int mem_find_changed(struct mem_store *s, const struct snap_vma *vma)
+{
+	const struct mem_past *past = s->d->past;
+	s->looked = vma->entry->start;
+	s->end = vma->entry->end;
+	int r = past && past->changed ? past->changed(past->context, s->task, vma, mem_changed, s) : 0;
+	if (r <= 0)
+		return r;
+	r = mem_unchanged(s, s->looked, s->end);
+	return r < 0 ? r : 1;
 }
 
 static int mem_find_vma(struct mem_store *s, int pagemap, const struct snap_vma *snap,
@@ -335,13 +535,14 @@ static int mem_find_vma(struct mem_store *s, int pagemap, const struct snap_vma 
 	unsigned flags = (anonymous ? MEM_FIND_ANONYMOUS : 0) | (snap->guards ? MEM_FIND_NO_GUARDS : 0);
 	s->sparse = anonymous && !whole;
 	s->common = snap->common;
-	s->flags = s->sparse && !(vma->flags & MAP_LOCKED) ? IMAGE_PE_LAZY : 0;
+	s->ask_common = snap->ask_common;
+	s->flags = s->sparse && !(vma->flags & MAP_LOCKED) && !s->d->leaves ? IMAGE_PE_LAZY : 0;
+	s->leave = s->d->leaves && s->task->may_come_late && mem_may_come_late(vma) && !whole;
 	s->d->stats.pages_scanned += (vma->end - vma->start) / IMAGE_PAGE_BYTES;
 	/* Pages of the kernel's own, of the vdso or an AIO ring, are no pages of the task's: they are named as a whole. */
-	int r;
-	if (whole)
-		r = mem_found(s, &(struct mem_range){.start = vma->start, .end = vma->end});
-	else
+	int r = whole ? mem_found(s, &(struct mem_range){.start = vma->start, .end = vma->end})
+		      : mem_find_changed(s, snap);
+	if (!whole && !r)
 		r = mem_find(pagemap, s->d->caps, vma->start, vma->end, flags, mem_found, s);
 	if (r == -ENOMEM)
 		return error_memory(err);
@@ -369,12 +570,18 @@ static int mem_know(struct mem_store *s, struct snap_task *t, struct ferry_error
 {
 	struct mem_dump *d = s->d;
 	const struct snap_task *first = d->snap->tasks.v;
+	s->past =
+		d->past ? image_coverage_find(d->past->covered, IMAGE_PAGEMAP, (uint64_t)t->inner_pid) : NULL;
+	/* What a task that runs has in common with others may be over at any instant. */
+	if (d->is_running || d->leaves)
+		return 0;
 	if (!d->known)
 		d->known = calloc(d->snap->tasks.n, sizeof(*d->known));
 	if (!d->known)
 		return error_memory(err);
 	s->known = &d->known[t - first];
-	if (t->parent && mem_find_known(t, &d->known[t->parent->memory - first], s->known) < 0)
+	/* References of one pagemap lead to one other: of the round before, or of an ancestor. */
+	if (!s->past && t->parent && mem_find_known(t, &d->known[t->parent->memory - first], s->known) < 0)
 		return error_memory(err);
 	s->is_head = !s->known->head;
 	if (!s->is_head)
@@ -382,13 +589,91 @@ static int mem_know(struct mem_store *s, struct snap_task *t, struct ferry_error
 	return 0;
 }
 
-/* For those who know of parent images, but nothing of families. */
-static int mem_link_family(const struct mem_store *s, const struct snap_task *t, struct ferry_error *err)
+int mem_dump_ready(struct mem_dump *d)
 {
-	if (s->is_head)
-		return 0;
-	return image_dir_link_family(s->d->dir, (uint64_t)t->inner_pid, (uint64_t)s->known->head->inner_pid,
-				     s->known->pages_id, err);
+	void *room = mmap(NULL, MEM_ROOM_BYTES, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (room == MAP_FAILED)
+		return -ENOMEM;
+	d->room = room;
+	(void)madvise(room, MEM_ROOM_BYTES, MADV_HUGEPAGE);
+	memset(room, 0, MEM_ROOM_READY);
+	return mem_make_lanes(d);
+}
+
+static bool mem_has_heirs(const struct mem_store *s)
+{
+	vec_foreach(t, &s->d->snap->tasks)
+		if (t->parent && t->parent->memory == s->task && t->mm_extra->n_inherited)
+			return true;
+	return false;
+}
+
+/*
+ * Whether a task's pages are kept for now. Not those that others may refer to: which these are is known when they are stored. Nor those of
+ * who has nothing in an earlier round, which are many. Each keeps two descriptors.
+ */
+static bool mem_may_keep(const struct mem_store *s)
+{
+	const struct mem_dump *d = s->d;
+	return d->room && s->past && s->bytes <= MEM_ROOM_BYTES - d->room_used &&
+	       d->n_late < MEM_LATE_TASKS && !mem_has_heirs(s);
+}
+
+static int mem_keep(struct mem_store *s, struct ferry_error *err)
+{
+	struct mem_dump *d = s->d;
+	struct mem_late *late = calloc(1, sizeof(*late));
+	if (!late)
+		return error_memory(err);
+	vec_foreach(block, &s->blocks) {
+		block->kept = d->room_used;
+		d->room_used += block->bytes;
+	}
+	int r = mem_run(s, mem_keep_block, err);
+	if (r < 0) {
+		free(late);
+		return r;
+	}
+	late->s = *s;
+	snprintf(late->what, sizeof(late->what), "%s", s->what);
+	late->s.what = late->what;
+	late->s.kept = d->room;
+	late->s.mem = late->s.pagemap = -1;
+	late->next = d->late;
+	d->late = late;
+	d->n_late++;
+	return 0;
+}
+
+int mem_dump_late(struct mem_dump *d, struct ferry_error *err)
+{
+	int r = 0;
+	for (struct mem_late *late = d->late; late && r >= 0; late = d->late) {
+		d->late = late->next;
+		r = mem_store_all(&late->s, err);
+		d->stats.pages_written += image_pages_written(late->s.writer);
+		r = mem_store_end(&late->s, r, err);
+		free(late);
+	}
+	return r;
+}
+
+static int mem_note_left(struct mem_dump *d, const struct snap_task *t, mem_runs *ranges)
+{
+	struct mem_left *left = vec_push(&d->left);
+	if (!left)
+		return -ENOMEM;
+	*left = (struct mem_left){.id = (uint64_t)t->inner_pid, .pid = t->look, .ranges = *ranges};
+	*ranges = (mem_runs){0};
+	return 0;
+}
+
+bool mem_may_come_late(const VmaEntry *vma)
+{
+	return vma->status & VMA_STATUS_ANON_PRIVATE &&
+	       !(vma->flags & (MAP_HUGETLB | MAP_DROPPABLE | MAP_LOCKED)) &&
+	       !(vma->madv >> MADV_WIPEONFORK & 1);
 }
 
 int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err)
@@ -402,7 +687,8 @@ int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *e
 				   "opening the memory of pid %d", t->pid);
 	char what[32];
 	snprintf(what, sizeof(what), "/proc/%d/mem", t->look);
-	struct mem_store s = {.d = d, .mem = mem, .pid = t->look, .what = what};
+	struct mem_store s = {
+		.d = d, .task = t, .mem = mem, .pagemap = pagemap, .pid = t->look, .what = what};
 	if (t->vdso_slack) {
 		s.slack_from = t->vdso_start + t->vdso_slack;
 		s.slack_to = t->vdso_start + t->vdso_bytes;
@@ -420,15 +706,17 @@ int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *e
 		if (r >= 0 && mem_note_huge(&s, &t->vmas.v[i]) < 0)
 			r = error_memory(err);
 	}
+	if (s.known && s.is_head)
+		s.known->head = t;
+	if (r >= 0 && mem_may_keep(&s)) {
+		r = mem_keep(&s, err);
+		return r < 0 ? mem_store_end(&s, r, err) : 0;
+	}
 	if (r >= 0)
 		r = mem_store_all(&s, err);
-	if (r >= 0)
-		r = mem_link_family(&s, t, err);
-	if (s.is_head) {
-		s.known->head = t;
-		s.known->pages_id = image_pages_written_id(s.writer);
-	}
 	d->stats.pages_written += image_pages_written(s.writer);
+	if (r >= 0 && s.left.n && mem_note_left(d, t, &s.left) < 0)
+		r = error_memory(err);
 	return mem_store_end(&s, r, err);
 }
 
@@ -449,6 +737,27 @@ static int mem_find_file(struct mem_store *s)
 	return r;
 }
 
+/* Whether a page is there, as far as a window tells: all are when it does not. */
+static bool mem_shows(const struct snap_window *w, uint64_t offset)
+{
+	return !w->there || w->there[(offset - w->offset) / IMAGE_PAGE_BYTES] & 1;
+}
+
+/* What a window shows of a part of it. */
+static int mem_find_window(struct mem_store *s, const struct snap_window *w, uint64_t from, uint64_t end)
+{
+	int r = 0;
+	for (uint64_t to = from; from < end && r >= 0; from = to) {
+		bool there = mem_shows(w, from);
+		do {
+			to += IMAGE_PAGE_BYTES;
+		} while (to < end && mem_shows(w, to) == there);
+		if (there)
+			r = mem_found(s, &(struct mem_range){.start = from, .end = to});
+	}
+	return r;
+}
+
 /* The same through windows, one behind the other; each is left where it ends, so that no piece lies in two. */
 static int mem_find_windows(struct mem_store *s)
 {
@@ -458,20 +767,21 @@ static int mem_find_windows(struct mem_store *s)
 		if (!w)
 			return -ENXIO;
 		end = MIN(s->limit, w->offset + w->bytes);
-		for (uint64_t from = at, to; from < end && r >= 0; from = to) {
-			const uint8_t *there = w->there;
-			size_t first = (from - w->offset) / IMAGE_PAGE_BYTES;
-			for (to = from + IMAGE_PAGE_BYTES;
-			     to < end && there &&
-			     (there[(to - w->offset) / IMAGE_PAGE_BYTES] & 1) == (there[first] & 1);)
-				to += IMAGE_PAGE_BYTES;
-			if (!there)
-				to = end;
-			if (!there || there[first] & 1)
-				r = mem_found(s, &(struct mem_range){.start = from, .end = to});
-		}
+		r = mem_find_window(s, w, at, end);
 	}
 	return r;
+}
+
+static int mem_find_changed_shmem(struct mem_store *s, const struct snap_shmem *shmem)
+{
+	const struct mem_past *past = s->d->past;
+	s->end = align_up(s->limit, IMAGE_PAGE_BYTES);
+	s->past = past ? image_coverage_find(past->covered, IMAGE_SHMEM_PAGEMAP, shmem->shmid) : NULL;
+	int r = past && past->changed_shmem ? past->changed_shmem(past->context, shmem, mem_changed, s) : 0;
+	if (r <= 0)
+		return r;
+	r = mem_unchanged(s, s->looked, s->end);
+	return r < 0 ? r : 1;
 }
 
 int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct ferry_error *err)
@@ -492,10 +802,14 @@ int mem_dump_shmem(struct mem_dump *d, const struct snap_shmem *shmem, struct fe
 	if (r < 0)
 		return r;
 	d->stats.shmem_scanned += shmem->bytes / IMAGE_PAGE_BYTES;
-	r = shmem->path ? mem_find_file(&s) : mem_find_windows(&s);
-	if (r < 0)
-		error_errno(err, r == -ENOMEM ? FERRY_ERROR_NO_MEMORY : FERRY_ERROR_SYSTEM, -r,
-			    "finding the pages of %s", what);
+	int found = mem_find_changed_shmem(&s, shmem);
+	if (!found && d->past && d->past->image)
+		r = mem_older_open(d->past->image, IMAGE_SHMEM_PAGEMAP, shmem->shmid, &s.older, err);
+	if (!found)
+		found = shmem->path ? mem_find_file(&s) : mem_find_windows(&s);
+	if (found < 0 && r >= 0)
+		r = error_errno(err, found == -ENOMEM ? FERRY_ERROR_NO_MEMORY : FERRY_ERROR_SYSTEM, -found,
+				"finding the pages of %s", what);
 	if (r >= 0)
 		r = mem_store_all(&s, err);
 	d->stats.shmem_written += image_pages_written(s.writer);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns finding the pages of a private mapping that are the task's own: PAGEMAP_SCAN (6.7) where the kernel has it, else
- * the words of /proc/PID/pagemap (bit 63 present, 62 swapped, 61 of a file or shared, 58 guard page; 2.6.25, 3.5, 6.15).
+ * the words of /proc/PID/pagemap (bit 63 present, 62 swapped, 61 of a file or shared, 58 guard page, 56 nobody else's; 2.6.25, 3.5, 6.15, 4.2).
  */
 #include <errno.h>
 #include <string.h>
@@ -13,11 +13,10 @@
 #include "kernel/uapi.h"
 #include "mem/mem.h"
 
-enum { FIND_REGIONS = 512, FIND_WORDS = 4096, FIND_PAGE = 4096 };
+enum { FIND_REGIONS = 512, FIND_WORDS = 4096, FIND_FEW = 64, FIND_PAGE = 4096 };
 
 /* What matches want, over a range. */
-static int find_scan(int pagemap, const struct pm_scan_arg *want,
-		     int (*found)(void *context, const struct mem_range *range), void *context)
+static int find_scan(int pagemap, const struct pm_scan_arg *want, mem_range_found *found, void *context)
 {
 	struct page_region regions[FIND_REGIONS];
 	struct pm_scan_arg arg = *want;
@@ -44,9 +43,11 @@ static int find_scan(int pagemap, const struct pm_scan_arg *want,
 
 /* Bits of a word of /proc/PID/pagemap. */
 #define FIND_THERE (3ull << 62)
+#define FIND_PRESENT (1ull << 63)
 #define FIND_FILE (1ull << 61)
 #define FIND_GUARD (1ull << 58)
 #define FIND_WATCHED (1ull << 57)
+#define FIND_EXCLUSIVE (1ull << 56)
 
 /* Which words count. */
 struct find_want {
@@ -55,7 +56,7 @@ struct find_want {
 };
 
 static int find_words(int pagemap, uint64_t start, uint64_t end, const struct find_want *want,
-		      int (*found)(void *context, const struct mem_range *range), void *context)
+		      mem_range_found *found, void *context)
 {
 	uint64_t words[FIND_WORDS];
 	struct mem_range range = {0};
@@ -79,7 +80,7 @@ static int find_words(int pagemap, uint64_t start, uint64_t end, const struct fi
 }
 
 int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end, unsigned flags,
-	     int (*found)(void *context, const struct mem_range *range), void *context)
+	     mem_range_found *found, void *context)
 {
 	uint64_t unwanted = flags & MEM_FIND_ANONYMOUS ? PAGE_IS_PFNZERO : PAGE_IS_FILE;
 	/* A guard page counts as swapped. */
@@ -101,8 +102,24 @@ int mem_find(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t
 	return find_words(pagemap, start, end, &want, found, context);
 }
 
+bool mem_is_common(int pagemap, uint64_t start, uint64_t end)
+{
+	uint64_t words[FIND_FEW];
+	while (start < end) {
+		size_t n = MIN((end - start) / FIND_PAGE, (uint64_t)FIND_FEW);
+		/* What cannot be known is treated with care. */
+		if (fd_pread_all(pagemap, words, n * sizeof(*words), start / FIND_PAGE * sizeof(*words)) < 0)
+			return true;
+		for (size_t i = 0; i < n; i++)
+			if (words[i] & FIND_PRESENT && !(words[i] & FIND_EXCLUSIVE))
+				return true;
+		start += n * FIND_PAGE;
+	}
+	return false;
+}
+
 int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, uint64_t end,
-		    int (*found)(void *context, const struct mem_range *range), void *context)
+		    mem_range_found *found, void *context)
 {
 	const struct pm_scan_arg arg = {
 		.size = sizeof(arg),
@@ -115,8 +132,8 @@ int mem_find_guards(int pagemap, const struct kern_caps *caps, uint64_t start, u
 						      : -EOPNOTSUPP;
 }
 
-int mem_find_guarded(int pagemap, uint64_t start, uint64_t end, bool there,
-		     int (*found)(void *context, const struct mem_range *range), void *context)
+int mem_find_guarded(int pagemap, uint64_t start, uint64_t end, bool there, mem_range_found *found,
+		     void *context)
 {
 	const struct find_want want = {.mask = FIND_WATCHED | (there ? 0 : FIND_THERE),
 				       .wanted = FIND_WATCHED,

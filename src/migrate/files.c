@@ -88,9 +88,10 @@ static int files_step(struct transfer *t, size_t n, struct ferry_error *err)
 	t->told_ns = now;
 	unsigned long long mib = t->bytes >> 20, of = t->expected_bytes >> 20;
 	if (t->expected_bytes)
-		log_write(t->log, LOG_INFO, "progress", NULL, 0, "image: %llu of about %llu MiB", mib, of);
+		log_write(t->log, LOG_PROGRESS, "progress", NULL, 0, "image: %llu of about %llu MiB", mib,
+			  of);
 	else
-		log_write(t->log, LOG_INFO, "progress", NULL, 0, "image: %llu MiB", mib);
+		log_write(t->log, LOG_PROGRESS, "progress", NULL, 0, "image: %llu MiB", mib);
 	return 0;
 }
 

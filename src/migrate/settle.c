@@ -52,6 +52,8 @@ static int settle_revert(struct source *s, const char *reason, struct ferry_erro
 	return settle_undo(s, err);
 }
 
+#define SETTLE_HOW "repeat --insecure and --token FILE as they were given to the migration"
+
 static int settle_committed(struct source *s, struct ferry_error *err)
 {
 	const struct options *o = s->e->options;
@@ -60,16 +62,10 @@ static int settle_committed(struct source *s, struct ferry_error *err)
 		return settle_end(s, err);
 	if (o->abort && o->peer_is_fenced)
 		return settle_revert(s, "the operator said that the other side does not run", err);
-	int r = endpoint_parse(o->to ? o->to : s->record.peer, &s->peer, err);
+	int r = endpoint_parse_plain(o->to ? o->to : s->record.peer, o->insecure && s->token.n, SETTLE_HOW,
+				     &s->peer, err);
 	if (r < 0)
 		return r;
-	if (!s->peer.is_local && !(o->insecure && s->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL,
-			  "'%s' is not on this machine, and the connection would not be encrypted",
-			  o->to ? o->to : s->record.peer);
-		error_hint(err, "repeat --insecure and --token FILE as they were given to the migration");
-		return -EINVAL;
-	}
 	r = source_ask(s, o->abort ? MIGRATE_KIND__ABORT : MIGRATE_KIND__COMMIT, &answer, err);
 	if (r < 0)
 		return r;

@@ -34,6 +34,8 @@ enum {
 	SOURCE_WRITE_PAUSE_NS = 20000000,
 };
 
+#define SOURCE_HOW "accept that with --insecure and --token FILE, or forward a port with ssh"
+
 /* ----------------------------------------------------- in the warden, for a dead worker */
 
 static int deputy_open(struct source *s, bool worker_is_held, struct journal **ret, int *ret_lock)
@@ -197,15 +199,9 @@ static int source_prepare(struct source *s, struct ferry_error *err)
 	const struct options *o = s->e->options;
 	if (!o->to)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--to ADDRESS is missing");
-	int r = endpoint_parse(o->to, &s->peer, err);
+	int r = endpoint_parse_plain(o->to, o->insecure && s->token.n, SOURCE_HOW, &s->peer, err);
 	if (r < 0)
 		return r;
-	if (!s->peer.is_local && !(o->insecure && s->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL,
-			  "'%s' is not on this machine, and the connection would not be encrypted", o->to);
-		error_hint(err, "accept that with --insecure and --token FILE, or forward a port with ssh");
-		return -EINVAL;
-	}
 	s->record.side = JOURNAL_SOURCE;
 	s->record.state = JOURNAL_OPEN;
 	s->record.epoch = 1;
@@ -273,19 +269,17 @@ static int source_offer(struct source *s, uint64_t memory_bytes, struct ferry_er
 
 static int source_begin(struct source *s, struct ferry_error *err)
 {
-	uint64_t memory_bytes, start = time_now_ns();
+	uint64_t start = time_now_ns();
 	s->e->kinds.moving = true;
 	int r = source_prepare(s, err);
 	if (r >= 0)
 		r = dump_check(s->e, err);
 	if (r >= 0)
-		r = check_memory(s->record.pid, &memory_bytes, err);
-	if (r >= 0)
 		r = source_connect(s, err);
 	if (r >= 0)
 		r = source_check_own_address(s, err);
 	if (r >= 0)
-		r = source_offer(s, memory_bytes, err);
+		r = source_offer(s, s->e->image_bytes, err);
 	engine_phase(s->e, "connect", start);
 	if (r < 0)
 		return r;

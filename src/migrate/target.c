@@ -612,6 +612,10 @@ static void target_remove_stale(struct target *t)
 	}
 }
 
+/* What arrives runs as root. */
+#define TARGET_HOW \
+	"accept that with --insecure and --token FILE, or listen on loopback and forward a port with ssh"
+
 static int target_listen(struct target *t, struct ferry_error *err)
 {
 	const struct options *o = t->e->options;
@@ -619,23 +623,14 @@ static int target_listen(struct target *t, struct ferry_error *err)
 	char text[ENDPOINT_TEXT_BYTES];
 	if (!o->listen)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--listen ADDRESS is missing");
-	int r = endpoint_parse(o->listen, &e, err);
+	int r = endpoint_parse_plain(o->listen, o->insecure && t->token.n, TARGET_HOW, &e, err);
 	if (r < 0)
 		return r;
-	if (!e.is_local && !(o->insecure && t->token.n)) {
-		error_set(err, FERRY_ERROR_USAGE, EINVAL,
-			  "'%s' can be reached from other machines, and what arrives runs as root",
-			  o->listen);
-		error_hint(
-			err,
-			"accept that with --insecure and --token FILE, or listen on loopback and forward a port with ssh");
-		return -EINVAL;
-	}
 	t->must_trust = !t->token.n;
 	t->is_unix = e.address.ss_family == AF_UNIX;
 	r = t->listener = endpoint_listen(&e, text, err);
 	if (r >= 0)
-		log_write(t->e->log, LOG_INFO, "progress", "listening", 0, "receiving on %s", text);
+		log_write(t->e->log, LOG_PROGRESS, "progress", "listening", 0, "receiving on %s", text);
 	return r;
 }
 

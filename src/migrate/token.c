@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns the one-time token. Interface: EVP_MAC of libcrypto 3. */
+/*
+ * Owns the one-time token. Interface: EVP_MAC of libcrypto 3.
+ *
+ * Linking libcrypto takes two milliseconds of every start of ferry, most of which have no token: it is loaded with the first one,
+ * before anything of another mount namespace can be met.
+ */
 /* First: libcrypto uses "unused" as a name of its own. */
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
 
 #include "migrate/token.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,12 +24,56 @@
 #include "base/error.h"
 #include "base/fd.h"
 
+#define TOKEN_LIBRARY "libcrypto.so.3"
+
+#define TOKEN_SYMBOLS(X)                    \
+	X(EVP_MAC_fetch)                    \
+	X(EVP_MAC_free)                     \
+	X(EVP_MAC_CTX_new)                  \
+	X(EVP_MAC_CTX_free)                 \
+	X(EVP_MAC_init)                     \
+	X(EVP_MAC_update)                   \
+	X(EVP_MAC_final)                    \
+	X(OSSL_PARAM_construct_utf8_string) \
+	X(OSSL_PARAM_construct_end)
+
+struct token_crypto {
+#define TOKEN_MEMBER(name) typeof(name) *name;
+	TOKEN_SYMBOLS(TOKEN_MEMBER)
+#undef TOKEN_MEMBER
+};
+
+/* It stays loaded, so it is looked for in the file system once. */
+static int token_crypto_load(struct token_crypto *ret)
+{
+	struct token_crypto c;
+	void *library = dlopen(TOKEN_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+	if (!library)
+		return -ELIBACC;
+#define TOKEN_LOAD(name)                                \
+	c.name = (typeof(name) *)dlsym(library, #name); \
+	if (!c.name)                                    \
+		return -ELIBBAD;
+	TOKEN_SYMBOLS(TOKEN_LOAD)
+#undef TOKEN_LOAD
+	*ret = c;
+	return 0;
+}
+
 int token_read(const char *path, struct token *ret, struct ferry_error *err)
 {
 	struct stat st;
+	struct token_crypto crypto;
 	ret->n = 0;
 	if (!path)
 		return 0;
+	int loaded = token_crypto_load(&crypto);
+	if (loaded < 0) {
+		error_set(err, FERRY_ERROR_TOKEN, -loaded,
+			  "--token needs " TOKEN_LIBRARY ", which cannot be loaded");
+		error_hint(err, "install OpenSSL 3");
+		return loaded;
+	}
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, O_RDONLY, 0);
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_TOKEN, -fd, "--token '%s'", path);
@@ -60,30 +109,37 @@ int token_read(const char *path, struct token *ret, struct ferry_error *err)
 int token_prove(const struct token *t, const char *label, const struct iovec *texts, int n,
 		uint8_t ret[static TOKEN_PROOF_BYTES])
 {
+	struct token_crypto c;
+	int r = token_crypto_load(&c);
+	if (r < 0)
+		return r;
 	OSSL_PARAM params[] = {
-		OSSL_PARAM_construct_utf8_string("digest", (char *)"SHA256", 0),
-		OSSL_PARAM_construct_end(),
+		c.OSSL_PARAM_construct_utf8_string("digest", (char *)"SHA256", 0),
+		c.OSSL_PARAM_construct_end(),
 	};
-	EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-	EVP_MAC_CTX *ctx = mac ? EVP_MAC_CTX_new(mac) : NULL;
-	bool good = ctx && EVP_MAC_init(ctx, t->bytes, t->n, params) &&
-		    EVP_MAC_update(ctx, (const uint8_t *)label, strlen(label) + 1);
+	EVP_MAC *mac = c.EVP_MAC_fetch(NULL, "HMAC", NULL);
+	EVP_MAC_CTX *ctx = mac ? c.EVP_MAC_CTX_new(mac) : NULL;
+	bool good = ctx && c.EVP_MAC_init(ctx, t->bytes, t->n, params) &&
+		    c.EVP_MAC_update(ctx, (const uint8_t *)label, strlen(label) + 1);
 	for (int i = 0; i < n && good; i++) {
 		/* Lengths go in, too: otherwise bytes could move from one text to the next. */
 		uint64_t bytes = texts[i].iov_len;
-		good = EVP_MAC_update(ctx, (const uint8_t *)&bytes, sizeof(bytes)) &&
-		       EVP_MAC_update(ctx, texts[i].iov_base, texts[i].iov_len);
+		good = c.EVP_MAC_update(ctx, (const uint8_t *)&bytes, sizeof(bytes)) &&
+		       c.EVP_MAC_update(ctx, texts[i].iov_base, texts[i].iov_len);
 	}
 	size_t out = 0;
-	good = good && EVP_MAC_final(ctx, ret, &out, TOKEN_PROOF_BYTES) && out == TOKEN_PROOF_BYTES;
-	EVP_MAC_CTX_free(ctx);
-	EVP_MAC_free(mac);
+	good = good && c.EVP_MAC_final(ctx, ret, &out, TOKEN_PROOF_BYTES) && out == TOKEN_PROOF_BYTES;
+	c.EVP_MAC_CTX_free(ctx);
+	c.EVP_MAC_free(mac);
 	return good ? 0 : -EIO;
 }
 
 bool token_proofs_equal(const uint8_t *a, const uint8_t *b)
 {
-	return !CRYPTO_memcmp(a, b, TOKEN_PROOF_BYTES);
+	volatile uint8_t differs = 0;
+	for (size_t i = 0; i < TOKEN_PROOF_BYTES; i++)
+		differs |= (uint8_t)(a[i] ^ b[i]);
+	return !differs;
 }
 
 int token_fingerprint(const struct token *t, char ret[static TOKEN_FINGERPRINT_BYTES])

@@ -45,8 +45,7 @@ struct proc_mounts;
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
 	bool tcp_established;
-	bool no_net_admin; /* no rights over the network namespace: an ordinary user, in a user namespace */
-	bool no_seccomp;   /* filters cannot be read, for the same reason */
+	const struct kern_caps *caps;
 	bool leave_running;
 	bool shell_job;
 	bool foreground;     /* restore: ferry waits for the tree, which takes its place in the terminal */
@@ -64,6 +63,7 @@ struct kind_options {
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 	struct proc_namespaces own_namespaces; /* those that ferry was started in */
+	struct proc_looker *looker;            /* how many threads are looked at; may be NULL */
 	const struct proc_mounts
 		*outside_mounts; /* of its mount namespace, when the tree has another; NULL */
 };
@@ -111,11 +111,12 @@ struct collect {
 	const struct kind_options *options;
 	const struct fault *fault;
 	const struct log_sink *log;
-	struct warden *warden; /* changes outside ferry are entered here before they are made */
-	struct netlock *netlock;
-	struct peers *peers;     /* who holds pipes outside of the tree; NULL = nobody asks */
-	struct sharing *sharing; /* who has what of what processes can share */
-	void *fd_order;          /* how collect finds descriptions again */
+	struct warden *warden;      /* changes outside ferry are entered here before they are made */
+	struct netlock *netlock;    /* NULL: the first connection opens it; who owns the collect removes it */
+	struct peers *peers;        /* who holds pipes outside of the tree; NULL = nobody asks */
+	struct proc_mapper *mapper; /* how mappings are read; NULL: from smaps */
+	struct sharing *sharing;    /* who has what of what processes can share */
+	void *fd_order;             /* how collect finds descriptions again */
 	/*
 	 * For discover(): the description behind a descriptor of our own becomes one of the snapshot, if it is not yet. From
 	 * then on the descriptor belongs to the snapshot, also after a failure. *ret_index: in snapshot.files.
@@ -203,6 +204,8 @@ struct ns_ops {
 	int (*collect_all)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_ns *ns, struct ferry_error *err);
 
+	/* Restore: in each task that lives in one, which is its own or its maker's, before it has memory or children. */
+	int (*entered)(const struct plan *p, const struct plan_task *t, struct ferry_error *err);
 	/* Restore: make it, and set ns->fd; without this unshare(2) does. */
 	int (*make)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* Restore: ns was just made, and ferry stands in it. */
@@ -221,6 +224,11 @@ struct kind_ops {
 	/* The same for single files of a kind that is not late; NULL = none. */
 	bool (*is_late)(const struct plan_file *file);
 	bool (*is_last)(const struct plan_file *file); /* even later: /proc is that of the tasks by then */
+	/*
+	 * Nobody asks for plan_file.fd between restore() and the tasks that get it, and restore() knows no namespaces: it may run as
+	 * late as that.
+	 */
+	bool is_alone;
 
 	/* descriptors */
 	bool (*owns)(const struct fd_view *view);
@@ -265,7 +273,7 @@ struct kind_ops {
 	int (*map)(struct reader *r, struct plan_task *t, const VmaEntry *entry, struct vma_map *m,
 		   struct ferry_error *err);
 
-	/* tasks and threads; t->threads.v[0] is the leader */
+	/* tasks and threads; t->threads.v[0] is the leader, and proc_dir is that of the process also where a thread is meant */
 	int (*check_task)(pid_t pid, int proc_dir, const struct proc_status *status,
 			  const struct kind_options *options, struct ferry_error *err);
 	void (*ask_task)(const struct snap_task *t, int proc_dir, struct script *s);

@@ -19,6 +19,8 @@ void plan_release(struct plan *p)
 		}
 		script_release(&t->memory);
 		free(t->runs);
+		vec_release(&t->pour.runs);
+		vec_release(&t->pour.ranges);
 		vec_release(&t->threads);
 		vec_release(&t->fds);
 		vec_release(&t->temps);
@@ -81,6 +83,14 @@ struct plan_ns *plan_ns(const struct plan *p, enum proc_ns type, uint32_t id)
 			return ns;
 	}
 	return NULL;
+}
+
+bool plan_has_ns(const struct plan *p, enum proc_ns type)
+{
+	bool has = false;
+	vec_foreach(ns, &p->namespaces)
+		has |= ns->type == type;
+	return has;
 }
 
 bool plan_own_ns(const struct plan *p, enum proc_ns type)

@@ -30,10 +30,12 @@ struct vdso_bridge;
 struct plan_file {
 	FileEntry *entry;
 	const struct kind_ops *kind;
-	void *data;   /* the kind's own, in the arena */
-	int fd;       /* in the process that opened it; -1 = not opened yet */
-	bool settled; /* in a task: what is set once for the description is set */
-	bool opening; /* guards against records that refer to each other in a circle */
+	void *data;      /* the kind's own, in the arena */
+	int fd;          /* in the process that opened it; -1 = not opened yet */
+	bool settled;    /* in a task: what is set once for the description is set */
+	bool opening;    /* guards against records that refer to each other in a circle */
+	bool enclosed;   /* it lies in the queue of another */
+	uint32_t unsent; /* so many times a task has yet to get it */
 	const struct plan_task
 		*owner; /* first task that holds it; whose credentials it is opened with. NULL = none */
 };
@@ -90,8 +92,25 @@ enum plan_early {
 /* Pages, and where their bytes are. */
 struct plan_run {
 	uint64_t vaddr, nr_pages;
-	uint64_t offset;            /* in the pages file of ... */
-	const struct plan_task *of; /* the task itself, or an earlier one of its family */
+	uint64_t offset; /* in the file */
+	int source;      /* descriptor of the file in the coordinator; PLAN_LATE */
+	bool late;       /* left to whoever fills memory later, if the mapping can wait */
+};
+
+/* Not in a file: a page server gives it. */
+enum { PLAN_LATE = -2 };
+
+struct plan_range {
+	uint64_t start, end;
+};
+
+/* Memory that the coordinator fills, see restore/pour.c. */
+struct plan_pour {
+	VEC(struct plan_run) runs;
+	VEC(struct plan_range) ranges; /* the mappings that have them */
+	int uffd;                      /* in the coordinator */
+	bool wanted, done;
+	bool lazy; /* not by the coordinator, but by the pager, after the task runs */
 };
 
 struct plan_task {
@@ -103,6 +122,7 @@ struct plan_task {
 	/* Earlier ones whose memory, actions, descriptors and folders it shares; NULL = none. */
 	struct plan_task *vm_owner, *sighand_owner, *files_owner, *fs_owner;
 	uint32_t n_mates;                /* so many others have the memory of this one, which owns it */
+	uint32_t n_table_mates;          /* and so many its descriptor table */
 	int temps_room;                  /* so many numbers from first_temp on are its own; 0 = all */
 	int stop_signal;                 /* what stopped it; 0 = it runs */
 	uint32_t untold;                 /* enum plan_untold */
@@ -114,7 +134,8 @@ struct plan_task {
 	uint8_t *early;        /* by index of a mapping: PLAN_EARLY_x; NULL = none */
 	struct plan_run *runs; /* its pages, ascending; freed with the plan */
 	size_t n_runs;
-	int pages;               /* descriptor of their bytes in the coordinator */
+	struct plan_pour pour;
+	int pages;               /* descriptor of its own pages file in the coordinator */
 	VEC(struct plan_fd) fds; /* ascending */
 	VEC(struct plan_temp) temps;
 	int first_temp;       /* temps are numbered from here on; number first_temp itself is the channel */
@@ -219,6 +240,9 @@ pid_t plan_number(const struct plan *p, const struct plan_task *t, pid_t pid);
 
 /* The namespace with this id; NULL: ferry's own. */
 struct plan_ns *plan_ns(const struct plan *p, enum proc_ns type, uint32_t id);
+
+/* Whether the image has any of this type. */
+bool plan_has_ns(const struct plan *p, enum proc_ns type);
 
 /* Whether the root task gets a namespace of this type that is not ferry's. */
 bool plan_own_ns(const struct plan *p, enum proc_ns type);

@@ -52,6 +52,7 @@ struct snap_vma {
 	bool private_;              /* copy-on-write */
 	bool dump_pages;            /* its changed pages belong to the image */
 	bool common;                /* others have some of its pages mapped, too */
+	bool ask_common;            /* whether that is so is not known */
 	uint64_t watched;           /* PROC_VM(UFFD_x) flags that it has */
 	bool guards;                /* some of its pages may be guard pages */
 	struct snap_window *window; /* shared memory is read through it; NULL */
@@ -121,6 +122,7 @@ struct snap_task {
 	pid_t look;
 	pid_t inner_pid, inner_ppid, inner_pgid, inner_sid; /* as the image has them; 0: from outside */
 	bool is_root;
+	bool may_come_late;              /* it can be restored before its memory is there */
 	bool is_32;                      /* a 32-bit program: it can have no memory above 4 GiB */
 	uint64_t ns_ino[PROC_NS_COUNT];  /* by enum proc_ns */
 	uint32_t order;                  /* among tasks and zombies: older siblings first */
@@ -144,6 +146,9 @@ struct snap_task {
 	struct snap_ask *asks;
 	uint64_t asked_after_ns;        /* how long after the snapshot's clocks were read the script ran */
 	const struct snap_task *parent; /* NULL for the root */
+	VEC(pid_t) children;            /* those that have not ended */
+	bool own_userns;                /* it lives in another user namespace than ferry */
+	bool maps_uring;                /* something of an io_uring is mapped in its memory */
 };
 
 /* A process that has ended and that its parent has not waited for. */
@@ -187,6 +192,7 @@ struct snapshot {
 	uint64_t clocks_read_ns; /* our CLOCK_MONOTONIC when the tree's clocks were read */
 	uint32_t next_file_id;
 	uint32_t next_object_id; /* pipes, sockets, shared memory: one sequence */
+	VEC(uint32_t) shmids;    /* given out by snapshot_shmid() */
 };
 
 void snapshot_release(struct snapshot *s);
@@ -194,11 +200,11 @@ void snapshot_release(struct snapshot *s);
 /* vma->extra, made when it is missing; NULL when memory is short. */
 FerryVmaEntry *snapshot_vma_extra(struct snapshot *s, struct snap_vma *vma);
 
-/* An id for a shared memory object in the image; those of System V segments are below. */
-static inline uint32_t snapshot_next_shmid(struct snapshot *s)
-{
-	return 0x80000000u | ++s->next_object_id;
-}
+/*
+ * An id for a shared memory object in the image; those of System V segments are below. It is the same one in each dump of a chain, as
+ * long as the object lives. 0: memory is short.
+ */
+uint32_t snapshot_shmid(struct snapshot *s, uint64_t inode);
 
 /* The thread that stands for the process while it is looked at; see snap_task.look. */
 static inline struct snap_thread *snapshot_look(const struct snap_task *t)
@@ -215,8 +221,8 @@ struct snap_task *snapshot_task(struct snapshot *s, pid_t pid);
  */
 pid_t snapshot_inner_pid(const struct snapshot *s, pid_t pid);
 
-/* An id for the next namespace that is entered. */
-uint32_t snapshot_next_ns_id(const struct snapshot *s);
-
 /* The namespace with this number; NULL: it is ferry's own. */
 struct snap_ns *snapshot_ns(const struct snapshot *s, enum proc_ns type, uint64_t ino);
+
+/* The same, entered if it is not yet; pid: of a task by which it can be opened, 0 = none. NULL: no memory. */
+struct snap_ns *snapshot_add_ns(struct snapshot *s, enum proc_ns type, uint64_t ino, pid_t pid);

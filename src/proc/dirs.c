@@ -21,6 +21,8 @@
 #include "proc/lex.h"
 #include "proc/read_error.h"
 
+enum { DIRS_CHUNK = 16 << 10 };
+
 void proc_fds_release(struct proc_fds *fds)
 {
 	vec_release(&fds->v);
@@ -28,7 +30,7 @@ void proc_fds_release(struct proc_fds *fds)
 }
 
 /* The name of a directory entry as a number; false for all others. */
-static bool entry_number(const struct dirent *e, int32_t *ret_number)
+static bool entry_number(const struct dirent64 *e, int32_t *ret_number)
 {
 	struct lex l = lex_new(e->d_name, strlen(e->d_name));
 	return lex_i32(&l, ret_number) && lex_done(&l) && *ret_number >= 0;
@@ -40,32 +42,39 @@ static int compare_pids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* All entries of 'name' below dirfd whose name is a number, ascending. */
-static int list_numbers(int dirfd, const char *name, struct proc_pid_list *list, struct ferry_error *err)
+static int add_numbers(const char *entries, size_t n, struct proc_pid_list *list)
 {
-	_cleanup_close_ int fd = fd_open(dirfd, name, O_RDONLY | O_DIRECTORY, 0);
-	if (fd < 0)
-		return proc_read_error(dirfd, name, -fd, err);
-	_cleanup_closedir_ DIR *dir = fdopendir(fd);
-	if (!dir)
-		return proc_read_error(dirfd, name, errno, err);
-	take_fd(fd);
-	for (;;) {
-		errno = 0;
-		struct dirent *e = readdir(dir);
+	for (size_t at = 0; at < n;) {
+		const struct dirent64 *e = (const void *)(entries + at);
 		pid_t number;
-		if (!e && errno)
-			return proc_read_error(dirfd, name, errno, err);
-		if (!e)
-			break;
+		at += e->d_reclen;
 		if (!entry_number(e, &number))
 			continue;
 		pid_t *slot = vec_push(&list->v);
 		if (!slot)
-			return error_memory(err);
+			return -ENOMEM;
 		*slot = number;
 	}
-	if (list->v.n)
+	return 0;
+}
+
+/*
+ * All entries of fd, the directory 'name' below dirfd, whose name is a number, ascending. Read without the calls that opendir(3) adds.
+ */
+static int list_numbers(int fd, int dirfd, const char *name, struct proc_pid_list *list,
+			struct ferry_error *err)
+{
+	char entries[DIRS_CHUNK] __attribute__((aligned(8)));
+	for (;;) {
+		ssize_t n = getdents64(fd, entries, sizeof(entries));
+		if (n < 0)
+			return proc_read_error(dirfd, name, errno, err);
+		if (!n)
+			break;
+		if (add_numbers(entries, (size_t)n, list) < 0)
+			return error_memory(err);
+	}
+	if (list->v.n > 1)
 		qsort(list->v.v, list->v.n, sizeof(*list->v.v), compare_pids);
 	return 0;
 }
@@ -73,7 +82,10 @@ static int list_numbers(int dirfd, const char *name, struct proc_pid_list *list,
 static int read_numbers(int dirfd, const char *name, struct proc_pid_list *ret_list, struct ferry_error *err)
 {
 	struct proc_pid_list list = {0};
-	int r = list_numbers(dirfd, name, &list, err);
+	_cleanup_close_ int fd = fd_open(dirfd, name, O_RDONLY | O_DIRECTORY, 0);
+	if (fd < 0)
+		return proc_read_error(dirfd, name, -fd, err);
+	int r = list_numbers(fd, dirfd, name, &list, err);
 	if (r < 0) {
 		proc_pid_list_release(&list);
 		return r;
@@ -176,12 +188,9 @@ int proc_read_fd(int dirfd, int fd, struct proc_fds *fds, struct proc_fd *ret_fd
 	return r < 0 ? proc_read_error(dirfd, name, -r, err) : 0;
 }
 
-static int read_fds(int dirfd, struct proc_fds *fds, const struct proc_pid_list *numbers,
+static int read_fds(int dirfd, int fd_dir, struct proc_fds *fds, const struct proc_pid_list *numbers,
 		    struct ferry_error *err)
 {
-	_cleanup_close_ int fd_dir = fd_open(dirfd, "fd", O_RDONLY | O_DIRECTORY, 0);
-	if (fd_dir < 0)
-		return proc_read_error(dirfd, "fd", -fd_dir, err);
 	vec_foreach(number, &numbers->v) {
 		struct proc_fd fd;
 		int r = fd_entry(fd_dir, *number, &fds->names, &fd);
@@ -200,11 +209,13 @@ static int read_fds(int dirfd, struct proc_fds *fds, const struct proc_pid_list 
 int proc_read_fds(int dirfd, struct proc_fds *ret_fds, struct ferry_error *err)
 {
 	_cleanup_proc_fds_ struct proc_fds fds = {0};
-	struct proc_pid_list numbers;
-	int r = read_numbers(dirfd, "fd", &numbers, err);
-	if (r < 0)
-		return r;
-	r = read_fds(dirfd, &fds, &numbers, err);
+	struct proc_pid_list numbers = {0};
+	_cleanup_close_ int fd_dir = fd_open(dirfd, "fd", O_RDONLY | O_DIRECTORY, 0);
+	if (fd_dir < 0)
+		return proc_read_error(dirfd, "fd", -fd_dir, err);
+	int r = list_numbers(fd_dir, dirfd, "fd", &numbers, err);
+	if (r >= 0)
+		r = read_fds(dirfd, fd_dir, &fds, &numbers, err);
 	proc_pid_list_release(&numbers);
 	if (r < 0)
 		return r;

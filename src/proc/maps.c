@@ -96,35 +96,6 @@ const struct proc_vma *proc_maps_find(const struct proc_maps *maps, uint64_t add
 	return low < maps->vmas.n && maps->vmas.v[low].start <= addr ? &maps->vmas.v[low] : NULL;
 }
 
-static bool same_vma(const struct proc_maps *a, const struct proc_vma *x, const struct proc_maps *b,
-		     const struct proc_vma *y)
-{
-	return x->start == y->start && x->end == y->end && x->offset == y->offset && x->ino == y->ino &&
-	       x->dev == y->dev && x->prot == y->prot && x->shared == y->shared && x->kind == y->kind &&
-	       x->deleted == y->deleted && !strcmp(proc_vma_name(a, x), proc_vma_name(b, y));
-}
-
-size_t proc_maps_take_flags(struct proc_maps *maps, const struct proc_maps *earlier)
-{
-	size_t without = 0, at = 0;
-	vec_foreach(vma, &maps->vmas) {
-		if (vma->has_flags)
-			continue;
-		while (at < earlier->vmas.n && earlier->vmas.v[at].start < vma->start)
-			at++;
-		const struct proc_vma *old = &earlier->vmas.v[at];
-		if (at == earlier->vmas.n || !old->has_flags || !same_vma(maps, vma, earlier, old)) {
-			without++;
-			continue;
-		}
-		vma->vm_flags = old->vm_flags;
-		vma->page_shift = old->page_shift;
-		vma->pkey = old->pkey;
-		vma->has_flags = 1;
-	}
-	return without;
-}
-
 /* Kind from the name, and whether it was deleted; name loses its mark. */
 static enum proc_vma_kind classify(struct lex *name, bool *ret_deleted)
 {

@@ -57,6 +57,8 @@ enum proc_vma_kind {
 	PROC_VMA_SOCKET, /* a packet ring */
 };
 
+#define PROC_COMMON_UNKNOWN UINT64_MAX
+
 struct proc_vma {
 	uint64_t start;
 	uint64_t end;
@@ -64,7 +66,7 @@ struct proc_vma {
 	uint64_t ino;
 	uint64_t dev;           /* st_dev as the superblock has it; stat may differ (btrfs, overlayfs) */
 	uint64_t vm_flags;      /* PROC_VM(...); 0 unless read from smaps */
-	uint64_t common_bytes;  /* from smaps: pages that others have mapped, too */
+	uint64_t common_bytes;  /* from smaps: pages that others have mapped, too; or PROC_COMMON_UNKNOWN */
 	uint32_t name;          /* proc_names_get(&maps->names, name); 0 = none */
 	uint8_t prot;           /* PROT_READ | PROT_WRITE | PROT_EXEC */
 	uint8_t page_shift : 7; /* 12, 21, 30: grain of the mapping; 0 = not known (maps without smaps) */
@@ -93,14 +95,6 @@ static inline const char *proc_vma_name(const struct proc_maps *maps, const stru
 
 /* The mapping that holds addr, or NULL. */
 const struct proc_vma *proc_maps_find(const struct proc_maps *maps, uint64_t addr);
-
-/*
- * Fill vm_flags, page_shift and pkey of what has none from an earlier smaps of the same task, where a mapping is
- * the same in every other field; returns how many stay without. It saves the kernel's walk over all page tables
- * (about 20 ms a GiB of small pages), but does not see advice, mlock(2) or mseal(2) that a whole mapping got since:
- * good for looking at a running task, not for a dump.
- */
-size_t proc_maps_take_flags(struct proc_maps *maps, const struct proc_maps *earlier);
 
 /* Word of a kind for messages: "file", "heap", ... Never NULL. */
 const char *proc_vma_kind_word(enum proc_vma_kind kind);

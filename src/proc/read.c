@@ -23,8 +23,8 @@ enum {
 	SMALL_FILE_MAX = 1 << 20,
 	BIG_FILE_MAX = 64 << 20, /* mountinfo of a busy host, fdinfo with many watches, locks */
 	MAPS_TRIES = 8,
-	SMAPS_CHUNK = 256 << 10,
-	FDINFO_SMALL = 1024, /* what most of them fit into */
+	SMAPS_CHUNK = 32 << 10, /* the kernel gives a page at a time */
+	FDINFO_SMALL = 1024,    /* what most of them fit into */
 };
 
 bool proc_gone(int dirfd)
@@ -107,12 +107,18 @@ int proc_read_file(int dirfd, const char *name, size_t max_bytes, char **ret_byt
 	return r < 0 ? proc_read_error(dirfd, name, -r, err) : 0;
 }
 
-/* The same for a file that always has something in it: none means that the task is gone. */
+int proc_read_piece(int dirfd, const char *name, char **ret_text, size_t *ret_n, struct ferry_error *err)
+{
+	int r = fd_read_piece(dirfd, name, SMALL_FILE_MAX, ret_text, ret_n);
+	return r < 0 ? proc_read_error(dirfd, name, -r, err) : 0;
+}
+
+/* One that always has something in it: none means that the task is gone. */
 static int read_text(int dirfd, const char *name, char **ret_text, size_t *ret_n, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n = 0;
-	int r = proc_read_file(dirfd, name, SMALL_FILE_MAX, &text, &n, err);
+	int r = proc_read_piece(dirfd, name, &text, &n, err);
 	if (r < 0)
 		return r;
 	if (!n)
@@ -127,6 +133,16 @@ int proc_read_status(int dirfd, struct proc_status *ret_status, struct ferry_err
 	_cleanup_free_ char *text = NULL;
 	size_t n = 0;
 	int r = read_text(dirfd, "status", &text, &n, err);
+	return r < 0 ? r : proc_status_parse(text, n, ret_status, err);
+}
+
+int proc_read_thread_status(int dirfd, pid_t tid, struct proc_status *ret_status, struct ferry_error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+	char name[48];
+	snprintf(name, sizeof(name), "task/%d/status", tid);
+	int r = read_text(dirfd, name, &text, &n, err);
 	return r < 0 ? r : proc_status_parse(text, n, ret_status, err);
 }
 
@@ -252,7 +268,9 @@ int proc_read_own_maps(struct proc_maps *ret_maps, struct ferry_error *err)
 	_cleanup_close_ int dirfd = fd_open(AT_FDCWD, "/proc/self", O_RDONLY | O_DIRECTORY, 0);
 	if (dirfd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -dirfd, "opening '/proc/self'");
-	return proc_read_maps(dirfd, NULL, ret_maps, err);
+	/* Kernels before 6.11 do not know the question. */
+	int r = read_maps(query_maps, dirfd, "maps", ret_maps, NULL);
+	return r >= 0 ? r : read_maps(feed_maps, dirfd, "maps", ret_maps, err);
 }
 
 int proc_read_smaps(int dirfd, struct proc_maps *ret_maps, struct ferry_error *err)

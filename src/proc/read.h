@@ -42,6 +42,9 @@ must_check int proc_open_task(int dirfd, pid_t tid, struct ferry_error *err);
  */
 pid_t proc_look(pid_t pid);
 
+/* The same for a process whose stat was read just now; dirfd: its directory. */
+pid_t proc_look_from(int dirfd, const struct proc_stat *st);
+
 /* proc_open() of that thread. */
 must_check int proc_open_look(pid_t pid, struct ferry_error *err);
 
@@ -59,6 +62,10 @@ must_check int proc_read_file(int dirfd, const char *name, size_t max_bytes, cha
 bool proc_exists(int dirfd);
 
 must_check int proc_read_status(int dirfd, struct proc_status *ret_status, struct ferry_error *err);
+
+/* Of a thread of the process behind dirfd. */
+must_check int proc_read_thread_status(int dirfd, pid_t tid, struct proc_status *ret_status,
+				       struct ferry_error *err);
 must_check int proc_read_stat(int dirfd, struct proc_stat *ret_stat, struct ferry_error *err);
 
 /* Clock ticks since boot at which the task started: with the PID its identity. */
@@ -90,14 +97,18 @@ must_check int proc_read_auxv(int dirfd, struct proc_auxv *ret_auxv, struct ferr
 must_check int proc_read_limits(int dirfd, struct proc_limits *ret_limits, struct ferry_error *err);
 must_check int proc_read_cgroups(int dirfd, struct proc_cgroups *ret_cgroups, struct ferry_error *err);
 
-/* Children of every thread of the process behind dirfd (of /proc/PID), ascending. */
 /*
  * Whether a thread waits in vfork(2): *ret_child is the child, which has its memory until it executes a program or ends. Kernel: the
  * wait is not interrupted, so it shows as state D; kcmp(2).
  */
 bool proc_is_in_vfork(int dirfd, pid_t tid, pid_t *ret_child);
 
+/* Children of every thread of the process behind dirfd (of /proc/PID), ascending. */
 must_check int proc_read_children(int dirfd, struct proc_pid_list *ret_children, struct ferry_error *err);
+
+/* The same where its threads are known. */
+must_check int proc_read_children_of(int dirfd, const pid_t *tids, size_t n,
+				     struct proc_pid_list *ret_children, struct ferry_error *err);
 must_check int proc_read_timers(int dirfd, struct proc_timers *ret_timers, struct ferry_error *err);
 
 /* -ENOENT without time namespaces. */
@@ -106,6 +117,8 @@ must_check int proc_read_timens_offsets(int dirfd, struct proc_timens_offsets *r
 must_check int proc_read_uid_map(int dirfd, struct proc_id_map *ret_map, struct ferry_error *err);
 must_check int proc_read_gid_map(int dirfd, struct proc_id_map *ret_map, struct ferry_error *err);
 must_check int proc_read_setgroups(int dirfd, bool *ret_allowed, struct ferry_error *err);
+/* *ret_ino is 0 where there is no such namespace. */
+must_check int proc_read_namespace(int dirfd, enum proc_ns ns, uint64_t *ret_ino, struct ferry_error *err);
 must_check int proc_read_namespaces(int dirfd, struct proc_namespaces *ret_namespaces,
 				    struct ferry_error *err);
 

@@ -26,7 +26,7 @@ int proc_read_auxv(int dirfd, struct proc_auxv *ret_auxv, struct ferry_error *er
 {
 	_cleanup_free_ char *bytes = NULL;
 	size_t n = 0;
-	int r = proc_read_file(dirfd, "auxv", SMALL_FILE_MAX, &bytes, &n, err);
+	int r = proc_read_piece(dirfd, "auxv", &bytes, &n, err);
 	if (r < 0)
 		return r;
 	return proc_auxv_parse(bytes, n, 0, ret_auxv, err);
@@ -36,7 +36,7 @@ int proc_read_limits(int dirfd, struct proc_limits *ret_limits, struct ferry_err
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n = 0;
-	int r = proc_read_file(dirfd, "limits", SMALL_FILE_MAX, &text, &n, err);
+	int r = proc_read_piece(dirfd, "limits", &text, &n, err);
 	return r < 0 ? r : proc_limits_parse(text, n, ret_limits, err);
 }
 
@@ -45,7 +45,7 @@ int proc_read_cgroups(int dirfd, struct proc_cgroups *ret_cgroups, struct ferry_
 	_cleanup_free_ char *text = NULL;
 	struct proc_cgroups cgroups = {0};
 	size_t n = 0;
-	int r = proc_read_file(dirfd, "cgroup", SMALL_FILE_MAX, &text, &n, err);
+	int r = proc_read_piece(dirfd, "cgroup", &text, &n, err);
 	if (r < 0)
 		return r;
 	r = proc_cgroups_parse(text, n, &cgroups, err);
@@ -84,18 +84,27 @@ static int compare_pids(const void *a, const void *b)
 
 int proc_read_children(int dirfd, struct proc_pid_list *ret_children, struct ferry_error *err)
 {
-	struct proc_pid_list tids, children = {0};
+	struct proc_pid_list tids;
 	int r = proc_read_tasks(dirfd, &tids, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < tids.v.n && !r; i++)
-		r = add_children(dirfd, tids.v.v[i], &children, err);
+	r = proc_read_children_of(dirfd, tids.v.v, tids.v.n, ret_children, err);
 	proc_pid_list_release(&tids);
+	return r;
+}
+
+int proc_read_children_of(int dirfd, const pid_t *tids, size_t n, struct proc_pid_list *ret_children,
+			  struct ferry_error *err)
+{
+	struct proc_pid_list children = {0};
+	int r = 0;
+	for (size_t i = 0; i < n && !r; i++)
+		r = add_children(dirfd, tids[i], &children, err);
 	if (r < 0) {
 		proc_pid_list_release(&children);
 		return r;
 	}
-	if (children.v.n)
+	if (children.v.n > 1)
 		qsort(children.v.v, children.v.n, sizeof(*children.v.v), compare_pids);
 	*ret_children = children;
 	return 0;
@@ -121,7 +130,7 @@ int proc_read_timens_offsets(int dirfd, struct proc_timens_offsets *ret_offsets,
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n = 0;
-	int r = proc_read_file(dirfd, "timens_offsets", SMALL_FILE_MAX, &text, &n, err);
+	int r = proc_read_piece(dirfd, "timens_offsets", &text, &n, err);
 	return r < 0 ? r : proc_timens_offsets_parse(text, n, ret_offsets, err);
 }
 
@@ -155,26 +164,35 @@ int proc_read_setgroups(int dirfd, bool *ret_allowed, struct ferry_error *err)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n = 0;
-	int r = proc_read_file(dirfd, "setgroups", SMALL_FILE_MAX, &text, &n, err);
+	int r = proc_read_piece(dirfd, "setgroups", &text, &n, err);
 	return r < 0 ? r : proc_setgroups_parse(text, n, ret_allowed, err);
+}
+
+int proc_read_namespace(int dirfd, enum proc_ns ns, uint64_t *ret_ino, struct ferry_error *err)
+{
+	const struct proc_ns_info *info = proc_ns_info(ns);
+	char name[32], link[64];
+	snprintf(name, sizeof(name), "ns/%s", info->file);
+	ssize_t n = readlinkat(dirfd, name, link, sizeof(link) - 1);
+	if (n < 0 && errno == ENOENT && !proc_gone(dirfd)) {
+		*ret_ino = 0;
+		return 0;
+	}
+	if (n < 0)
+		return proc_read_error(dirfd, name, errno, err);
+	link[n] = '\0';
+	return proc_link_number(link, info->word, ret_ino) < 0
+		       ? error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "%s: ferry cannot read '%s'", name, link)
+		       : 0;
 }
 
 int proc_read_namespaces(int dirfd, struct proc_namespaces *ret_namespaces, struct ferry_error *err)
 {
 	struct proc_namespaces found = {0};
 	for (int i = 0; i < PROC_NS_COUNT; i++) {
-		const struct proc_ns_info *info = proc_ns_info(i);
-		char name[32], link[64];
-		snprintf(name, sizeof(name), "ns/%s", info->file);
-		ssize_t n = readlinkat(dirfd, name, link, sizeof(link) - 1);
-		if (n < 0 && errno == ENOENT && !proc_gone(dirfd))
-			continue;
-		if (n < 0)
-			return proc_read_error(dirfd, name, errno, err);
-		link[n] = '\0';
-		if (proc_link_number(link, info->word, &found.ino[i]) < 0)
-			return error_set(err, FERRY_ERROR_SYSTEM, EBADMSG, "%s: ferry cannot read '%s'", name,
-					 link);
+		int r = proc_read_namespace(dirfd, (enum proc_ns)i, &found.ino[i], err);
+		if (r < 0)
+			return r;
 	}
 	*ret_namespaces = found;
 	return 0;
@@ -191,7 +209,7 @@ int proc_read_comm(int dirfd, char ret_comm[PROC_NAME_BYTES], struct ferry_error
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n = 0;
-	int r = proc_read_file(dirfd, "comm", SMALL_FILE_MAX, &text, &n, err);
+	int r = proc_read_piece(dirfd, "comm", &text, &n, err);
 	if (r < 0)
 		return r;
 	if (!n)
@@ -214,7 +232,7 @@ static int read_number(int dirfd, const char *name, unsigned base, uint64_t *ret
 {
 	_cleanup_free_ char *text = NULL;
 	size_t n = 0;
-	int r = proc_read_file(dirfd, name, SMALL_FILE_MAX, &text, &n, err);
+	int r = proc_read_piece(dirfd, name, &text, &n, err);
 	if (r < 0)
 		return r;
 	return proc_u64_parse(text, n, base, name, ret_value, err);
@@ -243,7 +261,7 @@ int proc_read_oom_score_adj(int dirfd, int *ret_adj, struct ferry_error *err)
 	_cleanup_free_ char *text = NULL;
 	int64_t value = 0;
 	size_t n = 0;
-	int r = proc_read_file(dirfd, "oom_score_adj", SMALL_FILE_MAX, &text, &n, err);
+	int r = proc_read_piece(dirfd, "oom_score_adj", &text, &n, err);
 	if (!r)
 		r = proc_i64_parse(text, n, "oom_score_adj", &value, err);
 	if (r < 0)
@@ -283,19 +301,23 @@ static bool look_is_own(int dirfd, pid_t tid)
 	       !(st.flags & (KERN_PF_IO_WORKER | KERN_PF_USER_WORKER));
 }
 
+pid_t proc_look_from(int dirfd, const struct proc_stat *st)
+{
+	struct proc_pid_list tids = {0};
+	pid_t found = 0;
+	if (!proc_stat_ended(st) || st->num_threads <= 1 || proc_read_tasks(dirfd, &tids, NULL) < 0)
+		return st->pid;
+	for (size_t i = 0; i < tids.v.n && !found; i++)
+		found = look_is_own(dirfd, tids.v.v[i]) ? tids.v.v[i] : 0;
+	proc_pid_list_release(&tids);
+	return found ? found : st->pid;
+}
+
 pid_t proc_look(pid_t pid)
 {
 	struct proc_stat st;
-	struct proc_pid_list tids = {0};
-	pid_t found = 0;
 	_cleanup_close_ int dir = proc_open(pid, NULL);
-	if (dir < 0 || proc_read_stat(dir, &st, NULL) < 0 || !proc_stat_ended(&st) || st.num_threads <= 1 ||
-	    proc_read_tasks(dir, &tids, NULL) < 0)
-		return pid;
-	for (size_t i = 0; i < tids.v.n && !found; i++)
-		found = look_is_own(dir, tids.v.v[i]) ? tids.v.v[i] : 0;
-	proc_pid_list_release(&tids);
-	return found ? found : pid;
+	return dir < 0 || proc_read_stat(dir, &st, NULL) < 0 ? pid : proc_look_from(dir, &st);
 }
 
 int proc_open_look(pid_t pid, struct ferry_error *err)

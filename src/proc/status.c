@@ -203,6 +203,8 @@ static const struct status_field status_fields[] = {
 	FIELD("VmLck", kb, vm_locked_bytes),
 	FIELD("VmPin", kb, vm_pinned_bytes),
 	FIELD("VmRSS", kb, vm_rss_bytes),
+	FIELD("RssAnon", kb, rss_anon_bytes),
+	FIELD("RssShmem", kb, rss_shmem_bytes),
 	FIELD("VmSwap", kb, vm_swap_bytes),
 	FIELD("HugetlbPages", kb, hugetlb_bytes),
 	FIELD("CoreDumping", bool, core_dumping, .have = PROC_HAVE_CORE_DUMPING),

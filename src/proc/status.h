@@ -79,6 +79,8 @@ struct proc_status {
 	uint64_t vm_locked_bytes;
 	uint64_t vm_pinned_bytes;
 	uint64_t vm_rss_bytes;
+	uint64_t rss_anon_bytes;  /* of that */
+	uint64_t rss_shmem_bytes; /* of that */
 	uint64_t vm_swap_bytes;
 	uint64_t hugetlb_bytes;
 	uint64_t sig_queued; /* of the user, not of the task */

@@ -306,18 +306,27 @@ void birth_main(struct restore *r, int member)
 		birth_stage(r, member, stage, &step);
 		if (stage == FAMILY_CREATE && t && namespaces_after_children(r, t, &err) < 0)
 			task_fail(r, m->pid, &err);
+		if (stage == FAMILY_CREATE && t && !m->helper && task_open_channel(r, t, &err) < 0)
+			task_fail(r, m->pid, &err);
 		birth_arrive(r, stage);
 	}
 	task_main(r, m->context);
 }
 
-/* Signals of those that ended here were taken before the dump; what the image has of them comes later. */
+/*
+ * Signals of those that ended here were taken before the dump; what the image has of them comes later. Actions are what a new
+ * process has: the script sets others only.
+ */
 void birth_forget_signals(void)
 {
-	struct sigaction ignore = {.sa_handler = SIG_IGN}, plain = {.sa_handler = SIG_DFL};
+	const uint64_t ignore[4] = {(uint64_t)(uintptr_t)SIG_IGN}, plain[4] = {0};
+	uint64_t pending = 0;
+	syscall(SYS_rt_sigpending, &pending, sizeof(pending));
 	for (int number = 1; number <= BIRTH_SIGNALS; number++) {
 		/* Ignoring a signal takes it from the queue, blocked or not. */
-		sigaction(number, &ignore, NULL);
-		sigaction(number, &plain, NULL);
+		if (pending >> (number - 1) & 1)
+			syscall(SYS_rt_sigaction, number, ignore, NULL, sizeof(pending));
+		/* Not by libc, which names a function of its own that is gone soon. */
+		syscall(SYS_rt_sigaction, number, plain, NULL, sizeof(pending));
 	}
 }

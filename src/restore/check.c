@@ -19,10 +19,13 @@
 #include "kind/regfile.h"
 #include "proc/read.h"
 #include "restore/read.h"
+#include "restore/restore.h"
 
 enum {
 	CHECK_LIST_MAX = 8,
 	CHECK_SPARE_VMAS = 64,
+	CHECK_SPARE_FDS = 128,
+	CHECK_FDS_OF_TASK = 2,
 	CHECK_LEAVE_NS = 2000000000,
 	CHECK_PAUSE_NS = 1000000,
 };
@@ -55,9 +58,10 @@ static int check_number(pid_t pid, bool new_pidns, const struct kern_caps *caps,
 {
 	char path[32];
 	pid_t parent;
-	if ((uint32_t)pid >= caps->limits.pid_max) {
+	uint32_t pid_max = kern_limit(caps, KERN_LIMIT_PID_MAX);
+	if ((uint32_t)pid >= pid_max) {
 		error_set(err, FERRY_ERROR_LIMIT, ERANGE, "pid %d is above kernel.pid_max, which is %u", pid,
-			  caps->limits.pid_max);
+			  pid_max);
 		error_hint(err, "raise it: sysctl kernel.pid_max=%d", pid + 1);
 		return -ERANGE;
 	}
@@ -158,17 +162,36 @@ static int check_files(const struct plan *p, bool as_found, struct ferry_error *
 	return 0;
 }
 
+/* What our own table holds at a time. */
+static int check_own_descriptors(const struct plan *p, const struct rlimit *nofile, struct ferry_error *err)
+{
+	rlim_t needed = CHECK_SPARE_FDS + CHECK_FDS_OF_TASK * p->n_tasks;
+	for (size_t i = 0; i < p->n_files; i++)
+		needed += !files_is_alone(&p->files[i]);
+	if (needed <= nofile->rlim_cur)
+		return 0;
+	error_set(err, FERRY_ERROR_LIMIT, EMFILE,
+		  "the image has files and sockets for %llu descriptors, and RLIMIT_NOFILE of ferry is %llu",
+		  (unsigned long long)needed, (unsigned long long)nofile->rlim_cur);
+	error_hint(err, "raise it: ulimit -n %llu", (unsigned long long)needed);
+	return -EMFILE;
+}
+
 static int check_limits(const struct plan *p, const struct kern_caps *caps, struct ferry_error *err)
 {
 	struct rlimit nofile;
 	if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
-		nofile.rlim_cur = RLIM_INFINITY;
+		nofile.rlim_cur = nofile.rlim_max = RLIM_INFINITY;
+	int r = check_own_descriptors(p, &nofile, err);
+	if (r < 0)
+		return r;
+	uint32_t max_map_count = kern_limit(caps, KERN_LIMIT_MAX_MAP_COUNT);
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		const struct plan_task *t = &p->tasks[i];
-		if (t->mm->n_vmas + CHECK_SPARE_VMAS > caps->limits.max_map_count) {
+		if (t->mm->n_vmas + CHECK_SPARE_VMAS > max_map_count) {
 			error_set(err, FERRY_ERROR_LIMIT, ENOMEM,
 				  "pid %d has %zu mappings, vm.max_map_count is %u", t->pid, t->mm->n_vmas,
-				  caps->limits.max_map_count);
+				  max_map_count);
 			error_hint(err, "raise it: sysctl vm.max_map_count=%zu", t->mm->n_vmas + 1024);
 			return -ENOMEM;
 		}

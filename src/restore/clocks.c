@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "host/timens.h"
 #include "image/proto/timens.pb-c.h"
@@ -67,29 +68,34 @@ static int clocks_make_one(struct restore *r, struct plan_ns *ns, struct ferry_e
 	return ret;
 }
 
+/* Those of single tasks; the caller stays where it is, but its new children do not. */
+static int clocks_make_all(struct restore *r, struct ferry_error *err)
+{
+	int ret = 0;
+	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++) {
+		struct plan_ns *ns = &r->plan->namespaces.v[i];
+		if (ns->type == PROC_NS_TIME && !ns->member)
+			ret = clocks_make_one(r, ns, err);
+	}
+	return MIN(ret, 0);
+}
+
 int clocks_make(struct restore *r, bool host, struct ferry_error *err)
 {
 	struct timens_offsets own;
-	bool any = false;
+	bool any = plan_has_ns(r->plan, PROC_NS_TIME), root = r->plan->clocks && !host;
 	int ret = timens_read_own(r->proc, &own, err);
 	if (ret < 0)
 		return ret;
 	r->clocks = clocks_of_root(r, &own, host);
-	int home = timens_open(r->proc, err);
-	if (home < 0)
-		return home;
-	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++) {
-		struct plan_ns *ns = &r->plan->namespaces.v[i];
-		any |= ns->type == PROC_NS_TIME;
-		if (ns->type == PROC_NS_TIME && !ns->member)
-			ret = clocks_make_one(r, ns, err);
-	}
-	if (ret >= 0 && r->plan->clocks && !host)
+	/* A kernel without time namespaces has to do when nobody needs one. */
+	_cleanup_close_ int home = any ? timens_open(r->proc, err) : -1;
+	ret = any && home < 0 ? home : clocks_make_all(r, err);
+	if (ret >= 0 && root)
 		ret = timens_unshare(r->proc, &r->clocks, err);
 	else if (ret >= 0 && any && setns(home, CLONE_NEWTIME) < 0)
 		ret = error_errno(err, FERRY_ERROR_SYSTEM, errno, "going back to ferry's time namespace");
-	close(home);
-	r->plan->clocks_continue = ret >= 0 && r->plan->clocks && !host;
+	r->plan->clocks_continue = ret >= 0 && root;
 	if (ret >= 0 && any)
 		ret = r->home[PROC_NS_TIME] = plan_keep_source(r->plan, timens_open(r->proc, err));
 	return MIN(ret, 0);

@@ -4,11 +4,15 @@
  * kind, and copies ride over each task's channel (SCM_RIGHTS) in ascending order of their final numbers. What a task
  * receives lands on the lowest free numbers, so placing a batch from its end never overwrites one that still has
  * to move.
+ *
+ * A tree may have more descriptions than the coordinator's table has numbers. Those that are nobody else's concern are then
+ * opened when their first task is about to get them, and closed here when the last one has.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -39,18 +43,32 @@ static int files_open_one(struct restore *r, struct plan_file *file, struct ferr
 	return 0;
 }
 
-static enum files_when files_when(const struct plan_file *file)
+static bool files_are_many(const struct restore *r)
+{
+	struct rlimit nofile;
+	return getrlimit(RLIMIT_NOFILE, &nofile) == 0 && r->plan->n_files > nofile.rlim_cur / 2;
+}
+
+bool files_is_alone(const struct plan_file *file)
+{
+	return file->kind && file->kind->is_alone && !file->enclosed;
+}
+
+static enum files_when files_when(const struct plan_file *file, bool many)
 {
 	const struct kind_ops *kind = file->kind;
 	if (kind && kind->is_last && kind->is_last(file))
 		return FILES_LAST;
+	if (many && files_is_alone(file))
+		return FILES_SENT;
 	return kind && (kind->late || (kind->is_late && kind->is_late(file))) ? FILES_LATE : FILES_FIRST;
 }
 
 int files_open(struct restore *r, enum files_when when, struct ferry_error *err)
 {
+	bool many = files_are_many(r);
 	for (size_t i = 0; i < r->plan->n_files; i++) {
-		if (files_when(&r->plan->files[i]) != when)
+		if (files_when(&r->plan->files[i], many) != when)
 			continue;
 		int ret = files_open_one(r, &r->plan->files[i], err);
 		if (ret < 0)
@@ -71,6 +89,38 @@ int files_opened(struct restore *r, struct ferry_error *err)
 	return 0;
 }
 
+/* What rides along with the next message. */
+struct files_out {
+	struct files_message message;
+	int fds[FILES_BATCH];
+	struct plan_file *files[FILES_BATCH]; /* NULL: it is no file of the image */
+	bool many;                            /* those that are alone are closed when they were sent */
+};
+
+/* How many times each will be sent. */
+static void files_count(struct plan *p)
+{
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		vec_foreach(fd, &p->tasks[i].fds)
+			fd->file->unsent++;
+		vec_foreach(temp, &p->tasks[i].temps)
+			if (temp->file)
+				temp->file->unsent++;
+	}
+}
+
+static void files_sent(struct files_out *out)
+{
+	for (uint32_t i = 0; i < out->message.n; i++) {
+		struct plan_file *file = out->files[i];
+		if (!file || --file->unsent || files_when(file, out->many) != FILES_SENT)
+			continue;
+		close(file->fd);
+		file->fd = -1;
+	}
+	out->message.n = 0;
+}
+
 /* A descriptor for a temporary use of a file: its own, or a reopened one when the use needs another access mode. */
 static int files_temp(struct restore *r, const struct plan_temp *temp, struct ferry_error *err)
 {
@@ -89,62 +139,69 @@ static int files_temp(struct restore *r, const struct plan_temp *temp, struct fe
 	return fd;
 }
 
-static int files_flush(struct restore *r, const struct plan_task *t, struct files_message *m, int *fds,
-		       bool last, struct ferry_error *err)
+static int files_flush(struct restore *r, const struct plan_task *t, struct files_out *out, bool last,
+		       struct ferry_error *err)
 {
+	struct files_message *m = &out->message;
 	m->last = last;
 	if (fault_hit(r->fault, FAULT_SEND_FD))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "sending descriptors to pid %d: fault injected",
 				 t->pid);
-	int ret = fd_send(r->channels[t->index][0], m, sizeof(*m), fds, m->n);
+	int ret = fd_send(r->channels[t->index], m, sizeof(*m), out->fds, m->n);
 	if (ret < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "sending descriptors to pid %d",
 				   t->pid);
-	m->n = 0;
+	files_sent(out);
 	return 0;
 }
 
-static int files_add(struct restore *r, const struct plan_task *t, struct files_message *m, int *fds, int fd,
-		     int number, bool cloexec, struct ferry_error *err)
+/* Room for one more; its file is open. */
+static int files_room(struct restore *r, const struct plan_task *t, struct files_out *out,
+		      struct plan_file *file, struct ferry_error *err)
 {
-	if (m->n == FILES_BATCH) {
-		int ret = files_flush(r, t, m, fds, false, err);
-		if (ret < 0)
-			return ret;
-	}
-	fds[m->n] = fd;
+	int ret = out->message.n == FILES_BATCH ? files_flush(r, t, out, false, err) : 0;
+	return ret < 0 || !file ? ret : files_open_one(r, file, err);
+}
+
+static void files_add(struct files_out *out, int fd, int number, bool cloexec, struct plan_file *file)
+{
+	struct files_message *m = &out->message;
+	out->fds[m->n] = fd;
+	out->files[m->n] = file;
 	m->fds[m->n].number = number;
 	m->fds[m->n].cloexec = cloexec;
 	m->n++;
-	return 0;
 }
 
-static int files_send_task(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+static int files_send_task(struct restore *r, const struct plan_task *t, bool many, struct ferry_error *err)
 {
-	struct files_message m = {.type = FILES_DESCRIPTORS};
-	int fds[FILES_BATCH], ret = 0;
+	struct files_out out = {.message.type = FILES_DESCRIPTORS, .many = many};
 	vec_foreach(fd, &t->fds) {
-		ret = files_add(r, t, &m, fds, fd->file->fd, fd->fd, fd->cloexec, err);
+		int ret = files_room(r, t, &out, fd->file, err);
 		if (ret < 0)
 			return ret;
+		files_add(&out, fd->file->fd, fd->fd, fd->cloexec, fd->file);
 	}
 	vec_foreach(temp, &t->temps) {
-		int fd = files_temp(r, temp, err);
-		ret = fd < 0 ? fd : files_add(r, t, &m, fds, fd, temp->number, true, err);
-		if (ret < 0)
-			return ret;
+		int ret = files_room(r, t, &out, temp->file, err);
+		int fd = ret < 0 ? ret : files_temp(r, temp, err);
+		if (fd < 0)
+			return fd;
+		files_add(&out, fd, temp->number, true, temp->file);
 	}
-	return files_flush(r, t, &m, fds, true, err);
+	return files_flush(r, t, &out, true, err);
 }
 
 int files_send(struct restore *r, struct ferry_error *err)
 {
+	bool many = files_are_many(r);
+	files_count(r->plan);
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		int ret = files_send_task(r, &r->plan->tasks[i], err);
+		int ret = files_send_task(r, &r->plan->tasks[i], many, err);
 		if (ret < 0)
 			return ret;
-		close(r->channels[i][0]);
-		r->channels[i][0] = -1;
+		close(r->channels[i]);
+		r->channels[i] = -1;
 	}
 	return 0;
 }
@@ -180,7 +237,7 @@ int files_call(struct opener *o, const struct plan_task *t, struct opener_call *
 {
 	struct restore *r = o->in_task_context;
 	struct files_call m = {.type = FILES_CALL, .run = call->run};
-	int channel = r->channels[t->index][0];
+	int channel = r->channels[t->index];
 	memcpy(m.arguments, call->arguments, call->bytes);
 	int ret = fd_send(channel, &m, sizeof(m), call->fds, call->n_fds);
 	ssize_t got =

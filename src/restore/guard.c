@@ -48,7 +48,7 @@ int guard_check(const struct plan *plan, const struct kern_caps *caps, struct fe
 				err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 				"pid %d was stopped, and has seccomp filters or syscall user dispatch",
 				plan->tasks[i].pid);
-		if (!plan->tasks[i].filtered || (caps->limits.capabilities >> CAP_SYS_ADMIN & 1 &&
+		if (!plan->tasks[i].filtered || (kern_capable(caps, CAP_SYS_ADMIN) &&
 						 prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == SECCOMP_MODE_DISABLED))
 			continue;
 		error_set(err, FERRY_ERROR_PERMISSION, EPERM,

@@ -227,7 +227,7 @@ static int inherit_pread(const struct plan_run *run, uint64_t from, uint64_t to)
 		return 0;
 	if (to - from >= INHERIT_POPULATE_BYTES && madvise(at, to - from, MADV_POPULATE_WRITE) < 0)
 		errno = 0; /* only a hint */
-	return fd_pread_all(run->of->pages, at, to - from, run->offset + (from - run->vaddr));
+	return fd_pread_all(run->source, at, to - from, run->offset + (from - run->vaddr));
 }
 
 /* Pages of a run within [from, to), without those that are there by the maker. */

@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "host/vdso_bridge.h"
 #include "image/dir.h"
+#include "image/memory.h"
 #include "image/pages.h"
 #include "model/vma-status.h"
 #include "proc/read.h"
@@ -27,7 +28,10 @@
 #define LAYOUT_LOW_FROM 0x10000000ull /* where 32-bit code can reach */
 #define LAYOUT_LOW_TO 0xf0000000ull
 
-enum { LAYOUT_TEMPS = 64 };
+enum {
+	LAYOUT_TEMPS = 64,
+	LAYOUT_VDSO_MOST = 1 << 20, /* bytes; no kernel has one that large */
+};
 
 struct layout_range {
 	uint64_t start, end;
@@ -80,11 +84,13 @@ static uint64_t layout_find_hole(layout_ranges *ranges, uint64_t from, uint64_t 
 
 /*
  * Those that share a descriptor table get their temporary numbers one behind the other, with room for what mappings, pages and
- * folders need.
+ * folders need: of images that this one builds on, too.
  */
-static void layout_temps(struct plan *p, struct plan_task *t)
+static void layout_temps(struct restore *r, struct plan_task *t)
 {
-	struct plan_task *owner = t->files_owner ? t->files_owner : t, *last = t == owner ? NULL : owner;
+	const struct plan *p = r->plan;
+	const struct plan_task *owner = t->files_owner ? t->files_owner : t,
+			       *last = t == owner ? NULL : owner;
 	bool shared = false;
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		if (p->tasks[i].files_owner != owner)
@@ -95,7 +101,8 @@ static void layout_temps(struct plan *p, struct plan_task *t)
 	}
 	int highest = t->fds.n ? t->fds.v[t->fds.n - 1].fd : 2;
 	t->first_temp = last ? last->first_temp + last->temps_room : highest + 1;
-	t->temps_room = shared ? LAYOUT_TEMPS + 2 * (int)t->mm->n_vmas : 0;
+	t->temps_room =
+		shared ? LAYOUT_TEMPS + 2 * (int)t->mm->n_vmas + (int)image_dir_n_parents(r->reader->dir) : 0;
 }
 
 /* Where the task had its vdso block: vvar, then code. */
@@ -117,24 +124,18 @@ static bool layout_find_vdso(const struct plan_task *t, struct vdso_part *ret_vv
 static int layout_read_vdso(struct restore *r, const struct plan_task *t, const struct vdso_part *code,
 			    unsigned char **ret_bytes, struct ferry_error *err)
 {
-	_cleanup_pages_reader_ struct image_pages_reader *pages = NULL;
-	struct image_run run;
-	int ret = image_pages_open(r->reader->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &pages, err);
-	while (ret >= 0 && (ret = image_pages_next(pages, &run, err)) > 0) {
-		uint64_t end = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES;
-		if (run.vaddr > code->start || end < code->start + code->bytes)
-			continue;
-		_cleanup_free_ unsigned char *bytes = malloc(code->bytes);
-		if (!bytes)
-			return error_memory(err);
-		uint64_t first = (code->start - run.vaddr) / IMAGE_PAGE_BYTES;
-		ret = image_pages_read(pages, &run, first, code->bytes / IMAGE_PAGE_BYTES, bytes, err);
-		if (ret < 0)
-			return ret;
-		*ret_bytes = take_ptr(bytes);
-		return 1;
-	}
-	return ret;
+	_cleanup_free_ unsigned char *bytes = code->bytes <= LAYOUT_VDSO_MOST ? malloc(code->bytes) : NULL;
+	uint64_t pages = 0;
+	if (code->bytes > LAYOUT_VDSO_MOST)
+		return 0;
+	if (!bytes)
+		return error_memory(err);
+	int ret = image_memory_get(r->reader->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, code->start,
+				   code->start + code->bytes, bytes, &pages, err);
+	if (ret < 0 || pages * IMAGE_PAGE_BYTES < code->bytes)
+		return ret;
+	*ret_bytes = take_ptr(bytes);
+	return 1;
 }
 
 /* Learn the kernel's vdso of 32-bit programs when the first task turns out to have one. */
@@ -292,7 +293,7 @@ static int layout_task(struct restore *r, struct plan_task *t, const layout_rang
 	else
 		ret = layout_vdso(r, t, &ranges, err);
 	vec_release(&ranges);
-	layout_temps(r->plan, t);
+	layout_temps(r, t);
 	return ret;
 }
 
@@ -309,7 +310,7 @@ static int layout_share(struct restore *r, struct plan_task *t, struct ferry_err
 	t->vdso_is_32 = owner->vdso_is_32;
 	t->gadget = owner->gadget;
 	layout_built(t);
-	layout_temps(r->plan, t);
+	layout_temps(r, t);
 	return owner->bridge && layout_find_vdso(owner, &vvar, &code) ? layout_not_in_vdso(t, &code, err) : 0;
 }
 

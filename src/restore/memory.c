@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/prctl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,10 +23,12 @@
 #include "base/fd.h"
 #include "host/vdso_bridge.h"
 #include "image/dir.h"
+#include "image/memory.h"
 #include "image/pages.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
 #include "kind/mm.h"
+#include "mem/mem.h"
 #include "model/vma-status.h"
 #include "restore/restore.h"
 
@@ -35,6 +38,8 @@
 
 enum {
 	MEMORY_POPULATE_PAGES = 4, /* from here on one call is cheaper than the faults */
+	MEMORY_FILL_PAGES = 512,
+	MEMORY_POUR_PAGES = 4096, /* less is not worth the coordinator's while */
 	MEMORY_NR32_MMAP2 = 192,
 };
 #define MEMORY_TASK_END 0x7ffffffff000ull
@@ -43,9 +48,10 @@ enum {
 /* Runs of pages that belong to one mapping, cut at its borders. */
 struct memory_runs {
 	const struct plan_run *runs;
+	uint64_t stuck; /* pages that would have to be here before the task runs, and are not; 0 = none */
 	size_t n, at;
-	const struct plan_task *task;
-	int own, others; /* descriptors in the task: of its pages file, and of that of its family's head */
+	struct plan_task *task;
+	int source, number; /* the last one asked for, and what it is in the task */
 };
 
 typedef void memory_act(struct script *s, uint64_t from, uint64_t to);
@@ -53,8 +59,6 @@ typedef void memory_act(struct script *s, uint64_t from, uint64_t to);
 /* Reading a task's pagemap. */
 struct memory_plan {
 	struct plan_task *task;
-	const struct plan_task *head; /* whose pages it refers to; NULL = nobody's */
-	size_t head_at;
 	VEC(struct plan_run) runs;
 };
 
@@ -158,28 +162,112 @@ static int memory_make_vdso_32(struct restore *r, struct plan_task *t, struct fe
 	return 0;
 }
 
-/* Append reads of the pages between start and end; says whether there were any. */
-static bool memory_fill(struct memory_runs *runs, struct script *s, uint64_t start, uint64_t end)
+/* The number that the file of a run has in the task. */
+static int memory_number(struct memory_runs *runs, const struct plan_run *run)
 {
-	bool any = false;
+	if (runs->source != run->source)
+		runs->number = plan_temp_source(runs->task, run->source);
+	runs->source = run->source;
+	return runs->number;
+}
+
+/* The first pages that lie between start and end, which are to ascend from call to call. */
+static bool memory_cut(struct memory_runs *runs, uint64_t start, uint64_t end, struct plan_run *ret)
+{
 	while (runs->at < runs->n &&
 	       runs->runs[runs->at].vaddr + runs->runs[runs->at].nr_pages * IMAGE_PAGE_BYTES <= start)
 		runs->at++;
-	for (size_t i = runs->at; i < runs->n && runs->runs[i].vaddr < end; i++) {
-		const struct plan_run *run = &runs->runs[i];
-		int pages = run->of == runs->task ? runs->own : runs->others;
-		uint64_t from = MAX(run->vaddr, start);
-		uint64_t to = MIN(run->vaddr + run->nr_pages * IMAGE_PAGE_BYTES, end);
-		if (to - from >= MEMORY_POPULATE_PAGES * IMAGE_PAGE_BYTES)
-			script_call(s, "populating memory", SYS_madvise, from, to - from, MADV_POPULATE_WRITE)
+	if (start >= end || runs->at == runs->n || runs->runs[runs->at].vaddr >= end)
+		return false;
+	const struct plan_run *run = &runs->runs[runs->at];
+	uint64_t from = MAX(run->vaddr, start);
+	uint64_t to = MIN(run->vaddr + run->nr_pages * IMAGE_PAGE_BYTES, end);
+	*ret = (struct plan_run){.vaddr = from,
+				 .nr_pages = (to - from) / IMAGE_PAGE_BYTES,
+				 .offset = run->offset + (from - run->vaddr),
+				 .source = run->source,
+				 .late = run->late};
+	return true;
+}
+
+/* Append reads of the pages between start and end, in parts that a cache holds. */
+static void memory_fill(struct memory_runs *runs, struct script *s, uint64_t start, uint64_t end)
+{
+	struct plan_run run;
+	for (; memory_cut(runs, start, end, &run); start = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES) {
+		if (run.source == PLAN_LATE) {
+			runs->stuck = run.vaddr;
+			return;
+		}
+		int pages = memory_number(runs, &run);
+		if (run.nr_pages > MEMORY_FILL_PAGES)
+			run.nr_pages = MEMORY_FILL_PAGES - run.vaddr / IMAGE_PAGE_BYTES % MEMORY_FILL_PAGES;
+		uint64_t bytes = run.nr_pages * IMAGE_PAGE_BYTES;
+		if (run.nr_pages >= MEMORY_POPULATE_PAGES)
+			script_call(s, "populating memory", SYS_madvise, run.vaddr, bytes,
+				    MADV_POPULATE_WRITE)
 				->check = BLOB_CHECK_NONE;
-		struct blob_call *call = script_call(s, "filling memory", SYS_pread64, (uint64_t)pages, from,
-						     to - from, run->offset + (from - run->vaddr));
+		struct blob_call *call = script_call(s, "filling memory", SYS_pread64, (uint64_t)pages,
+						     run.vaddr, bytes, run.offset);
 		call->check = BLOB_CHECK_FULL;
-		script_detail(s, from);
-		any = true;
+		script_detail(s, run.vaddr);
 	}
-	return any;
+}
+
+/* Leave the pages between start and end to the coordinator. */
+static int memory_pour(struct memory_runs *runs, struct plan_pour *pour, uint64_t start, uint64_t end)
+{
+	struct plan_run run;
+	for (; memory_cut(runs, start, end, &run); start = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES) {
+		struct plan_run *slot = vec_push(&pour->runs);
+		if (!slot)
+			return -ENOMEM;
+		*slot = run;
+	}
+	return 0;
+}
+
+/* A mapping whose pages the coordinator fills, but for huge ones: copied from outside they would be small. */
+static int memory_pour_vma(struct memory_runs *runs, struct plan_task *t, const VmaEntry *vma,
+			   const FerryVmaEntry *extra)
+{
+	struct plan_range *range = vec_push(&t->pour.ranges);
+	uint64_t at = vma->start;
+	int r = 0;
+	if (!range)
+		return -ENOMEM;
+	*range = (struct plan_range){vma->start, vma->end};
+	for (size_t i = 0; extra && i + 1 < extra->n_huge && r >= 0 && !t->pour.lazy; i += 2) {
+		uint64_t start = MAX(extra->huge[i], at), end = MIN(extra->huge[i + 1], vma->end);
+		if (start >= end)
+			continue;
+		r = memory_pour(runs, &t->pour, at, start);
+		memory_fill(runs, &t->memory, start, end);
+		at = end;
+	}
+	return r < 0 ? r : memory_pour(runs, &t->pour, at, vma->end);
+}
+
+/* A mapping some of whose pages another process brings: the others are filled before that one is asked for any. */
+static int memory_hand_vma(struct memory_runs *runs, struct plan_task *t, const VmaEntry *vma)
+{
+	struct plan_run run;
+	bool any = false;
+	for (uint64_t at = vma->start; memory_cut(runs, at, vma->end, &run);
+	     at = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES) {
+		struct plan_run *slot = run.late ? vec_push(&t->pour.runs) : NULL;
+		if (!run.late)
+			memory_fill(runs, &t->memory, run.vaddr, run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES);
+		else if (slot)
+			*slot = run;
+		else
+			return -ENOMEM;
+		any |= run.late;
+	}
+	struct plan_range *range = any ? vec_push(&t->pour.ranges) : NULL;
+	if (range)
+		*range = (struct plan_range){vma->start, vma->end};
+	return any && !range ? -ENOMEM : 0;
 }
 
 static bool memory_has_pages(const struct memory_runs *runs, uint64_t start, uint64_t end)
@@ -279,14 +367,41 @@ static void memory_collapse(struct script *s, const VmaEntry *vma, const FerryVm
 	}
 }
 
-/* early: it is there, and filled (inherit.c). */
+static bool memory_is_poured(const struct plan_task *t, const VmaEntry *vma)
+{
+	if (t->pour.lazy)
+		return mem_may_come_late(vma);
+	return t->pour.wanted && vma->status & VMA_STATUS_ANON_PRIVATE && !(vma->flags & MAP_HUGETLB) &&
+	       vma->end - vma->start >= MEMORY_FILL_PAGES * IMAGE_PAGE_BYTES;
+}
+
+/* How a mapping comes into being. */
+enum memory_how {
+	MEMORY_EMPTY, /* its pages are not of the image, or there are none */
+	MEMORY_FILLED,
+	MEMORY_EARLY, /* it is there, and filled (inherit.c) */
+};
+
+static uint64_t memory_prot(const VmaEntry *vma, enum memory_how how)
+{
+	const uint64_t prot[] = {vma->prot, vma->prot | PROT_WRITE, PROT_READ | PROT_WRITE};
+	return prot[how];
+}
+
+static enum memory_how memory_how(const struct plan_task *t, const struct memory_runs *runs, size_t index)
+{
+	const VmaEntry *vma = t->mm->vmas[index];
+	if (t->early && t->early[index])
+		return MEMORY_EARLY;
+	return !(vma->flags & MAP_SHARED) && memory_has_pages(runs, vma->start, vma->end) ? MEMORY_FILLED
+											  : MEMORY_EMPTY;
+}
+
 static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry *vma,
-			  struct memory_runs *runs, bool early, struct ferry_error *err)
+			  struct memory_runs *runs, enum memory_how how, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
-	bool filled = !early && !(vma->flags & MAP_SHARED) && memory_has_pages(runs, vma->start, vma->end);
-	uint64_t prot = early ? PROT_READ | PROT_WRITE : vma->prot | (filled ? PROT_WRITE : 0);
-	int ret = early ? 0 : memory_make_vma(r, t, vma, prot, err);
+	int ret = how == MEMORY_EARLY ? 0 : memory_make_vma(r, t, vma, memory_prot(vma, how), err);
 	if (ret < 0)
 		return ret;
 	const FerryVmaEntry *extra = plan_vma_extra(t, vma);
@@ -294,19 +409,48 @@ static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry
 		memory_advise(s, vma);
 	if (extra)
 		mm_bind(s, extra);
-	if (filled)
+	if (how != MEMORY_FILLED)
+		return 0;
+	if (!memory_is_poured(t, vma))
 		memory_fill(runs, s, vma->start, vma->end);
-	if (extra && !early)
+	else if ((r->lazy_daemon >= 0 ? memory_hand_vma(runs, t, vma)
+				      : memory_pour_vma(runs, t, vma, extra)) < 0)
+		return error_memory(err);
+	return 0;
+}
+
+/* What would hinder filling it. */
+static void memory_finish_vma(struct plan_task *t, const VmaEntry *vma, enum memory_how how)
+{
+	struct script *s = &t->memory;
+	const FerryVmaEntry *extra = plan_vma_extra(t, vma);
+	/* Of memory that comes later the kernel makes huge pages by itself, in time. */
+	bool lazy = how == MEMORY_FILLED && t->pour.lazy && memory_is_poured(t, vma);
+	if (extra && how != MEMORY_EARLY && !lazy)
 		memory_collapse(s, vma, extra);
 	bool guarded = memory_guard(t, s, vma);
-	if (prot != vma->prot) {
+	if (memory_prot(vma, how) != vma->prot) {
 		script_call(s, "protecting a mapping", SYS_mprotect, vma->start, vma->end - vma->start,
 			    vma->prot);
 		script_detail(s, vma->start);
 	}
 	if (vma->flags & MAP_LOCKED)
 		memory_lock(s, vma, extra, guarded);
-	return 0;
+}
+
+/* Wait until the coordinator has filled what is left to it. */
+static void memory_await_pour(struct plan_task *t)
+{
+	struct script *s = &t->memory;
+	uint64_t member = t->hole + offsetof(struct restore_shared, members) +
+			  (uint64_t)t->member * sizeof(struct restore_member);
+	if (!t->pour.runs.n)
+		return;
+	script_call(s, "asking for memory to be filled", BLOB_OP_TELL,
+		    member + offsetof(struct restore_member, mapped),
+		    t->hole + offsetof(struct restore_shared, control));
+	script_call(s, "waiting for memory to be filled", BLOB_OP_AWAIT,
+		    member + offsetof(struct restore_member, poured));
 }
 
 /* The vdso of another kernel, as memory of the task's own. Its data is not there: nothing of it that reads them is executed. */
@@ -406,65 +550,45 @@ static int memory_add_run(struct memory_plan *m, const struct plan_run *run)
 	return 0;
 }
 
-/* What the head of the family has of these pages, which must be all of them. */
-static int memory_add_shared(struct memory_plan *m, const struct image_run *run, struct ferry_error *err)
+/*
+ * Keep the file of a piece open. One that belongs to an earlier task of the same image is open already: parents come first, and what a
+ * family has in common is in one file.
+ */
+static int memory_keep_source(struct restore *r, struct plan_task *t, struct image_source *source)
 {
-	const struct plan_task *t = m->task, *head = m->head;
-	uint64_t at = run->vaddr, end = at + run->nr_pages * IMAGE_PAGE_BYTES;
-	while (head && m->head_at < head->n_runs && at < end) {
-		const struct plan_run *there = &head->runs[m->head_at];
-		uint64_t there_end = there->vaddr + there->nr_pages * IMAGE_PAGE_BYTES;
-		if (there_end <= at) {
-			m->head_at++;
-			continue;
-		}
-		if (there->vaddr > at || there->of != head)
-			break;
-		uint64_t to = MIN(end, there_end);
-		if (memory_add_run(m, &(struct plan_run){.vaddr = at,
-							 .nr_pages = (to - at) / IMAGE_PAGE_BYTES,
-							 .offset = there->offset + (at - there->vaddr),
-							 .of = head}) < 0)
-			return error_memory(err);
-		at = to;
-	}
-	if (at == end)
+	bool own = source->dir == r->reader->dir && source->id == (uint64_t)t->pid;
+	const struct plan_task *other =
+		source->dir == r->reader->dir && !own ? plan_task(r->plan, (pid_t)source->id) : NULL;
+	if (source->user >= 0)
 		return 0;
-	return head ? error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-				"pid %d shares its page at %llx with pid %d, which has none there", t->pid,
-				(unsigned long long)at, head->pid)
-		    : error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				"pagemap of pid %d refers to pages of a parent image or a page server",
-				t->pid);
+	bool is_open = other && other < t && !other->vm_owner && other->pages >= 0;
+	int fd = is_open ? other->pages : plan_keep_source(r->plan, fd_dup(source->fd, 3));
+	if (own && fd >= 0)
+		t->pages = fd;
+	source->user = fd;
+	return fd < 0 ? fd : 0;
 }
 
-/* Of an earlier task, for parents come first. */
-static int memory_find_head(struct restore *r, struct memory_plan *m, struct ferry_error *err)
+static int memory_read_runs(struct restore *r, struct memory_plan *m, struct ferry_error *err)
 {
-	const struct plan_task *t = m->task;
-	if (!t->mm_extra || !t->mm_extra->has_pages_of)
-		return 0;
-	const struct plan_task *head = plan_task(r->plan, (pid_t)t->mm_extra->pages_of);
-	if (!head || head >= t)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-				 "pid %d shares pages with pid %u, which is not made before it", t->pid,
-				 t->mm_extra->pages_of);
-	m->head = head;
-	return 0;
-}
-
-static int memory_read_runs(struct restore *r, struct memory_plan *m, struct image_pages_reader **ret_reader,
-			    struct ferry_error *err)
-{
-	struct image_run run;
-	int ret = image_pages_open(r->reader->dir, IMAGE_PAGEMAP, (uint64_t)m->task->pid, ret_reader, err);
-	if (ret >= 0)
-		ret = memory_find_head(r, m, err);
-	while (ret >= 0 && (ret = image_pages_next(*ret_reader, &run, err)) > 0) {
-		if (!(run.flags & IMAGE_PE_PRESENT))
-			ret = memory_add_shared(m, &run, err);
-		else if (memory_add_run(m, &(struct plan_run){run.vaddr, run.nr_pages, run.offset, m->task}) <
-			 0)
+	_cleanup_image_memory_ struct image_memory *memory = NULL;
+	struct plan_task *t = m->task;
+	struct image_piece piece;
+	int ret = image_memory_open(r->reader->dir, IMAGE_PAGEMAP, (uint64_t)t->pid, &memory, err);
+	if (memory && (r->page_server >= 0 || r->lazy_daemon >= 0))
+		image_memory_allow_late(memory);
+	while (ret >= 0 && (ret = image_memory_next(memory, &piece, err)) > 0) {
+		int kept = piece.source ? memory_keep_source(r, t, piece.source) : 0;
+		if (kept < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, -kept,
+					   "keeping a pages file of pid %d open", t->pid);
+		const struct plan_run run = {.vaddr = piece.vaddr,
+					     .nr_pages = piece.nr_pages,
+					     .offset = piece.offset,
+					     .source = piece.source ? piece.source->user : PLAN_LATE,
+					     .late = piece.lazy && r->lazy_daemon >= 0};
+		ret = memory_add_run(m, &run);
+		if (ret < 0)
 			ret = error_memory(err);
 	}
 	return ret;
@@ -560,6 +684,26 @@ static int memory_map_all_anywhere(struct restore *r, struct plan_task *t, struc
 	return ret;
 }
 
+/* Mappings that are made one by one, at their places. */
+static bool memory_is_ours(const VmaEntry *vma)
+{
+	return !(vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD)) && !memory_is_anywhere(vma);
+}
+
+static bool memory_is_large(const struct plan_task *t)
+{
+	uint64_t pages = 0;
+	for (size_t i = 0; i < t->n_runs; i++)
+		pages += t->runs[i].nr_pages;
+	return pages >= MEMORY_POUR_PAGES;
+}
+
+/* One that waits for another one first, before it takes descriptors, cannot be asked to make one. */
+static bool memory_can_ask(const struct plan_task *t)
+{
+	return !t->files_owner && t->untold != PLAN_UNTOLD_CONTINUED;
+}
+
 int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
@@ -567,34 +711,36 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	/* Its owner does all that; what kinds add here is the process's own. */
 	if (t->vm_owner)
 		return 0;
-	struct image_pages_reader *reader = NULL;
-	int ret = memory_read_runs(r, &plan, &reader, err);
+	t->pages = -1;
+	int ret = memory_read_runs(r, &plan, err);
 	t->runs = plan.runs.v;
 	t->n_runs = plan.runs.n;
 	if (ret < 0)
-		goto out;
-	ret = plan_keep_source(r->plan, fd_dup(image_pages_fd(reader), 3));
-	if (ret < 0) {
-		error_errno(err, FERRY_ERROR_SYSTEM, -ret, "keeping the pages file of pid %d open", t->pid);
-		goto out;
-	}
-	t->pages = ret;
-	struct memory_runs runs = {
-		.runs = t->runs, .n = t->n_runs, .task = t, .own = plan_temp_source(t, ret)};
-	runs.others = plan.head ? plan_temp_source(t, plan.head->pages) : -1;
+		return ret;
+	struct memory_runs runs = {.runs = t->runs, .n = t->n_runs, .task = t, .source = -1};
+	t->pour.lazy = r->lazy && memory_can_ask(t) && lazy_fits(t);
+	t->pour.wanted = t->pour.lazy || (memory_is_large(t) && memory_can_ask(t) && pour_possible());
 	memory_clear(r, t, s);
 	ret = memory_map_all_anywhere(r, t, err);
 	if (ret >= 0 && t->vdso_is_32)
 		ret = memory_make_vdso_32(r, t, err);
+	uint8_t *how = arena_array(&r->plan->arena, uint8_t, t->mm->n_vmas + 1);
+	if (ret >= 0 && !how)
+		ret = error_memory(err);
 	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
 		if (t->bridge && vma->status & VMA_STATUS_VDSO)
 			memory_make_bridge(t, vma, &runs);
-		if (vma->status & (VMA_STATUS_KERNEL | VMA_STATUS_GUARD) || memory_is_anywhere(vma))
+		if (!memory_is_ours(vma))
 			continue;
-		ret = memory_map_vma(r, t, vma, &runs, t->early && t->early[i], err);
+		how[i] = memory_how(t, &runs, i);
+		ret = memory_map_vma(r, t, vma, &runs, how[i], err);
 	}
-	if (ret >= 0 && fault_hit(r->fault, FAULT_MEMORY_FILL))
+	memory_await_pour(t);
+	for (size_t i = 0; i < t->mm->n_vmas && ret >= 0; i++)
+		if (memory_is_ours(t->mm->vmas[i]))
+			memory_finish_vma(t, t->mm->vmas[i], how[i]);
+	if (ret >= 0 && !t->pour.runs.n && fault_hit(r->fault, FAULT_MEMORY_FILL))
 		script_call(s, "filling memory (fault injected)", SYS_pread64, (uint64_t)-1, t->hole, 1, 0);
 	if (ret >= 0 && r->plan->pool_bytes)
 		memory_unmap(s, r->plan->pool, r->plan->pool + r->plan->pool_bytes);
@@ -605,7 +751,9 @@ int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err)
 	}
 	if (ret >= 0 && s->failed)
 		ret = error_memory(err);
-out:
-	image_pages_reader_free(reader);
+	if (ret >= 0 && runs.stuck)
+		ret = error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+				"pid %d needs its memory at %llx before it runs, and a page server has it",
+				t->pid, (unsigned long long)runs.stuck);
 	return ret;
 }

@@ -33,8 +33,14 @@
 #include "model/records.h"
 #include "restore/read.h"
 
-/* Types that the coordinator makes, in this order: what is mounted belongs to the others. */
-static const enum proc_ns ns_made[] = {PROC_NS_UTS, PROC_NS_IPC, PROC_NS_MNT};
+/*
+ * Types that the coordinator makes, in this order: what is mounted belongs to the others. It stays in those of the root, unless that
+ * would hide from it what it has to do with.
+ */
+static const struct ns_made {
+	enum proc_ns type;
+	bool stay;
+} ns_made[] = {{PROC_NS_UTS, true}, {PROC_NS_IPC, true}, {PROC_NS_CGROUP, false}, {PROC_NS_MNT, true}};
 
 enum { NS_USER_DEPTH = 32 };
 
@@ -83,6 +89,7 @@ static bool ns_supported(const struct plan *p, struct image_dir *dir, enum proc_
 	switch (type) {
 	case PROC_NS_PID:
 	case PROC_NS_UTS:
+	case PROC_NS_CGROUP:
 	case PROC_NS_IPC: return true;
 	/* A task enters it last of all, alone (kind/creds.c). */
 	case PROC_NS_USER:
@@ -178,7 +185,7 @@ static int ns_read_users(struct reader *r, struct ferry_error *err)
 					ns->owner = user->id;
 	}
 	vec_foreach(ns, &r->plan->namespaces)
-		if (ret >= 0 && ns->owner && ns->type == PROC_NS_PID)
+		if (ret >= 0 && ns->owner && (ns->type == PROC_NS_PID || ns->type == PROC_NS_CGROUP))
 			ret = ns_bad_user(ns->owner, err);
 	return ret;
 }
@@ -287,12 +294,23 @@ int namespaces_read(struct reader *r, struct ferry_error *err)
 
 /* --------------------------------------------------------------------- make */
 
+static const struct ns_ops *ns_ops_of(enum proc_ns type)
+{
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->ns && kind_table[i]->ns->type == type)
+			return kind_table[i]->ns;
+	return NULL;
+}
+
 static int ns_make(struct restore *r, struct plan_ns *ns, struct ferry_error *err)
 {
 	const struct proc_ns_info *info = proc_ns_info(ns->type);
+	const struct ns_ops *own = ns_ops_of(ns->type);
 	const struct plan_ns *owner = ns->owner ? plan_ns(r->plan, PROC_NS_USER, ns->owner) : NULL;
 	int made = 0;
 	fault_effect(r->fault, "restore", "namespace");
+	if (own && own->make)
+		return own->make(r->opener, ns, err);
 	if (owner)
 		made = userns_make_owned(owner->fd, (int)info->clone_flag, info->file, &ns->fd, err);
 	if (made < 0)
@@ -339,15 +357,13 @@ static int ns_make_users(struct restore *r, struct ferry_error *err)
 	return 0;
 }
 
-static int ns_make_type(struct restore *r, enum proc_ns type, struct ferry_error *err)
+static int ns_make_type(struct restore *r, const struct ns_made *made, struct ferry_error *err)
 {
+	enum proc_ns type = made->type;
 	const struct proc_ns_info *info = proc_ns_info(type);
-	uint32_t root = r->plan->tasks[0].ns_id[type];
-	bool any = false;
+	uint32_t root = made->stay ? r->plan->tasks[0].ns_id[type] : 0;
 	int ret = 0;
-	vec_foreach(ns, &r->plan->namespaces)
-		any |= ns->type == type;
-	if (!any)
+	if (!plan_has_ns(r->plan, type))
 		return 0;
 	char name[32];
 	snprintf(name, sizeof(name), "/proc/self/ns/%s", info->file);
@@ -377,7 +393,7 @@ int namespaces_make(struct restore *r, struct ferry_error *err)
 							       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
 	ret = ns_make_users(r, err);
 	for (size_t i = 0; i < ARRAY_SIZE(ns_made) && ret >= 0; i++)
-		ret = ns_make_type(r, ns_made[i], err);
+		ret = ns_make_type(r, &ns_made[i], err);
 	return ret;
 }
 
@@ -415,23 +431,30 @@ pid_t namespaces_real_pid(const struct restore *r)
 	return (pid_t)strtol(text, NULL, 10);
 }
 
+static int ns_enter(struct restore *r, const struct plan_task *t, const struct plan_task *maker,
+		    const struct ns_made *made, struct ferry_error *err)
+{
+	enum proc_ns type = made->type;
+	uint32_t id = t->ns_id[type], born = made->stay ? id : 0;
+	const struct plan_ns *ns = plan_ns(r->plan, type, id);
+	const struct ns_ops *ops = ns_ops_of(type);
+	if (maker)
+		born = maker->ns_id[type];
+	if (id != born && setns(ns ? ns->fd : r->home[type], (int)proc_ns_info(type)->clone_flag) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the %s namespace of pid %d",
+				   proc_ns_info(type)->word, t->pid);
+	return ns && ops && ops->entered ? ops->entered(r->plan, t, err) : 0;
+}
+
 int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err)
 {
 	const struct plan_task *maker = ns_maker(r->plan, t->member);
 	int ret = clocks_enter(r, t, maker, err);
 	if (ret < 0)
 		return ret;
-	for (size_t i = 0; i < ARRAY_SIZE(ns_made); i++) {
-		enum proc_ns type = ns_made[i];
-		if (!maker || t->ns_id[type] == maker->ns_id[type])
-			continue;
-		const struct plan_ns *ns = plan_ns(r->plan, type, t->ns_id[type]);
-		if (setns(ns ? ns->fd : r->home[type], (int)proc_ns_info(type)->clone_flag) < 0)
-			return error_errno(err, FERRY_ERROR_SYSTEM, errno,
-					   "entering the %s namespace of pid %d", proc_ns_info(type)->word,
-					   t->pid);
-	}
-	return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(ns_made) && ret >= 0; i++)
+		ret = ns_enter(r, t, maker, &ns_made[i], err);
+	return ret;
 }
 
 static int ns_put_children(struct restore *r, const struct plan_task *t, uint32_t id, struct ferry_error *err)

@@ -145,6 +145,7 @@ static int read_shared(struct plan *p, struct plan_task *t, struct ferry_error *
 			t->sighand_owner = other;
 		if (other->ids->files_id == t->ids->files_id && !other->files_owner)
 			t->files_owner = other;
+		other->n_table_mates++;
 		if (other->ids->fs_id == t->ids->fs_id && !other->fs_owner)
 			t->fs_owner = other;
 	}
@@ -337,7 +338,7 @@ static int read_tree(struct reader *r, struct ferry_error *err)
 	if (ret >= 0)
 		ret = records_each(r, IMAGE_FERRY_TREE, 0, &ferry_tree_entry__descriptor, read_take_tree,
 				   NULL, err);
-	p->family.spare = (pid_t)r->caps->limits.pid_max;
+	p->family.spare = (pid_t)kern_limit(r->caps, KERN_LIMIT_PID_MAX);
 	return ret < 0 ? ret : family_plan(&p->family, err);
 }
 

@@ -21,6 +21,7 @@
 #include "model/kind.h"
 #include "model/plan.h"
 
+struct pager;
 struct warden;
 
 /* Steps that the coordinator lets the tasks take together. */
@@ -37,9 +38,12 @@ struct restore_member {
 	uint32_t filed;   /* 1 once it has its descriptors in a table that it shares; futex word */
 	/* 1 once it stands stopped, or goes on after a stop that its parent is told of; futex word */
 	uint32_t stopped;
-	uint32_t built; /* 1 once its threads wait at the barrier and can be traced; futex word */
-	uint32_t left;  /* 1 once its leader, which ends while others run, is a zombie; futex word */
-	uint32_t baton; /* of who owns memory that others have, too; see mates.c */
+	uint32_t built;   /* 1 once its threads wait at the barrier and can be traced; futex word */
+	uint32_t left;    /* 1 once its leader, which ends while others run, is a zombie; futex word */
+	uint32_t mapped;  /* 1 once it waits for the coordinator to fill its memory; see pour.c */
+	uint32_t poured;  /* 1 once that is done; futex word */
+	uint32_t baton;   /* of who owns memory that others have, too; see mates.c */
+	uint32_t channel; /* its end of what it gets descriptors by, a number in its own table */
 };
 
 /* First in the memory that coordinator and tasks share; has pages of its own. */
@@ -57,6 +61,7 @@ struct restore {
 	struct plan *plan;
 	struct reader *reader;
 	struct opener *opener;
+	struct progress *progress; /* NULL: nobody looks */
 	const struct fault *fault;
 	const struct log_sink *log;
 	struct warden *warden;
@@ -66,13 +71,21 @@ struct restore {
 	struct restore_shared *shared; /* start of the shared region */
 	uint64_t shared_bytes;         /* of its head */
 	uint64_t region_bytes;         /* of all of it */
-	int (*channels)[2]; /* by task index: [0] the coordinator's end, [1] the task's until it exists */
-	int proc;           /* a /proc with the numbers that we work with; tasks inherit it */
-	int proc_copy;      /* a mount of it that is nowhere yet; negative = there is none */
+	int *channels;                 /* by task index: the coordinator's ends */
+	int births[2];                 /* [0] where the coordinator gets them, [1] where tasks put them; -1 */
+	bool leaders_end;              /* some process has lost its leader */
+	int proc;                      /* a /proc with the numbers that we work with; tasks inherit it */
+	int proc_copy;                 /* a mount of it that is nowhere yet; negative = there is none */
 	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of; of time the root's */
 	struct timens_offsets clocks; /* of the root's time namespace */
 	bool new_pidns;               /* the root's PID namespace is made with it */
 	bool own_init;                /* and its first process is ours */
+	bool lazy;                    /* memory comes later */
+	int lazy_daemon;              /* a connection to who brings it; -1 = that is the pager */
+	int page_server;              /* a connection by which it comes; -1 = none */
+	bool page_server_settles;     /* it is ferry's own */
+	int pager_log;                /* where the pager says what went wrong; -1 = nowhere */
+	struct pager *pager;          /* NULL: there is none */
 	bool sibling;                 /* the root becomes a child of our parent (--restore-sibling) */
 	pid_t root_pid;               /* in ferry's PID namespace */
 	pid_t first_pid;              /* whose end we are told: the root, or the init above it */
@@ -99,6 +112,26 @@ static inline const struct vdso *layout_vdso_of(const struct restore *r, const s
 /* Append to t->memory everything that rebuilds the task's address space. */
 must_check int memory_plan(struct restore *r, struct plan_task *t, struct ferry_error *err);
 
+/* Whether the coordinator can fill memory of tasks. */
+bool pour_possible(void);
+
+/* The tasks exist and wait for their descriptors. */
+must_check int pour_prepare(struct restore *r, struct ferry_error *err);
+
+/* --lazy, see lazy.c: whether this machine can, which task and which of its mappings, the userfaultfd, and the pager. */
+must_check int lazy_check(struct ferry_error *err);
+bool lazy_fits(const struct plan_task *t);
+must_check int lazy_make_in(struct restore *r, const struct plan_task *t, int *ret_uffd,
+			    struct ferry_error *err);
+must_check int lazy_start(struct restore *r, struct ferry_error *err);
+
+/* --lazy-pages: who brings memory waits at a socket in the directory of the image, and is told when the tasks run. */
+must_check int lazy_connect(struct restore *r, int dir, struct ferry_error *err);
+void lazy_tell_run(struct restore *r);
+
+/* Fill the memory of tasks that wait for it. */
+must_check int pour_tend(struct restore *r, struct ferry_error *err);
+
 /*
  * Addresses for the shared region, when the warden starts before anybody knows its size: it has to see what the tasks
  * see.
@@ -113,6 +146,9 @@ void region_release(struct restore *r);
 struct blob_task *region_task(const struct restore *r, const struct plan_task *t);
 struct blob_thread *region_thread(const struct restore *r, const struct plan_task *t, size_t index);
 
+/* Keep the forks that follow from copying the heap of the coordinator. Nothing is different but what they cost. */
+must_check int heap_share(const struct restore *r, struct ferry_error *err);
+
 /* Create the root task, wait until all tasks exist and are grouped. On failure everything created is killed. */
 must_check int tasks_create(struct restore *r, struct ferry_error *err);
 
@@ -121,8 +157,12 @@ enum files_when {
 	FILES_FIRST, /* before there are tasks */
 	FILES_LATE,  /* those that need tasks */
 	FILES_LAST,  /* and those that need what is mounted for the tasks' PID namespace */
+	FILES_SENT,  /* when they are sent: there are too many to have them all at once */
 };
 must_check int files_open(struct restore *r, enum files_when when, struct ferry_error *err);
+
+/* It need not be open together with all others. */
+bool files_is_alone(const struct plan_file *file);
 /* Every file is open: what kinds do between them. */
 must_check int files_opened(struct restore *r, struct ferry_error *err);
 must_check int files_send(struct restore *r, struct ferry_error *err);
@@ -194,6 +234,9 @@ void birth_forget_signals(void);
 
 /* In a fork of the coordinator that everybody else is related to by now: become the task. */
 __attribute__((noreturn)) void task_main(struct restore *r, struct plan_task *t);
+
+/* In a task that has made its children: the channel by which it gets its descriptors. */
+must_check int task_open_channel(struct restore *r, const struct plan_task *t, struct ferry_error *err);
 
 /* In a new leader of a session: what its children inherit from it. */
 void task_lead_session(struct restore *r, struct plan_task *t);

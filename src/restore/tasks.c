@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,8 +38,9 @@ enum {
 	TASKS_SHARED_MAX = 256,
 	TASKS_POLL_NS = 20000000,
 	TASKS_LEAVE_NS = 500000000,
-	TASKS_LEAVE_POLL_NS = 50000,
-	TASKS_LEADER_TRIES = 1000,
+	TASKS_LEAVE_POLL_NS = 20000,
+	TASKS_SLACK_NS = 1,
+	TASKS_LEADER_TRIES = 2000,
 	TASKS_LEAVE_THREADS = 64, /* threads of larger tasks are not looked at one by one */
 	TASKS_STACK_BYTES = 8192,
 	TASKS_RSEQ_UNREGISTER = 1,
@@ -76,6 +78,20 @@ void task_fail(struct restore *r, pid_t pid, struct ferry_error *err)
 	_exit(1);
 }
 
+int task_open_channel(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+{
+	int ends[2];
+	uint32_t index = (uint32_t)t->index;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating the channel of pid %d", t->pid);
+	__atomic_store_n(&r->shared->members[t->member].channel, (uint32_t)ends[1], __ATOMIC_SEQ_CST);
+	int ret = fd_send(r->births[1], &index, sizeof(index), ends, 1);
+	close(ends[0]);
+	return ret < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "sending the channel of pid %d",
+				     t->pid)
+		       : 0;
+}
+
 void task_lead_session(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
@@ -101,19 +117,21 @@ static bool task_shares_table(const struct plan_task *t, const struct plan_task 
 static int task_place_channels(struct restore *r, const struct plan_task *owner, struct ferry_error *err)
 {
 	int keep[TASKS_SHARED_MAX], moved[TASKS_SHARED_MAX], top = 0;
-	size_t n = 0;
-	for (size_t i = 0; i < r->plan->n_tasks; i++)
+	/* The owner is the first of them. */
+	size_t n = 0, end = owner->n_table_mates ? r->plan->n_tasks : owner->index + 1;
+	for (size_t i = owner->index; i < end; i++)
 		if (task_shares_table(&r->plan->tasks[i], owner))
 			top = MAX(top, r->plan->tasks[i].first_temp + 1 + r->plan->tasks[i].temps_room);
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		if (!task_shares_table(&r->plan->tasks[i], owner))
+	for (size_t i = owner->index; i < end; i++) {
+		const struct plan_task *t = &r->plan->tasks[i];
+		if (!task_shares_table(t, owner))
 			continue;
 		if (n == TASKS_SHARED_MAX)
 			return error_set(err, FERRY_ERROR_LIMIT, EMFILE,
 					 "more than %d processes share the descriptor table of pid %d",
 					 TASKS_SHARED_MAX, owner->pid);
-		keep[n] = r->plan->tasks[i].first_temp;
-		moved[n] = fcntl(r->channels[i][1], F_DUPFD_CLOEXEC, top);
+		keep[n] = t->first_temp;
+		moved[n] = fcntl((int)r->shared->members[t->member].channel, F_DUPFD_CLOEXEC, top);
 		if (moved[n++] >= 0)
 			continue;
 		error_errno(err, FERRY_ERROR_LIMIT, errno, "descriptor number %d for pid %d", top,
@@ -157,7 +175,7 @@ static void task_await_table(struct restore *r, const struct plan_task *t)
 static void task_await_others(struct restore *r, const struct plan_task *t)
 {
 	const struct plan_task *owner = t->files_owner ? t->files_owner : t;
-	for (size_t i = 0; i < r->plan->n_tasks; i++)
+	for (size_t i = owner->index; i < r->plan->n_tasks && owner->n_table_mates; i++)
 		if (r->plan->tasks[i].files_owner == owner)
 			task_await_filed(r, &r->plan->tasks[i]);
 }
@@ -291,7 +309,7 @@ static bool tasks_is_ready(const struct restore *r, const struct plan_task *t)
  */
 static void tasks_see_leaders_off(struct restore *r)
 {
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+	for (size_t i = 0; i < r->plan->n_tasks && r->leaders_end; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
 		uint32_t *left = &r->shared->members[t->member].left;
 		if (!plan_first(t) || __atomic_load_n(left, __ATOMIC_SEQ_CST) || !tasks_is_ready(r, t))
@@ -386,6 +404,8 @@ int tasks_watch(struct restore *r, bool look, struct ferry_error *err)
 	int ret = tasks_failure(r, err);
 	if (ret >= 0)
 		tasks_see_leaders_off(r);
+	if (ret >= 0)
+		ret = pour_tend(r, err);
 	/* Others may wait for a leader under seccomp that is to end. */
 	if (ret >= 0)
 		ret = guard_tend(r, err);
@@ -444,18 +464,48 @@ static int tasks_stages(struct restore *r, struct ferry_error *err)
 	return 0;
 }
 
-static int tasks_open_channels(struct restore *r, struct ferry_error *err)
+static int tasks_begin(struct restore *r, struct ferry_error *err)
 {
 	size_t n = r->plan->n_tasks;
-	r->channels = arena_alloc(&r->plan->arena, n * sizeof(*r->channels));
+	r->births[0] = r->births[1] = -1;
+	r->channels = arena_array(&r->plan->arena, int, n);
 	if (!r->channels)
 		return error_memory(err);
-	for (size_t i = 0; i < n; i++)
-		r->channels[i][0] = r->channels[i][1] = -1;
-	for (size_t i = 0; i < n; i++)
-		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->channels[i]) < 0)
-			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a channel to pid %d",
-					   r->plan->tasks[i].pid);
+	for (size_t i = 0; i < n; i++) {
+		r->channels[i] = -1;
+		r->leaders_end |= plan_first(&r->plan->tasks[i]) > 0;
+	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->births) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a channel to the tasks");
+	return 0;
+}
+
+/*
+ * The channels come from the tasks, when those have made their children: descriptors that are there before cost each task that is
+ * made another moment.
+ */
+static int tasks_take_channels(struct restore *r, struct ferry_error *err)
+{
+	struct pollfd birth = {.fd = r->births[0], .events = POLLIN};
+	for (size_t known = 0; known < r->plan->n_tasks;) {
+		uint32_t index = 0;
+		size_t n = 0;
+		int fd = -1;
+		if (poll(&birth, 1, TASKS_POLL_NS / 1000000) <= 0) {
+			int ret = tasks_watch(r, true, err);
+			if (ret < 0)
+				return ret;
+			continue;
+		}
+		ssize_t got = fd_recv(r->births[0], &index, sizeof(index), &fd, 1, &n);
+		if (got != (ssize_t)sizeof(index) || n != 1 || index >= r->plan->n_tasks)
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, got < 0 ? (int)-got : EPROTO,
+					   "receiving the channel to a task");
+		r->channels[index] = fd;
+		known++;
+	}
+	close(r->births[0]);
+	close(r->births[1]);
 	return 0;
 }
 
@@ -526,7 +576,7 @@ static int tasks_share_pool(const struct restore *r, struct ferry_error *err)
 
 int tasks_create(struct restore *r, struct ferry_error *err)
 {
-	int ret = tasks_open_channels(r, err);
+	int ret = tasks_begin(r, err);
 	if (ret >= 0)
 		ret = tasks_arm(r, err);
 	if (ret >= 0)
@@ -538,15 +588,15 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 	/* Who ignored this would have no zombies. */
 	signal(SIGCHLD, SIG_DFL);
 	r->group = getpgrp();
-	ret = tasks_create_root(r, err);
+	ret = heap_share(r, err);
+	if (ret >= 0)
+		ret = tasks_create_root(r, err);
+	if (ret >= 0)
+		ret = tasks_take_channels(r, err);
 	if (ret >= 0)
 		ret = tasks_stages(r, err);
 	r->root_pid = tasks_real(r, &r->plan->tasks[0]);
 	r->first_pid = r->own_init ? (pid_t)r->shared->init : r->root_pid;
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		close(r->channels[i][1]);
-		r->channels[i][1] = -1;
-	}
 	return ret;
 }
 
@@ -632,6 +682,8 @@ static void tasks_wait_threads(const struct restore *r, const struct plan_task *
 void tasks_wait_left(struct restore *r)
 {
 	uint64_t until = time_now_ns() + TASKS_LEAVE_NS;
+	/* Every task has a value of its own by now. */
+	prctl(PR_SET_TIMERSLACK, TASKS_SLACK_NS);
 	for (size_t i = 0; i < r->plan->n_tasks; i++) {
 		const struct plan_task *t = &r->plan->tasks[i];
 		while (!tasks_first_left(r, t) && time_now_ns() < until)

@@ -117,6 +117,23 @@ static void endpoint_remove_stale(const struct endpoint *e)
 		unlink(path);
 }
 
+int endpoint_parse_plain(const char *text, bool accepted, const char *how, struct endpoint *ret,
+			 struct ferry_error *err)
+{
+	struct endpoint e;
+	int r = endpoint_parse(text, &e, err);
+	if (r < 0)
+		return r;
+	if (!e.is_local && !accepted) {
+		error_set(err, FERRY_ERROR_USAGE, EPERM,
+			  "'%s' is not on this machine, and the connection would not be encrypted", text);
+		error_hint(err, "%s", how);
+		return -EPERM;
+	}
+	*ret = e;
+	return 0;
+}
+
 int endpoint_listen(const struct endpoint *e, char *ret_text, struct ferry_error *err)
 {
 	char text[ENDPOINT_TEXT_BYTES];

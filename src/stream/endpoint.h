@@ -21,6 +21,14 @@ enum { ENDPOINT_TEXT_BYTES = 160 };
 /* Read an address; a host name is looked up. USAGE when it is none. */
 must_check int endpoint_parse(const char *text, struct endpoint *ret, struct ferry_error *err);
 
+/*
+ * The same for a connection that nothing protects: an address that is not on this machine is refused (USAGE) unless the user accepted it.
+ * how: what to do else, for the hint.
+ */
+#define ENDPOINT_LISTEN_HOW "listen on loopback and forward a port with ssh, or accept that with --insecure"
+must_check int endpoint_parse_plain(const char *text, bool accepted, const char *how, struct endpoint *ret,
+				    struct ferry_error *err);
+
 /* The address in the syntax that endpoint_parse() reads, numbers only. */
 void endpoint_format(const struct sockaddr_storage *address, char ret[static ENDPOINT_TEXT_BYTES]);
 

@@ -6,6 +6,7 @@
 #include "helpers.h"
 
 #include <asm/ldt.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -404,6 +405,63 @@ static void test_exec(void)
 	MUST(ferry_thread_release(thread, &error));
 	ferry_inject_close(inject);
 	check_state(pid, 'S', "after exec");
+	reap(pid);
+}
+
+static void *execute_aside(void *unused)
+{
+	execute();
+	return unused;
+}
+
+static void execute_from_thread(void)
+{
+	pthread_t thread;
+	pthread_create(&thread, NULL, execute_aside, NULL);
+	for (;;)
+		pause();
+}
+
+static size_t thread_ids(pid_t pid, pid_t *ret, size_t max)
+{
+	char path[64];
+	struct dirent *entry;
+	size_t n = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	DIR *dir = opendir(path);
+	while (dir && n < max && (entry = readdir(dir)))
+		if (atoi(entry->d_name) > 0)
+			ret[n++] = atoi(entry->d_name);
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+/* The thread that executes takes the number of its process: its stop is told with another number than before. */
+static void test_exec_from_thread(void)
+{
+	struct ferry_thread *threads[2];
+	pid_t tids[2];
+
+	pid_t pid = spawn(execute_from_thread);
+	while (thread_ids(pid, tids, 2) < 2)
+		sleep_us(1000);
+	tids[1] += tids[0] - pid; /* in whatever order they came */
+	tids[0] = pid;
+	fresh();
+	for (int i = 0; i < 2; i++)
+		MUST(ferry_thread_seize(tids[i], NULL, &threads[i], &error));
+	int stop = (int)MUST(ferry_thread_wait(threads[0], 5000, &error));
+	check(stop == FERRY_STOP_EXEC, "stop %d, not exec", stop);
+	check(ferry_thread_wait(threads[1], 1000, &error) == FERRY_STOP_EXITED,
+	      "the old number is still there");
+	for (int i = 0; i < 2; i++)
+		MUST(ferry_thread_release(threads[i], &error));
+	check_state(pid, 'S', "after exec");
+	/* Nothing holds it: it can be seized once more. */
+	MUST(ferry_thread_seize(pid, NULL, &threads[0], &error));
+	MUST(ferry_thread_release(threads[0], &error));
 	reap(pid);
 }
 
@@ -888,6 +946,7 @@ static const struct test tests[] = {
 	{"three-away", test_three_away},
 	{"close-first", test_close_first},
 	{"exec", test_exec},
+	{"exec-from-thread", test_exec_from_thread},
 	{"exit", test_exit},
 	{"registers", test_registers},
 	{"bad-blobs", test_bad_blobs},

@@ -7,7 +7,7 @@ import os
 import pathlib
 import time
 
-from ferrytest import Ferry, main, test
+from ferrytest import Ferry, Program, main, test
 from ferrytest.cases import CASES, start
 from ferrytest.leftovers import Leftovers, may_write
 from ferrytest.process import is_alive
@@ -19,11 +19,12 @@ from ferrytest.software.tmux import Tmux
 
 IMAGES = pathlib.Path("images")
 FAILED, REFUSED = 1, 3  # exit status
+NOT_LAZY = ("memory-fill",)  # which is done by the pager
 CONNECTION = ("tcp-repair", "net-lock")  # nothing but a connection has these
 # In make check: what has effects outside of the target. In make soak every program.
 IN_CHECK = ("threads", "tree", "pipes", "unix-queues", "tcp-established-v4", "ghost-directory", "link-other", "sysvshm",
             "message-queue", "fifo-deleted", "pty-session", "uring-tables", "inotify-deleted", "locks-ofd", "unix-places",
-            "mounts-tmpfs", "ipc-messages", "pid-nested")
+            "mounts-tmpfs", "ipc-messages", "pid-nested", "large")
 
 
 def names(stage, connected):
@@ -79,6 +80,31 @@ def restore_faults(program, watch, options):
     program.verify()
 
 
+def lazy_faults():
+    """The same when memory is to come later: nothing of a pager is left, and the image is as good as before."""
+    program = Program("large")
+    watch = Leftovers(program.pid)
+    Ferry().dump(program.pid, IMAGES)
+    program.reap()
+    files = sorted(path.name for path in IMAGES.iterdir())
+    met = set()
+    for name in names("restore", False) + names("lazy", False):
+        if name in NOT_LAZY:
+            continue
+        done = Ferry().run("restore", "-D", IMAGES, "-d", "--lazy", environment={"FERRY_FAULT": name})
+        assert done.returncode in (FAILED, REFUSED), f"restore --lazy, {name}: exit status {done.returncode} {done.stderr}"
+        assert not is_alive(program.pid), f"restore --lazy, {name}: it runs"
+        assert sorted(path.name for path in IMAGES.iterdir()) == files, f"restore --lazy, {name}: the image changed"
+        nothing_left(watch, program, f"restore --lazy, {name}")
+        met.add(name)
+    assert "start-pager" in met, met
+    Ferry().restore(IMAGES)
+    program.process = None
+    program.verify()
+    program.finish()
+    program.quit()
+
+
 def faults_of(program, partner, options):
     """All of them, one after the other, on one program."""
     watch = Leftovers(program.pid)
@@ -102,6 +128,8 @@ def register_software(make):
 
 
 if os.environ.get("FERRY"):
+    test(name="lazy", timeout=120)(lazy_faults)
+
     for line in CASES:
         register(line)
 

@@ -15,7 +15,7 @@ from ferrytest.jobs import NOBODY, JobProgram, Jobs, snapshot_inside
 # What a job of each area has to do with, also in make check.
 SAMPLE = ("family", "vma-shared", "memfd-mapped", "files", "ghost-file", "pipes", "tree", "threads", "pty-session", "unix-socket",
           "tcp-listen", "udp-queue", "posix-timers", "sysvshm", "uring-plain", "raw-sockets", "zombie-exited",
-          "message-queue")
+          "message-queue", "shared-parts", "seccomp-one")
 # The program cannot do its work as this user; it notices a difference; refused by name, but only when everything stood.
 NOT_STARTED, DIFFERS, LATE = "not-started", "differs", "late:"
 

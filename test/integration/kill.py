@@ -37,7 +37,7 @@ DUMPED = [case for case in CASES if case.name in (
     "tcp-pairs", "unix-socket", "unix-queues", "pty-typed", "message-queue-left", "seccomp-bare", "seccomp-threads",
     "ghost-directory", "aio-events", "uring-tables", "uring-polled", "zombie-killed", "session-leader-below",
     "shared-descriptors", "shared-memory-generations", "old-threads", "old-seccomp", "mixed-code", "traced-breakpoint", "traced-polls",
-    "traced-seized", "traced-signal-untold")]
+    "traced-seized", "traced-signal-untold", "large")]
 # With effects outside of the target: files, names and objects that nobody's end takes away.
 OUTSIDE = [case for case in CASES if case.name in (
     "link-other", "ghost-name-taken", "fifo-deleted", "sysvshm", "message-queue", "inotify-deleted", "locks-ofd",

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 
-from ferrytest import Ferry, Program, main, test
+from ferrytest import Ferry, Program, main, skip, test
 from ferrytest.cases import CASES
+from ferrytest.engine import note_refusal
 from ferrytest.process import look, wait_until
 from ferrytest.program import program_path
 
@@ -138,6 +139,28 @@ if os.environ.get("FERRY"):
         program.finish()
         program.kill()
 
+    @test(timeout=60)
+    def clocks_of_another_owner():
+        """The clocks of a root whose time namespace belongs to a user namespace below ferry's."""
+        words = ["unshare", "--user", "--map-root-user", "--time", "--monotonic", "100000", "--fork", "--kill-child", "sleep", "100"]
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as maker:
+            try:
+                owner = wait_until(lambda: children(maker.pid), "it does not start")[0]
+                program = Program("clocks", interpreter=["nsenter", "-t", str(owner), "--time",
+                                                         str(program_path("clocks"))])
+            finally:
+                maker.kill()
+        program.verify()
+        images = folder()
+        Ferry().dump(program.pid, images)
+        program.reap()
+        Ferry().restore(images)
+        offsets = dict(line.split()[:2] for line in pathlib.Path(f"/proc/{program.pid}/timens_offsets").read_text().splitlines())
+        assert 99900 < int(offsets["monotonic"]) <= 100000, offsets
+        program.verify()
+        program.finish()
+        program.kill()
+
     def refused(words, said, hint, command=("sleep", "100"), inside="setsid"):
         """A process that is started so cannot be dumped; what is said."""
         program = subprocess.Popen([*inside.split(), *words, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -160,9 +183,16 @@ if os.environ.get("FERRY"):
 
     THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=[100]).start()\ntime.sleep(100)"
 
+    # Made in a group, then moved out of it. The driver removes groups with the name of the test's folder.
+    GROUP = f"/sys/fs/cgroup/pids/{os.path.basename(tempfile.gettempdir())}"
+    LEFT = ("mkdir -p $0 && echo $$ > $0/tasks && exec unshare --cgroup sh -c 'echo $$ > /sys/fs/cgroup/pids/tasks; exec \"$@\"'"
+            " sh \"$@\"")
+
     for name, words in {
             "net": (["unshare", "--net"], "in a net namespace other than ferry's", "nsenter -t "),
-            "cgroup": (["unshare", "--cgroup"], "in a cgroup namespace other than ferry's", "--cgroup ferry"),
+            "cgroup_left": (["sh", "-c", LEFT, GROUP], "which is not below the root of its cgroup namespace", "move it back"),
+            "cgroup_user": (["unshare", "--user", "--map-root-user", "--cgroup"],
+                            "in a cgroup namespace that belongs to another user namespace than ferry's", ""),
             "user_threads": (["unshare", "--user", "--map-root-user"], "has several threads", "--user-ns",
                              ["python3", "-c", THREADED]),
             "user_pid": (["unshare", "--user", "--map-root-user", "--pid", "--fork"], "in a pid namespace that belongs to it",
@@ -172,6 +202,65 @@ if os.environ.get("FERRY"):
             "time_user": (["unshare", "--user", "--map-root-user", "--time", "--fork"],
                           "in a time namespace that belongs to another user namespace than ferry's", "")}.items():
         test(name=f"refused_{name}", timeout=60)(lambda words=words: refused(*words))
+
+    def group_refused(spoil, mend, said, code):
+        """A restore that finds the groups of a namespace otherwise says so, makes nothing, and works when they are back."""
+        program = Program("cgroup")
+        images = folder()
+        Ferry().dump(program.pid, images)
+        program.reap()
+        groups = [group for group in pathlib.Path("/sys/fs/cgroup").glob(f"*/{GROUP.rpartition('/')[2]}/*/own")
+                  if (group / "tasks").exists()]
+        assert groups
+        for group in groups:
+            spoil(group)
+        done = Ferry().run("restore", "-D", images, "-d")
+        assert done.returncode == 3 and said in done.stderr and code in done.stderr, done
+        assert not os.path.exists(f"/proc/{program.pid}")
+        for group in groups:
+            mend(group)
+        Ferry().restore(images)
+        program.verify()
+        program.finish()
+        program.kill()
+
+    test(name="cgroup_gone", timeout=60)(lambda: group_refused(lambda group: group.rmdir(), lambda group: group.mkdir(),
+                                                               "' of hierarchy '", "[files-changed]"))
+
+    @test(timeout=60)
+    def cgroup_frozen():
+        """A task that was moved into a frozen group would stand still for ever."""
+        freezer = pathlib.Path("/sys/fs/cgroup/freezer")
+        if not (freezer / "tasks").exists():
+            skip("no freezer of cgroup v1")
+        group = freezer / GROUP.rpartition("/")[2]
+        group.mkdir()
+        words = ["sh", "-c", "echo $$ > $0/tasks && exec unshare --cgroup sleep 100", str(group)]
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              start_new_session=True) as tree:
+            wait_until(lambda: pathlib.Path(f"/proc/{tree.pid}/comm").read_text() == "sleep\n", "it does not start")
+            images = folder()
+            Ferry().dump(tree.pid, images)
+        (group / "freezer.state").write_text("FROZEN")
+        done = Ferry().run("restore", "-D", images, "-d")
+        assert done.returncode == 3 and "is frozen" in done.stderr and "[busy-task]" in done.stderr, done
+        (group / "freezer.state").write_text("THAWED")
+        Ferry().restore(images)
+        assert str(tree.pid) in (group / "tasks").read_text().split()
+        os.kill(tree.pid, signal.SIGKILL)
+
+    @test(timeout=60)
+    def cgroup_outside():
+        """A ferry that does not see the groups of a tree, because its own cgroup namespace begins below them."""
+        with subprocess.Popen(["unshare", "--cgroup", "sleep", "100"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, start_new_session=True) as tree:
+            wait_until(lambda: pathlib.Path(f"/proc/{tree.pid}/comm").read_text() == "sleep\n", "it does not start")
+            words = ["sh", "-c", "mkdir -p $0 && echo $$ > $0/tasks && exec unshare --cgroup \"$@\"", GROUP, Ferry().path]
+            done = subprocess.run([*words, "check", "--tree", str(tree.pid)], capture_output=True, text=True, check=False)
+            note_refusal(done)
+            assert done.returncode == 3 and "outside of ferry's cgroup namespace" in done.stdout, done
+            assert "of the host" in done.stdout, done
+            tree.kill()
 
     TIMES = """
 import ctypes, os, sys, time

@@ -301,6 +301,24 @@ if os.environ.get("FERRY"):
 
 
     @test(timeout=60)
+    def memory_and_who_waits():
+        """A ferry that waits for the tree it restored has no part of its shared memory: it does not hinder a further dump."""
+        program = Program("vma-shared")
+        Ferry().dump(program.pid, IMAGES)
+        program.reap()
+        with subprocess.Popen([Ferry().path, "restore", "-D", str(IMAGES)], stdin=subprocess.DEVNULL) as waits:
+            exe = pathlib.Path(f"/proc/{program.pid}/exe")
+            wait_until(lambda: os.path.lexists(exe) and exe.resolve().name == "vma-shared", "it is not there")
+            program.verify()
+            assert waits.poll() is None
+            shutil.rmtree(IMAGES)
+            Ferry().dump(program.pid, IMAGES)
+        Ferry().restore(IMAGES)
+        program.verify()
+        program.quit()
+
+
+    @test(timeout=60)
     def segment_attached_outside():
         """System V shared memory that a process outside of the tree has attached, too."""
         program = Program("sysvshm")

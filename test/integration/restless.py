@@ -83,6 +83,7 @@ if os.environ.get("FERRY"):
     test(timeout=120, name="fork")(lambda: dumps("fork", 1))
     test(timeout=120, name="exec")(lambda: dumps("exec", 1))
     test(timeout=120, name="threads")(lambda: dumps("threads", 1))
+    test(timeout=120, name="sockets")(lambda: dumps("sockets", DUMPS // 2))
 
     @test(timeout=180)
     def killed():

@@ -74,6 +74,28 @@ def register(word):
     test(name=word, timeout=60)(run)
 
 
+def port_of(images):
+    """The port of the first network socket of an image."""
+    files = json.loads(subprocess.run([os.environ["FERRY"], "image", "decode", images / "files.img"], check=True,
+                                      stdout=subprocess.PIPE, text=True).stdout)
+    return next(entry["isk"]["src_port"] for entry in files["entries"] if "isk" in entry)
+
+
+def dumped_listener():
+    """(program, one of its ports): it was dumped, so that the port is free."""
+    program = Program("tcp-listen")
+    Ferry().dump(program.pid, IMAGES)
+    program.reap()
+    return program, port_of(IMAGES)
+
+
+def refuse_port(port):
+    """A restore is refused since somebody has the port; what it says."""
+    done = Ferry().run("restore", "-D", IMAGES, "-d")
+    assert done.returncode and "[address-taken]" in done.stderr and f":{port}" in done.stderr, done.stderr
+    return done.stderr
+
+
 def connected(family=socket.AF_INET):
     """A program with a client outside of its tree."""
     client = TcpClient(family)
@@ -322,21 +344,47 @@ if os.environ.get("FERRY"):
     @test(timeout=60)
     def taken_port():
         """A port that somebody else has by now: refused by its number, and possible again afterwards."""
-        program = Program("tcp-listen")
-        Ferry().dump(program.pid, IMAGES)
-        program.reap()
-        files = json.loads(subprocess.run([os.environ["FERRY"], "image", "decode", IMAGES / "files.img"], check=True,
-                                          stdout=subprocess.PIPE, text=True).stdout)
-        port = next(entry["isk"]["src_port"] for entry in files["entries"] if "isk" in entry)
+        program, port = dumped_listener()
         with socket.socket() as other:
             other.bind(("0.0.0.0", port))
             other.listen()
-            done = Ferry().run("restore", "-D", IMAGES, "-d")
-            assert done.returncode and "[address-taken]" in done.stderr and f":{port}" in done.stderr, done.stderr
+            refuse_port(port)
             assert not pathlib.Path(f"/proc/{program.pid}").exists()
         Ferry().restore(IMAGES)
         program.verify()
         program.quit()
+
+
+    @test(timeout=60)
+    def shared_ports():
+        """Connections that ended hold ports for a minute. One that connect() chose again is restored; listening waits."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            # Listening gets the odd one, connecting the even one, which an ended connection has too.
+            pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("35024 35025", encoding="ascii")
+            with socket.create_connection(server.getsockname()):
+                pass
+            server.accept()[0].close()
+        program = Program("tcp-connecting")
+        for _ in range(2):
+            Ferry().dump(program.pid, IMAGES, tcp_established=True, more=["--overwrite"])
+            program.reap()
+            Ferry().restore(IMAGES, tcp_established=True)
+            program.verify()
+        program.finish()
+        program.quit()
+
+
+    @test(timeout=60)
+    def waiting_port():
+        """A port that an ended connection holds, of a server that did not allow that: the hint tells it."""
+        program, port = dumped_listener()
+        with socket.socket() as server:
+            server.bind(("0.0.0.0", port))
+            server.listen()
+            with socket.create_connection(("127.0.0.1", port)):
+                server.accept()[0].close()
+        said_why = refuse_port(port)
+        assert "TIME_WAIT" in said_why, said_why
 
 
     @test(timeout=60)

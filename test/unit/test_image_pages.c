@@ -5,24 +5,30 @@
 #include <fcntl.h>
 
 #include "base/cleanup.h"
+#include "image/coverage.h"
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/pagemap.pb-c.h"
 #include "image_tools.h"
 
 enum { PAGE = IMAGE_PAGE_BYTES };
 
-static struct image_dir *begin(void **state)
+static struct image_dir *begin_covering(void **state, struct image_coverage *coverage)
 {
 	char path[256];
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct image_dir *dir = NULL;
-	const struct image_dir_create options = {.no_sync = true};
+	const struct image_dir_create options = {.no_sync = true, .coverage = coverage};
 	scratch_path(*state, "a", path);
 	assert_int_equal(image_dir_create(AT_FDCWD, path, &options, &dir, &err), 0);
 	InventoryEntry inventory = INVENTORY_ENTRY__INIT;
 	inventory.img_version = 2;
 	assert_int_equal(image_put_one(dir, IMAGE_INVENTORY, 0, &inventory.base, &err), 0);
 	return dir;
+}
+
+static struct image_dir *begin(void **state)
+{
+	return begin_covering(state, NULL);
 }
 
 static struct image_dir *finish(void **state, struct image_dir *writing)
@@ -101,6 +107,81 @@ static void runs_come_back(void **state)
 	assert_int_equal(image_pages_next(s, &run, &err), 1);
 	assert_int_equal(run.nr_pages, 8);
 	assert_int_equal(image_pages_next(s, &run, &err), 0);
+}
+
+/* What a round before has, and what this one has of it. */
+static void references_cover(void **state)
+{
+	struct ferry_error err = FERRY_ERROR_INIT;
+	_cleanup_image_coverage_ struct image_coverage *coverage = image_coverage_new();
+	struct image_dir *writing = begin_covering(state, coverage);
+	struct image_pages_writer *w = NULL;
+	static uint8_t bytes[3 * PAGE];
+	uint64_t offset = 1;
+	fill_pages(bytes, 3, 1);
+	assert_int_equal(image_pages_create(writing, IMAGE_PAGEMAP, 4, &w, &err), 0);
+	struct image_run runs[] = {
+		{.vaddr = 0x10000, .nr_pages = 3, .flags = IMAGE_PE_PARENT},
+		{.vaddr = 0x13000, .nr_pages = 2},
+		{.vaddr = 0x15000, .nr_pages = 9, .flags = IMAGE_PE_PARENT},
+		{.vaddr = 0x40000, .nr_pages = 1, .flags = IMAGE_PE_LAZY},
+	};
+	struct iovec iov[] = {{NULL, 0}, {bytes, 2 * PAGE}, {NULL, 0}, {bytes + 2 * PAGE, PAGE}};
+	assert_int_equal(image_pages_reserve(w, runs, iov, 4, &offset, &err), 0);
+	assert_int_equal(offset, 0);
+	assert_int_equal(image_pages_store(w, offset, iov, 4, &err), 0);
+	assert_int_equal(image_pages_written(w), 3);
+	/* A reference has no bytes. */
+	struct image_run wrong = {.vaddr = 0x50000, .nr_pages = 1, .flags = IMAGE_PE_PARENT};
+	assert_int_equal(image_pages_reserve(w, &wrong, &iov[3], 1, &offset, &err), -EINVAL);
+	assert_int_equal(image_pages_close(w, NULL), 0);
+
+	_cleanup_image_dir_ struct image_dir *dir = finish(state, writing);
+	_cleanup_pages_reader_ struct image_pages_reader *r = NULL;
+	_cleanup_free_ struct image_run *read = NULL;
+	size_t n;
+	error_clear(&err);
+	assert_int_equal(image_pages_open(dir, IMAGE_PAGEMAP, 4, &r, &err), 0);
+	assert_int_equal(image_pages_read_all(r, &read, &n, &err), 0);
+	assert_int_equal(n, 4);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(read[i].vaddr, runs[i].vaddr);
+		assert_int_equal(read[i].nr_pages, runs[i].nr_pages);
+		assert_int_equal(read[i].flags, runs[i].flags | (iov[i].iov_len ? IMAGE_PE_PRESENT : 0));
+	}
+	assert_int_equal(read[3].offset, 2 * PAGE);
+	const struct image_covered *covered = image_coverage_find(coverage, IMAGE_PAGEMAP, 4);
+	assert_non_null(covered);
+	assert_int_equal(covered->n, 2);
+	assert_int_equal(covered->v[0].start, 0x10000);
+	assert_int_equal(covered->v[0].end, 0x1e000);
+	assert_int_equal(covered->v[1].start, 0x40000);
+	assert_int_equal(covered->v[1].end, 0x41000);
+	assert_null(image_coverage_find(coverage, IMAGE_SHMEM_PAGEMAP, 4));
+	assert_null(image_coverage_find(coverage, IMAGE_PAGEMAP, 5));
+	assert_null(image_coverage_find(NULL, IMAGE_PAGEMAP, 4));
+}
+
+static void coverage_of_many(void **state)
+{
+	(void)state;
+	_cleanup_image_coverage_ struct image_coverage *c = image_coverage_new();
+	for (uint64_t round = 0; round < 3; round++)
+		for (uint64_t id = 1; id <= 500; id++)
+			assert_int_equal(image_coverage_add(c, id % 2 ? IMAGE_PAGEMAP : IMAGE_SHMEM_PAGEMAP,
+							    id, (round * 4 + id) * PAGE,
+							    (round * 4 + id + 2) * PAGE),
+					 0);
+	assert_int_equal(image_coverage_add(c, IMAGE_PAGEMAP, 1, PAGE, 2 * PAGE), -EINVAL);
+	for (uint64_t id = 1; id <= 500; id++) {
+		const struct image_covered *found =
+			image_coverage_find(c, id % 2 ? IMAGE_PAGEMAP : IMAGE_SHMEM_PAGEMAP, id);
+		assert_non_null(found);
+		assert_int_equal(found->id, id);
+		assert_int_equal(found->n, 3);
+		assert_int_equal(found->v[2].start, (8 + id) * PAGE);
+		assert_null(image_coverage_find(c, id % 2 ? IMAGE_SHMEM_PAGEMAP : IMAGE_PAGEMAP, id));
+	}
 }
 
 /* As a dump of anonymous memory does it. */
@@ -288,7 +369,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(runs_come_back),    TEST(zero_pages_take_no_space),
 		TEST(pages_from_a_pipe), TEST(callers_mistakes_are_refused),
-		TEST(strange_pagemaps),
+		TEST(strange_pagemaps),  TEST(references_cover),
+		TEST(coverage_of_many),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,7 +226,7 @@ static char *run(int argc, const char **argv, int *ret, struct ferry_error *err)
 	size_t n;
 	FILE *out = open_memstream(&text, &n);
 	error_clear(err);
-	*ret = image_verb(argc, (char **)argv, out, err);
+	*ret = image_verb(argc, (char **)argv, out, NULL, err);
 	fclose(out);
 	return text;
 }
@@ -271,7 +271,7 @@ static void every_contradiction_is_named(void **state)
 		BREAK("mapping 0x500001-0x501000 cannot be", second_vma, 0x500001),
 		BREAK("pages-99.img is named by no pagemap", extra_pages, true),
 		BREAK("files.img has id 2 twice", twice, true),
-		BREAK("has pages in a parent image, but there is none", parent_pages, true),
+		BREAK("refers to pages of a parent image, but there is none", parent_pages, true),
 		BREAK("fs-77.img has 2 entries instead of one", two_entries, true),
 		BREAK("mm-10.img is missing", leave_out, IMAGE_MM),
 		BREAK("pagemap-10.img is missing", leave_out, IMAGE_PAGEMAP),

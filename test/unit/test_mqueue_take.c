@@ -45,16 +45,15 @@ static void queue_open(struct queue *q)
 	assert_int_equal(syscall(SYS_mq_unlink, "ferry-test-take"), 0);
 	for (int i = 0; i < N; i++)
 		queue_send(q, i);
-	uint32_t n;
-	uint64_t bytes;
-	assert_int_equal(mqueue_measure(q->fd, &n, &bytes), 0);
-	assert_int_equal(n, N);
+	struct mqueue_look look;
+	assert_int_equal(mqueue_look(q->fd, &look), 0);
+	assert_int_equal(look.attr.mq_curmsgs, N);
 	q->memory = memfd_create("take", MFD_CLOEXEC);
 	assert_int_equal(ftruncate(q->memory, BYTES), 0);
 	q->m = take_map(q->memory, BYTES);
 	assert_non_null(q->m);
 	*q->m = (struct take_memory){
-		.queue = q->fd, .n = N, .bytes = bytes, .room = BYTES, .message_room = ROOM};
+		.queue = q->fd, .n = N, .bytes = look.bytes, .room = BYTES, .message_room = ROOM};
 }
 
 static void queue_take_some(const struct queue *q, uint32_t taken, bool told)

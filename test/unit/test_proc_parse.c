@@ -356,28 +356,6 @@ static void test_smaps(unused void **state)
 	proc_maps_release(&maps);
 }
 
-static void test_take_flags(unused void **state)
-{
-	struct proc_maps smaps = {0}, maps = {0}, none = {0};
-	static const char now[] =
-		"00400000-0040b000 r-xp 00000000 fd:01 531                                /usr/bin/x\n"
-		"00500000-0050b000 r-xp 00000000 fd:01 531                                /usr/bin/x\n"
-		"7f0000000000-7f0000400000 r--p 00000000 00:0f 12                         /anon_hugepage (deleted)\n"
-		"7f0000400000-7f0000401000 rw-p 00000000 00:00 0 \n";
-	assert_int_equal(proc_maps_parse(TEXT(sample_smaps), &smaps, NULL), 0);
-	assert_int_equal(proc_maps_parse(TEXT(now), &maps, NULL), 0);
-	assert_int_equal(proc_maps_take_flags(&maps, &none), 4);
-	/* the second is new, the third was protected since */
-	assert_int_equal(proc_maps_take_flags(&maps, &smaps), 2);
-	assert_int_equal(maps.vmas.v[0].vm_flags, smaps.vmas.v[0].vm_flags);
-	assert_true(maps.vmas.v[0].has_flags);
-	assert_false(maps.vmas.v[1].has_flags || maps.vmas.v[2].has_flags);
-	assert_int_equal(maps.vmas.v[3].vm_flags, smaps.vmas.v[2].vm_flags);
-	assert_int_equal(maps.vmas.v[3].page_shift, 12);
-	proc_maps_release(&maps);
-	proc_maps_release(&smaps);
-}
-
 static void test_maps_refused(unused void **state)
 {
 	static const struct {
@@ -970,31 +948,18 @@ static void test_names(unused void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_status),
-		cmocka_unit_test(test_status_older),
-		cmocka_unit_test(test_status_refused),
-		cmocka_unit_test(test_status_depth),
-		cmocka_unit_test(test_stat),
-		cmocka_unit_test(test_stat_refused),
-		cmocka_unit_test(test_maps),
-		cmocka_unit_test(test_smaps),
-		cmocka_unit_test(test_take_flags),
-		cmocka_unit_test(test_maps_refused),
-		cmocka_unit_test(test_maps_query),
-		cmocka_unit_test(test_fdinfo_inline),
-		cmocka_unit_test(test_fdinfo_io_uring),
-		cmocka_unit_test(test_uring),
-		cmocka_unit_test(test_uring_bad),
-		cmocka_unit_test(test_fdinfo_lists),
-		cmocka_unit_test(test_fdinfo_refused),
-		cmocka_unit_test(test_locks),
-		cmocka_unit_test(test_mountinfo),
-		cmocka_unit_test(test_auxv),
-		cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_small_files),
-		cmocka_unit_test(test_timers),
-		cmocka_unit_test(test_numbers),
-		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_status),         cmocka_unit_test(test_status_older),
+		cmocka_unit_test(test_status_refused), cmocka_unit_test(test_status_depth),
+		cmocka_unit_test(test_stat),           cmocka_unit_test(test_stat_refused),
+		cmocka_unit_test(test_maps),           cmocka_unit_test(test_smaps),
+		cmocka_unit_test(test_maps_refused),   cmocka_unit_test(test_maps_query),
+		cmocka_unit_test(test_fdinfo_inline),  cmocka_unit_test(test_fdinfo_io_uring),
+		cmocka_unit_test(test_uring),          cmocka_unit_test(test_uring_bad),
+		cmocka_unit_test(test_fdinfo_lists),   cmocka_unit_test(test_fdinfo_refused),
+		cmocka_unit_test(test_locks),          cmocka_unit_test(test_mountinfo),
+		cmocka_unit_test(test_auxv),           cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_small_files),    cmocka_unit_test(test_timers),
+		cmocka_unit_test(test_numbers),        cmocka_unit_test(test_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

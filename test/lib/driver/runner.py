@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import contextlib
+import glob
 import os
 import pathlib
 import shutil
@@ -41,6 +42,14 @@ class World:
     def __init__(self, nsinit, test):
         self.folder = tempfile.mkdtemp(prefix="ferry-test-", dir="/tmp")
         self.command = [nsinit, "--folder", self.folder, "--timeout", str(test.timeout), "--", *test.command]
+
+    def remove_groups(self):
+        """Cgroups that programs of the test made are named after its folder."""
+        name = os.path.basename(self.folder)
+        for place in glob.glob(f"/sys/fs/cgroup/{name}") + glob.glob(f"/sys/fs/cgroup/*/{name}"):
+            for group, _, _ in os.walk(place, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(group)
 
     def left_behind(self):
         """Empty unless the test wrote past the file system that nsinit put over its folder."""
@@ -92,6 +101,7 @@ def run_one(test, nsinit, skips):
         try:
             code, output = execute(world.command, environment, test.timeout + 30)
         finally:
+            world.remove_groups()
             left = world.left_behind()
     else:
         code, output = execute(test.command, environment, test.timeout)

@@ -48,6 +48,12 @@ def ipc_objects():
             for line in (read_text(PROC / "sysvipc" / kind) or "").splitlines()[1:]}
 
 
+def attached(pids):
+    """The segments of System V shared memory that processes have attached, as ipc_objects() calls them."""
+    maps = "".join(read_text(PROC / str(look(pid)) / "maps") or "" for pid in pids)
+    return {("shm", number) for number in re.findall(r" (\d+) +/SYSV", maps)}
+
+
 def executable_mappings(pid):
     """(start, end, file offset, path) of mappings that can be executed."""
     for line in (read_text(PROC / str(look(pid)) / "maps") or "").splitlines():
@@ -173,7 +179,10 @@ class Leftovers:
             command = (read_bytes(PROC / str(stray) / "cmdline") or b"").replace(b"\0", b" ").decode(errors="replace")
             if command and status(stray).get("State", "Z")[:1] != "Z":
                 found.append(f"a process is left: {stray} {command}")
-        found += [f"{kind} {number} of System V IPC is left" for kind, number in sorted(ipc_objects() - self.ipc)]
+        # Programs make further ones while they run.
+        objects = ipc_objects() - self.ipc
+        objects -= attached(tree(pid) if pid else ())
+        found += [f"{kind} {number} of System V IPC is left" for kind, number in sorted(objects)]
         known = [pathlib.Path(path) for path in expected]
         for name in sorted(set().union(*(files_below(folder) for folder in self.folders)) - self.files):
             path = pathlib.Path(name)

@@ -39,8 +39,12 @@ def runs(name):
 class Program:
     """A running test program. Its pid stays the same over dump and restore."""
 
-    def __init__(self, name, *arguments, before_ready=None, environment=None, interpreter=None, job=None):
+    patience = ANSWER_SECONDS  # so long may an answer take
+
+    def __init__(self, name, *arguments, before_ready=None, environment=None, interpreter=None, job=None,
+                 patience=ANSWER_SECONDS):
         self.name = name
+        self.patience = patience
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=name + "-"))
         # Roles may run as other users.
         self.folder.chmod(0o1777)
@@ -54,7 +58,7 @@ class Program:
         self.pid = self.process.pid
         if before_ready:
             before_ready(self)
-        wait_until(lambda: self.answer_of("main") or not self.running(), f"{name} is not ready")
+        wait_until(lambda: self.answer_of("main") or not self.running(), f"{name} is not ready", patience)
         if self.ended == SKIPPED:
             skip(self.log())
         assert self.running(), f"{name} ended before it was ready: {self.log()}"
@@ -105,7 +109,7 @@ class Program:
             return answer if answer and answer[0] == number else ended
 
         try:
-            answer = wait_until(answered, f"{self.name}: {role} does not answer '{word}' {self.log()}", ANSWER_SECONDS)
+            answer = wait_until(answered, f"{self.name}: {role} does not answer '{word}' {self.log()}", self.patience)
         except AssertionError as error:
             raise AssertionError(f"{error}; {describe(self.pid)}") from None
         assert answer is not True, f"{self.name} ended: {self.log()}"

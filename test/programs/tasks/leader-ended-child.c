@@ -115,15 +115,6 @@ static int usual_status(void)
 	return status;
 }
 
-static bool counts_on(const atomic_uint *counter)
-{
-	unsigned before = *counter;
-
-	for (int i = 0; i < 2000 && *counter == before; i++)
-		sleep_ms(1);
-	return *counter != before;
-}
-
 static void verify_runs(struct program *p, const struct state *s)
 {
 	for (int i = 0; i < COUNTERS; i++) {

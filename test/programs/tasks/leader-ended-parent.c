@@ -81,15 +81,6 @@ static __attribute__((noreturn)) void child_main(const struct program *p, int of
 	leader_end();
 }
 
-static bool counts_on(const atomic_uint *counter)
-{
-	unsigned before = *counter;
-
-	for (int i = 0; i < 2000 && *counter == before; i++)
-		sleep_ms(1);
-	return *counter != before;
-}
-
 /* A signal that a first thread had asked for, and what is left of it, nobody can see: only those that live ask here. */
 static unsigned signals_of(const struct state *s, int child)
 {

@@ -50,15 +50,6 @@ static void on_signal(int number)
 	taken++;
 }
 
-static bool counts_on(const atomic_uint *counter)
-{
-	unsigned before = *counter;
-
-	for (int i = 0; i < 2000 && *counter == before; i++)
-		sleep_ms(1);
-	return *counter != before;
-}
-
 static void verify_leader(struct program *p, const struct state *s)
 {
 	char path[64], text[2048] = "", want[64];

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -63,4 +64,14 @@ static inline pthread_t leader_thread(void *(*run)(void *), void *argument)
 	if (pthread_create(&thread, NULL, run, argument) != 0)
 		program_die("pthread_create");
 	return thread;
+}
+
+/* What a thread counts up for ever. */
+static inline bool counts_on(const atomic_uint *counter)
+{
+	unsigned before = *counter;
+
+	for (int i = 0; i < 2000 && *counter == before; i++)
+		sleep_ms(1);
+	return *counter != before;
 }

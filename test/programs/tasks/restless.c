@@ -2,13 +2,14 @@
 /*
  * A tree that changes all the time: children that fork, execute, make threads and end. Proof: the children of all
  * generations come back with what they should, and none is lost. Whether it can be dumped at an instant is open; that it
- * goes on afterwards is not. A word says what it does: "fork", "exec" or "threads".
+ * goes on afterwards is not. A word says what it does: "fork", "exec", "threads" or "sockets".
  */
 #include "program.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,12 +27,31 @@ static void *nothing(void *argument)
 	return argument;
 }
 
+/* A pair of sockets that a child writes to. */
+static int talk(void)
+{
+	int ends[2], status = 0;
+	char said = 0;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
+		return 1;
+	pid_t pid = fork();
+	if (!pid)
+		_exit(write(ends[1], "x", 1) == 1 ? STATUS : 1);
+	close(ends[1]);
+	bool heard = read(ends[0], &said, 1) == 1 && said == 'x';
+	close(ends[0]);
+	return pid < 0 || !heard || waitpid(pid, &status, 0) != pid || WEXITSTATUS(status) != STATUS;
+}
+
 /* One round of a worker: something short-lived, whose result is known. */
 static int once(const struct state *s)
 {
 	pthread_t threads[THREADS];
 	int status = 0;
 
+	if (!strcmp(s->what, "sockets"))
+		return talk();
 	if (!strcmp(s->what, "threads")) {
 		for (int i = 0; i < THREADS; i++)
 			if (pthread_create(&threads[i], NULL, nothing, NULL))

@@ -12,6 +12,7 @@ CASES = [
     Case("mlockall-on-fault", "mlockall", ("onfault",), kind="mm"),
     Case("vma-guard-locked", "vma-guard", ("locked",), kind="memory"),
     *simple("hugetlb", "huge-private"),
+    *simple("memory", "rounds"),
     *simple("memfd", "huge-shared", "memfd-code", "memfd-future", "memfd-exe"),
     Case("huge-memfd", "huge-shared", ("memfd",), kind="memfd"),
     *simple("sysvshm", "sysvshm", "sysvshm-parts", "sysvshm-detached", "sysvshm-watched"),
@@ -25,5 +26,7 @@ CASES = [
     *simple("regfile", "vma-file", "devzero", "vma-short-file", "vma-may-write"),
     Case("posix-shm", kind="regfile", worlds=False),
     *simple("shmem", "vma-shared", "shared-parts"),
+    Case("large", kind="mm"),
+    Case("large-child", "large", ("child",), kind="mm"),
     *simple("memfd", "memfd", "memfd-mapped"),
 ]

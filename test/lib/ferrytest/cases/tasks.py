@@ -34,7 +34,7 @@ CASES = [
     Case("stopped-untold", "stopped", ("untold",), kind="wait"),
     Case("tree-dead", "tree", ("dead",), kind="tree"),
     *simple("tree", "sibling", "exit-signal", "subreaper", "parent-waits"),
-    *simple("thread", "threads", "rseq", "robust-list"),
+    *simple("thread", "threads", "threads-alike", "rseq", "robust-list"),
     *simple("thread", "leader-ended", "leader-ended-child", "leader-ended-parent"),
     Case("leader-ended-user", "leader-ended", ("user",), kind="thread", also=("creds",)),
     *[Case(f"leader-ended-{word}", "leader-ended-child", (word,), kind=kind)

@@ -92,6 +92,18 @@ class Desktop(Software):
         time.sleep(0.1)
         self.viewer.type(text)
 
+    def what_typing_does(self):
+        """For the report of a failure: what there is, and whether typing once more does anything."""
+        files = {path.name: read_text(path) for path in sorted(self.folder.glob("*typed*"))}
+        self.take(f"round{self.round}-failed")
+        self.type("\n")
+        time.sleep(1)
+        self.type(f"echo again > {self.round}typed-again\n")
+        time.sleep(5)
+        again = read_text(self.folder / f"{self.round}typed-again")
+        self.take(f"round{self.round}-failed-again")
+        return f"round {self.round}, files {files}, typed once more {again!r}, programs {self.comms()}, windows {self.windows()!r}"
+
     def pidfds(self):
         """Descriptors called anon_inode:[pidfd] or pidfs' names, in the whole tree."""
         found = []
@@ -114,8 +126,10 @@ class Desktop(Software):
         assert part < CHANGED, f"{part:.1%} of the pixels differ"
         self.type(f"echo $secret typed {self.round} > typed{self.round}\n")
         path = self.folder / f"typed{self.round}"
-        wait_until(lambda: path.exists() and path.read_text() == f"inside typed {self.round}\n",
-                   "what is typed does not reach the file", 30)
+        try:
+            wait_until(lambda: read_text(path) == f"inside typed {self.round}\n", "what is typed does not reach the file", 30)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.what_typing_does()}") from None
         self.type("clear\n")
         time.sleep(1)
         self.picture = self.take(f"round{self.round}-left")

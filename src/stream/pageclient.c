@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns the sending side of CRIU's page server wire (stream/pageserver_wire.h).
+ *
+ * Does not handle: references to an image that the server has already, encryption.
+ */
+#include "stream/pageclient.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "stream/endpoint.h"
+#include "stream/pageserver_wire.h"
+
+enum { PAGECLIENT_MS = 1000 };
+#define PAGECLIENT_HOW "forward a port of loopback with ssh, or accept that with --insecure"
+
+static int pageclient_gone(int code, struct ferry_error *err)
+{
+	int r = code == EAGAIN
+			? error_set(err, FERRY_ERROR_PEER_GONE, ETIMEDOUT, "the page server does not answer")
+			: error_errno(err, FERRY_ERROR_PEER_GONE, code ? code : ECONNRESET,
+				      "the page server ended before it had all pages");
+	error_hint(err, "look at what it says; the tree runs on as before");
+	return r;
+}
+
+/* All of it, without a signal when the other side is gone. */
+static int pageclient_send(struct pageclient *c, const void *bytes, size_t n, int flags,
+			   struct ferry_error *err)
+{
+	const char *at = bytes;
+	while (n) {
+		ssize_t sent = send(c->fd, at, n, MSG_NOSIGNAL | flags);
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return pageclient_gone(errno, err);
+		at += sent;
+		n -= (size_t)sent;
+	}
+	return 0;
+}
+
+static int pageclient_read(struct pageclient *c, void *bytes, size_t n, struct ferry_error *err)
+{
+	int r = fd_read_all(c->fd, bytes, n);
+	return r < 0 ? pageclient_gone(-r, err) : 0;
+}
+
+static int pageclient_begin(void *context, enum image_kind kind, uint64_t id, struct ferry_error *err)
+{
+	struct pageclient *c = context;
+	uint8_t has_parent;
+	c->memory = id << PAGESERVER_ID_SHIFT |
+		    (kind == IMAGE_SHMEM_PAGEMAP ? PAGESERVER_SHARED : PAGESERVER_TASK);
+	const struct pageserver_head head = {.command = PAGESERVER_OPEN2, .memory = c->memory};
+	int r = pageclient_send(c, &head, sizeof(head), 0, err);
+	return r < 0 ? r : pageclient_read(c, &has_parent, sizeof(has_parent), err);
+}
+
+static int pageclient_run(void *context, const struct image_run *run, const void *bytes,
+			  struct ferry_error *err)
+{
+	struct pageclient *c = context;
+	bool here = run->flags & IMAGE_PE_PRESENT;
+	const struct pageserver_head head = {
+		.command = PAGESERVER_ADD_F | run->flags << PAGESERVER_FLAGS_SHIFT,
+		.nr_pages = run->nr_pages,
+		.vaddr = run->vaddr,
+		.memory = c->memory,
+	};
+	int r = pageclient_send(c, &head, sizeof(head), here ? MSG_MORE : 0, err);
+	return r < 0 || !here ? r : pageclient_send(c, bytes, run->nr_pages * IMAGE_PAGE_BYTES, 0, err);
+}
+
+static int pageclient_end(void *context, struct ferry_error *err)
+{
+	struct pageclient *c = context;
+	const struct pageserver_head head = {.command = PAGESERVER_CLOSE};
+	int32_t status = 0;
+	int r = pageclient_send(c, &head, sizeof(head), 0, err);
+	if (r >= 0)
+		r = pageclient_read(c, &status, sizeof(status), err);
+	if (r < 0 || !status)
+		return r;
+	return error_set(err, FERRY_ERROR_PEER_GONE, EIO, "the page server could not store the pages (%d)",
+			 status);
+}
+
+/* Blocking from here on, but never for good. */
+static int pageclient_limit(int fd, int timeout_ms)
+{
+	const struct timeval limit = {timeout_ms / PAGECLIENT_MS, timeout_ms % PAGECLIENT_MS * PAGECLIENT_MS};
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
+		return -errno;
+	return 0;
+}
+
+int pageclient_open(struct pageclient *ret, const char *address, bool insecure, int timeout_ms,
+		    struct ferry_error *err)
+{
+	struct endpoint e;
+	int r = endpoint_parse_plain(address, insecure, PAGECLIENT_HOW, &e, err);
+	if (r < 0)
+		return r;
+	int fd = endpoint_connect(&e, timeout_ms, err);
+	if (fd < 0)
+		return fd;
+	r = pageclient_limit(fd, timeout_ms);
+	if (r < 0) {
+		close(fd);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r,
+				   "setting up the connection to the page server");
+	}
+	*ret = (struct pageclient){
+		.remote = {.begin = pageclient_begin,
+			   .run = pageclient_run,
+			   .end = pageclient_end,
+			   .context = ret},
+		.fd = fd,
+	};
+	return 0;
+}
+
+void pageclient_close(struct pageclient *c)
+{
+	close(c->fd);
+}
