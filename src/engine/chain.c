@@ -363,6 +363,8 @@ static int pre_dump_open(struct chain *c, struct image_dir **ret, struct ferry_e
 	const char *path = e->options->images_dir, *parent = chain_parent(c);
 	int at = engine_at(e, &path);
 	int r = image_dir_create(at, path, &create, ret, err);
+	if (r >= 0 && create.overwrite)
+		keeper_dismiss(image_dir_fd(*ret));
 	if (r >= 0 && parent)
 		r = image_dir_link_parent(*ret, parent, err);
 	return r < 0 ? r : engine_warden(e, err);
