@@ -11,8 +11,10 @@
 
 #include <errno.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "engine/throttle.h"
+#include "image/coverage.h"
 
 enum {
 	LIVE_LEAST_BYTES = 32 << 20, /* less is stored while a round would begin */
@@ -87,17 +89,20 @@ static int live_measure(struct live *l, const struct chain_round *cost, struct f
 static int live_round(struct live *l, struct image_dir *dir, unsigned number, struct ferry_error *err)
 {
 	struct engine *e = l->chain.engine;
+	const char *before = number > 1 ? l->parent : chain_parent(&l->chain);
+	_cleanup_image_coverage_ struct image_coverage *covered = image_coverage_new();
 	struct image_dir *round = NULL;
 	struct chain_round cost;
-	int r = image_dir_create_round(dir, number, number > 1 ? l->parent : chain_parent(&l->chain), &round,
-				       err);
+	int r = covered ? image_dir_create_round(dir, number, before, covered, &round, err)
+			: error_memory(err);
 	if (r >= 0)
 		r = chain_round(&l->chain, round, &cost, err);
 	image_dir_free(round);
-	if (r >= 0)
-		r = chain_build_on_round(&l->chain, dir, number, err);
-	if (r >= 0)
+	if (r >= 0) {
+		/* What was written down is what is there: to read all pagemaps again takes longer than a late round. */
+		chain_build_on(&l->chain, take_ptr(covered));
 		r = live_measure(l, &cost, err);
+	}
 	if (r < 0)
 		return r;
 	image_dir_round_name(number, l->parent);

@@ -97,12 +97,14 @@ must_check int image_dir_copy(struct image_dir *dir, enum image_kind kind, uint6
 
 /*
  * A round that the image has for itself: an image of memory in a directory of this one, which builds on the image before, as dir itself
- * would name it (NULL: on none), as a rule the round before it; numbers begin with 1. It is removed with what it belongs to.
+ * would name it (NULL: on none), as a rule the round before it; numbers begin with 1. It is removed with what it belongs to. coverage gets
+ * which pages it has, for the next one.
  */
 enum { IMAGE_ROUNDS_MAX = 16, IMAGE_ROUND_NAME_BYTES = 32 };
 void image_dir_round_name(unsigned number, char ret[IMAGE_ROUND_NAME_BYTES]);
 must_check int image_dir_create_round(struct image_dir *dir, unsigned number, const char *before,
-				      struct image_dir **ret, struct ferry_error *err);
+				      struct image_coverage *coverage, struct image_dir **ret,
+				      struct ferry_error *err);
 
 /*
  * Make the link to the image that this one builds on, an incremental dump; target as the reader will resolve it, relative to the

@@ -121,13 +121,13 @@ void image_dir_round_name(unsigned number, char ret[IMAGE_ROUND_NAME_BYTES])
 	snprintf(ret, IMAGE_ROUND_NAME_BYTES, "ferry-round-%u", number);
 }
 
-int image_dir_create_round(struct image_dir *dir, unsigned number, const char *before, struct image_dir **ret,
-			   struct ferry_error *err)
+int image_dir_create_round(struct image_dir *dir, unsigned number, const char *before,
+			   struct image_coverage *coverage, struct image_dir **ret, struct ferry_error *err)
 {
 	char name[IMAGE_ROUND_NAME_BYTES], target[PATH_MAX];
 	struct image_dir_create create = dir->create;
 	create.pages = NULL;
-	create.coverage = NULL;
+	create.coverage = coverage;
 	_cleanup_image_dir_ struct image_dir *round = NULL;
 	image_dir_round_name(number, name);
 	int r = image_dir_create(dir->fd, name, &create, &round, err);
