@@ -394,6 +394,8 @@ static int pre_dump_open(struct chain *c, const struct image_pages_remote *remot
 	const char *path = e->options->images_dir;
 	int at = engine_at(e, &path);
 	int r = image_dir_create(at, path, &create, ret, err);
+	if (r >= 0 && create.overwrite)
+		keeper_dismiss(image_dir_fd(*ret));
 	if (r >= 0 && chain_parent(c))
 		r = pre_dump_link(c, remote, *ret, err);
 	return r < 0 ? r : engine_warden(e, err);

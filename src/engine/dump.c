@@ -28,6 +28,7 @@
 #include "engine/throttle.h"
 #include "freeze/freeze.h"
 #include "host/hook.h"
+#include "host/keeper.h"
 #include "host/netlock.h"
 #include "host/warden.h"
 #include "image/coverage.h"
@@ -305,6 +306,8 @@ static int dump_open(struct dump_job *j, const struct dump_to *to, struct ferry_
 	j->remote = to->remote;
 	int r = image_dir_create(at, path, &create, &j->dir, err);
 	j->mem = (struct mem_dump){.dir = j->dir, .caps = &e->caps, .fault = &e->fault, .leaves = to->leaves};
+	if (r >= 0 && create.overwrite)
+		keeper_dismiss(image_dir_fd(j->dir));
 	if (r >= 0 && to->parent && !to->rounds)
 		r = dump_open_parent(j, to, err);
 	if (r >= 0 && !to->pages && !to->remote)
