@@ -54,8 +54,10 @@ const struct image_covered *image_coverage_find(const struct image_coverage *c, 
 const struct image_covered *image_coverage_next(const struct image_coverage *c,
 						const struct image_covered *last)
 {
+	if (!c)
+		return NULL;
 	size_t i = last ? (size_t)(last - c->list.v) + 1 : 0;
-	return c && i < c->list.n ? &c->list.v[i] : NULL;
+	return i < c->list.n ? &c->list.v[i] : NULL;
 }
 
 uint64_t image_coverage_bytes(const struct image_coverage *c)
