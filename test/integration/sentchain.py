@@ -289,7 +289,8 @@ if os.environ.get("FERRY"):
         # A list of pages that is not the one that was written.
         coverage = HERE / "0" / "ferry-coverage.img"
         whole = coverage.read_bytes()
-        for broken, texts in ((whole[:-1] + bytes([whole[-1] ^ 2]), ("not what was written", "no such pages")), (whole[:-1], ("not the",)), (None, ("missing",))):
+        other = whole[:-1] + bytes([whole[-1] ^ 2])
+        for broken, texts in ((other, ("not what was written", "no such pages")), (whole[:-1], ("not the",)), (None, ("missing",))):
             coverage.unlink()
             if broken:
                 coverage.write_bytes(broken)
