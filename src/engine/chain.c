@@ -88,7 +88,7 @@ static int chain_check_pages(const struct chain *c, const struct image_dir *dir,
 	return 0;
 }
 
-static int chain_build_on(struct chain *c, struct ferry_error *err)
+static int chain_build_on_before(struct chain *c, struct ferry_error *err)
 {
 	const struct image_dir_open options = {.no_checksums = true, .log = c->engine->log};
 	_cleanup_image_dir_ struct image_dir *dir = NULL;
@@ -127,7 +127,7 @@ int chain_begin(struct chain *c, struct engine *e, bool track, struct ferry_erro
 		.at = -1};
 	int r = chain_can_track(e, track, err);
 	if (r >= 0 && e->options->prev_images_dir)
-		r = chain_build_on(c, err);
+		r = chain_build_on_before(c, err);
 	if (r >= 0 && track) {
 		fault_effect(&e->fault, "track", "start-keeper");
 		r = keeper_start(&c->next, err);
@@ -353,21 +353,10 @@ int chain_round(struct chain *c, struct image_dir *dir, struct chain_round *ret,
 	return r;
 }
 
-int chain_build_on_round(struct chain *c, struct image_dir *dir, unsigned number, struct ferry_error *err)
+void chain_build_on(struct chain *c, struct image_coverage *covered)
 {
-	const struct image_dir_open options = {.no_checksums = true, .log = c->engine->log};
-	_cleanup_image_dir_ struct image_dir *round = NULL;
-	struct image_coverage *covered;
-	char name[IMAGE_ROUND_NAME_BYTES];
-	image_dir_round_name(number, name);
-	int r = image_dir_open(image_dir_fd(dir), name, &options, &round, err);
-	if (r >= 0)
-		r = image_coverage_read(round, &covered, err);
-	if (r < 0)
-		return r;
 	image_coverage_free(c->covered);
 	c->rounds.covered = c->covered = covered;
-	return 0;
 }
 
 static int pre_dump_link(struct chain *c, const struct image_pages_remote *remote, struct image_dir *dir,

@@ -152,7 +152,7 @@ static int dump_collect(struct engine *e, struct frozen *f, struct collect *c, s
 
 static int dump_seal(struct engine *e, struct image_dir *dir, struct ferry_error *err)
 {
-	progress_begin(e->progress, PROGRESS_SYNC, image_dir_bytes(dir));
+	progress_begin(e->progress, PROGRESS_SYNC, image_dir_unsynced_bytes(dir));
 	int r = image_dir_finish(dir, err);
 	e->report.bytes = image_dir_bytes(dir);
 	dump_log(e, "dump", "image synced and read back");

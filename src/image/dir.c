@@ -190,6 +190,14 @@ uint64_t image_dir_bytes(const struct image_dir *dir)
 	return bytes;
 }
 
+uint64_t image_dir_unsynced_bytes(const struct image_dir *dir)
+{
+	uint64_t bytes = image_dir_bytes(dir);
+	for (const struct image_dir *round = dir->rounds; round; round = round->next)
+		bytes += image_dir_bytes(round);
+	return bytes;
+}
+
 const char *image_dir_path(const struct image_dir *dir)
 {
 	return dir->path;
@@ -266,6 +274,10 @@ static void free_one(struct image_dir *dir)
 {
 	if (dir->writing)
 		image_dir_abort(dir);
+	for (struct image_dir *round; (round = dir->rounds);) {
+		dir->rounds = round->next;
+		image_dir_free(round);
+	}
 	cleanup_close_p(&dir->fd);
 	cleanup_close_p(&dir->parent_fd);
 	cleanup_close_p(&dir->marker_fd);

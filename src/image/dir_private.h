@@ -37,6 +37,9 @@ struct image_dir {
 	bool over;      /* finished or aborted */
 	bool in_memory; /* on a tmpfs: there is no disk behind it */
 	bool has_family, has_rounds;
+	bool late; /* a round that is neither synced nor read back before what it belongs to is */
+	struct image_dir *rounds; /* of those, the ones that are written; ours */
+	struct image_dir *next;   /* in rounds */
 	struct image_dir_create create;
 	struct image_coverage *sent; /* what went to create.remote; NULL without one */
 	int marker_fd;               /* IMAGE_UNFINISHED_NAME, locked while we write */
