@@ -195,7 +195,8 @@ int live_begin(struct live *l, struct engine *e, struct dump_to *to, struct ferr
 	to->past = *rounds_past(&l->chain.rounds);
 	if (e->options->prev_images_dir || e->options->track_mem)
 		to->stands = live_stands;
-	if (r >= 0 && !e->options->no_live)
+	/* A page server takes one image. */
+	if (r >= 0 && !e->options->no_live && !to->remote)
 		to->rounds = live_rounds;
 	return r;
 }

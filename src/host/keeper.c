@@ -334,7 +334,7 @@ int keeper_start(struct keeper **ret, struct ferry_error *err)
 
 static int keeper_ask(struct keeper *k, const struct keeper_message *m, int fd, struct ferry_error *err)
 {
-	struct keeper_message answer;
+	struct keeper_message answer = {0};
 	int r = fd_send(k->control, m, sizeof(*m), &fd, fd >= 0);
 	if (r >= 0)
 		r = keeper_receive(k->control, &answer, NULL);

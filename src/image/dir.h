@@ -42,14 +42,15 @@ struct image_sink {
 
 struct image_dir_create {
 	bool overwrite; /* an image that is there is removed first */
-	bool partial; /* pages of an image whose other files come from elsewhere: no inventory, no manifest */
+	bool partial; /* pages of an image whose other files come from elsewhere: no inventory, no manifest, and no id but that of
+			 image_dir_set_id() */
 	bool no_manifest;               /* plain CRIU image: ferry-manifest.img is left out */
 	bool no_sync;                   /* for tests and for images that only pass through memory */
 	enum image_read_back read_back; /* after the sync */
 	const struct image_sink
 		*pages; /* gets the pages files, which are then not in the directory; NULL = none */
-	const struct image_pages_remote
-		*remote; /* gets pagemaps and pages, which are then not in the directory; NULL = none */
+	const struct image_pages_remote *
+		remote; /* gets pagemaps and pages, of which the directory then has a list alone; NULL = none */
 	struct image_coverage
 		*coverage; /* gets which pages the image has; may be NULL; has to outlive the directory */
 	struct progress *progress;  /* counts what is read back; may be NULL */
@@ -177,6 +178,12 @@ uint64_t image_dir_bytes(const struct image_dir *dir);
 uint64_t image_dir_unsynced_bytes(const struct image_dir *dir);
 bool image_dir_has_manifest(const struct image_dir *dir);
 void image_dir_id(const struct image_dir *dir, uint64_t *ret_hi, uint64_t *ret_lo);
+
+/* Of a partial image: it becomes known which image its pages belong to, so that a list of them is written in the end. */
+void image_dir_set_id(struct image_dir *dir, uint64_t hi, uint64_t lo);
+
+/* Its pages went to a page server, and nothing in the directory says whether they are beside it. */
+bool image_dir_pages_are_elsewhere(const struct image_dir *dir);
 
 /* The id as inventory_entry.dump_criu_run_id wants it: 8-4-4-4-12 hexadecimal digits. */
 void image_dir_id_text(const struct image_dir *dir, char ret_text[37]);

@@ -30,7 +30,9 @@
 #include "base/fd.h"
 #include "base/lanes.h"
 #include "base/log.h"
+#include "image/coverage.h"
 #include "image/dir_private.h"
+#include "image/pages.h"
 #include "image/proto/ferry.pb-c.h"
 
 enum {
@@ -284,8 +286,10 @@ int image_dir_create(int at_fd, const char *path, const struct image_dir_create 
 	}
 	dir->writing = true;
 	dir->in_memory = is_in_memory(dir->fd);
-	uint64_t id[2];
-	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+	uint64_t id[2] = {0};
+	if (options->remote && !(dir->sent = image_coverage_new()))
+		return error_memory(err);
+	if (!options->partial && getrandom(id, sizeof(id), 0) != sizeof(id))
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "getrandom");
 	dir->id_hi = id[0];
 	dir->id_lo = id[1];
@@ -412,7 +416,7 @@ int image_dir_link_parent(struct image_dir *dir, const char *target, struct ferr
 static bool in_manifest(const struct image_dir_entry *entry)
 {
 	return !image_dir__is_service(entry->name) && !image_dir__is_link(entry->name) &&
-	       strcmp(entry->name, IMAGE_MANIFEST_NAME);
+	       strcmp(entry->name, IMAGE_MANIFEST_NAME) && strcmp(entry->name, IMAGE_PAGES_LIST_NAME);
 }
 
 static uint64_t realtime_ns(void)
@@ -466,7 +470,8 @@ static int put_manifest(struct image_dir *dir, struct image_writer *w, struct fe
 static int write_manifest(struct image_dir *dir, struct ferry_error *err)
 {
 	struct image_writer *w;
-	int r = image_create(dir, IMAGE_FERRY_MANIFEST, 0, &w, err);
+	enum image_kind kind = dir->create.partial ? IMAGE_FERRY_PAGES : IMAGE_FERRY_MANIFEST;
+	int r = image_create(dir, kind, 0, &w, err);
 	if (r < 0)
 		return r;
 	r = put_manifest(dir, w, err);
@@ -582,6 +587,16 @@ static int publish(struct image_dir *dir, struct ferry_error *err)
 	return sync_dir(dir, err);
 }
 
+/* The other side has all pages on its disk before anything here says that the image is one. */
+static int finish_remote(struct image_dir *dir, struct ferry_error *err)
+{
+	const struct image_pages_remote *remote = dir->create.remote;
+	fault_effect(dir->fault, "image", "end-pages");
+	int r = remote->end(remote->context, err);
+	fault_effect(dir->fault, "image", "coverage");
+	return r < 0 ? r : image_coverage_write(dir->sent, dir, err);
+}
+
 /* Rounds that were late. That they are there is synced with dir. */
 static int sync_rounds(struct image_dir *dir, struct ferry_error *err)
 {
@@ -599,6 +614,7 @@ static int sync_rounds(struct image_dir *dir, struct ferry_error *err)
 
 static int finish(struct image_dir *dir, struct ferry_error *err)
 {
+	bool has_list = dir->create.partial ? dir->id_hi || dir->id_lo : !dir->create.no_manifest;
 	if (dir->writers)
 		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY,
 				 "a file of the image in '%s' is still open", dir->path);
@@ -609,8 +625,10 @@ static int finish(struct image_dir *dir, struct ferry_error *err)
 		if (!entry->closed)
 			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' was not written to its end",
 					 entry->name);
-	int r = settle_copies(dir, err);
-	if (r == 0 && !dir->create.no_manifest && !dir->create.partial)
+	int r = dir->create.remote ? finish_remote(dir, err) : 0;
+	if (r == 0)
+		r = settle_copies(dir, err);
+	if (r == 0 && has_list)
 		r = write_manifest(dir, err);
 	if (r == 0)
 		r = sync_rounds(dir, err);
