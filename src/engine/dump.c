@@ -296,7 +296,6 @@ static int dump_open(struct dump_job *j, const struct dump_to *to, struct ferry_
 		.no_sync = to->pages,
 		.pages = to->pages,
 		.remote = to->remote,
-		.coverage = to->coverage,
 		.progress = e->progress,
 		.fault = &e->fault,
 		.log = e->log,

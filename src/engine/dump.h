@@ -38,8 +38,6 @@ struct dump_to {
 	 */
 	int (*rounds)(void *context, struct image_dir *dir, struct dump_to *to, struct ferry_error *err);
 	void *context;
-	struct image_coverage
-		*coverage; /* gets which pages this image has, for the next round; may be NULL */
 };
 
 /* Connect to the server of --page-server, and refuse what does not go with it. To be closed unless it fails. */
