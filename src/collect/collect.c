@@ -322,7 +322,7 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 			return error_memory(err);
 	}
 	struct sharing sharing = {0};
-	struct proc_namespaces root;
+	struct proc_namespaces root = {0};
 	c->sharing = &sharing;
 	int r = collect_settle(f, err);
 	if (r >= 0)

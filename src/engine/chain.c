@@ -27,6 +27,7 @@
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/stats.pb-c.h"
 #include "model/record.h"
+#include "stream/pageclient.h"
 
 enum { CHAIN_IMG_VERSION = 2, CHAIN_PRE_DUMP_READ = 2 /* inventory_entry.pre_dump_mode */ };
 
@@ -70,7 +71,24 @@ static int chain_adopt(struct chain *c, int fd, struct image_dir *dir, struct fe
 	return r < 0 ? r : (int)c->rounds.tasks.n;
 }
 
-static int chain_build_on(struct chain *c, struct ferry_error *err)
+/* Whoever writes pages here may compare them with those of the image before. */
+static int chain_check_pages(const struct chain *c, const struct image_dir *dir, struct ferry_error *err)
+{
+	const struct options *o = c->engine->options;
+	const struct image_covered *covered = NULL;
+	if (o->page_server || !image_dir_pages_are_elsewhere(dir))
+		return 0;
+	while ((covered = image_coverage_next(c->covered, covered)))
+		if (!image_dir_has(dir, covered->kind, covered->id)) {
+			error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT,
+				  "the pages of the image in '%s' went to a page server", o->prev_images_dir);
+			error_hint(err, "give --page-server again, or put them beside that image");
+			return -ENOENT;
+		}
+	return 0;
+}
+
+static int chain_build_on_before(struct chain *c, struct ferry_error *err)
 {
 	const struct image_dir_open options = {.no_checksums = true, .log = c->engine->log};
 	_cleanup_image_dir_ struct image_dir *dir = NULL;
@@ -80,7 +98,7 @@ static int chain_build_on(struct chain *c, struct ferry_error *err)
 	if (n > 0) {
 		r = image_coverage_read(dir, &c->covered, err);
 		c->rounds.covered = c->covered;
-		return r;
+		return r < 0 ? r : chain_check_pages(c, dir, err);
 	}
 	if (!n)
 		log_write(c->engine->log, LOG_WARN, "track", NULL, (pid_t)c->engine->options->tree,
@@ -109,7 +127,7 @@ int chain_begin(struct chain *c, struct engine *e, bool track, struct ferry_erro
 		.at = -1};
 	int r = chain_can_track(e, track, err);
 	if (r >= 0 && e->options->prev_images_dir)
-		r = chain_build_on(c, err);
+		r = chain_build_on_before(c, err);
 	if (r >= 0 && track) {
 		fault_effect(&e->fault, "track", "start-keeper");
 		r = keeper_start(&c->next, err);
@@ -335,40 +353,45 @@ int chain_round(struct chain *c, struct image_dir *dir, struct chain_round *ret,
 	return r;
 }
 
-int chain_build_on_round(struct chain *c, struct image_dir *dir, unsigned number, struct ferry_error *err)
+void chain_build_on(struct chain *c, struct image_coverage *covered)
 {
-	const struct image_dir_open options = {.no_checksums = true, .log = c->engine->log};
-	_cleanup_image_dir_ struct image_dir *round = NULL;
-	struct image_coverage *covered;
-	char name[IMAGE_ROUND_NAME_BYTES];
-	image_dir_round_name(number, name);
-	int r = image_dir_open(image_dir_fd(dir), name, &options, &round, err);
-	if (r >= 0)
-		r = image_coverage_read(round, &covered, err);
-	if (r < 0)
-		return r;
 	image_coverage_free(c->covered);
 	c->rounds.covered = c->covered = covered;
-	return 0;
 }
 
-static int pre_dump_open(struct chain *c, struct image_dir **ret, struct ferry_error *err)
+static int pre_dump_link(struct chain *c, const struct image_pages_remote *remote, struct image_dir *dir,
+			 struct ferry_error *err)
+{
+	struct image_dir *before;
+	int r = image_dir_link_parent(dir, chain_parent(c), err);
+	if (r < 0 || !remote)
+		return r;
+	r = image_dir_parent(dir, &before, err);
+	return r < 0 ? r : dump_ask_remote(c->engine, remote, before, c->covered, err);
+}
+
+static int pre_dump_open(struct chain *c, const struct image_pages_remote *remote, struct image_dir **ret,
+			 struct ferry_error *err)
 {
 	struct engine *e = c->engine;
 	const struct image_dir_create create = {.overwrite = e->options->overwrite,
 						.read_back = IMAGE_READ_BACK_STORED,
+						.remote = remote,
 						.fault = &e->fault,
 						.progress = e->progress,
 						.log = e->log};
-	const char *path = e->options->images_dir, *parent = chain_parent(c);
+	const char *path = e->options->images_dir;
 	int at = engine_at(e, &path);
 	int r = image_dir_create(at, path, &create, ret, err);
-	if (r >= 0 && parent)
-		r = image_dir_link_parent(*ret, parent, err);
+	if (r >= 0 && create.overwrite)
+		keeper_dismiss(image_dir_fd(*ret));
+	if (r >= 0 && chain_parent(c))
+		r = pre_dump_link(c, remote, *ret, err);
 	return r < 0 ? r : engine_warden(e, err);
 }
 
-static int pre_dump_run(struct chain *c, struct image_dir **dir, struct ferry_error *err)
+static int pre_dump_run(struct chain *c, const struct image_pages_remote *remote, struct image_dir **dir,
+			struct ferry_error *err)
 {
 	struct engine *e = c->engine;
 	struct chain_round round = {0};
@@ -377,7 +400,7 @@ static int pre_dump_run(struct chain *c, struct image_dir **dir, struct ferry_er
 	if (r >= 0)
 		r = dump_check(e, err);
 	if (r >= 0)
-		r = pre_dump_open(c, dir, err);
+		r = pre_dump_open(c, remote, dir, err);
 	engine_phase(e, "check", start);
 	if (r >= 0)
 		r = chain_round(c, *dir, &round, err);
@@ -403,9 +426,15 @@ int engine_pre_dump(struct engine *e, struct ferry_error *err)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--images-dir DIR is missing");
 	if (e->options->tree <= 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--tree PID is missing");
-	int r = pre_dump_run(&chain, &dir, err);
+	struct pageclient client = {.fd = -1};
+	bool sends = e->options->page_server;
+	int r = sends ? dump_connect(e, &client, err) : 0;
+	if (r >= 0)
+		r = pre_dump_run(&chain, sends ? &client.remote : NULL, &dir, err);
 	image_dir_free(dir);
 	chain_end(&chain);
+	if (client.fd >= 0)
+		pageclient_close(&client);
 	e->report.total_ns = time_now_ns() - e->start_ns;
 	return r;
 }

@@ -61,9 +61,8 @@ struct chain_round {
 must_check int chain_round(struct chain *c, struct image_dir *dir, struct chain_round *ret,
 			   struct ferry_error *err);
 
-/* What comes next builds on this round of a dump's own. */
-must_check int chain_build_on_round(struct chain *c, struct image_dir *dir, unsigned number,
-				    struct ferry_error *err);
+/* What comes next builds on a round of a dump's own, which has these pages. They are the chain's from here on. */
+void chain_build_on(struct chain *c, struct image_coverage *covered);
 
 /* ferry pre-dump */
 must_check int engine_pre_dump(struct engine *e, struct ferry_error *err);

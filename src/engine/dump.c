@@ -28,6 +28,7 @@
 #include "engine/throttle.h"
 #include "freeze/freeze.h"
 #include "host/hook.h"
+#include "host/keeper.h"
 #include "host/netlock.h"
 #include "host/warden.h"
 #include "image/coverage.h"
@@ -151,7 +152,7 @@ static int dump_collect(struct engine *e, struct frozen *f, struct collect *c, s
 
 static int dump_seal(struct engine *e, struct image_dir *dir, struct ferry_error *err)
 {
-	progress_begin(e->progress, PROGRESS_SYNC, image_dir_bytes(dir));
+	progress_begin(e->progress, PROGRESS_SYNC, image_dir_unsynced_bytes(dir));
 	int r = image_dir_finish(dir, err);
 	e->report.bytes = image_dir_bytes(dir);
 	dump_log(e, "dump", "image synced and read back");
@@ -215,8 +216,6 @@ static int dump_write(struct dump_job *j, struct ferry_error *err)
 	dump_log(e, "dump", mem->late ? "memory read" : "memory stored");
 	if (r >= 0 && !mem->late)
 		r = dump_write_late(j, err);
-	if (r >= 0 && j->remote)
-		r = j->remote->end(j->remote->context, err);
 	if (r >= 0 && !strcmp(e->options->files, "capture"))
 		r = capture_files(c->snap, dir, (uint64_t)e->options->capture_limit, &e->fault, err);
 	if (r >= 0)
@@ -262,6 +261,15 @@ static void dump_report(struct engine *e, const struct snapshot *snap)
 		e->report.threads += (uint32_t)snap->tasks.v[i].threads.n;
 }
 
+int dump_ask_remote(struct engine *e, const struct image_pages_remote *remote, const struct image_dir *before,
+		    const struct image_coverage *covered, struct ferry_error *err)
+{
+	uint64_t hi, lo;
+	image_dir_id(before, &hi, &lo);
+	fault_effect(&e->fault, "dump", "ask-server");
+	return remote->builds_on(remote->context, covered, hi, lo, err);
+}
+
 /* What the image builds on is read while the tree still runs. */
 static int dump_open_parent(struct dump_job *j, const struct dump_to *to, struct ferry_error *err)
 {
@@ -276,7 +284,7 @@ static int dump_open_parent(struct dump_job *j, const struct dump_to *to, struct
 	if (j->covered)
 		j->past.covered = j->covered;
 	j->has_past = true;
-	return r;
+	return r < 0 || !j->remote ? r : dump_ask_remote(j->engine, j->remote, parent, j->past.covered, err);
 }
 
 static int dump_open(struct dump_job *j, const struct dump_to *to, struct ferry_error *err)
@@ -298,6 +306,8 @@ static int dump_open(struct dump_job *j, const struct dump_to *to, struct ferry_
 	j->remote = to->remote;
 	int r = image_dir_create(at, path, &create, &j->dir, err);
 	j->mem = (struct mem_dump){.dir = j->dir, .caps = &e->caps, .fault = &e->fault, .leaves = to->leaves};
+	if (r >= 0 && create.overwrite)
+		keeper_dismiss(image_dir_fd(j->dir));
 	if (r >= 0 && to->parent && !to->rounds)
 		r = dump_open_parent(j, to, err);
 	if (r >= 0 && !to->pages && !to->remote)
@@ -606,20 +616,24 @@ static int dump_in_rounds(struct engine *e, struct dump_to to, struct ferry_erro
 	return r;
 }
 
+int dump_connect(struct engine *e, struct pageclient *ret, struct ferry_error *err)
+{
+	const struct options *o = e->options;
+	if (o->auto_dedup)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "--auto-dedup is for who has the pages: give it to the page server");
+	return pageclient_open(ret, o->page_server, o->insecure, (int)o->timeout * 1000, err);
+}
+
 /* Pages go to a page server, the rest stays here. */
 static int dump_remotely(struct engine *e, struct dump_to to, struct ferry_error *err)
 {
 	struct pageclient client;
-	if (e->options->prev_images_dir || e->options->track_mem)
-		return error_set(
-			err, FERRY_ERROR_USAGE, EINVAL,
-			"--page-server takes whole dumps only, without --prev-images-dir and --track-mem");
-	int r = pageclient_open(&client, e->options->page_server, e->options->insecure,
-				(int)e->options->timeout * 1000, err);
+	int r = dump_connect(e, &client, err);
 	if (r < 0)
 		return r;
 	to.remote = &client.remote;
-	r = dump_plainly(e, &to, err);
+	r = dump_in_rounds(e, to, err);
 	pageclient_close(&client);
 	return r;
 }

@@ -11,6 +11,7 @@ struct dump_job;
 struct image_coverage;
 struct image_dir;
 struct image_pages_remote;
+struct pageclient;
 struct image_sink;
 struct snapshot;
 
@@ -40,6 +41,14 @@ struct dump_to {
 	struct image_coverage
 		*coverage; /* gets which pages this image has, for the next round; may be NULL */
 };
+
+/* Connect to the server of --page-server, and refuse what does not go with it. To be closed unless it fails. */
+must_check int dump_connect(struct engine *e, struct pageclient *ret, struct ferry_error *err);
+
+/* The image builds on another one, which is open: does the other side of its pages have that? covered: what that one has. */
+must_check int dump_ask_remote(struct engine *e, const struct image_pages_remote *remote,
+			       const struct image_dir *before, const struct image_coverage *covered,
+			       struct ferry_error *err);
 
 /* Whether the tree can be dumped, seen from outside; the first obstacle is the error. */
 must_check int dump_check(struct engine *e, struct ferry_error *err);

@@ -102,15 +102,17 @@ static void job_take_log(const struct log_sink *log, const struct job_message *m
 }
 
 /* The worker is dead, and its warden has put everything back; or has brought it to its end. */
-static int job_was_killed(bool decided, struct ferry_error *err)
+static int job_was_killed(bool decided, int status, struct ferry_error *err)
 {
+	int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	if (!decided) {
-		error_set(err, FERRY_ERROR_INTERRUPTED, EINTR, "the worker process of the job was killed");
+		error_set(err, FERRY_ERROR_INTERRUPTED, EINTR,
+			  "the worker process of the job was killed (signal %d)", signal);
 		error_hint(err, "the target was put back as it was; try again");
 		return -EINTR;
 	}
 	error_set(err, FERRY_ERROR_OUTCOME_UNKNOWN, EINTR,
-		  "the worker process of the job was killed at its very end");
+		  "the worker process of the job was killed at its very end (signal %d)", signal);
 	error_hint(
 		err,
 		"nothing was put back any more: a restored tree runs, a dumped tree is ended and its image is whole");
@@ -125,16 +127,18 @@ static void job_look(int channel, const struct job_watch *watch)
 		watch->look(watch->context, watch->progress);
 }
 
-static int job_listen(int channel, const struct log_sink *log, const struct job_watch *watch,
-		      struct engine_report *ret_report, int *ret_warden, struct ferry_error *err)
+/* Returns whether it came to an end, whose result is `*ret_result`; else it was killed. */
+static bool job_listen(int channel, const struct log_sink *log, const struct job_watch *watch,
+		       bool *ret_decided, struct engine_report *ret_report, int *ret_warden, int *ret_result,
+		       struct ferry_error *err)
 {
-	for (bool decided = false;;) {
+	for (*ret_decided = false;;) {
 		struct job_message m;
 		job_look(channel, watch);
 		ssize_t n = fd_recv(channel, &m, sizeof(m), NULL, 0, NULL);
 		if (n != (ssize_t)sizeof(m))
-			return job_was_killed(decided, err);
-		decided |= m.type == JOB_DECIDED;
+			return false;
+		*ret_decided |= m.type == JOB_DECIDED;
 		if (m.type == JOB_DECIDED)
 			continue;
 		if (m.type == JOB_LOG) {
@@ -145,7 +149,8 @@ static int job_listen(int channel, const struct log_sink *log, const struct job_
 		*ret_warden = m.reply.warden ? sys_pidfd_open(m.reply.warden, 0) : -1;
 		if (m.result < 0 && err)
 			*err = m.reply.error;
-		return m.result;
+		*ret_result = m.result;
+		return true;
 	}
 }
 
@@ -176,9 +181,11 @@ int job_run_watched(const struct options *options, job_function function, const 
 			   watch ? watch->progress : NULL);
 	}
 	close(channel[1]);
-	int warden = -1, r = job_listen(channel[0], log, watch, ret_report, &warden, err);
+	bool decided;
+	int warden = -1, r = 0, status = 0;
+	bool told = job_listen(channel[0], log, watch, &decided, ret_report, &warden, &r, err);
 	close(channel[0]);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		continue;
 	/* The warden ends when it has seen the worker end: nothing of the job is left when we return. */
 	struct pollfd gone = {.fd = warden, .events = POLLIN};
@@ -186,5 +193,5 @@ int job_run_watched(const struct options *options, job_function function, const 
 		log_write(log, LOG_WARN, "end", NULL, 0, "the warden process does not end, ignoring");
 	if (warden >= 0)
 		close(warden);
-	return r;
+	return told ? r : job_was_killed(decided, status, err);
 }

@@ -11,11 +11,14 @@
 
 #include <errno.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "engine/throttle.h"
+#include "image/coverage.h"
 
 enum {
 	LIVE_LEAST_BYTES = 32 << 20, /* less is stored while a round would begin */
+	LIVE_LATE_BYTES = 64 << 20,  /* a round of less need not be on the disk before the next */
 	LIVE_MS = 1000 * 1000,
 };
 
@@ -84,20 +87,35 @@ static int live_measure(struct live *l, const struct chain_round *cost, struct f
 	return r;
 }
 
+/*
+ * While a round waits for the disk the tree goes on writing, for a small one longer than storing it took. A large one waits all the same: with
+ * too much that is not on the disk the kernel lets everybody wait who writes, also while the tree stands. So does one of a tree that is to
+ * end, which would stand meanwhile.
+ */
+static bool live_is_late(const struct live *l)
+{
+	return l->chain.engine->kinds.leave_running && l->pace.left <= LIVE_LATE_BYTES;
+}
+
 static int live_round(struct live *l, struct image_dir *dir, unsigned number, struct ferry_error *err)
 {
 	struct engine *e = l->chain.engine;
+	const char *before = number > 1 ? l->parent : chain_parent(&l->chain);
+	_cleanup_image_coverage_ struct image_coverage *covered = image_coverage_new();
 	struct image_dir *round = NULL;
 	struct chain_round cost;
-	int r = image_dir_create_round(dir, number, number > 1 ? l->parent : chain_parent(&l->chain), &round,
-				       err);
+	int r = covered ? image_dir_create_round(dir, number, before, covered, live_is_late(l), &round, err)
+			: error_memory(err);
 	if (r >= 0)
 		r = chain_round(&l->chain, round, &cost, err);
-	image_dir_free(round);
-	if (r >= 0)
-		r = chain_build_on_round(&l->chain, dir, number, err);
-	if (r >= 0)
+	if (r < 0) {
+		image_dir_free(round);
+	} else {
+		image_dir_add_round(dir, round);
+		/* What was written down is what is there: to read all pagemaps again takes longer than a late round. */
+		chain_build_on(&l->chain, take_ptr(covered));
 		r = live_measure(l, &cost, err);
+	}
 	if (r < 0)
 		return r;
 	image_dir_round_name(number, l->parent);
@@ -141,8 +159,9 @@ static int live_rounds(void *context, struct image_dir *dir, struct dump_to *to,
 {
 	struct live *l = context;
 	enum pace_next next;
-	uint64_t bytes;
+	uint64_t bytes = 0;
 	int r = live_choose(l, &bytes, err);
+	l->pace.left = bytes;
 	if (r < 0 || bytes < LIVE_LEAST_BYTES || !track_is_possible(&l->chain.engine->caps))
 		return r;
 	do {
@@ -176,7 +195,8 @@ int live_begin(struct live *l, struct engine *e, struct dump_to *to, struct ferr
 	to->past = *rounds_past(&l->chain.rounds);
 	if (e->options->prev_images_dir || e->options->track_mem)
 		to->stands = live_stands;
-	if (r >= 0 && !e->options->no_live)
+	/* A page server takes one image. */
+	if (r >= 0 && !e->options->no_live && !to->remote)
 		to->rounds = live_rounds;
 	return r;
 }

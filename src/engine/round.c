@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "collect/collect.h"
 #include "freeze/freeze.h"
+#include "freeze/traced.h"
 #include "image/coverage.h"
 #include "image/dir.h"
 #include "kernel/uapi.h"
@@ -122,6 +123,18 @@ static bool round_is_chosen(const struct rounds *rs, pid_t pid)
 	return !rs->only_chosen;
 }
 
+/*
+ * Whether threads of it trace others, or are traced. Such have no rounds: a tracer holds its tracees for us while the tree stands, by a
+ * function that a call in the same thread would end.
+ */
+static bool round_is_traced(const struct frozen *f, const struct frozen_task *ft)
+{
+	bool found = false;
+	vec_foreach(th, &ft->threads)
+		found |= traced_find(f, ferry_thread_tid(*th)) || traced_server(f, ferry_thread_tid(*th));
+	return found;
+}
+
 /* level: PID namespaces between ours and the root's. */
 static int round_join_task(struct rounds *rs, struct frozen *f, struct frozen_task *ft, uint32_t level,
 			   bool begin, struct ferry_error *err)
@@ -130,6 +143,7 @@ static int round_join_task(struct rounds *rs, struct frozen *f, struct frozen_ta
 	struct round_task *t = round_find(rs, ft->pid);
 	struct track_identity now;
 	int r = track_identify(ft->proc_dir, &now, err);
+	begin = begin && !round_is_traced(f, ft);
 	if (r >= 0)
 		r = proc_read_status(ft->proc_dir, &status, err);
 	if (r < 0 || (!t && !(begin && round_is_chosen(rs, ft->pid))))

@@ -2,7 +2,7 @@
 /*
  * Owns the keeper process and how it is asked.
  *
- * Kernel interface: unix sockets of packets, SO_PEERCRED, SCM_RIGHTS, pidfd_open(2). Only its own user, and root, get an answer.
+ * Kernel interface: unix sockets of packets, SO_PEERCRED, SCM_RIGHTS, pidfd_open(2), inotify(7). Only its own user, and root, get an answer.
  * The socket is reached through /proc/self/fd, since the path of a directory may be longer than a socket's name.
  */
 #include "host/keeper.h"
@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -60,6 +61,8 @@ struct kept {
 
 struct keeping {
 	int control, listener, dir;
+	int place,
+		watch; /* its socket in the directory, and what tells of changes to that; -1: nobody tells */
 	uint64_t id_hi, id_lo;
 	VEC(struct kept) tasks;
 };
@@ -104,6 +107,19 @@ static int keeper_address(int dir, struct sockaddr_un *ret)
 	return n < (int)sizeof(ret->sun_path) ? 0 : -ENAMETOOLONG;
 }
 
+/* Have it told when nobody can find it any more. Where files cannot be watched it lives as long as the tasks. */
+static void keeper_watch(struct keeping *k)
+{
+	char path[sizeof("/proc/self/fd/") + 3 * sizeof(int)];
+	k->place = openat(k->dir, KEEPER_SOCKET_NAME, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	k->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", k->place);
+	if (k->place >= 0 && k->watch >= 0 && inotify_add_watch(k->watch, path, IN_ATTRIB) >= 0)
+		return;
+	cleanup_close_p(&k->watch);
+	k->watch = -1;
+}
+
 /* One that a keeper left who is no more is replaced. */
 static int keeper_listen(struct keeping *k)
 {
@@ -117,7 +133,11 @@ static int keeper_listen(struct keeping *k)
 	if (bind(k->listener, (struct sockaddr *)&address, sizeof(address)) < 0)
 		r = -errno;
 	umask(before);
-	return r < 0 ? r : listen(k->listener, KEEPER_BACKLOG) < 0 ? -errno : 0;
+	if (r >= 0 && listen(k->listener, KEEPER_BACKLOG) < 0)
+		r = -errno;
+	if (r >= 0)
+		keeper_watch(k);
+	return r;
 }
 
 /* Until it is let go. Returns when it may go its way. */
@@ -186,6 +206,9 @@ static void keeper_serve(struct keeping *k)
 	if (keeper_receive(socket, &m, NULL) < 0 || m.word != KEEPER_END)
 		return;
 	unlinkat(k->dir, KEEPER_SOCKET_NAME, 0);
+	/* Ending takes a moment, and who asks is about to protect the same memory. */
+	vec_foreach(t, &k->tasks)
+		close(t->fd);
 	if (keeper_answer(socket, KEEPER_DONE, 0) < 0)
 		_exit(1);
 	_exit(0);
@@ -207,22 +230,37 @@ static size_t keeper_look(struct keeping *k, const struct pollfd *polled)
 	return alive;
 }
 
+/* Whether it can still be asked: its socket was not removed, with the image or for another one. */
+static bool keeper_is_findable(const struct keeping *k)
+{
+	struct inotify_event events[16];
+	struct stat st;
+	while (read(k->watch, events, sizeof(events)) > 0)
+		continue;
+	return fstat(k->place, &st) < 0 || st.st_nlink > 0;
+}
+
 static __attribute__((noreturn)) void keeper_keep(struct keeping *k)
 {
-	struct pollfd *polled = calloc(k->tasks.n + 1, sizeof(*polled));
-	size_t alive = 0;
+	struct pollfd *polled = calloc(k->tasks.n + 2, sizeof(*polled));
+	size_t alive = 0, n = k->tasks.n;
+	bool findable = true;
 	vec_foreach(t, &k->tasks)
 		alive += t->pidfd >= 0;
-	while (polled && alive) {
-		for (size_t i = 0; i < k->tasks.n; i++)
+	while (polled && alive && findable) {
+		for (size_t i = 0; i < n; i++)
 			polled[i] = (struct pollfd){.fd = k->tasks.v[i].pidfd, .events = POLLIN};
-		polled[k->tasks.n] = (struct pollfd){.fd = k->listener, .events = POLLIN};
-		if (poll(polled, k->tasks.n + 1, -1) < 0)
+		polled[n] = (struct pollfd){.fd = k->listener, .events = POLLIN};
+		polled[n + 1] = (struct pollfd){.fd = k->watch, .events = POLLIN};
+		if (poll(polled, n + 2, -1) < 0)
 			continue;
 		alive = keeper_look(k, polled);
-		if (polled[k->tasks.n].revents)
+		if (polled[n].revents)
 			keeper_serve(k);
+		findable = !polled[n + 1].revents || keeper_is_findable(k);
 	}
+	if (!findable)
+		_exit(0); /* what has that name now is another's */
 	keeper_leave(k);
 }
 
@@ -252,7 +290,7 @@ static void keeper_detach(int *control)
 
 static __attribute__((noreturn)) void keeper_run(int control)
 {
-	struct keeping k = {.control = control, .listener = -1, .dir = -1};
+	struct keeping k = {.control = control, .listener = -1, .dir = -1, .place = -1, .watch = -1};
 	keeper_detach(&k.control);
 	keeper_wait(&k);
 	close(k.control);
@@ -296,7 +334,7 @@ int keeper_start(struct keeper **ret, struct ferry_error *err)
 
 static int keeper_ask(struct keeper *k, const struct keeper_message *m, int fd, struct ferry_error *err)
 {
-	struct keeper_message answer;
+	struct keeper_message answer = {0};
 	int r = fd_send(k->control, m, sizeof(*m), &fd, fd >= 0);
 	if (r >= 0)
 		r = keeper_receive(k->control, &answer, NULL);
@@ -390,6 +428,20 @@ int keeper_end(struct keeper_client *c, struct ferry_error *err)
 	return r >= 0 || r == -EPIPE || r == -ECONNRESET
 		       ? 0
 		       : error_errno(err, FERRY_ERROR_SYSTEM, -r, "ending the keeper");
+}
+
+void keeper_dismiss(int dir_fd)
+{
+	struct keeper_message m;
+	_cleanup_close_ int fd = keeper_connect(dir_fd);
+	uint32_t tasks = 0;
+	if (fd < 0 || keeper_receive(fd, &m, NULL) < 0 || m.word != KEEPER_IMAGE)
+		return;
+	for (tasks = m.n; tasks && keeper_receive(fd, &m, NULL) >= 0; tasks--)
+		continue;
+	struct keeper_client c = {.socket = fd};
+	if (!tasks && keeper_end(&c, NULL) < 0)
+		return; /* it is told about by whoever finds its marks */
 }
 
 void keeper_client_free(struct keeper_client *c)

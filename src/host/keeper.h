@@ -4,7 +4,7 @@
  * outlives the one that made it, and is found through a socket in the directory of the image that it belongs to.
  *
  * It never touches the tree. When it ends, however it does, the kernel closes what it holds, and nothing of the tree's memory is
- * protected any more. It ends by itself when all tasks have, or when it is told to.
+ * protected any more. It ends by itself when all tasks have, when its socket is removed (with the image, say), or when it is told to.
  */
 #pragma once
 
@@ -55,6 +55,9 @@ must_check int keeper_next(struct keeper_client *c, struct keeper_record *ret_re
 
 /* What it holds is out of date from now on: it ends. 0 when it is known to have ended. */
 must_check int keeper_end(struct keeper_client *c, struct ferry_error *err);
+
+/* End the keeper in a directory whose image is no more, whichever it was. Where there is none, or it does not answer, nothing happens. */
+void keeper_dismiss(int dir_fd);
 
 /* Closes the connection; the keeper goes on unless it was told to end. NULL is fine. */
 void keeper_client_free(struct keeper_client *c);

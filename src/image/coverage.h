@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,7 +32,10 @@ struct image_covered {
 /* An empty one, for image_dir_create.coverage. NULL: memory is short. */
 struct image_coverage *image_coverage_new(void);
 
-/* What an image has; all its references are followed, errors are those of image_memory_next(). */
+/*
+ * What an image has; all its references are followed, errors are those of image_memory_next(). Of an image whose pages went elsewhere: what
+ * its own list says (image_coverage_write()).
+ */
 must_check int image_coverage_read(struct image_dir *dir, struct image_coverage **ret,
 				   struct ferry_error *err);
 
@@ -45,6 +49,13 @@ const struct image_covered *image_coverage_next(const struct image_coverage *c,
 
 /* How much memory it has in all; 0 when c is NULL. */
 uint64_t image_coverage_bytes(const struct image_coverage *c);
+
+/* Whether an image has all pages of a range; *at is a position in covered, 0 at first, for calls that ascend. covered may be NULL. */
+bool image_covered_has(const struct image_covered *covered, size_t *at, uint64_t start, uint64_t end);
+
+/* Write it into a directory that is being written, whose pages go elsewhere. */
+must_check int image_coverage_write(const struct image_coverage *c, struct image_dir *dir,
+				    struct ferry_error *err);
 
 /* Enter pages, behind those that are there. */
 must_check int image_coverage_add(struct image_coverage *c, enum image_kind kind, uint64_t id, uint64_t start,

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/lanes.h"
 #include "base/progress.h"
+#include "image/coverage.h"
 #include "image/dir_private.h"
 
 enum {
@@ -189,6 +190,14 @@ uint64_t image_dir_bytes(const struct image_dir *dir)
 	return bytes;
 }
 
+uint64_t image_dir_unsynced_bytes(const struct image_dir *dir)
+{
+	uint64_t bytes = image_dir_bytes(dir);
+	for (const struct image_dir *round = dir->rounds; round; round = round->next)
+		bytes += image_dir_bytes(round);
+	return bytes;
+}
+
 const char *image_dir_path(const struct image_dir *dir)
 {
 	return dir->path;
@@ -218,18 +227,31 @@ uint32_t image_dir_next_pages_id(struct image_dir *dir)
 	return ++dir->next_pages_id;
 }
 
-bool image_dir__is_elsewhere(const struct image_dir *dir, enum image_kind kind)
+bool image_dir__is_unlisted(const struct image_dir *dir, enum image_kind kind)
 {
-	return dir->pages_elsewhere &&
-	       (kind == IMAGE_PAGEMAP || kind == IMAGE_SHMEM_PAGEMAP || kind == IMAGE_PAGES);
+	bool pages = kind == IMAGE_PAGEMAP || kind == IMAGE_SHMEM_PAGEMAP || kind == IMAGE_PAGES;
+	return kind == IMAGE_FERRY_MANIFEST ||
+	       (kind == IMAGE_FERRY_PAGES && (dir->pages_elsewhere || dir->has_pages_list)) ||
+	       (pages && dir->pages_elsewhere);
+}
+
+bool image_dir_pages_are_elsewhere(const struct image_dir *dir)
+{
+	return dir->pages_elsewhere;
+}
+
+void image_dir_set_id(struct image_dir *dir, uint64_t hi, uint64_t lo)
+{
+	dir->id_hi = hi;
+	dir->id_lo = lo;
 }
 
 bool image_dir_has(const struct image_dir *dir, enum image_kind kind, uint64_t id)
 {
 	char name[IMAGE_NAME_MAX];
 	image_file_name(kind, id, name);
-	if (dir->has_manifest && !image_dir__is_service(name) && kind != IMAGE_FERRY_MANIFEST &&
-	    !image_dir__find(dir, name) && !image_dir__is_elsewhere(dir, kind))
+	if (dir->has_manifest && !image_dir__is_service(name) && !image_dir__find(dir, name) &&
+	    !image_dir__is_unlisted(dir, kind))
 		return false;
 	return faccessat(dir->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
@@ -252,9 +274,14 @@ static void free_one(struct image_dir *dir)
 {
 	if (dir->writing)
 		image_dir_abort(dir);
+	for (struct image_dir *round; (round = dir->rounds);) {
+		dir->rounds = round->next;
+		image_dir_free(round);
+	}
 	cleanup_close_p(&dir->fd);
 	cleanup_close_p(&dir->parent_fd);
 	cleanup_close_p(&dir->marker_fd);
+	image_coverage_free(dir->sent);
 	vec_release(&dir->entries);
 	free(dir->slots);
 	free(dir->path);

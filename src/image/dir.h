@@ -42,14 +42,15 @@ struct image_sink {
 
 struct image_dir_create {
 	bool overwrite; /* an image that is there is removed first */
-	bool partial; /* pages of an image whose other files come from elsewhere: no inventory, no manifest */
+	bool partial; /* pages of an image whose other files come from elsewhere: no inventory, no manifest, and no id but that of
+			 image_dir_set_id() */
 	bool no_manifest;               /* plain CRIU image: ferry-manifest.img is left out */
 	bool no_sync;                   /* for tests and for images that only pass through memory */
 	enum image_read_back read_back; /* after the sync */
 	const struct image_sink
 		*pages; /* gets the pages files, which are then not in the directory; NULL = none */
-	const struct image_pages_remote
-		*remote; /* gets pagemaps and pages, which are then not in the directory; NULL = none */
+	const struct image_pages_remote *
+		remote; /* gets pagemaps and pages, of which the directory then has a list alone; NULL = none */
 	struct image_coverage
 		*coverage; /* gets which pages the image has; may be NULL; has to outlive the directory */
 	struct progress *progress;  /* counts what is read back; may be NULL */
@@ -97,12 +98,16 @@ must_check int image_dir_copy(struct image_dir *dir, enum image_kind kind, uint6
 
 /*
  * A round that the image has for itself: an image of memory in a directory of this one, which builds on the image before, as dir itself
- * would name it (NULL: on none), as a rule the round before it; numbers begin with 1. It is removed with what it belongs to.
+ * would name it (NULL: on none), as a rule the round before it; numbers begin with 1. It is removed with what it belongs to. coverage gets
+ * which pages it has, for the next one. When it is finished it is handed to dir, which frees it. One that is late is neither synced nor read
+ * back before dir is finished: nobody takes it for an image without dir.
  */
 enum { IMAGE_ROUNDS_MAX = 16, IMAGE_ROUND_NAME_BYTES = 32 };
 void image_dir_round_name(unsigned number, char ret[IMAGE_ROUND_NAME_BYTES]);
 must_check int image_dir_create_round(struct image_dir *dir, unsigned number, const char *before,
-				      struct image_dir **ret, struct ferry_error *err);
+				      struct image_coverage *coverage, bool late, struct image_dir **ret,
+				      struct ferry_error *err);
+void image_dir_add_round(struct image_dir *dir, struct image_dir *round);
 
 /*
  * Make the link to the image that this one builds on, an incremental dump; target as the reader will resolve it, relative to the
@@ -168,8 +173,17 @@ const char *image_dir_path(const struct image_dir *dir);
 
 /* Of all files that were written, or that the manifest lists. */
 uint64_t image_dir_bytes(const struct image_dir *dir);
+
+/* The same, with rounds that are late: what there is to sync. */
+uint64_t image_dir_unsynced_bytes(const struct image_dir *dir);
 bool image_dir_has_manifest(const struct image_dir *dir);
 void image_dir_id(const struct image_dir *dir, uint64_t *ret_hi, uint64_t *ret_lo);
+
+/* Of a partial image: it becomes known which image its pages belong to, so that a list of them is written in the end. */
+void image_dir_set_id(struct image_dir *dir, uint64_t hi, uint64_t lo);
+
+/* Its pages went to a page server, and nothing in the directory says whether they are beside it. */
+bool image_dir_pages_are_elsewhere(const struct image_dir *dir);
 
 /* The id as inventory_entry.dump_criu_run_id wants it: 8-4-4-4-12 hexadecimal digits. */
 void image_dir_id_text(const struct image_dir *dir, char ret_text[37]);

@@ -37,13 +37,18 @@ struct image_dir {
 	bool over;      /* finished or aborted */
 	bool in_memory; /* on a tmpfs: there is no disk behind it */
 	bool has_family, has_rounds;
+	bool late; /* a round that is neither synced nor read back before what it belongs to is */
+	struct image_dir *rounds; /* of those, the ones that are written; ours */
+	struct image_dir *next;   /* in rounds */
 	struct image_dir_create create;
-	int marker_fd; /* IMAGE_UNFINISHED_NAME, locked while we write */
+	struct image_coverage *sent; /* what went to create.remote; NULL without one */
+	int marker_fd;               /* IMAGE_UNFINISHED_NAME, locked while we write */
 	struct image_writer *writers;
 	uint32_t next_pages_id;
 
 	bool has_manifest;
-	bool pages_elsewhere; /* the manifest lists none of them: they came by a page server */
+	bool has_pages_list;  /* of what a page server took */
+	bool pages_elsewhere; /* nothing lists them: they went to a page server */
 	bool punched;         /* pages were taken out, so the checksums of pages files mean nothing */
 	uint64_t id_hi, id_lo;
 	uint64_t parent_hi,
@@ -57,6 +62,7 @@ struct image_dir {
 
 #define IMAGE_INVENTORY_NAME "inventory.img"
 #define IMAGE_MANIFEST_NAME "ferry-manifest.img"
+#define IMAGE_PAGES_LIST_NAME "ferry-pages.img" /* the same for what a page server took */
 
 /* Names in the directory that are no image files. */
 #define IMAGE_UNFINISHED_NAME "ferry-unfinished"  /* there while a write goes on, and after it was killed */
@@ -91,8 +97,8 @@ void image_dir__set_closed(struct image_dir *dir, size_t index, uint64_t size, X
 
 bool image_dir__is_service(const char *name);
 
-/* Whether files of this kind may be there without being listed. */
-bool image_dir__is_elsewhere(const struct image_dir *dir, enum image_kind kind);
+/* Whether files of this kind may be there without being listed: pages that went elsewhere, and the lists themselves. */
+bool image_dir__is_unlisted(const struct image_dir *dir, enum image_kind kind);
 bool image_dir__is_pages(const char *name);
 
 struct image_checksum image_dir__checksum_from(XXH128_hash_t hash);

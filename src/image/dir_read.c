@@ -59,18 +59,18 @@ static int check_version(struct image_dir *dir, struct ferry_error *err)
 			 inventory->img_version, IMG_VERSION_1_1);
 }
 
-/* The manifest into dir->entries, in its own order. */
-static int take_manifest(struct image_dir *dir, const FerryManifestEntry *manifest, struct ferry_error *err)
+/* What a list names into dir->entries, in its own order. */
+static int take_files(struct image_dir *dir, const char *name, const FerryManifestEntry *list,
+		      struct ferry_error *err)
 {
-	for (size_t i = 0; i < manifest->n_files; i++) {
-		const FerryManifestFile *file = manifest->files[i];
+	for (size_t i = 0; i < list->n_files; i++) {
+		const FerryManifestFile *file = list->files[i];
 		enum image_kind kind;
 		uint64_t id;
 		if (strlen(file->name) >= IMAGE_NAME_MAX ||
 		    image_file_parse_name(file->name, &kind, &id) < 0 ||
 		    file->xxh3_128.len != sizeof(struct image_checksum) || image_dir__find(dir, file->name))
-			return bad(dir, err, IMAGE_MANIFEST_NAME,
-				   "lists a file that cannot be, or lists one twice");
+			return bad(dir, err, name, "lists a file that cannot be, or lists one twice");
 		struct image_dir_entry *entry = image_dir__add(dir, file->name);
 		if (!entry)
 			return error_memory(err);
@@ -78,10 +78,55 @@ static int take_manifest(struct image_dir *dir, const FerryManifestEntry *manife
 		memcpy(entry->checksum.bytes, file->xxh3_128.data, sizeof(entry->checksum.bytes));
 		entry->closed = true;
 	}
-	dir->id_hi = manifest->dump_id_hi;
-	dir->id_lo = manifest->dump_id_lo;
-	dir->parent_hi = manifest->parent_id_hi;
-	dir->parent_lo = manifest->parent_id_lo;
+	dir->id_hi = list->dump_id_hi;
+	dir->id_lo = list->dump_id_lo;
+	dir->parent_hi = list->parent_id_hi;
+	dir->parent_lo = list->parent_id_lo;
+	return 0;
+}
+
+/* 1, or 0: there is none. */
+static int read_list(struct image_dir *dir, enum image_kind kind, FerryManifestEntry **ret,
+		     struct ferry_error *err)
+{
+	_cleanup_reader_ struct image_reader *r = NULL;
+	_cleanup_message_ FerryManifestEntry *list = NULL;
+	_cleanup_message_ FerryManifestSeal *seal = NULL;
+	int ret_code = image_open_optional(dir, kind, 0, &r, err);
+	if (ret_code <= 0)
+		return ret_code;
+	const char *name = image_reader_name(r);
+	ret_code = image_need(r, &ferry_manifest_entry__descriptor, &list, err);
+	if (ret_code < 0)
+		return ret_code;
+	uint64_t sealed = image_reader_offset(r), size;
+	ret_code = image_need(r, &ferry_manifest_seal__descriptor, &seal, err);
+	if (ret_code < 0)
+		return ret_code;
+	if (image_reader_left(r))
+		return image_bad(r, err, "%" PRIu64 " bytes too many", image_reader_left(r));
+	struct image_checksum checksum;
+	ret_code = image_dir__hash_file(image_reader_fd(r), sealed, 1, NULL, &size, &checksum);
+	if (ret_code < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -ret_code, "cannot read '%s'", name);
+	if (size != sealed || seal->xxh3_128.len != sizeof(checksum) ||
+	    memcmp(seal->xxh3_128.data, checksum.bytes, sizeof(checksum)))
+		return bad(dir, err, name, "is damaged: its own checksum does not agree");
+	/* Fields that we do not know would escape notice when the entry is compared. */
+	if (seal->base.n_unknown_fields)
+		return bad(dir, err, name, "is damaged: its seal holds unknown fields");
+	*ret = take_ptr(list);
+	return 1;
+}
+
+static int read_manifest(struct image_dir *dir, struct ferry_error *err)
+{
+	_cleanup_message_ FerryManifestEntry *manifest = NULL;
+	int r = read_list(dir, IMAGE_FERRY_MANIFEST, &manifest, err);
+	if (r > 0)
+		r = take_files(dir, IMAGE_MANIFEST_NAME, manifest, err);
+	if (r < 0 || !manifest)
+		return r;
 	dir->has_manifest = true;
 	dir->pages_elsewhere = manifest->pages_elsewhere;
 	if (!image_dir__find(dir, IMAGE_INVENTORY_NAME))
@@ -89,34 +134,20 @@ static int take_manifest(struct image_dir *dir, const FerryManifestEntry *manife
 	return 0;
 }
 
-static int read_manifest(struct image_dir *dir, struct ferry_error *err)
+/* Of pages that a page server took: those of this image, or the directory has nothing else. */
+static int read_pages_list(struct image_dir *dir, struct ferry_error *err)
 {
-	_cleanup_reader_ struct image_reader *r = NULL;
-	_cleanup_message_ FerryManifestEntry *manifest = NULL;
-	_cleanup_message_ FerryManifestSeal *seal = NULL;
-	int ret = image_open_optional(dir, IMAGE_FERRY_MANIFEST, 0, &r, err);
-	if (ret <= 0)
-		return ret;
-	ret = image_need(r, &ferry_manifest_entry__descriptor, &manifest, err);
-	if (ret < 0)
-		return ret;
-	uint64_t sealed = image_reader_offset(r), size;
-	ret = image_need(r, &ferry_manifest_seal__descriptor, &seal, err);
-	if (ret < 0)
-		return ret;
-	if (image_reader_left(r))
-		return image_bad(r, err, "%" PRIu64 " bytes too many", image_reader_left(r));
-	struct image_checksum checksum;
-	ret = image_dir__hash_file(image_reader_fd(r), sealed, 1, NULL, &size, &checksum);
-	if (ret < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -ret, "cannot read '%s'", IMAGE_MANIFEST_NAME);
-	if (size != sealed || seal->xxh3_128.len != sizeof(checksum) ||
-	    memcmp(seal->xxh3_128.data, checksum.bytes, sizeof(checksum)))
-		return bad(dir, err, IMAGE_MANIFEST_NAME, "is damaged: its own checksum does not agree");
-	/* Fields that we do not know would escape notice when the entry is compared. */
-	if (seal->base.n_unknown_fields)
-		return bad(dir, err, IMAGE_MANIFEST_NAME, "is damaged: its seal holds unknown fields");
-	return take_manifest(dir, manifest, err);
+	_cleanup_message_ FerryManifestEntry *list = NULL;
+	int r = dir->has_manifest && !dir->pages_elsewhere ? 0
+							   : read_list(dir, IMAGE_FERRY_PAGES, &list, err);
+	if (r <= 0)
+		return r;
+	if (dir->has_manifest && (list->dump_id_hi != dir->id_hi || list->dump_id_lo != dir->id_lo))
+		return bad(dir, err, IMAGE_PAGES_LIST_NAME, "lists pages of another image");
+	r = take_files(dir, IMAGE_PAGES_LIST_NAME, list, err);
+	dir->has_pages_list = true;
+	dir->pages_elsewhere = false;
+	return r;
 }
 
 /* lanes: threads that compute the checksum; 0 = it is not compared */
@@ -162,8 +193,7 @@ static int check_strangers(struct image_dir *dir, struct ferry_error *err)
 		enum image_kind kind;
 		uint64_t id;
 		if (image_file_parse_name(e->d_name, &kind, &id) < 0 || image_dir__is_service(e->d_name) ||
-		    kind == IMAGE_FERRY_MANIFEST || image_dir__find(dir, e->d_name) ||
-		    image_dir__is_elsewhere(dir, kind))
+		    image_dir__find(dir, e->d_name) || image_dir__is_unlisted(dir, kind))
 			continue;
 		return bad(dir, err, e->d_name, "does not belong to this image: it is from another dump");
 	}
@@ -191,9 +221,11 @@ static int check_manifest(struct image_dir *dir, const struct image_dir_open *op
 {
 	dir->punched = faccessat(dir->fd, IMAGE_PUNCHED_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 	int r = read_manifest(dir, err);
-	if (r >= 0 && dir->has_manifest)
+	if (r >= 0)
+		r = read_pages_list(dir, err);
+	if (r >= 0)
 		r = check_seen(dir, options, err);
-	if (r < 0 || !dir->has_manifest)
+	if (r < 0)
 		return r;
 	vec_foreach(entry, &dir->entries) {
 		bool with_pages = options->check_pages && !dir->punched;
@@ -203,7 +235,7 @@ static int check_manifest(struct image_dir *dir, const struct image_dir_open *op
 		if (r < 0)
 			return r;
 	}
-	return check_strangers(dir, err);
+	return dir->has_manifest ? check_strangers(dir, err) : 0;
 }
 
 static bool has_unseen_pages(const struct image_dir *dir, const struct image_dir_entry *entry)

@@ -30,7 +30,9 @@
 #include "base/fd.h"
 #include "base/lanes.h"
 #include "base/log.h"
+#include "image/coverage.h"
 #include "image/dir_private.h"
+#include "image/pages.h"
 #include "image/proto/ferry.pb-c.h"
 
 enum {
@@ -121,17 +123,20 @@ void image_dir_round_name(unsigned number, char ret[IMAGE_ROUND_NAME_BYTES])
 	snprintf(ret, IMAGE_ROUND_NAME_BYTES, "ferry-round-%u", number);
 }
 
-int image_dir_create_round(struct image_dir *dir, unsigned number, const char *before, struct image_dir **ret,
+int image_dir_create_round(struct image_dir *dir, unsigned number, const char *before,
+			   struct image_coverage *coverage, bool late, struct image_dir **ret,
 			   struct ferry_error *err)
 {
 	char name[IMAGE_ROUND_NAME_BYTES], target[PATH_MAX];
 	struct image_dir_create create = dir->create;
 	create.pages = NULL;
-	create.coverage = NULL;
+	create.coverage = coverage;
 	_cleanup_image_dir_ struct image_dir *round = NULL;
 	image_dir_round_name(number, name);
 	int r = image_dir_create(dir->fd, name, &create, &round, err);
 	dir->has_rounds |= r >= 0;
+	if (r >= 0)
+		round->late = late;
 	int n = snprintf(target, sizeof(target), "%s%s", before && before[0] != '/' ? "../" : "",
 			 before ?: "");
 	if (r >= 0 && n >= (int)sizeof(target))
@@ -141,6 +146,18 @@ int image_dir_create_round(struct image_dir *dir, unsigned number, const char *b
 	if (r >= 0)
 		*ret = take_ptr(round);
 	return r;
+}
+
+void image_dir_add_round(struct image_dir *dir, struct image_dir *round)
+{
+	if (!round->late) {
+		image_dir_free(round);
+		return;
+	}
+	/* They hold descriptors, and nobody asks for them any more. */
+	image_dir_free(take_ptr(round->parent));
+	round->next = dir->rounds;
+	dir->rounds = round;
 }
 
 static int remove_old_image(struct image_dir *dir, struct ferry_error *err)
@@ -269,8 +286,10 @@ int image_dir_create(int at_fd, const char *path, const struct image_dir_create 
 	}
 	dir->writing = true;
 	dir->in_memory = is_in_memory(dir->fd);
-	uint64_t id[2];
-	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+	uint64_t id[2] = {0};
+	if (options->remote && !(dir->sent = image_coverage_new()))
+		return error_memory(err);
+	if (!options->partial && getrandom(id, sizeof(id), 0) != sizeof(id))
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "getrandom");
 	dir->id_hi = id[0];
 	dir->id_lo = id[1];
@@ -397,7 +416,7 @@ int image_dir_link_parent(struct image_dir *dir, const char *target, struct ferr
 static bool in_manifest(const struct image_dir_entry *entry)
 {
 	return !image_dir__is_service(entry->name) && !image_dir__is_link(entry->name) &&
-	       strcmp(entry->name, IMAGE_MANIFEST_NAME);
+	       strcmp(entry->name, IMAGE_MANIFEST_NAME) && strcmp(entry->name, IMAGE_PAGES_LIST_NAME);
 }
 
 static uint64_t realtime_ns(void)
@@ -451,7 +470,8 @@ static int put_manifest(struct image_dir *dir, struct image_writer *w, struct fe
 static int write_manifest(struct image_dir *dir, struct ferry_error *err)
 {
 	struct image_writer *w;
-	int r = image_create(dir, IMAGE_FERRY_MANIFEST, 0, &w, err);
+	enum image_kind kind = dir->create.partial ? IMAGE_FERRY_PAGES : IMAGE_FERRY_MANIFEST;
+	int r = image_create(dir, kind, 0, &w, err);
 	if (r < 0)
 		return r;
 	r = put_manifest(dir, w, err);
@@ -490,8 +510,8 @@ static int read_back(struct image_dir *dir, int fd, const struct image_dir_entry
 static int sync_file(struct image_dir *dir, const struct image_dir_entry *entry, bool reads,
 		     struct ferry_error *err)
 {
-	_cleanup_close_ int fd =
-		fd_open(dir->fd, image_dir__written_name(entry->name), O_RDONLY | O_NOFOLLOW, 0);
+	const char *name = dir->over ? entry->name : image_dir__written_name(entry->name);
+	_cleanup_close_ int fd = fd_open(dir->fd, name, O_RDONLY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return image_io_error(err, -fd, "cannot open", entry->name);
 	if (!dir->create.no_sync && fsync(fd) < 0)
@@ -532,7 +552,7 @@ static int sync_links(int above, const char *name)
 
 static int sync_dir(const struct image_dir *dir, struct ferry_error *err)
 {
-	if (dir->create.no_sync)
+	if (dir->create.no_sync || dir->late)
 		return 0;
 	int r = dir->has_family ? sync_links(dir->fd, IMAGE_FAMILY_NAME) : 0;
 	if (r < 0)
@@ -545,7 +565,7 @@ static int sync_dir(const struct image_dir *dir, struct ferry_error *err)
 /* A directory that we made has to be durable in its own parent too. */
 static int sync_parent(const struct image_dir *dir, struct ferry_error *err)
 {
-	if (dir->create.no_sync || !dir->made)
+	if (dir->create.no_sync || dir->late || !dir->made)
 		return 0;
 	_cleanup_close_ int fd = fd_open(dir->fd, "..", O_RDONLY | O_DIRECTORY, 0);
 	if (fd < 0 || fsync(fd) < 0)
@@ -567,8 +587,34 @@ static int publish(struct image_dir *dir, struct ferry_error *err)
 	return sync_dir(dir, err);
 }
 
+/* The other side has all pages on its disk before anything here says that the image is one. */
+static int finish_remote(struct image_dir *dir, struct ferry_error *err)
+{
+	const struct image_pages_remote *remote = dir->create.remote;
+	fault_effect(dir->fault, "image", "end-pages");
+	int r = remote->end(remote->context, err);
+	fault_effect(dir->fault, "image", "coverage");
+	return r < 0 ? r : image_coverage_write(dir->sent, dir, err);
+}
+
+/* Rounds that were late. That they are there is synced with dir. */
+static int sync_rounds(struct image_dir *dir, struct ferry_error *err)
+{
+	int r = 0;
+	for (struct image_dir *round; (round = dir->rounds) && r >= 0;) {
+		dir->rounds = round->next;
+		round->late = false;
+		r = sync_all(round, err);
+		if (r >= 0)
+			r = sync_dir(round, err);
+		image_dir_free(round);
+	}
+	return r;
+}
+
 static int finish(struct image_dir *dir, struct ferry_error *err)
 {
+	bool has_list = dir->create.partial ? dir->id_hi || dir->id_lo : !dir->create.no_manifest;
 	if (dir->writers)
 		return error_set(err, FERRY_ERROR_INTERNAL, EBUSY,
 				 "a file of the image in '%s' is still open", dir->path);
@@ -579,10 +625,14 @@ static int finish(struct image_dir *dir, struct ferry_error *err)
 		if (!entry->closed)
 			return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "'%s' was not written to its end",
 					 entry->name);
-	int r = settle_copies(dir, err);
-	if (r == 0 && !dir->create.no_manifest && !dir->create.partial)
+	int r = dir->create.remote ? finish_remote(dir, err) : 0;
+	if (r == 0)
+		r = settle_copies(dir, err);
+	if (r == 0 && has_list)
 		r = write_manifest(dir, err);
 	if (r == 0)
+		r = sync_rounds(dir, err);
+	if (r == 0 && !dir->late)
 		r = sync_all(dir, err);
 	return r < 0 ? r : publish(dir, err);
 }

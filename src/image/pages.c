@@ -43,9 +43,9 @@ int image_pages_create(struct image_dir *dir, enum image_kind kind, uint64_t id,
 	uint32_t pages_id = w->pages_id = image_dir_next_pages_id(dir);
 	w->kind = kind;
 	w->id = id;
-	w->coverage = dir->create.coverage;
+	w->coverage = dir->sent ?: dir->create.coverage;
 	w->remote = dir->create.remote;
-	int r = w->remote ? w->remote->begin(w->remote->context, kind, id, err)
+	int r = w->remote ? w->remote->begin(w->remote->context, dir, kind, id, err)
 			  : image_create(dir, kind, id, &w->map, err);
 	if (r < 0)
 		return r;
@@ -81,8 +81,9 @@ static int put_run(struct image_pages_writer *w, struct ferry_error *err)
 	return image_put(w->map, &entry.base, err);
 }
 
-static int add_run(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags,
-		   struct ferry_error *err)
+/* Whether a run may come next, and that it does. */
+static int note_run(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags,
+		    struct ferry_error *err)
 {
 	uint64_t bytes, end;
 	if (vaddr % IMAGE_PAGE_BYTES || vaddr < w->next || !nr_pages ||
@@ -91,17 +92,23 @@ static int add_run(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pag
 		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL,
 				 "pages at 0x%" PRIx64 " (%" PRIu64 ") are out of order or not aligned",
 				 vaddr, nr_pages);
+	w->next = end;
+	if (w->coverage && flags & (IMAGE_PE_PRESENT | IMAGE_PE_PARENT) &&
+	    image_coverage_add(w->coverage, w->kind, w->id, vaddr, end) < 0)
+		return error_memory(err);
+	return 0;
+}
+
+static int add_run(struct image_pages_writer *w, uint64_t vaddr, uint64_t nr_pages, uint32_t flags,
+		   struct ferry_error *err)
+{
 	bool joins = w->run.nr_pages && w->run.flags == flags && w->next == vaddr;
-	int r = 0;
-	if (!joins) {
+	int r = note_run(w, vaddr, nr_pages, flags, err);
+	if (r >= 0 && !joins) {
 		r = put_run(w, err);
 		w->run = (struct image_run){.vaddr = vaddr, .flags = flags};
 	}
-	w->run.nr_pages += nr_pages;
-	w->next = end;
-	if (r >= 0 && w->coverage && flags & (IMAGE_PE_PRESENT | IMAGE_PE_PARENT) &&
-	    image_coverage_add(w->coverage, w->kind, w->id, vaddr, end) < 0)
-		return error_memory(err);
+	w->run.nr_pages += r < 0 ? 0 : nr_pages;
 	return r;
 }
 
@@ -130,7 +137,9 @@ static int pages_send(struct image_pages_writer *w, const struct image_run *runs
 		bool here = iov[i].iov_len;
 		run.flags |= here ? IMAGE_PE_PRESENT : 0;
 		w->written += here ? run.nr_pages : 0;
-		r = w->remote->run(w->remote->context, &run, iov[i].iov_base, err);
+		r = note_run(w, run.vaddr, run.nr_pages, run.flags, err);
+		if (r >= 0)
+			r = w->remote->run(w->remote->context, &run, iov[i].iov_base, err);
 	}
 	return r;
 }
@@ -209,6 +218,10 @@ int image_pages_add_reference(struct image_pages_writer *w, uint64_t vaddr, uint
 {
 	if (flags & IMAGE_PE_PRESENT)
 		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "a reference to pages cannot be present");
+	if (w->remote)
+		return pages_send(w,
+				  &(struct image_run){.vaddr = vaddr, .nr_pages = nr_pages, .flags = flags},
+				  &(struct iovec){0}, 1, err);
 	return add_run(w, vaddr, nr_pages, flags, err);
 }
 

@@ -30,9 +30,18 @@ struct image_run {
 	uint64_t offset; /* of the first byte in the pages file; only with IMAGE_PE_PRESENT */
 };
 
-/* Takes pagemaps and pages in place of files (see struct image_dir_create), those of image_pages_reserve(). Calls come one at a time, runs in ascending order. */
+struct image_coverage;
+
+/*
+ * Takes pagemaps and pages in place of files (see struct image_dir_create), those of image_pages_reserve() and
+ * image_pages_add_reference(). Calls come one at a time, runs in ascending order.
+ */
 struct image_pages_remote {
-	int (*begin)(void *context, enum image_kind kind, uint64_t id, struct ferry_error *err);
+	/* Before the first memory of an image that builds on another one: what that has, and its id; 0, 0: it has none. */
+	int (*builds_on)(void *context, const struct image_coverage *covered, uint64_t id_hi, uint64_t id_lo,
+			 struct ferry_error *err);
+	int (*begin)(void *context, const struct image_dir *dir, enum image_kind kind, uint64_t id,
+		     struct ferry_error *err);
 	/* Pages of the memory that was begun last; bytes is NULL without IMAGE_PE_PRESENT. */
 	int (*run)(void *context, const struct image_run *run, const void *bytes, struct ferry_error *err);
 	/* That was all; 0: the other side has stored it. */

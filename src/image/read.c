@@ -252,9 +252,8 @@ int image_open_optional(struct image_dir *dir, enum image_kind kind, uint64_t id
 	image_file_name(kind, id, name);
 	*ret = NULL;
 	/* What the manifest does not list is no part of this image, whoever put it there. */
-	if (dir->has_manifest && kind != IMAGE_FERRY_MANIFEST &&
-	    image_file_info(kind)->header != IMAGE_HEADER_SERVICE && !image_dir__find(dir, name) &&
-	    !image_dir__is_elsewhere(dir, kind))
+	if (dir->has_manifest && image_file_info(kind)->header != IMAGE_HEADER_SERVICE &&
+	    !image_dir__find(dir, name) && !image_dir__is_unlisted(dir, kind))
 		return 0;
 	int fd = fd_open(dir->fd, dir->writing && !dir->over ? image_dir__written_name(name) : name,
 			 O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);

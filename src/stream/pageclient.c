@@ -2,18 +2,20 @@
 /*
  * Owns the sending side of CRIU's page server wire (stream/pageserver_wire.h).
  *
- * Does not handle: references to an image that the server has already, encryption.
+ * Does not handle: encryption.
  */
 #include "stream/pageclient.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "image/coverage.h"
 #include "stream/endpoint.h"
 #include "stream/pageserver_wire.h"
 
@@ -53,15 +55,58 @@ static int pageclient_read(struct pageclient *c, void *bytes, size_t n, struct f
 	return r < 0 ? pageclient_gone(-r, err) : 0;
 }
 
-static int pageclient_begin(void *context, enum image_kind kind, uint64_t id, struct ferry_error *err)
+static uint64_t pageclient_memory(enum image_kind kind, uint64_t id)
+{
+	return id << PAGESERVER_ID_SHIFT |
+	       (kind == IMAGE_SHMEM_PAGEMAP ? PAGESERVER_SHARED : PAGESERVER_TASK);
+}
+
+static int pageclient_lacks(uint64_t memory, struct ferry_error *err)
+{
+	int r = error_set(err, FERRY_ERROR_IMAGE_MISSING, ENOENT,
+			  "the page server does not have what the image before has of %s %" PRIu64,
+			  (memory & 0xff) == PAGESERVER_SHARED ? "shared memory" : "pid",
+			  memory >> PAGESERVER_ID_SHIFT);
+	error_hint(err,
+		   "start it with --prev-images-dir and the directory that the pages of that image went to");
+	return r;
+}
+
+/* While nothing has stopped yet. */
+static int pageclient_builds_on(void *context, const struct image_coverage *covered, uint64_t id_hi,
+				uint64_t id_lo, struct ferry_error *err)
 {
 	struct pageclient *c = context;
-	uint8_t has_parent;
-	c->memory = id << PAGESERVER_ID_SHIFT |
-		    (kind == IMAGE_SHMEM_PAGEMAP ? PAGESERVER_SHARED : PAGESERVER_TASK);
-	const struct pageserver_head head = {.command = PAGESERVER_OPEN2, .memory = c->memory};
+	const struct image_covered *memory = NULL;
+	int r = 0;
+	while (r >= 0 && (memory = image_coverage_next(covered, memory))) {
+		const struct pageserver_head head = {.command = PAGESERVER_PARENT,
+						     .nr_pages = id_hi,
+						     .vaddr = id_lo,
+						     .memory = pageclient_memory(memory->kind, memory->id)};
+		int32_t has = 0;
+		r = pageclient_send(c, &head, sizeof(head), 0, err);
+		if (r >= 0)
+			r = pageclient_read(c, &has, sizeof(has), err);
+		if (r >= 0 && has != 1)
+			r = pageclient_lacks(head.memory, err);
+	}
+	return r;
+}
+
+static int pageclient_begin(void *context, const struct image_dir *dir, enum image_kind kind, uint64_t id,
+			    struct ferry_error *err)
+{
+	struct pageclient *c = context;
+	uint8_t has = 0;
+	c->memory = pageclient_memory(kind, id);
+	struct pageserver_head head = {.command = PAGESERVER_OPEN2, .memory = c->memory};
+	image_dir_id(dir, &head.nr_pages, &head.vaddr);
 	int r = pageclient_send(c, &head, sizeof(head), 0, err);
-	return r < 0 ? r : pageclient_read(c, &has_parent, sizeof(has_parent), err);
+	if (r >= 0)
+		r = pageclient_read(c, &has, sizeof(has), err);
+	c->has_parent = has;
+	return r;
 }
 
 static int pageclient_run(void *context, const struct image_run *run, const void *bytes,
@@ -75,6 +120,9 @@ static int pageclient_run(void *context, const struct image_run *run, const void
 		.vaddr = run->vaddr,
 		.memory = c->memory,
 	};
+	if (run->flags & IMAGE_PE_PARENT && !c->has_parent)
+		return error_set(err, FERRY_ERROR_PROTOCOL, EPROTO,
+				 "the page server has nothing any more of what it had of the image before");
 	int r = pageclient_send(c, &head, sizeof(head), here ? MSG_MORE : 0, err);
 	return r < 0 || !here ? r : pageclient_send(c, bytes, run->nr_pages * IMAGE_PAGE_BYTES, 0, err);
 }
@@ -122,7 +170,8 @@ int pageclient_open(struct pageclient *ret, const char *address, bool insecure, 
 				   "setting up the connection to the page server");
 	}
 	*ret = (struct pageclient){
-		.remote = {.begin = pageclient_begin,
+		.remote = {.builds_on = pageclient_builds_on,
+			   .begin = pageclient_begin,
 			   .run = pageclient_run,
 			   .end = pageclient_end,
 			   .context = ret},

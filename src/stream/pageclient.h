@@ -16,6 +16,7 @@ struct pageclient {
 	struct image_pages_remote remote; /* for struct image_dir_create */
 	int fd;
 	uint64_t memory; /* that was begun last */
+	bool has_parent; /* the server has something of it from the image before */
 };
 
 /*

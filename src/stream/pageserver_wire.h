@@ -2,7 +2,9 @@
 /*
  * CRIU's page server wire. All numbers have the byte order of the machine. A message is a head of 32 bytes. OPEN2 begins a memory
  * and is answered by one byte, whether the image before has it; ADD_F is a run of pages with the flags of a pagemap entry, followed
- * by their bytes when they are present; CLOSE ends it all and is answered by i32 0.
+ * by their bytes when they are present; CLOSE ends it all and is answered by i32 0. PARENT asks before all that whether the image before has
+ * a memory, and is answered by i32 1 or 0. ferry adds, where these two have numbers without a meaning: nr_pages and vaddr are the id of the
+ * image that is sent, or of the one before, so that pages of another one are not taken for its own.
  *
  * The other way, for pages that come late: GET asks for pages of the memory with the number of a pagemap (no type in its low byte), and is
  * answered by ADD_F with their bytes, in the order of the questions; CLOSE as above. ferry adds: a GET for no pages at 0 of memory 0 says
@@ -17,6 +19,7 @@ enum pageserver_command {
 	PAGESERVER_HOLE = 2,
 	PAGESERVER_OPEN = 3,
 	PAGESERVER_OPEN2 = 4,
+	PAGESERVER_PARENT = 5,
 	PAGESERVER_ADD_F = 6,
 	PAGESERVER_GET = 7,
 	PAGESERVER_CLOSE = 0x1023,

@@ -54,6 +54,16 @@ def kill(pids):
         return False
 
 
+def work(pid, seconds):
+    """Let a process use its processors for so long, however busy they are."""
+    def used():
+        fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    until = used() + seconds
+    wait_until(lambda: used() >= until, "it does nothing", 60)
+
+
 def stored(path):
     """Bytes of the pages files in a directory."""
     return sum(file.stat().st_size for file in path.glob("pages-*.img"))
@@ -131,16 +141,19 @@ def running_as(name):
     return found
 
 
-def sweep(program, images, *words):
-    """Kill a command at each of its effects, itself and all of its processes in turn, until it gets to its end. Yields after each."""
-    for number in range(1, 1000):
+def sweep(program, images, *words, step=1):
+    """Kill a command at each (or each third, say) of its effects, itself and all of its processes in turn. Yields after each."""
+    effects = pathlib.Path("effects")
+    for number in range(1, 1000, step):
         shutil.rmtree(images, ignore_errors=True)
+        effects.unlink(missing_ok=True)
         done = subprocess.run(["setsid", "-w", Ferry().path, *map(str, words)], check=False, stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=60, env={**os.environ, "FERRY_KILL_AT": str(number),
+                              text=True, timeout=60, env={**os.environ, "FERRY_KILL_AT": str(number), "FERRY_EFFECT_LOG": str(effects),
                                                           "FERRY_KILL_VICTIM": "group" if number % 2 else "self"})
         program.verify()
         yield number, done
-        if not done.returncode:
+        if len(effects.read_text().splitlines()) < number:
+            assert not done.returncode, (number, done)
             return
     raise AssertionError("it never ends")
 
@@ -263,13 +276,12 @@ if os.environ.get("FERRY"):
     def throttled():
         """What writes faster than it is stored is slowed down where one allows that, until little is left; it is never stopped for long."""
         program = Program("restless-pages")
-        least = []
         for words in ((), ("--throttle", "95")):
-            result = Ferry().dump(program.pid, IMAGES, leave_running=True, more=(*words, "--freeze-budget", "3", "--overwrite"))
-            least.append(min(one["pages"] for one in result["rounds"]))
-            assert (result["throttled_ns"] > 10 ** 7) == bool(words), result
+            result = Ferry().dump(program.pid, IMAGES, leave_running=True, more=(*words, "--freeze-budget", "0", "--overwrite"))
+            # What it wrote meanwhile is a matter of what else the machine does; how long it stood still is not.
+            stood, last = result["throttled_ns"], result["rounds"][-1]["ns"]
+            assert stood > last / 2 if words else not stood, result
             program.verify()
-        assert least[1] < least[0] / 2, least
         come_back(program)
         program.verify()
         end(program)
@@ -386,13 +398,21 @@ if os.environ.get("FERRY"):
     @test(timeout=300)
     def stages_on_top():
         """The same of a dump that has rounds of its own on top of the image before."""
+        effects = pathlib.Path("effects")
         program = Program("restless-pages")
-        before = ["pre-dump", "-t", program.pid, "-D", BEFORE, "--overwrite"]
-        assert not Ferry().run(*before).returncode
-        for number, done in sweep(program, IMAGES, "dump", "-t", program.pid, "-D", IMAGES, "-R", "--track-mem", "--prev-images-dir",
-                                  f"../{BEFORE}"):
-            if done.returncode:
-                assert not Ferry().run(*before).returncode
+
+        def stage_before():
+            done = Ferry().run("pre-dump", "-t", program.pid, "-D", BEFORE, "--overwrite")
+            assert not done.returncode and not done.stderr, done
+            # There are rounds only where much was written since.
+            work(program.pid, 0.2)
+
+        stage_before()
+        for number, _ in sweep(program, IMAGES, "dump", "-t", program.pid, "-D", IMAGES, "-R", "--track-mem", "--prev-images-dir",
+                               f"../{BEFORE}", step=3):
+            # A dump that comes to its end spends the keeper, too, and does so when it is a helper of it that was killed.
+            if len(effects.read_text().splitlines()) >= number:
+                stage_before()
         assert number > 40, number
         assert (IMAGES / ROUND / "parent").resolve() == BEFORE.resolve(), "its rounds build on nothing"
         come_back(program)

@@ -14,53 +14,10 @@ import subprocess
 from ferrytest import Criu, Ferry, Leftovers, Program, main, test, wait_until
 from ferrytest.chain import stored_pages
 from ferrytest.engine import note_refusal
+from ferrytest.pageserver import SID, CriuServer, PageServer, take
 
 IMAGES = pathlib.Path("images")
 SERVED = pathlib.Path("served")
-SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ.get("FERRY_BUILD", ".")) / "criu-sid")
-
-
-class PageServer:
-    """ferry page-server on loopback, with a port that it chose."""
-
-    def __init__(self, folder, *more):
-        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            [os.environ["FERRY"], "page-server", "--listen", "127.0.0.1:0", "-D", folder, "--json", *more],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        said = self.process.stderr.readline()
-        assert said.startswith("ferry: listening on 127.0.0.1:"), said
-        self.port = said.rpartition(":")[2].strip()
-        self.address = f"127.0.0.1:{self.port}"
-
-    def end(self):
-        """(exit status, standard output, standard error)"""
-        out, said = self.process.communicate(timeout=20)
-        return self.process.returncode, out, said
-
-
-class CriuServer:
-    """criu page-server on loopback."""
-
-    def __init__(self, folder):
-        folder = pathlib.Path(folder)
-        folder.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = str(free.getsockname()[1])
-        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            Criu(SID).command(SID / "usr/sbin/criu", "page-server", "--address", "127.0.0.1", "--port", self.port, "-D", folder),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.address = f"127.0.0.1:{self.port}"
-        wait_until(self.listens, "criu page-server does not listen")
-
-    def listens(self):
-        """Whether somebody listens there; looked at, not tried, since it takes one connection only."""
-        lines = pathlib.Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
-        return any(line.split()[1].endswith(f":{int(self.port):04X}") and line.split()[3] == "0A" for line in lines)
-
-    def end(self):
-        """(exit status, standard output, nothing)"""
-        out = self.process.communicate(timeout=20)[0]
-        return self.process.returncode, out, ""
 
 
 def together():
@@ -114,16 +71,6 @@ def broken(serve, text, *more):
     program.verify()
     program.quit()
     watch.check(expected=[program.folder])
-
-
-def take(connection, n):
-    """So many bytes."""
-    got = b""
-    while len(got) < n:
-        more = connection.recv(min(n - len(got), 1 << 20))
-        assert more, "ferry ended"
-        got += more
-    return got
 
 
 def hang_up(connection):
@@ -189,7 +136,7 @@ if os.environ.get("FERRY"):
         """Where it cannot or should not go."""
         program = Program("heap-stack")
         for words, status, text in ((("127.0.0.1:1",), 1, "127.0.0.1:1"), (("192.0.2.1:7",), 2, "--insecure"),
-                                    (("127.0.0.1:1", "-R", "--track-mem"), 2, "whole dumps only")):
+                                    (("127.0.0.1:1", "--auto-dedup"), 2, "give it to the page server")):
             done = Ferry().run("dump", "-t", program.pid, "-D", IMAGES, "--page-server", *words)
             assert done.returncode == status and text in done.stderr and not IMAGES.exists(), done
         program.verify()
@@ -243,6 +190,10 @@ if os.environ.get("FERRY"):
             (begun + head(6 | 64 << 16, 1, 4096, task), "no pages have such flags"),
             (begun + begun, "has it already"),
             (begun + head(6 | 4 << 16, 2, 4096, task) + page, "cannot read"),
+            (begun + head(6 | 1 << 16, 1, 4096, task), "does not have all of these pages"),
+            (begun + head(2, 1, 4096, task), "does not have all of these pages"),
+            (begun + head(4, 1, 2, memory=6 << 8 | 1), "belongs to another image"),
+            (head(5, memory=0), "no such memory can be"),
         )
         for sent, text in cases:
             server = PageServer("served")

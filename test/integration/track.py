@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -163,7 +164,7 @@ if os.environ.get("FERRY"):
         assert len(keepers()) == 1
         report, said = pre_dump(program, 1)
         assert report["pages_written"] < 100 and not said, (report, said)
-        assert len(keepers()) == 1, "the keeper of the round before is still there"
+        wait_until(lambda: len(keepers()) == 1, "the keeper of the round before is still there")
         change(program)
         report, said = pre_dump(program, 2)
         assert 56 <= report["pages_written"] < few() and not said, (report, said)
@@ -174,6 +175,24 @@ if os.environ.get("FERRY"):
         wait_until(lambda: not keepers(), "the keeper does not end with the tree")
         assert not list(pathlib.Path().glob("*/*.sock"))
         watch.check(expected=[pathlib.Path().absolute()])
+
+    @test(timeout=60)
+    def image_gone():
+        """The keeper of an image that is overwritten or removed ends: nothing stays protected on behalf of what nobody can build on."""
+        program = Program("rounds")
+        pre_dump(program, 0)
+        before = keepers()
+        _, said = pre_dump(program, 0, ("--overwrite",))
+        assert not said, said
+        wait_until(lambda: len(keepers()) == 1 and keepers() != before, "the first keeper is still there")
+        change(program)
+        report, said = pre_dump(program, 1)
+        assert 56 <= report["pages_written"] < few() and not said, (report, said)
+        shutil.rmtree("round-1")
+        wait_until(lambda: not keepers(), "it keeps for nobody")
+        assert not uses_protection(program.pid)
+        program.verify()
+        program.quit()
 
     @test(timeout=60)
     def keeper_killed():

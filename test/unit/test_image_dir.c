@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "image/coverage.h"
 #include "image/dir.h"
 
 #include <errno.h>
@@ -571,6 +572,38 @@ static void faults_leave_nothing(void **state)
 	}
 }
 
+/* A round that is late is whole for the next one, which takes what it wrote for granted, and read back with what it belongs to. */
+static void late_rounds_are_read_back(void **state)
+{
+	for (int damaged = 0; damaged < 2; damaged++) {
+		char path[256], file[512];
+		struct ferry_error err = FERRY_ERROR_INIT;
+		const struct image_dir_create options = {.read_back = IMAGE_READ_BACK_ALL};
+		_cleanup_image_coverage_ struct image_coverage *written = image_coverage_new(), *read = NULL;
+		struct image_dir *round = NULL;
+		scratch_path(*state, damaged ? "damaged" : "whole", path);
+		_cleanup_image_dir_ struct image_dir *dir = create(path, &options);
+		assert_int_equal(image_dir_create_round(dir, 1, NULL, written, true, &round, &err), 0);
+		assert_int_equal(fill(round, 4, &err), 0);
+		assert_int_equal(image_dir_finish(round, &err), 0);
+		snprintf(file, sizeof(file), "%s/ferry-round-1", path);
+		assert_int_equal(try_open(file, &plain, &err), 0);
+		assert_int_equal(image_coverage_read(round, &read, &err), 0);
+		const struct image_covered *a = image_coverage_find(written, IMAGE_PAGEMAP, 4);
+		const struct image_covered *b = image_coverage_find(read, IMAGE_PAGEMAP, 4);
+		assert_true(a && b && a->n == b->n && !memcmp(a->v, b->v, a->n * sizeof(*a->v)));
+		image_dir_add_round(dir, round);
+		assert_true(image_dir_unsynced_bytes(dir) > image_dir_bytes(dir));
+		snprintf(file, sizeof(file), "%s/ferry-round-1/pstree.img", path);
+		if (damaged)
+			spill(file, "page", 4);
+		assert_int_equal(fill(dir, 4, &err), 0);
+		assert_int_equal(image_dir_finish(dir, &err) < 0, damaged);
+		assert_int_equal(err.id, damaged ? FERRY_ERROR_IMAGE_BAD : FERRY_ERROR_NONE);
+		assert_int_equal(access(path, F_OK), damaged ? -1 : 0);
+	}
+}
+
 static void read_fault(void **state)
 {
 	char path[256];
@@ -672,6 +705,7 @@ int main(void)
 		TEST(other_versions_are_refused),
 		TEST(no_directory_no_image),
 		TEST(faults_leave_nothing),
+		TEST(late_rounds_are_read_back),
 		TEST(read_fault),
 		TEST(adopted_files_are_listed),
 		TEST(restores_once),

@@ -12,12 +12,12 @@
 
 enum { PAGE = IMAGE_PAGE_BYTES };
 
-static struct image_dir *begin_covering(void **state, struct image_coverage *coverage)
+static struct image_dir *begin_with(void **state, struct image_dir_create options)
 {
 	char path[256];
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct image_dir *dir = NULL;
-	const struct image_dir_create options = {.no_sync = true, .coverage = coverage};
+	options.no_sync = true;
 	scratch_path(*state, "a", path);
 	assert_int_equal(image_dir_create(AT_FDCWD, path, &options, &dir, &err), 0);
 	InventoryEntry inventory = INVENTORY_ENTRY__INIT;
@@ -28,7 +28,7 @@ static struct image_dir *begin_covering(void **state, struct image_coverage *cov
 
 static struct image_dir *begin(void **state)
 {
-	return begin_covering(state, NULL);
+	return begin_with(state, (struct image_dir_create){0});
 }
 
 static struct image_dir *finish(void **state, struct image_dir *writing)
@@ -114,7 +114,7 @@ static void references_cover(void **state)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	_cleanup_image_coverage_ struct image_coverage *coverage = image_coverage_new();
-	struct image_dir *writing = begin_covering(state, coverage);
+	struct image_dir *writing = begin_with(state, (struct image_dir_create){.coverage = coverage});
 	struct image_pages_writer *w = NULL;
 	static uint8_t bytes[3 * PAGE];
 	uint64_t offset = 1;
@@ -181,6 +181,114 @@ static void coverage_of_many(void **state)
 		assert_int_equal(found->n, 3);
 		assert_int_equal(found->v[2].start, (8 + id) * PAGE);
 		assert_null(image_coverage_find(c, id % 2 ? IMAGE_SHMEM_PAGEMAP : IMAGE_PAGEMAP, id));
+	}
+}
+
+/* Where pages go that are not stored here. */
+struct elsewhere {
+	uint64_t memories, pages, references, ends;
+};
+
+static int elsewhere_begin(void *context, const struct image_dir *dir unused, enum image_kind kind unused,
+			   uint64_t id unused, struct ferry_error *err unused)
+{
+	((struct elsewhere *)context)->memories++;
+	return 0;
+}
+
+static int elsewhere_run(void *context, const struct image_run *run, const void *bytes,
+			 struct ferry_error *err unused)
+{
+	struct elsewhere *e = context;
+	assert_int_equal(bytes != NULL, (run->flags & IMAGE_PE_PRESENT) != 0);
+	*(bytes ? &e->pages : &e->references) += run->nr_pages;
+	return 0;
+}
+
+static int elsewhere_end(void *context, struct ferry_error *err unused)
+{
+	((struct elsewhere *)context)->ends++;
+	return 0;
+}
+
+static void assert_same_coverage(const struct image_coverage *a, const struct image_coverage *b)
+{
+	const struct image_covered *covered = NULL;
+	size_t n = 0;
+	while ((covered = image_coverage_next(a, covered))) {
+		const struct image_covered *found = image_coverage_find(b, covered->kind, covered->id);
+		assert_non_null(found);
+		assert_int_equal(found->n, covered->n);
+		assert_memory_equal(found->v, covered->v, found->n * sizeof(*found->v));
+		n++;
+	}
+	while ((covered = image_coverage_next(b, covered)))
+		assert_true(n-- > 0);
+	assert_int_equal(n, 0);
+}
+
+/* What went elsewhere is known here, also more spans than one record has. */
+static void what_is_elsewhere(void **state)
+{
+	enum { SPANS = (1 << 16) + 3 };
+	struct ferry_error err = FERRY_ERROR_INIT;
+	struct elsewhere e = {0};
+	const struct image_pages_remote remote = {
+		.begin = elsewhere_begin, .run = elsewhere_run, .end = elsewhere_end, .context = &e};
+	struct image_dir *writing = begin_with(state, (struct image_dir_create){.remote = &remote});
+	_cleanup_image_coverage_ struct image_coverage *wanted = image_coverage_new();
+	struct image_pages_writer *w = NULL;
+	static uint8_t bytes[2 * PAGE];
+	uint64_t offset = 0;
+	fill_pages(bytes, 2, 1);
+	assert_int_equal(image_pages_create(writing, IMAGE_PAGEMAP, 4, &w, &err), 0);
+	struct image_run runs[] = {{.vaddr = PAGE, .nr_pages = 2},
+				   {.vaddr = 9 * PAGE, .nr_pages = 1, .flags = IMAGE_PE_LAZY}};
+	struct iovec iov[] = {{bytes, 2 * PAGE}, {NULL, 0}};
+	assert_int_equal(image_pages_reserve(w, runs, iov, 2, &offset, &err), 0);
+	assert_int_equal(image_coverage_add(wanted, IMAGE_PAGEMAP, 4, PAGE, 3 * PAGE), 0);
+	for (uint64_t i = 0, at = 16 * PAGE; i < SPANS; i++, at += (2 + i % 5) * PAGE) {
+		uint64_t n = 1 + i % 3 / 2 * (i % 5 > 1);
+		assert_int_equal(image_pages_add_reference(w, at, n, IMAGE_PE_PARENT, &err), 0);
+		assert_int_equal(image_coverage_add(wanted, IMAGE_PAGEMAP, 4, at, at + n * PAGE), 0);
+	}
+	assert_int_equal(image_pages_add_reference(w, PAGE, 1, IMAGE_PE_PARENT, &err), -EINVAL);
+	assert_int_equal(image_pages_close(w, NULL), 0);
+	error_clear(&err);
+	assert_int_equal(image_pages_create(writing, IMAGE_SHMEM_PAGEMAP, 4, &w, &err), 0);
+	assert_int_equal(image_pages_add_reference(w, 0, 7, IMAGE_PE_PARENT, &err), 0);
+	assert_int_equal(image_coverage_add(wanted, IMAGE_SHMEM_PAGEMAP, 4, 0, 7 * PAGE), 0);
+	assert_int_equal(image_pages_close(w, &err), 0);
+	assert_int_equal(e.ends, 0);
+	_cleanup_image_dir_ struct image_dir *dir = finish(state, writing);
+	assert_int_equal(e.memories, 2);
+	assert_int_equal(e.pages, 2);
+	assert_true(e.references > SPANS);
+	assert_int_equal(e.ends, 1);
+	assert_true(image_dir_pages_are_elsewhere(dir));
+	_cleanup_image_coverage_ struct image_coverage *read = NULL;
+	assert_int_equal(image_coverage_read(dir, &read, &err), 0);
+	assert_same_coverage(wanted, read);
+}
+
+static void ranges_that_are_covered(void **state)
+{
+	(void)state;
+	static const struct {
+		uint64_t start, end; /* pages */
+		bool has;
+	} cases[] = {{0, 1, false}, {0, 3, false}, {1, 3, true}, {2, 3, true},   {2, 4, false},
+		     {3, 5, false}, {5, 6, true},  {5, 9, true}, {8, 10, false}, {9, 10, false}};
+	_cleanup_image_coverage_ struct image_coverage *c = image_coverage_new();
+	assert_int_equal(image_coverage_add(c, IMAGE_PAGEMAP, 1, PAGE, 3 * PAGE), 0);
+	assert_int_equal(image_coverage_add(c, IMAGE_PAGEMAP, 1, 5 * PAGE, 9 * PAGE), 0);
+	const struct image_covered *covered = image_coverage_find(c, IMAGE_PAGEMAP, 1);
+	size_t at = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(image_covered_has(covered, &at, cases[i].start * PAGE, cases[i].end * PAGE),
+				 cases[i].has);
+		assert_false(
+			image_covered_has(NULL, &(size_t){0}, cases[i].start * PAGE, cases[i].end * PAGE));
 	}
 }
 
@@ -367,10 +475,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, scratch_make, scratch_remove)
 	const struct CMUnitTest tests[] = {
-		TEST(runs_come_back),    TEST(zero_pages_take_no_space),
-		TEST(pages_from_a_pipe), TEST(callers_mistakes_are_refused),
-		TEST(strange_pagemaps),  TEST(references_cover),
-		TEST(coverage_of_many),
+		TEST(runs_come_back),          TEST(zero_pages_take_no_space),
+		TEST(pages_from_a_pipe),       TEST(callers_mistakes_are_refused),
+		TEST(strange_pagemaps),        TEST(references_cover),
+		TEST(coverage_of_many),        TEST(what_is_elsewhere),
+		TEST(ranges_that_are_covered),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

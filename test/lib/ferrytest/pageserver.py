@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Page servers, ferry's and CRIU's, to send pages to."""
+
+import os
+import pathlib
+import socket
+import subprocess
+
+from ferrytest.engine import Criu
+from ferrytest.process import wait_until
+
+SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ.get("FERRY_BUILD", ".")) / "criu-sid")
+
+
+class PageServer:
+    """ferry page-server on loopback, with a port that it chose."""
+
+    def __init__(self, folder, *more):
+        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+            [os.environ["FERRY"], "page-server", "--listen", "127.0.0.1:0", "-D", str(folder), "--json", *more],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        said = self.process.stderr.readline()
+        assert said.startswith("ferry: listening on 127.0.0.1:"), said
+        self.port = said.rpartition(":")[2].strip()
+        self.address = f"127.0.0.1:{self.port}"
+
+    def end(self):
+        """(exit status, standard output, standard error)"""
+        out, said = self.process.communicate(timeout=20)
+        return self.process.returncode, out, said
+
+
+class CriuServer:
+    """criu page-server on loopback."""
+
+    def __init__(self, folder, *more):
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = str(free.getsockname()[1])
+        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+            Criu(SID).command(SID / "usr/sbin/criu", "page-server", "--address", "127.0.0.1", "--port", self.port, "-D", folder, *more),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.address = f"127.0.0.1:{self.port}"
+        wait_until(self.listens, "criu page-server does not listen")
+
+    def listens(self):
+        """Whether somebody listens there; looked at, not tried, since it takes one connection only."""
+        lines = pathlib.Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        return any(line.split()[1].endswith(f":{int(self.port):04X}") and line.split()[3] == "0A" for line in lines)
+
+    def end(self):
+        """(exit status, standard output, nothing)"""
+        out = self.process.communicate(timeout=20)[0]
+        return self.process.returncode, out, ""
+
+
+def take(connection, n):
+    """So many bytes."""
+    got = b""
+    while len(got) < n:
+        more = connection.recv(min(n - len(got), 1 << 20))
+        assert more, "ferry ended"
+        got += more
+    return got
