@@ -94,13 +94,20 @@ def register(case):
 
 def kill_again(dice, until):
     """SIGKILL to either of the two, again and again, never to both at once. How often."""
-    killed = 0
+    killed, end = 0, time.monotonic() + 120
     while not until():
+        here = {pid: (pathlib.Path(f"/proc/{pid}/comm").read_text(), pathlib.Path(f"/proc/{pid}/wchan").read_text(),
+                      pathlib.Path(f"/proc/{pid}/syscall").read_text()) for name in ("ferry-pager", "ferry-guardian")
+                for pid in named(name)} if time.monotonic() > end else None
+        assert not here, f"they never end: {here}"
         name = dice.choice(("ferry-pager", "ferry-guardian"))
         other = {"ferry-pager": "ferry-guardian", "ferry-guardian": "ferry-pager"}[name]
         victims = named(name)
         if victims and named(other):
-            os.kill(victims[0], signal.SIGKILL)
+            try:
+                os.kill(victims[0], signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # all is there
             killed += 1
             # The one that is left has to have made another.
             wait_until(lambda v=victims[0], n=name: not is_alive(v) and (named(n) or not named("ferry-pager")), "nobody takes over")

@@ -367,6 +367,37 @@ if os.environ.get("FERRY"):
         program.quit()
 
     @test(timeout=300)
+    def keeper_victim():
+        """
+        The keeper of the round before killed at each effect of a dump that is sent: the image has every page as it was in the freeze,
+        and nothing of the program stays protected.
+        """
+        program = Program("rounds")
+        effects, number = pathlib.Path("effects"), 0
+        while True:
+            number += 1
+            for folder in (HERE, THERE, COPY):
+                shutil.rmtree(folder, ignore_errors=True)
+            effects.unlink(missing_ok=True)
+            sent("pre-dump", program, "0")
+            change(program)
+            keeper, = keepers()
+            sent("dump", program, "1", "-R", before="0", environment={
+                "FERRY_KILL_AT": str(number), "FERRY_KILL_VICTIM": keeper, "FERRY_FULL_COPY": str(COPY.absolute()),
+                "FERRY_EFFECT_LOG": str(effects.absolute())})
+            assert compare(THERE / "1", COPY) > PAGES, number
+            program.verify()
+            wait_until(lambda: not keepers(), "a keeper lives")
+            if len(effects.read_text().splitlines()) < number:
+                break
+        assert number > 10, number
+        end(program)
+        beside("0", "1")
+        Ferry().restore(THERE / "1")
+        program.verify()
+        program.quit()
+
+    @test(timeout=300)
     def server_killed():
         """A server that dies after any message fails the round or the dump: the program runs on, and nothing looks whole."""
         program = Program("rounds")
