@@ -276,17 +276,19 @@ static int collect_task(struct collect *c, struct frozen *f, size_t index,
 		r = collect_check_task(&checked, err);
 	if (r >= 0)
 		r = collect_threads(c, f, ft, t, err);
-	/* It belongs to the thread from here on. */
-	if (r >= 0)
+	/* They belong to the snapshot from here on. */
+	if (r >= 0) {
 		snapshot_look(t)->status = checked.status;
-	else
+		t->stat = checked.stat;
+	} else {
 		proc_status_release(&checked.status);
+	}
 	if (r >= 0)
 		r = collect_task_head(c, ft, t, &checked, err);
 	if (r >= 0)
 		r = collect_namespaces(c, t, &checked.namespaces, err);
 	if (r >= 0)
-		r = collect_vmas(c, t, ft->proc_dir, &checked.stat, err);
+		r = collect_vmas(c, t, ft->proc_dir, err);
 	if (r >= 0 && !t->shares[SHARING_FILES])
 		r = collect_fds(c, t, ft->proc_dir, err);
 	if (r >= 0)

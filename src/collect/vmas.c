@@ -213,9 +213,9 @@ static int vma_collect_exe(struct collect *c, struct snap_task *t, int proc_dir,
 				   : regfile_collect_link(c, t, proc_dir, "exe", ret_id, err);
 }
 
-static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_stat *st,
-			  struct ferry_error *err)
+static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
+	const struct proc_stat *st = &t->stat;
 	struct proc_auxv auxv;
 	MmEntry *mm = record_new(&c->snap->arena, MmEntry, mm_entry);
 	if (!mm)
@@ -333,8 +333,7 @@ static int vma_collect_shared(struct collect *c, struct snap_task *t, struct fer
 	return 0;
 }
 
-int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_stat *st,
-		 struct ferry_error *err)
+int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
 {
 	if (t->memory != t)
 		return vma_collect_shared(c, t, err);
@@ -342,7 +341,7 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, const str
 	if (fault_hit(c->fault, FAULT_COLLECT_VMA))
 		return error_set(err, FERRY_ERROR_FAULT, EIO,
 				 "reading the mappings of pid %d: fault injected", t->pid);
-	int r = vma_collect_mm(c, t, proc_dir, st, err);
+	int r = vma_collect_mm(c, t, proc_dir, err);
 	if (r < 0)
 		return r;
 	r = proc_mapper_read(c->mapper, proc_dir, t->look, &maps, err);

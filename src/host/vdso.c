@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns what ferry knows about the vdso of its own process, and the one that 32-bit programs get. Kernel interface: vdso(7), /proc/self/maps;
+ * Owns what ferry knows about the vdso of its own process, and the one that 32-bit programs get. Kernel interface: vdso(7), getauxval(3), /proc/self/maps;
  * arch/x86/entry/vdso (the data mappings lie right below the code; mremap(2) of them is supported since 4.8);
  * arch_prctl(2) ARCH_MAP_VDSO_32 (4.8).
  */
@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -23,6 +24,7 @@
 #include "proc/read.h"
 
 enum { VDSO_SLACK_ALIGN = 16 };
+#define VDSO_DATA_MOST (1ull << 20) /* no kernel has more below the code */
 #define VDSO_SHOW_AT 0x10000000ull
 #define VDSO_NR32_GETPID 20
 
@@ -110,7 +112,8 @@ static void vdso_take(struct vdso *v, const struct proc_vma *vma)
 int vdso_find(struct vdso *ret, struct ferry_error *err)
 {
 	_cleanup_proc_maps_ struct proc_maps maps = {0};
-	int r = proc_read_own_maps(&maps, err);
+	uint64_t image = getauxval(AT_SYSINFO_EHDR);
+	int r = proc_read_own_maps_from(image - MIN(image, VDSO_DATA_MOST), &maps, err);
 	if (r < 0)
 		return r;
 	struct vdso v = {0};

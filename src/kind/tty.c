@@ -386,22 +386,17 @@ static int tty_collect(struct collect *c, struct fd_view *view, struct snap_file
 	return 0;
 }
 
-static int tty_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
+static int tty_collect_task(struct collect *c, struct snap_task *t, int proc_dir unused,
 			    const struct answers *a unused, struct ferry_error *err)
 {
-	struct proc_stat st;
 	struct tty_table *table = tty_table(&c->snap->arena, &c->kind_data[KIND_tty]);
 	struct tty_task *task = table ? vec_push(&table->tasks) : NULL;
 	if (!task)
 		return error_memory(err);
 	table->shell_job = c->options->shell_job;
-	int r = proc_read_stat(proc_dir, &st, err);
-	*task = (struct tty_task){.pid = t->pid, .sid = t->sid};
-	if (r >= 0) {
-		task->tty_nr = st.tty_nr;
-		task->tpgid = st.tpgid;
-	}
-	return r;
+	*task = (struct tty_task){
+		.pid = t->pid, .sid = t->sid, .tty_nr = t->stat.tty_nr, .tpgid = t->stat.tpgid};
+	return 0;
 }
 
 static struct tty_found *tty_of_session(const struct tty_table *table, pid_t sid)

@@ -203,11 +203,11 @@ static int query_vma(int maps_fd, uint64_t addr, uint64_t flags, char *name, str
 	return sys_procmap_query(maps_fd, ret_query);
 }
 
-/* All mappings by PROCMAP_QUERY; -ENAMETOOLONG, without a message, for a path that only the text can give. */
-static int query_maps(int dirfd, const char *file, struct proc_maps *maps, struct ferry_error *err)
+/* Mappings that end behind addr by PROCMAP_QUERY; -ENAMETOOLONG, without a message, for a path that only the text can give. */
+static int query_maps_from(int dirfd, const char *file, uint64_t addr, struct proc_maps *maps,
+			   struct ferry_error *err)
 {
 	char name[PATH_MAX];
-	uint64_t addr = 0;
 	_cleanup_close_ int fd = proc_open_file(dirfd, file, O_RDONLY, err);
 	if (fd < 0)
 		return fd;
@@ -226,6 +226,11 @@ static int query_maps(int dirfd, const char *file, struct proc_maps *maps, struc
 			return r;
 		addr = query.vma_end;
 	}
+}
+
+static int query_maps(int dirfd, const char *file, struct proc_maps *maps, struct ferry_error *err)
+{
+	return query_maps_from(dirfd, file, 0, maps, err);
 }
 
 typedef int maps_reader(int dirfd, const char *file, struct proc_maps *maps, struct ferry_error *err);
@@ -271,6 +276,20 @@ int proc_read_own_maps(struct proc_maps *ret_maps, struct ferry_error *err)
 	/* Kernels before 6.11 do not know the question. */
 	int r = read_maps(query_maps, dirfd, "maps", ret_maps, NULL);
 	return r >= 0 ? r : read_maps(feed_maps, dirfd, "maps", ret_maps, err);
+}
+
+int proc_read_own_maps_from(uint64_t from, struct proc_maps *ret_maps, struct ferry_error *err)
+{
+	struct proc_maps maps = {0};
+	_cleanup_close_ int dirfd = fd_open(AT_FDCWD, "/proc/self", O_RDONLY | O_DIRECTORY, 0);
+	if (dirfd < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -dirfd, "opening '/proc/self'");
+	if (query_maps_from(dirfd, "maps", from, &maps, NULL) >= 0) {
+		*ret_maps = maps;
+		return 0;
+	}
+	proc_maps_release(&maps);
+	return read_maps(feed_maps, dirfd, "maps", ret_maps, err);
 }
 
 int proc_read_smaps(int dirfd, struct proc_maps *ret_maps, struct ferry_error *err)

@@ -82,6 +82,9 @@ must_check int proc_read_smaps(int dirfd, struct proc_maps *ret_maps, struct fer
 /* The mappings of the calling process. */
 must_check int proc_read_own_maps(struct proc_maps *ret_maps, struct ferry_error *err);
 
+/* At least those of them that end behind an address. */
+must_check int proc_read_own_maps_from(uint64_t from, struct proc_maps *ret_maps, struct ferry_error *err);
+
 /* The one mapping that holds addr, without vm_flags; -ENOENT if none does. Its name goes into names. */
 must_check int proc_read_vma(int dirfd, const struct kern_caps *caps, uint64_t addr, struct proc_maps *maps,
 			     struct proc_vma *ret_vma, struct ferry_error *err);
