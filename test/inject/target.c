@@ -109,7 +109,7 @@ static unsigned vector_level(void)
 {
 	if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512f"))
 		return 2;
-	return __builtin_cpu_supports("avx");
+	return __builtin_cpu_supports("avx") != 0;
 }
 
 /* PKRU: 0 when the CPU has no protection keys. */
