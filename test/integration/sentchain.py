@@ -270,10 +270,14 @@ if os.environ.get("FERRY"):
         refused(lacks, "dump", program, LAST, before="0")
         # Nor what has fewer pages: found out while the tree stands.
         decoded = decode(kept)
-        decoded["entries"].pop()
-        pages = THERE / "0" / f"pages-{decoded['entries'][0]['pages_id']}.img"
+        head, *runs = decoded["entries"]
+        pages = THERE / "0" / f"pages-{head['pages_id']}.img"
         whole = pages.read_bytes()
-        pages.write_bytes(whole[:4096 * sum(entry["nr_pages"] for entry in decoded["entries"][1:])])
+        # Without the longest run: of that at least something was not written since.
+        longest = max(range(len(runs)), key=lambda i: runs[i]["nr_pages"])
+        starts = [4096 * sum(entry["nr_pages"] for entry in runs[:i]) for i in (longest, longest + 1)]
+        decoded["entries"] = [head, *runs[:longest], *runs[longest + 1:]]
+        pages.write_bytes(whole[:starts[0]] + whole[starts[1]:])
         assert encode(THERE / "0" / name, decoded)
         done, (_, _, said) = send("dump", program, LAST, before="0")
         assert done.returncode == 1 and "ended before it had all pages" in done.stderr and not (HERE / LAST).exists(), done
