@@ -43,8 +43,8 @@ def send(what, program, name, *more, before=None, server_class=PageServer, envir
     done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
                           env={**os.environ, **(environment or {})})
     note_refusal(done)
-    if done.returncode and server.process.poll() is None:
-        server.process.kill()  # CRIU's waits for the next one
+    if done.returncode and server_class is CriuServer:
+        server.process.kill()  # it waits for the next one
     return done, server.end()
 
 
