@@ -6,6 +6,7 @@ Each step is a function of its own below; whatever it does, the memory is verifi
 """
 
 import json
+import mmap
 import os
 import pathlib
 import re
@@ -20,6 +21,8 @@ import time
 from ferrytest import Criu, Ferry, Program
 from ferrytest.redis import Client, Server, value
 
+WARM_LEAST_MIB = 64
+PATIENCE = 300  # seconds: hosts have been slow to give memory
 SERVICE_MAGIC, STATS_MAGIC = 0x55105940, 0x57093306
 
 
@@ -75,6 +78,20 @@ def timed(call):
     return result, time.monotonic_ns() - began
 
 
+def warm(words):
+    """
+    Touch as much memory as the target has and let it go, in pages as large as its own. A host that takes free memory back from its guests
+    needs some seconds to give it again, which come and go with what its other guests do; here they go by before something is timed, for
+    either tool.
+    """
+    mib = next((int(word.partition("=")[2]) for word in words if word.startswith("mib=")), 0)
+    if mib >= WARM_LEAST_MIB:
+        with mmap.mmap(-1, (mib + mib // 8) << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            memory.madvise(mmap.MADV_HUGEPAGE if "huge" in words else mmap.MADV_NOHUGEPAGE)
+            for at in range(0, len(memory), mmap.PAGESIZE):
+                memory[at] = 1
+
+
 def gap_ns(program):
     """The largest gap since the last call, as the target saw it; verifies the memory as well."""
     program.verify()
@@ -94,7 +111,8 @@ def leave_running(engine, words, images, more):
     """A dump after which the target goes on; a thread inside tells the largest gap it saw. {metric: value}"""
     found = {}
     # Who watches takes a processor for it.
-    program = Program("memory", *words, "watch")
+    program = Program("memory", *words, "watch", patience=PATIENCE)
+    warm(words)
     gap_ns(program)
     time.sleep(0.3)
     found["idle_gap"] = gap_ns(program)
@@ -107,11 +125,13 @@ def leave_running(engine, words, images, more):
 
 def there_and_back(engine, words, images, more):
     """A dump that ends the target, and its restore: {metric: value}."""
-    program = Program("memory", *words)
+    program = Program("memory", *words, patience=PATIENCE)
     pids, found = program.tree(), {}
+    warm(words)
     _, found["wall"] = timed(lambda: engine.dump(program.pid, images, more=more))
     program.wait_gone(pids)
     found["image"] = image_bytes(images)
+    warm(words)
     _, found["restore"] = timed(lambda: engine.restore(images))
     found["pss"] = pss_bytes(program.tree())
     program.verify()
@@ -120,10 +140,11 @@ def there_and_back(engine, words, images, more):
 
 def lazily(engine, words, images):
     """The time until a restored program can be worked with; CRIU's way to that is a restore of everything."""
-    program = Program("memory", *words)
+    program = Program("memory", *words, patience=PATIENCE)
     pids, more = program.tree(), ["--lazy"] * (engine.name == "ferry")
     engine.dump(program.pid, images)
     program.wait_gone(pids)
+    warm(words)
 
     def restore():
         engine.restore(images, more=more)
@@ -136,12 +157,13 @@ def lazily(engine, words, images):
 
 def once_more(engine, words, images):
     """Two dumps of a program that goes on; the second stores what changed, if the tool can tell."""
-    program = Program("memory", *words)
+    program = Program("memory", *words, patience=PATIENCE)
     first, second = (pathlib.Path(images) / name for name in ("first", "second"))
     first.mkdir()
     second.mkdir()
     tracked = ["--track-mem"] * (engine.name == "ferry")
     found = {}
+    warm(words)
     _, found["first_wall"] = timed(lambda: engine.dump(program.pid, first, leave_running=True, more=tracked))
     program.spoil()
     older = ["--prev-images-dir", "../first"] * (engine.name == "ferry")
@@ -188,6 +210,7 @@ def busy_redis(engine, words, images):
     """A dump of a redis-server that is written to: {metric: value}."""
     del words
     server, found = LargeServer(), {}
+    warm(["mib=2048"])
     requests = Requests()
     requests.start()
     try:
