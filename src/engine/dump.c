@@ -209,8 +209,8 @@ static int dump_write(struct dump_job *j, struct ferry_error *err)
 	/* Who takes it knows nothing of families. */
 	if (!j->remote && !mem->leaves)
 		r = mem_find_inherited(c->snap, err);
-	for (size_t i = 0; i < c->snap->tasks.n && r >= 0; i++)
-		r = mem_dump_task(mem, &c->snap->tasks.v[i], err);
+	if (r >= 0)
+		r = mem_dump_tasks(mem, err);
 	for (size_t i = 0; i < c->snap->shmems.n && r >= 0; i++)
 		r = mem_dump_shmem(mem, &c->snap->shmems.v[i], err);
 	dump_log(e, "dump", mem->late ? "memory read" : "memory stored");
