@@ -544,6 +544,15 @@ static int dump_arm_end(struct dump_job *j, struct ferry_error *err)
 	return 0;
 }
 
+static int dump_end_tree(struct dump_job *j, struct ferry_error *err)
+{
+	int killed = freeze_kill(&j->frozen, err);
+	if (killed >= 0)
+		warden_dismiss(j->engine->warden);
+	int ended = freeze_await_end(&j->frozen, killed < 0 ? NULL : err);
+	return killed < 0 ? killed : ended;
+}
+
 int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 {
 	struct engine *e = j->engine;
@@ -559,7 +568,7 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 		/* Paused connections do not go on any more, whatever happens to us. */
 		engine_decided(e);
 		warden_commit(e->warden);
-		r = freeze_kill(&j->frozen, err);
+		r = dump_end_tree(j, err);
 	}
 	e->report.freeze_ns = time_now_ns() - since;
 	dump_log(e, "dump",

@@ -22,6 +22,7 @@
 enum {
 	HASH_BUFFER = 1 << 20, /* bytes */
 	HASH_ALONE = 8 << 20,  /* smaller files are not worth a second thread */
+	HASH_PIECE = 32 << 10, /* at a time by one thread: touching a new page takes longer than hashing it */
 };
 
 /* ---- the list of files ---- */
@@ -161,7 +162,7 @@ int image_dir__hash_file(int fd, uint64_t limit, unsigned lanes, struct progress
 		return -errno;
 	struct hash_job j = {.fd = fd, .progress = progress, .bytes = MIN(limit, (uint64_t)st.st_size)};
 	lanes = j.bytes < HASH_ALONE ? 1 : MIN(lanes, lanes_wanted());
-	j.block_bytes = MAX(MIN(j.bytes, (uint64_t)HASH_BUFFER), 1);
+	j.block_bytes = MAX(MIN(j.bytes, lanes > 1 ? (uint64_t)HASH_BUFFER : HASH_PIECE), 1);
 	_cleanup_free_ uint8_t *buffers = malloc(lanes * j.block_bytes);
 	j.buffers = buffers;
 	j.state = XXH3_createState();
