@@ -257,7 +257,8 @@ int check_task_read(struct check_task *t, struct ferry_error *err)
 	int r = proc_read_status(t->proc_dir, &t->status, err);
 	if (r >= 0 && !t->stat.pid)
 		r = proc_read_stat(t->proc_dir, &t->stat, err);
-	return r < 0 ? r : proc_read_namespaces(t->proc_dir, &t->namespaces, err);
+	bool known = t->namespaces.ino[PROC_NS_PID];
+	return r < 0 || known ? r : proc_read_namespaces(t->proc_dir, &t->namespaces, err);
 }
 
 int collect_check_task(const struct check_task *t, struct ferry_error *err)
@@ -526,6 +527,8 @@ static int check_one(struct check *k, size_t index, struct ferry_error *err)
 		index ? checked.parent : (struct sharing_process){st.ppid, st.ppid ? proc_look(st.ppid) : 0};
 	if (index)
 		check_await_vfork(k, process, parent);
+	else
+		k->pids.v[0].parent = parent;
 	_cleanup_close_ int other = process.look == pid ? -1 : proc_open(process.look, NULL);
 	int living = process.look == pid ? dir : other;
 	struct check_memory memory = {0};
@@ -591,7 +594,7 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 	if (r >= 0 && collect_check_family(&k.family, caps, joined, &obstacle) < 0)
 		check_add(&k, &obstacle, 0);
 	error_clear(&obstacle);
-	if (r >= 0 && collect_check_outside(&k.sharing, &k.family, &obstacle) < 0)
+	if (r >= 0 && collect_check_outside(&k.sharing, &k.family, k.pids.v[0].parent.pid, &obstacle) < 0)
 		check_add(&k, &obstacle, 0);
 	family_release(&k.family);
 	sharing_release(&k.sharing);

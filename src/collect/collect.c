@@ -271,6 +271,8 @@ static int collect_task(struct collect *c, struct frozen *f, size_t index,
 		.of_root = index ? of_root : NULL,
 		.options = c->options,
 	};
+	if (!index)
+		checked.namespaces = *of_root;
 	int r = check_task_read(&checked, err);
 	if (r >= 0)
 		r = collect_check_task(&checked, err);

@@ -45,9 +45,9 @@ struct check_task {
 	int proc_dir;                          /* of look, see struct snap_task */
 	const struct proc_namespaces *of_root; /* NULL: it is the root */
 	const struct kind_options *options;
-	struct proc_status status; /* filled by check_task_read(); the caller releases it */
-	struct proc_stat stat;     /* of look; may be filled before */
-	struct proc_namespaces namespaces;
+	struct proc_status status;         /* filled by check_task_read(); the caller releases it */
+	struct proc_stat stat;             /* of look; may be filled before */
+	struct proc_namespaces namespaces; /* may be filled before */
 };
 
 must_check int check_task_read(struct check_task *t, struct ferry_error *err);
@@ -85,8 +85,8 @@ must_check int collect_sharing(struct sharing *s, struct sharing_process process
 /* Whether root is a task or an ancestor of it. */
 bool collect_is_below(pid_t pid, pid_t root);
 
-/* Whether anybody outside of the tree has what its processes have. UNSUPPORTED_TASK */
-must_check int collect_check_outside(const struct sharing *s, const struct family *f,
+/* Whether anybody outside of the tree, but for the parent of its first, has what its processes have. UNSUPPORTED_TASK */
+must_check int collect_check_outside(const struct sharing *s, const struct family *f, pid_t parent,
 				     struct ferry_error *err);
 
 /*

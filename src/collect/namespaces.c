@@ -419,13 +419,16 @@ int collect_own_proc(int mount)
 int collect_enter_view(pid_t root, const struct kind_options *options, struct proc_mounts *ret_outside,
 		       struct ferry_error *err)
 {
-	struct proc_namespaces theirs;
+	uint64_t theirs, ours = options->own_namespaces.ino[PROC_NS_MNT];
+	_cleanup_close_ int leader = proc_open(root, err);
+	int r = leader < 0 ? leader : proc_read_namespace(leader, PROC_NS_MNT, &theirs, err);
+	if (r < 0 || (theirs && theirs == ours))
+		return MIN(r, 0);
+	/* A leader that has ended has none. */
 	_cleanup_close_ int dir = proc_open_look(root, err);
-	int r = dir < 0 ? dir : proc_read_namespaces(dir, &theirs, err);
-	if (r < 0)
-		return r;
-	if (!theirs.ino[PROC_NS_MNT] || theirs.ino[PROC_NS_MNT] == options->own_namespaces.ino[PROC_NS_MNT])
-		return 0;
+	r = dir < 0 ? dir : proc_read_namespace(dir, PROC_NS_MNT, &theirs, err);
+	if (r < 0 || !theirs || theirs == ours)
+		return MIN(r, 0);
 	_cleanup_close_ int mounts = proc_open_namespace(dir, PROC_NS_MNT, err);
 	if (mounts < 0)
 		return mounts;

@@ -196,19 +196,16 @@ static int sharing_find_outside(const struct sharing *s, pid_t outside, pid_t *r
 	return SHARING_TYPES;
 }
 
-int collect_check_outside(const struct sharing *s, const struct family *f, struct ferry_error *err)
+int collect_check_outside(const struct sharing *s, const struct family *f, pid_t parent,
+			  struct ferry_error *err)
 {
 	pid_t root = f->members.n ? f->members.v[0].pid : 0;
-	struct proc_stat st = {0};
-	_cleanup_close_ int first = proc_open(root, NULL);
 	_cleanup_closedir_ DIR *dir = opendir("/proc");
-	if (first < 0 || proc_read_stat(first, &st, NULL) < 0)
-		return 0;
 	for (struct dirent *d; dir && (d = readdir(dir));) {
 		pid_t inside, pid = (pid_t)strtol(d->d_name, NULL, 10);
 		char path[32];
 		/* The parent of the first was looked at. */
-		if (pid <= 0 || pid == getpid() || pid == st.ppid || family_find(f, pid) != FAMILY_NONE)
+		if (pid <= 0 || pid == getpid() || pid == parent || family_find(f, pid) != FAMILY_NONE)
 			continue;
 		int type = sharing_find_outside(s, pid, &inside);
 		snprintf(path, sizeof(path), "/proc/%d", pid);

@@ -107,11 +107,10 @@ static int chain_build_on_before(struct chain *c, struct ferry_error *err)
 	return n;
 }
 
+/* What memory is read by is found out while the tree runs; by what it could be tracked only when somebody wants to. */
 static int chain_can_track(struct engine *e, bool needed, struct ferry_error *err)
 {
-	static const enum kern_cap_id ids[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_GUARD,
-					       KERN_CAP_UFFD_WP_ASYNC, KERN_CAP_SOFT_DIRTY,
-					       KERN_CAP_PROCMAP_QUERY};
+	static const enum kern_cap_id ids[] = {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_GUARD};
 	kern_caps_probe_some(&e->caps, ids, ARRAY_SIZE(ids));
 	if (!needed || track_is_possible(&e->caps))
 		return 0;

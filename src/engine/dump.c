@@ -209,8 +209,8 @@ static int dump_write(struct dump_job *j, struct ferry_error *err)
 	/* Who takes it knows nothing of families. */
 	if (!j->remote && !mem->leaves)
 		r = mem_find_inherited(c->snap, err);
-	for (size_t i = 0; i < c->snap->tasks.n && r >= 0; i++)
-		r = mem_dump_task(mem, &c->snap->tasks.v[i], err);
+	if (r >= 0)
+		r = mem_dump_tasks(mem, err);
 	for (size_t i = 0; i < c->snap->shmems.n && r >= 0; i++)
 		r = mem_dump_shmem(mem, &c->snap->shmems.v[i], err);
 	dump_log(e, "dump", mem->late ? "memory read" : "memory stored");
@@ -544,6 +544,15 @@ static int dump_arm_end(struct dump_job *j, struct ferry_error *err)
 	return 0;
 }
 
+static int dump_end_tree(struct dump_job *j, struct ferry_error *err)
+{
+	int killed = freeze_kill(&j->frozen, err);
+	if (killed >= 0)
+		warden_dismiss(j->engine->warden);
+	int ended = freeze_await_end(&j->frozen, killed < 0 ? NULL : err);
+	return killed < 0 ? killed : ended;
+}
+
 int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 {
 	struct engine *e = j->engine;
@@ -559,7 +568,7 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 		/* Paused connections do not go on any more, whatever happens to us. */
 		engine_decided(e);
 		warden_commit(e->warden);
-		r = freeze_kill(&j->frozen, err);
+		r = dump_end_tree(j, err);
 	}
 	e->report.freeze_ns = time_now_ns() - since;
 	dump_log(e, "dump",

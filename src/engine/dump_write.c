@@ -9,7 +9,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
+#include "base/lanes.h"
 #include "collect/namespaces.h"
 #include "image/dir.h"
 #include "image/proto/inventory.pb-c.h"
@@ -20,29 +22,37 @@
 #include "kind/kinds.h"
 #include "model/record.h"
 
-enum { WRITE_IMG_VERSION = 2, WRITE_ROOT_IDS = 1, WRITE_ROOT_CG_SET = 1, WRITE_TIMENS_ID = 0 };
+enum {
+	WRITE_TASKS_EACH = 16,
+	WRITE_IMG_VERSION = 2,
+	WRITE_ROOT_IDS = 1,
+	WRITE_ROOT_CG_SET = 1,
+	WRITE_TIMENS_ID = 0
+};
 
 /* inventory_entry.network_lock_method */
 enum { WRITE_LOCK_NFTABLES = 1, WRITE_LOCK_NONE = 2 };
 
 /* Only if it says anything. */
-static int write_mm_extra(struct snapshot *snap, struct image_dir *dir, const struct snap_task *t,
-			  struct ferry_error *err)
+static int write_mm_extra(struct image_dir *dir, const struct snap_task *t, struct ferry_error *err)
 {
 	FerryMmEntry *mm = t->mm_extra;
 	size_t n = 0;
 	vec_foreach(vma, &t->vmas)
 		n += vma->extra != NULL;
-	mm->vmas = arena_array(&snap->arena, FerryVmaEntry *, n + 1);
-	if (!mm->vmas)
+	_cleanup_free_ FerryVmaEntry **vmas = calloc(n + 1, sizeof(FerryVmaEntry *));
+	if (!vmas)
 		return error_memory(err);
+	mm->vmas = vmas;
 	mm->n_vmas = 0;
 	vec_foreach(vma, &t->vmas)
 		if (vma->extra)
 			mm->vmas[mm->n_vmas++] = vma->extra;
-	if (!ferry_mm_entry__get_packed_size(mm))
-		return 0;
-	return image_put_one(dir, IMAGE_FERRY_MM, (uint64_t)t->inner_pid, &mm->base, err);
+	bool says = ferry_mm_entry__get_packed_size(mm);
+	int r = says ? image_put_one(dir, IMAGE_FERRY_MM, (uint64_t)t->inner_pid, &mm->base, err) : 0;
+	mm->vmas = NULL;
+	mm->n_vmas = 0;
+	return r;
 }
 
 static int write_task(struct image_dir *dir, const struct snap_task *t, struct ferry_error *err)
@@ -80,6 +90,43 @@ static int write_fdinfo(struct image_dir *dir, const struct snapshot *snap, cons
 		r = image_put(w, &entry.base, err);
 	}
 	return r < 0 ? r : image_close(w, err);
+}
+
+/* Tasks whose files are written, some by each lane. */
+struct write_tasks {
+	struct image_dir *dir;
+	const struct snapshot *snap;
+	struct ferry_error errs[LANES_MAX];
+};
+
+static int write_some(void *context, struct lanes *l unused, unsigned lane, uint64_t number)
+{
+	struct write_tasks *w = context;
+	struct ferry_error *err = &w->errs[lane];
+	size_t at = (size_t)number * WRITE_TASKS_EACH, end = MIN(at + WRITE_TASKS_EACH, w->snap->tasks.n);
+	int r = 0;
+	for (; at < end && r >= 0; at++) {
+		const struct snap_task *t = &w->snap->tasks.v[at];
+		r = write_task(w->dir, t, err);
+		if (r >= 0)
+			r = write_mm_extra(w->dir, t, err);
+		if (r >= 0 && !t->shares[SHARING_FILES])
+			r = write_fdinfo(w->dir, w->snap, t, err);
+	}
+	return r;
+}
+
+static int write_tasks(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
+{
+	struct write_tasks w = {.dir = dir, .snap = snap};
+	for (size_t i = 0; i < LANES_MAX; i++)
+		w.errs[i] = (struct ferry_error)FERRY_ERROR_INIT;
+	int r = lanes_run(lanes_wanted(), (snap->tasks.n + WRITE_TASKS_EACH - 1) / WRITE_TASKS_EACH,
+			  write_some, &w);
+	for (size_t i = 0; i < LANES_MAX && r < 0 && err; i++)
+		if (error_is_set(&w.errs[i]) && !error_is_set(err))
+			*err = w.errs[i];
+	return r;
 }
 
 static int write_files(struct image_dir *dir, const struct snapshot *snap, struct ferry_error *err)
@@ -329,16 +376,7 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 	SeccompEntry seccomp = SECCOMP_ENTRY__INIT;
 	seccomp.seccomp_filters = snap->seccomp_filters.v;
 	seccomp.n_seccomp_filters = snap->seccomp_filters.n;
-	int r = 0;
-	for (size_t i = 0; i < snap->tasks.n && r >= 0; i++) {
-		r = write_task(dir, &snap->tasks.v[i], err);
-		if (r >= 0)
-			r = write_mm_extra(snap, dir, &snap->tasks.v[i], err);
-		if (r >= 0)
-			r = snap->tasks.v[i].shares[SHARING_FILES]
-				    ? 0
-				    : write_fdinfo(dir, snap, &snap->tasks.v[i], err);
-	}
+	int r = write_tasks(dir, snap, err);
 	if (r >= 0)
 		r = write_payloads(e, c, dir, err);
 	if (r >= 0)

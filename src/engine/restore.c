@@ -407,6 +407,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 		if (kind_table[i]->before_run)
 			kind_table[i]->before_run(&j->opener);
 	tasks_go(&j->restore);
+	warden_dismiss(e->warden);
 	lazy_tell_run(&j->restore);
 	progress_begin(e->progress, PROGRESS_OVER, 0);
 	tasks_wait_left(&j->restore);

@@ -520,6 +520,13 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 		if (kill(pid, SIGKILL) < 0 && errno != ESRCH && !ret)
 			ret = error_errno(err, FERRY_ERROR_SYSTEM, errno, "killing pid %d", pid);
 	}
+	return ret;
+}
+
+int freeze_await_end(struct frozen *f, struct ferry_error *err)
+{
+	int ret = 0;
+	const struct freeze_options *o = f->options.context;
 	/*
 	 * All are let go before any is waited for: the first process of a PID namespace ends only when nobody else is left in
 	 * it, parents of those included.

@@ -73,8 +73,11 @@ void freeze_release(struct frozen *f);
 /* Every task is to stop, as by kill -STOP, before it executes anything once it is released. */
 void freeze_stop(struct frozen *f);
 
-/* Kill every task of the tree and wait until none is left running; releases f. */
+/* Kill every task of the tree: whatever becomes of the caller, none runs on. */
 must_check int freeze_kill(struct frozen *f, struct ferry_error *err);
+
+/* Wait until none of those that were killed is left; releases f. */
+must_check int freeze_await_end(struct frozen *f, struct ferry_error *err);
 
 /* The task's injection context, opened at first use. */
 must_check int freeze_inject(struct frozen *f, struct frozen_task *t, struct ferry_inject **ret,

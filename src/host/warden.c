@@ -376,15 +376,27 @@ pid_t warden_pid(const struct warden *w)
 	return w ? w->pid : 0;
 }
 
+/*
+ * It would end with the worker, by the end of file or the exit event, but then each would wait for the other; killed, it goes
+ * while the worker goes.
+ */
+static void warden_end(struct warden *w)
+{
+	if (__atomic_exchange_n(&w->log->over, 1, __ATOMIC_SEQ_CST))
+		return;
+	kill(w->pid, SIGKILL);
+}
+
+void warden_dismiss(struct warden *w)
+{
+	if (w && !w->actions->deputy.finish)
+		warden_end(w);
+}
+
 void warden_stop(struct warden *w)
 {
 	if (!w)
 		return;
-	/*
-	 * Nothing is left to undo. It would end with the worker, by the end of file or the exit event, but then each would wait for
-	 * the other; killed, it goes while the worker goes.
-	 */
-	__atomic_store_n(&w->log->over, 1, __ATOMIC_SEQ_CST);
-	kill(w->pid, SIGKILL);
+	warden_end(w);
 	warden_free(w);
 }

@@ -99,5 +99,11 @@ void warden_commit(struct warden *w);
 /* PID of the warden process, for tests that pick victims. */
 pid_t warden_pid(const struct warden *w);
 
-/* Nothing is armed any more: end the warden. */
+/*
+ * Nothing is armed any more: the warden goes, while the worker does what is left; unless it has a deputy, whose part is not over. The
+ * worker's end waits for that of its tracer.
+ */
+void warden_dismiss(struct warden *w);
+
+/* The same, with a deputy or without; frees w. */
 void warden_stop(struct warden *w);

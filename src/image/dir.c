@@ -22,6 +22,7 @@
 enum {
 	HASH_BUFFER = 1 << 20, /* bytes */
 	HASH_ALONE = 8 << 20,  /* smaller files are not worth a second thread */
+	HASH_PIECE = 32 << 10, /* at a time by one thread: touching a new page takes longer than hashing it */
 };
 
 /* ---- the list of files ---- */
@@ -81,12 +82,27 @@ struct image_checksum image_dir__checksum_from(XXH128_hash_t hash)
 	return checksum;
 }
 
+int image_dir__enter(struct image_dir *dir, const char *name, bool sent, size_t *ret_index)
+{
+	pthread_mutex_lock(&dir->lock);
+	int r = image_dir__find(dir, name) ? -EEXIST : 0;
+	struct image_dir_entry *entry = r < 0 ? NULL : image_dir__add(dir, name);
+	if (entry) {
+		entry->sent = sent;
+		*ret_index = dir->entries.n - 1;
+	}
+	pthread_mutex_unlock(&dir->lock);
+	return r < 0 || entry ? r : -ENOMEM;
+}
+
 void image_dir__set_closed(struct image_dir *dir, size_t index, uint64_t size, XXH128_hash_t hash)
 {
+	pthread_mutex_lock(&dir->lock);
 	struct image_dir_entry *entry = &dir->entries.v[index];
 	entry->size = size;
 	entry->checksum = image_dir__checksum_from(hash);
 	entry->closed = true;
+	pthread_mutex_unlock(&dir->lock);
 }
 
 bool image_dir__is_service(const char *name)
@@ -146,7 +162,7 @@ int image_dir__hash_file(int fd, uint64_t limit, unsigned lanes, struct progress
 		return -errno;
 	struct hash_job j = {.fd = fd, .progress = progress, .bytes = MIN(limit, (uint64_t)st.st_size)};
 	lanes = j.bytes < HASH_ALONE ? 1 : MIN(lanes, lanes_wanted());
-	j.block_bytes = MAX(MIN(j.bytes, (uint64_t)HASH_BUFFER), 1);
+	j.block_bytes = MAX(MIN(j.bytes, lanes > 1 ? (uint64_t)HASH_BUFFER : HASH_PIECE), 1);
 	_cleanup_free_ uint8_t *buffers = malloc(lanes * j.block_bytes);
 	j.buffers = buffers;
 	j.state = XXH3_createState();
@@ -222,9 +238,14 @@ void image_dir_id_text(const struct image_dir *dir, char ret_text[37])
 		 lo & 0xffffffffffff);
 }
 
+bool image_dir_takes_several(const struct image_dir *dir)
+{
+	return !dir->create.pages && !dir->create.remote && !dir->create.coverage && !dir->sent;
+}
+
 uint32_t image_dir_next_pages_id(struct image_dir *dir)
 {
-	return ++dir->next_pages_id;
+	return __atomic_add_fetch(&dir->next_pages_id, 1, __ATOMIC_RELAXED);
 }
 
 bool image_dir__is_unlisted(const struct image_dir *dir, enum image_kind kind)
@@ -262,6 +283,7 @@ struct image_dir *image_dir__new(const char *path)
 	if (!dir)
 		return NULL;
 	dir->fd = dir->parent_fd = dir->marker_fd = -EBADF;
+	pthread_mutex_init(&dir->lock, NULL);
 	dir->path = strdup(path);
 	if (!dir->path) {
 		free(dir);
@@ -285,6 +307,7 @@ static void free_one(struct image_dir *dir)
 	vec_release(&dir->entries);
 	free(dir->slots);
 	free(dir->path);
+	pthread_mutex_destroy(&dir->lock);
 	free(dir);
 }
 

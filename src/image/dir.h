@@ -124,6 +124,9 @@ must_check int image_dir_link_family(struct image_dir *dir, struct ferry_error *
 /* After an image that dir builds on was replaced by a merged one (merge.h): such links are made anew unless all of them hold. */
 must_check int image_dir_mend_family(struct image_dir *dir, struct ferry_error *err);
 
+/* Whether several threads may write pages at the same time; other files they always may, each its own. */
+bool image_dir_takes_several(const struct image_dir *dir);
+
 /* The next unused pages_id, from 1. */
 uint32_t image_dir_next_pages_id(struct image_dir *dir);
 

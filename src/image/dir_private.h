@@ -3,6 +3,7 @@
 #pragma once
 
 #include <dirent.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -43,6 +44,7 @@ struct image_dir {
 	struct image_dir_create create;
 	struct image_coverage *sent; /* what went to create.remote; NULL without one */
 	int marker_fd;               /* IMAGE_UNFINISHED_NAME, locked while we write */
+	pthread_mutex_t lock; /* of writers, next_pages_id, entries and slots while files are written */
 	struct image_writer *writers;
 	uint32_t next_pages_id;
 
@@ -92,6 +94,9 @@ const char *image_dir__parent_link(const struct image_dir *dir);
 
 /* Add a file that is not in the list; NULL when memory is short. */
 struct image_dir_entry *image_dir__add(struct image_dir *dir, const char *name);
+
+/* Enter a file that is about to be written. -EEXIST: it was entered before. -ENOMEM. */
+must_check int image_dir__enter(struct image_dir *dir, const char *name, bool sent, size_t *ret_index);
 
 void image_dir__set_closed(struct image_dir *dir, size_t index, uint64_t size, XXH128_hash_t hash);
 

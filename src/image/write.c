@@ -49,12 +49,13 @@ static void writer_unlink(struct image_writer *w)
 {
 	if (!w->dir)
 		return;
-	for (struct image_writer **p = &w->dir->writers; *p; p = &(*p)->next) {
-		if (*p == w) {
-			*p = w->next;
-			return;
-		}
-	}
+	pthread_mutex_lock(&w->dir->lock);
+	struct image_writer **p = &w->dir->writers;
+	while (*p && *p != w)
+		p = &(*p)->next;
+	if (*p)
+		*p = w->next;
+	pthread_mutex_unlock(&w->dir->lock);
 }
 
 static void writer_free(struct image_writer *w)
@@ -252,13 +253,15 @@ static int put_header(struct image_writer *w, enum image_kind kind, struct ferry
 }
 
 /* Make a writer one of the directory's; what it writes is hashed if anybody will ask. */
-static int writer_join(struct image_writer *w, struct image_dir *dir)
+static int writer_join(struct image_writer *w, struct image_dir *dir, size_t index)
 {
 	w->dir = dir;
-	w->index = dir->entries.n - 1; /* just added */
+	w->index = index;
 	w->fault = dir->fault;
+	pthread_mutex_lock(&dir->lock);
 	w->next = dir->writers;
 	dir->writers = w;
+	pthread_mutex_unlock(&dir->lock);
 	if (dir->create.no_manifest && dir->create.read_back == IMAGE_READ_BACK_NONE)
 		return 0;
 	w->hash = XXH3_createState();
@@ -268,8 +271,8 @@ static int writer_join(struct image_writer *w, struct image_dir *dir)
 	return 0;
 }
 
-/* fd is taken over, also on failure. */
-static int writer_new(struct image_dir *dir, int fd, const char *name, enum image_kind kind,
+/* fd is taken over, also on failure. index: of its entry in dir. */
+static int writer_new(struct image_dir *dir, size_t index, int fd, const char *name, enum image_kind kind,
 		      struct image_writer **ret, struct ferry_error *err)
 {
 	_cleanup_close_ int owned = fd;
@@ -279,7 +282,7 @@ static int writer_new(struct image_dir *dir, int fd, const char *name, enum imag
 	memset(w, 0, offsetof(struct image_writer, buffer));
 	w->fd = take_fd(owned);
 	w->name = strdup(name);
-	if (!w->name || (dir && writer_join(w, dir) < 0))
+	if (!w->name || (dir && writer_join(w, dir, index) < 0))
 		return error_memory(err);
 	int r = put_header(w, kind, err);
 	if (r < 0)
@@ -291,16 +294,14 @@ static int writer_new(struct image_dir *dir, int fd, const char *name, enum imag
 int image_create_fd(int fd, const char *name, enum image_kind kind, struct image_writer **ret,
 		    struct ferry_error *err)
 {
-	return writer_new(NULL, fd, name, kind, ret, err);
+	return writer_new(NULL, 0, fd, name, kind, ret, err);
 }
 
-static int create_file(struct image_dir *dir, const char *name, enum image_kind kind,
+static int create_file(struct image_dir *dir, size_t index, const char *name, enum image_kind kind,
 		       struct image_writer **ret, struct ferry_error *err)
 {
 	const char *written = image_dir__written_name(name);
 	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
-	if (!image_dir__add(dir, name))
-		return error_memory(err);
 	int fd = fd_open(dir->fd, written, flags, 0600);
 	/* A stranger's file of that name, or a link to somewhere else, must not receive what we write. */
 	if (fd == -EEXIST) {
@@ -310,10 +311,11 @@ static int create_file(struct image_dir *dir, const char *name, enum image_kind 
 	}
 	if (fd < 0)
 		return image_io_error(err, -fd, "cannot create", written);
-	return writer_new(dir, fd, name, kind, ret, err);
+	return writer_new(dir, index, fd, name, kind, ret, err);
 }
 
-static int create_sent(struct image_dir *dir, const char *name, enum image_kind kind,
+/* One at a time. */
+static int create_sent(struct image_dir *dir, size_t index, const char *name, enum image_kind kind,
 		       struct image_writer **ret, struct ferry_error *err)
 {
 	const struct image_sink *sink = dir->create.pages;
@@ -321,13 +323,9 @@ static int create_sent(struct image_dir *dir, const char *name, enum image_kind 
 		if (w->sink)
 			return error_set(err, FERRY_ERROR_INTERNAL, EBUSY,
 					 "'%s' would be written together with '%s'", name, w->name);
-	struct image_dir_entry *entry = image_dir__add(dir, name);
-	if (!entry)
-		return error_memory(err);
-	entry->sent = true;
 	int r = sink->begin(sink->context, name, err);
 	if (r >= 0)
-		r = writer_new(dir, -1, name, kind, ret, err);
+		r = writer_new(dir, index, -1, name, kind, ret, err);
 	if (r >= 0)
 		(*ret)->sink = sink;
 	return r;
@@ -340,11 +338,17 @@ int image_create(struct image_dir *dir, enum image_kind kind, uint64_t id, struc
 		return error_set(err, FERRY_ERROR_INTERNAL, EINVAL, "the image in '%s' is not being written",
 				 dir->path);
 	char name[IMAGE_NAME_MAX];
-	image_file_name(kind, id, name);
-	if (image_dir__find(dir, name))
-		return error_set(err, FERRY_ERROR_INTERNAL, EEXIST, "'%s' would be written twice", name);
 	bool send = kind == IMAGE_PAGES && dir->create.pages;
-	return send ? create_sent(dir, name, kind, ret, err) : create_file(dir, name, kind, ret, err);
+	size_t index = 0;
+	image_file_name(kind, id, name);
+	/* Entered first, so that an abort removes it. */
+	int r = image_dir__enter(dir, name, send, &index);
+	if (r < 0)
+		return r == -ENOMEM ? error_memory(err)
+				    : error_set(err, FERRY_ERROR_INTERNAL, EEXIST,
+						"'%s' would be written twice", name);
+	return send ? create_sent(dir, index, name, kind, ret, err)
+		    : create_file(dir, index, name, kind, ret, err);
 }
 
 int image_writer__digest(struct image_writer *w, XXH128_hash_t *ret, struct ferry_error *err)

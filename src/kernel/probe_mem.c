@@ -47,14 +47,14 @@ enum kern_cap_state kern_probe_mm_map(unused struct kern_caps *caps, int *ret_re
 
 static enum kern_cap_state probe_scan(uint64_t categories, int *ret_reason)
 {
-	_cleanup_page_ char *page = page_new(MAP_PRIVATE);
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, "/proc/self/pagemap", O_RDONLY, 0);
-	if (!page || fd < 0)
-		return probe_verdict(page ? fd : -ENOMEM, ret_reason);
+	if (fd < 0)
+		return probe_verdict(fd, ret_reason);
 	struct page_region region;
+	uintptr_t page = (uintptr_t)&region & ~((uintptr_t)page_bytes() - 1);
 	struct pm_scan_arg arg = {
-		.start = (uintptr_t)page,
-		.end = (uintptr_t)page + page_bytes(),
+		.start = page,
+		.end = page + page_bytes(),
 		.vec = (uintptr_t)&region,
 		.vec_len = 1,
 		.category_anyof_mask = categories,
@@ -63,8 +63,11 @@ static enum kern_cap_state probe_scan(uint64_t categories, int *ret_reason)
 	return probe_verdict(sys_pagemap_scan(fd, &arg), ret_reason);
 }
 
-enum kern_cap_state kern_probe_pagemap_scan(unused struct kern_caps *caps, int *ret_reason)
+enum kern_cap_state kern_probe_pagemap_scan(struct kern_caps *caps, int *ret_reason)
 {
+	/* Who scans for guard pages, which came later, scans for others. */
+	if (kern_caps_probe(caps, KERN_CAP_PAGEMAP_GUARD) == KERN_PRESENT)
+		return KERN_PRESENT;
 	return probe_scan(PAGE_IS_PRESENT | PAGE_IS_SWAPPED, ret_reason);
 }
 

@@ -302,34 +302,69 @@ static int prctl_write(const char *path, const char *text, struct ferry_error *e
 }
 
 /* It stands in audit records alone, and containers may not set it: the program runs as well without. */
-static void prctl_settle_loginuid(struct settle *s, int dir)
+static void prctl_settle_loginuid(struct settle *s)
 {
 	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
 	struct ferry_error err = FERRY_ERROR_INIT;
 	char text[32];
 	uint32_t now;
-	if (!tc->has_loginuid || proc_read_loginuid(dir, &now, NULL) < 0 || now == tc->loginuid)
+	if (!tc->has_loginuid)
+		return;
+	_cleanup_close_ int dir = proc_open_self(NULL);
+	if (dir < 0 || proc_read_loginuid(dir, &now, NULL) < 0 || now == tc->loginuid)
 		return;
 	snprintf(text, sizeof(text), "%u", tc->loginuid);
 	if (prctl_write("/proc/self/loginuid", text, &err) < 0)
 		log_write(s->log, LOG_WARN, "restore", "prctl", s->task->pid, "%s, ignoring", err.message);
 }
 
+/* What every task has from the coordinator, which it is a fork of. */
+struct prctl_own {
+	bool has_oom_score_adj, has_coredump_filter;
+	int oom_score_adj;
+	uint32_t coredump_filter;
+};
+
+static int prctl_read(struct reader *r, struct ferry_error *err)
+{
+	struct prctl_own *own = arena_new(&r->plan->arena, struct prctl_own);
+	if (!own)
+		return error_memory(err);
+	_cleanup_close_ int dir = proc_open_self(err);
+	if (dir < 0)
+		return dir;
+	own->has_oom_score_adj = proc_read_oom_score_adj(dir, &own->oom_score_adj, NULL) >= 0;
+	own->has_coredump_filter = proc_read_coredump_filter(dir, &own->coredump_filter, NULL) >= 0;
+	r->plan->kind_data[KIND_prctl] = own;
+	return 0;
+}
+
+/* Who has memory in common has this in common, too: whoever sets it sets it for all of them. */
+static bool prctl_has_oom_score_adj(const struct settle *s, int wanted)
+{
+	const struct prctl_own *own = s->plan->kind_data[KIND_prctl];
+	const struct plan_task *t = s->task;
+	int now;
+	if (!t->vm_owner && !t->n_mates)
+		return !own->has_oom_score_adj || own->oom_score_adj == wanted;
+	_cleanup_close_ int dir = proc_open_self(NULL);
+	return dir < 0 || proc_read_oom_score_adj(dir, &now, NULL) < 0 || now == wanted;
+}
+
 static int prctl_settle_task(struct settle *s, struct ferry_error *err)
 {
 	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
 	const FerryTaskEntry *extra = s->task->threads.v[0].extra;
+	const struct prctl_own *own = s->plan->kind_data[KIND_prctl];
 	char text[32];
-	int now, r = 0, dir = proc_open_self(err);
-	if (dir < 0)
-		return dir;
+	int r = 0;
 	/* Lowering it takes CAP_SYS_RESOURCE, which may be missing where nothing has to change. */
-	if (tc->has_oom_score_adj && proc_read_oom_score_adj(dir, &now, NULL) >= 0 &&
-	    now != tc->oom_score_adj) {
+	if (tc->has_oom_score_adj && !prctl_has_oom_score_adj(s, tc->oom_score_adj)) {
 		snprintf(text, sizeof(text), "%d", tc->oom_score_adj);
 		r = prctl_write("/proc/self/oom_score_adj", text, err);
 	}
-	if (r >= 0 && extra && extra->has_coredump_filter) {
+	if (r >= 0 && extra && extra->has_coredump_filter &&
+	    (!own->has_coredump_filter || own->coredump_filter != extra->coredump_filter)) {
 		snprintf(text, sizeof(text), "0x%x", extra->coredump_filter);
 		r = prctl_write("/proc/self/coredump_filter", text, err);
 	}
@@ -338,8 +373,7 @@ static int prctl_settle_task(struct settle *s, struct ferry_error *err)
 		r = prctl_write("/proc/self/autogroup", text, err);
 	}
 	if (r >= 0)
-		prctl_settle_loginuid(s, dir);
-	close(dir);
+		prctl_settle_loginuid(s);
 	return r;
 }
 
@@ -354,6 +388,7 @@ const struct kind_ops kind_prctl = {
 	.collect_task = prctl_collect_task,
 	.collect_thread = prctl_collect_thread,
 	.restore_task = prctl_restore_task,
+	.read = prctl_read,
 	.settle_task = prctl_settle_task,
 	.restore_thread = prctl_restore_thread,
 };

@@ -157,6 +157,8 @@ static int trace_read(struct reader *r, struct ferry_error *err)
 				ret = trace_check_tracer(r->plan, t, th, err);
 			if (ret < 0)
 				return ret;
+			if (!r->plan->kind_data[KIND_trace])
+				r->plan->kind_data[KIND_trace] = t;
 			t->traced = true;
 			th->traced = true;
 			th->stands = entry->stop != BLOB_STOP_RUNS;
@@ -217,11 +219,12 @@ static void trace_attach(const struct plan_task *tracer, const struct plan_task 
 		memcpy(traced->debug, entry->debug, sizeof(traced->debug));
 }
 
+/* The first task that is traced is known: there is none, as a rule. */
 static int trace_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
 				struct script *s, struct ferry_error *err unused)
 {
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
-		struct plan_task *other = &r->plan->tasks[i];
+	struct plan_task *end = r->plan->tasks + r->plan->n_tasks;
+	for (struct plan_task *other = r->plan->kind_data[KIND_trace]; other && other < end; other++) {
 		vec_foreach(traced, &other->threads) {
 			struct blob_attach attach;
 			if (!traced->traced || (pid_t)traced->extra->trace->tracer != th->tid)

@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,8 @@ enum {
 	MEM_ROOM_BYTES = 64 << 20, /* kept until the tree runs */
 	MEM_ROOM_READY = 8 << 20,  /* of these, what is there before the tree stands */
 	MEM_LATE_TASKS = 64,
+	MEM_TASKS_EACH = 16,  /* small ones that a thread stores in one go */
+	MEM_TASKS_LEAST = 32, /* fewer are not worth a second thread */
 };
 
 /* A run of pages to store, at most a block. */
@@ -75,11 +78,14 @@ struct mem_lane {
 
 struct mem_lanes {
 	struct mem_lane lane[LANES_MAX];
+	pthread_mutex_t lock; /* of the snapshot's arena */
 };
 
 /* One address space, or one shared object, on its way into the image. */
 struct mem_store {
 	struct mem_dump *d;
+	unsigned lane;                /* the first that it may use */
+	bool beside;                  /* and the only one: others are stored at the same time */
 	const struct snap_task *task; /* whose address space it is */
 	struct image_pages_writer *writer;
 	int mem; /* /proc/PID/mem, or the shared object */
@@ -355,7 +361,7 @@ static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem
 static int mem_keep_block(void *context, struct lanes *l unused, unsigned number, uint64_t index)
 {
 	struct mem_store *s = context;
-	struct mem_lane *lane = &s->d->lanes->lane[number];
+	struct mem_lane *lane = &s->d->lanes->lane[s->lane + number];
 	const struct mem_block *block = &s->blocks.v[index];
 	char *begin = s->d->room + block->kept, *to = begin;
 	uint64_t there = mem_read_many(s, block, to);
@@ -404,7 +410,7 @@ static int mem_note_known(struct mem_store *s, const struct image_run *runs, siz
 static int mem_store_block(void *context, struct lanes *l, unsigned number, uint64_t index)
 {
 	struct mem_store *s = context;
-	struct mem_lane *lane = &s->d->lanes->lane[number];
+	struct mem_lane *lane = &s->d->lanes->lane[s->lane + number];
 	const struct mem_block *block = &s->blocks.v[index];
 	uint64_t offset = 0;
 	int r = s->kept ? mem_split_kept(s, lane, block) : mem_read(s, lane, block);
@@ -437,8 +443,24 @@ static int mem_make_lanes(struct mem_dump *d)
 		lanes->lane[i].buffer = buffers + i * MEM_LANE_BYTES;
 		lanes->lane[i].older = lanes->lane[i].buffer + MEM_BLOCK_BYTES;
 	}
+	pthread_mutex_init(&lanes->lock, NULL);
 	d->lanes = lanes;
 	return 0;
+}
+
+static void mem_count(uint64_t *counter, uint64_t n)
+{
+	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+}
+
+/* What the first lane that failed has to say. */
+static void mem_tell(struct ferry_error *err, const struct ferry_error *told)
+{
+	if (!error_is_set(told) || !err || error_is_set(err))
+		return;
+	uint32_t size = err->size;
+	*err = *told;
+	err->size = size;
 }
 
 /* Everything that was found, block by block. */
@@ -447,20 +469,16 @@ static int mem_run(struct mem_store *s, lanes_piece *piece, struct ferry_error *
 	int r = mem_make_lanes(s->d);
 	if (r < 0)
 		return error_memory(err);
-	for (size_t i = 0; i < LANES_MAX; i++)
-		s->d->lanes->lane[i].err = (struct ferry_error)FERRY_ERROR_INIT;
-	r = lanes_run(s->bytes < MEM_ALONE_BYTES ? 1 : lanes_wanted(), s->blocks.n, piece, s);
-	for (size_t i = 0; i < LANES_MAX; i++) {
-		s->d->stats.pages_unread += s->d->lanes->lane[i].n_unread;
-		s->d->lanes->lane[i].n_unread = 0;
-	}
-	for (size_t i = 0; i < LANES_MAX && r < 0; i++) {
-		const struct ferry_error *told = &s->d->lanes->lane[i].err;
-		if (!error_is_set(told) || !err || error_is_set(err))
-			continue;
-		uint32_t size = err->size;
-		*err = *told;
-		err->size = size;
+	unsigned n = s->beside || s->bytes < MEM_ALONE_BYTES ? 1 : lanes_wanted();
+	struct mem_lane *lanes = s->d->lanes->lane + s->lane;
+	for (unsigned i = 0; i < n; i++)
+		lanes[i].err = (struct ferry_error)FERRY_ERROR_INIT;
+	r = lanes_run(n, s->blocks.n, piece, s);
+	for (unsigned i = 0; i < n; i++) {
+		mem_count(&s->d->stats.pages_unread, lanes[i].n_unread);
+		lanes[i].n_unread = 0;
+		if (r < 0)
+			mem_tell(err, &lanes[i].err);
 	}
 	return r;
 }
@@ -491,8 +509,10 @@ struct mem_late {
 
 void mem_dump_end(struct mem_dump *d)
 {
-	if (d->lanes)
+	if (d->lanes) {
 		munmap(d->lanes->lane[0].buffer, (size_t)LANES_MAX * MEM_LANE_BYTES);
+		pthread_mutex_destroy(&d->lanes->lock);
+	}
 	free(d->lanes);
 	d->lanes = NULL;
 	while (d->late) {
@@ -538,7 +558,7 @@ static int mem_find_vma(struct mem_store *s, int pagemap, const struct snap_vma 
 	s->ask_common = snap->ask_common;
 	s->flags = s->sparse && !(vma->flags & MAP_LOCKED) && !s->d->leaves ? IMAGE_PE_LAZY : 0;
 	s->leave = s->d->leaves && s->task->may_come_late && mem_may_come_late(vma) && !whole;
-	s->d->stats.pages_scanned += (vma->end - vma->start) / IMAGE_PAGE_BYTES;
+	mem_count(&s->d->stats.pages_scanned, (vma->end - vma->start) / IMAGE_PAGE_BYTES);
 	/* Pages of the kernel's own, of the vdso or an AIO ring, are no pages of the task's: they are named as a whole. */
 	int r = whole ? mem_found(s, &(struct mem_range){.start = vma->start, .end = vma->end})
 		      : mem_find_changed(s, snap);
@@ -556,13 +576,23 @@ static int mem_note_huge(struct mem_store *s, struct snap_vma *vma)
 {
 	if (!s->huge.n || vma->entry->flags & MAP_HUGETLB || !(vma->entry->status & VMA_STATUS_ANON_PRIVATE))
 		return 0;
+	pthread_mutex_lock(&s->d->lanes->lock);
 	FerryVmaEntry *extra = snapshot_vma_extra(s->d->snap, vma);
 	uint64_t *ranges = arena_copy(&s->d->snap->arena, s->huge.v, s->huge.n * sizeof(*s->huge.v));
+	pthread_mutex_unlock(&s->d->lanes->lock);
 	if (!extra || !ranges)
 		return -ENOMEM;
 	extra->huge = ranges;
 	extra->n_huge = s->huge.n;
 	return 0;
+}
+
+/* What a task that runs has in common with others may be over at any instant. */
+static int mem_make_known(struct mem_dump *d)
+{
+	if (!d->known && !d->is_running && !d->leaves)
+		d->known = calloc(d->snap->tasks.n, sizeof(*d->known));
+	return d->known || d->is_running || d->leaves ? 0 : -ENOMEM;
 }
 
 /* Whether a task refers to an ancestor's pages, or others may refer to its own. */
@@ -572,13 +602,10 @@ static int mem_know(struct mem_store *s, struct snap_task *t, struct ferry_error
 	const struct snap_task *first = d->snap->tasks.v;
 	s->past =
 		d->past ? image_coverage_find(d->past->covered, IMAGE_PAGEMAP, (uint64_t)t->inner_pid) : NULL;
-	/* What a task that runs has in common with others may be over at any instant. */
-	if (d->is_running || d->leaves)
-		return 0;
-	if (!d->known)
-		d->known = calloc(d->snap->tasks.n, sizeof(*d->known));
-	if (!d->known)
+	if (mem_make_known(d) < 0)
 		return error_memory(err);
+	if (!d->known)
+		return 0;
 	s->known = &d->known[t - first];
 	/* References of one pagemap lead to one other: of the round before, or of an ancestor. */
 	if (!s->past && t->parent && mem_find_known(t, &d->known[t->parent->memory - first], s->known) < 0)
@@ -676,10 +703,13 @@ bool mem_may_come_late(const VmaEntry *vma)
 	       !(vma->madv >> MADV_WIPEONFORK & 1);
 }
 
-int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err)
+static int mem_dump_one(struct mem_dump *d, struct snap_task *t, unsigned lane, bool beside,
+			struct ferry_error *err)
 {
 	if (t->memory != t)
 		return 0;
+	if (mem_make_lanes(d) < 0)
+		return error_memory(err);
 	_cleanup_close_ int mem = fd_openf(O_RDONLY, "/proc/%d/mem", t->look);
 	_cleanup_close_ int pagemap = fd_openf(O_RDONLY, "/proc/%d/pagemap", t->look);
 	if (mem < 0 || pagemap < 0)
@@ -687,8 +717,14 @@ int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *e
 				   "opening the memory of pid %d", t->pid);
 	char what[32];
 	snprintf(what, sizeof(what), "/proc/%d/mem", t->look);
-	struct mem_store s = {
-		.d = d, .task = t, .mem = mem, .pagemap = pagemap, .pid = t->look, .what = what};
+	struct mem_store s = {.d = d,
+			      .lane = lane,
+			      .beside = beside,
+			      .task = t,
+			      .mem = mem,
+			      .pagemap = pagemap,
+			      .pid = t->look,
+			      .what = what};
 	if (t->vdso_slack) {
 		s.slack_from = t->vdso_start + t->vdso_slack;
 		s.slack_to = t->vdso_start + t->vdso_bytes;
@@ -714,10 +750,75 @@ int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *e
 	}
 	if (r >= 0)
 		r = mem_store_all(&s, err);
-	d->stats.pages_written += image_pages_written(s.writer);
+	mem_count(&d->stats.pages_written, image_pages_written(s.writer));
 	if (r >= 0 && s.left.n && mem_note_left(d, t, &s.left) < 0)
 		r = error_memory(err);
 	return mem_store_end(&s, r, err);
+}
+
+int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err)
+{
+	return mem_dump_one(d, t, 0, false, err);
+}
+
+/* Tasks that are stored side by side. */
+struct mem_batch {
+	struct mem_dump *d;
+	size_t first, n;
+	struct ferry_error errs[LANES_MAX];
+};
+
+static int mem_dump_some(void *context, struct lanes *l unused, unsigned lane, uint64_t number)
+{
+	struct mem_batch *b = context;
+	size_t at = (size_t)number * MEM_TASKS_EACH, end = MIN(at + MEM_TASKS_EACH, b->n);
+	int r = 0;
+	for (; at < end && r >= 0; at++)
+		r = mem_dump_one(b->d, &b->d->snap->tasks.v[b->first + at], lane, true, &b->errs[lane]);
+	return r;
+}
+
+/* One that would be stored by one thread, and refers to nobody from first on. */
+static bool mem_is_for_batch(const struct mem_dump *d, const struct snap_task *t, size_t first)
+{
+	const struct proc_status *st = &t->threads.v[0].status;
+	const struct snap_task *maker = t->parent ? t->parent->memory : NULL;
+	return t->look == t->pid && st->vm_rss_bytes + st->vm_swap_bytes < MEM_ALONE_BYTES &&
+	       (!maker || (size_t)(maker - d->snap->tasks.v) < first);
+}
+
+/* How many from first on may be stored side by side. Trackers, and who takes pages one after the other, know of one task at a time. */
+static size_t mem_batch_size(const struct mem_dump *d, size_t first)
+{
+	size_t n = 0;
+	if (d->past || d->leaves || d->is_running || !image_dir_takes_several(d->dir))
+		return 0;
+	while (first + n < d->snap->tasks.n && mem_is_for_batch(d, &d->snap->tasks.v[first + n], first))
+		n++;
+	return n < MEM_TASKS_LEAST ? 0 : n;
+}
+
+static int mem_dump_batch(struct mem_dump *d, size_t first, size_t n, struct ferry_error *err)
+{
+	struct mem_batch b = {.d = d, .first = first, .n = n};
+	for (size_t i = 0; i < LANES_MAX; i++)
+		b.errs[i] = (struct ferry_error)FERRY_ERROR_INIT;
+	if (mem_make_lanes(d) < 0 || mem_make_known(d) < 0)
+		return error_memory(err);
+	int r = lanes_run(lanes_wanted(), (n + MEM_TASKS_EACH - 1) / MEM_TASKS_EACH, mem_dump_some, &b);
+	for (size_t i = 0; i < LANES_MAX && r < 0; i++)
+		mem_tell(err, &b.errs[i]);
+	return r;
+}
+
+int mem_dump_tasks(struct mem_dump *d, struct ferry_error *err)
+{
+	int r = 0;
+	for (size_t i = 0, n; i < d->snap->tasks.n && r >= 0; i += n ? n : 1) {
+		n = mem_batch_size(d, i);
+		r = n ? mem_dump_batch(d, i, n, err) : mem_dump_task(d, &d->snap->tasks.v[i], err);
+	}
+	return r;
 }
 
 /* The parts of a shared object that exist, as a file shows them. */

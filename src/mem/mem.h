@@ -151,6 +151,9 @@ must_check int mem_find_known(const struct snap_task *t, const struct mem_known 
  */
 must_check int mem_dump_task(struct mem_dump *d, struct snap_task *t, struct ferry_error *err);
 
+/* Every task of the snapshot; many small ones side by side. */
+must_check int mem_dump_tasks(struct mem_dump *d, struct ferry_error *err);
+
 /*
  * Before the tasks stand: get ready for keeping what mem_dump_task() reads until mem_dump_late() stores it, when they run. What does
  * not fit, or has nothing in a round before, is stored at once. -ENOMEM.

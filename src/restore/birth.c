@@ -306,7 +306,11 @@ void birth_main(struct restore *r, int member)
 		birth_stage(r, member, stage, &step);
 		if (stage == FAMILY_CREATE && t && namespaces_after_children(r, t, &err) < 0)
 			task_fail(r, m->pid, &err);
-		if (stage == FAMILY_CREATE && t && !m->helper && task_open_channel(r, t, &err) < 0)
+		bool is_born = stage == FAMILY_CREATE && t && !m->helper;
+		if (is_born && task_open_channel(r, t, &err) < 0)
+			task_fail(r, m->pid, &err);
+		/* While others are being made there is time for it. */
+		if (is_born && task_close_inherited(r, t, &err) < 0)
 			task_fail(r, m->pid, &err);
 		birth_arrive(r, stage);
 	}

@@ -382,15 +382,23 @@ static int ns_make_type(struct restore *r, const struct ns_made *made, struct fe
 	return ret;
 }
 
+/* The tree's mount namespace has a /proc of the tree's numbers, and we work with ours. */
+static bool ns_wants_own_view(const struct restore *r)
+{
+	return r->new_pidns && plan_own_ns(r->plan, PROC_NS_MNT);
+}
+
 int namespaces_make(struct restore *r, struct ferry_error *err)
 {
 	int ret = 0;
 	r->proc = plan_keep_source(r->plan, fd_open(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0));
 	if (r->proc < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r->proc, "opening '/proc'");
-	/* Ours, for namespaces_own_view(). Ordinary users may not copy it. */
-	r->proc_copy = plan_keep_source(r->plan, sys_open_tree(AT_FDCWD, "/proc",
-							       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+	/* For namespaces_own_view(). Ordinary users may not copy it. Letting go of a copy waits for all processors. */
+	r->proc_copy = -1;
+	if (ns_wants_own_view(r))
+		r->proc_copy = plan_keep_source(r->plan, sys_open_tree(AT_FDCWD, "/proc",
+								       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
 	ret = ns_make_users(r, err);
 	for (size_t i = 0; i < ARRAY_SIZE(ns_made) && ret >= 0; i++)
 		ret = ns_make_type(r, &ns_made[i], err);
@@ -413,7 +421,7 @@ int namespaces_finish(struct restore *r, struct ferry_error *err)
 
 int namespaces_own_view(struct restore *r, struct ferry_error *err)
 {
-	if (!plan_own_ns(r->plan, PROC_NS_MNT) || !r->new_pidns)
+	if (!ns_wants_own_view(r))
 		return 0;
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "copying the tree's mount namespace");

@@ -74,6 +74,7 @@ struct restore {
 	int *channels;                 /* by task index: the coordinator's ends */
 	int births[2];                 /* [0] where the coordinator gets them, [1] where tasks put them; -1 */
 	bool leaders_end;              /* some process has lost its leader */
+	bool some_stop;                /* some task was stopped, or has been */
 	int proc;                      /* a /proc with the numbers that we work with; tasks inherit it */
 	int proc_copy;                 /* a mount of it that is nowhere yet; negative = there is none */
 	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of; of time the root's */
@@ -237,6 +238,9 @@ __attribute__((noreturn)) void task_main(struct restore *r, struct plan_task *t)
 
 /* In a task that has made its children: the channel by which it gets its descriptors. */
 must_check int task_open_channel(struct restore *r, const struct plan_task *t, struct ferry_error *err);
+
+/* In a task that has made its children: close what it has from its makers, unless others have its table. */
+must_check int task_close_inherited(struct restore *r, const struct plan_task *t, struct ferry_error *err);
 
 /* In a new leader of a session: what its children inherit from it. */
 void task_lead_session(struct restore *r, struct plan_task *t);

@@ -298,7 +298,7 @@ static void stop_continue(struct restore *r, const struct plan_task *child)
 void stop_parent(struct restore *r, const struct plan_task *t)
 {
 	const struct family *f = &r->plan->family;
-	for (size_t i = 0; i < r->plan->n_tasks; i++) {
+	for (size_t i = 0; i < r->plan->n_tasks && r->some_stop; i++) {
 		const struct plan_task *child = &r->plan->tasks[i];
 		if (f->members.v[child->member].parent != t->member)
 			continue;

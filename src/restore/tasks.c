@@ -180,13 +180,18 @@ static void task_await_others(struct restore *r, const struct plan_task *t)
 			task_await_filed(r, &r->plan->tasks[i]);
 }
 
+int task_close_inherited(struct restore *r, const struct plan_task *t, struct ferry_error *err)
+{
+	return t->files_owner || t->n_table_mates ? 0 : task_place_channels(r, t, err);
+}
+
 static void task_take_files(struct restore *r, struct plan_task *t)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
 	int channel = t->first_temp;
 	if (t->files_owner)
 		task_await_table(r, t);
-	else if (task_place_channels(r, t, &err) < 0)
+	else if (t->n_table_mates && task_place_channels(r, t, &err) < 0)
 		task_fail(r, t->pid, &err);
 	if (fault_hit(r->fault, FAULT_TASK_SETUP)) {
 		error_set(&err, FERRY_ERROR_FAULT, EIO, "setting pid %d up: fault injected", t->pid);
@@ -474,6 +479,7 @@ static int tasks_begin(struct restore *r, struct ferry_error *err)
 	for (size_t i = 0; i < n; i++) {
 		r->channels[i] = -1;
 		r->leaders_end |= plan_first(&r->plan->tasks[i]) > 0;
+		r->some_stop |= r->plan->tasks[i].stop_signal || r->plan->tasks[i].untold;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->births) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a channel to the tasks");

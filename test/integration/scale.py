@@ -87,6 +87,11 @@ if os.environ.get("FERRY"):
             shutil.rmtree(IMAGES)
             there_and_back(program)
 
+    @test(timeout=200, name="processes-150")
+    def many_processes():
+        """Small ones, stored side by side: each has the pages and records that were its own."""
+        there_and_back(Program("multitude", "pages=40", "mappings=20", "descriptors=16", "processes=149"))
+
     test(timeout=200, name="descriptors-15k")(lambda: descriptors(15_000, 1))
     test(timeout=300, name="descriptors-40k")(lambda: descriptors(10_000, 4))
 
