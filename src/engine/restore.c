@@ -433,7 +433,8 @@ static void restore_free(struct restore_job *j)
 	if (j->restore.lazy && j->restore.page_server >= 0)
 		close(j->restore.page_server);
 	region_release(&j->restore);
-	plan_release(&j->plan);
+	/* Its memory goes with us: to free it would copy pages that the tasks were forked with, one by one. */
+	plan_close(&j->plan);
 	/* Connections that were rebuilt in vain are closed by now, silently, and what is blocked cannot answer for them. */
 	netlock_close(j->opener.netlock);
 	putback_release(&j->putback);

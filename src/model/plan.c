@@ -9,8 +9,26 @@
 
 enum { PLAN_RED_ZONE = 128, PLAN_FRAME_ALIGN = 16 };
 
+void plan_close(struct plan *p)
+{
+	for (size_t i = 0; i < p->n_files; i++) {
+		if (p->files[i].fd >= 0)
+			close(p->files[i].fd);
+		p->files[i].fd = -1;
+	}
+	vec_foreach(ns, &p->namespaces) {
+		if (ns->fd >= 0)
+			close(ns->fd);
+	}
+	vec_release(&p->namespaces);
+	vec_foreach(source, &p->sources)
+		close(*source);
+	vec_release(&p->sources);
+}
+
 void plan_release(struct plan *p)
 {
+	plan_close(p);
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		struct plan_task *t = &p->tasks[i];
 		vec_foreach(thread, &t->threads) {
@@ -25,17 +43,6 @@ void plan_release(struct plan *p)
 		vec_release(&t->fds);
 		vec_release(&t->temps);
 	}
-	for (size_t i = 0; i < p->n_files; i++)
-		if (p->files[i].fd >= 0)
-			close(p->files[i].fd);
-	vec_foreach(ns, &p->namespaces) {
-		if (ns->fd >= 0)
-			close(ns->fd);
-	}
-	vec_release(&p->namespaces);
-	vec_foreach(source, &p->sources)
-		close(*source);
-	vec_release(&p->sources);
 	vec_foreach(message, &p->messages)
 		protobuf_c_message_free_unpacked(*message, NULL);
 	vec_release(&p->messages);

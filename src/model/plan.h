@@ -227,6 +227,9 @@ struct plan {
 
 void plan_release(struct plan *p);
 
+/* Only the descriptors: for who ends next. */
+void plan_close(struct plan *p);
+
 /* A file of the image by id; NULL when there is none. */
 struct plan_file *plan_file(const struct plan *p, uint32_t id);
 
