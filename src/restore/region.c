@@ -31,6 +31,12 @@ struct region_layout {
 /* Far more than any tree needs, and what is not touched costs nothing. */
 static const uint64_t REGION_RESERVE_MOST = 16ull << 30, REGION_RESERVE_LEAST = 16ull << 20;
 
+/*
+ * Where neither programs nor the kernel put anything as a rule, if it is free. Among the kernel's choices it would meet the memory of one
+ * family in 64, which then is not filled before its members fork (inherit.c), and each has its own.
+ */
+#define REGION_PLACE (1ull << 44)
+
 static uint64_t region_code_bytes(void)
 {
 	return align_up(ferry_blob_bytes, REGION_PAGE);
@@ -221,7 +227,7 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 int region_reserve(struct restore *r, struct ferry_error *err)
 {
 	for (uint64_t bytes = REGION_RESERVE_MOST; bytes >= REGION_RESERVE_LEAST && !r->shared; bytes /= 2) {
-		void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		void *shared = mmap((void *)REGION_PLACE, bytes, PROT_READ | PROT_WRITE,
 				    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (shared == MAP_FAILED)
 			continue;
