@@ -110,7 +110,6 @@ def pss_bytes(pids):
 def leave_running(engine, words, images, more):
     """A dump after which the target goes on; a thread inside tells the largest gap it saw. {metric: value}"""
     found = {}
-    # Who watches takes a processor for it.
     program = Program("memory", *words, "watch", patience=PATIENCE)
     warm(words)
     gap_ns(program)

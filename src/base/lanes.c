@@ -27,12 +27,21 @@ struct lane {
 	pthread_t thread;
 };
 
-unsigned lanes_wanted(void)
+/* CPUs that we may use. */
+static unsigned lanes_cpus(void)
 {
 	cpu_set_t cpus;
-	if (sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
-		return 1;
-	return MAX(1u, MIN((unsigned)CPU_COUNT(&cpus), (unsigned)LANES_MAX));
+	return sched_getaffinity(0, sizeof(cpus), &cpus) < 0 ? 1 : (unsigned)CPU_COUNT(&cpus);
+}
+
+unsigned lanes_wanted(void)
+{
+	return MAX(1u, MIN(lanes_cpus(), (unsigned)LANES_MAX));
+}
+
+unsigned lanes_beside(void)
+{
+	return MAX(1u, MIN(lanes_cpus() - 1, (unsigned)LANES_MAX));
 }
 
 int lanes_turn(struct lanes *l, uint64_t number)

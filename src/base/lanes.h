@@ -29,6 +29,9 @@ typedef int lanes_piece(void *context, struct lanes *l, unsigned lane, uint64_t 
 /* How many threads are worth having here: one for each CPU that we may use, at most LANES_MAX. */
 unsigned lanes_wanted(void);
 
+/* How many beside a tree that runs: of several CPUs it keeps one. */
+unsigned lanes_beside(void);
+
 /*
  * Run pieces 0..n-1 in up to that many threads, the caller's included; with one lane nothing is created. lane: 0..lanes-1,
  * below that no two pieces run at the same time. Returns 0, or what the first piece that failed returned; after a failure no

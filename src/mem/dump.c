@@ -469,7 +469,8 @@ static int mem_run(struct mem_store *s, lanes_piece *piece, struct ferry_error *
 	int r = mem_make_lanes(s->d);
 	if (r < 0)
 		return error_memory(err);
-	unsigned n = s->beside || s->bytes < MEM_ALONE_BYTES ? 1 : lanes_wanted();
+	unsigned most = s->d->is_running ? lanes_beside() : lanes_wanted();
+	unsigned n = s->beside || s->bytes < MEM_ALONE_BYTES ? 1 : most;
 	struct mem_lane *lanes = s->d->lanes->lane + s->lane;
 	for (unsigned i = 0; i < n; i++)
 		lanes[i].err = (struct ferry_error)FERRY_ERROR_INIT;

@@ -73,6 +73,7 @@ static void test_nothing(unused void **state)
 	assert_int_equal(lanes_run(LANES_MAX, 0, piece, &w), 0);
 	assert_int_equal(w.appended, 0);
 	assert_in_range(lanes_wanted(), 1, LANES_MAX);
+	assert_in_range(lanes_beside(), 1, lanes_wanted());
 }
 
 int main(void)
