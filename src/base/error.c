@@ -109,3 +109,12 @@ void error_clear(struct ferry_error *err)
 	if (err)
 		*err = (struct ferry_error){.size = err->size};
 }
+
+void error_pass(struct ferry_error *err, const struct ferry_error *told)
+{
+	if (!err || error_is_set(err) || !error_is_set(told))
+		return;
+	uint32_t size = err->size;
+	*err = *told;
+	err->size = size;
+}

@@ -37,3 +37,6 @@ static inline int error_is_set(const struct ferry_error *err)
 
 /* Forget a handled error; .size stays. */
 void error_clear(struct ferry_error *err);
+
+/* What another thread, or another way, has failed with, if it says anything and nothing was said before; .size stays. */
+void error_pass(struct ferry_error *err, const struct ferry_error *told);

@@ -81,9 +81,8 @@ static int inside_look(const struct collect *c, struct snap_task *t, int proc_di
 	struct inside_look j = {.t = t, .looker = c->options->looker, .proc_dir = proc_dir, .errs = errs};
 	int r = lanes_run(lanes_wanted(), (t->threads.n + INSIDE_THREADS_EACH - 1) / INSIDE_THREADS_EACH,
 			  inside_look_at_some, &j);
-	for (size_t i = 0; i < LANES_MAX && r < 0 && err; i++)
-		if (error_is_set(&errs[i]) && !error_is_set(err))
-			*err = errs[i];
+	for (size_t i = 0; i < LANES_MAX && r < 0; i++)
+		error_pass(err, &errs[i]);
 	vec_foreach(th, &t->threads)
 		if (r >= 0 && !th->ended)
 			ferry_thread_set_seccomp(th->control, th->status.seccomp);

@@ -123,9 +123,8 @@ static int write_tasks(struct image_dir *dir, const struct snapshot *snap, struc
 		w.errs[i] = (struct ferry_error)FERRY_ERROR_INIT;
 	int r = lanes_run(lanes_wanted(), (snap->tasks.n + WRITE_TASKS_EACH - 1) / WRITE_TASKS_EACH,
 			  write_some, &w);
-	for (size_t i = 0; i < LANES_MAX && r < 0 && err; i++)
-		if (error_is_set(&w.errs[i]) && !error_is_set(err))
-			*err = w.errs[i];
+	for (size_t i = 0; i < LANES_MAX && r < 0; i++)
+		error_pass(err, &w.errs[i]);
 	return r;
 }
 

@@ -453,16 +453,6 @@ static void mem_count(uint64_t *counter, uint64_t n)
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
 
-/* What the first lane that failed has to say. */
-static void mem_tell(struct ferry_error *err, const struct ferry_error *told)
-{
-	if (!error_is_set(told) || !err || error_is_set(err))
-		return;
-	uint32_t size = err->size;
-	*err = *told;
-	err->size = size;
-}
-
 /* Everything that was found, block by block. */
 static int mem_run(struct mem_store *s, lanes_piece *piece, struct ferry_error *err)
 {
@@ -479,7 +469,7 @@ static int mem_run(struct mem_store *s, lanes_piece *piece, struct ferry_error *
 		mem_count(&s->d->stats.pages_unread, lanes[i].n_unread);
 		lanes[i].n_unread = 0;
 		if (r < 0)
-			mem_tell(err, &lanes[i].err);
+			error_pass(err, &lanes[i].err);
 	}
 	return r;
 }
@@ -808,7 +798,7 @@ static int mem_dump_batch(struct mem_dump *d, size_t first, size_t n, struct fer
 		return error_memory(err);
 	int r = lanes_run(lanes_wanted(), (n + MEM_TASKS_EACH - 1) / MEM_TASKS_EACH, mem_dump_some, &b);
 	for (size_t i = 0; i < LANES_MAX && r < 0; i++)
-		mem_tell(err, &b.errs[i]);
+		error_pass(err, &b.errs[i]);
 	return r;
 }
 

@@ -250,10 +250,8 @@ static int read_maps(maps_reader *reader, int dirfd, const char *file, struct pr
 		else
 			proc_maps_release(&maps);
 	}
-	if (r < 0 && error_is_set(&tried) && err && !error_is_set(err)) {
-		tried.size = err->size;
-		*err = tried;
-	}
+	if (r < 0)
+		error_pass(err, &tried);
 	return r;
 }
 
