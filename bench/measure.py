@@ -208,9 +208,8 @@ def kill(pids):
 
 def busy_redis(engine, words, images):
     """A dump of a redis-server that is written to: {metric: value}."""
-    del words
     server, found = LargeServer(), {}
-    warm(["mib=2048"])
+    warm(words)
     requests = Requests()
     requests.start()
     try:

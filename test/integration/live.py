@@ -290,12 +290,12 @@ if os.environ.get("FERRY"):
 
         assert not dump()["throttled_ns"]
         # One that gets no processor, since others work, writes too little to be slowed down.
-        results = []
-        while not results or not results[-1]["throttled_ns"]:
-            assert len(results) < 30, results
-            results.append(dump("--throttle", "95"))
+        for _ in range(30):
+            result = dump("--throttle", "95")
+            if result["throttled_ns"]:
+                break
         # What it wrote meanwhile is a matter of what else the machine does; how long it stood still is not.
-        assert results[-1]["throttled_ns"] > results[-1]["rounds"][-1]["ns"] / 4, results[-1]
+        assert result["throttled_ns"] > result["rounds"][-1]["ns"] / 2, result
         come_back(program)
         program.verify()
         end(program)
