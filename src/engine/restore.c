@@ -449,6 +449,7 @@ int restore_prepare(struct engine *e, const struct restore_from *from, struct re
 	if (!j)
 		return error_memory(err);
 	j->e = e;
+	heap_keep_whole();
 	int r = restore_open(j, from, err);
 	if (r >= 0)
 		r = restore_plan(j, err);

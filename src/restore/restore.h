@@ -147,6 +147,9 @@ void region_release(struct restore *r);
 struct blob_task *region_task(const struct restore *r, const struct plan_task *t);
 struct blob_thread *region_thread(const struct restore *r, const struct plan_task *t, size_t index);
 
+/* From here on large allocations come from the heap as well; before the plan. */
+void heap_keep_whole(void);
+
 /* Keep the forks that follow from copying the heap of the coordinator. Nothing is different but what they cost. */
 must_check int heap_share(const struct restore *r, struct ferry_error *err);
 
