@@ -23,7 +23,10 @@
 #include "image/proto/ferry.pb-c.h"
 #include "image/proto/inventory.pb-c.h"
 
-enum { IMG_VERSION_1_1 = 2 };
+enum {
+	IMG_VERSION_1_1 = 2,
+	CHECK_PIECE = 128, /* so many files are worth a thread; a large one has threads of its own */
+};
 
 static int bad(struct image_dir *dir, struct ferry_error *err, const char *name, const char *text)
 {
@@ -216,6 +219,44 @@ static int check_seen(struct image_dir *dir, const struct image_dir_open *option
 	return 0;
 }
 
+struct check_job {
+	struct image_dir *dir;
+	const struct image_dir_open *options;
+	struct ferry_error *err;
+};
+
+static int check_entry(const struct check_job *j, const struct image_dir_entry *entry,
+		       struct ferry_error *err)
+{
+	bool with_pages = j->options->check_pages && !j->dir->punched;
+	bool with_checksum = !j->options->no_checksums && !entry->seen &&
+			     (with_pages || !image_dir__is_pages(entry->name));
+	return check_file(j->dir, entry, with_checksum ? LANES_MAX : 0, err);
+}
+
+static int check_piece(void *context, struct lanes *l, unsigned lane unused, uint64_t number)
+{
+	const struct check_job *j = context;
+	struct ferry_error err = FERRY_ERROR_INIT;
+	size_t from = number * CHECK_PIECE, to = MIN(from + CHECK_PIECE, j->dir->entries.n);
+	int r = 0;
+	for (size_t i = from; i < to && r >= 0; i++)
+		r = check_entry(j, &j->dir->entries.v[i], &err);
+	if (r >= 0)
+		return 0;
+	/* Of several that are damaged the first in the list is named. */
+	int turn = lanes_turn(l, number);
+	if (turn >= 0 && j->err)
+		*j->err = err;
+	return turn < 0 ? turn : r;
+}
+
+static int check_files(struct image_dir *dir, const struct image_dir_open *options, struct ferry_error *err)
+{
+	struct check_job j = {.dir = dir, .options = options, .err = err};
+	return lanes_run(lanes_wanted(), (dir->entries.n + CHECK_PIECE - 1) / CHECK_PIECE, check_piece, &j);
+}
+
 static int check_manifest(struct image_dir *dir, const struct image_dir_open *options,
 			  struct ferry_error *err)
 {
@@ -227,15 +268,8 @@ static int check_manifest(struct image_dir *dir, const struct image_dir_open *op
 		r = check_seen(dir, options, err);
 	if (r < 0)
 		return r;
-	vec_foreach(entry, &dir->entries) {
-		bool with_pages = options->check_pages && !dir->punched;
-		bool with_checksum = !options->no_checksums && !entry->seen &&
-				     (with_pages || !image_dir__is_pages(entry->name));
-		r = check_file(dir, entry, with_checksum ? LANES_MAX : 0, err);
-		if (r < 0)
-			return r;
-	}
-	return dir->has_manifest ? check_strangers(dir, err) : 0;
+	r = check_files(dir, options, err);
+	return r >= 0 && dir->has_manifest ? check_strangers(dir, err) : r;
 }
 
 static bool has_unseen_pages(const struct image_dir *dir, const struct image_dir_entry *entry)
