@@ -284,6 +284,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	for (size_t i = 0; i < j->plan.n_tasks && ret >= 0; i++)
 		ret = memory_plan(r, &j->plan.tasks[i], err);
 	if (ret >= 0)
+		ret = inherit_sources(r, err);
+	if (ret >= 0)
 		ret = plan_scripts(&j->reader, err);
 	if (ret >= 0)
 		ret = mates_plan(&j->plan, err);

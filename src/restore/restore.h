@@ -101,6 +101,15 @@ must_check int layout_plan(struct restore *r, struct ferry_error *err);
 /* Before the layout: which memory tasks share with those that they make; reserves its addresses. */
 must_check int inherit_plan(struct restore *r, struct ferry_error *err);
 
+/* The next part of [*from, to) that a task does not have from its maker; false: there is none. */
+bool inherit_differs(const struct plan_task *t, uint64_t *from, uint64_t to, uint64_t *ret_end);
+
+/* When the plan knows all pages: which files with them nobody reads before it gets them over its channel. */
+must_check int inherit_sources(struct restore *r, struct ferry_error *err);
+
+/* In the first task, before it makes any: to inherit them would cost each of the others a moment. */
+void inherit_close_idle(const struct plan *p);
+
 /* In a task, before it makes any: fill that memory. */
 must_check int inherit_fill(struct plan_task *t, struct ferry_error *err);
 
