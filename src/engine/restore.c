@@ -147,6 +147,7 @@ static int restore_open(struct restore_job *j, const struct restore_from *from, 
 	struct image_dir_open open = {
 		.seen = from->seen,
 		.n_seen = from->n_seen,
+		.keep = true,
 		.fault = &e->fault,
 		.log = e->log,
 	};
@@ -295,6 +296,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 		ret = tracees_check(&j->plan, err);
 	if (ret >= 0)
 		ret = region_build(r, err);
+	/* What is read from here on is read while there are tasks, which would have the memory of all of it. */
+	image_dir_forget(j->dir);
 	error_context(err, "plan", NULL, 0);
 	return ret;
 }
