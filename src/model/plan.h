@@ -215,9 +215,9 @@ struct plan {
 	size_t n_files;
 	VEC(struct plan_ns) namespaces; /* the root's before others of the type */
 	VEC(FerryFileGuardEntry *) guards;
-	VEC(void *) messages;     /* unpacked records, freed with the plan */
-	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
-	int *idle_sources;        /* those that nobody reads before it gets them; n_idle_sources */
+	VEC(void *) messages; /* unpacked records, freed with the plan */
+	VEC(int) sources;     /* descriptors that temps refer to, kept open until the end */
+	int *idle_sources;    /* those that nobody reads before it gets them; n_idle_sources */
 	size_t n_idle_sources;
 	FerryClocksEntry *clocks; /* NULL: the image has none */
 	uint64_t
