@@ -147,6 +147,7 @@ static int restore_open(struct restore_job *j, const struct restore_from *from, 
 	struct image_dir_open open = {
 		.seen = from->seen,
 		.n_seen = from->n_seen,
+		.keep = true,
 		.fault = &e->fault,
 		.log = e->log,
 	};
@@ -284,6 +285,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	for (size_t i = 0; i < j->plan.n_tasks && ret >= 0; i++)
 		ret = memory_plan(r, &j->plan.tasks[i], err);
 	if (ret >= 0)
+		ret = inherit_sources(r, err);
+	if (ret >= 0)
 		ret = plan_scripts(&j->reader, err);
 	if (ret >= 0)
 		ret = mates_plan(&j->plan, err);
@@ -293,6 +296,8 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 		ret = tracees_check(&j->plan, err);
 	if (ret >= 0)
 		ret = region_build(r, err);
+	/* What is read from here on is read while there are tasks, which would have the memory of all of it. */
+	image_dir_forget(j->dir);
 	error_context(err, "plan", NULL, 0);
 	return ret;
 }
@@ -449,6 +454,7 @@ int restore_prepare(struct engine *e, const struct restore_from *from, struct re
 	if (!j)
 		return error_memory(err);
 	j->e = e;
+	heap_keep_whole();
 	int r = restore_open(j, from, err);
 	if (r >= 0)
 		r = restore_plan(j, err);

@@ -79,9 +79,9 @@ static void fill_device(int fd, struct address *a)
 static int address_each(const struct nlmsghdr *h, void *ctx)
 {
 	struct address_dump *d = ctx;
-	if (h->nlmsg_type != RTM_NEWADDR || mnl_nlmsg_get_payload_len(h) < sizeof(struct ifaddrmsg))
+	if (h->nlmsg_type != RTM_NEWADDR || netlink_body_len(h) < sizeof(struct ifaddrmsg))
 		return 0;
-	const struct ifaddrmsg *m = mnl_nlmsg_get_payload(h);
+	const struct ifaddrmsg *m = netlink_body(h);
 	if ((m->ifa_family != AF_INET && m->ifa_family != AF_INET6) ||
 	    (d->if_index && d->if_index != m->ifa_index))
 		return 0;
@@ -93,19 +93,17 @@ static int address_each(const struct nlmsghdr *h, void *ctx)
 		.if_index = m->ifa_index,
 	};
 	bool has_local = false;
-	const struct nlattr *attr;
-	mnl_attr_for_each(attr, h, sizeof(*m))
-	{
-		unsigned type = mnl_attr_get_type(attr);
-		size_t n = mnl_attr_get_payload_len(attr);
+	netlink_for_each(attr, h, sizeof(*m)) {
+		unsigned type = netlink_attr_type(attr);
+		size_t n = netlink_attr_len(attr);
 		/* IFA_ADDRESS is the peer's on a point-to-point link; IFA_LOCAL, where it comes, is ours. */
 		bool ours = type == IFA_LOCAL || (type == IFA_ADDRESS && !has_local);
 		if (ours && n == address_len(&a))
-			memcpy(a.bytes, mnl_attr_get_payload(attr), n);
+			memcpy(a.bytes, netlink_attr_body(attr), n);
 		if (type == IFA_LOCAL)
 			has_local = true;
 		if (type == IFA_FLAGS && n == sizeof(uint32_t))
-			a.flags = mnl_attr_get_u32(attr);
+			a.flags = netlink_attr_u32(attr);
 	}
 	fill_device(d->names_fd, &a);
 	struct address *slot = vec_push(&d->found);
@@ -118,17 +116,17 @@ static int address_each(const struct nlmsghdr *h, void *ctx)
 static int address_dump(int netns_fd, struct address_dump *d)
 {
 	uint8_t bytes[REQUEST_BYTES] __attribute__((aligned(8)));
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	int r = netlink_open(netns_fd, NETLINK_ROUTE, &socket);
 	if (r)
 		return r;
 	r = -EINTR;
 	for (unsigned i = 0; i < DUMP_ATTEMPTS && r == -EINTR; i++) {
 		d->found.n = 0;
-		struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+		struct nlmsghdr *h = netlink_begin(bytes);
 		h->nlmsg_type = RTM_GETADDR;
 		h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-		mnl_nlmsg_put_extra_header(h, sizeof(struct ifaddrmsg));
+		netlink_append(h, sizeof(struct ifaddrmsg));
 		r = netlink_ask(socket, h, address_each, d);
 	}
 	return r;
@@ -171,22 +169,22 @@ static int change_address(int netns_fd, const struct address *a, uint16_t type, 
 			  uint32_t if_index)
 {
 	uint8_t bytes[REQUEST_BYTES] __attribute__((aligned(8)));
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	int r = netlink_open(netns_fd, NETLINK_ROUTE, &socket);
 	if (r)
 		return r;
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = type;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-	struct ifaddrmsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	struct ifaddrmsg *m = netlink_append(h, sizeof(*m));
 	m->ifa_family = (uint8_t)a->family;
 	m->ifa_prefixlen = a->prefix_len;
 	m->ifa_index = if_index;
 	m->ifa_scope = a->scope;
 	/* An address under duplicate detection cannot be bound for a second or more. */
 	m->ifa_flags = type == RTM_NEWADDR && a->family == AF_INET6 ? IFA_F_NODAD : 0;
-	mnl_attr_put(h, IFA_LOCAL, address_len(a), a->bytes);
-	mnl_attr_put(h, IFA_ADDRESS, address_len(a), a->bytes);
+	netlink_put(h, IFA_LOCAL, address_len(a), a->bytes);
+	netlink_put(h, IFA_ADDRESS, address_len(a), a->bytes);
 	return netlink_ask(socket, h, NULL, NULL);
 }
 
@@ -203,22 +201,22 @@ static int check_address(const struct address *a, struct ferry_error *err)
 static int route_each(const struct nlmsghdr *h, void *ctx)
 {
 	int *type = ctx;
-	if (h->nlmsg_type == RTM_NEWROUTE && mnl_nlmsg_get_payload_len(h) >= sizeof(struct rtmsg))
-		*type = ((const struct rtmsg *)mnl_nlmsg_get_payload(h))->rtm_type;
+	if (h->nlmsg_type == RTM_NEWROUTE && netlink_body_len(h) >= sizeof(struct rtmsg))
+		*type = ((const struct rtmsg *)netlink_body(h))->rtm_type;
 	return 0;
 }
 
-static int route_type(struct mnl_socket *socket, const struct address *a)
+static int route_type(struct netlink_socket *socket, const struct address *a)
 {
 	uint8_t bytes[REQUEST_BYTES] __attribute__((aligned(8)));
 	int type = RTN_UNSPEC;
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = RTM_GETROUTE;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-	struct rtmsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	struct rtmsg *m = netlink_append(h, sizeof(*m));
 	m->rtm_family = (uint8_t)a->family;
 	m->rtm_dst_len = (uint8_t)(8 * address_len(a));
-	mnl_attr_put(h, RTA_DST, address_len(a), a->bytes);
+	netlink_put(h, RTA_DST, address_len(a), a->bytes);
 	int r = netlink_ask(socket, h, route_each, &type);
 	return r == -ENETUNREACH || r == -EHOSTUNREACH ? RTN_UNREACHABLE : r ? r : type;
 }
@@ -230,7 +228,7 @@ static int route_type(struct mnl_socket *socket, const struct address *a)
 static int wait_usable(int netns_fd, const struct address *a)
 {
 	const struct timespec tick = {.tv_nsec = 500 * 1000};
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	if (a->family != AF_INET6 || !device_is_up(netns_fd, a->device) ||
 	    (a->bytes[0] == 0xfe && (a->bytes[1] & 0xc0) == 0x80))
 		return 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns netlink sockets: netlink(7), setns(2), libmnl for attributes and framing.
+ * Owns netlink sockets: netlink(7), setns(2).
  */
 #include "host/netlink.h"
 
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
@@ -73,24 +74,52 @@ static void make_room(int fd, int force, int plain, int bytes)
 		(void)!setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
 }
 
-int netlink_open(int netns_fd, int protocol, struct mnl_socket **ret_socket)
+int netlink_open(int netns_fd, int protocol, struct netlink_socket **ret_socket)
 {
 	_cleanup_close_ int fd = netns_socket(netns_fd, AF_NETLINK, SOCK_RAW, protocol);
 	if (fd < 0)
 		return fd;
 	make_room(fd, SO_SNDBUFFORCE, SO_SNDBUF, REQUEST_ROOM_BYTES);
 	make_room(fd, SO_RCVBUFFORCE, SO_RCVBUF, ANSWER_ROOM_BYTES);
-	struct mnl_socket *socket = mnl_socket_fdopen(fd);
-	if (!socket)
+	struct sockaddr_nl address = {.nl_family = AF_NETLINK};
+	socklen_t n = sizeof(address);
+	if (bind(fd, (const struct sockaddr *)&address, n) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&address, &n) < 0)
 		return -errno;
-	take_fd(fd);
-	if (mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0) {
-		int code = errno;
-		mnl_socket_close(socket);
-		return -code;
-	}
+	struct netlink_socket *socket = malloc(sizeof(*socket));
+	if (!socket)
+		return -ENOMEM;
+	*socket = (struct netlink_socket){.fd = take_fd(fd), .port = address.nl_pid};
 	*ret_socket = socket;
 	return 0;
+}
+
+void netlink_close(struct netlink_socket *socket)
+{
+	if (!socket)
+		return;
+	close(socket->fd);
+	free(socket);
+}
+
+int netlink_send(const struct netlink_socket *socket, const void *bytes, size_t n)
+{
+	const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+	return sendto(socket->fd, bytes, n, 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0 ? -errno
+												     : 0;
+}
+
+/* What others than the kernel send is no answer. Returns the length, 0: nothing for us, or -errno. */
+static int netlink_receive(const struct netlink_socket *socket, void *bytes, size_t room)
+{
+	struct sockaddr_nl from = {0};
+	socklen_t from_len = sizeof(from);
+	ssize_t n = recvfrom(socket->fd, bytes, room, MSG_TRUNC, (struct sockaddr *)&from, &from_len);
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	if ((size_t)n > room)
+		return -ENOSPC;
+	return from.nl_pid ? 0 : (int)n;
 }
 
 /* 1 = the answer ended, 0 = more follows, or -errno. */
@@ -101,16 +130,14 @@ static int read_message(const struct nlmsghdr *h, int (*each)(const struct nlmsg
 		return -EINTR;
 	if (h->nlmsg_type == NLMSG_DONE) {
 		/* A dump that failed half-way says so in its last message. */
-		if (h->nlmsg_len >= MNL_NLMSG_HDRLEN + sizeof(int))
-			return *(const int *)mnl_nlmsg_get_payload(h) < 0
-				       ? *(const int *)mnl_nlmsg_get_payload(h)
-				       : 1;
+		if (h->nlmsg_len >= NLMSG_HDRLEN + sizeof(int))
+			return *(const int *)netlink_body(h) < 0 ? *(const int *)netlink_body(h) : 1;
 		return 1;
 	}
 	if (h->nlmsg_type == NLMSG_ERROR) {
-		if (h->nlmsg_len < MNL_NLMSG_HDRLEN + sizeof(struct nlmsgerr))
+		if (h->nlmsg_len < NLMSG_HDRLEN + sizeof(struct nlmsgerr))
 			return -EBADMSG;
-		const struct nlmsgerr *e = mnl_nlmsg_get_payload(h);
+		const struct nlmsgerr *e = netlink_body(h);
 		return e->error ? e->error : 1;
 	}
 	return each ? each(h, ctx) : 0;
@@ -120,7 +147,7 @@ static int read_messages(const void *bytes, int n, uint32_t seq, unsigned port,
 			 int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx)
 {
 	const struct nlmsghdr *h = bytes;
-	for (; mnl_nlmsg_ok(h, n); h = mnl_nlmsg_next(h, &n)) {
+	for (; netlink_ok(h, n); h = netlink_next(h, &n)) {
 		if (h->nlmsg_seq != seq || h->nlmsg_pid != port)
 			continue;
 		int r = read_message(h, each, ctx);
@@ -130,21 +157,15 @@ static int read_messages(const void *bytes, int n, uint32_t seq, unsigned port,
 	return 0;
 }
 
-int netlink_ask(struct mnl_socket *socket, struct nlmsghdr *request,
+int netlink_ask(struct netlink_socket *socket, struct nlmsghdr *request,
 		int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx)
 {
 	char bytes[READ_BYTES] __attribute__((aligned(8)));
 	request->nlmsg_seq = 1;
-	if (mnl_socket_sendto(socket, request, request->nlmsg_len) < 0)
-		return -errno;
-	int r = 0;
+	int r = netlink_send(socket, request, request->nlmsg_len);
 	while (!r) {
-		ssize_t n = mnl_socket_recvfrom(socket, bytes, READ_BYTES);
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n > 0)
-			r = read_messages(bytes, (int)n, request->nlmsg_seq, mnl_socket_get_portid(socket),
-					  each, ctx);
+		int n = netlink_receive(socket, bytes, READ_BYTES);
+		r = n < 0 ? n : read_messages(bytes, n, request->nlmsg_seq, socket->port, each, ctx);
 	}
 	return r < 0 ? r : 0;
 }

@@ -5,11 +5,11 @@
  */
 #pragma once
 
-#include <libmnl/libmnl.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/macros.h"
+#include "host/netlink_message.h"
 
 /*
  * socket(2) in the namespace of netns_fd (-1: that of the calling thread); a thread of its own goes there, the
@@ -17,24 +17,34 @@
  */
 must_check int netns_socket(int netns_fd, int domain, int type, int protocol);
 
+struct netlink_socket {
+	int fd;
+	uint32_t port; /* where answers go */
+};
+
 /* A netlink socket with room for large requests; close-on-exec. */
-must_check int netlink_open(int netns_fd, int protocol, struct mnl_socket **ret_socket);
+must_check int netlink_open(int netns_fd, int protocol, struct netlink_socket **ret_socket);
+
+void netlink_close(struct netlink_socket *socket);
+
+/* To the kernel. Returns 0 or -errno. */
+must_check int netlink_send(const struct netlink_socket *socket, const void *bytes, size_t n);
 
 /*
  * Send one request and hand every message of the answer to 'each' until the answer ends. each returns 0 to go
  * on or -errno; it may be NULL when only success matters. Returns 0 or -errno (the kernel's, or each's).
  */
-must_check int netlink_ask(struct mnl_socket *socket, struct nlmsghdr *request,
+must_check int netlink_ask(struct netlink_socket *socket, struct nlmsghdr *request,
 			   int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx);
 
 /* A request about a device by its name, for ioctl(2). -ENODEV: no device can have that name. */
 struct ifreq;
 must_check int device_request(const char *device, struct ifreq *ret_request);
 
-static inline void cleanup_mnl_p(struct mnl_socket **socket)
+static inline void cleanup_netlink_p(struct netlink_socket **socket)
 {
 	if (*socket)
-		mnl_socket_close(*socket);
+		netlink_close(*socket);
 }
 
-#define _cleanup_mnl_ __attribute__((cleanup(cleanup_mnl_p)))
+#define _cleanup_netlink_ __attribute__((cleanup(cleanup_netlink_p)))

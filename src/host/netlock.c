@@ -30,7 +30,7 @@
 enum { ID_MAX = 200, ANSWER_BYTES = 64 * 1024 };
 
 struct netlock {
-	struct mnl_socket *socket;
+	struct netlink_socket *socket;
 	char table[NETLOCK_TABLE_MAX];
 	bool owned;
 };
@@ -108,10 +108,10 @@ struct verdict {
 
 static void judge(const struct nlmsghdr *h, int n, struct verdict *v)
 {
-	for (; mnl_nlmsg_ok(h, n); h = mnl_nlmsg_next(h, &n)) {
-		if (h->nlmsg_type != NLMSG_ERROR || h->nlmsg_len < MNL_NLMSG_HDRLEN + sizeof(struct nlmsgerr))
+	for (; netlink_ok(h, n); h = netlink_next(h, &n)) {
+		if (h->nlmsg_type != NLMSG_ERROR || h->nlmsg_len < NLMSG_HDRLEN + sizeof(struct nlmsgerr))
 			continue;
-		const struct nlmsgerr *e = mnl_nlmsg_get_payload(h);
+		const struct nlmsgerr *e = netlink_body(h);
 		if (e->error && !v->code) {
 			v->code = -e->error;
 			v->seq = h->nlmsg_seq;
@@ -122,7 +122,7 @@ static void judge(const struct nlmsghdr *h, int n, struct verdict *v)
 }
 
 /* The kernel has worked through a batch when sendto(2) returns: every answer waits. */
-static void read_verdict(struct mnl_socket *socket, struct verdict *v)
+static void read_verdict(struct netlink_socket *socket, struct verdict *v)
 {
 	_cleanup_free_ char *answer = malloc(ANSWER_BYTES);
 	if (!answer) {
@@ -130,7 +130,7 @@ static void read_verdict(struct mnl_socket *socket, struct verdict *v)
 		return;
 	}
 	for (;;) {
-		ssize_t n = recv(mnl_socket_get_fd(socket), answer, ANSWER_BYTES, MSG_DONTWAIT);
+		ssize_t n = recv(socket->fd, answer, ANSWER_BYTES, MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno != EAGAIN && !v->code)
@@ -142,14 +142,15 @@ static void read_verdict(struct mnl_socket *socket, struct verdict *v)
 }
 
 /* Close the batch and carry it out: all of it or nothing. The step that failed goes to *ret_step. */
-static int commit(struct mnl_socket *socket, struct netlock_batch *b, enum netlock_step *ret_step)
+static int commit(struct netlink_socket *socket, struct netlock_batch *b, enum netlock_step *ret_step)
 {
 	struct verdict v = {.last = netlock_batch_end(b)};
 	*ret_step = NETLOCK_STEP_BATCH;
 	if (!v.last)
 		return -ENOMEM;
-	if (mnl_socket_sendto(socket, b->bytes, b->n) < 0)
-		return -errno;
+	int r = netlink_send(socket, b->bytes, b->n);
+	if (r < 0)
+		return r;
 	read_verdict(socket, &v);
 	*ret_step = netlock_batch_step(b, v.seq);
 	if (v.code)
@@ -157,7 +158,7 @@ static int commit(struct mnl_socket *socket, struct netlock_batch *b, enum netlo
 	return v.done ? 0 : -EIO;
 }
 
-static int open_socket(int netns_fd, const char *table, struct mnl_socket **ret_socket,
+static int open_socket(int netns_fd, const char *table, struct netlink_socket **ret_socket,
 		       struct ferry_error *err)
 {
 	int r = netlink_open(netns_fd, NETLINK_NETFILTER, ret_socket);
@@ -237,16 +238,16 @@ int netlock_clear(struct netlock *lock, struct ferry_error *err)
 }
 
 /* 1 = there is such a table, 0 = there is none. */
-static int ask_table(struct mnl_socket *socket, const char *table)
+static int ask_table(struct netlink_socket *socket, const char *table)
 {
-	uint8_t bytes[MNL_NLMSG_HDRLEN + 64 + NETLOCK_TABLE_MAX] __attribute__((aligned(8)));
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	uint8_t bytes[NLMSG_HDRLEN + 64 + NETLOCK_TABLE_MAX] __attribute__((aligned(8)));
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
+	struct nfgenmsg *g = netlink_append(h, sizeof(*g));
 	g->nfgen_family = NFPROTO_INET;
 	g->version = NFNETLINK_V0;
-	mnl_attr_put_strz(h, NFTA_TABLE_NAME, table);
+	netlink_put_string(h, NFTA_TABLE_NAME, table);
 	int r = netlink_ask(socket, h, NULL, NULL);
 	return r == -ENOENT ? 0 : r ? r : 1;
 }
@@ -262,13 +263,11 @@ struct table_list {
 static int add_table(const struct nlmsghdr *h, void *ctx)
 {
 	struct table_list *list = ctx;
-	const struct nlattr *attr;
-	mnl_attr_for_each(attr, h, sizeof(struct nfgenmsg))
-	{
-		if (mnl_attr_get_type(attr) != NFTA_TABLE_NAME)
+	netlink_for_each(attr, h, sizeof(struct nfgenmsg)) {
+		if (netlink_attr_type(attr) != NFTA_TABLE_NAME)
 			continue;
-		const char *name = mnl_attr_get_str(attr);
-		size_t n = strnlen(name, mnl_attr_get_payload_len(attr));
+		const char *name = netlink_attr_string(attr);
+		size_t n = strnlen(name, netlink_attr_len(attr));
 		if (n >= NETLOCK_TABLE_MAX ||
 		    strncmp(name, NETLOCK_IMAGE_PREFIX, strlen(NETLOCK_IMAGE_PREFIX)) != 0)
 			continue;
@@ -282,19 +281,19 @@ static int add_table(const struct nlmsghdr *h, void *ctx)
 }
 
 /* Locks that images left behind. */
-static int list_tables(struct mnl_socket *socket, struct table_list *ret)
+static int list_tables(struct netlink_socket *socket, struct table_list *ret)
 {
-	uint8_t bytes[MNL_NLMSG_HDRLEN + 64] __attribute__((aligned(8)));
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	uint8_t bytes[NLMSG_HDRLEN + 64] __attribute__((aligned(8)));
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
+	struct nfgenmsg *g = netlink_append(h, sizeof(*g));
 	g->nfgen_family = NFPROTO_INET;
 	g->version = NFNETLINK_V0;
 	return netlink_ask(socket, h, add_table, ret);
 }
 
-static int forget_one(struct mnl_socket *socket, const char *table, const struct netlock_tcp *connection,
+static int forget_one(struct netlink_socket *socket, const char *table, const struct netlock_tcp *connection,
 		      struct ferry_error *err)
 {
 	_cleanup_batch_ struct netlock_batch b = {0};
@@ -308,7 +307,7 @@ static int forget_one(struct mnl_socket *socket, const char *table, const struct
 int netlock_forget(int netns_fd, const char *except_id, const struct netlock_tcp *connections, size_t n,
 		   struct ferry_error *err)
 {
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	struct table_list tables = {0};
 	int r = n ? open_socket(netns_fd, NETLOCK_IMAGE_PREFIX, &socket, err) : 0;
 	if (r < 0 || !n)
@@ -347,7 +346,7 @@ int netlock_find(int netns_fd, const char *id, struct netlock **ret_lock, struct
 }
 
 /* 1 = removed, 0 = there was none. */
-static int remove_table(struct mnl_socket *socket, const char *table, struct ferry_error *err)
+static int remove_table(struct netlink_socket *socket, const char *table, struct ferry_error *err)
 {
 	_cleanup_batch_ struct netlock_batch b = {0};
 	enum netlock_step step;
@@ -364,7 +363,7 @@ void netlock_close(struct netlock *lock)
 	if (!lock)
 		return;
 	if (lock->socket)
-		mnl_socket_close(lock->socket);
+		netlink_close(lock->socket);
 	free(lock);
 }
 
@@ -379,7 +378,7 @@ int netlock_remove(struct netlock *lock, struct ferry_error *err)
 
 int netlock_find_and_remove(int netns_fd, const char *id, struct ferry_error *err)
 {
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	char table[NETLOCK_TABLE_MAX];
 	int r = table_name(id, table, err);
 	if (!r)
@@ -389,5 +388,5 @@ int netlock_find_and_remove(int netns_fd, const char *id, struct ferry_error *er
 
 int netlock_fd(const struct netlock *lock)
 {
-	return mnl_socket_get_fd(lock->socket);
+	return lock->socket->fd;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns the bytes of the network lock: kernel include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h
- * (concatenated set keys 4.1, owned tables 5.12), attributes by libmnl.
+ * (concatenated set keys 4.1, owned tables 5.12).
  *
  * The table holds one set for each of IPv4 and IPv6 whose keys are (local address, local port, remote address,
  * remote port), and two chains, on input and output, that load the fields of a packet in that order as seen
@@ -11,7 +11,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <libmnl/libmnl.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -20,6 +19,7 @@
 #include <string.h>
 
 #include "base/macros.h"
+#include "host/netlink_message.h"
 
 enum {
 	MESSAGE_ROOM_BYTES = 64 * 1024, /* attributes have 16-bit lengths */
@@ -115,11 +115,11 @@ static struct nlmsghdr *begin(struct netlock_batch *b, enum netlock_step step, u
 	}
 	b->steps[b->seq++] = (uint8_t)step;
 	b->last = b->n;
-	struct nlmsghdr *h = mnl_nlmsg_put_header(b->bytes + b->n);
+	struct nlmsghdr *h = netlink_begin(b->bytes + b->n);
 	h->nlmsg_type = type;
 	h->nlmsg_flags = NLM_F_REQUEST | flags;
 	h->nlmsg_seq = b->seq;
-	struct nfgenmsg *g = mnl_nlmsg_put_extra_header(h, sizeof(*g));
+	struct nfgenmsg *g = netlink_append(h, sizeof(*g));
 	g->nfgen_family = family;
 	g->version = NFNETLINK_V0;
 	g->res_id = htons(res_id);
@@ -128,7 +128,7 @@ static struct nlmsghdr *begin(struct netlock_batch *b, enum netlock_step step, u
 
 static void end(struct netlock_batch *b, const struct nlmsghdr *h)
 {
-	b->n += MNL_ALIGN(h->nlmsg_len);
+	b->n += NLMSG_ALIGN(h->nlmsg_len);
 }
 
 static struct nlmsghdr *begin_nft(struct netlock_batch *b, enum netlock_step step, uint16_t type,
@@ -139,7 +139,7 @@ static struct nlmsghdr *begin_nft(struct netlock_batch *b, enum netlock_step ste
 
 static void put_u32(struct nlmsghdr *h, uint16_t type, uint32_t value)
 {
-	mnl_attr_put_u32(h, type, htonl(value));
+	netlink_put_u32(h, type, htonl(value));
 }
 
 void netlock_batch_begin(struct netlock_batch *b)
@@ -175,8 +175,8 @@ static void put_set(struct netlock_batch *b, const char *table, const struct fam
 	if (!h)
 		return;
 	uint32_t pair = (uint32_t)f->type << TYPE_BITS | TYPE_INET_SERVICE;
-	mnl_attr_put_strz(h, NFTA_SET_TABLE, table);
-	mnl_attr_put_strz(h, NFTA_SET_NAME, f->set);
+	netlink_put_string(h, NFTA_SET_TABLE, table);
+	netlink_put_string(h, NFTA_SET_NAME, f->set);
 	put_u32(h, NFTA_SET_ID, f->id);
 	put_u32(h, NFTA_SET_KEY_TYPE, pair << (2 * TYPE_BITS) | pair);
 	put_u32(h, NFTA_SET_KEY_LEN, 2 * (f->address_len + REG_BYTES));
@@ -188,14 +188,14 @@ static void put_chain(struct netlock_batch *b, const char *table, const struct c
 	struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_CHAIN, NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL);
 	if (!h)
 		return;
-	mnl_attr_put_strz(h, NFTA_CHAIN_TABLE, table);
-	mnl_attr_put_strz(h, NFTA_CHAIN_NAME, c->name);
-	mnl_attr_put_strz(h, NFTA_CHAIN_TYPE, "filter");
+	netlink_put_string(h, NFTA_CHAIN_TABLE, table);
+	netlink_put_string(h, NFTA_CHAIN_NAME, c->name);
+	netlink_put_string(h, NFTA_CHAIN_TYPE, "filter");
 	put_u32(h, NFTA_CHAIN_POLICY, NF_ACCEPT);
-	struct nlattr *hook = mnl_attr_nest_start(h, NFTA_CHAIN_HOOK);
+	struct nlattr *hook = netlink_nest(h, NFTA_CHAIN_HOOK);
 	put_u32(h, NFTA_HOOK_HOOKNUM, c->hook);
 	put_u32(h, NFTA_HOOK_PRIORITY, (uint32_t)CHAIN_PRIORITY);
-	mnl_attr_nest_end(h, hook);
+	netlink_nest_end(h, hook);
 	end(b, h);
 }
 
@@ -206,16 +206,16 @@ struct expression {
 
 static struct expression begin_expression(struct nlmsghdr *h, const char *name)
 {
-	struct expression e = {.element = mnl_attr_nest_start(h, NFTA_LIST_ELEM)};
-	mnl_attr_put_strz(h, NFTA_EXPR_NAME, name);
-	e.data = mnl_attr_nest_start(h, NFTA_EXPR_DATA);
+	struct expression e = {.element = netlink_nest(h, NFTA_LIST_ELEM)};
+	netlink_put_string(h, NFTA_EXPR_NAME, name);
+	e.data = netlink_nest(h, NFTA_EXPR_DATA);
 	return e;
 }
 
 static void end_expression(struct nlmsghdr *h, struct expression e)
 {
-	mnl_attr_nest_end(h, e.data);
-	mnl_attr_nest_end(h, e.element);
+	netlink_nest_end(h, e.data);
+	netlink_nest_end(h, e.element);
 }
 
 static void put_meta(struct nlmsghdr *h, uint32_t key)
@@ -231,9 +231,9 @@ static void put_equals(struct nlmsghdr *h, const void *value, size_t n)
 	struct expression e = begin_expression(h, "cmp");
 	put_u32(h, NFTA_CMP_SREG, REG_FIRST);
 	put_u32(h, NFTA_CMP_OP, NFT_CMP_EQ);
-	struct nlattr *data = mnl_attr_nest_start(h, NFTA_CMP_DATA);
-	mnl_attr_put(h, NFTA_DATA_VALUE, n, value);
-	mnl_attr_nest_end(h, data);
+	struct nlattr *data = netlink_nest(h, NFTA_CMP_DATA);
+	netlink_put(h, NFTA_DATA_VALUE, n, value);
+	netlink_nest_end(h, data);
 	end_expression(h, e);
 }
 
@@ -251,7 +251,7 @@ static void put_field(struct nlmsghdr *h, const struct field *f, uint32_t *reg)
 static void put_lookup(struct nlmsghdr *h, const struct family *f)
 {
 	struct expression e = begin_expression(h, "lookup");
-	mnl_attr_put_strz(h, NFTA_LOOKUP_SET, f->set);
+	netlink_put_string(h, NFTA_LOOKUP_SET, f->set);
 	put_u32(h, NFTA_LOOKUP_SET_ID, f->id);
 	put_u32(h, NFTA_LOOKUP_SREG, REG_FIRST);
 	end_expression(h, e);
@@ -261,11 +261,11 @@ static void put_verdict(struct nlmsghdr *h, uint32_t verdict)
 {
 	struct expression e = begin_expression(h, "immediate");
 	put_u32(h, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-	struct nlattr *data = mnl_attr_nest_start(h, NFTA_IMMEDIATE_DATA);
-	struct nlattr *code = mnl_attr_nest_start(h, NFTA_DATA_VERDICT);
+	struct nlattr *data = netlink_nest(h, NFTA_IMMEDIATE_DATA);
+	struct nlattr *code = netlink_nest(h, NFTA_DATA_VERDICT);
 	put_u32(h, NFTA_VERDICT_CODE, verdict);
-	mnl_attr_nest_end(h, code);
-	mnl_attr_nest_end(h, data);
+	netlink_nest_end(h, code);
+	netlink_nest_end(h, data);
 	end_expression(h, e);
 }
 
@@ -275,9 +275,9 @@ static struct nlmsghdr *begin_rule(struct netlock_batch *b, const char *table, c
 	struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_RULE, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
 	if (!h)
 		return NULL;
-	mnl_attr_put_strz(h, NFTA_RULE_TABLE, table);
-	mnl_attr_put_strz(h, NFTA_RULE_CHAIN, chain);
-	*ret_expressions = mnl_attr_nest_start(h, NFTA_RULE_EXPRESSIONS);
+	netlink_put_string(h, NFTA_RULE_TABLE, table);
+	netlink_put_string(h, NFTA_RULE_CHAIN, chain);
+	*ret_expressions = netlink_nest(h, NFTA_RULE_EXPRESSIONS);
 	return h;
 }
 
@@ -290,7 +290,7 @@ static void put_mark_rule(struct netlock_batch *b, const char *table, const stru
 	put_meta(h, NFT_META_MARK);
 	put_equals(h, &mark, sizeof(mark));
 	put_verdict(h, NF_ACCEPT);
-	mnl_attr_nest_end(h, expressions);
+	netlink_nest_end(h, expressions);
 	end(b, h);
 }
 
@@ -314,7 +314,7 @@ static void put_drop_rule(struct netlock_batch *b, const char *table, const stru
 	put_field(h, outgoing ? &destination_port : &source_port, &reg);
 	put_lookup(h, f);
 	put_verdict(h, NF_DROP);
-	mnl_attr_nest_end(h, expressions);
+	netlink_nest_end(h, expressions);
 	end(b, h);
 }
 
@@ -323,7 +323,7 @@ void netlock_batch_table(struct netlock_batch *b, const char *table, bool owned,
 	struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_TABLE, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL);
 	if (!h)
 		return;
-	mnl_attr_put_strz(h, NFTA_TABLE_NAME, table);
+	netlink_put_string(h, NFTA_TABLE_NAME, table);
 	put_u32(h, NFTA_TABLE_FLAGS, owned ? NFT_TABLE_F_OWNER : 0);
 	end(b, h);
 	for (size_t f = 0; f < ARRAY_SIZE(families); f++)
@@ -342,7 +342,7 @@ void netlock_batch_remove_table(struct netlock_batch *b, const char *table)
 	struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_TABLE, NFT_MSG_DELTABLE, 0);
 	if (!h)
 		return;
-	mnl_attr_put_strz(h, NFTA_TABLE_NAME, table);
+	netlink_put_string(h, NFTA_TABLE_NAME, table);
 	end(b, h);
 }
 
@@ -353,8 +353,8 @@ void netlock_batch_clear(struct netlock_batch *b, const char *table)
 		struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_ELEMENT, NFT_MSG_DELSETELEM, 0);
 		if (!h)
 			return;
-		mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_TABLE, table);
-		mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_SET, families[f].set);
+		netlink_put_string(h, NFTA_SET_ELEM_LIST_TABLE, table);
+		netlink_put_string(h, NFTA_SET_ELEM_LIST_SET, families[f].set);
 		end(b, h);
 	}
 }
@@ -382,11 +382,11 @@ static void put_element(struct nlmsghdr *h, const struct netlock_tcp *c, const s
 	memcpy(key + f->address_len, &local_port, sizeof(local_port));
 	memcpy(key + half, wire_address(c, c->remote_addr, v4), f->address_len);
 	memcpy(key + half + f->address_len, &remote_port, sizeof(remote_port));
-	struct nlattr *element = mnl_attr_nest_start(h, NFTA_LIST_ELEM);
-	struct nlattr *data = mnl_attr_nest_start(h, NFTA_SET_ELEM_KEY);
-	mnl_attr_put(h, NFTA_DATA_VALUE, 2 * half, key);
-	mnl_attr_nest_end(h, data);
-	mnl_attr_nest_end(h, element);
+	struct nlattr *element = netlink_nest(h, NFTA_LIST_ELEM);
+	struct nlattr *data = netlink_nest(h, NFTA_SET_ELEM_KEY);
+	netlink_put(h, NFTA_DATA_VALUE, 2 * half, key);
+	netlink_nest_end(h, data);
+	netlink_nest_end(h, element);
 }
 
 /* Elements of one family from *index on, as many as one message takes. */
@@ -399,16 +399,16 @@ static void put_elements(struct netlock_batch *b, const char *table, bool remove
 		*index = n;
 		return;
 	}
-	mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_TABLE, table);
-	mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_SET, f->set);
-	struct nlattr *list = mnl_attr_nest_start(h, NFTA_SET_ELEM_LIST_ELEMENTS);
+	netlink_put_string(h, NFTA_SET_ELEM_LIST_TABLE, table);
+	netlink_put_string(h, NFTA_SET_ELEM_LIST_SET, f->set);
+	struct nlattr *list = netlink_nest(h, NFTA_SET_ELEM_LIST_ELEMENTS);
 	for (unsigned count = 0; *index < n && count < ELEMENTS_A_MESSAGE; (*index)++) {
 		if (is_v4(&connections[*index]) != (f->nfproto == NFPROTO_IPV4))
 			continue;
 		put_element(h, &connections[*index], f);
 		count++;
 	}
-	mnl_attr_nest_end(h, list);
+	netlink_nest_end(h, list);
 	end(b, h);
 }
 

@@ -58,7 +58,7 @@ static int inet_each(const struct nlmsghdr *h, void *ctx)
 	if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY)
 		return 0;
 	struct inet_sock s;
-	int r = inet_sock_parse(mnl_nlmsg_get_payload(h), mnl_nlmsg_get_payload_len(h), d->protocol, &s);
+	int r = inet_sock_parse(netlink_body(h), netlink_body_len(h), d->protocol, &s);
 	if (r)
 		return r;
 	struct inet_sock *slot = vec_push(d->socks);
@@ -68,16 +68,16 @@ static int inet_each(const struct nlmsghdr *h, void *ctx)
 	return 0;
 }
 
-static int inet_dump_once(struct mnl_socket *socket, int family, int protocol, uint32_t states,
+static int inet_dump_once(struct netlink_socket *socket, int family, int protocol, uint32_t states,
 			  inet_vec *socks)
 {
-	uint8_t bytes[MNL_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct inet_diag_req_v2)]
+	uint8_t bytes[NLMSG_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct inet_diag_req_v2)]
 		__attribute__((aligned(8))) = {0};
 	struct inet_dump dump = {socks, (uint8_t)protocol};
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = SOCK_DIAG_BY_FAMILY;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct inet_diag_req_v2 *q = mnl_nlmsg_put_extra_header(h, sizeof(*q));
+	struct inet_diag_req_v2 *q = netlink_append(h, sizeof(*q));
 	q->sdiag_family = (uint8_t)family;
 	q->sdiag_protocol = (uint8_t)protocol;
 	q->idiag_states = states ? states : ~0u;
@@ -87,7 +87,8 @@ static int inet_dump_once(struct mnl_socket *socket, int family, int protocol, u
 }
 
 /* Adds to socks; after a failure what it added is taken back. */
-static int inet_dump(struct mnl_socket *socket, int family, int protocol, uint32_t states, inet_vec *socks)
+static int inet_dump(struct netlink_socket *socket, int family, int protocol, uint32_t states,
+		     inet_vec *socks)
 {
 	size_t before = socks->n;
 	int r = -EINTR;
@@ -118,7 +119,7 @@ static void inet_give(inet_vec *socks, struct inet_sock **ret_socks, size_t *ret
 int sockdiag_inet(int netns_fd, int family, int protocol, uint32_t states, struct inet_sock **ret_socks,
 		  size_t *ret_n, struct ferry_error *err)
 {
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	inet_vec socks = {0};
 	int r = netlink_open(netns_fd, NETLINK_SOCK_DIAG, &socket);
 	if (!r)
@@ -138,7 +139,7 @@ int sockdiag_inet_all(int netns_fd, struct inet_sock **ret_socks, size_t *ret_n,
 		bool optional;
 	} protocols[] = {{IPPROTO_TCP, false}, {IPPROTO_UDP, false}, {IPPROTO_UDPLITE, true}};
 	static const int family[] = {AF_INET, AF_INET6};
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	inet_vec socks = {0};
 	int r = netlink_open(netns_fd, NETLINK_SOCK_DIAG, &socket);
 	if (r)
@@ -164,7 +165,7 @@ static int unix_each(const struct nlmsghdr *h, void *ctx)
 	if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY)
 		return 0;
 	struct unix_sock s;
-	int r = unix_sock_parse(mnl_nlmsg_get_payload(h), mnl_nlmsg_get_payload_len(h), &s);
+	int r = unix_sock_parse(netlink_body(h), netlink_body_len(h), &s);
 	if (r)
 		return r;
 	struct unix_sock *slot = vec_push(socks);
@@ -183,14 +184,14 @@ static void unix_drop(unix_vec *socks)
 	vec_release(socks);
 }
 
-static int unix_ask(struct mnl_socket *socket, uint32_t inode, unix_vec *socks)
+static int unix_ask(struct netlink_socket *socket, uint32_t inode, unix_vec *socks)
 {
-	uint8_t bytes[MNL_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct unix_diag_req)]
+	uint8_t bytes[NLMSG_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct unix_diag_req)]
 		__attribute__((aligned(8))) = {0};
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = SOCK_DIAG_BY_FAMILY;
 	h->nlmsg_flags = inode ? NLM_F_REQUEST | NLM_F_ACK : NLM_F_REQUEST | NLM_F_DUMP;
-	struct unix_diag_req *q = mnl_nlmsg_put_extra_header(h, sizeof(*q));
+	struct unix_diag_req *q = netlink_append(h, sizeof(*q));
 	q->sdiag_family = AF_UNIX;
 	q->udiag_states = ~0u;
 	q->udiag_ino = inode;
@@ -203,7 +204,7 @@ static int unix_ask(struct mnl_socket *socket, uint32_t inode, unix_vec *socks)
 
 static int unix_dump(int netns_fd, uint32_t inode, unix_vec *socks)
 {
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	int r = netlink_open(netns_fd, NETLINK_SOCK_DIAG, &socket);
 	if (r)
 		return r;
@@ -271,7 +272,7 @@ static int packet_each(const struct nlmsghdr *h, void *ctx)
 	struct packet_sock s;
 	if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || find->found)
 		return 0;
-	int r = packet_sock_parse(mnl_nlmsg_get_payload(h), mnl_nlmsg_get_payload_len(h), &s);
+	int r = packet_sock_parse(netlink_body(h), netlink_body_len(h), &s);
 	if (r)
 		return r;
 	if (s.inode == find->inode) {
@@ -285,14 +286,14 @@ static int packet_each(const struct nlmsghdr *h, void *ctx)
 
 int sockdiag_packet_one(int netns_fd, uint32_t inode, struct packet_sock *ret_sock, struct ferry_error *err)
 {
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
-	uint8_t bytes[MNL_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct packet_diag_req)]
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
+	uint8_t bytes[NLMSG_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct packet_diag_req)]
 		__attribute__((aligned(8))) = {0};
 	struct packet_find find = {.inode = inode};
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = SOCK_DIAG_BY_FAMILY;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct packet_diag_req *q = mnl_nlmsg_put_extra_header(h, sizeof(*q));
+	struct packet_diag_req *q = netlink_append(h, sizeof(*q));
 	q->sdiag_family = AF_PACKET;
 	q->pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG | PACKET_SHOW_FANOUT;
 	int r = netlink_open(netns_fd, NETLINK_SOCK_DIAG, &socket);

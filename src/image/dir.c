@@ -271,8 +271,10 @@ bool image_dir_has(const struct image_dir *dir, enum image_kind kind, uint64_t i
 {
 	char name[IMAGE_NAME_MAX];
 	image_file_name(kind, id, name);
-	if (dir->has_manifest && !image_dir__is_service(name) && !image_dir__find(dir, name) &&
-	    !image_dir__is_unlisted(dir, kind))
+	const struct image_dir_entry *entry = dir->has_manifest ? image_dir__find(dir, name) : NULL;
+	if (entry && entry->kept)
+		return true;
+	if (dir->has_manifest && !image_dir__is_service(name) && !entry && !image_dir__is_unlisted(dir, kind))
 		return false;
 	return faccessat(dir->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
@@ -304,6 +306,7 @@ static void free_one(struct image_dir *dir)
 	cleanup_close_p(&dir->parent_fd);
 	cleanup_close_p(&dir->marker_fd);
 	image_coverage_free(dir->sent);
+	image_dir_forget(dir);
 	vec_release(&dir->entries);
 	free(dir->slots);
 	free(dir->path);

@@ -140,6 +140,7 @@ struct image_seen {
 struct image_dir_open {
 	bool check_pages;  /* also compare the checksums of pages files */
 	bool no_checksums; /* sizes and names only */
+	bool keep;         /* what was read of small files to compare them need not be read again */
 	const struct image_seen
 		*seen; /* these need not be read again to be compared with the manifest; may be NULL */
 	size_t n_seen;
@@ -162,6 +163,9 @@ must_check int image_dir_open(int at_fd, const char *path, const struct image_di
  * read; 0 without a manifest.
  */
 must_check int image_dir_check_pages(struct image_dir *dir, struct ferry_error *err);
+/* Give the memory back that image_dir_open() has kept; from here on all files are read again. */
+void image_dir_forget(struct image_dir *dir);
+
 uint64_t image_dir_pages_bytes(const struct image_dir *dir);
 
 /*

@@ -19,10 +19,11 @@ struct image_dir_entry {
 	char name[IMAGE_NAME_MAX];
 	uint64_t size; /* bytes */
 	struct image_checksum checksum;
-	bool closed; /* size and checksum are final */
-	bool sent;   /* it went to the sink and is not in the directory */
-	bool seen;   /* its checksum was compared already */
-	bool copied; /* size and checksum are found out at the end */
+	bool closed;         /* size and checksum are final */
+	bool sent;           /* it went to the sink and is not in the directory */
+	bool seen;           /* its checksum was compared already */
+	bool copied;         /* size and checksum are found out at the end */
+	const uint8_t *kept; /* its bytes, as they were compared; NULL = they are read from the file */
 };
 
 struct image_dir {
@@ -60,6 +61,8 @@ struct image_dir {
 	VEC(struct image_dir_entry) entries; /* files of this write, or those of the manifest */
 	uint32_t *slots;                     /* hash table: index of an entry + 1, 0 = free */
 	size_t n_slots;                      /* a power of two, or 0 */
+	uint8_t *kept;                       /* the bytes of small files, one mapping; NULL = none */
+	uint64_t kept_bytes;
 };
 
 #define IMAGE_INVENTORY_NAME "inventory.img"

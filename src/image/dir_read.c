@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,7 +24,13 @@
 #include "image/proto/ferry.pb-c.h"
 #include "image/proto/inventory.pb-c.h"
 
-enum { IMG_VERSION_1_1 = 2 };
+enum {
+	IMG_VERSION_1_1 = 2,
+	CHECK_PIECE = 128, /* so many files are worth a thread; a large one has threads of its own */
+	CHECK_KEEP_BYTES = 32 << 10, /* larger files are read again */
+	CHECK_KEEP_MOST = 256 << 20, /* of all */
+};
+#define CHECK_NO_PLACE UINT64_MAX
 
 static int bad(struct image_dir *dir, struct ferry_error *err, const char *name, const char *text)
 {
@@ -150,9 +157,18 @@ static int read_pages_list(struct image_dir *dir, struct ferry_error *err)
 	return r;
 }
 
-/* lanes: threads that compute the checksum; 0 = it is not compared */
+/* A small file's bytes into memory; *ret is their checksum. */
+static int read_kept(int fd, uint8_t *place, uint64_t size, struct image_checksum *ret)
+{
+	int r = fd_pread_all(fd, place, (size_t)size, 0);
+	if (r >= 0)
+		*ret = image_dir__checksum_from(XXH3_128bits(place, (size_t)size));
+	return r;
+}
+
+/* lanes: threads that compute the checksum; 0 = it is not compared. place: where the bytes are to be kept, NULL */
 static int check_file(struct image_dir *dir, const struct image_dir_entry *entry, unsigned lanes,
-		      struct ferry_error *err)
+		      uint8_t *place, struct ferry_error *err)
 {
 	struct stat st;
 	_cleanup_close_ int fd = fd_open(dir->fd, entry->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
@@ -173,7 +189,8 @@ static int check_file(struct image_dir *dir, const struct image_dir_entry *entry
 		return 0;
 	uint64_t size;
 	struct image_checksum checksum;
-	int r = image_dir__hash_file(fd, UINT64_MAX, lanes, dir->progress, &size, &checksum);
+	int r = place ? read_kept(fd, place, entry->size, &checksum)
+		      : image_dir__hash_file(fd, UINT64_MAX, lanes, dir->progress, &size, &checksum);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "cannot read '%s' in '%s'", entry->name,
 				   dir->path);
@@ -216,6 +233,91 @@ static int check_seen(struct image_dir *dir, const struct image_dir_open *option
 	return 0;
 }
 
+struct check_job {
+	struct image_dir *dir;
+	const struct image_dir_open *options;
+	uint64_t *places; /* of each file in dir->kept, or CHECK_NO_PLACE; NULL: none is kept */
+	struct ferry_error *err;
+};
+
+/* Whether whoever reads the file does so by image_get() alone, and soon. */
+static bool check_may_keep(const struct image_dir_entry *entry)
+{
+	enum image_kind kind;
+	uint64_t id;
+	return entry->size <= CHECK_KEEP_BYTES && image_file_parse_name(entry->name, &kind, &id) == 0 &&
+	       kind != IMAGE_PAGES && image_file_info(kind)->first;
+}
+
+/* Where the bytes of each file go. Without memory for them none is kept. */
+static uint64_t *check_places(struct image_dir *dir)
+{
+	uint64_t *places = malloc(dir->entries.n * sizeof(*places)), bytes = 0;
+	for (size_t i = 0; i < dir->entries.n && places; i++) {
+		bool keep = check_may_keep(&dir->entries.v[i]);
+		places[i] = keep ? bytes : CHECK_NO_PLACE;
+		bytes += keep ? dir->entries.v[i].size : 0;
+	}
+	void *kept = places && bytes && bytes <= CHECK_KEEP_MOST
+			     ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+			     : MAP_FAILED;
+	if (kept == MAP_FAILED) {
+		free(places);
+		return NULL;
+	}
+	dir->kept = kept;
+	dir->kept_bytes = bytes;
+	return places;
+}
+
+void image_dir_forget(struct image_dir *dir)
+{
+	vec_foreach(entry, &dir->entries)
+		entry->kept = NULL;
+	if (dir->kept)
+		munmap(dir->kept, dir->kept_bytes);
+	dir->kept = NULL;
+}
+
+static int check_entry(const struct check_job *j, struct image_dir_entry *entry, struct ferry_error *err)
+{
+	bool with_pages = j->options->check_pages && !j->dir->punched;
+	bool with_checksum = !j->options->no_checksums && !entry->seen &&
+			     (with_pages || !image_dir__is_pages(entry->name));
+	size_t number = (size_t)(entry - j->dir->entries.v);
+	uint8_t *place = with_checksum && j->places && j->places[number] != CHECK_NO_PLACE
+				 ? j->dir->kept + j->places[number]
+				 : NULL;
+	int r = check_file(j->dir, entry, with_checksum ? LANES_MAX : 0, place, err);
+	if (r >= 0)
+		entry->kept = place;
+	return r;
+}
+
+static int check_piece(void *context, struct lanes *l, unsigned lane unused, uint64_t number)
+{
+	const struct check_job *j = context;
+	struct ferry_error err = FERRY_ERROR_INIT;
+	size_t from = number * CHECK_PIECE, to = MIN(from + CHECK_PIECE, j->dir->entries.n);
+	int r = 0;
+	for (size_t i = from; i < to && r >= 0; i++)
+		r = check_entry(j, &j->dir->entries.v[i], &err);
+	if (r >= 0)
+		return 0;
+	/* Of several that are damaged the first in the list is named. */
+	int turn = lanes_turn(l, number);
+	if (turn >= 0 && j->err)
+		*j->err = err;
+	return turn < 0 ? turn : r;
+}
+
+static int check_files(struct image_dir *dir, const struct image_dir_open *options, struct ferry_error *err)
+{
+	_cleanup_free_ uint64_t *places = options->keep && dir->entries.n ? check_places(dir) : NULL;
+	struct check_job j = {.dir = dir, .options = options, .places = places, .err = err};
+	return lanes_run(lanes_wanted(), (dir->entries.n + CHECK_PIECE - 1) / CHECK_PIECE, check_piece, &j);
+}
+
 static int check_manifest(struct image_dir *dir, const struct image_dir_open *options,
 			  struct ferry_error *err)
 {
@@ -227,15 +329,8 @@ static int check_manifest(struct image_dir *dir, const struct image_dir_open *op
 		r = check_seen(dir, options, err);
 	if (r < 0)
 		return r;
-	vec_foreach(entry, &dir->entries) {
-		bool with_pages = options->check_pages && !dir->punched;
-		bool with_checksum = !options->no_checksums && !entry->seen &&
-				     (with_pages || !image_dir__is_pages(entry->name));
-		r = check_file(dir, entry, with_checksum ? LANES_MAX : 0, err);
-		if (r < 0)
-			return r;
-	}
-	return dir->has_manifest ? check_strangers(dir, err) : 0;
+	r = check_files(dir, options, err);
+	return r >= 0 && dir->has_manifest ? check_strangers(dir, err) : r;
 }
 
 static bool has_unseen_pages(const struct image_dir *dir, const struct image_dir_entry *entry)
@@ -247,7 +342,7 @@ int image_dir_check_pages(struct image_dir *dir, struct ferry_error *err)
 {
 	for (; dir; dir = dir->parent)
 		vec_foreach(entry, &dir->entries) {
-			int r = has_unseen_pages(dir, entry) ? check_file(dir, entry, 1, err) : 0;
+			int r = has_unseen_pages(dir, entry) ? check_file(dir, entry, 1, NULL, err) : 0;
 			if (r < 0)
 				return r;
 		}

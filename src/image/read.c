@@ -24,7 +24,8 @@ enum { READ_BUFFER = 32 << 10 };
 
 struct image_reader {
 	char *name;
-	int fd;
+	int fd;              /* -1: it is kept */
+	const uint8_t *kept; /* the bytes of the file; NULL: it is read */
 	const struct fault *fault;
 	uint64_t offset; /* of the next byte that is handed out */
 	uint64_t size;   /* of the file when it was opened */
@@ -80,7 +81,11 @@ static int reader_pread(struct image_reader *r, void *bytes, size_t n, uint64_t 
 {
 	if (fault_hit(r->fault, FAULT_IMAGE_READ))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "reading '%s' failed on purpose", r->name);
-	int ret = fd_pread_all(r->fd, bytes, n, offset);
+	int ret = 0;
+	if (r->kept)
+		memcpy(bytes, r->kept + offset, n);
+	else
+		ret = fd_pread_all(r->fd, bytes, n, offset);
 	if (ret == -ENODATA)
 		return image_bad(r, err, "the file became shorter while it was read");
 	if (ret < 0)
@@ -175,15 +180,9 @@ static int check_header(struct image_reader *r, enum image_kind kind, struct fer
 	return ret;
 }
 
-static int reader_new(int fd, const char *name, const struct fault *fault, struct image_reader **ret,
-		      struct ferry_error *err)
+static int reader_alloc(const char *name, const struct fault *fault, struct image_reader **ret,
+			struct ferry_error *err)
 {
-	_cleanup_close_ int owned = fd;
-	struct stat st;
-	if (fstat(fd, &st) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "cannot examine '%s'", name);
-	if (!S_ISREG(st.st_mode))
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s: no regular file", name);
 	struct image_reader *r = malloc(sizeof(*r));
 	char *copy = strdup(name);
 	if (!r || !copy) {
@@ -193,10 +192,37 @@ static int reader_new(int fd, const char *name, const struct fault *fault, struc
 	}
 	memset(r, 0, offsetof(struct image_reader, buffer));
 	r->name = copy;
-	r->fd = take_fd(owned);
+	r->fd = -1;
 	r->fault = fault;
-	r->size = (uint64_t)st.st_size;
 	*ret = r;
+	return 0;
+}
+
+static int reader_new(int fd, const char *name, const struct fault *fault, struct image_reader **ret,
+		      struct ferry_error *err)
+{
+	_cleanup_close_ int owned = fd;
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "cannot examine '%s'", name);
+	if (!S_ISREG(st.st_mode))
+		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "%s: no regular file", name);
+	int r = reader_alloc(name, fault, ret, err);
+	if (r < 0)
+		return r;
+	(*ret)->fd = take_fd(owned);
+	(*ret)->size = (uint64_t)st.st_size;
+	return 0;
+}
+
+static int reader_kept(const struct image_dir *dir, const struct image_dir_entry *entry,
+		       struct image_reader **ret, struct ferry_error *err)
+{
+	int r = reader_alloc(entry->name, dir->fault, ret, err);
+	if (r < 0)
+		return r;
+	(*ret)->kept = entry->kept;
+	(*ret)->size = entry->size;
 	return 0;
 }
 
@@ -245,25 +271,38 @@ int image_open_any(int fd, const char *name, enum image_kind *ret_kind, struct i
 	return 0;
 }
 
-int image_open_optional(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_reader **ret,
-			struct ferry_error *err)
+/* 1, or 0: there is none. */
+static int reader_open(const struct image_dir *dir, const char *name, struct image_reader **ret,
+		       struct ferry_error *err)
 {
-	char name[IMAGE_NAME_MAX];
-	image_file_name(kind, id, name);
-	*ret = NULL;
-	/* What the manifest does not list is no part of this image, whoever put it there. */
-	if (dir->has_manifest && image_file_info(kind)->header != IMAGE_HEADER_SERVICE &&
-	    !image_dir__find(dir, name) && !image_dir__is_unlisted(dir, kind))
-		return 0;
 	int fd = fd_open(dir->fd, dir->writing && !dir->over ? image_dir__written_name(name) : name,
 			 O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 	if (fd == -ENOENT)
 		return 0;
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -fd, "cannot open '%s' in '%s'", name, dir->path);
+	int r = reader_new(fd, name, dir->fault, ret, err);
+	return r < 0 ? r : 1;
+}
+
+int image_open_optional(struct image_dir *dir, enum image_kind kind, uint64_t id, struct image_reader **ret,
+			struct ferry_error *err)
+{
+	char name[IMAGE_NAME_MAX];
+	image_file_name(kind, id, name);
+	*ret = NULL;
+	const struct image_dir_entry *entry = dir->has_manifest ? image_dir__find(dir, name) : NULL;
+	/* What the manifest does not list is no part of this image, whoever put it there. */
+	if (dir->has_manifest && image_file_info(kind)->header != IMAGE_HEADER_SERVICE && !entry &&
+	    !image_dir__is_unlisted(dir, kind))
+		return 0;
 	_cleanup_reader_ struct image_reader *r = NULL;
-	int ret_code = reader_new(fd, name, dir->fault, &r, err);
-	if (ret_code == 0)
+	int ret_code = 0;
+	if (entry && entry->kept)
+		ret_code = reader_kept(dir, entry, &r, err);
+	else if ((ret_code = reader_open(dir, name, &r, err)) == 0)
+		return 0;
+	if (ret_code >= 0)
 		ret_code = check_header(r, kind, err);
 	if (ret_code < 0)
 		return ret_code;

@@ -301,29 +301,26 @@ static int prctl_write(const char *path, const char *text, struct ferry_error *e
 	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "writing %s to %s", text, path) : 0;
 }
 
+/* What every task has from the coordinator, which it is a fork of. */
+struct prctl_own {
+	bool has_oom_score_adj, has_coredump_filter, has_loginuid;
+	int oom_score_adj;
+	uint32_t coredump_filter, loginuid;
+};
+
 /* It stands in audit records alone, and containers may not set it: the program runs as well without. */
 static void prctl_settle_loginuid(struct settle *s)
 {
 	const TaskCoreEntry *tc = s->task->threads.v[0].core->tc;
 	struct ferry_error err = FERRY_ERROR_INIT;
 	char text[32];
-	uint32_t now;
-	if (!tc->has_loginuid)
-		return;
-	_cleanup_close_ int dir = proc_open_self(NULL);
-	if (dir < 0 || proc_read_loginuid(dir, &now, NULL) < 0 || now == tc->loginuid)
+	const struct prctl_own *own = s->plan->kind_data[KIND_prctl];
+	if (!tc->has_loginuid || !own->has_loginuid || own->loginuid == tc->loginuid)
 		return;
 	snprintf(text, sizeof(text), "%u", tc->loginuid);
 	if (prctl_write("/proc/self/loginuid", text, &err) < 0)
 		log_write(s->log, LOG_WARN, "restore", "prctl", s->task->pid, "%s, ignoring", err.message);
 }
-
-/* What every task has from the coordinator, which it is a fork of. */
-struct prctl_own {
-	bool has_oom_score_adj, has_coredump_filter;
-	int oom_score_adj;
-	uint32_t coredump_filter;
-};
 
 static int prctl_read(struct reader *r, struct ferry_error *err)
 {
@@ -335,6 +332,7 @@ static int prctl_read(struct reader *r, struct ferry_error *err)
 		return dir;
 	own->has_oom_score_adj = proc_read_oom_score_adj(dir, &own->oom_score_adj, NULL) >= 0;
 	own->has_coredump_filter = proc_read_coredump_filter(dir, &own->coredump_filter, NULL) >= 0;
+	own->has_loginuid = proc_read_loginuid(dir, &own->loginuid, NULL) >= 0;
 	r->plan->kind_data[KIND_prctl] = own;
 	return 0;
 }

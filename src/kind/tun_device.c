@@ -73,13 +73,13 @@ struct tun_list {
 
 static const struct nlattr *tun_attribute(const void *message, size_t n, size_t head, unsigned type)
 {
-	size_t at = MNL_ALIGN(head);
+	size_t at = NLMSG_ALIGN(head);
 	const struct nlattr *attr = (const void *)((const char *)message + at);
-	for (int left = n > at ? (int)(n - at) : 0; mnl_attr_ok(attr, left);) {
-		if (mnl_attr_get_type(attr) == type)
+	for (int left = n > at ? (int)(n - at) : 0; netlink_attr_ok(attr, left);) {
+		if (netlink_attr_type(attr) == type)
 			return attr;
-		left -= (int)MNL_ALIGN(attr->nla_len);
-		attr = mnl_attr_next(attr);
+		left -= (int)NLMSG_ALIGN(attr->nla_len);
+		attr = netlink_attr_next(attr);
 	}
 	return NULL;
 }
@@ -105,8 +105,8 @@ static int tun_list_add(struct tun_list *list, const void *message, size_t n)
 static int tun_each_address(const struct nlmsghdr *h, void *ctx)
 {
 	struct tun_list *list = ctx;
-	const struct ifaddrmsg *m = mnl_nlmsg_get_payload(h);
-	size_t n = mnl_nlmsg_get_payload_len(h);
+	const struct ifaddrmsg *m = netlink_body(h);
+	size_t n = netlink_body_len(h);
 	if (h->nlmsg_type != RTM_NEWADDR || n < sizeof(*m) || m->ifa_index != list->index)
 		return 0;
 	return tun_list_add(list, m, n);
@@ -114,8 +114,8 @@ static int tun_each_address(const struct nlmsghdr *h, void *ctx)
 
 static bool tun_hops_have(const struct nlattr *hops, uint32_t index)
 {
-	const struct rtnexthop *hop = mnl_attr_get_payload(hops);
-	int left = mnl_attr_get_payload_len(hops);
+	const struct rtnexthop *hop = netlink_attr_body(hops);
+	int left = netlink_attr_len(hops);
 	for (; RTNH_OK(hop, left); left -= (int)NLMSG_ALIGN(hop->rtnh_len), hop = RTNH_NEXT(hop))
 		if ((uint32_t)hop->rtnh_ifindex == index)
 			return true;
@@ -125,13 +125,13 @@ static bool tun_hops_have(const struct nlattr *hops, uint32_t index)
 static int tun_each_route(const struct nlmsghdr *h, void *ctx)
 {
 	struct tun_list *list = ctx;
-	const struct rtmsg *m = mnl_nlmsg_get_payload(h);
-	size_t n = mnl_nlmsg_get_payload_len(h);
+	const struct rtmsg *m = netlink_body(h);
+	size_t n = netlink_body_len(h);
 	if (h->nlmsg_type != RTM_NEWROUTE || n < sizeof(*m) || m->rtm_flags & RTM_F_CLONED)
 		return 0;
 	const struct nlattr *device = tun_attribute(m, n, sizeof(*m), RTA_OIF);
 	const struct nlattr *hops = tun_attribute(m, n, sizeof(*m), RTA_MULTIPATH);
-	bool ours = device && mnl_attr_get_u32(device) == list->index;
+	bool ours = device && netlink_attr_u32(device) == list->index;
 	if ((hops && tun_hops_have(hops, list->index)) ||
 	    (ours && tun_attribute(m, n, sizeof(*m), RTA_NH_ID)))
 		list->several = true;
@@ -142,8 +142,8 @@ static int tun_each_route(const struct nlmsghdr *h, void *ctx)
 static int tun_each_neighbour(const struct nlmsghdr *h, void *ctx)
 {
 	struct tun_list *list = ctx;
-	const struct ndmsg *m = mnl_nlmsg_get_payload(h);
-	size_t n = mnl_nlmsg_get_payload_len(h);
+	const struct ndmsg *m = netlink_body(h);
+	size_t n = netlink_body_len(h);
 	if (h->nlmsg_type != RTM_NEWNEIGH || n < sizeof(*m) || (uint32_t)m->ndm_ifindex != list->index ||
 	    !(m->ndm_state & NUD_PERMANENT) || (m->ndm_family != AF_INET && m->ndm_family != AF_INET6))
 		return 0;
@@ -187,17 +187,17 @@ static const struct tun_table tun_neighbours = {
 	.key = (const uint16_t[]){NDA_DST, 0},
 };
 
-static int tun_list_get(struct mnl_socket *socket, const struct tun_table *table, struct tun_list *list)
+static int tun_list_get(struct netlink_socket *socket, const struct tun_table *table, struct tun_list *list)
 {
 	static const unsigned char families[] = {AF_INET, AF_INET6};
 	uint8_t bytes[256] __attribute__((aligned(8)));
 	int r = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(families) && r >= 0; i++) {
-		struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+		struct nlmsghdr *h = netlink_begin(bytes);
 		h->nlmsg_type = table->get;
 		h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 		/* Each kind of message begins with its family. */
-		*(unsigned char *)mnl_nlmsg_put_extra_header(h, table->head) = families[i];
+		*(unsigned char *)netlink_append(h, table->head) = families[i];
 		r = netlink_ask(socket, h, table->each, list);
 	}
 	/* A kernel without IPv6 says so. */
@@ -216,32 +216,27 @@ struct tun_link {
 
 static void tun_link_tun(struct tun_link *link, const struct nlattr *info)
 {
-	const struct nlattr *data, *attr;
-	mnl_attr_for_each_nested(data, info)
-	{
-		if (mnl_attr_get_type(data) != IFLA_INFO_DATA)
+	netlink_for_each_nested(data, info) {
+		if (netlink_attr_type(data) != IFLA_INFO_DATA)
 			continue;
-		mnl_attr_for_each_nested(attr, data)
-		{
-			if (mnl_attr_get_type(attr) == IFLA_TUN_OWNER)
-				record_set(link->d, owner, (int32_t)mnl_attr_get_u32(attr));
-			if (mnl_attr_get_type(attr) == IFLA_TUN_GROUP)
-				record_set(link->d, group, (int32_t)mnl_attr_get_u32(attr));
+		netlink_for_each_nested(attr, data) {
+			if (netlink_attr_type(attr) == IFLA_TUN_OWNER)
+				record_set(link->d, owner, (int32_t)netlink_attr_u32(attr));
+			if (netlink_attr_type(attr) == IFLA_TUN_GROUP)
+				record_set(link->d, group, (int32_t)netlink_attr_u32(attr));
 			/* TUNGETIFF has one bit for this and for something else. */
-			if (mnl_attr_get_type(attr) == IFLA_TUN_PI)
+			if (netlink_attr_type(attr) == IFLA_TUN_PI)
 				link->d->mode = (link->d->mode & ~(uint32_t)IFF_NO_PI) |
-						(mnl_attr_get_u8(attr) ? 0 : IFF_NO_PI);
+						(netlink_attr_u8(attr) ? 0 : IFF_NO_PI);
 		}
 	}
 }
 
 static bool tun_link_has_program(const struct nlattr *xdp)
 {
-	const struct nlattr *attr;
-	mnl_attr_for_each_nested(attr, xdp)
-	{
-		if (mnl_attr_get_type(attr) == IFLA_XDP_ATTACHED)
-			return mnl_attr_get_u8(attr) != 0;
+	netlink_for_each_nested(attr, xdp) {
+		if (netlink_attr_type(attr) == IFLA_XDP_ATTACHED)
+			return netlink_attr_u8(attr) != 0;
 	}
 	return false;
 }
@@ -249,20 +244,19 @@ static bool tun_link_has_program(const struct nlattr *xdp)
 static void tun_link_attribute(struct tun_link *link, const struct nlattr *attr)
 {
 	FerryDeviceEntry *d = link->d;
-	switch (mnl_attr_get_type(attr)) {
-	case IFLA_MTU: d->mtu = mnl_attr_get_u32(attr); break;
-	case IFLA_TXQLEN: d->queue_packets = mnl_attr_get_u32(attr); break;
+	switch (netlink_attr_type(attr)) {
+	case IFLA_MTU: d->mtu = netlink_attr_u32(attr); break;
+	case IFLA_TXQLEN: d->queue_packets = netlink_attr_u32(attr); break;
 	case IFLA_ADDRESS:
-		d->address =
-			record_bytes(link->arena, mnl_attr_get_payload(attr), mnl_attr_get_payload_len(attr));
+		d->address = record_bytes(link->arena, netlink_attr_body(attr), netlink_attr_len(attr));
 		break;
-	case IFLA_IFALIAS: d->alias = arena_string(link->arena, mnl_attr_get_str(attr)); break;
-	case IFLA_MASTER: link->master = mnl_attr_get_u32(attr); break;
+	case IFLA_IFALIAS: d->alias = arena_string(link->arena, netlink_attr_string(attr)); break;
+	case IFLA_MASTER: link->master = netlink_attr_u32(attr); break;
 	case IFLA_GROUP:
-		if (mnl_attr_get_u32(attr))
-			record_set(d, link_group, mnl_attr_get_u32(attr));
+		if (netlink_attr_u32(attr))
+			record_set(d, link_group, netlink_attr_u32(attr));
 		break;
-	case IFLA_CARRIER: link->carrier = mnl_attr_get_u8(attr); break;
+	case IFLA_CARRIER: link->carrier = netlink_attr_u8(attr); break;
 	case IFLA_XDP: link->program = tun_link_has_program(attr); break;
 	case IFLA_LINKINFO: tun_link_tun(link, attr); break;
 	default: break;
@@ -272,31 +266,31 @@ static void tun_link_attribute(struct tun_link *link, const struct nlattr *attr)
 static int tun_each_link(const struct nlmsghdr *h, void *ctx)
 {
 	struct tun_link *link = ctx;
-	const struct ifinfomsg *m = mnl_nlmsg_get_payload(h);
-	size_t n = mnl_nlmsg_get_payload_len(h);
+	const struct ifinfomsg *m = netlink_body(h);
+	size_t n = netlink_body_len(h);
 	if (h->nlmsg_type != RTM_NEWLINK || n < sizeof(*m))
 		return 0;
 	if ((uint32_t)m->ifi_index != link->index) {
 		const struct nlattr *below = tun_attribute(m, n, sizeof(*m), IFLA_LINK);
 		const struct nlattr *elsewhere = tun_attribute(m, n, sizeof(*m), IFLA_LINK_NETNSID);
-		link->stacked |= below && !elsewhere && mnl_attr_get_u32(below) == link->index;
+		link->stacked |= below && !elsewhere && netlink_attr_u32(below) == link->index;
 		return 0;
 	}
-	const struct nlattr *attr;
 	link->found = true;
 	link->d->type = m->ifi_type;
 	link->d->flags = m->ifi_flags;
-	mnl_attr_for_each(attr, h, sizeof(*m)) tun_link_attribute(link, attr);
+	netlink_for_each(attr, h, sizeof(*m))
+		tun_link_attribute(link, attr);
 	return 0;
 }
 
-static int tun_link_get(struct mnl_socket *socket, struct tun_link *link)
+static int tun_link_get(struct netlink_socket *socket, struct tun_link *link)
 {
 	uint8_t bytes[256] __attribute__((aligned(8)));
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = RTM_GETLINK;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	mnl_nlmsg_put_extra_header(h, sizeof(struct ifinfomsg));
+	netlink_append(h, sizeof(struct ifinfomsg));
 	int r = netlink_ask(socket, h, tun_each_link, link);
 	return r < 0 ? r : link->found ? 0 : -ENODEV;
 }
@@ -305,21 +299,21 @@ static int tun_link_get(struct mnl_socket *socket, struct tun_link *link)
 static int tun_each_queue(const struct nlmsghdr *h, void *ctx)
 {
 	struct tun_link *link = ctx;
-	const struct tcmsg *m = mnl_nlmsg_get_payload(h);
-	if (h->nlmsg_type == RTM_NEWQDISC && mnl_nlmsg_get_payload_len(h) >= sizeof(*m) &&
+	const struct tcmsg *m = netlink_body(h);
+	if (h->nlmsg_type == RTM_NEWQDISC && netlink_body_len(h) >= sizeof(*m) &&
 	    (uint32_t)m->tcm_ifindex == link->index && m->tcm_handle)
 		link->found = true;
 	return 0;
 }
 
-static int tun_queue_get(struct mnl_socket *socket, uint32_t index, bool *ret_configured)
+static int tun_queue_get(struct netlink_socket *socket, uint32_t index, bool *ret_configured)
 {
 	uint8_t bytes[256] __attribute__((aligned(8)));
 	struct tun_link link = {.index = index};
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = RTM_GETQDISC;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	mnl_nlmsg_put_extra_header(h, sizeof(struct tcmsg));
+	netlink_append(h, sizeof(struct tcmsg));
 	int r = netlink_ask(socket, h, tun_each_queue, &link);
 	*ret_configured = link.found;
 	/* A kernel without traffic control has none. */
@@ -336,7 +330,7 @@ static int tun_refuse(const char *who, const char *name, const char *what, struc
 	return -ENOTSUP;
 }
 
-static int tun_check_routes(struct arena *a, struct mnl_socket *socket, uint32_t index, bool *ret_several)
+static int tun_check_routes(struct arena *a, struct netlink_socket *socket, uint32_t index, bool *ret_several)
 {
 	struct tun_list routes = {.arena = a, .index = index};
 	int r = tun_list_get(socket, &tun_routes, &routes);
@@ -349,7 +343,7 @@ int tun_device_check(const char *name, const char *who, struct ferry_error *err)
 	struct arena a = {0};
 	FerryDeviceEntry d = FERRY_DEVICE_ENTRY__INIT;
 	struct tun_link link = {.arena = &a, .d = &d, .index = if_nametoindex(name)};
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	bool several = false, configured = false;
 	int r = link.index ? netlink_open(-1, NETLINK_ROUTE, &socket) : -ENODEV;
 	if (r >= 0)
@@ -486,7 +480,7 @@ static int tun_collect_settings(struct arena *a, FerryDeviceEntry *d)
 	return r;
 }
 
-static int tun_collect_lists(struct arena *a, struct mnl_socket *socket, FerryDeviceEntry *d)
+static int tun_collect_lists(struct arena *a, struct netlink_socket *socket, FerryDeviceEntry *d)
 {
 	struct tun_list lists[3];
 	static const struct tun_table *const tables[] = {&tun_addresses, &tun_routes, &tun_neighbours};
@@ -524,7 +518,7 @@ int tun_device_collect(struct arena *a, int fd, const char *name, uint32_t mode,
 	FerryDeviceEntry *d = record_new(a, FerryDeviceEntry, ferry_device_entry);
 	if (!d)
 		return error_memory(err);
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	d->name = arena_string(a, name);
 	d->index = if_nametoindex(name);
 	d->mode = mode;
@@ -631,27 +625,26 @@ static void tun_restore_probing(const FerryDeviceEntry *d, bool on)
 static int tun_message(const struct tun_table *table, const ProtobufCBinaryData *b, uint32_t index,
 		       uint16_t type, uint16_t flags, struct nlmsghdr *h)
 {
-	mnl_nlmsg_put_header(h);
+	netlink_begin(h);
 	h->nlmsg_type = type;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-	uint8_t *body = mnl_nlmsg_put_extra_header(h, b->len);
+	uint8_t *body = netlink_append(h, b->len);
 	memcpy(body, b->data, b->len);
 	if (table->index_at) {
 		memcpy(body + table->index_at, &index, sizeof(index));
 		return 0;
 	}
 	const struct nlattr *device = tun_attribute(body, b->len, table->head, RTA_OIF);
-	if (!device || mnl_attr_get_payload_len(device) != sizeof(index))
+	if (!device || netlink_attr_len(device) != sizeof(index))
 		return -EBADMSG;
-	memcpy(mnl_attr_get_payload(device), &index, sizeof(index));
+	memcpy(netlink_attr_body(device), &index, sizeof(index));
 	return 0;
 }
 
 static bool tun_same_attribute(const struct nlattr *a, const struct nlattr *b)
 {
-	return !a == !b && (!a || (mnl_attr_get_payload_len(a) == mnl_attr_get_payload_len(b) &&
-				   !memcmp(mnl_attr_get_payload(a), mnl_attr_get_payload(b),
-					   mnl_attr_get_payload_len(a))));
+	return !a == !b && (!a || (netlink_attr_len(a) == netlink_attr_len(b) &&
+				   !memcmp(netlink_attr_body(a), netlink_attr_body(b), netlink_attr_len(a))));
 }
 
 /* The first two bytes of each kind of message are the family and the length of the address. */
@@ -677,7 +670,7 @@ static bool tun_list_has(const struct tun_table *table, const ProtobufCBinaryDat
 }
 
 /* What the kernel gave to the new device by itself, and the old one did not have. */
-static int tun_restore_less(struct mnl_socket *socket, const struct tun_table *table, uint32_t index,
+static int tun_restore_less(struct netlink_socket *socket, const struct tun_table *table, uint32_t index,
 			    const ProtobufCBinaryData *v, size_t n)
 {
 	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
@@ -698,7 +691,7 @@ static int tun_restore_less(struct mnl_socket *socket, const struct tun_table *t
 	return r;
 }
 
-static int tun_restore_list(struct mnl_socket *socket, const struct tun_table *table, uint32_t index,
+static int tun_restore_list(struct netlink_socket *socket, const struct tun_table *table, uint32_t index,
 			    const ProtobufCBinaryData *v, size_t n)
 {
 	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
@@ -719,37 +712,37 @@ static int tun_restore_list(struct mnl_socket *socket, const struct tun_table *t
 	return r < 0 ? r : tun_restore_less(socket, table, index, v, n);
 }
 
-static int tun_restore_link(struct mnl_socket *socket, const FerryDeviceEntry *d, uint32_t index)
+static int tun_restore_link(struct netlink_socket *socket, const FerryDeviceEntry *d, uint32_t index)
 {
 	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = RTM_NEWLINK;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-	struct ifinfomsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	struct ifinfomsg *m = netlink_append(h, sizeof(*m));
 	m->ifi_index = (int)index;
 	if (d->address.len)
-		mnl_attr_put(h, IFLA_ADDRESS, d->address.len, d->address.data);
-	mnl_attr_put_u32(h, IFLA_MTU, d->mtu);
-	mnl_attr_put_u32(h, IFLA_TXQLEN, d->queue_packets);
+		netlink_put(h, IFLA_ADDRESS, d->address.len, d->address.data);
+	netlink_put_u32(h, IFLA_MTU, d->mtu);
+	netlink_put_u32(h, IFLA_TXQLEN, d->queue_packets);
 	if (d->alias)
-		mnl_attr_put_str(h, IFLA_IFALIAS, d->alias);
+		netlink_put(h, IFLA_IFALIAS, strlen(d->alias), d->alias);
 	if (d->has_link_group)
-		mnl_attr_put_u32(h, IFLA_GROUP, d->link_group);
+		netlink_put_u32(h, IFLA_GROUP, d->link_group);
 	uint32_t master = d->master ? if_nametoindex(d->master) : 0;
 	if (d->master && !master)
 		return -ENODEV;
 	if (master)
-		mnl_attr_put_u32(h, IFLA_MASTER, master);
+		netlink_put_u32(h, IFLA_MASTER, master);
 	return netlink_ask(socket, h, NULL, NULL);
 }
 
-static int tun_restore_up(struct mnl_socket *socket, const FerryDeviceEntry *d, uint32_t index)
+static int tun_restore_up(struct netlink_socket *socket, const FerryDeviceEntry *d, uint32_t index)
 {
 	uint8_t bytes[256] __attribute__((aligned(8)));
-	struct nlmsghdr *h = mnl_nlmsg_put_header(bytes);
+	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = RTM_NEWLINK;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-	struct ifinfomsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	struct ifinfomsg *m = netlink_append(h, sizeof(*m));
 	m->ifi_index = (int)index;
 	m->ifi_change = TUN_IFF_CHANGEABLE;
 	m->ifi_flags = d->flags & TUN_IFF_CHANGEABLE;
@@ -782,7 +775,7 @@ static int tun_restore_modes(int fd, const FerryDeviceEntry *d)
 }
 
 /* An address has its routes when the kernel, in its own time, has found that it need not probe. */
-static int tun_wait_addresses(struct mnl_socket *socket, uint32_t index)
+static int tun_wait_addresses(struct netlink_socket *socket, uint32_t index)
 {
 	const struct timespec pause = {.tv_nsec = TUN_WAIT_NS};
 	bool waits = true;
@@ -801,7 +794,7 @@ static int tun_wait_addresses(struct mnl_socket *socket, uint32_t index)
 	return r;
 }
 
-static int tun_restore_all(int fd, struct mnl_socket *socket, const FerryDeviceEntry *d,
+static int tun_restore_all(int fd, struct netlink_socket *socket, const FerryDeviceEntry *d,
 			   const struct log_sink *log)
 {
 	uint32_t index = if_nametoindex(d->name);
@@ -829,7 +822,7 @@ static int tun_restore_all(int fd, struct mnl_socket *socket, const FerryDeviceE
 
 int tun_device_restore(int fd, const FerryDeviceEntry *d, const struct log_sink *log, struct ferry_error *err)
 {
-	_cleanup_mnl_ struct mnl_socket *socket = NULL;
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	int r = netlink_open(-1, NETLINK_ROUTE, &socket);
 	if (r >= 0)
 		r = tun_restore_all(fd, socket, d, log);

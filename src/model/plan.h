@@ -87,6 +87,7 @@ enum plan_untold { PLAN_UNTOLD_NOTHING, PLAN_UNTOLD_STOPPED, PLAN_UNTOLD_CONTINU
 enum plan_early {
 	PLAN_EARLY_FILLED = 1 << 0,
 	PLAN_EARLY_INHERITED = 1 << 1, /* it begins as what the maker has there */
+	PLAN_EARLY_PASSED = 1 << 2,    /* others begin with it, so it is complete before they are made */
 };
 
 /* Pages, and where their bytes are. */
@@ -214,8 +215,10 @@ struct plan {
 	size_t n_files;
 	VEC(struct plan_ns) namespaces; /* the root's before others of the type */
 	VEC(FerryFileGuardEntry *) guards;
-	VEC(void *) messages;     /* unpacked records, freed with the plan */
-	VEC(int) sources;         /* descriptors that temps refer to, kept open until the end */
+	VEC(void *) messages; /* unpacked records, freed with the plan */
+	VEC(int) sources;     /* descriptors that temps refer to, kept open until the end */
+	int *idle_sources;    /* those that nobody reads before it gets them; n_idle_sources */
+	size_t n_idle_sources;
 	FerryClocksEntry *clocks; /* NULL: the image has none */
 	uint64_t
 		pool_bytes; /* of addresses that all tasks inherit, as much as kinds asked for when they read the image */

@@ -300,6 +300,8 @@ void birth_main(struct restore *r, int member)
 		task_fail(r, m->pid, &err);
 	if (t && !m->helper && inherit_fill(m->context, &err) < 0)
 		task_fail(r, m->pid, &err);
+	if (!member)
+		inherit_close_idle(r->plan);
 	for (enum family_stage stage = FAMILY_CREATE; stage < FAMILY_STAGES; stage++) {
 		if (!family_has_stage(f, stage))
 			continue;

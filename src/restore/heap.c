@@ -2,12 +2,15 @@
 /*
  * Owns what the forks of a tree pay for the coordinator's heap, in which the plan of all tasks lies. Anonymous memory costs each
  * fork an entry of the page tables for every page, and its end another one, so that a tree would cost the square of its size. A
- * private mapping of a file that nobody has written to is copied by nobody: forks find its pages when they touch them.
+ * private mapping of a file that nobody has written to is copied by nobody: forks find its pages when they touch them. So everything
+ * that is allocated for a plan comes from the heap, large arrays, too.
  *
- * Kernel interface: memfd_create(2) (3.17), mmap(2) MAP_FIXED over what brk(2) has made.
+ * Kernel interface: memfd_create(2) (3.17), mmap(2) MAP_FIXED over what brk(2) has made; mallopt(3).
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -18,8 +21,17 @@
 #include "restore/restore.h"
 
 /* With fewer, copying the heap once costs more than it saves. */
-enum { HEAP_TASKS = 8 };
+enum { HEAP_TASKS = 8, HEAP_PAD_BYTES = 1 << 20 };
 
+void heap_keep_whole(void)
+{
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_MMAP_MAX, 0);
+	mallopt(M_TRIM_THRESHOLD, INT_MAX);
+	mallopt(M_TOP_PAD, HEAP_PAD_BYTES);
+}
+
+/* What was there when we were forked ourselves is a mapping of its own, which stays: who makes others may write there. */
 static int heap_find(uint64_t *ret_start, struct ferry_error *err)
 {
 	_cleanup_proc_maps_ struct proc_maps maps = {0};

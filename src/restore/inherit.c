@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns memory that a family keeps in common: what a task shared with its maker is filled by the maker before it forks,
- * and each task then writes only what differs, so that the rest stays one page for all.
+ * and each task then writes only what differs, so that the rest stays one page for all. What it passes on to nobody its script
+ * writes (memory.c), and the files with those pages need not be open in all tasks while these are made.
  *
  * It is filled at its final addresses while the task still is a fork of ferry. Mappings that would meet ferry's own are
  * left out, and are made by the memory script like all others; the addresses of the rest are reserved in the coordinator
@@ -12,7 +13,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/vec.h"
@@ -144,7 +147,7 @@ static int inherit_task(struct plan *p, struct inherit_plan *ip, struct plan_tas
 		    !inherit_is_fit(ip, from) || (vma->flags ^ from->flags) & MAP_NORESERVE ||
 		    (vma->madv ^ from->madv) & INHERIT_ADVICE || !inherit_has(t->mm_extra, vma))
 			continue;
-		ret = inherit_mark(p, ip, maker, at, 0);
+		ret = inherit_mark(p, ip, maker, at, PLAN_EARLY_PASSED);
 		if (ret >= 0)
 			ret = inherit_mark(p, ip, t, i, PLAN_EARLY_INHERITED);
 	}
@@ -212,6 +215,38 @@ int inherit_plan(struct restore *r, struct ferry_error *err)
 	return ret;
 }
 
+static bool inherit_passes(const struct plan_task *t)
+{
+	for (size_t i = 0; t->early && i < t->mm->n_vmas; i++)
+		if (t->early[i] & PLAN_EARLY_PASSED)
+			return true;
+	return false;
+}
+
+int inherit_sources(struct restore *r, struct ferry_error *err)
+{
+	struct plan *p = r->plan;
+	int highest = 0;
+	for (size_t i = 0; i < p->n_tasks; i++)
+		highest = MAX(highest, p->tasks[i].pages);
+	p->idle_sources = arena_array(&p->arena, int, p->n_tasks);
+	_cleanup_free_ uint8_t *needed = calloc((size_t)highest + 1, 1);
+	if (!p->idle_sources || !needed)
+		return error_memory(err);
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		const struct plan_task *t = &p->tasks[i];
+		for (size_t n = 0; n < t->n_runs && inherit_passes(t); n++)
+			if (t->runs[n].source >= 0 && t->runs[n].source <= highest)
+				needed[t->runs[n].source] = true;
+	}
+	for (size_t i = 0; i < p->n_tasks; i++) {
+		int fd = p->tasks[i].vm_owner ? -1 : p->tasks[i].pages;
+		if (fd >= 0 && !needed[fd])
+			p->idle_sources[p->n_idle_sources++] = fd;
+	}
+	return 0;
+}
+
 /* ------------------------------------------------------------------ in the task */
 
 static void inherit_drop(uint64_t from, uint64_t to)
@@ -230,19 +265,27 @@ static int inherit_pread(const struct plan_run *run, uint64_t from, uint64_t to)
 	return fd_pread_all(run->source, at, to - from, run->offset + (from - run->vaddr));
 }
 
+bool inherit_differs(const struct plan_task *t, uint64_t *from, uint64_t to, uint64_t *ret_end)
+{
+	const FerryMmEntry *mm = t->mm_extra;
+	size_t i = inherit_first(mm, *from), n = mm->n_inherited / 2;
+	for (; i < n && mm->inherited[i * 2] <= *from; i++)
+		*from = MAX(*from, mm->inherited[i * 2 + 1]);
+	if (*from >= to)
+		return false;
+	*ret_end = i < n ? MIN(to, mm->inherited[i * 2]) : to;
+	return true;
+}
+
 /* Pages of a run within [from, to), without those that are there by the maker. */
 static int inherit_fill_run(const struct plan_task *t, const struct plan_run *run, uint64_t from, uint64_t to,
 			    bool inherited)
 {
-	const FerryMmEntry *mm = t->mm_extra;
-	size_t i = inherited ? inherit_first(mm, from) : 0;
-	int ret = 0;
-	while (inherited && ret >= 0 && i < mm->n_inherited / 2 && mm->inherited[i * 2] < to) {
-		ret = inherit_pread(run, from, mm->inherited[i * 2]);
-		from = MAX(from, mm->inherited[i * 2 + 1]);
-		i++;
-	}
-	return ret < 0 ? ret : inherit_pread(run, from, to);
+	uint64_t end;
+	int ret = inherited ? 0 : inherit_pread(run, from, to);
+	for (; inherited && ret >= 0 && inherit_differs(t, &from, to, &end); from = end)
+		ret = inherit_pread(run, from, end);
+	return ret;
 }
 
 static int inherit_map(const VmaEntry *vma)
@@ -295,7 +338,7 @@ int inherit_fill(struct plan_task *t, struct ferry_error *err)
 	size_t run = 0;
 	for (size_t i = 0; t->early && i < t->mm->n_vmas; i++) {
 		const VmaEntry *vma = t->mm->vmas[i];
-		if (!t->early[i])
+		if (!(t->early[i] & PLAN_EARLY_PASSED))
 			continue;
 		int ret = inherit_fill_vma(t, vma, t->early[i] & PLAN_EARLY_INHERITED, &run);
 		if (ret < 0)
@@ -304,4 +347,10 @@ int inherit_fill(struct plan_task *t, struct ferry_error *err)
 					   (unsigned long long)vma->start);
 	}
 	return 0;
+}
+
+void inherit_close_idle(const struct plan *p)
+{
+	for (size_t i = 0; i < p->n_idle_sources; i++)
+		close(p->idle_sources[i]);
 }

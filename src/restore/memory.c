@@ -214,6 +214,27 @@ static void memory_fill(struct memory_runs *runs, struct script *s, uint64_t sta
 	}
 }
 
+static void memory_drop(struct script *s, uint64_t from, uint64_t to)
+{
+	if (from < to)
+		script_call(s, "dropping what the maker had", SYS_madvise, from, to - from, MADV_DONTNEED);
+}
+
+/* A mapping that is what the maker had there: what differs. */
+static void memory_fill_inherited(struct memory_runs *runs, struct plan_task *t, const VmaEntry *vma)
+{
+	struct script *s = &t->memory;
+	struct plan_run run;
+	uint64_t at = vma->start, to;
+	while (memory_cut(runs, at, vma->end, &run)) {
+		memory_drop(s, at, run.vaddr);
+		at = run.vaddr + run.nr_pages * IMAGE_PAGE_BYTES;
+		for (uint64_t from = run.vaddr; inherit_differs(t, &from, at, &to); from = to)
+			memory_fill(runs, s, from, to);
+	}
+	memory_drop(s, at, vma->end);
+}
+
 /* Leave the pages between start and end to the coordinator. */
 static int memory_pour(struct memory_runs *runs, struct plan_pour *pour, uint64_t start, uint64_t end)
 {
@@ -379,12 +400,23 @@ static bool memory_is_poured(const struct plan_task *t, const VmaEntry *vma)
 enum memory_how {
 	MEMORY_EMPTY, /* its pages are not of the image, or there are none */
 	MEMORY_FILLED,
-	MEMORY_EARLY, /* it is there, and filled (inherit.c) */
+	MEMORY_EARLY,     /* it is there, and filled (inherit.c) */
+	MEMORY_INHERITED, /* it is there, as its maker had it */
 };
+
+static bool memory_is_there(enum memory_how how)
+{
+	return how == MEMORY_EARLY || how == MEMORY_INHERITED;
+}
 
 static uint64_t memory_prot(const VmaEntry *vma, enum memory_how how)
 {
-	const uint64_t prot[] = {vma->prot, vma->prot | PROT_WRITE, PROT_READ | PROT_WRITE};
+	const uint64_t prot[] = {
+		[MEMORY_EMPTY] = vma->prot,
+		[MEMORY_FILLED] = vma->prot | PROT_WRITE,
+		[MEMORY_EARLY] = PROT_READ | PROT_WRITE,
+		[MEMORY_INHERITED] = PROT_READ | PROT_WRITE,
+	};
 	return prot[how];
 }
 
@@ -392,7 +424,7 @@ static enum memory_how memory_how(const struct plan_task *t, const struct memory
 {
 	const VmaEntry *vma = t->mm->vmas[index];
 	if (t->early && t->early[index])
-		return MEMORY_EARLY;
+		return t->early[index] & PLAN_EARLY_PASSED ? MEMORY_EARLY : MEMORY_INHERITED;
 	return !(vma->flags & MAP_SHARED) && memory_has_pages(runs, vma->start, vma->end) ? MEMORY_FILLED
 											  : MEMORY_EMPTY;
 }
@@ -401,7 +433,7 @@ static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry
 			  struct memory_runs *runs, enum memory_how how, struct ferry_error *err)
 {
 	struct script *s = &t->memory;
-	int ret = how == MEMORY_EARLY ? 0 : memory_make_vma(r, t, vma, memory_prot(vma, how), err);
+	int ret = memory_is_there(how) ? 0 : memory_make_vma(r, t, vma, memory_prot(vma, how), err);
 	if (ret < 0)
 		return ret;
 	const FerryVmaEntry *extra = plan_vma_extra(t, vma);
@@ -409,6 +441,8 @@ static int memory_map_vma(struct restore *r, struct plan_task *t, const VmaEntry
 		memory_advise(s, vma);
 	if (extra)
 		mm_bind(s, extra);
+	if (how == MEMORY_INHERITED)
+		memory_fill_inherited(runs, t, vma);
 	if (how != MEMORY_FILLED)
 		return 0;
 	if (!memory_is_poured(t, vma))
@@ -426,7 +460,7 @@ static void memory_finish_vma(struct plan_task *t, const VmaEntry *vma, enum mem
 	const FerryVmaEntry *extra = plan_vma_extra(t, vma);
 	/* Of memory that comes later the kernel makes huge pages by itself, in time. */
 	bool lazy = how == MEMORY_FILLED && t->pour.lazy && memory_is_poured(t, vma);
-	if (extra && how != MEMORY_EARLY && !lazy)
+	if (extra && !memory_is_there(how) && !lazy)
 		memory_collapse(s, vma, extra);
 	bool guarded = memory_guard(t, s, vma);
 	if (memory_prot(vma, how) != vma->prot) {

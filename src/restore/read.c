@@ -143,9 +143,10 @@ static int read_shared(struct plan *p, struct plan_task *t, struct ferry_error *
 			t->vm_owner = other;
 		if (other->ids->sighand_id == t->ids->sighand_id && !other->sighand_owner)
 			t->sighand_owner = other;
-		if (other->ids->files_id == t->ids->files_id && !other->files_owner)
+		if (other->ids->files_id == t->ids->files_id && !other->files_owner) {
 			t->files_owner = other;
-		other->n_table_mates++;
+			other->n_table_mates++;
+		}
 		if (other->ids->fs_id == t->ids->fs_id && !other->fs_owner)
 			t->fs_owner = other;
 	}

@@ -15,12 +15,14 @@
 #include <sys/mman.h>
 
 #include "base/error.h"
+#include "base/lanes.h"
 #include "blob/tracer.h"
 #include "restore/restore.h"
 
 enum {
 	REGION_PAGE = 4096,
 	REGION_STACK_BYTES = 8192,
+	REGION_PIECE = 64, /* so many tasks are worth a thread */
 };
 
 /* Where the parts of a slice begin, as offsets into it. */
@@ -224,6 +226,15 @@ static void region_fill_task(struct restore *r, struct plan_task *t)
 	}
 }
 
+static int region_fill_piece(void *context, struct lanes *l unused, unsigned lane unused, uint64_t number)
+{
+	struct restore *r = context;
+	size_t from = number * REGION_PIECE, to = MIN(from + REGION_PIECE, r->plan->n_tasks);
+	for (size_t i = from; i < to; i++)
+		region_fill_task(r, &r->plan->tasks[i]);
+	return 0;
+}
+
 int region_reserve(struct restore *r, struct ferry_error *err)
 {
 	for (uint64_t bytes = REGION_RESERVE_MOST; bytes >= REGION_RESERVE_LEAST && !r->shared; bytes /= 2) {
@@ -301,9 +312,8 @@ int region_build(struct restore *r, struct ferry_error *err)
 		return ret;
 	for (size_t i = 0; i < r->plan->n_tasks; i++)
 		region_tell_tracer(r, &r->plan->tasks[i]);
-	for (size_t i = 0; i < r->plan->n_tasks; i++)
-		region_fill_task(r, &r->plan->tasks[i]);
-	return 0;
+	return lanes_run(lanes_wanted(), (r->plan->n_tasks + REGION_PIECE - 1) / REGION_PIECE,
+			 region_fill_piece, r);
 }
 
 void region_release(struct restore *r)

@@ -101,6 +101,15 @@ must_check int layout_plan(struct restore *r, struct ferry_error *err);
 /* Before the layout: which memory tasks share with those that they make; reserves its addresses. */
 must_check int inherit_plan(struct restore *r, struct ferry_error *err);
 
+/* The next part of [*from, to) that a task does not have from its maker; false: there is none. */
+bool inherit_differs(const struct plan_task *t, uint64_t *from, uint64_t to, uint64_t *ret_end);
+
+/* When the plan knows all pages: which files with them nobody reads before it gets them over its channel. */
+must_check int inherit_sources(struct restore *r, struct ferry_error *err);
+
+/* In the first task, before it makes any: to inherit them would cost each of the others a moment. */
+void inherit_close_idle(const struct plan *p);
+
 /* In a task, before it makes any: fill that memory. */
 must_check int inherit_fill(struct plan_task *t, struct ferry_error *err);
 
@@ -146,6 +155,9 @@ void region_release(struct restore *r);
 /* The blob's argument for a task, as the coordinator sees it. */
 struct blob_task *region_task(const struct restore *r, const struct plan_task *t);
 struct blob_thread *region_thread(const struct restore *r, const struct plan_task *t, size_t index);
+
+/* From here on large allocations come from the heap as well; before the plan. */
+void heap_keep_whole(void);
 
 /* Keep the forks that follow from copying the heap of the coordinator. Nothing is different but what they cost. */
 must_check int heap_share(const struct restore *r, struct ferry_error *err);

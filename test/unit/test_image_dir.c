@@ -658,9 +658,43 @@ static void restores_once(void **state)
 	assert_int_equal(image_dir_mark_spent(dir, &err), 0);
 }
 
+static void flip_last_byte(const char *dir, const char *name)
+{
+	char path[512];
+	size_t n;
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	_cleanup_free_ uint8_t *bytes = slurp(path, &n);
+	bytes[n - 1] ^= 1;
+	spill(path, bytes, n);
+}
+
+/* What was compared is what is read, whatever becomes of the file. */
+static void small_files_are_kept(void **state)
+{
+	char path[256], name[512];
+	struct ferry_error err = FERRY_ERROR_INIT;
+	const struct image_dir_open keep = {.keep = true};
+	scratch_path(*state, "a", path);
+	make_image(path, 4, &quick);
+	_cleanup_image_dir_ struct image_dir *dir = NULL;
+	assert_int_equal(image_dir_open(AT_FDCWD, path, &keep, &dir, &err), 0);
+	snprintf(name, sizeof(name), "%s/pstree.img", path);
+	assert_int_equal(unlink(name), 0);
+	PstreeEntry *task = NULL;
+	assert_int_equal(image_get_one(dir, IMAGE_PSTREE, 0, &task, &err), 0);
+	assert_int_equal(task->pid, 4);
+	image_message_free(task);
+	assert_true(image_dir_has(dir, IMAGE_PSTREE, 0));
+	image_dir_forget(dir);
+	assert_false(image_dir_has(dir, IMAGE_PSTREE, 0));
+	assert_int_equal(image_get_one(dir, IMAGE_PSTREE, 0, &task, &err), -ENOENT);
+	assert_int_equal(try_open(path, &keep, &err), -ENOENT);
+}
+
 static void many_files(void **state)
 {
 	enum { N = 3000 };
+	const struct image_dir_open keep = {.keep = true};
 	char path[256];
 	struct ferry_error err = FERRY_ERROR_INIT;
 	scratch_path(*state, "a", path);
@@ -679,6 +713,13 @@ static void many_files(void **state)
 		assert_int_equal(image_open(back, IMAGE_FDINFO, i, &r, &err), 0);
 		assert_int_equal(image_need(r, &fdinfo_entry__descriptor, &fd, &err), 0);
 		assert_int_equal(fd->id, i);
+	}
+	/* Of several that are damaged it is always the first that is named, whoever finds which one when. */
+	flip_last_byte(path, "fdinfo-1670.img");
+	flip_last_byte(path, "fdinfo-1650.img");
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(try_open(path, i % 2 ? &keep : &plain, &err), -EBADMSG);
+		assert_non_null(strstr(err.message, "'fdinfo-1650.img'"));
 	}
 }
 
@@ -709,6 +750,7 @@ int main(void)
 		TEST(read_fault),
 		TEST(adopted_files_are_listed),
 		TEST(restores_once),
+		TEST(small_files_are_kept),
 		TEST(many_files),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,7 +2,6 @@
 /* The messages of a network lock and of an announcement as bytes: framing, order, keys, checksums. */
 #include "unit.h"
 
-#include <libmnl/libmnl.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include <linux/netfilter/nfnetlink.h>
 
 #include "host/announce.h"
+#include "host/netlink_message.h"
 #include "host/netlock_batch.h"
 
 /* The types of a batch's messages, for instance "begin new:table end"; also checks the framing. */
@@ -22,12 +22,11 @@ static void read_types(const struct netlock_batch *b, uint16_t *ret_types, uint1
 	const struct nlmsghdr *h = (const struct nlmsghdr *)b->bytes;
 	int left = (int)b->n;
 	size_t n = 0;
-	for (; mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left)) {
+	for (; netlink_ok(h, left); h = netlink_next(h, &left)) {
 		assert_true(n < max);
 		assert_int_equal(h->nlmsg_seq, n + 1);
-		const struct nlattr *attr;
-		mnl_attr_for_each(attr, h, sizeof(struct nfgenmsg))
-			assert_true(mnl_attr_get_len(attr) >= MNL_ATTR_HDRLEN);
+		netlink_for_each(attr, h, sizeof(struct nfgenmsg))
+			assert_true(attr->nla_len >= NLA_HDRLEN);
 		ret_types[n] = h->nlmsg_type;
 		ret_flags[n] = h->nlmsg_flags;
 		n++;
@@ -78,22 +77,18 @@ static void test_table(void **state)
 /* The key of the n-th element of a NEWSETELEM message. */
 static const uint8_t *element_key(const struct nlmsghdr *h, unsigned index, size_t *ret_n)
 {
-	const struct nlattr *list;
-	const struct nlattr *element;
-	mnl_attr_for_each(list, h, sizeof(struct nfgenmsg))
-	{
-		if (mnl_attr_get_type(list) != NFTA_SET_ELEM_LIST_ELEMENTS)
+	netlink_for_each(list, h, sizeof(struct nfgenmsg)) {
+		if (netlink_attr_type(list) != NFTA_SET_ELEM_LIST_ELEMENTS)
 			continue;
-		mnl_attr_for_each_nested(element, list)
-		{
+		netlink_for_each_nested(element, list) {
 			if (index--)
 				continue;
-			const struct nlattr *key = mnl_attr_get_payload(element);
-			assert_int_equal(mnl_attr_get_type(key), NFTA_SET_ELEM_KEY);
-			const struct nlattr *value = mnl_attr_get_payload(key);
-			assert_int_equal(mnl_attr_get_type(value), NFTA_DATA_VALUE);
-			*ret_n = mnl_attr_get_payload_len(value);
-			return mnl_attr_get_payload(value);
+			const struct nlattr *key = netlink_attr_body(element);
+			assert_int_equal(netlink_attr_type(key), NFTA_SET_ELEM_KEY);
+			const struct nlattr *value = netlink_attr_body(key);
+			assert_int_equal(netlink_attr_type(value), NFTA_DATA_VALUE);
+			*ret_n = netlink_attr_len(value);
+			return netlink_attr_body(value);
 		}
 	}
 	return NULL;
@@ -128,14 +123,14 @@ static void test_keys(void **state)
 	netlock_batch_connections(&b, "ferry-x", false, c, 3);
 	assert_int_equal(netlock_batch_end(&b), 3);
 	int left = (int)b.n;
-	const struct nlmsghdr *h = mnl_nlmsg_next((const struct nlmsghdr *)b.bytes, &left);
+	const struct nlmsghdr *h = netlink_next((const struct nlmsghdr *)b.bytes, &left);
 	const uint8_t *key = element_key(h, 0, &n);
 	assert_int_equal(n, sizeof(v4));
 	assert_memory_equal(key, v4, sizeof(v4));
 	key = element_key(h, 1, &n);
 	assert_memory_equal(key, mapped, sizeof(mapped));
 	assert_null(element_key(h, 2, &n));
-	h = mnl_nlmsg_next(h, &left);
+	h = netlink_next(h, &left);
 	key = element_key(h, 0, &n);
 	assert_int_equal(n, sizeof(v6));
 	assert_memory_equal(key, v6, sizeof(v6));
@@ -163,8 +158,8 @@ static void test_many(void **state)
 	assert_int_equal(n, 2 + N / 1000);
 	size_t elements = 0;
 	int left = (int)b.n;
-	for (const struct nlmsghdr *h = (const struct nlmsghdr *)b.bytes; mnl_nlmsg_ok(h, left);
-	     h = mnl_nlmsg_next(h, &left)) {
+	for (const struct nlmsghdr *h = (const struct nlmsghdr *)b.bytes; netlink_ok(h, left);
+	     h = netlink_next(h, &left)) {
 		size_t len;
 		if (h->nlmsg_type < NFNL_SUBSYS_NFTABLES << 8)
 			continue;

@@ -12,6 +12,7 @@
 
 enum { PAGE = 4096, PAGES = 2048, KB = PAGES * PAGE / 1024 };
 enum { OWN_FROM = 100, OWN = 16, DROPPED_FROM = 500, DROPPED = 40, LAST = 24, LATE_FROM = 900, LATE = 8 };
+enum { GONE_FROM = 1200, GONE = 12 };
 enum { SLACK_KB = KB / 50 };
 
 /* Who wrote to which pages last. */
@@ -38,6 +39,8 @@ static unsigned seed(int who, int page)
 
 static bool is_dropped(int who, int page)
 {
+	if (who == SECOND)
+		return (page >= GONE_FROM && page < GONE_FROM + GONE) || page >= PAGES - LAST;
 	return (who == FIRST || who == GRANDCHILD) &&
 	       ((page >= DROPPED_FROM && page < DROPPED_FROM + DROPPED) || page >= PAGES - LAST);
 }
@@ -112,6 +115,9 @@ static int child(const struct program *p, struct state *s, int who)
 		if (!must(fork()))
 			return grandchild(p, s);
 		program_await(p, "grandchild");
+	} else {
+		must(madvise(s->at + GONE_FROM * PAGE, GONE * PAGE, MADV_DONTNEED));
+		must(madvise(s->at + (PAGES - LAST) * PAGE, LAST * PAGE, MADV_DONTNEED));
 	}
 	return serve(&q, s);
 }
