@@ -32,7 +32,7 @@ SECONDS_EACH = 900
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--build", type=pathlib.Path, default=SOURCE / "build")
-    parser.add_argument("--filter", default="", help="only cases whose name contains this, or one of several words (a,b)")
+    parser.add_argument("--filter", default="", help="only the case of this name, or those whose names contain it; several words: a,b")
     parser.add_argument("--tools", default="ferry,criu", help="which tools, in order")
     parser.add_argument("--runs", type=int, default=0, help="runs of each case instead of its own number")
     parser.add_argument("--images", type=pathlib.Path, help="where images go; default: a tmpfs, the same for all")
@@ -193,13 +193,19 @@ def keep(options, path, rows, lines):
     return kept
 
 
+def chosen(words, name):
+    """Whether one of the words is this case's name or, being no case's, a part of it."""
+    names = {case.name for case in CASES}
+    return any(word == name or (word not in names and word in name) for word in words)
+
+
 def main():
     options, tools = prepare()
     here, rows, load = machine.describe(), [], os.getloadavg()[0]
     before, limits = ratios_before(options), measure_limits(options)
     path = options.results / f"{datetime.datetime.now(datetime.timezone.utc).strftime('%Y%m%dT%H%M%SZ')}.json"
     for case in CASES:
-        if any(word in case.name for word in options.filter.split(",")):
+        if chosen(options.filter.split(","), case.name):
             rows += run_case(options, tools, case, here)
             kept = keep(options, path, rows, page(rows, here, (load, os.getloadavg()[0]), options, before, limits))
     if not rows:

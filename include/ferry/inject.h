@@ -283,6 +283,12 @@ void ferry_thread_set_seccomp(struct ferry_thread *thread, int mode);
 /* -------------------------------------------------------------------- blobs */
 
 /*
+ * Tell which signals the process handles ('SigCgt' in /proc/PID/status, signal N is bit N-1), for a caller that has read
+ * it; saves reading it for each blob. Only with FERRY_INJECT_ALL_STOPPED, and as long as all threads stay stopped.
+ */
+void ferry_inject_set_caught(struct ferry_inject *inject, uint64_t caught);
+
+/*
  * Load position-independent, freestanding machine code that uses general registers only (-ffreestanding
  * -fpie -mgeneral-regs-only, no relocations) and whose first byte is the entry of `long f(void *arg)`. It
  * gets memory of its own with data_bytes for its argument and a stack of 64 KiB. The thread stays away and

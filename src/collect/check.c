@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/lanes.h"
 #include "base/log.h"
 #include "collect/collect.h"
 #include "collect/namespaces.h"
@@ -20,7 +21,8 @@
 #include "proc/read.h"
 
 enum {
-	CHECK_DEPTH_TASKS = 1 << 20,
+	CHECK_TASKS_MAX = 1 << 20,
+	CHECK_LANES_TASKS = 16, /* of one generation, that threads are worth */
 	CHECK_STAT_BLOCK = 512,
 	CHECK_BY_SIGNAL = 0x7f,
 	CHECK_LARGE_BYTES = 1 << 20,
@@ -32,6 +34,8 @@ struct check_pid {
 	struct sharing_process parent;
 };
 
+typedef VEC(struct check_pid) check_pids;
+
 struct check_file {
 	dev_t dev;
 	ino_t ino;
@@ -42,7 +46,9 @@ struct check {
 	const struct kind_options *options;
 	struct obstacles *obstacles;
 	struct peers *peers;
-	VEC(struct check_pid) pids;
+	check_pids found; /* to be looked at next */
+	size_t n_seen;
+	pid_t root, parent;
 	struct proc_namespaces of_root;
 	VEC(struct check_file) deleted; /* files without a name that were counted */
 	struct arena arena;             /* of what kinds keep */
@@ -52,17 +58,32 @@ struct check {
 	uint64_t vfork_until_ns; /* CLOCK_MONOTONIC: so long are vforks waited for */
 };
 
-static void check_add(struct check *k, struct ferry_error *e, pid_t pid)
+/* What is read of a process before its turn. */
+struct check_seen {
+	pid_t pid;
+	int dir, living; /* /proc/PID, and that of the thread that it is looked at through */
+	struct proc_stat st;
+	struct sharing_process process, parent;
+	struct obstacles obstacles; /* that it is itself */
+	int worst;
+	struct check_memory memory;
+	uint64_t bytes;
+	struct proc_namespaces namespaces;
+	struct proc_maps maps;
+	struct ferry_error maps_err;
+};
+
+static void check_add(const struct check *k, struct obstacles *to, struct ferry_error *e, pid_t pid)
 {
 	/* A child that ended meanwhile is no obstacle. */
-	if (e->id == FERRY_ERROR_NO_SUCH_TASK && pid != k->pids.v[0].pid)
+	if (e->id == FERRY_ERROR_NO_SUCH_TASK && pid != k->root)
 		return;
 	error_context(e, "check", NULL, pid);
-	struct ferry_error *slot = vec_push(&k->obstacles->v);
+	struct ferry_error *slot = vec_push(&to->v);
 	if (slot)
 		*slot = *e;
 	else
-		k->obstacles->failed = true;
+		to->failed = true;
 }
 
 static bool check_has_ended(const struct proc_stat *st)
@@ -291,7 +312,7 @@ static void check_fds(struct check *k, pid_t pid, pid_t look, int proc_dir, cons
 	struct proc_fds fds = {0};
 	_cleanup_close_ int pidfd = proc_look_pidfd(pid, look);
 	if (proc_read_fds(proc_dir, &fds, &err) < 0) {
-		check_add(k, &err, pid);
+		check_add(k, k->obstacles, &err, pid);
 		return;
 	}
 	vec_foreach(fd, &fds.v) {
@@ -317,39 +338,35 @@ static void check_fds(struct check *k, pid_t pid, pid_t look, int proc_dir, cons
 		if (seen)
 			check_count_deleted(k, &view.stat);
 		if (seen && collect_check_fd(&view, k->options, &kind, &err) < 0)
-			check_add(k, &err, pid);
+			check_add(k, k->obstacles, &err, pid);
 		if (view.copy >= 0)
 			close(view.copy);
 	}
 	proc_fds_release(&fds);
 }
 
-static uint64_t check_vmas(struct check *k, pid_t pid, pid_t look, int proc_dir)
+static void check_vmas(struct check *k, struct check_seen *s)
 {
-	struct ferry_error err = FERRY_ERROR_INIT;
-	struct proc_maps maps = {0};
-	if (proc_read_maps(proc_dir, k->caps, &maps, &err) < 0)
-		check_add(k, &err, pid);
-	k->obstacles->n_vmas += maps.vmas.n;
-	vec_foreach(vma, &maps.vmas) {
+	struct ferry_error err = s->maps_err;
+	if (error_is_set(&err))
+		check_add(k, k->obstacles, &err, s->pid);
+	k->obstacles->n_vmas += s->maps.vmas.n;
+	vec_foreach(vma, &s->maps.vmas) {
 		error_clear(&err);
 		const struct vma_view view = {
-			.pid = pid,
-			.look = look,
-			.proc_dir = proc_dir,
+			.pid = s->pid,
+			.look = s->process.look,
+			.proc_dir = s->living,
 			.vma = vma,
-			.name = proc_vma_name(&maps, vma),
+			.name = proc_vma_name(&s->maps, vma),
 			.options = k->options,
 			.peers = k->peers,
 			.arena = &k->arena,
 			.kind_data = k->kind_data,
 		};
 		if (collect_check_vma(&view, &err) < 0)
-			check_add(k, &err, pid);
+			check_add(k, k->obstacles, &err, s->pid);
 	}
-	uint64_t n = maps.vmas.n;
-	proc_maps_release(&maps);
-	return n;
 }
 
 /* A process that makes threads meanwhile is looked at again when it stands. */
@@ -376,7 +393,8 @@ static int check_children(struct check *k, int proc_dir, const struct proc_stat 
 	if (r < 0)
 		return 0;
 	vec_foreach(pid, &children.v) {
-		struct check_pid *slot = k->pids.n < CHECK_DEPTH_TASKS ? vec_push(&k->pids) : NULL;
+		struct check_pid *slot =
+			k->n_seen + k->found.n < CHECK_TASKS_MAX ? vec_push(&k->found) : NULL;
 		if (slot)
 			*slot = (struct check_pid){*pid, parent};
 		else
@@ -387,12 +405,9 @@ static int check_children(struct check *k, int proc_dir, const struct proc_stat 
 }
 
 /* What is looked at of a process that ended: how it hangs together with the others. */
-static int check_relations(struct check *k, int proc_dir, bool is_root, struct proc_stat *st,
-			   struct ferry_error *err)
+static int check_relations(struct check *k, const struct proc_stat *st, struct ferry_error *err)
 {
-	int r = proc_read_stat(proc_dir, st, NULL);
-	if (r < 0)
-		return -ESRCH;
+	bool is_root = st->pid == k->root;
 	const struct family_member m = {
 		.pid = st->pid,
 		.ppid = is_root ? 0 : st->ppid,
@@ -404,12 +419,13 @@ static int check_relations(struct check *k, int proc_dir, bool is_root, struct p
 	/* A live tree: it may have lost its parent since that was looked at. */
 	if (!is_root && family_find(&k->family, st->ppid) == FAMILY_NONE)
 		return -ESRCH;
-	r = family_add(&k->family, &m, NULL);
+	int r = family_add(&k->family, &m, NULL);
 	return r == -ENOMEM ? error_memory(err) : r;
 }
 
 /* That is over, as a rule, in a moment. */
-static void check_await_vfork(struct check *k, struct sharing_process process, struct sharing_process parent)
+static void check_await_vfork(const struct check *k, struct sharing_process process,
+			      struct sharing_process parent)
 {
 	const struct timespec tick = {.tv_nsec = 1000 * 1000};
 	while (collect_in_vfork(process, parent) && time_now_ns() < k->vfork_until_ns)
@@ -421,7 +437,7 @@ static int check_shared(struct check *k, const struct proc_stat *st, pid_t look,
 			struct sharing_process parent, bool *ret_owns, struct ferry_error *err)
 {
 	pid_t owners[SHARING_TYPES];
-	bool is_root = st->pid == k->pids.v[0].pid;
+	bool is_root = st->pid == k->root;
 	const struct sharing_process process = {st->pid, look};
 	int r = collect_sharing(&k->sharing, process, parent, is_root, owners, err);
 	int at = family_find(&k->family, st->pid);
@@ -444,55 +460,53 @@ static bool check_is_gone(int proc_dir)
 }
 
 /* What a process that has ended meanwhile does not show any more is no obstacle. */
-static void check_add_live(struct check *k, int proc_dir, struct ferry_error *e, pid_t pid)
+static void check_add_live(const struct check *k, struct obstacles *to, int proc_dir, struct ferry_error *e,
+			   pid_t pid)
 {
-	if (pid == k->pids.v[0].pid || !check_is_gone(proc_dir))
-		check_add(k, e, pid);
+	if (pid == k->root || !check_is_gone(proc_dir))
+		check_add(k, to, e, pid);
 }
 
-/* Each obstacle that the task itself is, not only the first. 0: there is none; *ret: what it has in memory, and in all. */
-static int check_task_all(struct check *k, const struct proc_stat *st, pid_t look, int proc_dir,
-			  struct check_memory *ret, uint64_t *ret_bytes)
+/* Each obstacle that the task itself is, not only the first. */
+static void check_task_all(const struct check *k, const struct kind_options *options, struct check_seen *s)
 {
-	pid_t pid = st->pid;
-	bool is_root = pid == k->pids.v[0].pid;
+	pid_t pid = s->pid;
+	bool is_root = pid == k->root;
 	struct check_task t = {
 		.pid = pid,
-		.look = look,
-		.root = k->pids.v[0].pid,
-		.proc_dir = proc_dir,
+		.look = s->process.look,
+		.root = k->root,
+		.proc_dir = s->living,
 		.of_root = is_root ? NULL : &k->of_root,
-		.options = k->options,
-		.stat = look == pid ? *st : (struct proc_stat){0},
+		.options = options,
+		.stat = s->process.look == pid ? s->st : (struct proc_stat){0},
 	};
 	struct ferry_error obstacle = FERRY_ERROR_INIT;
 	int r = check_task_read(&t, &obstacle);
-	int worst = MIN(r, 0);
+	s->worst = MIN(r, 0);
 	if (r < 0)
-		check_add_live(k, proc_dir, &obstacle, pid);
-	else if (is_root)
-		k->of_root = t.namespaces;
+		check_add_live(k, &s->obstacles, s->living, &obstacle, pid);
 	for (size_t step = 0; r >= 0 || step; step++) {
 		error_clear(&obstacle);
 		r = check_task_step(&t, step, &obstacle);
 		if (r > 0)
 			break;
 		if (r < 0)
-			check_add_live(k, proc_dir, &obstacle, pid);
-		worst = MIN(worst, r);
+			check_add_live(k, &s->obstacles, s->living, &obstacle, pid);
+		s->worst = MIN(s->worst, r);
 		/* A kernel thread or a zombie has nothing else to look at. */
 		if (r < 0 && !step)
 			break;
 	}
-	*ret_bytes = t.status.vm_rss_bytes + t.status.vm_swap_bytes;
-	*ret = (struct check_memory){
+	s->namespaces = t.namespaces;
+	s->bytes = t.status.vm_rss_bytes + t.status.vm_swap_bytes;
+	s->memory = (struct check_memory){
 		.pid = pid,
-		.look = look,
+		.look = s->process.look,
 		.anonymous = t.status.rss_anon_bytes + t.status.vm_swap_bytes,
 		.shmem = t.status.rss_shmem_bytes,
 	};
 	proc_status_release(&t.status);
-	return worst;
 }
 
 static int check_note_large(struct check *k, const struct check_memory *memory)
@@ -506,47 +520,129 @@ static int check_note_large(struct check *k, const struct check_memory *memory)
 	return 0;
 }
 
-static int check_one(struct check *k, size_t index, struct ferry_error *err)
+static void check_seen_release(struct check_seen *s)
 {
-	const struct check_pid checked = k->pids.v[index];
-	pid_t pid = checked.pid;
+	if (s->living >= 0 && s->living != s->dir)
+		close(s->living);
+	if (s->dir >= 0)
+		close(s->dir);
+	obstacles_release(&s->obstacles);
+	proc_maps_release(&s->maps);
+}
+
+/* What many threads make is looked at by one process at a time (proc_looker_read()). */
+static bool check_is_alone(const struct check_seen *s)
+{
+	return s->st.num_threads <= 1;
+}
+
+static void check_look_at_task(const struct check *k, const struct kind_options *options,
+			       struct check_seen *s)
+{
+	check_task_all(k, options, s);
+	/* An error is the whole answer. */
+	if (proc_read_maps(s->living, k->caps, &s->maps, &s->maps_err) >= 0)
+		error_clear(&s->maps_err);
+}
+
+/*
+ * Look at a process, as far as that can be done while others are looked at. 0: it is not there, which is no obstacle in a child.
+ * Returns 1 otherwise.
+ */
+static int check_look(const struct check *k, const struct check_pid *checked, struct check_seen *s,
+		      struct ferry_error *err)
+{
+	pid_t pid = checked->pid;
+	bool is_root = pid == k->root;
 	struct ferry_error obstacle = FERRY_ERROR_INIT;
-	_cleanup_close_ int dir = proc_open(pid, index ? NULL : err);
-	if (dir < 0)
-		return index ? 0 : dir; /* a child that ended meanwhile is no obstacle */
-	struct proc_stat st;
-	int r = check_relations(k, dir, index == 0, &st, err);
-	if (r == -ENOMEM)
-		return r;
-	if (r >= 0 && index && check_has_ended(&st) && collect_check_zombie(pid, &obstacle) < 0)
-		check_add(k, &obstacle, pid);
-	if (r < 0 || (index && check_has_ended(&st)))
+	*s = (struct check_seen){.pid = pid, .living = -1, .maps_err = FERRY_ERROR_INIT};
+	s->dir = proc_open(pid, is_root ? err : NULL);
+	if (s->dir < 0)
+		return is_root ? s->dir : 0;
+	if (proc_read_stat(s->dir, &s->st, NULL) < 0)
 		return 0;
-	const struct sharing_process process = {pid, proc_look_from(dir, &st)};
-	const struct sharing_process parent =
-		index ? checked.parent : (struct sharing_process){st.ppid, st.ppid ? proc_look(st.ppid) : 0};
-	if (index)
-		check_await_vfork(k, process, parent);
-	else
-		k->pids.v[0].parent = parent;
-	_cleanup_close_ int other = process.look == pid ? -1 : proc_open(process.look, NULL);
-	int living = process.look == pid ? dir : other;
-	struct check_memory memory = {0};
-	uint64_t bytes = 0;
-	bool owns = true;
-	if (check_task_all(k, &st, process.look, living, &memory, &bytes) >= 0 &&
-	    check_shared(k, &st, process.look, parent, &owns, &obstacle) < 0)
-		check_add_live(k, dir, &obstacle, pid);
-	k->obstacles->image_bytes += owns ? bytes : 0;
+	bool ended = !is_root && check_has_ended(&s->st);
+	if (ended && collect_check_zombie(pid, &obstacle) < 0)
+		check_add(k, &s->obstacles, &obstacle, pid);
+	if (ended)
+		return 1;
+	s->process = (struct sharing_process){pid, proc_look_from(s->dir, &s->st)};
+	pid_t ppid = s->st.ppid;
+	s->parent = is_root ? (struct sharing_process){ppid, ppid ? proc_look(ppid) : 0} : checked->parent;
+	if (!is_root)
+		check_await_vfork(k, s->process, s->parent);
+	s->living = s->process.look == pid ? s->dir : proc_open(s->process.look, NULL);
+	struct kind_options aside = *k->options;
+	aside.looker = NULL;
+	if (check_is_alone(s))
+		check_look_at_task(k, &aside, s);
+	return 1;
+}
+
+/* What is to be known of all others before. */
+static int check_take(struct check *k, struct check_seen *s, struct ferry_error *err)
+{
+	struct ferry_error obstacle = FERRY_ERROR_INIT;
+	bool is_root = s->pid == k->root, owns = true;
+	int r = check_relations(k, &s->st, err);
+	if (r < 0)
+		return r == -ENOMEM ? r : 0;
+	bool ended = !is_root && check_has_ended(&s->st);
+	if (!ended && !check_is_alone(s))
+		check_look_at_task(k, k->options, s);
+	vec_foreach(e, &s->obstacles.v)
+		check_add(k, k->obstacles, e, s->pid);
+	k->obstacles->failed |= s->obstacles.failed;
+	if (ended)
+		return 0;
+	if (is_root) {
+		k->of_root = s->namespaces;
+		k->parent = s->parent.pid;
+	}
+	if (s->worst >= 0 && check_shared(k, &s->st, s->process.look, s->parent, &owns, &obstacle) < 0)
+		check_add_live(k, k->obstacles, s->dir, &obstacle, s->pid);
+	k->obstacles->image_bytes += owns ? s->bytes : 0;
 	/* What a process that has ended meanwhile does not show any more is no obstacle. */
-	if (check_is_gone(dir))
+	if (check_is_gone(s->dir))
 		return 0;
-	check_fds(k, pid, process.look, living, st.comm);
-	memory.n_vmas = check_vmas(k, pid, process.look, living);
-	memory.parent = index ? checked.parent.pid : 0;
-	if (owns && check_note_large(k, &memory) < 0)
+	check_fds(k, s->pid, s->process.look, s->living, s->st.comm);
+	check_vmas(k, s);
+	s->memory.n_vmas = s->maps.vmas.n;
+	s->memory.parent = is_root ? 0 : s->parent.pid;
+	if (owns && check_note_large(k, &s->memory) < 0)
 		return error_memory(err);
-	return check_children(k, dir, &st, process) < 0 ? error_memory(err) : 0;
+	return check_children(k, s->dir, &s->st, s->process) < 0 ? error_memory(err) : 0;
+}
+
+/* Processes whose parents are known. */
+struct check_level {
+	struct check *k;
+	const struct check_pid *pids;
+	struct ferry_error errs[LANES_MAX];
+};
+
+static int check_piece(void *context, struct lanes *l, unsigned lane, uint64_t number)
+{
+	struct check_level *level = context;
+	struct check_seen seen;
+	int r = check_look(level->k, &level->pids[number], &seen, &level->errs[lane]);
+	int turn = r > 0 ? lanes_turn(l, number) : 0;
+	if (r > 0)
+		r = turn < 0 ? turn : check_take(level->k, &seen, &level->errs[lane]);
+	check_seen_release(&seen);
+	return r;
+}
+
+/* The children of those are found meanwhile. */
+static int check_level(struct check *k, check_pids *pids, struct ferry_error *err)
+{
+	struct check_level level = {.k = k, .pids = pids->v};
+	for (size_t i = 0; i < LANES_MAX; i++)
+		level.errs[i] = (struct ferry_error)FERRY_ERROR_INIT;
+	int r = lanes_run(pids->n < CHECK_LANES_TASKS ? 1 : lanes_wanted(), pids->n, check_piece, &level);
+	for (size_t i = 0; i < LANES_MAX && r < 0; i++)
+		error_pass(err, &level.errs[i]);
+	return r;
 }
 
 /* What shows only when every descriptor of the tree is known. */
@@ -557,7 +653,7 @@ static void check_ends(struct check *k)
 		size_t at = 0;
 		while (kind_table[i]->check_end && kind_table[i]->check_end(k->kind_data, &at, &err) < 0) {
 			error_context(&err, NULL, kind_table[i]->name, 0);
-			check_add(k, &err, 0);
+			check_add(k, k->obstacles, &err, 0);
 			if (err.code == ENOMEM)
 				break;
 			error_clear(&err);
@@ -579,26 +675,32 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 			  .options = options,
 			  .obstacles = ret,
 			  .peers = peers,
+			  .root = root,
 			  .vfork_until_ns = time_now_ns() + (uint64_t)options->timeout_ms * 1000000};
-	struct check_pid *first = vec_push(&k.pids);
+	struct check_pid *first = vec_push(&k.found);
 	int r = first ? 0 : error_memory(err);
 	if (first)
 		*first = (struct check_pid){.pid = root};
-	for (size_t i = 0; i < k.pids.n && r >= 0; i++)
-		r = check_one(&k, i, err);
+	while (k.found.n && r >= 0) {
+		check_pids level = k.found;
+		k.found = (check_pids){0};
+		r = check_level(&k, &level, err);
+		k.n_seen += level.n;
+		vec_release(&level);
+	}
 	if (r >= 0)
 		check_ends(&k);
 	struct ferry_error obstacle = FERRY_ERROR_INIT;
 	/* A root in a session that is not its own is an obstacle already. */
 	bool joined = options->shell_job || (k.family.members.n && k.family.members.v[0].sid != root);
 	if (r >= 0 && collect_check_family(&k.family, caps, joined, &obstacle) < 0)
-		check_add(&k, &obstacle, 0);
+		check_add(&k, ret, &obstacle, 0);
 	error_clear(&obstacle);
-	if (r >= 0 && collect_check_outside(&k.sharing, &k.family, k.pids.v[0].parent.pid, &obstacle) < 0)
-		check_add(&k, &obstacle, 0);
+	if (r >= 0 && collect_check_outside(&k.sharing, &k.family, k.parent, &obstacle) < 0)
+		check_add(&k, ret, &obstacle, 0);
 	family_release(&k.family);
 	sharing_release(&k.sharing);
-	vec_release(&k.pids);
+	vec_release(&k.found);
 	vec_release(&k.deleted);
 	arena_release(&k.arena);
 	if (r >= 0 && ret->failed)

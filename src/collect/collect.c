@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "collect/ahead.h"
 #include "collect/namespaces.h"
 #include "kernel/uapi.h"
 #include "kind/ns_time.h"
@@ -258,45 +259,52 @@ static int collect_clocks(struct collect *c, const struct frozen_task *root, con
 	return 0;
 }
 
-static int collect_task(struct collect *c, struct frozen *f, size_t index,
-			const struct proc_namespaces *of_root, struct ferry_error *err)
+static int collect_outside(struct collect *c, struct frozen *f, struct frozen_task *ft, struct snap_task *t,
+			   struct collect_reading *reading, struct ferry_error *err)
+{
+	struct check_task *checked = &reading->checked;
+	int r = collect_threads(c, f, ft, t, err);
+	if (r < 0)
+		return r;
+	/* They belong to the snapshot from here on. */
+	snapshot_look(t)->status = checked->status;
+	checked->status = (struct proc_status){0};
+	t->stat = checked->stat;
+	r = collect_task_head(c, ft, t, checked, err);
+	if (r >= 0)
+		r = collect_namespaces(c, t, &checked->namespaces, err);
+	if (r >= 0)
+		r = collect_vmas(c, t, ft->proc_dir, &reading->maps, err);
+	if (r >= 0 && !t->shares[SHARING_FILES])
+		r = collect_fds(c, t, ft->proc_dir, &reading->fds, err);
+	return r;
+}
+
+static int collect_task(struct collect *c, struct frozen *f, size_t index, struct collect_reading *reading,
+			struct ferry_error *err)
 {
 	struct frozen_task *ft = &f->tasks.v[index];
 	struct snap_task *t = &c->snap->tasks.v[index];
-	struct check_task checked = {
-		.pid = t->pid,
-		.look = t->look,
-		.root = c->snap->tasks.v[0].pid,
-		.proc_dir = ft->proc_dir,
-		.of_root = index ? of_root : NULL,
-		.options = c->options,
-	};
-	if (!index)
-		checked.namespaces = *of_root;
-	int r = check_task_read(&checked, err);
-	if (r >= 0)
-		r = collect_check_task(&checked, err);
-	if (r >= 0)
-		r = collect_threads(c, f, ft, t, err);
-	/* They belong to the snapshot from here on. */
-	if (r >= 0) {
-		snapshot_look(t)->status = checked.status;
-		t->stat = checked.stat;
-	} else {
-		proc_status_release(&checked.status);
+	int r = collect_outside(c, f, ft, t, reading, err);
+	return r < 0 ? r : collect_inside(c, f, ft, t, err);
+}
+
+static int collect_tasks(struct collect *c, struct frozen *f, const struct proc_namespaces *of_root,
+			 struct ferry_error *err)
+{
+	const struct collect_from from = {.c = c, .f = f, .of_root = of_root};
+	struct collect_ahead *ahead = collect_ahead_start(&from);
+	int r = 0;
+	for (size_t i = 0; i < f->tasks.n && r >= 0; i++) {
+		struct collect_reading reading = {0};
+		r = collect_ahead_take(ahead, &from, i, &reading, err);
+		if (r >= 0)
+			r = collect_task(c, f, i, &reading, err);
+		if (r < 0)
+			error_context(err, "collect", NULL, f->tasks.v[i].pid);
+		collect_reading_release(&reading);
 	}
-	if (r >= 0)
-		r = collect_task_head(c, ft, t, &checked, err);
-	if (r >= 0)
-		r = collect_namespaces(c, t, &checked.namespaces, err);
-	if (r >= 0)
-		r = collect_vmas(c, t, ft->proc_dir, err);
-	if (r >= 0 && !t->shares[SHARING_FILES])
-		r = collect_fds(c, t, ft->proc_dir, err);
-	if (r >= 0)
-		r = collect_inside(c, f, ft, t, err);
-	if (r < 0)
-		error_context(err, "collect", NULL, t->pid);
+	collect_ahead_end(ahead);
 	return r;
 }
 
@@ -333,8 +341,8 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 		r = collect_clocks(c, &f->tasks.v[0], root.ino, err);
 	if (r >= 0 && root.ino[PROC_NS_PID] != c->options->own_namespaces.ino[PROC_NS_PID])
 		r = collect_numbers(c, f, err);
-	for (size_t i = 0; i < f->tasks.n && r >= 0; i++)
-		r = collect_task(c, f, i, &root, err);
+	if (r >= 0)
+		r = collect_tasks(c, f, &root, err);
 	sharing_release(&sharing);
 	c->sharing = NULL;
 	if (r >= 0)

@@ -202,7 +202,8 @@ static int fd_collect_one(struct collect *c, struct fd_order *order, struct snap
 	return fd_collect(c, order, t, &view, info.flags & O_CLOEXEC, err);
 }
 
-int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_fds *fds,
+		struct ferry_error *err)
 {
 	struct fd_order *order = c->fd_order;
 	if (!order) {
@@ -212,16 +213,12 @@ int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, struct fer
 	}
 	if (fault_hit(c->fault, FAULT_COLLECT_FD))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "collecting descriptors: fault injected");
-	struct proc_fds fds = {0};
 	_cleanup_close_ int pidfd = proc_look_pidfd(t->pid, t->look);
 	if (pidfd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -pidfd, "opening pid %d", t->pid);
-	int r = proc_read_fds(proc_dir, &fds, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < fds.v.n && r >= 0; i++)
-		r = fd_collect_one(c, order, t, proc_dir, pidfd, &fds, &fds.v.v[i], err);
-	proc_fds_release(&fds);
+	int r = 0;
+	for (size_t i = 0; i < fds->v.n && r >= 0; i++)
+		r = fd_collect_one(c, order, t, proc_dir, pidfd, fds, &fds->v.v[i], err);
 	return r;
 }
 

@@ -359,6 +359,8 @@ static int inside_run_all(struct collect *c, struct frozen *f, struct frozen_tas
 		return inside_run_traced(&in, f, ft, t, err);
 	int entry, r = freeze_inject(f, ft, &in.inject, err);
 	if (r >= 0)
+		ferry_inject_set_caught(in.inject, snapshot_look(t)->status.sig_caught);
+	if (r >= 0)
 		r = inside_arm(&in, snapshot_look(t), &entry, err);
 	if (r < 0)
 		return r;

@@ -3,7 +3,7 @@
  * Owns the mappings of a task and their records: memory of its own, and what all mappings have in common. What a mapping
  * maps beyond that is the business of a kind (owns_vma); what no kind owns is refused by name.
  *
- * Kernel interface: /proc/PID/smaps (VmFlags) or what replaces it (proc/mapper.c), /proc/PID/stat, /proc/PID/auxv.
+ * Kernel interface: /proc/PID/auxv, /proc/PID/pagemap.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,6 @@
 #include "mem/mem.h"
 #include "model/record.h"
 #include "model/vma-status.h"
-#include "proc/mapper.h"
 #include "proc/read.h"
 
 #ifndef MADV_WIPEONFORK
@@ -333,27 +332,24 @@ static int vma_collect_shared(struct collect *c, struct snap_task *t, struct fer
 	return 0;
 }
 
-int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct proc_maps *maps,
+		 struct ferry_error *err)
 {
 	if (t->memory != t)
 		return vma_collect_shared(c, t, err);
-	struct proc_maps maps = {0};
 	if (fault_hit(c->fault, FAULT_COLLECT_VMA))
 		return error_set(err, FERRY_ERROR_FAULT, EIO,
 				 "reading the mappings of pid %d: fault injected", t->pid);
 	int r = vma_collect_mm(c, t, proc_dir, err);
-	if (r < 0)
-		return r;
-	r = proc_mapper_read(c->mapper, proc_dir, t->look, &maps, err);
-	for (size_t i = 0; i < maps.vmas.n && r >= 0; i++) {
-		if (!vma_without_ours(t, &maps.vmas.v[i]))
+	for (size_t i = 0; i < maps->vmas.n && r >= 0; i++) {
+		if (!vma_without_ours(t, &maps->vmas.v[i]))
 			continue;
 		const struct vma_view view = {
 			.pid = t->pid,
 			.look = t->look,
 			.proc_dir = proc_dir,
-			.vma = &maps.vmas.v[i],
-			.name = proc_vma_name(&maps, &maps.vmas.v[i]),
+			.vma = &maps->vmas.v[i],
+			.name = proc_vma_name(maps, &maps->vmas.v[i]),
 			.options = c->options,
 			.peers = c->peers,
 			.arena = &c->snap->arena,
@@ -361,8 +357,5 @@ int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct fe
 		};
 		r = vma_collect(c, t, &view, err);
 	}
-	proc_maps_release(&maps);
-	if (r < 0)
-		return r;
-	return vma_list(c, t, proc_dir, err);
+	return r < 0 ? r : vma_list(c, t, proc_dir, err);
 }

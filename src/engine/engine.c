@@ -136,13 +136,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	e->kinds.looker = proc_looker_new();
-	r = external_check(&e->kinds, err);
-	if (r < 0)
-		return r;
-	r = engine_own_namespaces(&e->kinds.own_namespaces, err);
-	if (r >= 0 && options->user_ns && options->tree)
-		r = engine_enter_ipc((pid_t)options->tree, &e->kinds.own_namespaces, err);
-	return r;
+	return external_check(&e->kinds, err);
 }
 
 void engine_release(struct engine *e)
@@ -221,9 +215,14 @@ int engine_keep_start(struct engine *e, struct ferry_error *err)
 
 static int engine_enter_view(struct engine *e, struct ferry_error *err)
 {
-	int r = engine_keep_start(e, err);
+	pid_t tree = (pid_t)e->options->tree;
+	int r = engine_own_namespaces(&e->kinds.own_namespaces, err);
+	if (r >= 0 && e->options->user_ns)
+		r = engine_enter_ipc(tree, &e->kinds.own_namespaces, err);
 	if (r >= 0)
-		r = collect_enter_view((pid_t)e->options->tree, &e->kinds, &e->mounts, err);
+		r = engine_keep_start(e, err);
+	if (r >= 0)
+		r = collect_enter_view(tree, &e->kinds, &e->mounts, err);
 	e->kinds.outside_mounts = r > 0 ? &e->mounts : NULL;
 	if (r > 0 && e->kinds.looker)
 		proc_looker_look_below(e->kinds.looker, e->start_root);

@@ -27,8 +27,11 @@
 
 #define PAGE 4096u
 #define STACK_BYTES 65536u
-#define EFLAGS_CLEAN 0x202u
 #define BLOB_MAX (1u << 30)
+#define EFLAGS_AC 0x40000u
+
+/* Why the call before a function fails, which is then its result: no room for one mapping more. */
+#define BLOB_NOT_PROTECTED ((uint64_t)-ENOMEM)
 
 struct ferry_blob {
 	struct ferry_inject *inject;
@@ -48,16 +51,24 @@ static const struct inject_map *blob_map(const struct ferry_blob *blob)
 		       : NULL;
 }
 
+/* What makes the data writable, and not executable. */
+static struct call blob_protection(const struct ferry_blob *blob)
+{
+	return (struct call){SYS_mprotect,
+			     {blob->address + blob->code_bytes, blob->bytes - blob->code_bytes,
+			      PROT_READ | PROT_WRITE, [5] = BLOB_NOT_PROTECTED}};
+}
+
+/*
+ * Before a function runs the pad does this. Under seccomp it may be that none can run, and the data is used by single
+ * calls.
+ */
 static int blob_protect(struct ferry_blob *blob, struct ferry_error *err)
 {
-	uint64_t address = blob->address + blob->code_bytes, bytes = blob->bytes - blob->code_bytes;
-	struct aim aim = {
-		.label = ferry__pad_call,
-		.call = {SYS_mprotect, {address, bytes, PROT_READ | PROT_WRITE}},
-	};
-	int64_t result;
+	const struct aim aim = {.label = ferry__pad_call, .call = blob_protection(blob)};
+	int64_t result = 0;
+	int r = blob->owner->seccomp.mode ? inject_run(blob->inject, blob->owner, &aim, &result, err) : 0;
 
-	int r = inject_run(blob->inject, blob->owner, &aim, &result, err);
 	if (r < 0)
 		return r;
 	if (result < 0)
@@ -69,9 +80,19 @@ static int blob_protect(struct ferry_blob *blob, struct ferry_error *err)
 /* What the process handles now. Unless all its threads are stopped, that can change at any time. */
 static void blob_look_at_handlers(struct ferry_inject *inject, const struct ferry_thread *t)
 {
+	if (inject->caught_told)
+		return;
 	if (!(inject->opts.flags & FERRY_INJECT_ALL_STOPPED) ||
 	    thread_status_number(t->tid, "SigCgt:", 16, &inject->caught) < 0)
 		inject->caught = ~0ull;
+}
+
+void ferry_inject_set_caught(struct ferry_inject *inject, uint64_t caught)
+{
+	if (!(inject->opts.flags & FERRY_INJECT_ALL_STOPPED))
+		return;
+	inject->caught = caught;
+	inject->caught_told = true;
 }
 
 int ferry_inject_blob_load(struct ferry_inject *inject, struct ferry_thread *t, const void *code,
@@ -121,16 +142,16 @@ uint64_t ferry_inject_blob_data(const struct ferry_blob *blob)
 static int blob_start(struct ferry_blob *blob, struct ferry_thread *t, size_t arg_offset,
 		      struct ferry_error *err)
 {
-	struct user_regs_struct regs = t->own_regs;
+	const struct call protection = blob_protection(blob);
+	struct user_regs_struct regs = slot_regs(t);
 
-	regs.orig_rax = ~0ull;
-	regs.rip = slot_label(blob->inject, t->slot, ferry__pad_run);
-	regs.cs = USER_CS_64;
-	regs.rax = blob->address;
-	regs.rdi = ferry_inject_blob_data(blob) + arg_offset;
+	regs_set_call(&regs, slot_label(blob->inject, t->slot, ferry__pad_run), &protection);
+	/* Code may access memory as it likes; nobody is harmed who goes home without that check. */
+	regs.eflags &= ~(unsigned long long)EFLAGS_AC;
+	regs.rbx = blob->address;
+	regs.rbp = ferry_inject_blob_data(blob) + arg_offset;
 	regs.rsp = blob->address + blob->bytes - 64;
 	regs.r12 = t->own_regs.eflags;
-	regs.eflags = EFLAGS_CLEAN;
 	int r = regs_set(t, &regs, "start-blob", err);
 	if (r >= 0) {
 		blob->inject->slots[t->slot].at_undo = false;
@@ -205,13 +226,26 @@ static int blob_run_to_signal(struct ferry_blob *blob, struct ferry_thread *t, i
 	return r;
 }
 
-/* Run to the call that follows it: two stops, and two for each call of the function. */
+/* To the next stop in the slot that is not at the call before the function. */
+static int blob_step(struct ferry_blob *blob, struct ferry_thread *t, struct syscall_stop *ret,
+		     struct ferry_error *err)
+{
+	uint64_t before = slot_label(blob->inject, t->slot, ferry__pad_run) + PAD_SYSCALL_BYTES;
+	int r;
+
+	do
+		r = inject_step(t, ret, err);
+	while (r >= 0 && ret->rip == before);
+	return r;
+}
+
+/* Run to the call that follows it: four stops, and two for each call of the function. */
 static int blob_run_by_steps(struct ferry_blob *blob, struct ferry_thread *t, int64_t *ret_result,
 			     struct ferry_error *err)
 {
 	struct syscall_stop stop;
 
-	int r = inject_step(t, &stop, err);
+	int r = blob_step(blob, t, &stop, err);
 	if (r < 0)
 		return r;
 	if (!stop.entry || stop.rip != slot_label(blob->inject, t->slot, ferry__pad_tail))
@@ -280,7 +314,7 @@ int ferry_inject_blob_run(struct ferry_blob *blob, struct ferry_thread *t, size_
 static int serve_on(struct ferry_blob *blob, struct ferry_thread *t, struct ferry_error *err)
 {
 	struct syscall_stop stop;
-	int r = inject_step(t, &stop, err);
+	int r = blob_step(blob, t, &stop, err);
 
 	if (r < 0)
 		return r;

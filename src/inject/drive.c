@@ -248,7 +248,7 @@ static int call_permit(struct ferry_inject *inject, struct ferry_thread *t, cons
 	return suspend_seccomp(t, true, err);
 }
 
-static struct user_regs_struct slot_regs(const struct ferry_thread *t)
+struct user_regs_struct slot_regs(const struct ferry_thread *t)
 {
 	struct user_regs_struct regs = t->own_regs;
 

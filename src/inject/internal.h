@@ -112,8 +112,9 @@ struct ferry_inject {
 	pid_t tid;
 	int mem_fd;
 	struct place place;
-	bool low;        /* a 32-bit program: it has the narrow pad, and can have no memory above 4 GiB */
-	uint64_t caught; /* signals that the process may handle, as of the time when a blob was loaded */
+	bool low;         /* a 32-bit program: it has the narrow pad, and can have no memory above 4 GiB */
+	uint64_t caught;  /* signals that the process may handle, as of the time when a blob was loaded */
+	bool caught_told; /* see ferry_inject_set_caught() */
 	struct inject_slot slots[INJECT_SLOTS];
 };
 
@@ -342,6 +343,9 @@ must_check int inject_aim(struct ferry_inject *inject, struct ferry_thread *t, c
 			  struct ferry_error *err);
 
 /* Aim, and go on to the end of the call; its raw result. */
+/* A thread's own registers, with which it stands in its slot. */
+struct user_regs_struct slot_regs(const struct ferry_thread *t);
+
 must_check int inject_run(struct ferry_inject *inject, struct ferry_thread *t, const struct aim *aim,
 			  int64_t *ret_result, struct ferry_error *err);
 

@@ -43,7 +43,7 @@ static const struct {
 	{                                               \
 		ferry__pad_##name, ferry__narrow_##name \
 	}
-	LABEL(call), LABEL(call_undo), LABEL(run),  LABEL(catch),
+	LABEL(call), LABEL(call_undo), LABEL(run),  LABEL(enter),  LABEL(catch),
 	LABEL(tail), LABEL(data),      LABEL(wait), LABEL(waited),
 #undef LABEL
 };
@@ -126,13 +126,11 @@ unsigned inject_room(const struct ferry_inject *inject)
 	return (unsigned)slots_of(inject);
 }
 
-/* Two-byte instructions: two system calls, and the call of a function behind a one-byte one. */
+/* Two-byte instructions: three system calls, and the call of a function. */
 static int defuse_slot(int fd, pid_t tid, uint64_t address)
 {
-	const struct {
-		const unsigned char *label;
-		uint64_t behind;
-	} fuses[] = {{ferry__pad_call, 0}, {ferry__pad_call_undo, 0}, {ferry__pad_run, PAD_CLD_BYTES}};
+	const unsigned char *const fuses[] = {ferry__pad_call, ferry__pad_call_undo, ferry__pad_run,
+					      ferry__pad_enter};
 	const unsigned char nothing[PAD_SYSCALL_BYTES] = PAD_NOP;
 	struct pad_head head = {0};
 
@@ -141,8 +139,7 @@ static int defuse_slot(int fd, pid_t tid, uint64_t address)
 		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(fuses) && r >= 0; i++)
 		r = fd_pwrite_all(fd, nothing, sizeof(nothing),
-				  address + label_offset(head.magic == PAD_NARROW_MAGIC, fuses[i].label) +
-					  fuses[i].behind);
+				  address + label_offset(head.magic == PAD_NARROW_MAGIC, fuses[i]));
 	head.hold = 0;
 	return r < 0 ? r : fd_pwrite_all(fd, &head, sizeof(head), address);
 }

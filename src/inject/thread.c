@@ -36,8 +36,11 @@
 #include "inject/internal.h"
 #include "inject/remote.h"
 
-/* Looks with a yield between them, before the polls begin to sleep. */
-#define YIELDS 10
+/*
+ * Looks with a yield between them, before the polls begin to sleep: about as long as a stop takes to arrive from another processor,
+ * which is less than a timer costs.
+ */
+#define YIELDS 400
 #define SLEEP_MIN_NS 5000
 #define SLEEP_MAX_NS 1000000
 

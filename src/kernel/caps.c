@@ -41,19 +41,39 @@ int kern_cap_find(const char *word)
 	return -EINVAL;
 }
 
+/* One that keeps nothing by itself has one user. */
+static void caps_lock(struct kern_caps *caps)
+{
+	if (caps->keeps)
+		pthread_mutex_lock(&caps->lock);
+}
+
+static void caps_unlock(struct kern_caps *caps)
+{
+	if (caps->keeps)
+		pthread_mutex_unlock(&caps->lock);
+}
+
 enum kern_cap_state kern_caps_probe(struct kern_caps *caps, enum kern_cap_id id)
 {
-	if (caps->state[id] == KERN_UNKNOWN) {
+	uint8_t state = __atomic_load_n(&caps->state[id], __ATOMIC_ACQUIRE);
+	if (state != KERN_UNKNOWN)
+		return state;
+	caps_lock(caps);
+	state = caps->state[id];
+	if (state == KERN_UNKNOWN) {
 		int reason = 0;
-		caps->state[id] = (uint8_t)cap_infos[id].probe(caps, &reason);
+		state = (uint8_t)cap_infos[id].probe(caps, &reason);
 		caps->reason[id] = (int16_t)reason;
+		__atomic_store_n(&caps->state[id], state, __ATOMIC_RELEASE);
 	}
-	return caps->state[id];
+	caps_unlock(caps);
+	return state;
 }
 
 void kern_caps_init(struct kern_caps *caps)
 {
-	*caps = (struct kern_caps){.keeps = caps};
+	*caps = (struct kern_caps){.keeps = caps, .lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP};
 }
 
 enum kern_cap_state kern_cap_state(const struct kern_caps *caps, enum kern_cap_id id)
@@ -109,22 +129,29 @@ static uint32_t read_limit(enum kern_limit limit)
 
 uint32_t kern_limit(const struct kern_caps *caps, enum kern_limit limit)
 {
-	if (!caps->limits[limit] && caps->keeps)
-		caps->keeps->limits[limit] = read_limit(limit);
-	return caps->limits[limit] ? caps->limits[limit] : cap_limits[limit].standard;
+	uint32_t value = __atomic_load_n(&caps->limits[limit], __ATOMIC_RELAXED);
+	if (value || !caps->keeps)
+		return value ? value : cap_limits[limit].standard;
+	value = read_limit(limit);
+	__atomic_store_n(&caps->keeps->limits[limit], value, __ATOMIC_RELAXED);
+	return value ? value : cap_limits[limit].standard;
 }
 
 const struct kern_rights *kern_rights(const struct kern_caps *caps)
 {
-	if (caps->rights.read || !caps->keeps)
+	if (__atomic_load_n(&caps->rights.read, __ATOMIC_ACQUIRE) || !caps->keeps)
 		return &caps->rights;
 	struct kern_rights *rights = &caps->keeps->rights;
-	if (kern_capabilities(&rights->effective) < 0)
-		rights->effective = 0;
-	for (unsigned i = 0; i <= kern_limit(caps, KERN_LIMIT_CAP_LAST) && i < 64; i++)
-		if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1)
-			rights->bounding |= 1ULL << i;
-	rights->read = true;
+	caps_lock(caps->keeps);
+	if (!rights->read) {
+		if (kern_capabilities(&rights->effective) < 0)
+			rights->effective = 0;
+		for (unsigned i = 0; i <= kern_limit(caps, KERN_LIMIT_CAP_LAST) && i < 64; i++)
+			if (prctl(PR_CAPBSET_READ, i, 0, 0, 0) == 1)
+				rights->bounding |= 1ULL << i;
+		__atomic_store_n(&rights->read, true, __ATOMIC_RELEASE);
+	}
+	caps_unlock(caps->keeps);
 	return rights;
 }
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the running kernel and the caller's rights allow. A struct kern_caps is handed on as a const pointer; there is
- * no global. What somebody asks for is found out then, and kept. Probes ask the interface itself, never the version; the
+ * no global. What somebody asks for is found out then, and kept; several threads may ask. Probes ask the interface itself, never the version; the
  * version in the table only tells a reader when a fallback becomes removable.
  *
  * A probe changes nothing that outlives it. Some start a child that no SIGCHLD tells of, and reap it.
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +44,7 @@ enum kern_limit {
 
 struct kern_caps {
 	struct kern_caps *keeps; /* itself: what is not known yet is looked at; NULL: it counts as absent */
+	pthread_mutex_t lock;    /* of who finds something out; recursive, a probe may need another */
 	uint8_t state[KERN_CAP_COUNT];     /* enum kern_cap_state */
 	int16_t reason[KERN_CAP_COUNT];    /* errno value behind ABSENT and DENIED; 0 = none */
 	uint64_t uffd_features;            /* UFFD_FEATURE_*; filled with any of the uffd probes */

@@ -12,7 +12,6 @@ static void read_xstate(struct kern_xstate *ret)
 {
 	uint32_t a = 0, b = 0, c = 0, d = 0, low, high;
 
-	ret->read = true;
 	if (!__get_cpuid_count(13, 0, &a, &b, &c, &d))
 		return;
 	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -29,7 +28,13 @@ static void read_xstate(struct kern_xstate *ret)
 
 const struct kern_xstate *kern_xstate(const struct kern_caps *caps)
 {
-	if (!caps->xstate.read && caps->keeps)
+	if (__atomic_load_n(&caps->xstate.read, __ATOMIC_ACQUIRE) || !caps->keeps)
+		return &caps->xstate;
+	pthread_mutex_lock(&caps->keeps->lock);
+	if (!caps->xstate.read) {
 		read_xstate(&caps->keeps->xstate);
+		__atomic_store_n(&caps->keeps->xstate.read, true, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&caps->keeps->lock);
 	return &caps->xstate;
 }

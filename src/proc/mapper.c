@@ -53,8 +53,7 @@ struct proc_mapper {
 	const struct kern_caps *caps;
 	int program;
 	struct vma_words words;
-	mapper_looks looks;
-	uint64_t count;
+	_Atomic uint64_t count;
 };
 
 /* ------------------------------------------------------------- the iterator */
@@ -202,12 +201,13 @@ static int mapper_room(mapper_looks *looks)
 	size_t wanted = looks->n + MAPPER_CHUNK / sizeof(struct mapper_look);
 	if (wanted <= looks->cap)
 		return 0;
+	size_t room = MAX(wanted, looks->cap * 2);
 	struct mapper_look *more =
-		wanted > MAPPER_LOOKS_MAX ? NULL : reallocarray(looks->v, wanted * 2, sizeof(*more));
+		wanted > MAPPER_LOOKS_MAX ? NULL : reallocarray(looks->v, room, sizeof(*more));
 	if (!more)
 		return -ENOMEM;
 	looks->v = more;
-	looks->cap = wanted * 2;
+	looks->cap = room;
 	return 0;
 }
 
@@ -229,9 +229,8 @@ static int mapper_read_all(int fd, mapper_looks *looks)
 	}
 }
 
-static int mapper_look(struct proc_mapper *m, pid_t look)
+static int mapper_look(const struct proc_mapper *m, pid_t look, mapper_looks *looks)
 {
-	mapper_looks *looks = &m->looks;
 	_cleanup_close_ int fd = mapper_open(m, look);
 	int r = fd < 0 ? fd : mapper_read_all(fd, looks);
 	if (r < 0)
@@ -348,18 +347,18 @@ static void mapper_drop(struct mapper_examples *e)
 }
 
 /* Mappings of ours that both looks have. */
-static int mapper_learn_from(struct proc_mapper *m, const struct proc_maps *maps)
+static int mapper_learn_from(struct proc_mapper *m, const mapper_looks *looks, const struct proc_maps *maps)
 {
 	struct vma_example *examples = calloc(maps->vmas.n, sizeof(*examples));
 	size_t n = 0, at = 0;
 	if (!examples)
 		return -ENOMEM;
 	vec_foreach(vma, &maps->vmas) {
-		while (at < m->looks.n && m->looks.v[at].start < vma->start)
+		while (at < looks->n && looks->v[at].start < vma->start)
 			at++;
-		if (at < m->looks.n && m->looks.v[at].start == vma->start && m->looks.v[at].end == vma->end &&
+		if (at < looks->n && looks->v[at].start == vma->start && looks->v[at].end == vma->end &&
 		    vma->has_flags)
-			examples[n++] = (struct vma_example){m->looks.v[at].raw, vma->vm_flags};
+			examples[n++] = (struct vma_example){looks->v[at].raw, vma->vm_flags};
 	}
 	int r = n ? vma_words_learn(&m->words, examples, n) : -EOPNOTSUPP;
 	free(examples);
@@ -370,15 +369,19 @@ static int mapper_learn(struct proc_mapper *m)
 {
 	_cleanup_proc_maps_ struct proc_maps maps = {0};
 	struct mapper_examples examples = {.uffd = -1};
+	mapper_looks looks = {0};
 	_cleanup_close_ int self = proc_open_self(NULL);
 	mapper_make_samples(&examples);
 	mapper_make_further(&examples);
-	int r = self < 0 ? self : mapper_look(m, getpid());
+	int r = self < 0 ? self : mapper_look(m, getpid(), &looks);
 	/* What reading itself maps comes behind the look, and is in no way as it was seen there. */
 	if (r >= 0)
 		r = proc_read_smaps(self, &maps, NULL);
 	mapper_drop(&examples);
-	return r < 0 ? r : mapper_learn_from(m, &maps);
+	if (r >= 0)
+		r = mapper_learn_from(m, &looks, &maps);
+	vec_release(&looks);
+	return r;
 }
 
 int proc_mapper_new(const struct kern_caps *caps, int root, struct proc_mapper **ret)
@@ -409,7 +412,6 @@ void proc_mapper_free(struct proc_mapper *m)
 		return;
 	if (m->program >= 0)
 		close(m->program);
-	vec_release(&m->looks);
 	free(m);
 }
 
@@ -439,13 +441,13 @@ static bool mapper_is_alone(const struct mapper_look *look, uint64_t words)
 }
 
 /* 1: everything is known; 0: something is not; -EAGAIN: the two looks do not fit. */
-static int mapper_join(struct proc_mapper *m, struct proc_maps *maps)
+static int mapper_join(const struct proc_mapper *m, const mapper_looks *looks, struct proc_maps *maps)
 {
-	if (maps->vmas.n != m->looks.n)
+	if (maps->vmas.n != looks->n)
 		return -EAGAIN;
 	for (size_t i = 0; i < maps->vmas.n; i++) {
 		struct proc_vma *vma = &maps->vmas.v[i];
-		const struct mapper_look *look = &m->looks.v[i];
+		const struct mapper_look *look = &looks->v[i];
 		uint64_t words;
 		if (vma->start != look->start || vma->end != look->end)
 			return -EAGAIN;
@@ -466,14 +468,16 @@ static int mapper_join(struct proc_mapper *m, struct proc_maps *maps)
 }
 
 /* 1: *ret_maps is filled; else smaps has to tell. */
-static int mapper_try(struct proc_mapper *m, int dirfd, pid_t look, struct proc_maps *ret_maps)
+static int mapper_try(const struct proc_mapper *m, int dirfd, pid_t look, struct proc_maps *ret_maps)
 {
 	struct proc_maps maps = {0};
+	mapper_looks looks = {0};
 	if (proc_read_maps(dirfd, m->caps, &maps, NULL) < 0)
 		return 0;
-	int r = mapper_look(m, look);
+	int r = mapper_look(m, look, &looks);
 	if (r >= 0)
-		r = mapper_join(m, &maps);
+		r = mapper_join(m, &looks, &maps);
+	vec_release(&looks);
 	if (r == 1)
 		*ret_maps = maps;
 	else

@@ -22,7 +22,7 @@ void proc_mapper_free(struct proc_mapper *m);
 
 /*
  * As proc_read_smaps() of the task look, whose folder is dirfd, but for swapped and pkey, which are 0, and common_bytes, which
- * is 0 where nobody else can have pages of a mapping, else PROC_COMMON_UNKNOWN. Falls back to smaps where anything is not certain. m: NULL means smaps.
+ * is 0 where nobody else can have pages of a mapping, else PROC_COMMON_UNKNOWN. Falls back to smaps where anything is not certain. m: NULL means smaps. Several threads may read.
  */
 must_check int proc_mapper_read(struct proc_mapper *m, int dirfd, pid_t look, struct proc_maps *ret_maps,
 				struct ferry_error *err);

@@ -35,6 +35,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { RESTART_BLOCK = 516 }; /* the kernel's ERESTART_RESTARTBLOCK */
+
 /* What the sleeping children share: objects made before the call, and what the call returned. */
 struct world {
 	int pipe[2], pair[2], epoll, lock[2], ring, semaphore, queue;
@@ -205,6 +207,29 @@ static void world_make(void)
 	}
 }
 
+/*
+ * The same thread as it is seen when it is stopped again before it has made its call again: it stands at the instruction,
+ * with the number of restart_syscall.
+ */
+static void look_before_restart(struct ferry_thread *thread, const struct ferry_regs *stopped,
+				const char *name, long nr)
+{
+	const uint64_t before[] = {(uint64_t)nr, ~0ull};
+	struct ferry_error err = FERRY_ERROR_INIT;
+
+	for (size_t i = 0; i < sizeof(before) / sizeof(*before); i++) {
+		struct ferry_regs regs = {.size = sizeof(regs), .user = stopped->user};
+		regs.user.rip -= 2;
+		regs.user.rax = SYS_restart_syscall;
+		regs.user.orig_rax = before[i];
+		int done = (int)must(ferry_thread_normalize(thread, FERRY_RESUME_IMAGE, &regs, &err), &err);
+		check(done == FERRY_RESUMED_CALL && (long)regs.user.rax == nr &&
+			      regs.user.rip == stopped->user.rip - 2,
+		      "%s: before it is made again an image would go on with call %lld, not %ld", name,
+		      regs.user.rax, nr);
+	}
+}
+
 /* Stop the child inside its call, inject, release; 1 = the kernel failed the call with EINTR, 0 = not. */
 static int visit_sleeper(pid_t pid, const char *name, long nr)
 {
@@ -226,6 +251,8 @@ static int visit_sleeper(pid_t pid, const char *name, long nr)
 	      regs.user.orig_rax);
 	check((long)image.user.orig_rax == -1 && (long)image.user.rax == nr,
 	      "%s: an image would go on with call %lld, not %ld", name, image.user.rax, nr);
+	if ((long)regs.user.rax == -RESTART_BLOCK)
+		look_before_restart(thread, &regs, name, nr);
 	must(ferry_inject_open(thread, &options, &inject, &err), &err);
 	must(ferry_inject_call(inject, thread, SYS_getpid, NULL, &r, &err), &err);
 	check(r == pid, "%s: getpid gave %lld", name, (long long)r);

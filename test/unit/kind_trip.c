@@ -124,7 +124,11 @@ static int trip_collect(struct trip *t)
 		thread->core->tc->comm = arena_string(&t->snap.arena, "trip");
 		task->pid = task->look = t->pids[i];
 		int dir = proc_open(task->pid, &t->err);
-		r = dir < 0 ? dir : collect_fds(&c, task, dir, &t->err);
+		struct proc_fds fds = {0};
+		r = dir < 0 ? dir : proc_read_fds(dir, &fds, &t->err);
+		if (r >= 0)
+			r = collect_fds(&c, task, dir, &fds, &t->err);
+		proc_fds_release(&fds);
 		close(dir);
 	}
 	if (r >= 0)

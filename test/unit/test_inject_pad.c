@@ -138,6 +138,20 @@ static void test_call(void **state)
 	munmap(pad.code, 4096);
 }
 
+/* Memory that did not become what it is to be: no function is called (rbx is no address of code), and flags are what they were. */
+static void test_run_refused(void **state)
+{
+	(void)state;
+	struct pad pad = pad_new();
+	struct walk w = {LABEL(pad, ferry__pad_run), SYS_mprotect, {1, 4096, PROT_READ}};
+
+	pad.data->catch_nr = SYS_getpid;
+	walk_pad(&pad, &w);
+	assert_int_equal(w.rax, 0x1111);
+	assert_int_equal(w.by_eintr, 0);
+	munmap(pad.code, 4096);
+}
+
 static int highest_fd(void)
 {
 	int fd = dup(0);
@@ -375,7 +389,7 @@ int main(void)
 		cmocka_unit_test(test_call_undo),        cmocka_unit_test(test_unmap),
 		cmocka_unit_test(test_wait_and_release), cmocka_unit_test(test_due_handler),
 		cmocka_unit_test(test_restarts),         cmocka_unit_test(test_eintr_table),
-		cmocka_unit_test(test_registers),
+		cmocka_unit_test(test_registers),        cmocka_unit_test(test_run_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

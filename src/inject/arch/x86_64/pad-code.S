@@ -6,7 +6,7 @@
  * Rules, so that it is right at every instruction:
  * - no stack (a goroutine may have a few bytes left) and no store: the pad lies in memory the task cannot
  *   write;
- * - no flag changes, thus jrcxz instead of compare: flags need no place to be restored from;
+ * - no flag changes but around a function, thus jrcxz instead of compare: flags need no place to be restored from;
  * - no floating point;
  * - jumps go to local labels, since assemblers do not agree about how far a global one may be;
  * - what it does twice does no harm, and what it does on a failed call (close or munmap of an errno) fails.
@@ -25,9 +25,9 @@
 #endif
 
 	.balign 16
-	.globl NAME(), NAME(_call), NAME(_call_undo), NAME(_run), NAME(_catch), NAME(_tail), NAME(_data), NAME(_end)
+	.globl NAME(), NAME(_call), NAME(_call_undo), NAME(_run), NAME(_enter), NAME(_catch), NAME(_tail), NAME(_data), NAME(_end)
 	.globl NAME(_wait), NAME(_waited)
-	.hidden NAME(), NAME(_call), NAME(_call_undo), NAME(_run), NAME(_catch), NAME(_tail), NAME(_data), NAME(_end)
+	.hidden NAME(), NAME(_call), NAME(_call_undo), NAME(_run), NAME(_enter), NAME(_catch), NAME(_tail), NAME(_data), NAME(_end)
 	.hidden NAME(_wait), NAME(_waited)
 #if !NARROW
 	.globl NAME(_far), NAME(_eintr_far)
@@ -56,15 +56,25 @@ NAME(_call_undo):
 	syscall
 	jmp	NAME(_out)
 
-/* A function: rax = its address, rdi = its argument, rsp = a stack of ours, r12 = flags to go on with. */
+/*
+ * A function: rbx = its address, rbp = its argument, rsp = a stack of ours, r12 = flags to go on with. Before it a call that
+ * makes its memory what it is to be; if that fails, r9 stays what it is.
+ */
 NAME(_run):
+	syscall
+	xchg	%rax, %rcx
+	jrcxz	1f
+	jmp	2f
+1:	push	%rbp
+	pop	%rdi
 	cld
-	call	*%rax
+NAME(_enter):
+	call	*%rbx
 	mov	%rax, %r9
 	push	%r12
 	popfq
 	/* Off the function's stack before it is unmapped or a signal handler needs one. */
-	mov	DATA(D_RSP), %rsp
+2:	mov	DATA(D_RSP), %rsp
 
 /*
  * A call without effect, in whose entry the tracer finds the function's result (sixth argument). Or one that lets in a
@@ -113,11 +123,11 @@ NAME(_waited):
 	 * ppoll(NULL, 0, {0, 0}, mask): -EINTR when a handler has run, 0 when none was due. A call that a
 	 * handler interrupts (pause, poll, a timed wait) must then return EINTR and not be made again.
 	 */
+	mov	%ecx, %edi		/* 0 here */
+	mov	%ecx, %esi
 	mov	DATA(D_PROBE_NR), %rcx
 	jrcxz	6f
 	mov	%ecx, %eax
-	mov	$0, %edi
-	mov	$0, %esi
 	lea	DATA(D_ZERO), %rdx
 	lea	DATA(D_MASK), %r10
 	mov	$8, %r8d
@@ -128,9 +138,9 @@ NAME(_waited):
 	mov	DATA(D_MASK_NR), %rcx
 	jrcxz	7f
 	mov	%ecx, %eax
+	mov	%edi, %edx		/* 0 still */
 	mov	$2, %edi
 	lea	DATA(D_MASK), %rsi
-	mov	$0, %edx
 	mov	$8, %r10d
 	syscall
 7:	mov	%rbx, %rcx

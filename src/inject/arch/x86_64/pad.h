@@ -13,7 +13,6 @@
 #define PAD_NARROW_MAGIC 0x6e61707972726566u /* "ferrypan" */
 #define PAD_UNMAPS 4
 #define PAD_SYSCALL_BYTES 2
-#define PAD_CLD_BYTES 1 /* before the call at ferry__pad_run */
 /* clang-format off */
 #define PAD_NOP {0x66, 0x90}
 /* clang-format on */
@@ -69,10 +68,10 @@ static_assert(sizeof(struct pad_head) == 16, "pad.S has a head of 16 bytes");
 static_assert(sizeof(struct pad_data) == 336, "pad.S has 336 bytes of data");
 
 /* The labels of both, by name. */
-#define PAD_LABELS(pad)                                                                                     \
-	extern const unsigned char ferry__##pad[], ferry__##pad##_call[], ferry__##pad##_call_undo[],       \
-		ferry__##pad##_run[], ferry__##pad##_catch[], ferry__##pad##_tail[], ferry__##pad##_data[], \
-		ferry__##pad##_end[], ferry__##pad##_wait[], ferry__##pad##_waited[]
+#define PAD_LABELS(pad)                                                                                      \
+	extern const unsigned char ferry__##pad[], ferry__##pad##_call[], ferry__##pad##_call_undo[],        \
+		ferry__##pad##_run[], ferry__##pad##_enter[], ferry__##pad##_catch[], ferry__##pad##_tail[], \
+		ferry__##pad##_data[], ferry__##pad##_end[], ferry__##pad##_wait[], ferry__##pad##_waited[]
 PAD_LABELS(pad);
 PAD_LABELS(narrow);
 extern const unsigned char ferry__pad_far[], ferry__pad_eintr_far[];

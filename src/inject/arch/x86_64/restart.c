@@ -12,7 +12,7 @@
  *
  * A call that the kernel has made again by restart_syscall has lost its number. For an image, where
  * restart_syscall means nothing, it is found in the code before the system call instruction, or told from
- * the arguments.
+ * the arguments. The same goes for a thread that was stopped on its way to that call, before the instruction.
  *
  * rseq: a thread that is sent elsewhere inside a critical section is no longer seen in it by the kernel, so
  * it has to go on at the abort handler. Kernel interface: PTRACE_GET_RSEQ_CONFIGURATION (Linux 5.13),
@@ -40,6 +40,7 @@ enum {
 
 #define SYSCALL_INSN_BYTES 2
 #define INT80_INSN 0x80cd
+#define SYSCALL_INSN 0x050f
 
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
@@ -417,6 +418,27 @@ int regs_leave_rseq(struct ferry_thread *t, struct user_regs_struct *regs, uint6
 	return 1;
 }
 
+/*
+ * Between two stops the kernel may have come as far as the instruction that makes the call again. No program makes that call
+ * of its own. Then: as if it had not come so far.
+ */
+static void regs_back_to_stop(struct ferry_thread *t, struct user_regs_struct *regs)
+{
+	bool narrow = regs_are_32(regs);
+	uint64_t word;
+
+	if ((regs->rax != NR32_RESTART_SYSCALL && (narrow || regs->rax != SYS_restart_syscall)) ||
+	    thread_peek(t, regs->rip, &word, 1) < 0)
+		return;
+	bool compat = (word & 0xffff) == INT80_INSN;
+	if (regs->rax == NR32_RESTART_SYSCALL ? !compat : (word & 0xffff) != SYSCALL_INSN)
+		return;
+	if ((long)regs->orig_rax < 0)
+		regs->orig_rax = regs->rax;
+	regs->rip += SYSCALL_INSN_BYTES;
+	regs->rax = (uint64_t)-ERESTART_RESTARTBLOCK;
+}
+
 /* ------------------------------------------------------------- public parts */
 
 int ferry_thread_normalize(struct ferry_thread *t, enum ferry_resume_use use, struct ferry_regs *regs,
@@ -430,6 +452,8 @@ int ferry_thread_normalize(struct ferry_thread *t, enum ferry_resume_use use, st
 		return r;
 	if (t->mended)
 		done |= FERRY_RESUMED_EINTR;
+	if (use == FERRY_RESUME_IMAGE)
+		regs_back_to_stop(t, &user);
 	if (regs_restart(&user) != RESTART_NONE) {
 		done |= FERRY_RESUMED_CALL;
 		compat = regs_compat_call(t, &user);
