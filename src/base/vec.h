@@ -42,5 +42,13 @@ static inline int vec_grow(void **v, size_t n, size_t *cap, size_t size)
 		(vec)->cap = 0;  \
 	} while (0)
 
+/* Give back what it has beyond its elements. */
+#define vec_trim(vec)                                                                                \
+	do {                                                                                         \
+		void *fits_ = (vec)->n ? reallocarray((vec)->v, (vec)->n, sizeof(*(vec)->v)) : NULL; \
+		(vec)->v = fits_ ? fits_ : (vec)->v;                                                 \
+		(vec)->cap = fits_ ? (vec)->n : (vec)->cap;                                          \
+	} while (0)
+
 #define vec_foreach(item, vec) \
 	for (typeof(*(vec)->v) *item = (vec)->v; item && item < (vec)->v + (vec)->n; item++)

@@ -41,19 +41,31 @@ static int rlimit_collect_task(struct collect *c, struct snap_task *t, int proc_
 	return 0;
 }
 
+/* What every task has from the coordinator, which it is a fork of. */
+static int rlimit_read(struct reader *r, struct ferry_error *err)
+{
+	struct rlimit64 *ours = arena_array(&r->plan->arena, struct rlimit64, RLIM_NLIMITS);
+	if (!ours)
+		return error_memory(err);
+	for (size_t i = 0; i < RLIM_NLIMITS; i++)
+		if (syscall(SYS_prlimit64, 0, i, NULL, &ours[i]) < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading resource limit %zu", i);
+	r->plan->kind_data[KIND_rlimit] = ours;
+	return 0;
+}
+
 static int rlimit_restore_task(struct reader *r, struct plan_task *t, struct script *s,
 			       struct ferry_error *err)
 {
 	const TaskRlimitsEntry *all = t->threads.v[0].core->tc->rlimits;
+	const struct rlimit64 *ours = r->plan->kind_data[KIND_rlimit];
 	for (size_t i = 0; all && i < all->n_rlimits && i < RLIM_NLIMITS; i++) {
-		struct rlimit64 wanted = {all->rlimits[i]->cur, all->rlimits[i]->max}, ours;
-		if (syscall(SYS_prlimit64, 0, i, NULL, &ours) < 0)
-			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading resource limit %zu", i);
-		if (wanted.rlim_max > ours.rlim_max && !kern_capable(r->caps, CAP_SYS_RESOURCE)) {
+		const struct rlimit64 wanted = {all->rlimits[i]->cur, all->rlimits[i]->max};
+		if (wanted.rlim_max > ours[i].rlim_max && !kern_capable(r->caps, CAP_SYS_RESOURCE)) {
 			error_set(err, FERRY_ERROR_LIMIT, EPERM,
 				  "pid %d had resource limit %zu at %llu, ferry may not go above %llu",
 				  t->pid, i, (unsigned long long)wanted.rlim_max,
-				  (unsigned long long)ours.rlim_max);
+				  (unsigned long long)ours[i].rlim_max);
 			error_hint(
 				err,
 				"raise the hard limit of the shell that starts ferry, or give ferry CAP_SYS_RESOURCE");
@@ -74,4 +86,5 @@ const struct kind_ops kind_rlimit = {
 	.image_file = -1,
 	.collect_task = rlimit_collect_task,
 	.restore_task = rlimit_restore_task,
+	.read = rlimit_read,
 };

@@ -13,6 +13,12 @@ void script_release(struct script *s)
 	strbuf_release(&s->data);
 }
 
+void script_trim(struct script *s)
+{
+	vec_trim(&s->calls);
+	vec_trim(&s->notes);
+}
+
 uint64_t script_put(struct script *s, const void *bytes, size_t n)
 {
 	static const char zeroes[SCRIPT_ALIGN];

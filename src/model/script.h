@@ -28,6 +28,9 @@ struct script {
 
 void script_release(struct script *s);
 
+/* Nothing follows, as a rule: give back what it has beyond its calls. */
+void script_trim(struct script *s);
+
 /* Append n bytes (zeroes when bytes is NULL) to the data, 64-byte aligned; returns their offset. */
 uint64_t script_put(struct script *s, const void *bytes, size_t n);
 

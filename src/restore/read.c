@@ -476,7 +476,9 @@ static int plan_task_scripts(struct reader *r, struct plan_task *t, struct ferry
 	vec_foreach(th, &t->threads) {
 		if (th->script.failed)
 			return error_memory(err);
+		script_trim(&th->script);
 	}
+	script_trim(&t->memory);
 	return 0;
 }
 

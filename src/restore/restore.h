@@ -75,6 +75,8 @@ struct restore {
 	int births[2];                 /* [0] where the coordinator gets them, [1] where tasks put them; -1 */
 	bool leaders_end;              /* some process has lost its leader */
 	bool some_stop;                /* some task was stopped, or has been */
+	bool some_pour;                /* the coordinator fills memory of some task */
+	bool some_guarded;             /* some task is built under a tracer */
 	int proc;                      /* a /proc with the numbers that we work with; tasks inherit it */
 	int proc_copy;                 /* a mount of it that is nowhere yet; negative = there is none */
 	int home[PROC_NS_COUNT]; /* ferry's own namespaces, of types that tasks have others of; of time the root's */

@@ -409,10 +409,10 @@ int tasks_watch(struct restore *r, bool look, struct ferry_error *err)
 	int ret = tasks_failure(r, err);
 	if (ret >= 0)
 		tasks_see_leaders_off(r);
-	if (ret >= 0)
+	if (ret >= 0 && r->some_pour)
 		ret = pour_tend(r, err);
 	/* Others may wait for a leader under seccomp that is to end. */
-	if (ret >= 0)
+	if (ret >= 0 && r->some_guarded)
 		ret = guard_tend(r, err);
 	if (ret < 0 || !look)
 		return ret;
@@ -480,6 +480,8 @@ static int tasks_begin(struct restore *r, struct ferry_error *err)
 		r->channels[i] = -1;
 		r->leaders_end |= plan_first(&r->plan->tasks[i]) > 0;
 		r->some_stop |= r->plan->tasks[i].stop_signal || r->plan->tasks[i].untold;
+		r->some_pour |= r->plan->tasks[i].pour.runs.n > 0;
+		r->some_guarded |= r->plan->tasks[i].guarded;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->births) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a channel to the tasks");
