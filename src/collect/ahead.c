@@ -5,7 +5,8 @@
  * Every task stands, and only the one whose turn it is has anything of ferry's in it, so what is read of the others is what would
  * be read later. Who shares memory or descriptors with one that has had its turn is not asked for either.
  *
- * Kernel interface: pthreads(7); /proc/PID/status, stat, ns, maps or what replaces it, fd.
+ * Kernel interface: pthreads(7); /proc/PID/status, stat, ns, auxv, limits and other settings, maps or what replaces
+ * it, fd.
  */
 #include "collect/ahead.h"
 
@@ -32,11 +33,10 @@ struct ahead_slot {
 struct collect_ahead {
 	struct collect_from from;
 	pthread_t thread;
-	pthread_mutex_t lock; /* of what follows, but for slots that are being read */
-	pthread_cond_t changed;
-	bool end;
-	size_t next;  /* to be read */
-	size_t taken; /* all before this one have had their turn */
+	size_t next; /* to be read; the thread's own */
+	_Atomic bool end;
+	_Atomic size_t taken; /* all before this one have had their turn */
+	pthread_mutex_t lock; /* of the slots, but for those that are being read */
 	struct ahead_slot slots[AHEAD_SLOTS];
 };
 
@@ -67,22 +67,28 @@ static int ahead_read(const struct collect_from *from, size_t index, struct coll
 	if (r >= 0)
 		r = collect_check_task(&ret->checked, err);
 	if (r >= 0)
+		r = proc_read_settings(ft->proc_dir, &ret->settings, err);
+	if (r >= 0)
+		r = proc_read_auxv(ft->proc_dir, &ret->auxv, err);
+	if (r >= 0)
 		r = proc_mapper_read(c->mapper, ft->proc_dir, ft->look, &ret->maps, err);
 	return r < 0 ? r : proc_read_fds(ft->proc_dir, &ret->fds, err);
 }
 
-/* The next one that has not had its turn; false: that is all. */
+/*
+ * The next one that has not had its turn; false: that is all. A task that is made to answer is woken on a processor that has
+ * nothing to do, and one that sleeps takes longer to wake than most answers take: this thread yields, and does not sleep.
+ */
 static bool ahead_next(struct collect_ahead *a, size_t *ret_index)
 {
-	pthread_mutex_lock(&a->lock);
-	while (!a->end && a->next >= a->taken + AHEAD_SLOTS)
-		pthread_cond_wait(&a->changed, &a->lock);
-	a->next = MAX(a->next, a->taken);
-	bool more = !a->end && a->next < a->from.f->tasks.n;
-	if (more)
-		*ret_index = a->next++;
-	pthread_mutex_unlock(&a->lock);
-	return more;
+	size_t taken = a->taken;
+	while (!a->end && a->next >= taken + AHEAD_SLOTS) {
+		sched_yield();
+		taken = a->taken;
+	}
+	*ret_index = MAX(a->next, taken);
+	a->next = *ret_index + 1;
+	return !a->end && *ret_index < a->from.f->tasks.n;
 }
 
 static void *ahead_main(void *argument)
@@ -129,10 +135,8 @@ struct collect_ahead *collect_ahead_start(const struct collect_from *from)
 		return NULL;
 	a->from = *from;
 	pthread_mutex_init(&a->lock, NULL);
-	pthread_cond_init(&a->changed, NULL);
 	if (ahead_begin(a) >= 0)
 		return a;
-	pthread_cond_destroy(&a->changed);
 	pthread_mutex_destroy(&a->lock);
 	free(a);
 	return NULL;
@@ -144,7 +148,6 @@ static int ahead_find(struct collect_ahead *a, size_t index, struct collect_read
 {
 	struct ahead_slot *slot = &a->slots[index % AHEAD_SLOTS];
 	pthread_mutex_lock(&a->lock);
-	a->taken = index + 1;
 	bool ready = slot->ready;
 	slot->ready = false;
 	int r = slot->r;
@@ -153,7 +156,7 @@ static int ahead_find(struct collect_ahead *a, size_t index, struct collect_read
 		slot->reading = (struct collect_reading){0};
 		error_pass(err, &slot->err);
 	}
-	pthread_cond_signal(&a->changed);
+	a->taken = index + 1; /* and from here on the slot is another's */
 	pthread_mutex_unlock(&a->lock);
 	return !ready ? 0 : r < 0 ? r : 1;
 }
@@ -173,14 +176,10 @@ void collect_ahead_end(struct collect_ahead *a)
 {
 	if (!a)
 		return;
-	pthread_mutex_lock(&a->lock);
 	a->end = true;
-	pthread_cond_signal(&a->changed);
-	pthread_mutex_unlock(&a->lock);
 	pthread_join(a->thread, NULL);
 	for (size_t i = 0; i < AHEAD_SLOTS; i++)
 		collect_reading_release(&a->slots[i].reading);
-	pthread_cond_destroy(&a->changed);
 	pthread_mutex_destroy(&a->lock);
 	free(a);
 }

@@ -10,6 +10,8 @@
 
 struct collect_reading {
 	struct check_task checked; /* and found to be one that can be dumped */
+	struct proc_settings settings;
+	struct proc_auxv auxv;
 	struct proc_maps maps;
 	struct proc_fds fds;
 };

@@ -270,11 +270,12 @@ static int collect_outside(struct collect *c, struct frozen *f, struct frozen_ta
 	snapshot_look(t)->status = checked->status;
 	checked->status = (struct proc_status){0};
 	t->stat = checked->stat;
+	t->settings = reading->settings;
 	r = collect_task_head(c, ft, t, checked, err);
 	if (r >= 0)
 		r = collect_namespaces(c, t, &checked->namespaces, err);
 	if (r >= 0)
-		r = collect_vmas(c, t, ft->proc_dir, &reading->maps, err);
+		r = collect_vmas(c, t, ft->proc_dir, &reading->auxv, &reading->maps, err);
 	if (r >= 0 && !t->shares[SHARING_FILES])
 		r = collect_fds(c, t, ft->proc_dir, &reading->fds, err);
 	return r;

@@ -105,8 +105,8 @@ must_check int collect_tree_entry(struct snapshot *snap, const struct proc_stat 
 				  FerryTreeEntry **ret_entry, struct ferry_error *err);
 must_check int collect_relations(struct snapshot *snap, struct ferry_error *err);
 must_check int collect_check_relations(struct collect *c, struct ferry_error *err);
-must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct proc_maps *maps,
-			    struct ferry_error *err);
+must_check int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir,
+			    const struct proc_auxv *auxv, struct proc_maps *maps, struct ferry_error *err);
 must_check int collect_fds(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_fds *fds,
 			   struct ferry_error *err);
 must_check int collect_fds_discover(struct collect *c, struct ferry_error *err);

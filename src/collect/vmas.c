@@ -212,16 +212,14 @@ static int vma_collect_exe(struct collect *c, struct snap_task *t, int proc_dir,
 				   : regfile_collect_link(c, t, proc_dir, "exe", ret_id, err);
 }
 
-static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, struct ferry_error *err)
+static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_auxv *auxv,
+			  struct ferry_error *err)
 {
 	const struct proc_stat *st = &t->stat;
-	struct proc_auxv auxv;
 	MmEntry *mm = record_new(&c->snap->arena, MmEntry, mm_entry);
 	if (!mm)
 		return error_memory(err);
-	int r = proc_read_auxv(proc_dir, &auxv, err);
-	if (r >= 0)
-		r = vma_collect_exe(c, t, proc_dir, &mm->exe_file_id, err);
+	int r = vma_collect_exe(c, t, proc_dir, &mm->exe_file_id, err);
 	if (r < 0)
 		return r;
 	mm->mm_start_code = st->startcode;
@@ -234,12 +232,12 @@ static int vma_collect_mm(struct collect *c, struct snap_task *t, int proc_dir, 
 	mm->mm_arg_end = st->arg_end;
 	mm->mm_env_start = st->env_start;
 	mm->mm_env_end = st->env_end;
-	mm->mm_saved_auxv = arena_array(&c->snap->arena, uint64_t, auxv.n * 2 + 1);
+	mm->mm_saved_auxv = arena_array(&c->snap->arena, uint64_t, auxv->n * 2 + 1);
 	if (!mm->mm_saved_auxv)
 		return error_memory(err);
-	t->is_32 = auxv.word_bytes == sizeof(uint32_t);
-	for (uint32_t i = 0; i < auxv.n; i++) {
-		uint64_t type = auxv.v[i].type, value = auxv.v[i].value;
+	t->is_32 = auxv->word_bytes == sizeof(uint32_t);
+	for (uint32_t i = 0; i < auxv->n; i++) {
+		uint64_t type = auxv->v[i].type, value = auxv->v[i].value;
 		/* The bytes as the kernel has them: two words of a 32-bit program make one. */
 		mm->mm_saved_auxv[mm->n_mm_saved_auxv++] = t->is_32 ? type | value << 32 : type;
 		if (!t->is_32)
@@ -332,15 +330,15 @@ static int vma_collect_shared(struct collect *c, struct snap_task *t, struct fer
 	return 0;
 }
 
-int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, struct proc_maps *maps,
-		 struct ferry_error *err)
+int collect_vmas(struct collect *c, struct snap_task *t, int proc_dir, const struct proc_auxv *auxv,
+		 struct proc_maps *maps, struct ferry_error *err)
 {
 	if (t->memory != t)
 		return vma_collect_shared(c, t, err);
 	if (fault_hit(c->fault, FAULT_COLLECT_VMA))
 		return error_set(err, FERRY_ERROR_FAULT, EIO,
 				 "reading the mappings of pid %d: fault injected", t->pid);
-	int r = vma_collect_mm(c, t, proc_dir, err);
+	int r = vma_collect_mm(c, t, proc_dir, auxv, err);
 	for (size_t i = 0; i < maps->vmas.n && r >= 0; i++) {
 		if (!vma_without_ours(t, &maps->vmas.v[i]))
 			continue;

@@ -101,8 +101,8 @@ static void prctl_collect_autogroup(struct snap_task *t, int proc_dir)
 {
 	char text[64] = "";
 	int32_t nice;
-	_cleanup_close_ int fd = fd_open(proc_dir, "autogroup", O_RDONLY, 0);
-	if (t->sid != t->pid || fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+	_cleanup_close_ int fd = t->sid == t->pid ? fd_open(proc_dir, "autogroup", O_RDONLY, 0) : -EBADF;
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
 		return;
 	struct lex l = lex_new(text, strlen(text));
 	if (lex_str(&l, "/autogroup-") && lex_skip_words(&l, 1) && lex_str(&l, "nice ") &&
@@ -130,17 +130,12 @@ static int prctl_collect_task(struct collect *c unused, struct snap_task *t, int
 	if (a->calls[PRCTL_ASK_THP].ret > 0 && a->calls[PRCTL_ASK_THP].ret & PRCTL_THP_FLAGS)
 		record_set(extra, thp_flags, (uint32_t)a->calls[PRCTL_ASK_THP].ret & PRCTL_THP_FLAGS);
 	prctl_collect_autogroup(t, proc_dir);
-	int adj, r = proc_read_oom_score_adj(proc_dir, &adj, err);
-	if (r >= 0)
-		r = proc_read_personality(proc_dir, &tc->personality, err);
-	if (r < 0)
-		return r;
-	record_set(tc, oom_score_adj, adj);
-	uint32_t filter, loginuid;
-	if (proc_read_coredump_filter(proc_dir, &filter, NULL) >= 0)
-		record_set(extra, coredump_filter, filter);
-	if (proc_read_loginuid(proc_dir, &loginuid, NULL) >= 0)
-		record_set(tc, loginuid, loginuid);
+	tc->personality = t->settings.personality;
+	record_set(tc, oom_score_adj, t->settings.oom_score_adj);
+	if (t->settings.has_coredump_filter)
+		record_set(extra, coredump_filter, t->settings.coredump_filter);
+	if (t->settings.has_loginuid)
+		record_set(tc, loginuid, t->settings.loginuid);
 	return 0;
 }
 

@@ -16,14 +16,11 @@
 
 #include <linux/capability.h>
 
-static int rlimit_collect_task(struct collect *c, struct snap_task *t, int proc_dir,
+static int rlimit_collect_task(struct collect *c, struct snap_task *t, int proc_dir unused,
 			       const struct answers *a unused, struct ferry_error *err)
 {
 	struct arena *arena = &c->snap->arena;
-	struct proc_limits limits;
-	int r = proc_read_limits(proc_dir, &limits, err);
-	if (r < 0)
-		return r;
+	const struct proc_limits *limits = &t->settings.limits;
 	TaskRlimitsEntry *all = record_new(arena, TaskRlimitsEntry, task_rlimits_entry);
 	if (all)
 		all->rlimits = arena_array(arena, RlimitEntry *, RLIM_NLIMITS);
@@ -31,8 +28,8 @@ static int rlimit_collect_task(struct collect *c, struct snap_task *t, int proc_
 		RlimitEntry *entry = record_new(arena, RlimitEntry, rlimit_entry);
 		if (!entry)
 			return error_memory(err);
-		entry->cur = limits.v[i].soft;
-		entry->max = limits.v[i].hard;
+		entry->cur = limits->v[i].soft;
+		entry->max = limits->v[i].hard;
 		all->rlimits[all->n_rlimits++] = entry;
 	}
 	if (!all || !all->n_rlimits)

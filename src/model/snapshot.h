@@ -143,6 +143,7 @@ struct snap_task {
 	uint64_t vdso_start, vdso_bytes; /* 0 = none */
 	uint64_t vdso_slack;             /* offset behind the vdso's own bytes; 0 = not known */
 	struct proc_stat stat;           /* of look; read once, while it stands */
+	struct proc_settings settings;   /* likewise */
 	struct script script;            /* calls to run once in the task, by snapshot_look() */
 	struct snap_ask *asks;
 	uint64_t asked_after_ns;        /* how long after the snapshot's clocks were read the script ran */

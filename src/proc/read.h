@@ -139,3 +139,4 @@ must_check int proc_read_oom_score_adj(int dirfd, int *ret_adj, struct ferry_err
 must_check int proc_read_loginuid(int dirfd, uint32_t *ret_uid, struct ferry_error *err);
 must_check int proc_read_personality(int dirfd, uint32_t *ret_personality, struct ferry_error *err);
 must_check int proc_read_coredump_filter(int dirfd, uint32_t *ret_filter, struct ferry_error *err);
+must_check int proc_read_settings(int dirfd, struct proc_settings *ret_settings, struct ferry_error *err);

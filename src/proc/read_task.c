@@ -292,6 +292,21 @@ int proc_read_coredump_filter(int dirfd, uint32_t *ret_filter, struct ferry_erro
 	return read_number32(dirfd, "coredump_filter", 16, ret_filter, err);
 }
 
+int proc_read_settings(int dirfd, struct proc_settings *ret_settings, struct ferry_error *err)
+{
+	struct proc_settings *s = ret_settings;
+	int r = proc_read_limits(dirfd, &s->limits, err);
+	if (r >= 0)
+		r = proc_read_oom_score_adj(dirfd, &s->oom_score_adj, err);
+	if (r >= 0)
+		r = proc_read_personality(dirfd, &s->personality, err);
+	if (r < 0)
+		return r;
+	s->has_coredump_filter = proc_read_coredump_filter(dirfd, &s->coredump_filter, NULL) >= 0;
+	s->has_loginuid = proc_read_loginuid(dirfd, &s->loginuid, NULL) >= 0;
+	return 0;
+}
+
 /* Threads that the kernel runs in a process never return to user mode. */
 static bool look_is_own(int dirfd, pid_t tid)
 {

@@ -47,6 +47,15 @@ struct proc_limits {
 must_check int proc_limits_parse(const char *text, size_t n, struct proc_limits *ret_limits,
 				 struct ferry_error *err);
 
+/* What a process is set to, of what has a file of its own. */
+struct proc_settings {
+	struct proc_limits limits;
+	int oom_score_adj;
+	uint32_t personality;
+	bool has_coredump_filter, has_loginuid; /* the file can be read */
+	uint32_t coredump_filter, loginuid;
+};
+
 /* cgroup: one entry a hierarchy; strings lie in one copy of the text */
 
 struct proc_cgroup {

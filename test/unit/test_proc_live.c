@@ -1123,6 +1123,15 @@ static void test_small_files(unused void **state)
 	assert_int_equal(proc_read_personality(c.dirfd, &u, NULL), 0);
 	assert_int_equal(u, ADDR_NO_RANDOMIZE);
 	assert_int_equal(proc_read_loginuid(c.dirfd, &u, NULL), 0);
+	struct proc_settings settings;
+	assert_int_equal(proc_read_settings(c.dirfd, &settings, NULL), 0);
+	assert_memory_equal(&settings.limits, &limits, sizeof(limits));
+	assert_int_equal(settings.oom_score_adj, 789);
+	assert_int_equal(settings.personality, ADDR_NO_RANDOMIZE);
+	assert_true(settings.has_coredump_filter);
+	assert_int_equal(settings.coredump_filter, 0x7f);
+	assert_true(settings.has_loginuid);
+	assert_int_equal(settings.loginuid, u);
 	/* a forked child has the vectors of its parent */
 	assert_int_equal(proc_read_auxv(c.dirfd, &auxv, NULL), 0);
 	assert_true(proc_auxv_get(&auxv, AT_SYSINFO_EHDR, &value));
@@ -1239,6 +1248,8 @@ static void test_gone(unused void **state)
 	assert_int_equal(proc_read_children(c.dirfd, &list, NULL), -ESRCH);
 	assert_int_equal(proc_read_namespaces(c.dirfd, &ns, NULL), -ESRCH);
 	assert_int_equal(proc_read_limits(c.dirfd, &limits, NULL), -ESRCH);
+	struct proc_settings settings;
+	assert_int_equal(proc_read_settings(c.dirfd, &settings, NULL), -ESRCH);
 	err = (struct ferry_error)FERRY_ERROR_INIT;
 	assert_int_equal(proc_open(c.pid, &err), -ESRCH);
 	assert_int_equal(err.id, FERRY_ERROR_NO_SUCH_TASK);
