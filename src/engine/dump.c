@@ -39,6 +39,7 @@
 #include "kind/inet.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
+#include "mem/idle.h"
 #include "mem/mem.h"
 #include "proc/mapper.h"
 #include "stream/endpoint.h"
@@ -241,7 +242,8 @@ static int dump_full_copy(struct dump_job *j, struct ferry_error *err)
 	struct image_dir *dir = NULL;
 	int at = engine_at(e, &path);
 	int r = image_dir_create(at, path, &create, &dir, err);
-	struct mem_dump mem = {.dir = dir, .snap = j->collect.snap, .caps = &e->caps, .is_running = true};
+	struct mem_idle running = {0};
+	struct mem_dump mem = {.dir = dir, .snap = j->collect.snap, .caps = &e->caps, .running = &running};
 	for (size_t i = 0; i < mem.snap->tasks.n && r >= 0; i++)
 		r = mem_dump_task(&mem, &mem.snap->tasks.v[i], err);
 	mem_dump_end(&mem);

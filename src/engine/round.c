@@ -21,6 +21,7 @@
 #include "image/coverage.h"
 #include "image/dir.h"
 #include "kernel/uapi.h"
+#include "mem/idle.h"
 #include "model/record.h"
 #include "model/vma-status.h"
 #include "proc/mapper.h"
@@ -570,18 +571,31 @@ static int round_describe(struct snapshot *snap, const struct round_task *t, str
 	return 0;
 }
 
+/* Who runs beside the reading. */
+static int round_running(const struct rounds *rs, struct mem_idle *ret, struct ferry_error *err)
+{
+	vec_foreach(t, &rs->tasks) {
+		pid_t *pid = vec_push(&ret->pids);
+		if (!pid)
+			return error_memory(err);
+		*pid = t->pid;
+	}
+	return 0;
+}
+
 int rounds_store(struct rounds *rs, struct image_dir *dir, const struct fault *fault,
 		 struct mem_stats *ret_stats, struct ferry_error *err)
 {
 	struct snapshot snap = {0};
+	struct mem_idle running = {0};
 	struct mem_dump mem = {.dir = dir,
 			       .snap = &snap,
 			       .caps = rs->caps,
 			       .fault = fault,
 			       .past = rounds_past(rs),
 			       .progress = rs->progress,
-			       .is_running = true};
-	int r = 0;
+			       .running = &running};
+	int r = round_running(rs, &running, err);
 	vec_foreach(t, &rs->tasks) {
 		struct snap_task task = {0};
 		if (!t->is_looked || r < 0)
@@ -592,6 +606,7 @@ int rounds_store(struct rounds *rs, struct image_dir *dir, const struct fault *f
 		vec_release(&task.vmas);
 	}
 	mem_dump_end(&mem);
+	vec_release(&running.pids);
 	snapshot_release(&snap);
 	*ret_stats = mem.stats;
 	return r;

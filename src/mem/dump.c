@@ -31,6 +31,7 @@
 #include "image/dir.h"
 #include "image/pages.h"
 #include "kernel/syscalls.h"
+#include "mem/idle.h"
 #include "mem/mem.h"
 #include "mem/older.h"
 #include "model/record.h"
@@ -347,7 +348,7 @@ static int mem_read(struct mem_store *s, struct mem_lane *lane, const struct mem
 		if (r < 0)
 			return r;
 		r = mem_fetch_piece(s, piece, (uint64_t)(to - lane->buffer) + piece->bytes <= there, to);
-		if (r < 0 && !s->d->is_running)
+		if (r < 0 && !s->d->running)
 			return mem_unread(s, lane, piece, r);
 		if (r < 0)
 			mem_read_rest(s, lane, piece, to);
@@ -453,18 +454,26 @@ static void mem_count(uint64_t *counter, uint64_t n)
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
 
+/* Whether the tree runs, for lanes_run_beside(). */
+static bool mem_left_to_us(void *running)
+{
+	return mem_idle(running);
+}
+
 /* Everything that was found, block by block. */
 static int mem_run(struct mem_store *s, lanes_piece *piece, struct ferry_error *err)
 {
 	int r = mem_make_lanes(s->d);
 	if (r < 0)
 		return error_memory(err);
-	unsigned most = s->d->is_running ? lanes_beside() : lanes_wanted();
-	unsigned n = s->beside || s->bytes < MEM_ALONE_BYTES ? 1 : most;
+	unsigned n = s->beside || s->bytes < MEM_ALONE_BYTES ? 1 : lanes_wanted();
 	struct mem_lane *lanes = s->d->lanes->lane + s->lane;
 	for (unsigned i = 0; i < n; i++)
 		lanes[i].err = (struct ferry_error)FERRY_ERROR_INIT;
-	r = lanes_run(n, s->blocks.n, piece, s);
+	if (n > 1 && s->d->running)
+		r = lanes_run_beside(s->blocks.n, piece, s, mem_left_to_us, s->d->running);
+	else
+		r = lanes_run(n, s->blocks.n, piece, s);
 	for (unsigned i = 0; i < n; i++) {
 		mem_count(&s->d->stats.pages_unread, lanes[i].n_unread);
 		lanes[i].n_unread = 0;
@@ -581,9 +590,9 @@ static int mem_note_huge(struct mem_store *s, struct snap_vma *vma)
 /* What a task that runs has in common with others may be over at any instant. */
 static int mem_make_known(struct mem_dump *d)
 {
-	if (!d->known && !d->is_running && !d->leaves)
+	if (!d->known && !d->running && !d->leaves)
 		d->known = calloc(d->snap->tasks.n, sizeof(*d->known));
-	return d->known || d->is_running || d->leaves ? 0 : -ENOMEM;
+	return d->known || d->running || d->leaves ? 0 : -ENOMEM;
 }
 
 /* Whether a task refers to an ancestor's pages, or others may refer to its own. */
@@ -782,7 +791,7 @@ static bool mem_is_for_batch(const struct mem_dump *d, const struct snap_task *t
 static size_t mem_batch_size(const struct mem_dump *d, size_t first)
 {
 	size_t n = 0;
-	if (d->past || d->leaves || d->is_running || !image_dir_takes_several(d->dir))
+	if (d->past || d->leaves || d->running || !image_dir_takes_several(d->dir))
 		return 0;
 	while (first + n < d->snap->tasks.n && mem_is_for_batch(d, &d->snap->tasks.v[first + n], first))
 		n++;

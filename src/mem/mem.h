@@ -85,15 +85,18 @@ struct mem_left {
 	mem_runs ranges; /* addresses */
 };
 
+struct mem_idle;
+
 struct mem_dump {
 	struct image_dir *dir;
 	struct snapshot *snap;
 	const struct kern_caps *caps;
 	const struct fault *fault;
 	const struct mem_past *past; /* NULL: a full dump, without a round before it */
-	bool is_running;             /* the tasks are not frozen: what cannot be read any more is left out */
-	bool leaves;                 /* what may come late is only named, in left[] */
-	VEC(struct mem_left) left;   /* as lanes */
+	struct mem_idle *
+		running; /* the tasks, which are not frozen: what cannot be read any more is left out; NULL: they are */
+	bool leaves;               /* what may come late is only named, in left[] */
+	VEC(struct mem_left) left; /* as lanes */
 	struct mem_stats stats;
 	struct mem_lanes *lanes; /* made at first use, freed by mem_dump_end() */
 	struct mem_known *known; /* by index of a task; as lanes */

@@ -73,7 +73,39 @@ static void test_nothing(unused void **state)
 	assert_int_equal(lanes_run(LANES_MAX, 0, piece, &w), 0);
 	assert_int_equal(w.appended, 0);
 	assert_in_range(lanes_wanted(), 1, LANES_MAX);
-	assert_in_range(lanes_beside(), 1, lanes_wanted());
+}
+
+struct others {
+	bool idle;
+	unsigned long asked;
+};
+
+static bool left(void *context)
+{
+	struct others *others = context;
+	others->asked++;
+	return others->idle;
+}
+
+/* The last lane begins nothing while others need its processor, and as much as any when they do not. */
+static void test_beside(unused void **state)
+{
+	for (int idle = 0; idle < 2; idle++) {
+		struct work w = {.lanes = lanes_wanted()}, failing = {.lanes = lanes_wanted(), .fail = -EIO};
+		struct others others = {.idle = idle};
+		unsigned long long sum = 0;
+		assert_int_equal(lanes_run_beside(PIECES, piece, &w, left, &others), 0);
+		assert_int_equal(w.appended, PIECES);
+		for (uint64_t i = 0; i < PIECES; i++)
+			assert_int_equal(w.order[i], i);
+		for (unsigned i = 0; i < LANES_MAX; i++)
+			sum += w.sums[i];
+		assert_int_equal(sum, (unsigned long long)PIECES * (PIECES - 1) / 2);
+		if (!idle && lanes_wanted() > 1 && lanes_wanted() < LANES_MAX)
+			assert_int_equal(w.sums[lanes_wanted() - 1], 0);
+		assert_int_equal(lanes_run_beside(PIECES, piece, &failing, left, &others), -EIO);
+		assert_in_range(failing.appended, FAILING + 1, FAILING + LANES_MAX);
+	}
 }
 
 int main(void)
@@ -81,6 +113,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_failure),
+		cmocka_unit_test(test_beside),
 		cmocka_unit_test(test_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
