@@ -513,6 +513,27 @@ static int family_plan_creation(struct family *f, struct ferry_error *err)
 			 all - made, all);
 }
 
+/*
+ * The group that a member is forked into, 0 if that is whatever the root's maker is in. Of all that changes a group only setsid()
+ * comes before the children, and not before early ones.
+ */
+static pid_t family_birth_group(const struct family *f, const struct family_member *m)
+{
+	while (m->maker != FAMILY_NONE) {
+		const struct family_member *maker = &f->members.v[m->maker];
+		if (m->way != FAMILY_FORKED_EARLY && family_leads_session(maker))
+			return maker->pid;
+		m = maker;
+	}
+	return 0;
+}
+
+/* Whether it has its group from its maker, and nothing takes it out of there. */
+static bool family_is_born_in_group(const struct family *f, const struct family_member *m)
+{
+	return !m->leads && m->pgid > 0 && family_birth_group(f, m) == m->pgid;
+}
+
 static int family_plan_groups(struct family *f, struct ferry_error *err)
 {
 	int r = 0;
@@ -520,7 +541,7 @@ static int family_plan_groups(struct family *f, struct ferry_error *err)
 		for (size_t i = 0; i < f->members.n && r >= 0; i++) {
 			const struct family_member *m = &f->members.v[i];
 			if (m->pgid != m->pid && (m->pgid > 0 || m->moves) &&
-			    m->moves == (stage == FAMILY_MOVE))
+			    m->moves == (stage == FAMILY_MOVE) && !family_is_born_in_group(f, m))
 				r = family_step(f, stage, (int)i, FAMILY_OP_JOIN, FAMILY_NONE, err);
 		}
 	return r;

@@ -257,10 +257,12 @@ static void birth_pass_turn(struct restore *r, int step)
 
 /* ------------------------------------------------------------------ a member */
 
+/* The last one tells the coordinator. */
 static void birth_arrive(struct restore *r, uint32_t stage)
 {
-	__atomic_add_fetch(&r->shared->arrived, 1, __ATOMIC_SEQ_CST);
-	futex_wake(&r->shared->arrived);
+	uint32_t arrived = __atomic_add_fetch(&r->shared->arrived, 1, __ATOMIC_SEQ_CST);
+	if (arrived >= __atomic_load_n(&r->shared->awaited, __ATOMIC_SEQ_CST))
+		futex_wake(&r->shared->arrived);
 	while (__atomic_load_n(&r->shared->stage, __ATOMIC_SEQ_CST) == stage)
 		mates_futex_wait(r, &r->shared->stage, stage);
 }

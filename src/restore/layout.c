@@ -92,7 +92,7 @@ static void layout_temps(struct restore *r, struct plan_task *t)
 	const struct plan_task *owner = t->files_owner ? t->files_owner : t,
 			       *last = t == owner ? NULL : owner;
 	bool shared = false;
-	for (size_t i = 0; i < p->n_tasks; i++) {
+	for (size_t i = 0; i < p->n_tasks && owner->n_table_mates; i++) {
 		if (p->tasks[i].files_owner != owner)
 			continue;
 		shared = true;

@@ -44,13 +44,16 @@ static int read_take_task(struct reader *r unused, struct image_reader *in unuse
 	return 0;
 }
 
-static int read_thread(struct reader *r, struct plan_task *t, pid_t tid, struct ferry_error *err)
+/* core: its record, if that was read before; NULL = it was not */
+static int read_thread(struct reader *r, struct plan_task *t, pid_t tid, CoreEntry *core,
+		       struct ferry_error *err)
 {
 	struct plan_thread *th = vec_push(&t->threads);
 	if (!th)
 		return error_memory(err);
 	th->tid = tid;
-	int ret = records_one(r, IMAGE_CORE, (uint64_t)tid, &th->core, err);
+	th->core = core;
+	int ret = core ? 0 : records_one(r, IMAGE_CORE, (uint64_t)tid, &th->core, err);
 	if (ret < 0)
 		return ret;
 	if (th->core->mtype != CORE_ENTRY__MARCH__X86_64)
@@ -172,7 +175,8 @@ static int read_mm(struct reader *r, struct plan_task *t, struct ferry_error *er
 	return 0;
 }
 
-static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *entry, struct ferry_error *err)
+static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *entry, CoreEntry *leader,
+		     struct ferry_error *err)
 {
 	t->pid = (pid_t)entry->pid;
 	t->ppid = (pid_t)entry->ppid;
@@ -182,7 +186,7 @@ static int read_task(struct reader *r, struct plan_task *t, const PstreeEntry *e
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				 "pstree.img has a task without a leading thread");
 	for (size_t i = 0; i < entry->n_threads; i++) {
-		int ret = read_thread(r, t, (pid_t)entry->threads[i], err);
+		int ret = read_thread(r, t, (pid_t)entry->threads[i], i ? NULL : leader, err);
 		if (ret < 0)
 			return ret;
 	}
@@ -273,7 +277,7 @@ static int read_member(struct reader *r, const PstreeEntry *entry, struct ferry_
 		t->index = p->n_tasks++;
 		t->member = (int)p->family.members.n;
 		m.context = t;
-		ret = read_task(r, t, entry, err);
+		ret = read_task(r, t, entry, core, err);
 		if (ret >= 0)
 			ret = read_stop_signal(t, err);
 		m.shares[SHARING_VM] = t->vm_owner ? t->vm_owner->pid : 0;

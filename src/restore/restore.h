@@ -51,6 +51,7 @@ struct restore_shared {
 	struct blob_control control;
 	uint32_t stage;   /* enum restore_stage; futex word */
 	uint32_t arrived; /* tasks that are done with the stage; futex word */
+	uint32_t awaited; /* so many tasks does the stage have; set before it begins */
 	uint32_t init;    /* PID of our small init; 0 = none */
 	uint32_t failing; /* 1: a task is writing its error, 2: it is written */
 	struct ferry_error error;

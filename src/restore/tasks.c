@@ -448,21 +448,29 @@ static int tasks_wait(struct restore *r, const uint32_t *counter, uint32_t *word
 	}
 }
 
+/* Say how many members the next stage has. */
+static void tasks_await(struct restore *r, enum family_stage stage)
+{
+	uint32_t n = stage < FAMILY_STAGES ? (uint32_t)family_count(&r->plan->family, stage) : 0;
+	__atomic_store_n(&r->shared->awaited, n, __ATOMIC_SEQ_CST);
+}
+
 /* Let the members take one stage after the other. */
 static int tasks_stages(struct restore *r, struct ferry_error *err)
 {
 	struct restore_shared *shared = r->shared;
 	const struct family *f = &r->plan->family;
 	for (enum family_stage stage = FAMILY_CREATE; stage < FAMILY_STAGES; stage++) {
-		uint32_t n = (uint32_t)family_count(f, stage), next = stage + 1;
+		uint32_t next = stage + 1;
 		if (!family_has_stage(f, stage))
 			continue;
-		int ret = tasks_wait(r, &shared->arrived, &shared->arrived, n, err);
+		int ret = tasks_wait(r, &shared->arrived, &shared->arrived, shared->awaited, err);
 		if (ret < 0)
 			return ret;
 		while (next < FAMILY_STAGES && !family_has_stage(f, (enum family_stage)next))
 			next++;
 		__atomic_store_n(&shared->arrived, 0, __ATOMIC_SEQ_CST);
+		tasks_await(r, (enum family_stage)next);
 		__atomic_store_n(&shared->stage, next, __ATOMIC_SEQ_CST);
 		futex_wake(&shared->stage);
 	}
@@ -596,6 +604,7 @@ int tasks_create(struct restore *r, struct ferry_error *err)
 	/* Who ignored this would have no zombies. */
 	signal(SIGCHLD, SIG_DFL);
 	r->group = getpgrp();
+	tasks_await(r, FAMILY_CREATE);
 	ret = heap_share(r, err);
 	if (ret >= 0)
 		ret = tasks_create_root(r, err);

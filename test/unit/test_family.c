@@ -177,6 +177,8 @@ static void carry_out_step(struct world *w, const struct family *f, const struct
 	case FAMILY_OP_SETSID: assert_true(world_setsid(w, i)); break;
 	case FAMILY_OP_LEAD: assert_true(world_setpgid(w, i, actor->pid)); break;
 	case FAMILY_OP_JOIN:
+		/* A stage that everybody waits for is not made for nothing. */
+		assert_true(!actor->pgid || w->v[i].pgid != actor->pgid);
 		assert_true(world_setpgid(w, i, actor->pgid ? actor->pgid : w->v[SHELL].pgid));
 		break;
 	case FAMILY_OP_ADOPT: w->v[i].adopts = true; break;
