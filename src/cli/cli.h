@@ -76,6 +76,9 @@ int cli_page_server(struct cli *c, struct ferry_error *err);
 int cli_lazy_pages(struct cli *c, struct ferry_error *err);
 int cli_debug(struct cli *c, struct ferry_error *err);
 
+/* The whole program, under the name criu; its exit status. */
+int cli_criu(int argc, char **argv);
+
 /* Print a JSON object on one line and free it. */
 struct json_object;
 void cli_print_json(struct json_object *object);

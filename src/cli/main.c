@@ -258,6 +258,8 @@ static int cli_run(const struct cli_verb *verb, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	if (argc && !strcmp(basename(argv[0]), "criu"))
+		return cli_criu(argc, argv);
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		cli_help(argc < 2 ? stderr : stdout);
 		return argc < 2 ? 2 : 0;

@@ -133,6 +133,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.n_inherited = options->inherit_fd.v.n,
 		.tcp_close = options->tcp_close,
 		.skip_in_flight = options->skip_in_flight,
+		.file_locks = options->file_locks,
+		.criu_compat = options->criu_compat,
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	e->kinds.looker = proc_looker_new();
