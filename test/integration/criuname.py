@@ -139,7 +139,8 @@ def config():
     home, work, here = folders("config")
     program = Program("heap-stack")
     (home / ".criu").mkdir()
-    (home / ".criu" / "default.conf").write_text(f"# a comment\nlog-file home.log\ntree {program.pid}\nleave-running # another\n", encoding="ascii")
+    text = f"# a comment\nlog-file home.log\ntree {program.pid}\nleave-running # another\n"
+    (home / ".criu" / "default.conf").write_text(text, encoding="ascii")
     (home / "variable.conf").write_text('log-file "of variable.log"\n', encoding="ascii")
     (home / "named.conf").write_text("  log-file\tnamed.log\n\n", encoding="ascii")
     environment = {"HOME": str(home)}
