@@ -5,6 +5,7 @@
  * something failed.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 #include "cli/cli.h"
 #include "cli/version.h"
 #include "compat/criu_options.h"
+#include "compat/criu_stats.h"
+#include "engine/chain.h"
 #include "engine/job.h"
 
 #define CRIU_VERSION "4.2"
@@ -23,7 +26,10 @@ enum { CRIU_ENDPOINT_BYTES = 300 };
 
 struct criu_verb {
 	const char *word;
-	int (*run)(struct cli *c, struct ferry_error *err);
+	int (*run)(struct cli *c, struct ferry_error *err); /* a verb of ferry's own, */
+	job_function job;                                   /* or a job with statistics */
+	int (*write_stats)(int dir_fd, const struct engine_report *report, struct ferry_error *err);
+	void (*show_stats)(FILE *out, const struct engine_report *report);
 	bool needs_images, needs_tree;
 };
 
@@ -43,26 +49,28 @@ static int criu_check(struct cli *c, struct ferry_error *err)
 	return 0;
 }
 
-/* Whatever the files are by now, beyond what the image says of their size. */
-static int criu_restore(struct cli *c, struct ferry_error *err)
-{
-	struct engine_report report;
-	char *as_found = strdup("as-found");
-	if (!as_found)
-		return error_memory(err);
-	free(c->options.files);
-	c->options.files = as_found;
-	return job_run(&c->options, engine_restore, &c->log, &report, err);
-}
-
 static const struct criu_verb criu_verbs[] = {
-	{"dump", cli_dump, true, true},
-	{"pre-dump", cli_pre_dump, true, true},
-	{"restore", criu_restore, true, false},
-	{"check", criu_check, false, false},
-	{"dedup", cli_dedup, true, false},
-	{"page-server", cli_page_server, true, false},
-	{"lazy-pages", cli_lazy_pages, true, false},
+	{.word = "dump",
+	 .job = engine_dump,
+	 .write_stats = criu_stats_dump,
+	 .show_stats = criu_stats_show_dump,
+	 .needs_images = true,
+	 .needs_tree = true},
+	{.word = "pre-dump",
+	 .job = engine_pre_dump,
+	 .write_stats = criu_stats_dump,
+	 .show_stats = criu_stats_show_dump,
+	 .needs_images = true,
+	 .needs_tree = true},
+	{.word = "restore",
+	 .job = engine_restore,
+	 .write_stats = criu_stats_restore,
+	 .show_stats = criu_stats_show_restore,
+	 .needs_images = true},
+	{.word = "check", .run = criu_check},
+	{.word = "dedup", .run = cli_dedup, .needs_images = true},
+	{.word = "page-server", .run = cli_page_server, .needs_images = true},
+	{.word = "lazy-pages", .run = cli_lazy_pages, .needs_images = true},
 };
 
 static void criu_help(FILE *out)
@@ -136,11 +144,11 @@ static int criu_enter(struct criu_options *o, struct ferry_error *err)
 static int criu_place(const struct criu_verb *verb, struct criu_options *o, struct ferry_error *err)
 {
 	bool serves = verb->run == cli_page_server;
-	char **place =
-		serves || (verb->run == cli_dump && o->job.lazy_pages) ? &o->job.listen : &o->job.page_server;
+	char **place = serves || (verb->job == engine_dump && o->job.lazy_pages) ? &o->job.listen
+										 : &o->job.page_server;
 	if (!serves && !o->page_server && !o->job.lazy_pages)
 		return 0;
-	if (verb->run == criu_restore)
+	if (verb->job == engine_restore)
 		return 0;
 	const char *host = o->address ? o->address : serves ? "0.0.0.0" : "127.0.0.1";
 	const char *form = strchr(host, ':') ? "[%s]:%d" : "%s:%d";
@@ -153,6 +161,33 @@ static int criu_place(const struct criu_verb *verb, struct criu_options *o, stru
 	free(*place);
 	*place = text;
 	o->job.insecure = true;
+	return 0;
+}
+
+/* A restore takes files as they are by now, beyond what the image says of their size. */
+static int criu_take_files(struct options *o, struct ferry_error *err)
+{
+	char *as_found = strdup("as-found");
+	if (!as_found)
+		return error_memory(err);
+	free(o->files);
+	o->files = as_found;
+	return 0;
+}
+
+/* The job, and its statistics: without them it is done nevertheless. */
+static int criu_run_job(const struct criu_verb *verb, const struct criu_options *o, const struct cli *c,
+			struct ferry_error *err)
+{
+	struct engine_report report;
+	struct ferry_error unwritten = FERRY_ERROR_INIT;
+	int r = job_run(&o->job, verb->job, &c->log, &report, err);
+	if (r < 0)
+		return r;
+	if (verb->write_stats(AT_FDCWD, &report, &unwritten) < 0)
+		log_write(&c->log, LOG_WARN, "stats", NULL, 0, "%s", unwritten.message);
+	if (o->display_stats)
+		verb->show_stats(stdout, &report);
 	return 0;
 }
 
@@ -170,6 +205,12 @@ static int criu_run(const struct criu_verb *verb, struct criu_options *o, struct
 			      o->network_lock);
 	if (r >= 0)
 		r = criu_place(verb, o, err);
+	if (r < 0)
+		return r;
+	if (verb->job == engine_restore)
+		r = criu_take_files(&o->job, err);
+	if (r >= 0 && verb->job)
+		return criu_run_job(verb, o, c, err);
 	if (r < 0)
 		return r;
 	/* The job's own copy: what cli_ functions read. */

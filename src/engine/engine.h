@@ -58,9 +58,10 @@ struct engine_report {
 	uint64_t total_ns;
 	uint64_t pages_scanned;
 	uint64_t pages_written;
-	uint64_t bytes;      /* of the image */
-	uint64_t lazy_bytes; /* restore: of memory that still was to come */
-	int exit_status;     /* restore without --restore-detached: wait(2) status of the root task */
+	uint64_t bytes;          /* of the image */
+	uint64_t pages_restored; /* of the image itself, not of those that it builds on */
+	uint64_t lazy_bytes;     /* restore: of memory that still was to come */
+	int exit_status;         /* restore without --restore-detached: wait(2) status of the root task */
 	uint32_t n_phases;
 	struct engine_phase phases[ENGINE_PHASES];
 	uint32_t n_rounds; /* of a live dump */

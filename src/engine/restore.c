@@ -315,8 +315,10 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 		ret = clocks_make(r, !strcmp(j->e->options->clock, "host"), err);
 	if (ret >= 0)
 		ret = files_open(r, FILES_FIRST, err);
+	uint64_t start = time_now_ns();
 	if (ret >= 0)
 		ret = tasks_create(r, err);
+	engine_phase(j->e, "fork", start);
 	if (ret >= 0)
 		ret = files_open(r, FILES_LATE, err);
 	if (ret >= 0)
@@ -417,6 +419,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 	progress_begin(e->progress, PROGRESS_OVER, 0);
 	tasks_wait_left(&j->restore);
 	restore_auto_dedup(j);
+	e->report.pages_restored = image_dir_pages_bytes(j->dir) / IMAGE_PAGE_BYTES;
 	e->report.lazy_bytes = pager_left(j->restore.pager);
 	e->report.pid = j->restore.root_pid;
 	e->report.first_pid = j->restore.first_pid;

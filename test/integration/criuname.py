@@ -9,6 +9,7 @@ import subprocess
 
 from ferrytest import Program, main, test
 from ferrytest.engine import Criu
+from ferrytest.image import decode
 
 SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ["FERRY_BUILD"]) / "criu-sid")
 BASE = pathlib.Path("criuname")
@@ -78,13 +79,44 @@ def there_and_back(engine):
     program.verify()
     program.quit()
     assert names(images) == before
-    return {name for name in names(work) if not name.startswith("stats-")}, set(names(here)), len(pidfile) - len(str(program.pid))
+    return set(names(work)), set(names(here)), len(pidfile) - len(str(program.pid))
+
+
+FILES = {"d.log", "r.log", "again.log", "pid", "stats-dump", "stats-restore"}
 
 
 @test(timeout=120, needs=["criu-sid"])
 def paths():
     """Log, pidfile and images of a dump and a restore lie where CRIU puts them."""
-    assert there_and_back(Named()) == there_and_back(Criu(SID)) == ({"d.log", "r.log", "again.log", "pid"}, set(), 0)
+    assert there_and_back(Named()) == there_and_back(Criu(SID)) == (FILES, set(), 0)
+
+
+def statistics(engine):
+    """Labels that are shown, and the statistics of a dump and of a restore, and how many pages the image has."""
+    images, work, here = folders("stats-" + engine.name)
+    program = Program("heap-stack")
+    words = ("-D", images, "-W", work, "--display-stats", "-o", "log")
+    dump = run_in(engine, here, "dump", "-t", program.pid, *words)
+    assert dump.returncode == 0, dump
+    program.wait_gone([program.pid])
+    restore = run_in(engine, here, "restore", "-d", *words)
+    assert restore.returncode == 0, restore
+    program.verify()
+    program.quit()
+    labels = [line.partition(":")[0] for line in (dump.stdout + restore.stdout).splitlines()]
+    stored = sum(path.stat().st_size for path in images.glob("pages-*.img")) // 4096
+    return labels, decode(work / "stats-dump")["entries"][0]["dump"], decode(work / "stats-restore")["entries"][0]["restore"], stored
+
+
+@test(timeout=60, needs=["criu-sid"])
+def stats():
+    """stats-dump and stats-restore have the fields that tools read, and numbers that fit the image."""
+    of_criu, of_ferry = statistics(Criu(SID)), statistics(Named())
+    assert of_criu[0] == of_ferry[0]
+    for _, dump, restore, stored in (of_criu, of_ferry):
+        assert int(dump["pages_written"]) + int(dump.get("shpages_written", 0)) == stored, (dump, stored)
+        assert int(dump["pages_scanned"]) >= stored and int(restore["pages_restored"]) > 0
+        assert dump["frozen_time"] > 0 and dump["freezing_time"] > 0 and restore["restore_time"] > 0
 
 
 # Each with what CRIU's exit status is, and whether standard output is that of CRIU.
