@@ -9,10 +9,12 @@ import subprocess
 
 from ferrytest import Program, main, test
 from ferrytest.engine import Criu
+from ferrytest.exchange import attempt, parts
 from ferrytest.image import decode
 
 SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ["FERRY_BUILD"]) / "criu-sid")
 BASE = pathlib.Path("criuname")
+PART = 40  # programs of one test
 
 
 class Named(Criu):
@@ -219,6 +221,30 @@ def refused():
     program.verify()
     program.quit()
 
+
+# What a program of our own needs to be taken along, where CRIU does not take it anyway.
+WORDS = {"old-leases": ("--file-locks",)}
+
+
+def programs(cases):
+    """Each of them there and back, by the words that CRIU wants for it."""
+    engine, problems = Named(), []
+    for case in cases:
+        engine.words = WORDS.get(case.name, case.criu)
+        problem = attempt(case, engine, engine, more=True)
+        if problem is not None:
+            problems.append(f"{case.name}: {problem[:400]}")
+    assert not problems, "; ".join(problems)
+
+
+def register(name, cases):
+    """The test of some programs."""
+    test(name="programs-" + name, timeout=900)(lambda: programs(cases))
+
+
+if os.environ.get("FERRY"):
+    for part_name, part in parts(PART):
+        register(part_name, part)
 
 if __name__ == "__main__":
     main()

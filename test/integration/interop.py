@@ -11,12 +11,10 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import tempfile
 
-from ferrytest import Criu, Ferry, main, round_trip, test
-from ferrytest.cases import CASES, start
-from ferrytest.register import Skip
+from ferrytest import Criu, Ferry, main, test
+from ferrytest.exchange import attempt, begin, parts
 
 # Kinds where an exchange may fail, each with its cause: direction, case, cause.
 EXCEPTIONS = [
@@ -27,28 +25,6 @@ EXCEPTIONS = [
 PART = 12  # programs of one test
 
 SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ["FERRY_BUILD"]) / "criu-sid")
-
-
-def begin(case, more=False):
-    """A program, in a world without System V objects that one before it left, by being killed for instance."""
-    subprocess.run(["ipcrm", "--all"], check=True)
-    return start(case, more=more)
-
-
-def attempt(case, dumper, restorer, more=False):
-    """None when the round trip holds, else why it does not."""
-    program = None
-    try:
-        program, partner = begin(case, more)
-        round_trip(program, dumper, restorer, times=1, compare=False, **case.options)
-        if partner:
-            partner.finish()
-        program.quit()
-        return None
-    except (AssertionError, OSError, Skip, subprocess.TimeoutExpired) as error:
-        if program:
-            program.kill()
-        return " ".join(str(error).split())[:1500]
 
 
 def in_short(problem):
@@ -100,14 +76,6 @@ def exchange(cases):
     assert not bad_forth and not bad_back, f"{line}; not expected: {', '.join(bad_forth + bad_back)}"
 
 
-def parts():
-    """(name, cases): the programs of an area, at most PART together."""
-    for area in sorted({case.area for case in CASES}):
-        cases = [case for case in CASES if case.area == area]
-        for at in range(0, len(cases), PART):
-            yield f"{area}-{at // PART + 1}", cases[at:at + PART]
-
-
 def register(name, cases):
     """The two tests of some programs."""
     test(name="exchange-" + name, timeout=900, needs=["criu-sid"])(lambda: exchange(cases))
@@ -139,7 +107,7 @@ def crit_decodes(cases):
 
 
 if os.environ.get("FERRY"):
-    for part_name, part in parts():
+    for part_name, part in parts(PART):
         register(part_name, part)
 
 if __name__ == "__main__":
