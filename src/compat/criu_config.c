@@ -62,7 +62,7 @@ int criu_config_line(char *text, criu_words *words)
 }
 
 /* One that is not there is as good as an empty one, also where somebody names it: so it is with CRIU. */
-static int config_file(const char *path, criu_words *words, struct ferry_error *err)
+int criu_config_read_file(const char *path, criu_words *words, struct ferry_error *err)
 {
 	_cleanup_free_ char *line = NULL;
 	size_t room = 0;
@@ -88,15 +88,15 @@ int criu_config_read(const char *named, bool with_defaults, criu_words *words, s
 	_cleanup_free_ char *of_user = NULL;
 	int r = 0;
 	if (with_defaults)
-		r = config_file(CONFIG_SYSTEM, words, err);
+		r = criu_config_read_file(CONFIG_SYSTEM, words, err);
 	if (r >= 0 && with_defaults && home) {
 		if (asprintf(&of_user, "%s/" CONFIG_HOME, home) < 0) {
 			of_user = NULL;
 			return error_memory(err);
 		}
-		r = config_file(of_user, words, err);
+		r = criu_config_read_file(of_user, words, err);
 	}
 	if (r >= 0 && variable)
-		r = config_file(variable, words, err);
-	return r < 0 || !named ? r : config_file(named, words, err);
+		r = criu_config_read_file(variable, words, err);
+	return r < 0 || !named ? r : criu_config_read_file(named, words, err);
 }

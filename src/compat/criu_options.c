@@ -75,6 +75,7 @@ static const struct criu_word criu_table[] = {
 	{"lazy-pages", 0, CRIU_BOOL, CRIU_ALONE, AT(job.lazy_pages)},
 	{"feature", 0, CRIU_TEXT, CRIU_WITH, AT(job.feature)},
 	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(network_lock)},
+	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
 
 	{"evasive-devices", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"link-remap", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
@@ -93,7 +94,6 @@ static const struct criu_word criu_table[] = {
 	{"mntns-compat-mode", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"unprivileged", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"allow-uprobes", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"action-script", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"root", 'r', CRIU_MISSING, CRIU_WITH, 0},
 	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},
 	{"join-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -285,6 +285,9 @@ void criu_options_release(struct criu_options *o)
 	free(o->config);
 	free(o->work_dir);
 	free(o->network_lock);
+	vec_foreach(script, &o->action_scripts.v)
+		free(*script);
+	vec_release(&o->action_scripts.v);
 	vec_foreach(word, &o->storage)
 		free(*word);
 	vec_release(&o->storage);
@@ -311,45 +314,71 @@ static int criu_parse(int argc, char **argv, struct criu_options *o, struct ferr
 	return r;
 }
 
-/* The program's name, the words of the files, and then those of the command line. */
-static int criu_join(int argc, char **argv, const criu_words *files, struct criu_options *o,
-		     struct ferry_error *err)
+static int criu_keep(struct criu_options *o, const char *word, struct ferry_error *err)
 {
-	for (int i = 0; i < argc + (int)files->n; i++) {
-		const char *word = !i                   ? argv[0]
-				   : i <= (int)files->n ? files->v[i - 1]
-							: argv[i - (int)files->n];
-		char *copy = strdup(word), **slot = copy ? vec_push(&o->storage) : NULL;
-		if (!slot) {
-			free(copy);
-			return error_memory(err);
-		}
-		*slot = copy;
-	}
-	char **end = vec_push(&o->storage);
-	if (!end)
+	char *copy = word ? strdup(word) : NULL, **slot = copy || !word ? vec_push(&o->storage) : NULL;
+	if (!slot) {
+		free(copy);
 		return error_memory(err);
-	*end = NULL;
+	}
+	*slot = copy;
 	return 0;
+}
+
+static int criu_keep_all(struct criu_options *o, char *const *words, size_t n, struct ferry_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < n && r >= 0; i++)
+		r = criu_keep(o, words[i], err);
+	return r;
+}
+
+/* The program's name, words in the order in which they count, and NULL. */
+static int criu_join(int argc, char **argv, const criu_words *before, const criu_words *after,
+		     struct criu_options *o, struct ferry_error *err)
+{
+	int r = criu_keep_all(o, argv, 1, err);
+	if (r >= 0)
+		r = criu_keep_all(o, before->v, before->n, err);
+	if (r >= 0)
+		r = criu_keep_all(o, argv + 1, (size_t)argc - 1, err);
+	if (r >= 0)
+		r = criu_keep_all(o, after->v, after->n, err);
+	return r < 0 ? r : criu_keep(o, NULL, err);
+}
+
+/* Where the files are stands on the command line; what is wrong with that is told when all of it is read. */
+static int criu_read_files(int argc, char **argv, criu_words *ret, struct ferry_error *err)
+{
+	const criu_words none = {0};
+	struct criu_options first;
+	struct ferry_error unread = FERRY_ERROR_INIT;
+	criu_init(&first);
+	int r = criu_join(argc, argv, &none, &none, &first, err);
+	if (r >= 0 && criu_parse(argc, first.storage.v, &first, &unread) >= 0)
+		r = criu_config_read(first.config, !first.no_default_config, ret, err);
+	criu_options_release(&first);
+	return r;
+}
+
+int criu_options_read_with(int argc, char **argv, const char *last_file, struct criu_options *ret,
+			   struct ferry_error *err)
+{
+	criu_words before = {0}, after = {0};
+	criu_init(ret);
+	int r = criu_read_files(argc, argv, &before, err);
+	if (r >= 0 && last_file)
+		r = criu_config_read_file(last_file, &after, err);
+	if (r >= 0)
+		r = criu_join(argc, argv, &before, &after, ret, err);
+	if (r >= 0)
+		r = criu_parse((int)ret->storage.n - 1, ret->storage.v, ret, err);
+	criu_words_release(&before);
+	criu_words_release(&after);
+	return r;
 }
 
 int criu_options_read(int argc, char **argv, struct criu_options *ret, struct ferry_error *err)
 {
-	criu_words files = {0};
-	criu_init(ret);
-	/* Where the files are stands on the command line; what is wrong with that is told below. */
-	struct criu_options first;
-	struct ferry_error unread = FERRY_ERROR_INIT;
-	criu_init(&first);
-	const criu_words none = {0};
-	int r = criu_join(argc, argv, &none, &first, err);
-	if (r >= 0 && criu_parse(argc, first.storage.v, &first, &unread) >= 0)
-		r = criu_config_read(first.config, !first.no_default_config, &files, err);
-	criu_options_release(&first);
-	if (r >= 0)
-		r = criu_join(argc, argv, &files, ret, err);
-	if (r >= 0)
-		r = criu_parse((int)ret->storage.n - 1, ret->storage.v, ret, err);
-	criu_words_release(&files);
-	return r;
+	return criu_options_read_with(argc, argv, NULL, ret, err);
 }

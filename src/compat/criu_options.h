@@ -25,7 +25,8 @@ struct criu_options {
 	char *config;
 	char *work_dir;     /* NULL: the images directory */
 	char *network_lock; /* how connections are held */
-	int log_level;      /* 0: messages, 1: errors, 2: warnings, 3: information, 4: everything */
+	struct text_list action_scripts;
+	int log_level; /* 0: messages, 1: errors, 2: warnings, 3: information, 4: everything */
 	bool log_level_given;
 	int n_words; /* the verb, and what follows the options */
 	char **words;
@@ -37,6 +38,10 @@ struct criu_options {
  * not understood. *ret is to be released also after a failure.
  */
 must_check int criu_options_read(int argc, char **argv, struct criu_options *ret, struct ferry_error *err);
+
+/* The same, with a file that wins over both; NULL: none. */
+must_check int criu_options_read_with(int argc, char **argv, const char *last_file, struct criu_options *ret,
+				      struct ferry_error *err);
 void criu_options_release(struct criu_options *o);
 
 /* Words of the files, in the order in which they count: "--word", "value". */
@@ -44,6 +49,9 @@ typedef VEC(char *) criu_words;
 void criu_words_release(criu_words *words);
 must_check int criu_config_read(const char *named, bool with_defaults, criu_words *words,
 				struct ferry_error *err);
+
+/* Those of one file alone. */
+must_check int criu_config_read_file(const char *path, criu_words *words, struct ferry_error *err);
 
 /* One line's words, appended. text is changed. */
 must_check int criu_config_line(char *text, criu_words *words);

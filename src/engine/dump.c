@@ -66,6 +66,7 @@ struct dump_job {
 	struct freeze_options freeze;
 	struct frozen frozen;
 	bool is_frozen;
+	bool is_sealed; /* the image is whole */
 	struct snapshot snap;
 	struct collect collect;
 	struct mem_dump mem;
@@ -151,11 +152,15 @@ static int dump_collect(struct engine *e, struct frozen *f, struct collect *c, s
 	return r;
 }
 
-static int dump_seal(struct engine *e, struct image_dir *dir, struct ferry_error *err)
+static int dump_seal(struct dump_job *j, struct ferry_error *err)
 {
-	progress_begin(e->progress, PROGRESS_SYNC, image_dir_unsynced_bytes(dir));
-	int r = image_dir_finish(dir, err);
-	e->report.bytes = image_dir_bytes(dir);
+	struct engine *e = j->engine;
+	if (j->is_sealed)
+		return 0;
+	progress_begin(e->progress, PROGRESS_SYNC, image_dir_unsynced_bytes(j->dir));
+	int r = image_dir_finish(j->dir, err);
+	j->is_sealed = r >= 0;
+	e->report.bytes = image_dir_bytes(j->dir);
 	dump_log(e, "dump", "image synced and read back");
 	return r;
 }
@@ -194,6 +199,14 @@ static bool dump_may_come_late(const struct snapshot *snap, const struct snap_ta
 	return !t->shares[SHARING_FILES] && !t->tree->has_untold;
 }
 
+/* Nobody may take it for the image of a tree that is gone. */
+static void dump_unseal(struct dump_job *j)
+{
+	if (unlinkat(image_dir_fd(j->dir), "inventory.img", 0) < 0)
+		log_write(j->engine->log, LOG_WARN, "dump", NULL, 0, "the image of the failed dump stays: %s",
+			  strerror(errno));
+}
+
 static int dump_write(struct dump_job *j, struct ferry_error *err)
 {
 	struct engine *e = j->engine;
@@ -224,9 +237,13 @@ static int dump_write(struct dump_job *j, struct ferry_error *err)
 	if (r >= 0 && dump_has_family(c->snap))
 		r = image_dir_link_family(dir, err);
 	dump_log(e, "dump", "records stored");
-	/* A tree that runs on in any case need not stand still for the disk. */
-	if (r >= 0 && !e->kinds.leave_running)
-		r = dump_seal(e, dir, err);
+	/* A tree that runs on in any case need not stand still for the disk, unless somebody wants the image while it stands. */
+	if (r >= 0 && (!e->kinds.leave_running || e->stage))
+		r = dump_seal(j, err);
+	if (r >= 0)
+		r = engine_at_stage(e, ENGINE_POST_DUMP, (pid_t)e->options->tree, err);
+	if (r < 0 && j->is_sealed)
+		dump_unseal(j);
 	error_context(err, "dump", NULL, 0);
 	return r;
 }
@@ -419,7 +436,8 @@ static int dump_take_patiently(struct dump_job *j, uint64_t deadline_ns, struct 
 static int dump_rounds(struct dump_job *j, struct dump_to *to, struct ferry_error *err)
 {
 	/* After the last round the tree goes on writing until it stands. */
-	if (j->engine->kinds.leave_running && j->engine->large.n && mem_dump_ready(&j->mem) < 0)
+	if (j->engine->kinds.leave_running && !j->engine->stage && j->engine->large.n &&
+	    mem_dump_ready(&j->mem) < 0)
 		return error_memory(err);
 	int r = to->rounds(to->context, j->dir, to, err);
 	if (r >= 0 && to->parent)
@@ -460,6 +478,8 @@ int dump_start(struct engine *e, struct dump_to *to, struct dump_job **ret_job, 
 	if (r >= 0)
 		r = dump_check_patiently(e, deadline, err);
 	if (r >= 0)
+		r = engine_at_stage(e, ENGINE_PRE_DUMP, (pid_t)e->options->tree, err);
+	if (r >= 0)
 		r = dump_open(j, to, err);
 	engine_phase(e, "check", start);
 	if (r >= 0 && to->rounds)
@@ -468,6 +488,8 @@ int dump_start(struct engine *e, struct dump_to *to, struct dump_job **ret_job, 
 		dump_prepare_lock(j);
 		r = dump_take_patiently(j, deadline, err);
 	}
+	if (r >= 0)
+		r = engine_at_stage(e, ENGINE_COLLECTED, (pid_t)e->options->tree, err);
 	if (r >= 0 && to->stands)
 		r = to->stands(to->context, &j->frozen, &j->snap, err);
 	if (r >= 0)
@@ -581,7 +603,7 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 		uint64_t start = time_now_ns();
 		r = j->mem.late ? dump_write_late(j, err) : 0;
 		if (r >= 0)
-			r = dump_seal(e, j->dir, err);
+			r = dump_seal(j, err);
 		error_context(err, "dump", NULL, 0);
 		engine_phase(e, "sync", start);
 	}

@@ -179,6 +179,11 @@ void engine_decided(struct engine *e)
 		e->decided(e->decided_context);
 }
 
+int engine_at_stage(struct engine *e, enum engine_stage stage, pid_t pid, struct ferry_error *err)
+{
+	return e->stage ? e->stage(e->stage_context, stage, pid, err) : 0;
+}
+
 void engine_phase(struct engine *e, const char *name, uint64_t start_ns)
 {
 	struct engine_report *r = &e->report;

@@ -69,6 +69,18 @@ struct engine_report {
 	struct engine_migration migration;
 };
 
+/* Instants of a job at which somebody may want to do something. */
+enum engine_stage {
+	ENGINE_PRE_DUMP,     /* nothing was stopped */
+	ENGINE_COLLECTED,    /* the tree stands, and all of it is known */
+	ENGINE_POST_DUMP,    /* the image is whole, and the tree still stands */
+	ENGINE_PRE_RESTORE,  /* the image can be restored, nothing was made */
+	ENGINE_POST_RESTORE, /* everything stands at the barrier */
+	ENGINE_PRE_RESUME,   /* it is going to open, whatever anybody says */
+	ENGINE_POST_RESUME,  /* it is open */
+	ENGINE_STAGES,
+};
+
 struct engine {
 	const struct options *options;
 	const struct log_sink *log;
@@ -92,6 +104,9 @@ struct engine {
 	struct progress *progress;      /* NULL: nobody looks */
 	void (*decided)(void *context); /* see engine_decided(); NULL = nobody is told */
 	void *decided_context;
+	/* See engine_at_stage(); NULL = nobody wants to do anything. */
+	int (*stage)(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err);
+	void *stage_context;
 };
 
 /* Prepare an engine in the worker: faults, options, its namespaces. */
@@ -114,6 +129,9 @@ must_check int engine_warden(struct engine *e, struct ferry_error *err);
 
 /* From here on a failure or the death of the worker does not put anything back: tell the caller. */
 void engine_decided(struct engine *e);
+
+/* Let others do what they want to do now, and wait for it; pid: the root's, 0 where there is none. Negative: they refuse to go on. */
+must_check int engine_at_stage(struct engine *e, enum engine_stage stage, pid_t pid, struct ferry_error *err);
 
 /* Enter a phase that began at start_ns and ends now. */
 void engine_phase(struct engine *e, const char *name, uint64_t start_ns);

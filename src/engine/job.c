@@ -24,7 +24,7 @@
 
 enum { JOB_WARDEN_MS = 2000 };
 
-enum job_message_type { JOB_LOG, JOB_DECIDED, JOB_REPLY };
+enum job_message_type { JOB_LOG, JOB_DECIDED, JOB_STAGE, JOB_REPLY };
 
 struct job_message {
 	enum job_message_type type;
@@ -36,6 +36,11 @@ struct job_message {
 			pid_t pid;
 			char stage[16], kind[24], text[1024];
 		} log;
+		struct {
+			enum engine_stage stage;
+			pid_t pid;
+			struct ferry_error error; /* of the answer, which is .result */
+		} at;
 		struct {
 			struct engine_report report;
 			struct ferry_error error;
@@ -64,16 +69,32 @@ static void job_decided(void *context)
 		return; /* the caller is gone; the job goes on */
 }
 
+static int job_at_stage(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err)
+{
+	int channel = *(int *)context;
+	struct job_message m = {.type = JOB_STAGE, .at = {.stage = stage, .pid = pid}};
+	int r = fd_send(channel, &m, sizeof(m), NULL, 0);
+	if (r >= 0 && fd_recv(channel, &m, sizeof(m), NULL, 0, NULL) != (ssize_t)sizeof(m))
+		r = -EPIPE;
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_INTERRUPTED, -r, "who started the job is gone");
+	if (m.result < 0 && err)
+		*err = m.at.error;
+	return m.result;
+}
+
 static __attribute__((noreturn)) void job_worker(int channel, const struct options *options,
 						 job_function function, enum log_level level,
-						 struct progress *progress)
+						 const struct job_watch *watch)
 {
 	struct log_sink sink = {.write = job_forward_log, .context = &channel, .level = level};
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct engine e;
 	prctl(PR_SET_NAME, "ferry-worker");
 	int r = engine_init(&e, options, &sink, &err);
-	e.progress = progress;
+	e.progress = watch ? watch->progress : NULL;
+	e.stage = watch && watch->stage ? job_at_stage : NULL;
+	e.stage_context = &channel;
 	e.decided = job_decided;
 	e.decided_context = &channel;
 	if (r >= 0)
@@ -127,6 +148,16 @@ static void job_look(int channel, const struct job_watch *watch)
 		watch->look(watch->context, watch->progress);
 }
 
+/* Somebody may do something now; the worker waits for the answer. */
+static void job_answer(int channel, const struct job_watch *watch, struct job_message *m)
+{
+	struct ferry_error why = FERRY_ERROR_INIT;
+	m->result = watch && watch->stage ? watch->stage(watch->context, m->at.stage, m->at.pid, &why) : 0;
+	m->at.error = why;
+	if (fd_send(channel, m, sizeof(*m), NULL, 0) < 0)
+		return; /* it was killed: that shows next */
+}
+
 /* Returns whether it came to an end, whose result is `*ret_result`; else it was killed. */
 static bool job_listen(int channel, const struct log_sink *log, const struct job_watch *watch,
 		       bool *ret_decided, struct engine_report *ret_report, int *ret_warden, int *ret_result,
@@ -141,6 +172,10 @@ static bool job_listen(int channel, const struct log_sink *log, const struct job
 		*ret_decided |= m.type == JOB_DECIDED;
 		if (m.type == JOB_DECIDED)
 			continue;
+		if (m.type == JOB_STAGE) {
+			job_answer(channel, watch, &m);
+			continue;
+		}
 		if (m.type == JOB_LOG) {
 			job_take_log(log, &m);
 			continue;
@@ -160,11 +195,45 @@ int job_run(const struct options *options, job_function function, const struct l
 	return job_run_watched(options, function, log, NULL, ret_report, err);
 }
 
+/* The warden ends when it has seen the worker end, or the job: nothing of it is left when we return. */
+static void job_await_warden(int warden, const struct log_sink *log)
+{
+	struct pollfd gone = {.fd = warden, .events = POLLIN};
+	if (warden >= 0 && poll(&gone, 1, JOB_WARDEN_MS) <= 0)
+		log_write(log, LOG_WARN, "end", NULL, 0, "the warden process does not end, ignoring");
+	if (warden >= 0)
+		close(warden);
+}
+
+/*
+ * Without a worker: only a child of somebody's can make him further ones (CLONE_PARENT). The caller has to end soon, for its namespaces, folders
+ * and signal mask may be others afterwards.
+ */
+static int job_run_here(const struct options *options, job_function function, const struct log_sink *log,
+			const struct job_watch *watch, struct engine_report *ret_report,
+			struct ferry_error *err)
+{
+	struct engine e;
+	int r = engine_init(&e, options, log, err);
+	e.progress = watch ? watch->progress : NULL;
+	e.stage = watch ? watch->stage : NULL;
+	e.stage_context = watch ? watch->context : NULL;
+	if (r >= 0)
+		r = function(&e, err);
+	int warden = warden_pid(e.warden) ? sys_pidfd_open(warden_pid(e.warden), 0) : -1;
+	*ret_report = e.report;
+	engine_release(&e);
+	job_await_warden(warden, log);
+	return r;
+}
+
 int job_run_watched(const struct options *options, job_function function, const struct log_sink *log,
 		    const struct job_watch *watch, struct engine_report *ret_report, struct ferry_error *err)
 {
 	int channel[2];
 	*ret_report = (struct engine_report){0};
+	if (options->restore_sibling)
+		return job_run_here(options, function, log, watch, ret_report, err);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a channel to the worker");
 	fflush(NULL);
@@ -177,8 +246,7 @@ int job_run_watched(const struct options *options, job_function function, const 
 	}
 	if (!pid) {
 		close(channel[0]);
-		job_worker(channel[1], options, function, log ? log->level : LOG_ERROR_LEVEL,
-			   watch ? watch->progress : NULL);
+		job_worker(channel[1], options, function, log ? log->level : LOG_ERROR_LEVEL, watch);
 	}
 	close(channel[1]);
 	bool decided;
@@ -187,11 +255,6 @@ int job_run_watched(const struct options *options, job_function function, const 
 	close(channel[0]);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		continue;
-	/* The warden ends when it has seen the worker end: nothing of the job is left when we return. */
-	struct pollfd gone = {.fd = warden, .events = POLLIN};
-	if (warden >= 0 && poll(&gone, 1, JOB_WARDEN_MS) <= 0)
-		log_write(log, LOG_WARN, "end", NULL, 0, "the warden process does not end, ignoring");
-	if (warden >= 0)
-		close(warden);
+	job_await_warden(warden, log);
 	return told ? r : job_was_killed(decided, status, err);
 }

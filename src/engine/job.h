@@ -14,14 +14,16 @@
 typedef int (*job_function)(struct engine *e, struct ferry_error *err);
 
 /*
- * Run function in a forked worker and wait for its result. Log lines of the worker arrive at log. *ret_report is filled
+ * Run function in a forked worker and wait for its result; with --restore-sibling in this very process, which has to end soon. Log lines of the worker arrive at log. *ret_report is filled
  * also after a failure, as far as the worker came. A worker that is killed is INTERRUPTED.
  */
 struct progress;
 
-/* Who looks at how far a job is, while it is under way. */
+/* Who looks at how far a job is, while it is under way, and does something at its stages; in the caller's process. */
 struct job_watch {
 	void (*look)(void *context, const struct progress *progress);
+	/* The worker waits meanwhile. Negative, with *err filled: it does not go on. NULL: nobody wants to know. */
+	int (*stage)(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err);
 	void *context;
 	int every_ms;
 	struct progress *progress; /* what the job counts in; NULL: nobody looks */

@@ -387,6 +387,14 @@ static void restore_auto_dedup(struct restore_job *j)
 		log_write(e->log, LOG_WARN, "restore", NULL, 0, "%s, ignoring", err.message);
 }
 
+/* Who is told when there is no way back. */
+static void restore_tell(struct restore_job *j, enum engine_stage stage)
+{
+	struct ferry_error refusal = FERRY_ERROR_INIT;
+	if (engine_at_stage(j->e, stage, j->restore.root_pid, &refusal) < 0)
+		log_write(j->e->log, LOG_WARN, "restore", NULL, 0, "%s, ignoring", refusal.message);
+}
+
 static int restore_run(struct restore_job *j, struct ferry_error *err)
 {
 	struct engine *e = j->e;
@@ -398,6 +406,8 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 	if (r >= 0)
 		r = restore_write_pidfile(j, err);
 	if (r >= 0)
+		r = engine_at_stage(e, ENGINE_POST_RESTORE, j->restore.root_pid, err);
+	if (r >= 0)
 		r = restore_mark_spent(j, err);
 	if (r >= 0 && fault_hit(&e->fault, FAULT_COMMIT))
 		r = error_set(err, FERRY_ERROR_FAULT, EIO, "opening the barrier: fault injected");
@@ -407,6 +417,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 				  "the image stays marked as restored, use --again");
 		return r;
 	}
+	restore_tell(j, ENGINE_PRE_RESUME);
 	engine_decided(e);
 	tasks_commit(&j->restore);
 	putback_keep(&j->putback);
@@ -415,6 +426,7 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 			kind_table[i]->before_run(&j->opener);
 	tasks_go(&j->restore);
 	warden_dismiss(e->warden);
+	restore_tell(j, ENGINE_POST_RESUME);
 	lazy_tell_run(&j->restore);
 	progress_begin(e->progress, PROGRESS_OVER, 0);
 	tasks_wait_left(&j->restore);
@@ -461,6 +473,8 @@ int restore_prepare(struct engine *e, const struct restore_from *from, struct re
 	int r = restore_open(j, from, err);
 	if (r >= 0)
 		r = restore_plan(j, err);
+	if (r >= 0)
+		r = engine_at_stage(e, ENGINE_PRE_RESTORE, 0, err);
 	if (r >= 0)
 		r = restore_build(j, err);
 	if (r < 0) {

@@ -28,6 +28,7 @@
 #include "proc/read.h"
 
 enum {
+	FREEZE_END_SOON_MS = 2,
 	FREEZE_ROUNDS = 100,
 	FREEZE_TRIES = 20,
 	FREEZE_PAUSE_NS = 1000 * 1000,
@@ -523,6 +524,19 @@ int freeze_kill(struct frozen *f, struct ferry_error *err)
 	return ret;
 }
 
+/*
+ * Who takes long to end has much memory to give back. We do so as well, from its start, like itself: of each part whoever comes second
+ * finds nothing left to do.
+ */
+static bool freeze_await_one(int pidfd, int timeout_ms)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	if (poll(&p, 1, FREEZE_END_SOON_MS) > 0)
+		return true;
+	sys_process_mrelease(pidfd);
+	return poll(&p, 1, timeout_ms) > 0;
+}
+
 int freeze_await_end(struct frozen *f, struct ferry_error *err)
 {
 	int ret = 0;
@@ -543,8 +557,7 @@ int freeze_await_end(struct frozen *f, struct ferry_error *err)
 		frozen_task_release(&f->tasks.v[i]);
 	for (size_t i = pidfds.n; i-- > 0;) {
 		int pidfd = pidfds.v[i];
-		struct pollfd p = {.fd = pidfd, .events = POLLIN};
-		if (pidfd >= 0 && poll(&p, 1, o->timeout_ms) == 0 && !ret)
+		if (pidfd >= 0 && !freeze_await_one(pidfd, o->timeout_ms) && !ret)
 			ret = error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT,
 					"pid %d does not end after SIGKILL", f->tasks.v[i].pid);
 		if (pidfd >= 0)

@@ -27,11 +27,17 @@ static inline long sys_ret(long r)
 
 #define sys_call(...) sys_ret(syscall(__VA_ARGS__))
 
-/* Tasks: pidfd_open 5.3 (PIDFD_THREAD 6.9), pidfd_getfd 5.6, pidfd_send_signal 5.1, kcmp 3.5, clone3 5.3 */
+/* Tasks: pidfd_open 5.3 (PIDFD_THREAD 6.9), pidfd_getfd 5.6, pidfd_send_signal 5.1, process_mrelease 5.15, kcmp 3.5, clone3 5.3 */
 
 must_check static inline int sys_pidfd_open(pid_t pid, unsigned flags)
 {
 	return (int)sys_call(SYS_pidfd_open, pid, flags);
+}
+
+/* Give back the memory of a process that was killed, beside itself. Where that is not possible it does so alone. */
+static inline void sys_process_mrelease(int pidfd)
+{
+	syscall(SYS_process_mrelease, pidfd, 0);
 }
 
 must_check static inline int sys_pidfd_getfd(int pidfd, int target_fd)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 from ferrytest import Program, main, test
+from ferrytest.criurpc import Worker, descriptor, fields
 from ferrytest.engine import Criu
 from ferrytest.exchange import attempt, parts
 from ferrytest.image import decode
@@ -220,6 +221,140 @@ def refused():
     assert done.returncode == 0, done
     program.verify()
     program.quit()
+
+
+# What is asked for, the stage at which the script fails; and then whether it goes on nevertheless.
+HOOKED = (("dump", None), ("dump", "pre-dump"), ("dump", "post-dump"), ("end", None), ("restore", "pre-restore"),
+          ("restore", "post-restore"), ("restore", "pre-resume"), ("restore", "post-resume"), ("restore", None))
+
+
+def hooked(engine):
+    """For each of them whether it succeeds, and what two scripts are told at which stages."""
+    images, work, here = folders("hooks-" + engine.name)
+    told, fails = work / "told", work / "fails"
+    for name in ("one", "two"):
+        script = here / name
+        script.write_text(f'#!/bin/sh\necho {name} "$CRTOOLS_SCRIPT_ACTION" "$CRTOOLS_INIT_PID" "$PWD" "$#" '
+                          f'"$(ls $CRTOOLS_IMAGE_DIR | grep -c inventory)" >> {told}\n[ "$CRTOOLS_SCRIPT_ACTION" != "$(cat {fails})" ]\n',
+                          encoding="ascii")
+        script.chmod(0o755)
+    program = Program("heap-stack")
+    common = ("-D", images, "-W", work, "-o", "log", "--action-script", here / "one", "--action-script", here / "two")
+    answers = []
+    for what, stage in HOOKED:
+        told.write_text("", encoding="ascii")
+        fails.write_text(stage or "", encoding="ascii")
+        if what == "restore":
+            done = run_in(engine, here, "restore", "-d", *common)
+        else:
+            more = ["-R"] * (what == "dump")
+            done = run_in(engine, here, "dump", "-t", program.pid, *common, *more, environment={"CRTOOLS_INIT_PID": "1"})
+        lives = what == "dump" or (what == "restore" and done.returncode == 0)
+        if not lives:
+            program.wait_gone([program.pid])
+        else:
+            program.verify()
+        if what == "restore" and lives and (what, stage) != HOOKED[-1]:
+            program.kill([program.pid])
+            program.wait_gone([program.pid])
+        text = told.read_text(encoding="ascii").replace(str(work), "WORK").replace(f" {program.pid} ", " PID ")
+        answers.append((what, stage, done.returncode == 0, lives, text.splitlines()))
+    program.verify()
+    program.quit()
+    return answers
+
+
+@test(timeout=120, needs=["criu-sid"])
+def hooks():
+    """Action scripts run at the stages, with the variables and with the effect of a failure, that they have with CRIU."""
+    of_criu, of_ferry = hooked(Criu(SID)), hooked(Named())
+    assert [one[:4] for one in of_ferry] == [one[:4] for one in of_criu], (of_ferry, of_criu)
+    # CRIU leaves the image of a dump that failed, and closes the directory before the last stage.
+    told = [[[line[:-2] for line in one[4]] for one in answers] for answers in (of_ferry, of_criu)]
+    assert told[0] == told[1], [pair for pair in zip(*told) if pair[0] != pair[1]]
+    assert sum(len(one[4]) for one in of_ferry) > 30
+    assert all(line[-1] == "0" for one in of_ferry for line in one[4] if one[0] == "end" and "pre-dump" in line)
+    assert all(line[-1] == "1" for one in of_ferry for line in one[4] if "pre-dump" not in line)
+
+
+def called(engine):
+    """What a worker answers to a series of requests, in terms that are the same for every engine."""
+    images, work, here = folders("rpc-" + engine.name)
+    program = Program("heap-stack")
+    said = []
+
+    options = {"images_dir_fd": descriptor(images), "work_dir_fd": descriptor(work), "log_level": 4, "log_file": "log"}
+    dump = {**options, "pid": program.pid, "notify_scripts": True}
+    (here / "rpc.conf").write_text("log-file of-config\n", encoding="ascii")
+
+    def ask(what, *words, **more):
+        """The answer of a worker of its own."""
+        with Worker(engine) as worker:
+            answer, stages = worker.ask(what, *words, **more)
+            status = worker.end()[0]
+        told = [(stage, pid == program.pid) for stage, pid in stages]
+        said.append((what, answer.get(1), answer.get(2), bool(answer.get(7)), told, status))
+        return answer
+
+    version = fields(ask("version")[10])
+    said.append((version[1], version[2]))
+    features = fields(ask("feature-check", features=["lazy_pages"])[8])
+    said.append((sorted(features), features[2], features[1] or engine.name == "criu"))
+    ask("check")
+    ask("dump", {**dump, "leave_running": True})
+    program.verify()
+    for stage in ("pre-dump", "post-dump"):
+        ask("dump", {**dump, "leave_running": True}, refuse=stage)
+        program.verify()
+    ask("dump", {**options, "pid": 99999999})
+    ask("dump", {**dump, "leave_running": True, "config_file": str(here / "rpc.conf")})
+    ask("dump", dump)
+    program.wait_gone([program.pid])
+    ask("restore", {**options, "notify_scripts": True}, refuse="post-restore")
+    assert not pathlib.Path(f"/proc/{program.pid}").exists()
+    answer = ask("restore", {**options, "notify_scripts": True, "rst_sibling": True})
+    assert fields(answer[4])[1] == program.pid, answer
+    program.verify()
+    # A child of ours, not of the worker's.
+    assert int(pathlib.Path(f"/proc/{program.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == os.getpid()
+    program.kill([program.pid])
+    os.waitpid(program.pid, 0)
+    for fd in (options["images_dir_fd"], options["work_dir_fd"]):
+        os.close(fd)
+    return said, sorted(names(work))
+
+
+@test(timeout=120, needs=["criu-sid"])
+def rpc():
+    """Requests over a socket have the answers, stages and effects that they have with CRIU."""
+    of_criu, of_ferry = called(Criu(SID)), called(Named())
+    assert of_ferry == of_criu, [pair for pair in zip(of_ferry[0] + [of_ferry[1]], of_criu[0] + [of_criu[1]]) if pair[0] != pair[1]]
+
+
+@test(timeout=60)
+def rpc_wrong():
+    """What is no request, or asks for what ferry has not, is answered with the cause; nothing happens to anybody."""
+    images, _, here = folders("rpc-wrong")
+    program = Program("heap-stack")
+    options = {"images_dir_fd": descriptor(images), "pid": program.pid}
+    with Worker(Named()) as worker:
+        answer = worker.ask("dump", {**options, "root": "/somewhere"}, keep=True)[0]
+        assert not answer[2] and b"--root yet" in answer[9] and answer[7], answer
+        assert not worker.ask("wait-pid", keep=True)[0][2] and not worker.ask("dump", keep=True)[0][2]
+        answer = worker.ask("dump", {**options, "pid": 99999999}, keep=True)[0]
+        assert b"99999999" in answer[9], answer
+        assert not worker.ask("dump", {**options, "config_file": str(here)}, keep=True)[0][2]
+        worker.send(b"\xff\xff\xff")
+        assert worker.receive() == {}
+        status, out = worker.end()
+        assert status == 1 and "no message of CRIU's" in out, (status, out)
+    done = run_in(Named(), here, "swrk", "word")
+    assert done.returncode == 1 and "number of a descriptor" in done.stderr, done
+    done = run_in(Named(), here, "swrk", "77")
+    assert done.returncode == 1 and "descriptor 77" in done.stderr, done
+    program.verify()
+    program.quit()
+    os.close(options["images_dir_fd"])
 
 
 # What a program of our own needs to be taken along, where CRIU does not take it anyway.

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CRIU's remote calls from the caller's side: a worker (criu swrk) at the other end of a socket, and as much of protobuf as its messages
+need."""
+
+import os
+import socket
+import subprocess
+
+TYPES = {"dump": 1, "restore": 2, "check": 3, "pre-dump": 4, "notify": 6, "feature-check": 9, "version": 10, "wait-pid": 11}
+
+# Numbers of the fields that tests set.
+OPTIONS = {"images_dir_fd": 1, "pid": 2, "leave_running": 3, "shell_job": 7, "log_level": 9, "log_file": 10, "notify_scripts": 12,
+           "root": 13, "parent_img": 14, "track_mem": 15, "work_dir_fd": 17, "rst_sibling": 26, "external": 37, "config_file": 51, "display_stats": 70}
+FEATURES = {"mem_track": 1, "lazy_pages": 2}
+
+
+def varint(number):
+    """Of seven bits a byte; a negative number has 64 bits."""
+    number &= (1 << 64) - 1
+    out = b""
+    while number > 127:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
+
+
+def field(number, value):
+    """One field: a number, a bool, text, or a message."""
+    if isinstance(value, (bool, int)):
+        return varint(number << 3) + varint(int(value))
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def fields(data):
+    """{number: the last value}, numbers as they are, anything else as bytes."""
+    found, at = {}, 0
+
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        key = number()
+        assert key & 7 in (0, 2), key
+        if key & 7:
+            size = number()
+            found[key >> 3] = data[at:at + size]
+            at += size
+        else:
+            found[key >> 3] = number()
+    return found
+
+
+class Worker:
+    """criu swrk FD of an engine."""
+
+    def __init__(self, engine):
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(engine.command(engine.path, "swrk", theirs.fileno()),  # pylint: disable=consider-using-with
+                                            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                            stderr=subprocess.STDOUT, text=True)
+        self.socket.settimeout(60)
+
+    def send(self, data):
+        """Bytes of one message."""
+        self.socket.send(data)
+
+    def receive(self):
+        """The fields of the next message; {} when nobody is there any more."""
+        return fields(self.socket.recv(1 << 16))
+
+    def ask(self, what, options=None, features=(), keep=False, refuse=None):
+        """(answer, [(stage, pid)]) of a request; refuse: the stage at which to say no."""
+        message = field(1, TYPES[what])
+        if options is not None:
+            message += field(2, b"".join(field(OPTIONS[name], value) for name, value in options.items()))
+        message += field(4, keep)
+        if features:
+            message += field(5, b"".join(field(FEATURES[name], True) for name in features))
+        self.send(message)
+        stages = []
+        while True:
+            answer = self.receive()
+            if answer.get(1) != TYPES["notify"]:
+                return answer, stages
+            told = fields(answer[5])
+            stages.append((told[1].decode(), told.get(2)))
+            self.send(field(1, TYPES["notify"]) + field(3, stages[-1][0] != refuse))
+
+    def end(self):
+        """(exit status, what it printed)"""
+        self.socket.close()
+        out = self.process.communicate(timeout=30)[0]
+        return self.process.returncode, out
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+def descriptor(path):
+    """A directory, open."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
