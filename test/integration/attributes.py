@@ -83,7 +83,8 @@ if os.environ.get("FERRY"):
         gate = [line for line in mapped("self").splitlines(True) if line.endswith("[vsyscall]\n")]
         after = mapped(running.pid)
         assert after == before + "".join(gate), f"{before} became {after}"
-        assert status(running.pid)["State"].startswith("S"), status(running.pid)["State"]
+        # It has to get to pause(2) again.
+        wait_until(lambda: status(running.pid)["State"].startswith("S"), "it does not sleep", 10)
         os.kill(running.pid, signal.SIGKILL)
 
 

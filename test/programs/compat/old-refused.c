@@ -71,5 +71,7 @@ int main(int argc, char **argv)
 	program_start(&p, argc, argv);
 	if (argc < 3 || pthread_create(&handle, NULL, thread_main, argv[2]))
 		program_die("pthread_create");
+	while (!__atomic_load_n(&beats, __ATOMIC_SEQ_CST))
+		sleep_ms(1);
 	_exit(program_serve(&p, &ops, NULL));
 }
