@@ -74,7 +74,9 @@ static const struct criu_word criu_table[] = {
 	{"port", 0, CRIU_INT, CRIU_WITH, AT(port)},
 	{"lazy-pages", 0, CRIU_BOOL, CRIU_ALONE, AT(job.lazy_pages)},
 	{"feature", 0, CRIU_TEXT, CRIU_WITH, AT(job.feature)},
-	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(network_lock)},
+	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(job.network_lock)},
+	{"empty-ns", 0, CRIU_TEXT, CRIU_WITH, AT(job.empty_ns)},
+	{"join-ns", 0, CRIU_LIST, CRIU_WITH, AT(job.join_ns)},
 	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
 
 	{"evasive-devices", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
@@ -96,8 +98,6 @@ static const struct criu_word criu_table[] = {
 	{"allow-uprobes", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"root", 'r', CRIU_MISSING, CRIU_WITH, 0},
 	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},
-	{"join-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"empty-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"veth-pair", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"ext-mount-map", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"enable-external-sharing", 0, CRIU_MISSING, CRIU_ALONE, 0},
@@ -284,7 +284,6 @@ void criu_options_release(struct criu_options *o)
 	free(o->address);
 	free(o->config);
 	free(o->work_dir);
-	free(o->network_lock);
 	vec_foreach(script, &o->action_scripts.v)
 		free(*script);
 	vec_release(&o->action_scripts.v);

@@ -23,8 +23,7 @@ struct criu_options {
 	char *address;
 	int64_t port;
 	char *config;
-	char *work_dir;     /* NULL: the images directory */
-	char *network_lock; /* how connections are held */
+	char *work_dir; /* NULL: the images directory */
 	struct text_list action_scripts;
 	int log_level; /* 0: messages, 1: errors, 2: warnings, 3: information, 4: everything */
 	bool log_level_given;

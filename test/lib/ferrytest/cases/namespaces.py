@@ -19,6 +19,7 @@ CASES = [
     Case("mounts-gone", "mounts", ("gone",), kind="mounts", worlds=False),
     Case("mounts-shared", "mounts", ("shared",), kind="mounts"),
     Case("mounts-stacked", "mounts", ("stacked",), kind="mounts"),
+    Case("netns-empty", "netns", kind="netns", options={"more": ("--empty-ns", "net")}),
     Case("userns-self", "userns", ("self",), kind="userns"),
     Case("userns-mapped", "userns", ("mapped",), kind="userns"),
     Case("userns-unmapped", "userns", ("unmapped",), kind="userns"),
