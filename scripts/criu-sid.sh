@@ -3,8 +3,8 @@
 # Usage: criu-sid.sh DIR
 #
 # Makes DIR a small Debian unstable with criu, its library, crit (python3-pycriu) and crun, to compare with and to
-# exchange images with; the stable release has none of them, or too old. Does nothing when it is there already. The programs are run
-# from outside with DIR's own loader and libraries; nothing is installed into the machine.
+# exchange images with; the stable release has none of them, or too old. Does nothing when it is there already. The
+# programs are run from outside with DIR's own loader and libraries; nothing is installed into the machine.
 # The mirror is the one that the machine's apt uses; CRIU_SID_MIRROR overrides it.
 set -eu
 

@@ -19,14 +19,14 @@ def once(program, dumper, restorer, compare, options):
     allowed = [*dumper.leaves, *restorer.leaves]
     images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
 
-    report = dumper.dump(program.pid, images, **options)
+    report = dumper.dump(program.pid, images, **program.words("dump", options))
     if "bytes" in report:
         assert report["bytes"] == sum(path.stat().st_size for path in images.iterdir() if path.is_file()), report
     program.wait_gone(pids)
     # A program that works all the time writes until it is frozen.
     busy = [] if compare else [program.folder]
     watch.check(expected=[images, *busy, *allowed], locked=options.get("tcp_established", False))
-    restorer.restore(images, **options)
+    restorer.restore(images, **program.words("restore", options))
     assert program.running(), "the restored process is not there"
     after = snapshot(program.pid, volatile) if compare else {}
     found = differences(before, after)
