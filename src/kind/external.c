@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns the words that name what is outside of a tree: of --external "unix[INO]", a socket of the tree whose peer is outside,
- * "net[INO]:NAME", a network namespace that is somebody else's; and "fd[N]:RESOURCE" of --inherit-fd, a descriptor that ferry was
- * started with, for "socket:[INO]" or a name that --external gave.
+ * "mnt[MOUNTPOINT]:NAME", a mount from outside, "mnt[NAME]:PATH", what takes its place, "net[INO]:NAME", a network namespace that
+ * is somebody else's; and "fd[N]:RESOURCE" of --inherit-fd, a descriptor that ferry was started with, for "socket:[INO]" or a
+ * name that --external gave.
  * Does not handle: terminals, files and devices from outside; such words are refused.
  */
 #include "kind/external.h"
@@ -39,7 +40,7 @@ static const char *external_read_fd(const char *word, int *ret_fd)
 
 static bool external_is_known(const char *word)
 {
-	static const char *const types[] = {"net"};
+	static const char *const types[] = {"mnt", "net"};
 	uint32_t inode;
 	size_t n;
 	bool known = external_read_unix(word, &inode);
@@ -53,9 +54,10 @@ int external_check(const struct kind_options *options, struct ferry_error *err)
 	int fd;
 	for (size_t i = 0; i < options->n_external; i++)
 		if (!external_is_known(options->external[i]))
-			return error_set(err, FERRY_ERROR_USAGE, EINVAL,
-					 "--external '%s' is none of unix[INODE], net[INODE]:NAME",
-					 options->external[i]);
+			return error_set(
+				err, FERRY_ERROR_USAGE, EINVAL,
+				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, net[INODE]:NAME",
+				options->external[i]);
 	for (size_t i = 0; i < options->n_inherited; i++) {
 		if (!external_read_fd(options->inherited[i], &fd))
 			return error_set(err, FERRY_ERROR_USAGE, EINVAL,
@@ -86,6 +88,11 @@ const char *external_value(const struct kind_options *options, const char *type,
 			return value;
 	}
 	return NULL;
+}
+
+const char *external_mount(const struct kind_options *options, const char *key)
+{
+	return external_value(options, "mnt", key);
 }
 
 const char *external_net(const struct kind_options *options, uint64_t inode)

@@ -24,3 +24,6 @@ int external_inherited(const struct kind_options *options, const char *resource)
 
 /* The same for "socket:[INO]". */
 int external_inherited_socket(const struct kind_options *options, uint32_t inode);
+
+/* What stands for the mount of this key: VALUE of "mnt[KEY]:VALUE"; NULL = nothing. */
+const char *external_mount(const struct kind_options *options, const char *key);
