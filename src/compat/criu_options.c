@@ -19,6 +19,7 @@ enum criu_type {
 	CRIU_LIST,
 	CRIU_SIZE,     /* bytes, with K, M or G behind the number */
 	CRIU_LEVEL,    /* -v, -vvv, -v3, --verbosity=3 */
+	CRIU_MODE,     /* what becomes of cgroups; alone it means "soft" */
 	CRIU_NEEDLESS, /* what it allows ferry does in any case, or it changes nothing that anybody sees */
 	CRIU_MISSING,  /* ferry has nothing of it */
 };
@@ -75,6 +76,8 @@ static const struct criu_word criu_table[] = {
 	{"lazy-pages", 0, CRIU_BOOL, CRIU_ALONE, AT(job.lazy_pages)},
 	{"feature", 0, CRIU_TEXT, CRIU_WITH, AT(job.feature)},
 	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(network_lock)},
+	{"manage-cgroups", 0, CRIU_MODE, CRIU_MAYBE, AT(job.manage_cgroups)},
+	{"cgroup-root", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_root)},
 	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
 
 	{"evasive-devices", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
@@ -104,8 +107,6 @@ static const struct criu_word criu_table[] = {
 	{"enable-external-masters", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"skip-mnt", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"enable-fs", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"manage-cgroups", 0, CRIU_MISSING, CRIU_MAYBE, 0},
-	{"cgroup-root", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"cgroup-props", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"cgroup-props-file", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"cgroup-dump-controller", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -132,6 +133,8 @@ static const struct criu_word criu_table[] = {
 enum { CRIU_FOUND = 1 << 16, CRIU_TAKEN_BACK = 1 << 17 };
 
 enum { CRIU_LEVEL_DEFAULT = 2, CRIU_LEVEL_MAX = 4, CRIU_GHOST_LIMIT = 1 << 20, CRIU_TIMEOUT_S = 10 };
+
+#define CRIU_CGROUP_MODE "soft"
 
 struct criu_parser {
 	struct option longs[2 * ARRAY_SIZE(criu_table) + 1];
@@ -244,6 +247,7 @@ static int criu_set(struct criu_options *o, const struct criu_word *w, bool take
 	case CRIU_BOOL: *(bool *)place = !taken_back; return 0;
 	case CRIU_INT: return criu_set_int(w, place, value, false, err);
 	case CRIU_SIZE: return criu_set_int(w, place, value, true, err);
+	case CRIU_MODE: return criu_set_text(place, value ? value : CRIU_CGROUP_MODE, err);
 	case CRIU_TEXT: return criu_set_text(place, value, err);
 	case CRIU_LIST: return criu_add_text(place, value, err);
 	case CRIU_LEVEL: return criu_set_level(o, w, value, err);
