@@ -20,6 +20,7 @@ enum criu_type {
 	CRIU_SIZE,     /* bytes, with K, M or G behind the number */
 	CRIU_LEVEL,    /* -v, -vvv, -v3, --verbosity=3 */
 	CRIU_MODE,     /* what becomes of cgroups; alone it means "soft" */
+	CRIU_MOUNT,    /* KEY:VALUE of a mount from outside, or "auto" */
 	CRIU_NEEDLESS, /* what it allows ferry does in any case, or it changes nothing that anybody sees */
 	CRIU_MISSING,  /* ferry has nothing of it */
 };
@@ -80,6 +81,11 @@ static const struct criu_word criu_table[] = {
 	{"cgroup-root", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_root)},
 	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
 
+	{"root", 'r', CRIU_TEXT, CRIU_WITH, AT(job.root)},
+	{"ext-mount-map", 0, CRIU_MOUNT, CRIU_WITH, AT(job.external)},
+	{"enable-external-sharing", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
+	{"enable-external-masters", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
+	{"mntns-compat-mode", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"evasive-devices", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"link-remap", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"ghost-fiemap", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
@@ -94,17 +100,12 @@ static const struct criu_word criu_table[] = {
 	{"freeze-cgroup", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"weak-sysctls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"stream", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"mntns-compat-mode", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"unprivileged", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"allow-uprobes", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"root", 'r', CRIU_MISSING, CRIU_WITH, 0},
 	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},
 	{"join-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"empty-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"veth-pair", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"ext-mount-map", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"enable-external-sharing", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"enable-external-masters", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"skip-mnt", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"enable-fs", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"cgroup-props", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -216,6 +217,22 @@ static int criu_add_text(struct text_list *list, const char *value, struct ferry
 	return 0;
 }
 
+/* As a word of --external; "auto" is one without a key. */
+static int criu_add_mount(struct text_list *list, const struct criu_word *w, const char *value,
+			  struct ferry_error *err)
+{
+	const char *colon = strchr(value, ':');
+	char *word = NULL;
+	if (!colon && strcmp(value, "auto") != 0)
+		return criu_bad(w, value, err);
+	int n = colon ? asprintf(&word, "mnt[%.*s]:%s", (int)(colon - value), value, colon + 1)
+		      : asprintf(&word, "mnt[]");
+	int r = n < 0 ? error_memory(err) : criu_add_text(list, word, err);
+	if (n >= 0)
+		free(word);
+	return r;
+}
+
 /* "v", "vvv", "v3", "-verbosity=3" with one dash: what follows the letter. */
 static int criu_set_level(struct criu_options *o, const struct criu_word *w, const char *value,
 			  struct ferry_error *err)
@@ -250,6 +267,7 @@ static int criu_set(struct criu_options *o, const struct criu_word *w, bool take
 	case CRIU_MODE: return criu_set_text(place, value ? value : CRIU_CGROUP_MODE, err);
 	case CRIU_TEXT: return criu_set_text(place, value, err);
 	case CRIU_LIST: return criu_add_text(place, value, err);
+	case CRIU_MOUNT: return criu_add_mount(place, w, value, err);
 	case CRIU_LEVEL: return criu_set_level(o, w, value, err);
 	case CRIU_NEEDLESS: return 0;
 	case CRIU_MISSING: break;

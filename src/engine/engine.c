@@ -107,6 +107,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 			     .warden_actions = engine_actions,
 			     .start_root = -1,
 			     .start_dir = -1,
+			     .start_mounts = -1,
 			     .start_ns = time_now_ns()};
 	int r = fault_init(&e->fault);
 	if (r < 0)
@@ -143,6 +144,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 			    .n_roots = options->cgroup_root.v.n},
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
+	e->kinds.home_mounts = e->kinds.home_root = -1;
+	e->kinds.root = options->root;
 	e->kinds.looker = proc_looker_new();
 	r = external_check(&e->kinds, err);
 	return r < 0 ? r : cgroup_check_options(&e->kinds, err);
@@ -167,6 +170,8 @@ void engine_release(struct engine *e)
 		close(e->start_root);
 	if (e->start_dir >= 0)
 		close(e->start_dir);
+	if (e->start_mounts >= 0)
+		close(e->start_mounts);
 }
 
 int engine_start_warden(struct engine *e, struct ferry_error *err)
@@ -220,8 +225,12 @@ int engine_keep_start(struct engine *e, struct ferry_error *err)
 		return 0;
 	int root = fd_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
 	int dir = fd_open(AT_FDCWD, ".", O_PATH | O_DIRECTORY, 0);
-	e->start_root = root;
+	int mounts = fd_open(AT_FDCWD, "/proc/self/ns/mnt", O_RDONLY, 0);
+	e->start_root = e->kinds.home_root = root;
 	e->start_dir = dir;
+	e->start_mounts = e->kinds.home_mounts = mounts;
+	if (mounts < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -mounts, "opening '/proc/self/ns/mnt'");
 	return root < 0 || dir < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, root < 0 ? -root : -dir,
 						 "opening the working directory")
 				   : 0;
@@ -245,7 +254,9 @@ static int engine_enter_view(struct engine *e, struct ferry_error *err)
 		return MIN(r, 0);
 	close(e->start_root);
 	close(e->start_dir);
-	e->start_root = e->start_dir = -1;
+	close(e->start_mounts);
+	e->start_root = e->start_dir = e->start_mounts = -1;
+	e->kinds.home_mounts = e->kinds.home_root = -1;
 	return 0;
 }
 

@@ -97,7 +97,8 @@ struct engine {
 	struct warden_actions warden_actions; /* .deputy may be set before engine_warden() */
 	struct proc_mounts mounts;            /* of ferry's own mount namespace, when the tree has another */
 	bool entered;                         /* engine_enter() was done */
-	int start_root, start_dir; /* where the caller's paths begin, once ours begin elsewhere; -1 before */
+	/* Where the caller's paths begin, once ours begin elsewhere, and in which mount namespace; -1 before. */
+	int start_root, start_dir, start_mounts;
 	uint64_t start_ns;
 	struct engine_report report;
 	struct throttle *throttle;      /* while the tree is slowed down */

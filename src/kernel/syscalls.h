@@ -251,6 +251,11 @@ must_check static inline int sys_fsmount(int fd, unsigned flags, unsigned attr_f
 	return (int)sys_call(SYS_fsmount, fd, flags, attr_flags);
 }
 
+must_check static inline int sys_fspick(int dir_fd, const char *path, unsigned flags)
+{
+	return (int)sys_call(SYS_fspick, dir_fd, path, flags);
+}
+
 must_check static inline int sys_mount_setattr(int dir_fd, const char *path, unsigned flags,
 					       const struct mount_attr *attr)
 {

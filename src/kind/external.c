@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Owns the words that name what is outside of a tree: "unix[INO]" of --external, a socket of the tree whose peer is
- * outside, and "fd[N]:socket:[INO]" of --inherit-fd, a descriptor that ferry was started with, for it.
+ * outside, "mnt[MOUNTPOINT]:NAME", a mount from outside, "mnt[NAME]:PATH", what takes its place, and "fd[N]:socket:[INO]" of
+ * --inherit-fd, a descriptor that ferry was started with, for such a socket.
  * Does not handle: terminals, files, devices and namespaces from outside; such words are refused.
  */
 #include "kind/external.h"
@@ -26,13 +27,22 @@ static bool external_read_fd(const char *word, int *ret_fd, uint32_t *ret_inode)
 	return sscanf(word, "fd[%d]:socket:[%u]%n", ret_fd, ret_inode, &n) == 2 && n && !word[n];
 }
 
+/* "mnt[KEY]:VALUE": where the value begins; NULL = it is none. */
+static const char *external_read_mount(const char *word)
+{
+	const char *end = strncmp(word, "mnt[", 4) ? NULL : strstr(word + 4, "]:");
+	return end && end > word + 4 && end[2] ? end + 2 : NULL;
+}
+
 int external_check(const struct kind_options *options, struct ferry_error *err)
 {
 	uint32_t inode;
 	int fd;
 	for (size_t i = 0; i < options->n_external; i++)
-		if (!external_read_unix(options->external[i], &inode))
-			return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--external '%s' is not unix[INODE]",
+		if (!external_read_unix(options->external[i], &inode) &&
+		    !external_read_mount(options->external[i]))
+			return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+					 "--external '%s' is neither unix[INODE] nor mnt[KEY]:VALUE",
 					 options->external[i]);
 	for (size_t i = 0; i < options->n_inherited; i++) {
 		if (!external_read_fd(options->inherited[i], &fd, &inode))
@@ -53,6 +63,17 @@ bool external_unix(const struct kind_options *options, uint32_t inode)
 		if (external_read_unix(options->external[i], &given) && given == inode)
 			return true;
 	return false;
+}
+
+const char *external_mount(const struct kind_options *options, const char *key)
+{
+	size_t n = strlen(key);
+	for (size_t i = 0; i < options->n_external; i++) {
+		const char *word = options->external[i], *value = external_read_mount(word);
+		if (value && (size_t)(value - 2 - (word + 4)) == n && !memcmp(word + 4, key, n))
+			return value;
+	}
+	return NULL;
 }
 
 int external_inherited_socket(const struct kind_options *options, uint32_t inode)

@@ -15,3 +15,6 @@ bool external_unix(const struct kind_options *options, uint32_t inode);
 
 /* Our descriptor that was given for "socket:[INO]"; -1 = none. */
 int external_inherited_socket(const struct kind_options *options, uint32_t inode);
+
+/* What stands for the mount of this key: VALUE of "mnt[KEY]:VALUE"; NULL = nothing. */
+const char *external_mount(const struct kind_options *options, const char *key);

@@ -1,24 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns mount namespaces of jobs: what a tree has mounted beside the mounts of whoever started it. Mounts that the dumper has at
- * the same place are taken from the restorer; others are made: proc of the tree's PID namespace, tmpfs with its contents,
- * sysfs, mqueue, devpts, and further sights (bind mounts) of what the restorer has mounted. What the tree has unmounted is unmounted.
+ * Owns mount namespaces. Whoever lives in the root of the dumper takes his mounts from the restorer, where he has them at the
+ * same place (ferry run); the others are made: proc of the tree's PID namespace, tmpfs with its contents, sysfs, mqueue, devpts, cgroup,
+ * and further sights (bind mounts) of what is there. What the tree has unmounted is unmounted. A tree with a root of its own
+ * (a container) gets all of its mounts anew, below the folder that --root names, and what came from outside of it by --external.
  *
- * Kernel interface: /proc/PID/mountinfo, mount(2), umount2(2), unshare(2) with CLONE_NEWNS. Contents of a tmpfs are a tar
- * archive, made and read by tar(1).
- * Does not handle: file systems of other types that the dumper has not mounted, mounts that receive from a group of peers
- * (slaves) and are not the dumper's, who was in one group with whom, tmpfs under another mount, roots that are not the
+ * Kernel interface: /proc/PID/mountinfo, mount(2), umount2(2), unshare(2) with CLONE_NEWNS; see mounts_make.c.
+ * Does not handle: file systems with contents of their own that are neither the root nor external, roots that are not the
  * namespace's, more than one mount namespace in a tree.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,187 +26,16 @@
 #include "base/fd.h"
 #include "image/dir.h"
 #include "image/proto/mnt.pb-c.h"
+#include "kernel/caps.h"
+#include "kernel/syscalls.h"
+#include "kind/external.h"
 #include "kind/kinds.h"
+#include "kind/mounts_make.h"
+#include "kind/mounts_tar.h"
 #include "model/kind.h"
 #include "model/record.h"
 #include "model/records.h"
 #include "proc/read.h"
-
-enum { MOUNTS_MAX = 4096, MOUNTS_LATE_MAX = 8, MOUNTS_PATH_BYTES = 512, MOUNTS_TAR_BLOCK = 1 << 16 };
-
-static const struct {
-	const char *name;
-	Fstype type;
-} mounts_types[] = {
-	{"proc", FSTYPE__PROC},
-	{"sysfs", FSTYPE__SYSFS},
-	{"devtmpfs", FSTYPE__DEVTMPFS},
-	{"binfmt_misc", FSTYPE__BINFMT_MISC},
-	{"tmpfs", FSTYPE__TMPFS},
-	{"devpts", FSTYPE__DEVPTS},
-	{"simfs", FSTYPE__SIMFS},
-	{"pstore", FSTYPE__PSTORE},
-	{"securityfs", FSTYPE__SECURITYFS},
-	{"fusectl", FSTYPE__FUSECTL},
-	{"debugfs", FSTYPE__DEBUGFS},
-	{"cgroup", FSTYPE__CGROUP},
-	{"aufs", FSTYPE__AUFS},
-	{"mqueue", FSTYPE__MQUEUE},
-	{"fuse", FSTYPE__FUSE},
-	{"overlay", FSTYPE__OVERLAYFS},
-	{"autofs", FSTYPE__AUTOFS},
-	{"tracefs", FSTYPE__TRACEFS},
-	{"cgroup2", FSTYPE__CGROUP2},
-};
-
-static const struct {
-	const char *word;
-	unsigned flag;
-} mounts_flags[] = {
-	{"ro", MS_RDONLY},         {"nosuid", MS_NOSUID},    {"nodev", MS_NODEV},
-	{"noexec", MS_NOEXEC},     {"noatime", MS_NOATIME},  {"nodiratime", MS_NODIRATIME},
-	{"relatime", MS_RELATIME}, {"sync", MS_SYNCHRONOUS}, {"dirsync", MS_DIRSYNC},
-};
-
-/* One mount, of an image or of mountinfo, in the order in which mounts can be made. */
-struct mounts_one {
-	uint32_t id, parent;
-	Fstype type;
-	const char *root, *point;
-	uint32_t dev; /* kernel's encoding */
-	uint32_t shared, master;
-	size_t level; /* how many lie below it at the same place */
-	bool known;   /* has its counterpart on the other side */
-	bool placed;  /* is in the order */
-	const struct proc_mount *of_proc;
-	const MntEntry *of_image;
-};
-
-struct mounts_list {
-	struct mounts_one *v;
-	size_t n;
-};
-
-static Fstype mounts_type(const char *name)
-{
-	size_t n = strcspn(name, "."); /* "fuse.sshfs" */
-	for (size_t i = 0; i < ARRAY_SIZE(mounts_types); i++)
-		if (strlen(mounts_types[i].name) == n && !memcmp(mounts_types[i].name, name, n))
-			return mounts_types[i].type;
-	return FSTYPE__UNSUPPORTED;
-}
-
-static const char *mounts_type_name(Fstype type)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(mounts_types); i++)
-		if (mounts_types[i].type == type)
-			return mounts_types[i].name;
-	return "unknown";
-}
-
-static unsigned mounts_flags_of(const char *options)
-{
-	unsigned flags = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(mounts_flags); i++)
-		if (proc_mount_has_option(options, mounts_flags[i].word))
-			flags |= mounts_flags[i].flag;
-	return flags;
-}
-
-static uint32_t mounts_dev(uint64_t dev)
-{
-	return (uint32_t)(major(dev) << 20 | minor(dev));
-}
-
-/* Parents first; what lies on its parent's very place comes after its siblings, which it hides. */
-static int mounts_order(struct arena *a, struct mounts_list *l, struct ferry_error *err)
-{
-	struct mounts_one *ordered = arena_array(a, struct mounts_one, l->n + 1);
-	size_t n = 0;
-	if (!ordered)
-		return error_memory(err);
-	/* Roots are those whose parent is not in the list. */
-	for (size_t i = 0; i < l->n; i++) {
-		bool has_parent = false;
-		for (size_t k = 0; k < l->n; k++)
-			has_parent |= k != i && l->v[k].id == l->v[i].parent;
-		if (!has_parent) {
-			l->v[i].placed = true;
-			ordered[n++] = l->v[i];
-		}
-	}
-	for (size_t at = 0; at < n; at++)
-		for (int on_top = 0; on_top < 2; on_top++)
-			for (size_t i = 0; i < l->n; i++) {
-				struct mounts_one *m = &l->v[i];
-				bool top = !strcmp(m->point, ordered[at].point);
-				if (m->placed || m->parent != ordered[at].id || top != (on_top == 1))
-					continue;
-				m->placed = true;
-				ordered[n++] = *m;
-			}
-	if (n != l->n)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-				 "mounts that hang on each other in a circle");
-	for (size_t i = 0; i < n; i++)
-		for (size_t k = 0; k < i; k++)
-			ordered[i].level += !strcmp(ordered[k].point, ordered[i].point);
-	l->v = ordered;
-	return 0;
-}
-
-static int mounts_from_proc(struct arena *a, const struct proc_mounts *mounts, struct mounts_list *ret,
-			    struct ferry_error *err)
-{
-	struct mounts_list l = {.v = arena_array(a, struct mounts_one, mounts->v.n + 1)};
-	if (!l.v)
-		return error_memory(err);
-	if (mounts->v.n > MOUNTS_MAX)
-		return error_set(err, FERRY_ERROR_LIMIT, E2BIG, "%zu mounts", mounts->v.n);
-	vec_foreach(m, &mounts->v)
-		l.v[l.n++] = (struct mounts_one){
-			.id = (uint32_t)m->id,
-			.parent = (uint32_t)m->parent_id,
-			.type = mounts_type(m->fstype),
-			.root = m->root,
-			.point = m->point,
-			.dev = mounts_dev(m->dev),
-			.shared = m->shared,
-			.master = m->master,
-			.of_proc = m,
-		};
-	int r = mounts_order(a, &l, err);
-	*ret = l;
-	return r;
-}
-
-static struct mounts_one *mounts_find(const struct mounts_list *l, const struct mounts_one *m, bool same_dev)
-{
-	for (size_t i = 0; i < l->n; i++) {
-		struct mounts_one *other = &l->v[i];
-		if (other->level == m->level && other->type == m->type && !strcmp(other->point, m->point) &&
-		    !strcmp(other->root, m->root) && (!same_dev || other->dev == m->dev))
-			return other;
-	}
-	return NULL;
-}
-
-/* Where else what m shows can be reached: a mount of the same file system and the path below it. */
-static bool mounts_bind_source(const struct mounts_list *l, const struct mounts_one *m, char *ret_path,
-			       size_t n)
-{
-	for (size_t i = 0; i < l->n; i++) {
-		const struct mounts_one *other = &l->v[i];
-		size_t root = strcmp(other->root, "/") ? strlen(other->root) : 0;
-		if (other == m || other->dev != m->dev || strncmp(m->root, other->root, root) != 0 ||
-		    (m->root[root] && m->root[root] != '/'))
-			continue;
-		const char *point = strcmp(other->point, "/") ? other->point : "";
-		if ((size_t)snprintf(ret_path, n, "%s%s", point, m->root + root) < n)
-			return true;
-	}
-	return false;
-}
 
 /* -------------------------------------------------------------------- check */
 
@@ -216,6 +43,7 @@ struct mounts_data {
 	struct arena arena; /* of a check; a collect has the snapshot's */
 	struct proc_mounts theirs;
 	struct mounts_list tree, outside;
+	struct mounts_facts facts;
 };
 
 static void mounts_data_release(struct mounts_data *d)
@@ -224,65 +52,72 @@ static void mounts_data_release(struct mounts_data *d)
 	arena_release(&d->arena);
 }
 
-static int mounts_refuse(pid_t pid, const struct mounts_one *m, const char *why, struct ferry_error *err)
+static int mounts_refuse(pid_t pid, const struct mounts_trouble *t, struct ferry_error *err)
 {
-	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d: '%.200s' (%s) %s", pid, m->point,
-		  m->of_proc->fstype, why);
-	error_hint(err,
-		   "unmount it in the tree's mount namespace, or mount it outside before the tree starts");
+	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP, "pid %d: '%.200s' (%s) %s", pid,
+		  t->mount->point, mounts_type_name(t->mount), t->why);
+	error_hint(err, "%s", t->hint);
 	return -ENOTSUP;
 }
 
-/* Whether an earlier mount shows the whole file system. */
-static bool mounts_shown_before(const struct mounts_list *l, const struct mounts_one *m)
+static bool mounts_has_group(const struct mounts_list *l, uint32_t group)
 {
-	for (const struct mounts_one *other = l->v; other < m; other++)
-		if (other->dev == m->dev && !strcmp(other->root, "/"))
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].shared == group)
 			return true;
 	return false;
 }
 
-/* A part, of which only a later one shows all: /dev/ptmx of a devpts that lies on top of another. */
-static bool mounts_shown_later(const struct mounts_list *l, const struct mounts_one *m)
+static bool mounts_has_contents(const struct mounts_one *m)
 {
-	bool later = false;
-	for (const struct mounts_one *other = m + 1; other < l->v + l->n; other++)
-		later |= other->dev == m->dev && !strcmp(other->root, "/");
-	return later && strcmp(m->root, "/") != 0 && !mounts_shown_before(l, m);
+	return m->from == MOUNTS_NEW && m->type == FSTYPE__TMPFS;
 }
 
-static int mounts_check_one(pid_t pid, const struct mounts_list *tree, const struct mounts_list *outside,
-			    const struct mounts_one *m, bool own_pidns, struct ferry_error *err)
+static uint32_t mounts_device(const struct stat *st)
 {
-	char path[MOUNTS_PATH_BYTES];
-	struct statfs fs;
-	if (m->master)
-		return mounts_refuse(pid, m, "receives mounts from a group of peers", err);
-	if (strlen(m->point) >= MOUNTS_PATH_BYTES)
-		return mounts_refuse(pid, m, "has a path that is too long", err);
-	if (mounts_bind_source(outside, m, path, sizeof(path)))
-		return 0;
-	switch (m->type) {
-	case FSTYPE__PROC:
-		return own_pidns ? 0 : mounts_refuse(pid, m, "was mounted for another pid namespace", err);
-	case FSTYPE__SYSFS:
-	case FSTYPE__MQUEUE: return 0;
-	case FSTYPE__TMPFS: break;
-	case FSTYPE__DEVPTS:
-		if (!strcmp(m->root, "/") || mounts_shown_before(tree, m) || mounts_shown_later(tree, m))
-			return 0;
-		return mounts_refuse(pid, m, "shows a part of a file system that is mounted nowhere", err);
-	default: return mounts_refuse(pid, m, "is mounted for the tree alone", err);
-	}
-	/* A second sight of a tmpfs that is stored by its first. */
-	if (mounts_shown_before(tree, m))
-		return 0;
+	return (uint32_t)(major(st->st_dev) << 20 | minor(st->st_dev));
+}
+
+/* One that lies open shows ferry among the processes only if it is of ferry's PID namespace, which the tree may have. */
+static bool mounts_is_foreign_proc(const struct mounts_one *m, const struct mounts_facts *facts)
+{
 	struct stat st;
-	if (stat(m->point, &st) < 0 || mounts_dev(st.st_dev) != m->dev || statfs(m->point, &fs) < 0)
-		return mounts_refuse(pid, m, "lies under another mount", err);
-	if (access("/bin/tar", X_OK) < 0 && access("/usr/bin/tar", X_OK) < 0)
-		return mounts_refuse(pid, m, "has contents, and there is no tar(1) to store them", err);
-	return 0;
+	char text[16] = "";
+	_cleanup_close_ int dir = fd_open(AT_FDCWD, m->point, O_PATH | O_DIRECTORY, 0);
+	if (dir < 0 || fstat(dir, &st) < 0 || mounts_device(&st) != m->dev)
+		return false;
+	bool seen = readlinkat(dir, "self", text, sizeof(text) - 1) > 0 && strtol(text, NULL, 10) == getpid();
+	return seen == facts->own_pidns;
+}
+
+static struct mounts_trouble mounts_check_one(const struct mounts_list *tree, const struct mounts_one *m,
+					      const struct mounts_facts *facts,
+					      const struct kind_options *options)
+{
+	static const char unmount[] =
+		"unmount it in the tree's mount namespace, or mount it outside before the tree starts";
+	if (m->from != MOUNTS_HERE && m->master && !mounts_has_group(tree, m->master))
+		return mounts_refused(m, "receives mounts from a group of peers outside of the tree",
+				      unmount);
+	if (m->from == MOUNTS_NEW && m->type == FSTYPE__PROC && mounts_is_foreign_proc(m, facts))
+		return mounts_refused(m, "was mounted for another pid namespace", unmount);
+	if (mounts_has_contents(m) && !mounts_tar_exists(options))
+		return mounts_refused(m, "has contents, and there is no tar(1) to store them", "install tar");
+	return (struct mounts_trouble){0};
+}
+
+/* What is ferry's own, and what somebody says comes from outside. */
+static void mounts_mark(struct mounts_data *d, const struct kind_options *options)
+{
+	for (size_t i = 0; i < d->tree.n; i++) {
+		struct mounts_one *m = &d->tree.v[i], *other = NULL;
+		if (!d->facts.own_root)
+			other = mounts_find(&d->outside, m, true);
+		m->known = other != NULL;
+		if (other)
+			other->known = true;
+		m->key = i ? external_mount(options, m->point) : NULL;
+	}
 }
 
 /* The tree's mounts against those of ferry's own namespace. */
@@ -290,6 +125,8 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 			  struct mounts_data *d, struct ferry_error *err)
 {
 	struct proc_namespaces ns;
+	struct mounts_trouble trouble = {0};
+	struct mounts_plan plan;
 	int r = proc_read_mounts(proc_dir, &d->theirs, err);
 	if (r >= 0)
 		r = proc_read_namespaces(proc_dir, &ns, err);
@@ -299,20 +136,21 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 		r = mounts_from_proc(a, options->outside_mounts, &d->outside, err);
 	if (r < 0)
 		return r;
-	bool own_pidns = ns.ino[PROC_NS_PID] != options->own_namespaces.ino[PROC_NS_PID], has_root = false;
-	for (size_t i = 0; i < d->tree.n && r >= 0; i++) {
-		struct mounts_one *m = &d->tree.v[i], *other = mounts_find(&d->outside, m, true);
-		has_root |= !strcmp(m->point, "/");
-		m->known = other != NULL;
-		if (other)
-			other->known = true;
-		if (!other)
-			r = mounts_check_one(pid, &d->tree, &d->outside, m, own_pidns, err);
-	}
-	if (r >= 0 && !has_root)
-		r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-			      "pid %d has a root directory that is not its mount namespace's", pid);
-	return r;
+	if (!d->tree.n || strcmp(d->tree.v[0].point, "/") != 0)
+		return error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				 "pid %d has a root directory that is not its mount namespace's", pid);
+	d->facts = (struct mounts_facts){
+		.own_root = !mounts_find(&d->outside, &d->tree.v[0], true),
+		.own_pidns = ns.ino[PROC_NS_PID] != options->own_namespaces.ino[PROC_NS_PID],
+		.detached = true,
+	};
+	mounts_mark(d, options);
+	r = mounts_sources(&d->tree, &d->facts, &trouble, err);
+	for (size_t i = 0; i < d->tree.n && r >= 0 && !trouble.mount; i++)
+		trouble = mounts_check_one(&d->tree, &d->tree.v[i], &d->facts, options);
+	if (trouble.mount)
+		return mounts_refuse(pid, &trouble, err);
+	return r < 0 ? r : mounts_plan(a, &d->tree, &d->facts, &plan, err);
 }
 
 static int mounts_check(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err)
@@ -334,135 +172,117 @@ static int mounts_collect(struct collect *c, struct snap_ns *ns, struct ferry_er
 	return dir < 0 ? dir : mounts_compare(ns->pid, dir, c->options, &c->snap->arena, d, err);
 }
 
-/* Super block options without what is in the flags. */
-static char *mounts_options(struct arena *a, const char *options)
+static int mounts_put_record(struct arena *a, struct image_writer *w, const struct mounts_one *m,
+			     struct ferry_error *err)
 {
-	if (!strncmp(options, "rw", 2) || !strncmp(options, "ro", 2))
-		options += options[2] == ',' ? 3 : options[2] ? 0 : 2;
-	return arena_string(a, options);
-}
-
-static int mounts_put(struct arena *a, struct image_writer *w, const struct mounts_one *m,
-		      struct ferry_error *err)
-{
-	const struct proc_mount *p = m->of_proc;
 	MntEntry e = MNT_ENTRY__INIT;
+	char *options = (char *)m->options;
+	if (m->type == FSTYPE__DEVPTS) { /* for those who ask, each mount of it is an instance of its own */
+		size_t n = strlen(m->options) + sizeof(",newinstance");
+		options = arena_alloc(a, n);
+		if (!options)
+			return error_memory(err);
+		snprintf(options, n, "%s%snewinstance", m->options, *m->options ? "," : "");
+	}
 	e.fstype = m->type;
 	e.mnt_id = m->id;
-	e.parent_mnt_id = m->parent;
+	e.parent_mnt_id = m->parent_id;
 	e.root_dev = m->dev;
-	e.flags = mounts_flags_of(p->options);
-	e.root = (char *)p->root;
-	e.mountpoint = (char *)p->point;
-	e.source = (char *)p->source;
-	e.options = mounts_options(a, p->super_options);
+	e.flags = m->flags;
+	e.root = (char *)m->root;
+	e.mountpoint = (char *)m->point;
+	e.source = (char *)m->source;
+	e.options = options;
+	e.ext_key = (char *)m->key;
 	record_set(&e, shared_id, m->shared);
 	record_set(&e, master_id, m->master);
-	record_set(&e, sb_flags,
-		   mounts_flags_of(p->super_options) & (MS_RDONLY | MS_SYNCHRONOUS | MS_DIRSYNC));
-	return e.options ? image_put(w, &e.base, err) : error_memory(err);
+	record_set(&e, sb_flags, m->sb_flags);
+	return image_put(w, &e.base, err);
 }
 
-static int mounts_tar_start(const char *const argv[], int end, int other, int where, pid_t *ret_pid)
+/* Whether a mount lies on the way to another, or on it. */
+static bool mounts_covers(const struct mounts_list *l, const struct mounts_one *above,
+			  const struct mounts_one *m)
 {
-	pid_t pid = fork();
-	if (pid < 0)
-		return -errno;
-	if (!pid) {
-		sigset_t none;
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
-		if (dup2(end, where) < 0 || close(other) < 0)
-			_exit(126);
-		execvp(argv[0], (char *const *)argv);
-		_exit(127);
+	if (!mounts_below(m->point, above->point))
+		return false;
+	for (const struct mounts_one *at = m; at; at = at->parent == MOUNTS_NONE ? NULL : &l->v[at->parent])
+		if (at == above)
+			return false;
+	return true;
+}
+
+/* Ferry works with a /proc of its own, which lies on the tree's. */
+static int mounts_uncover_proc(const struct mounts_list *l)
+{
+	enum { LAYERS = 4 };
+	const struct mounts_one *at = NULL;
+	for (size_t i = 0; i < l->n; i++)
+		if (mounts_below("/proc", l->v[i].point))
+			at = &l->v[i];
+	for (int i = 0; at && i < LAYERS; i++) {
+		struct stat st;
+		if (stat("/proc", &st) < 0 || mounts_device(&st) == at->dev)
+			return 0;
+		if (umount2("/proc", MNT_DETACH) < 0)
+			return -errno;
 	}
-	*ret_pid = pid;
 	return 0;
 }
 
-static int mounts_tar_end(pid_t pid, const char *point, const char *what, struct ferry_error *err)
+/* In a copy of the namespace: take away what hides it, and copy it without what is mounted in it. */
+static int mounts_uncover(const struct mounts_list *l, const struct mounts_one *m)
 {
-	int status;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "waiting for tar");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	return error_set(err, FERRY_ERROR_RESTORE_STEP, EIO, "tar fails at %s what is in '%s' (%s %d)", what,
-			 point, WIFEXITED(status) ? "status" : "signal",
-			 WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
-}
-
-static int mounts_copy_out(int from, struct image_writer *w, struct ferry_error *err)
-{
-	_cleanup_free_ char *block = malloc(MOUNTS_TAR_BLOCK);
-	if (!block)
-		return error_memory(err);
-	for (;;) {
-		ssize_t n = read(from, block, MOUNTS_TAR_BLOCK);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading from tar") : 0;
-		int r = image_put_raw(w, block, (size_t)n, err);
-		if (r < 0)
-			return r;
-	}
-}
-
-static int mounts_dump_contents(struct dump *d, const struct mounts_one *m, struct ferry_error *err)
-{
-	const char *const argv[] = {"tar",
-				    "--create",
-				    "--gzip",
-				    "--one-file-system",
-				    "--numeric-owner",
-				    "--sparse",
-				    "--xattrs",
-				    "--xattrs-include=*",
-				    "--warning=no-file-ignored",
-				    "--directory",
-				    m->point,
-				    ".",
-				    NULL};
-	struct image_writer *w;
-	int ends[2];
-	pid_t pid = 0;
-	int r = image_create(d->dir, IMAGE_TMPFS_DEV, m->dev, &w, err);
+	struct stat st;
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	int r = mounts_uncover_proc(l);
 	if (r < 0)
 		return r;
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
-	r = mounts_tar_start(argv, ends[1], ends[0], STDOUT_FILENO, &pid);
-	close(ends[1]);
-	if (r < 0) {
-		close(ends[0]);
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "starting tar");
+	for (size_t i = l->n; i-- > 0;)
+		if (mounts_covers(l, &l->v[i], m) && umount2(l->v[i].point, MNT_DETACH) < 0)
+			return -errno;
+	int fd = sys_open_tree(AT_FDCWD, m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	bool same = fd >= 0 && fstat(fd, &st) == 0 && mounts_device(&st) == m->dev;
+	return fd < 0 ? fd : same ? fd : -ESTALE;
+}
+
+/* The root of a mount with nothing on it, in the tree's namespace. A process of its own has the copy of that, which ends with it. */
+static int mounts_open_bare(const struct mounts_list *l, const struct mounts_one *m, struct ferry_error *err)
+{
+	int ends[2], fd = -1, result = -EPIPE;
+	size_t n = 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a socket");
+	pid_t pid = fork();
+	if (!pid) {
+		fd = mounts_uncover(l, m);
+		result = MIN(fd, 0);
+		_exit(fd_send(ends[1], &result, sizeof(result), &fd, fd >= 0) < 0);
 	}
-	r = mounts_copy_out(ends[0], w, err);
+	close(ends[1]);
+	int r = pid < 0 ? -errno : (int)fd_recv(ends[0], &result, sizeof(result), &fd, 1, &n);
 	close(ends[0]);
-	int end = mounts_tar_end(pid, m->point, "storing", r < 0 ? NULL : err);
-	return r < 0 ? r : end < 0 ? end : image_close(w, err);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		continue;
+	if (r >= 0 && (result < 0 || n != 1))
+		r = result < 0 ? result : -EPIPE;
+	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking into '%.200s'", m->point) : fd;
 }
 
-/* The first sight of a tmpfs that shows all of it. */
-static bool mounts_has_contents(const struct mounts_list *l, const struct mounts_one *m)
+static int mounts_dump_contents(struct dump *d, const struct mounts_list *l, const struct mounts_one *m,
+				struct ferry_error *err)
 {
-	return m->type == FSTYPE__TMPFS && !strcmp(m->root, "/") && !mounts_shown_before(l, m);
+	_cleanup_close_ int fd = mounts_open_bare(l, m, err);
+	return fd < 0 ? fd : mounts_tar_store(d, fd, m->dev, m->point, err);
 }
 
-static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *err)
+/* Where a tree in ferry's own root differs from it. */
+static int mounts_dump_differences(struct dump *d, uint32_t id, const struct mounts_data *data,
+				   struct ferry_error *err)
 {
-	struct mounts_data *data = ns->data;
 	struct image_writer *w;
-	int r = image_create(d->dir, IMAGE_MNTS, ns->id, &w, err);
-	for (size_t i = data->tree.n; i-- > 0 && r >= 0;)
-		r = mounts_put(&d->snap->arena, w, &data->tree.v[i], err);
-	if (r >= 0)
-		r = image_close(w, err);
-	if (r >= 0)
-		r = image_create(d->dir, IMAGE_FERRY_MOUNTS, ns->id, &w, err);
+	int r = image_create(d->dir, IMAGE_FERRY_MOUNTS, id, &w, err);
 	for (size_t i = 0; i < data->tree.n && r >= 0; i++) {
 		FerryMountEntry e = FERRY_MOUNT_ENTRY__INIT;
 		record_set(&e, mnt_id, data->tree.v[i].id);
@@ -479,13 +299,23 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 		if (!m->known)
 			r = image_put(w, &e.base, err);
 	}
+	return r < 0 ? r : image_close(w, err);
+}
+
+static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *err)
+{
+	struct mounts_data *data = ns->data;
+	struct image_writer *w;
+	int r = image_create(d->dir, IMAGE_MNTS, ns->id, &w, err);
+	for (size_t i = data->tree.n; i-- > 0 && r >= 0;)
+		r = mounts_put_record(&d->snap->arena, w, &data->tree.v[i], err);
 	if (r >= 0)
 		r = image_close(w, err);
-	for (size_t i = 0; i < data->tree.n && r >= 0; i++) {
-		const struct mounts_one *m = &data->tree.v[i];
-		if (!m->known && mounts_has_contents(&data->tree, m))
-			r = mounts_dump_contents(d, m, err);
-	}
+	if (r >= 0 && !data->facts.own_root)
+		r = mounts_dump_differences(d, ns->id, data, err);
+	for (size_t i = 0; i < data->tree.n && r >= 0; i++)
+		if (mounts_has_contents(&data->tree.v[i]))
+			r = mounts_dump_contents(d, &data->tree, &data->tree.v[i], err);
 	proc_mounts_release(&data->theirs);
 	data->theirs = (struct proc_mounts){0};
 	return r;
@@ -493,16 +323,11 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 
 /* ------------------------------------------------------------------ restore */
 
-/* What is left for a process of the tree's PID namespace; copied into it. */
-struct mounts_late {
-	uint32_t n;
-	struct {
-		char point[MOUNTS_PATH_BYTES];
-		uint32_t flags;
-		bool gone; /* unmount what is there */
-	} v[MOUNTS_LATE_MAX];
+struct mounts_restore {
+	struct mounts_maker maker;
+	struct mounts_list image, here, gone;
+	bool drops_proc; /* the tree had none, and we need ours meanwhile */
 };
-_Static_assert(sizeof(struct mounts_late) <= OPENER_CALL_BYTES, "fits into a call");
 
 static int mounts_read(struct opener *o, const struct plan_ns *ns, struct mounts_list *ret,
 		       struct ferry_error *err)
@@ -521,19 +346,23 @@ static int mounts_read(struct opener *o, const struct plan_ns *ns, struct mounts
 		r = records_keep(o->plan, e, err);
 		if (r < 0)
 			return r;
-		if (l.n == MOUNTS_MAX || e->mountpoint[0] != '/' || e->root[0] != '/' ||
-		    strlen(e->mountpoint) >= MOUNTS_PATH_BYTES)
+		if (l.n == MOUNTS_MAX || strlen(e->mountpoint) >= MOUNTS_PATH_BYTES)
 			return image_bad(in, err, "mount %u is one too many, or has a bad path", e->mnt_id);
 		l.v[l.n++] = (struct mounts_one){
 			.id = e->mnt_id,
-			.parent = e->parent_mnt_id,
+			.parent_id = e->parent_mnt_id,
 			.type = (Fstype)e->fstype,
+			.fstype = e->fsname,
 			.root = e->root,
 			.point = e->mountpoint,
+			.source = e->source,
+			.options = e->options,
 			.dev = e->root_dev,
+			.flags = e->flags,
+			.sb_flags = e->has_sb_flags ? e->sb_flags : 0,
 			.shared = e->has_shared_id ? e->shared_id : 0,
 			.master = e->has_master_id ? e->master_id : 0,
-			.of_image = e,
+			.key = e->ext_key,
 		};
 	}
 	/* The file begins with the latest. */
@@ -582,118 +411,29 @@ static int mounts_read_own(struct opener *o, const struct plan_ns *ns, struct mo
 	return r < 0 ? r : in != NULL;
 }
 
-static int mounts_make_contents(struct opener *o, const struct mounts_one *m, struct ferry_error *err)
-{
-	const char *const argv[] = {"tar",
-				    "--extract",
-				    "--gzip",
-				    "--preserve-permissions",
-				    "--numeric-owner",
-				    "--same-owner",
-				    "--xattrs",
-				    "--xattrs-include=*",
-				    "--directory",
-				    m->point,
-				    NULL};
-	_cleanup_reader_ struct image_reader *in = NULL;
-	int r = image_open_optional(o->dir, IMAGE_TMPFS_DEV, m->dev, &in, err);
-	if (r <= 0 || !in)
-		return r;
-	pid_t pid = 0;
-	_cleanup_close_ int dup_fd = fd_dup(image_reader_fd(in), 3), spare = fd_dup(image_reader_fd(in), 3);
-	if (dup_fd < 0 || spare < 0 || lseek(dup_fd, 0, SEEK_SET) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the contents of '%s'", m->point);
-	r = mounts_tar_start(argv, dup_fd, spare, STDIN_FILENO, &pid);
-	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "starting tar")
-		     : mounts_tar_end(pid, m->point, "restoring", err);
-}
-
-static int mounts_failed(const struct mounts_one *m, int code, struct ferry_error *err)
-{
-	return error_errno(err, FERRY_ERROR_RESTORE_STEP, code, "mounting '%s' (%s)", m->point,
-			   mounts_type_name(m->type));
-}
-
-static int mounts_make_bind(const struct mounts_list *image, const struct mounts_one *m,
-			    struct ferry_error *err)
-{
-	char path[MOUNTS_PATH_BYTES];
-	/* Another mount of the image that shows the same and is there already; its dev is the image's. */
-	size_t there = mounts_shown_later(image, m) ? image->n : (size_t)(m - image->v);
-	if (!mounts_bind_source(&(struct mounts_list){image->v, there}, m, path, sizeof(path)))
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
-				 "what the image has mounted at '%s' is mounted nowhere here", m->point);
-	if (mount(path, m->point, NULL, MS_BIND, NULL) < 0)
-		return mounts_failed(m, errno, err);
-	unsigned flags = m->of_image->flags;
-	return mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | flags, NULL) < 0
-		       ? mounts_failed(m, errno, err)
-		       : 0;
-}
-
-static int mounts_make(struct opener *o, const struct mounts_list *image, const struct mounts_one *m,
-		       struct mounts_late *late, struct ferry_error *err)
-{
-	const MntEntry *e = m->of_image;
-	bool whole = !strcmp(m->root, "/"), contents = image_dir_has(o->dir, IMAGE_TMPFS_DEV, m->dev);
-	whole &= m->type == FSTYPE__PROC || !mounts_shown_before(image, m);
-	if (whole && m->type == FSTYPE__PROC) {
-		if (late->n == MOUNTS_LATE_MAX)
-			return mounts_failed(m, E2BIG, err);
-		snprintf(late->v[late->n].point, MOUNTS_PATH_BYTES, "%s", m->point);
-		late->v[late->n++].flags = e->flags;
-		return 0;
-	}
-	if (!whole || (m->type == FSTYPE__TMPFS && !contents) ||
-	    (m->type != FSTYPE__TMPFS && m->type != FSTYPE__SYSFS && m->type != FSTYPE__MQUEUE &&
-	     m->type != FSTYPE__DEVPTS))
-		return mounts_make_bind(image, m, err);
-	const char *type = mounts_type_name(m->type);
-	bool has_options = m->type == FSTYPE__TMPFS || m->type == FSTYPE__DEVPTS;
-	const char *options = has_options && e->options[0] ? e->options : NULL;
-	if (mount(e->source, m->point, type, e->flags & ~(unsigned)MS_RDONLY, options) < 0)
-		return mounts_failed(m, errno, err);
-	int r = contents ? mounts_make_contents(o, m, err) : 0;
-	bool sealed = e->has_sb_flags && e->sb_flags & MS_RDONLY;
-	if (r >= 0 && sealed && mount(NULL, m->point, NULL, MS_REMOUNT | MS_RDONLY | e->flags, options) < 0)
-		r = mounts_failed(m, errno, err);
-	if (r >= 0 && (sealed || e->flags & MS_RDONLY) &&
-	    mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | e->flags, NULL) < 0)
-		r = mounts_failed(m, errno, err);
-	return r;
-}
-
-static int mounts_propagate(const struct mounts_one *m, struct ferry_error *err)
-{
-	if (m->shared && mount(NULL, m->point, NULL, MS_SHARED, NULL) < 0)
-		return mounts_failed(m, errno, err);
-	return 0;
-}
-
 /* What the tree had unmounted of the mounts around it. */
-static int mounts_drop(const struct mounts_list *here, const struct mounts_list *gone,
-		       struct mounts_late *late, struct ferry_error *err)
+static int mounts_drop(struct mounts_restore *m, struct ferry_error *err)
 {
-	for (size_t i = here->n; i-- > 0;) {
-		const struct mounts_one *m = &here->v[i];
-		if (!mounts_find(gone, m, false))
+	for (size_t i = m->here.n; i-- > 0;) {
+		const struct mounts_one *here = &m->here.v[i];
+		if (!mounts_find(&m->gone, here, false))
 			continue;
-		if (!strcmp(m->point, "/proc")) {
-			/* We need it until the tree has its own. */
-			if (late->n == MOUNTS_LATE_MAX)
-				return mounts_failed(m, E2BIG, err);
-			snprintf(late->v[late->n].point, MOUNTS_PATH_BYTES, "%s", m->point);
-			late->v[late->n++].gone = true;
+		if (!strcmp(here->point, "/proc")) {
+			m->drops_proc = true;
 			continue;
 		}
-		if (umount2(m->point, MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT)
-			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unmounting '%s'", m->point);
+		if (umount2(here->point, MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT)
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unmounting '%s'",
+					   here->point);
 	}
 	return 0;
 }
 
-/* An image that does not tell: what is not here was the tree's, and so was the /proc of its PID namespace. */
-static void mounts_guess(const struct plan *p, struct mounts_list *image, const struct mounts_list *here)
+/*
+ * An image that does not tell: what is not here was the tree's, and so was the /proc of its PID namespace. Returns whether the root
+ * was.
+ */
+static bool mounts_guess(const struct plan *p, struct mounts_list *image, const struct mounts_list *here)
 {
 	struct mounts_one *proc = NULL;
 	for (size_t i = 0; i < image->n; i++) {
@@ -704,69 +444,78 @@ static void mounts_guess(const struct plan *p, struct mounts_list *image, const 
 	}
 	if (proc && plan_own_ns(p, PROC_NS_PID))
 		proc->known = false;
+	return image->n && !image->v[0].known;
+}
+
+/* The image's mounts, and what of them is here. */
+static int mounts_read_all(struct opener *o, struct plan_ns *ns, struct mounts_restore *m,
+			   struct ferry_error *err)
+{
+	struct arena *a = &o->plan->arena;
+	struct proc_mounts *mounts = arena_new(a, struct proc_mounts);
+	_cleanup_close_ int self = proc_open(getpid(), err);
+	if (!mounts)
+		return error_memory(err);
+	int r = self < 0 ? self : proc_read_mounts(self, mounts, err);
+	if (r >= 0)
+		r = mounts_from_proc(a, mounts, &m->here, err);
+	if (r >= 0)
+		r = mounts_read(o, ns, &m->image, err);
+	m->maker.facts.own_root = o->options->root != NULL;
+	if (r < 0 || m->maker.facts.own_root)
+		return r;
+	r = mounts_read_own(o, ns, &m->image, &m->gone, err);
+	if (r == 0)
+		m->maker.facts.own_root = mounts_guess(o->plan, &m->image, &m->here);
+	return r;
+}
+
+static int mounts_plan_all(struct opener *o, struct mounts_restore *m, struct ferry_error *err)
+{
+	struct mounts_maker *k = &m->maker;
+	struct mounts_trouble trouble;
+	k->o = o;
+	k->l = &m->image;
+	k->here = &m->here;
+	k->facts.own_pidns = plan_own_ns(o->plan, PROC_NS_PID);
+	k->facts.detached = true;
+	k->fds = arena_array(&o->plan->arena, int, m->image.n + 1);
+	if (!k->fds)
+		return error_memory(err);
+	for (size_t i = 0; i < m->image.n; i++)
+		k->fds[i] = -1;
+	int r = mounts_sources(&m->image, &k->facts, &trouble, err);
+	if (trouble.mount)
+		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "'%.200s' (%s) %s",
+				 trouble.mount->point, mounts_type_name(trouble.mount), trouble.why);
+	return r < 0 ? r : mounts_plan(&o->plan->arena, &m->image, &k->facts, &k->plan, err);
 }
 
 static int mounts_restore(struct opener *o, struct plan_ns *ns, struct ferry_error *err)
 {
-	struct mounts_list image = {0}, here = {0}, gone = {0};
-	struct arena *a = &o->plan->arena;
-	struct proc_mounts *mounts = arena_new(a, struct proc_mounts);
-	struct mounts_late *late = ns->data = arena_new(a, struct mounts_late);
-	_cleanup_close_ int self = proc_open(getpid(), err);
-	if (!mounts || !late)
+	struct mounts_restore *m = ns->data = arena_new(&o->plan->arena, struct mounts_restore);
+	if (!m)
 		return error_memory(err);
-	int r = self < 0 ? self : proc_read_mounts(self, mounts, err);
+	int r = mounts_read_all(o, ns, m, err);
 	if (r >= 0)
-		r = mounts_from_proc(a, mounts, &here, err);
-	if (r >= 0)
-		r = mounts_read(o, ns, &image, err);
-	if (r >= 0)
-		r = mounts_read_own(o, ns, &image, &gone, err);
-	if (r == 0)
-		mounts_guess(o->plan, &image, &here);
+		r = mounts_plan_all(o, m, err);
 	if (r >= 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "making the mounts private");
 	if (r >= 0)
-		r = mounts_drop(&here, &gone, late, err);
-	for (size_t i = 0; i < 2 * image.n && r >= 0; i++) {
-		const struct mounts_one *m = &image.v[i % image.n];
-		if (mounts_shown_later(&image, m) != (i >= image.n))
-			continue;
-		bool there = m->known && mounts_find(&here, m, false);
-		r = m->known ? 0 : mounts_make(o, &image, m, late, err);
-		if (m->known && !there)
-			log_write(o->log, LOG_WARN, "restore", "mounts", 0,
-				  "'%s' (%s) was mounted around the tree and is not here, going on", m->point,
-				  mounts_type_name(m->type));
-		else if (r >= 0)
-			r = mounts_propagate(m, err);
-	}
-	proc_mounts_release(mounts);
+		r = mounts_drop(m, err);
+	return r < 0 ? r : mounts_make_early(&m->maker, err);
+}
+
+static int mounts_finish(struct opener *o unused, struct plan_ns *ns, struct ferry_error *err)
+{
+	struct mounts_restore *m = ns->data;
+	if (m->drops_proc && umount2("/proc", MNT_DETACH) < 0 && errno != EINVAL)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unmounting '/proc'");
+	int r = mounts_make_late(&m->maker, err);
+	for (size_t i = 0; i < m->image.n; i++)
+		if (m->maker.fds[i] >= 0)
+			close(m->maker.fds[i]);
 	return r;
-}
-
-static int mounts_late_run(void *arguments, int *fds unused, size_t *n_fds)
-{
-	const struct mounts_late *late = arguments;
-	*n_fds = 0;
-	for (uint32_t i = 0; i < late->n && i < MOUNTS_LATE_MAX; i++) {
-		const char *point = late->v[i].point;
-		int r = late->v[i].gone ? umount2(point, MNT_DETACH)
-					: mount("proc", point, "proc", late->v[i].flags, NULL);
-		if (r < 0)
-			return -errno;
-	}
-	return 0;
-}
-
-static int mounts_finish(struct opener *o, struct plan_ns *ns, struct ferry_error *err)
-{
-	struct mounts_late *late = ns->data;
-	struct opener_call call = {.run = mounts_late_run, .arguments = late, .bytes = sizeof(*late)};
-	int r = late->n ? o->in_task(o, o->plan->tasks, &call, err) : 0;
-	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
-				   "mounting a proc file system for the tree")
-		     : 0;
 }
 
 static const struct ns_ops mounts_ops = {
@@ -780,7 +529,7 @@ static const struct ns_ops mounts_ops = {
 
 const struct kind_ops kind_mounts = {
 	.name = "mounts",
-	.what = "mount namespaces: proc, tmpfs, devpts, bind mounts of a job",
+	.what = "mount namespaces: a root of its own, proc, tmpfs, devpts, bind mounts, what comes from outside",
 	.fd_type = -1,
 	.image_file = -1,
 	.ns = &mounts_ops,

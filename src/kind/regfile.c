@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "image/dir.h"
+#include "kernel/syscalls.h"
 #include "kind/buildid.h"
 #include "kind/fdcommon.h"
 #include "kind/ghost.h"
@@ -245,6 +246,15 @@ static RegFileEntry *regfile_record(struct arena *a, const char *path, const str
 	return reg->fown && reg->name ? reg : NULL;
 }
 
+/* Which mount it is on; where the tree has the mounts of ferry, its path says so. */
+static void regfile_record_mount(const struct collect *c, const struct file_object *o, RegFileEntry *reg)
+{
+	struct kern_statx st;
+	if (c->options->outside_mounts && sys_statx(AT_FDCWD, o->source, 0, STATX_MNT_ID, &st) >= 0 &&
+	    st.mask & STATX_MNT_ID)
+		record_set(reg, mnt_id, (int32_t)st.mnt_id);
+}
+
 /* How the file comes back, when its path does not lead to it. */
 static int regfile_find(struct collect *c, const struct file_object *o, uint32_t id,
 			const struct regfile_place *p, struct regfile_found **ret_found,
@@ -332,6 +342,7 @@ static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_
 	if (!reg)
 		return error_memory(err);
 	reg->id = file->entry->id;
+	regfile_record_mount(c, &object, reg);
 	r = fdcommon_owner(c, view, &reg->fown, err);
 	if (r < 0)
 		return r;
@@ -402,6 +413,7 @@ static int regfile_add(struct collect *c, const struct regfile_new *new, uint32_
 	entry->type = FD_TYPES__REG;
 	entry->id = reg->id = id;
 	entry->reg = reg;
+	regfile_record_mount(c, o, reg);
 	*file = (struct snap_file){.entry = entry,
 				   .kind = &kind_regfile,
 				   .data = found,

@@ -74,6 +74,9 @@ struct kind_options {
 	struct proc_looker *looker;            /* how many threads are looked at; may be NULL */
 	const struct proc_mounts
 		*outside_mounts; /* of its mount namespace, when the tree has another; NULL */
+	/* Mount namespace and root directory that ferry was started in, once it works in others; -1 before. */
+	int home_mounts, home_root;
+	const char *root; /* restore: folder with the root file system of a tree that has its own; NULL */
 };
 
 /* A descriptor as check and collect see it. */

@@ -219,22 +219,22 @@ TRACED = {
 }
 MOUNTS = {
     "slave": ("""
+        shell("mkdir from to; mount -t tmpfs none from; mount --make-shared from")
         unshare(NEWNS)
-        shell("mkdir from to; mount -t tmpfs none from; mount --make-shared from; mount --bind from to; mount --make-slave to")
-        """, "receives mounts from a group of peers"),
-    "proc": ("unshare(NEWNS); shell('mkdir proc; mount -t proc none proc')", "was mounted for another pid namespace"),
-    "long": ("""
-        unshare(NEWNS)
-        place = "/".join(["x" * 200] * 3)
-        shell(f"mkdir -p {place}; mount -t tmpfs none {place}")
-        """, "has a path that is too long"),
+        shell("mount --make-slave from; mount --bind from to")
+        """, "receives mounts from a group of peers outside of the tree"),
+    "proc": ("unshare(NEWNS); shell('mkdir proc; unshare --pid --fork mount -t proc none proc')",
+             "was mounted for another pid namespace"),
     "part": ("""
         unshare(NEWNS)
         shell("mkdir pts; mount -t devpts -o newinstance none pts; touch one; mount --bind pts/ptmx one; umount pts")
         """, "shows a part of a file system that is mounted nowhere"),
-    "alone": ("unshare(NEWNS); shell('mkdir ram; mount -t ramfs none ram')", "is mounted for the tree alone"),
-    "under": ("unshare(NEWNS); shell('mkdir two; mount -t tmpfs none two; mount -t tmpfs none two')",
-              "lies under another mount"),
+    "alone": ("unshare(NEWNS); shell('mkdir ram; mount -t ramfs none ram')", "has contents of its own, which no image has"),
+    "deleted": ("unshare(NEWNS); shell('mkdir a b; mount --bind a b; rmdir a')", "shows a file or folder that was deleted"),
+    "overlay": ("""
+        unshare(NEWNS)
+        shell("mkdir lower merged; mount -t overlay -o lowerdir=lower:/etc none merged")
+        """, "is mounted for the tree alone and cannot be mounted again"),
     "root": ("unshare(NEWNS); os.mkdir('root'); os.chroot('root')",
              "has a root directory that is not its mount namespace's"),
 }

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a list of mounts to the order in which they are made and put in their places. Nothing is mounted here. */
+#pragma once
+
+#include "kind/mounts_list.h"
+
+/* What the one who restores has to offer. */
+struct mounts_facts {
+	bool own_root; /* the tree's root is not that of whoever restores; nothing is taken from his mounts */
+	bool own_pidns; /* proc can be mounted by the tree's own processes only */
+	bool detached;  /* parts of a mount can be bound before it has its place (Linux 6.15) */
+};
+
+enum mounts_do {
+	MOUNTS_MAKE,  /* get hold of it, anywhere; it has its contents */
+	MOUNTS_PLACE, /* put it where it belongs */
+};
+
+struct mounts_step {
+	enum mounts_do what;
+	uint32_t mount; /* index */
+};
+
+struct mounts_plan {
+	struct mounts_step *v;
+	size_t n;
+	size_t n_early; /* before any process of the tree exists */
+};
+
+/* Why a mount cannot be made again, and what can be done about it. */
+struct mounts_trouble {
+	const struct mounts_one *mount; /* NULL: none */
+	const char *why, *hint;
+};
+
+static inline struct mounts_trouble mounts_refused(const struct mounts_one *mount, const char *why,
+						   const char *hint)
+{
+	return (struct mounts_trouble){mount, why, hint};
+}
+
+/* Fills from, parent, place, of and below of each mount. -ENOTSUP: *ret_trouble tells. */
+must_check int mounts_sources(struct mounts_list *l, const struct mounts_facts *facts,
+			      struct mounts_trouble *ret_trouble, struct ferry_error *err);
+
+/* The order, once the sources are known. */
+must_check int mounts_plan(struct arena *a, const struct mounts_list *l, const struct mounts_facts *facts,
+			   struct mounts_plan *ret, struct ferry_error *err);

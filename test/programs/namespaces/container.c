@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A root file system of its own, as containers have: a folder with the program and its libraries, entered by pivot_root(2), with
+ * proc, sysfs, tmpfs, devpts and mqueue mounted in it, read-only and masked paths, and the mailbox as a folder from outside. By
+ * word: "plain"; "hidden" file systems with contents below others, in two ways; "groups" mounts that pass on to others what is
+ * mounted in them; "sealed" a root that is read-only.
+ */
+#include "program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+enum { BYTES = 30000 };
+
+struct state {
+	const char *what;
+	int in_root, in_tmpfs, folder;
+};
+
+static unsigned char buffer[BYTES];
+
+static void put(const char *path, mode_t mode, uint64_t seed)
+{
+	int fd = must(open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+	pattern_fill(buffer, BYTES, seed);
+	must(write(fd, buffer, BYTES));
+	must(fchmod(fd, mode));
+	close(fd);
+}
+
+static void has(struct program *p, const char *path, mode_t mode, uint64_t seed)
+{
+	struct stat st = {0};
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	expect(p, fd >= 0, "%s cannot be opened: %s", path, strerror(errno));
+	if (fd < 0)
+		return;
+	fstat(fd, &st);
+	expect_same(p, "mode", st.st_mode & 07777, mode);
+	expect_same(p, "bytes", read(fd, buffer, BYTES), BYTES);
+	expect(p, pattern_differs(buffer, BYTES, seed) < 0, "%s differs", path);
+	close(fd);
+}
+
+/* ------------------------------------------------------------- the way into it */
+
+static void make_way(const char *root, const char *path)
+{
+	char folder[600];
+	snprintf(folder, sizeof(folder), "%s%s", root, path);
+	for (char *at = folder + strlen(root) + 1; (at = strchr(at, '/')) != NULL; *at++ = '/') {
+		*at = '\0';
+		if (mkdir(folder, 0755) < 0 && errno != EEXIST)
+			must(-1);
+	}
+}
+
+static void copy_file(const char *root, const char *path)
+{
+	char to[600];
+	static char block[1 << 16];
+	snprintf(to, sizeof(to), "%s%s", root, path);
+	if (access(to, F_OK) == 0)
+		return;
+	make_way(root, path);
+	int in = must(open(path, O_RDONLY | O_CLOEXEC));
+	int out = must(open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0755));
+	for (ssize_t n; (n = must(read(in, block, sizeof(block)))) > 0;)
+		must(write(out, block, (size_t)n));
+	close(in);
+	close(out);
+}
+
+/* The program, its libraries, and what starts it. */
+static void copy_program(const char *root)
+{
+	char line[700], path[600];
+	FILE *f = fopen("/proc/self/maps", "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %*s %*s %*s %*s %599s", path) == 1 && path[0] == '/')
+			copy_file(root, path);
+	if (f)
+		fclose(f);
+	copy_file(root, "/lib64/ld-linux-x86-64.so.2");
+}
+
+/* Libraries have other names by which they are looked for. */
+static void link_folders(const char *root)
+{
+	static const char *const folders[] = {"/lib", "/lib64"};
+	char path[600], target[200];
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+		ssize_t n = readlink(folders[i], target, sizeof(target) - 1);
+		if (n < 0)
+			continue;
+		target[n] = '\0';
+		snprintf(path, sizeof(path), "%s%s", root, folders[i]);
+		must(symlink(target, path));
+		snprintf(path, sizeof(path), "/%s/", target);
+		make_way(root, path);
+	}
+}
+
+static void write_words(const char *folder, const char *name, const char *text)
+{
+	char path[300];
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	FILE *f = fopen(path, "we");
+	if (!f || fputs(text, f) < 0 || fclose(f))
+		must(-1);
+}
+
+static void mount_at(const char *source, const char *point, const char *type, unsigned long flags,
+		     const char *options)
+{
+	if (mkdir(point, 0755) < 0 && errno != EEXIST)
+		must(-1);
+	must(mount(source, point, type, flags, options));
+}
+
+static void bind_readonly(const char *what, const char *point, unsigned long flags)
+{
+	must(mount(what, point, NULL, MS_BIND, NULL));
+	must(mount(NULL, point, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL));
+}
+
+static void make_devices(void)
+{
+	mount_at("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k");
+	must(mknod("/dev/null", S_IFCHR | 0666, makedev(1, 3)));
+	must(chmod("/dev/null", 0666));
+	must(symlink("pts/ptmx", "/dev/ptmx"));
+	must(mkdir("/dev/shm", 0755));
+	put("/dev/shm/under", 0600, 20); /* hidden by the next */
+	mount_at("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=256k");
+	put("/dev/shm/file", 0640, 21);
+	mount_at("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+		 "newinstance,ptmxmode=0666,mode=0620");
+	mount_at("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+}
+
+static void make_mounts(const struct state *s)
+{
+	mount_at("proc", "/proc", "proc", 0, NULL);
+	make_devices();
+	mount_at("sysfs", "/sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	mount_at("tmpfs", "/sys/firmware", "tmpfs", MS_RDONLY, NULL);
+	bind_readonly("/proc/sys", "/proc/sys", 0);
+	must(mount("/dev/null", "/proc/keys", NULL, MS_BIND, NULL));
+	mount_at("tmp", "/own", "tmpfs", MS_NODEV | MS_NOATIME, "mode=1777,size=1m");
+	must(mkdir("/own/part", 0700));
+	put("/own/part/file", 0604, 22);
+	must(mkdir("/srv", 0755));
+	bind_readonly("/own/part", "/srv", MS_NOEXEC);
+	must(mkdir("/again", 0755));
+	must(mount("/stays", "/again", NULL, MS_BIND, NULL));
+	if (!strcmp(s->what, "hidden")) {
+		must(mkdir("/stack", 0755));
+		must(mkdir("/stack/deep", 0755));
+		mount_at("deep", "/stack/deep", "tmpfs", 0, "size=1m");
+		put("/stack/deep/file", 0600, 30);
+		mount_at("first", "/stack", "tmpfs", MS_NOEXEC, "size=1m");
+		put("/stack/file", 0600, 31);
+		mount_at("second", "/stack", "tmpfs", MS_NOSUID, "size=1m");
+		put("/stack/file", 0600, 32);
+	}
+	if (!strcmp(s->what, "groups")) {
+		mount_at("one", "/one", "tmpfs", 0, "size=1m");
+		must(mkdir("/one/a", 0700));
+		must(mkdir("/one/b", 0700));
+		must(mount(NULL, "/one", NULL, MS_SHARED, NULL));
+		must(mkdir("/peer", 0700));
+		must(mkdir("/slave", 0700));
+		must(mkdir("/both", 0700));
+		must(mkdir("/alone", 0700));
+		must(mount("/one", "/peer", NULL, MS_BIND, NULL));
+		must(mount("/one", "/slave", NULL, MS_BIND, NULL));
+		must(mount(NULL, "/slave", NULL, MS_SLAVE, NULL));
+		must(mount("/slave", "/both", NULL, MS_BIND, NULL));
+		must(mount(NULL, "/both", NULL, MS_SHARED, NULL));
+		must(mount("/one", "/alone", NULL, MS_BIND, NULL));
+		must(mount(NULL, "/alone", NULL, MS_PRIVATE, NULL));
+	}
+	if (!strcmp(s->what, "sealed"))
+		must(mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL));
+}
+
+/* Mount the new root where it also is after a restore, and go there. */
+static void enter(const char *folder, const struct state *s)
+{
+	char root[400], box[500], words[600];
+	snprintf(root, sizeof(root), "%s/root", folder);
+	must(mkdir(root, 0755));
+	link_folders(root);
+	copy_program(root);
+	must(mount(root, root, NULL, MS_BIND, NULL));
+	must(unshare(CLONE_NEWNS));
+	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	write_words(folder, "words.dump", "--external\nmnt[/box]:box\n");
+	snprintf(words, sizeof(words), "--external\nmnt[box]:%s\n--root\n%s\n", folder, root);
+	write_words(folder, "words.restore", words);
+	snprintf(box, sizeof(box), "%s/box", root);
+	must(mkdir(box, 0755));
+	snprintf(box, sizeof(box), "%s/proc", root);
+	must(mkdir(box, 0755));
+	snprintf(box, sizeof(box), "%s/sys", root);
+	must(mkdir(box, 0755));
+	snprintf(box, sizeof(box), "%s/box", root);
+	must(mount(folder, box, NULL, MS_BIND, NULL));
+	must(chdir(root));
+	must(syscall(SYS_pivot_root, ".", "."));
+	must(umount2(".", MNT_DETACH));
+	must(chdir("/"));
+	must(mkdir("/stays", 0755));
+	put("/stays/file", 0600, 10);
+	make_mounts(s);
+}
+
+/* ---------------------------------------------------------------------- proofs */
+
+static void expect_type(struct program *p, const char *point, long magic)
+{
+	struct statfs fs = {0};
+	expect(p, statfs(point, &fs) == 0, "%s: %s", point, strerror(errno));
+	expect_same(p, point, fs.f_type, magic);
+}
+
+static void expect_sealed(struct program *p, const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	expect(p, fd < 0 && errno == EROFS, "%s can be written to", path);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void line_of(const char *point, char *ret, size_t n)
+{
+	char line[1000], here[400];
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	ret[0] = '\0';
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %*s %*s %*s %399s", here) == 1 && !strcmp(here, point))
+			snprintf(ret, n, "%s", strchr(strstr(line, here), ' '));
+	if (f)
+		fclose(f);
+}
+
+static void expect_mounted(struct program *p, const char *point, const char *word)
+{
+	char line[1000];
+	line_of(point, line, sizeof(line));
+	expect(p, strstr(line, word) != NULL, "'%s' lacks '%s': '%s'", point, word, line);
+}
+
+/* Both lead to the same file. */
+static void expect_same_file(struct program *p, int fd, const char *path)
+{
+	struct stat mine = {0}, named = {0};
+	expect(p, fstat(fd, &mine) == 0 && stat(path, &named) == 0, "%s: %s", path, strerror(errno));
+	expect(p, mine.st_ino == named.st_ino && mine.st_dev == named.st_dev, "%s is another", path);
+}
+
+static void verify_paths(struct program *p)
+{
+	struct stat st = {0};
+	char cwd[100] = "", exe[600] = "";
+	expect(p, getcwd(cwd, sizeof(cwd)) && !strcmp(cwd, "/own/part"), "working directory is '%s'", cwd);
+	expect(p, readlink("/proc/self/root", exe, sizeof(exe) - 1) > 0 && !strcmp(exe, "/"), "root is '%s'",
+	       exe);
+	expect(p, stat("/proc/keys", &st) == 0 && st.st_rdev == makedev(1, 3), "/proc/keys is no /dev/null");
+	expect(p, access("/proc/1/status", F_OK) == 0, "/proc shows nothing");
+	expect(p, access("/root", F_OK) < 0, "the old root is there");
+	expect(p, access("/box/log", F_OK) == 0, "the folder from outside is not there");
+}
+
+static void verify(struct program *p, void *state)
+{
+	const struct state *s = state;
+	expect_type(p, "/proc", PROC_SUPER_MAGIC);
+	expect_type(p, "/dev", TMPFS_MAGIC);
+	expect_type(p, "/dev/pts", DEVPTS_SUPER_MAGIC);
+	expect_type(p, "/dev/shm", TMPFS_MAGIC);
+	expect_type(p, "/dev/mqueue", 0x19800202);
+	expect_type(p, "/sys", SYSFS_MAGIC);
+	expect_type(p, "/sys/firmware", TMPFS_MAGIC);
+	expect_type(p, "/proc/sys", PROC_SUPER_MAGIC);
+	verify_paths(p);
+	expect_sealed(p, "/proc/sys/kernel/domainname");
+	expect_sealed(p, "/sys/firmware/file");
+	expect_sealed(p, "/srv/new");
+	expect_mounted(p, "/", " - ");
+	expect_mounted(p, "/dev", "rw,nosuid - tmpfs tmpfs rw,size=64k,mode=755");
+	expect_mounted(p, "/own", "rw,nodev,noatime - tmpfs tmp rw,size=1024k");
+	expect_mounted(p, "/sys", "ro,nosuid,nodev,noexec,relatime - sysfs sysfs");
+	expect_mounted(p, "/srv", "ro,noexec");
+	has(p, "/stays/file", 0600, 10);
+	has(p, "/again/file", 0600, 10);
+	has(p, "/dev/shm/file", 0640, 21);
+	has(p, "/srv/file", 0604, 22);
+	has(p, "/own/part/file", 0604, 22);
+	expect_same_file(p, s->in_root, "/stays/file");
+	expect_same_file(p, s->in_tmpfs, "/srv/file");
+	expect_same_file(p, s->folder, "/dev");
+	expect_same(p, "position", lseek(s->in_tmpfs, 0, SEEK_CUR), 77);
+	if (!strcmp(s->what, "hidden"))
+		has(p, "/stack/file", 0600, 32);
+	if (!strcmp(s->what, "sealed")) {
+		expect_sealed(p, "/new");
+		expect_mounted(p, "/", "ro,nodev");
+	}
+}
+
+static bool is_mounted(const char *point)
+{
+	char line[1000];
+	line_of(point, line, sizeof(line));
+	return line[0];
+}
+
+/* What is mounted in one is there in those that it passes it on to, and nowhere else. */
+static void prove_groups(struct program *p)
+{
+	must(mount("new", "/peer/a", "tmpfs", 0, NULL));
+	expect(p, is_mounted("/one/a") && is_mounted("/slave/a") && is_mounted("/both/a"),
+	       "a mount is not passed on");
+	expect(p, !is_mounted("/alone/a"), "a private mount gets one");
+	must(mount("new", "/both/b", "tmpfs", 0, NULL));
+	expect(p, !is_mounted("/one/b") && !is_mounted("/slave/b"),
+	       "a slave passes on what is mounted in it");
+}
+
+static void prove_hidden(struct program *p)
+{
+	must(umount2("/stack", MNT_DETACH));
+	has(p, "/stack/file", 0600, 31);
+	expect_mounted(p, "/stack", "noexec");
+	must(umount2("/stack", MNT_DETACH));
+	has(p, "/stack/deep/file", 0600, 30);
+}
+
+static void finish(struct program *p, void *state)
+{
+	const struct state *s = state;
+	verify(p, state);
+	if (!strcmp(s->what, "groups"))
+		prove_groups(p);
+	if (!strcmp(s->what, "hidden"))
+		prove_hidden(p);
+	must(umount2("/dev/shm", MNT_DETACH));
+	has(p, "/dev/shm/under", 0600, 20);
+}
+
+static void spoil(void *state unused)
+{
+	must(umount2("/own", MNT_DETACH));
+}
+
+/* Those that it was started with lead to files outside. */
+static void take_descriptors(void)
+{
+	int in = must(open("/dev/null", O_RDONLY)), out = must(open("/box/log", O_WRONLY | O_APPEND));
+	must(dup2(in, STDIN_FILENO));
+	must(dup2(out, STDOUT_FILENO));
+	must(dup2(out, STDERR_FILENO));
+	must(syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0));
+}
+
+int main(int argc, char **argv)
+{
+	static const struct program_ops ops = {.verify = verify, .spoil = spoil, .finish = finish};
+	static const char *const words[] = {"plain", "hidden", "groups", "sealed"};
+	static struct state s;
+	struct program p;
+	program_start(&p, argc, argv);
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (program_told(argc, argv, words[i]))
+			s.what = words[i];
+	if (!program_told(argc, argv, "inside")) {
+		char exe[500] = "";
+		must(readlink("/proc/self/exe", exe, sizeof(exe) - 1));
+		enter(p.folder, &s);
+		execl(exe, exe, "/box", s.what, p.more ? "more" : "inside", "inside", NULL);
+		must(-1);
+	}
+	take_descriptors();
+	s.in_root = must(open("/stays/file", O_RDONLY | O_CLOEXEC));
+	s.in_tmpfs = must(open("/srv/file", O_RDONLY | O_CLOEXEC));
+	s.folder = must(open("/dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	must(lseek(s.in_tmpfs, 77, SEEK_SET));
+	must(chdir("/own/part"));
+	return program_serve(&p, &ops, &s);
+}
