@@ -132,14 +132,20 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.n_external = options->external.v.n,
 		.inherited = (const char *const *)options->inherit_fd.v.v,
 		.n_inherited = options->inherit_fd.v.n,
+		.skip_mnt = (const char *const *)options->skip_mnt.v.v,
+		.n_skip_mnt = options->skip_mnt.v.n,
+		.enable_fs = (const char *const *)options->enable_fs.v.v,
+		.n_enable_fs = options->enable_fs.v.n,
+		.ext_sharing = options->ext_sharing,
+		.root = options->root,
+		.home_mounts = -1,
+		.home_root = -1,
 		.tcp_close = options->tcp_close,
 		.skip_in_flight = options->skip_in_flight,
 		.file_locks = options->file_locks,
 		.criu_compat = options->criu_compat,
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
-	e->kinds.home_mounts = e->kinds.home_root = -1;
-	e->kinds.root = options->root;
 	e->kinds.looker = proc_looker_new();
 	return external_check(&e->kinds, err);
 }
