@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Usage: criu-sid.sh DIR
 #
-# Makes DIR a small Debian unstable with criu, crit (python3-pycriu) and crun, to compare with and to exchange images
-# with; the stable release has none of them, or too old. Does nothing when it is there already. The programs are run
-# from outside with DIR's own loader and libraries; nothing is installed into the machine.
+# Makes DIR a small Debian unstable with criu, its library, crit (python3-pycriu) and crun, to compare with and to
+# exchange images with; the stable release has none of them, or too old. Does nothing when it is there already. The
+# programs are run from outside with DIR's own loader and libraries; nothing is installed into the machine.
 # The mirror is the one that the machine's apt uses; CRIU_SID_MIRROR overrides it.
 set -eu
 
@@ -24,7 +24,7 @@ apt_mirror() {
 		grep -E '^(https?|file|mirror\+https?)://?.*/debian/?$' | head -n 1
 }
 
-if [ -x "$dir/usr/sbin/criu" ] && [ -n "$(criu_version)" ]; then
+if [ -x "$dir/usr/sbin/criu" ] && [ -e "$dir/usr/lib/x86_64-linux-gnu/libcriu.so.2" ] && [ -n "$(criu_version)" ]; then
 	exit 0
 fi
 
@@ -43,7 +43,8 @@ rm -rf "$dir.partial"
 trap 'rm -rf "$dir.partial"' EXIT
 trap 'exit 130' HUP INT TERM
 log=$(mktemp)
-if ! debootstrap --variant=minbase --include=criu,python3-pycriu,crun sid "$dir.partial" "$mirror" >"$log" 2>&1; then
+packages=criu,libcriu2,python3-pycriu,crun
+if ! debootstrap --variant=minbase --include="$packages" sid "$dir.partial" "$mirror" >"$log" 2>&1; then
 	tail -n 30 "$log" "$dir.partial/debootstrap/debootstrap.log" >&2 2>/dev/null || true
 	rm -f "$log"
 	exit 1

@@ -239,7 +239,9 @@ int criu_rpc_serve(int socket, struct ferry_error *err)
 		int r = swrk_receive(&s, &request, err);
 		if (r <= 0)
 			return r;
-		more = request->has_keep_open && request->keep_open;
+		/* One of a series, which a dump ends. */
+		more = (request->has_keep_open && request->keep_open) ||
+		       request->type == CRIU_REQ_TYPE__PRE_DUMP;
 		r = swrk_answer(&s, request, err);
 		criu_req__free_unpacked(request, NULL);
 		if (r < 0)

@@ -32,6 +32,8 @@
 #include "proc/lex.h"
 #include "proc/read.h"
 
+enum { PEER_TRIES = 10 };
+
 struct peer_process {
 	pid_t pid, ppid, look; /* see proc_look() */
 	bool inside;
@@ -327,14 +329,23 @@ static int peers_walk(struct peers *p, int (*look)(struct peers *p, pid_t pid), 
 	return 0;
 }
 
-int peers_is_inside(struct peers *p, pid_t pid, struct ferry_error *err)
+/* As it is now: a tree that runs may have it only since the last look at all processes. */
+bool peers_is_inside(const struct peers *p, pid_t pid)
 {
-	int r = !p || p->processes.n ? 0 : peers_processes(p, err);
-	if (!p || r < 0)
-		return p ? r : 1;
-	peers_mark(p);
-	const struct peer_process *process = peers_process(p, pid);
-	return process && process->inside;
+	bool inside = !p || pid == p->root;
+	for (int tries = 0; tries < PEER_TRIES && !inside; tries++) {
+		struct proc_stat st = {.ppid = pid};
+		bool there = true;
+		while (there && st.ppid > 0 && st.ppid != p->root) {
+			_cleanup_close_ int dir = proc_open(st.ppid, NULL);
+			there = dir >= 0 && proc_read_stat(dir, &st, NULL) >= 0;
+		}
+		inside = there && st.ppid == p->root;
+		/* Somebody between the two has ended meanwhile, and its children have another parent. */
+		if (there)
+			break;
+	}
+	return inside;
 }
 
 int peers_outside(struct peers *p, enum peer_type type, uint64_t ino, struct peer *ret_peer,

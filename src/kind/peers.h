@@ -2,6 +2,7 @@
 /* Who else holds a pipe, a socket, a deleted file or a piece of shared memory: the processes outside of a tree. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -59,8 +60,8 @@ must_check int peers_outside(struct peers *p, enum peer_type type, uint64_t ino,
 struct vma_view;
 must_check int peers_refuse_mapping(const struct vma_view *view, struct ferry_error *err);
 
-/* Whether a process is part of the tree: 1, 0, -errno. p may be NULL: 1. */
-must_check int peers_is_inside(struct peers *p, pid_t pid, struct ferry_error *err);
+/* Whether a process is part of the tree. p may be NULL: it is. */
+bool peers_is_inside(const struct peers *p, pid_t pid);
 
 /* Refuse a description that somebody outside holds: -ENOTSUP and OUTSIDE_PEER. what: "pipe", "socket". */
 struct fd_view;

@@ -85,8 +85,7 @@ static int pidfd_check(const struct fd_view *view, const struct kind_options *op
 			"only that of a thread group leader, or of an own thread, can be brought back", err);
 	if (status.tgid != pid)
 		return 0;
-	int inside = peers_is_inside(view->peers, pid, err);
-	return inside ? MIN(inside, 0) : pidfd_refuse_outside(view, pid, dir, err);
+	return peers_is_inside(view->peers, pid) ? 0 : pidfd_refuse_outside(view, pid, dir, err);
 }
 
 static int pidfd_collect_dead(struct collect *c, struct fd_view *view, struct snap_file *file,

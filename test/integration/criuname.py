@@ -338,8 +338,8 @@ def rpc_wrong():
     program = Program("heap-stack")
     options = {"images_dir_fd": descriptor(images), "pid": program.pid}
     with Worker(Named()) as worker:
-        answer = worker.ask("dump", {**options, "root": "/somewhere"}, keep=True)[0]
-        assert not answer[2] and b"--root yet" in answer[9] and answer[7], answer
+        answer = worker.ask("dump", {**options, "external": "nonsense"}, keep=True)[0]
+        assert not answer[2] and b"nonsense" in answer[9] and answer[7], answer
         assert not worker.ask("wait-pid", keep=True)[0][2] and not worker.ask("dump", keep=True)[0][2]
         answer = worker.ask("dump", {**options, "pid": 99999999}, keep=True)[0]
         assert b"99999999" in answer[9], answer

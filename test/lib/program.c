@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/rseq.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -131,12 +132,19 @@ unsigned long long program_birth(void)
 	const char *rest = n > 0 ? strrchr(text, ')') : NULL;
 
 	close(fd);
-	/* Field 22 (proc(5)); the name before it may hold anything. */
+	/* Field 22 (proc(5)), in hundredths of a second; the name before it may hold anything. */
 	if (rest)
 		sscanf(rest,
 		       ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
 		       &birth);
-	return birth;
+	/* Two processes may have the same time: clocks go on where they were. Since Linux 6.9 each process has an inode of its own. */
+	struct stat st = {0};
+	int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	if (self >= 0 && fstat(self, &st) < 0)
+		st.st_ino = 0;
+	if (self >= 0)
+		close(self);
+	return birth << 32 | (st.st_ino & UINT32_MAX);
 }
 
 /* A line of smaps, of the mapping that holds an address; what follows its name goes to ret. */

@@ -111,7 +111,7 @@ long smaps_kb(const void *address, const char *line);
 /* Whether the memory at an address can be read; false where that would be SIGSEGV or SIGBUS. */
 bool memory_readable(const void *address);
 
-/* When this process was created, in clock ticks: another value than before tells that it was restored since. */
+/* Which process this is: another value than before tells that it was restored since. */
 unsigned long long program_birth(void);
 
 void sleep_ms(long ms);

@@ -75,12 +75,6 @@ class Program:
         """What another world has to know of it."""
         return {key: value for key, value in vars(self).items() if key not in ("process", "ended")}
 
-    def words(self, what, options):
-        """The options of a "dump" or "restore", with the words that the program itself asks for."""
-        path = self.folder / f"words.{what}"
-        more = path.read_text().splitlines() if path.exists() else []
-        return {**options, "more": (*options.get("more", ()), *more)} if more else options
-
     def log(self):
         """What the program wrote."""
         return (self.folder / "log").read_text(errors="replace").strip()

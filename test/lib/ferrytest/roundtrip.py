@@ -8,6 +8,13 @@ from ferrytest.leftovers import Leftovers, may_write
 from ferrytest.snapshot import differences, snapshot
 
 
+def with_words(program, what, options):
+    """The options of a "dump" or "restore", with the words that the program itself asks for."""
+    path = pathlib.Path(program.folder) / f"words.{what}"
+    more = path.read_text().splitlines() if path.exists() else []
+    return {**options, "more": (*options.get("more", ()), *more)} if more else options
+
+
 def once(program, dumper, restorer, compare, options):
     """One dump and one restore. The state is compared before the program is asked anything, so that nothing it does
     to prove itself hides a difference."""
@@ -19,14 +26,14 @@ def once(program, dumper, restorer, compare, options):
     allowed = [*dumper.leaves, *restorer.leaves]
     images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
 
-    report = dumper.dump(program.pid, images, **program.words("dump", options))
+    report = dumper.dump(program.pid, images, **with_words(program, "dump", options))
     if "bytes" in report:
         assert report["bytes"] == sum(path.stat().st_size for path in images.iterdir() if path.is_file()), report
     program.wait_gone(pids)
     # A program that works all the time writes until it is frozen.
     busy = [] if compare else [program.folder]
     watch.check(expected=[images, *busy, *allowed], locked=options.get("tcp_established", False))
-    restorer.restore(images, **program.words("restore", options))
+    restorer.restore(images, **with_words(program, "restore", options))
     assert program.running(), "the restored process is not there"
     after = snapshot(program.pid, volatile) if compare else {}
     found = differences(before, after)
