@@ -9,6 +9,7 @@ import tempfile
 
 from ferrytest import Ferry, Program, main, round_trip, test, wait_until
 from ferrytest.image import decode, encode, seal
+from ferrytest.roundtrip import with_words
 
 
 def mounted(pid, point):
@@ -28,7 +29,7 @@ def dumped(word="plain", *more):
     program = Program("container", word)
     images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
     pids = program.tree()
-    Ferry().dump(program.pid, images, **program.words("dump", {"more": more}))
+    Ferry().dump(program.pid, images, **with_words(program, "dump", {"more": more}))
     program.wait_gone(pids)
     return program, images
 
@@ -36,7 +37,7 @@ def dumped(word="plain", *more):
 def restore_refused(program, images, text, words=None):
     """A restore fails with these words, and nothing stays."""
     before = outside_mounts()
-    done = Ferry().run("restore", "-D", images, "-d", *(words or program.words("restore", {})["more"]))
+    done = Ferry().run("restore", "-D", images, "-d", *(words or with_words(program, "restore", {})["more"]))
     assert done.returncode and text in done.stderr, f"exit status {done.returncode}: {done.stderr}"
     assert not program.running() and outside_mounts() == before, "something stayed"
 
@@ -83,7 +84,7 @@ def hostile():
     restore_refused(program, images, "mounting '/own' (tmpfs)")
     (root / "own").unlink()
     (root / "own").mkdir()
-    Ferry().restore(images, **program.words("restore", {}))
+    Ferry().restore(images, **with_words(program, "restore", {}))
     program.finish()
     program.quit()
 
@@ -92,7 +93,7 @@ def hostile():
 def needs_names():
     """Without the root's folder, or what stands for a mount from outside, nothing is restored."""
     program, images = dumped()
-    words = program.words("restore", {})["more"]
+    words = with_words(program, "restore", {})["more"]
     restore_refused(program, images, "had a root file system of their own", words[:2])
     restore_refused(program, images, "under the name 'box'", words[2:])
     Ferry().restore(images, more=words)
@@ -109,7 +110,7 @@ def found_outside():
     assert done.returncode == 3 and "'/box' (tmpfs) shows a part of a file system" in done.stderr, done.stderr
     Ferry().dump(program.pid, images, more=["--external", "mnt[]"])
     program.reap()
-    Ferry().restore(images, more=["--external", "mnt[]", *program.words("restore", {})["more"][2:]])
+    Ferry().restore(images, more=["--external", "mnt[]", *with_words(program, "restore", {})["more"][2:]])
     program.finish()
     program.quit()
 
@@ -119,9 +120,9 @@ def left_out():
     """--skip-mnt."""
     program = Program("container", "plain")
     images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
-    Ferry().dump(program.pid, images, **program.words("dump", {"more": ["--skip-mnt", "/dev/shm", "--skip-mnt", "/sys"]}))
+    Ferry().dump(program.pid, images, **with_words(program, "dump", {"more": ["--skip-mnt", "/dev/shm", "--skip-mnt", "/sys"]}))
     program.reap()
-    Ferry().restore(images, **program.words("restore", {}))
+    Ferry().restore(images, **with_words(program, "restore", {}))
     assert not mounted(program.pid, "/dev/shm") and not mounted(program.pid, "/sys/firmware")
     assert mounted(program.pid, "/dev/pts")
     program.kill()
@@ -151,7 +152,7 @@ def shares():
     out = program.folder / "out"
     (out / "theirs").mkdir()
     images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
-    done = Ferry().run("dump", "-t", program.pid, "-D", images, *program.words("dump", {})["more"])
+    done = Ferry().run("dump", "-t", program.pid, "-D", images, *with_words(program, "dump", {})["more"])
     assert done.returncode == 3 and "shares what is mounted in it with mounts outside" in done.stderr, done.stderr
     round_trip(program, Ferry(), times=1, finish=False, more=("--enable-external-sharing",))
     subprocess.run(["mount", "-t", "tmpfs", "none", out / "theirs"], check=True)
