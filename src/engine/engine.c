@@ -135,6 +135,14 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.n_external = options->external.v.n,
 		.inherited = (const char *const *)options->inherit_fd.v.v,
 		.n_inherited = options->inherit_fd.v.n,
+		.skip_mnt = (const char *const *)options->skip_mnt.v.v,
+		.n_skip_mnt = options->skip_mnt.v.n,
+		.enable_fs = (const char *const *)options->enable_fs.v.v,
+		.n_enable_fs = options->enable_fs.v.n,
+		.ext_sharing = options->ext_sharing,
+		.root = options->root,
+		.home_mounts = -1,
+		.home_root = -1,
 		.tcp_close = options->tcp_close,
 		.skip_in_flight = options->skip_in_flight,
 		.file_locks = options->file_locks,
@@ -144,8 +152,6 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 			    .n_roots = options->cgroup_root.v.n},
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
-	e->kinds.home_mounts = e->kinds.home_root = -1;
-	e->kinds.root = options->root;
 	e->kinds.looker = proc_looker_new();
 	r = external_check(&e->kinds, err);
 	return r < 0 ? r : cgroup_check_options(&e->kinds, err);

@@ -76,6 +76,11 @@ struct kind_options {
 		*outside_mounts; /* of its mount namespace, when the tree has another; NULL */
 	/* Mount namespace and root directory that ferry was started in, once it works in others; -1 before. */
 	int home_mounts, home_root;
+	bool ext_sharing; /* mounts from outside may share with others outside what is mounted in them */
+	const char *const *skip_mnt; /* mount points that are left out */
+	size_t n_skip_mnt;
+	const char *const *enable_fs; /* file systems that are mounted again as they were, without contents */
+	size_t n_enable_fs;
 	const char *root; /* restore: folder with the root file system of a tree that has its own; NULL */
 };
 
