@@ -24,6 +24,8 @@
 #include "host/netns.h"
 #include "host/userns.h"
 #include "host/warden.h"
+#include "kind/cgroup.h"
+#include "kind/cgroup_groups.h"
 #include "kind/external.h"
 #include "kind/mqueue_take.h"
 #include "kind/peers.h"
@@ -57,6 +59,7 @@ static const struct warden_actions engine_actions = {
 	.net_unlock = engine_net_unlock,
 	.terminal_put_back = tty_queue_put_back,
 	.messages_put_back = mqueue_put_back,
+	.group_put = cgroup_put,
 };
 
 static void engine_raise_nofile(void)
@@ -133,6 +136,14 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.n_external = options->external.v.n,
 		.inherited = (const char *const *)options->inherit_fd.v.v,
 		.n_inherited = options->inherit_fd.v.n,
+		.skip_mnt = (const char *const *)options->skip_mnt.v.v,
+		.n_skip_mnt = options->skip_mnt.v.n,
+		.enable_fs = (const char *const *)options->enable_fs.v.v,
+		.n_enable_fs = options->enable_fs.v.n,
+		.ext_sharing = options->ext_sharing,
+		.root = options->root,
+		.home_mounts = -1,
+		.home_root = -1,
 		.tcp_close = options->tcp_close,
 		.skip_in_flight = options->skip_in_flight,
 		.file_locks = options->file_locks,
@@ -141,15 +152,17 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.joined = (const char *const *)options->join_ns.v.v,
 		.n_joined = options->join_ns.v.n,
 		.home_net = -1,
+		.cgroups = {.mode = options->manage_cgroups,
+			    .roots = (const char *const *)options->cgroup_root.v.v,
+			    .n_roots = options->cgroup_root.v.n},
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
-	e->kinds.home_mounts = e->kinds.home_root = -1;
-	e->kinds.root = options->root;
 	e->kinds.looker = proc_looker_new();
 	if (options->empty_ns && strcmp(options->empty_ns, "net") != 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--empty-ns %s: only 'net' can be empty",
 				 options->empty_ns);
-	return external_check(&e->kinds, err);
+	r = external_check(&e->kinds, err);
+	return r < 0 ? r : cgroup_check_options(&e->kinds, err);
 }
 
 void engine_release(struct engine *e)

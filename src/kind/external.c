@@ -38,12 +38,20 @@ static const char *external_read_fd(const char *word, int *ret_fd)
 	return sscanf(word, "fd[%d]:%n", ret_fd, &n) == 1 && n && word[n] ? word + n : NULL;
 }
 
+/* "mnt[]"; letters may follow, which say what ferry does in any case (m), or what --enable-external-sharing does (s). */
+static bool external_read_all_mounts(const char *word)
+{
+	if (strncmp(word, "mnt[]", 5) != 0)
+		return false;
+	return !word[5] || (word[5] == ':' && !word[6 + strspn(word + 6, "ms")]);
+}
+
 static bool external_is_known(const char *word)
 {
 	static const char *const types[] = {"mnt", "net"};
 	uint32_t inode;
 	size_t n;
-	bool known = external_read_unix(word, &inode);
+	bool known = external_read_unix(word, &inode) || external_read_all_mounts(word);
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		known |= external_read(word, types[i], &n) != NULL;
 	return known;
@@ -56,7 +64,7 @@ int external_check(const struct kind_options *options, struct ferry_error *err)
 		if (!external_is_known(options->external[i]))
 			return error_set(
 				err, FERRY_ERROR_USAGE, EINVAL,
-				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, net[INODE]:NAME",
+				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, mnt[], net[INODE]:NAME",
 				options->external[i]);
 	for (size_t i = 0; i < options->n_inherited; i++) {
 		if (!external_read_fd(options->inherited[i], &fd))
@@ -75,6 +83,14 @@ bool external_unix(const struct kind_options *options, uint32_t inode)
 	uint32_t given;
 	for (size_t i = 0; i < options->n_external; i++)
 		if (external_read_unix(options->external[i], &given) && given == inode)
+			return true;
+	return false;
+}
+
+bool external_all_mounts(const struct kind_options *options)
+{
+	for (size_t i = 0; i < options->n_external; i++)
+		if (external_read_all_mounts(options->external[i]))
 			return true;
 	return false;
 }

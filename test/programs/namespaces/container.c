@@ -3,7 +3,8 @@
  * A root file system of its own, as containers have: a folder with the program and its libraries, entered by pivot_root(2), with
  * proc, sysfs, tmpfs, devpts and mqueue mounted in it, read-only and masked paths, and the mailbox as a folder from outside. By
  * word: "plain"; "hidden" file systems with contents below others, in two ways; "groups" mounts that pass on to others what is
- * mounted in them; "sealed" a root that is read-only.
+ * mounted in them; "sealed" a root that is read-only; "receives" a folder from outside that gets what is mounted there, and
+ * "shares" one that also passes on what is mounted here.
  */
 #include "program.h"
 
@@ -195,19 +196,49 @@ static void make_mounts(const struct state *s)
 		must(mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL));
 }
 
+/* A folder outside that passes on what is mounted in it. */
+static void make_shared(const char *folder)
+{
+	char out[400];
+	snprintf(out, sizeof(out), "%s/out", folder);
+	mount_at("out", out, "tmpfs", 0, "size=1m");
+	must(mount(NULL, out, NULL, MS_SHARED, NULL));
+}
+
+static void keep_shared(const char *folder, const char *root, const struct state *s)
+{
+	char from[400], to[500];
+	snprintf(from, sizeof(from), "%s/out", folder);
+	snprintf(to, sizeof(to), "%s/out", root);
+	must(mkdir(to, 0755));
+	must(mount(from, to, NULL, MS_BIND, NULL));
+	if (!strcmp(s->what, "receives"))
+		must(mount(NULL, to, NULL, MS_SLAVE, NULL));
+	must(mount(NULL, from, NULL, MS_PRIVATE, NULL));
+}
+
 /* Mount the new root where it also is after a restore, and go there. */
 static void enter(const char *folder, const struct state *s)
 {
-	char root[400], box[500], words[600];
+	char root[400], box[500], words[1000];
 	snprintf(root, sizeof(root), "%s/root", folder);
 	must(mkdir(root, 0755));
 	link_folders(root);
 	copy_program(root);
+	bool goes_out = !strcmp(s->what, "receives") || !strcmp(s->what, "shares");
 	must(mount(root, root, NULL, MS_BIND, NULL));
+	if (goes_out)
+		make_shared(folder);
 	must(unshare(CLONE_NEWNS));
-	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
-	write_words(folder, "words.dump", "--external\nmnt[/box]:box\n");
-	snprintf(words, sizeof(words), "--external\nmnt[box]:%s\n--root\n%s\n", folder, root);
+	if (goes_out)
+		keep_shared(folder, root, s);
+	else
+		must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	write_words(folder, "words.dump",
+		    goes_out ? "--external\nmnt[/box]:box\n--external\nmnt[/out]:out\n"
+			     : "--external\nmnt[/box]:box\n");
+	snprintf(words, sizeof(words), "--external\nmnt[box]:%s\n--root\n%s\n%s%s%s", folder, root,
+		 goes_out ? "--external\nmnt[out]:" : "", goes_out ? folder : "", goes_out ? "/out\n" : "");
 	write_words(folder, "words.restore", words);
 	snprintf(box, sizeof(box), "%s/box", root);
 	must(mkdir(box, 0755));
@@ -356,6 +387,10 @@ static void finish(struct program *p, void *state)
 		prove_groups(p);
 	if (!strcmp(s->what, "hidden"))
 		prove_hidden(p);
+	if (!strcmp(s->what, "shares")) {
+		must(mkdir("/out/ours", 0755));
+		must(mount("ours", "/out/ours", "tmpfs", 0, NULL));
+	}
 	must(umount2("/dev/shm", MNT_DETACH));
 	has(p, "/dev/shm/under", 0600, 20);
 }
@@ -378,7 +413,7 @@ static void take_descriptors(void)
 int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil, .finish = finish};
-	static const char *const words[] = {"plain", "hidden", "groups", "sealed"};
+	static const char *const words[] = {"plain", "hidden", "groups", "sealed", "receives", "shares"};
 	static struct state s;
 	struct program p;
 	program_start(&p, argc, argv);
