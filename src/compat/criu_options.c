@@ -19,6 +19,7 @@ enum criu_type {
 	CRIU_LIST,
 	CRIU_SIZE,     /* bytes, with K, M or G behind the number */
 	CRIU_LEVEL,    /* -v, -vvv, -v3, --verbosity=3 */
+	CRIU_MODE,     /* what becomes of cgroups; alone it means "soft" */
 	CRIU_COMMAS,   /* a list in one word */
 	CRIU_MOUNT,    /* KEY:VALUE of a mount from outside, or "auto" */
 	CRIU_NEEDLESS, /* what it allows ferry does in any case, or it changes nothing that anybody sees */
@@ -77,6 +78,8 @@ static const struct criu_word criu_table[] = {
 	{"lazy-pages", 0, CRIU_BOOL, CRIU_ALONE, AT(job.lazy_pages)},
 	{"feature", 0, CRIU_TEXT, CRIU_WITH, AT(job.feature)},
 	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(network_lock)},
+	{"manage-cgroups", 0, CRIU_MODE, CRIU_MAYBE, AT(job.manage_cgroups)},
+	{"cgroup-root", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_root)},
 	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
 
 	{"root", 'r', CRIU_TEXT, CRIU_WITH, AT(job.root)},
@@ -106,6 +109,8 @@ static const struct criu_word criu_table[] = {
 	{"join-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"empty-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"veth-pair", 0, CRIU_MISSING, CRIU_WITH, 0},
+	{"skip-mnt", 0, CRIU_MISSING, CRIU_WITH, 0},
+	{"enable-fs", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"manage-cgroups", 0, CRIU_MISSING, CRIU_MAYBE, 0},
 	{"cgroup-root", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"cgroup-props", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -134,6 +139,8 @@ static const struct criu_word criu_table[] = {
 enum { CRIU_FOUND = 1 << 16, CRIU_TAKEN_BACK = 1 << 17 };
 
 enum { CRIU_LEVEL_DEFAULT = 2, CRIU_LEVEL_MAX = 4, CRIU_GHOST_LIMIT = 1 << 20, CRIU_TIMEOUT_S = 10 };
+
+#define CRIU_CGROUP_MODE "soft"
 
 struct criu_parser {
 	struct option longs[2 * ARRAY_SIZE(criu_table) + 1];
@@ -272,6 +279,7 @@ static int criu_set(struct criu_options *o, const struct criu_word *w, bool take
 	case CRIU_BOOL: *(bool *)place = !taken_back; return 0;
 	case CRIU_INT: return criu_set_int(w, place, value, false, err);
 	case CRIU_SIZE: return criu_set_int(w, place, value, true, err);
+	case CRIU_MODE: return criu_set_text(place, value ? value : CRIU_CGROUP_MODE, err);
 	case CRIU_TEXT: return criu_set_text(place, value, err);
 	case CRIU_LIST: return criu_add_text(place, value, err);
 	case CRIU_COMMAS: return criu_add_texts(place, value, err);
