@@ -23,6 +23,7 @@ CASES = [
     Case("container-plain", "container", ("plain",), kind="mounts", worlds=False),
     Case("container-hidden", "container", ("hidden",), kind="mounts", worlds=False),
     Case("container-groups", "container", ("groups",), kind="mounts", worlds=False),
+    Case("container-files", "container", ("files",), kind="mounts", also=("regfile", "unix", "fifo"), worlds=False),
     Case("container-sealed", "container", ("sealed",), kind="mounts", worlds=False),
     Case("userns-self", "userns", ("self",), kind="userns"),
     Case("userns-mapped", "userns", ("mapped",), kind="userns"),
