@@ -48,7 +48,7 @@ static bool external_read_all_mounts(const char *word)
 
 static bool external_is_known(const char *word)
 {
-	static const char *const types[] = {"mnt", "net"};
+	static const char *const types[] = {"mnt", "net", "veth", "macvlan"};
 	uint32_t inode;
 	size_t n;
 	bool known = external_read_unix(word, &inode) || external_read_all_mounts(word);
@@ -64,7 +64,7 @@ int external_check(const struct kind_options *options, struct ferry_error *err)
 		if (!external_is_known(options->external[i]))
 			return error_set(
 				err, FERRY_ERROR_USAGE, EINVAL,
-				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, mnt[], net[INODE]:NAME",
+				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, mnt[], net[INODE]:NAME, veth[IN]:OUT, macvlan[IN]:OUT",
 				options->external[i]);
 	for (size_t i = 0; i < options->n_inherited; i++) {
 		if (!external_read_fd(options->inherited[i], &fd))
