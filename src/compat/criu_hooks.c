@@ -25,10 +25,10 @@ extern char **environ;
 enum { HOOK_VARIABLES = 3 };
 
 static const char *const hook_words[] = {
-	[ENGINE_PRE_DUMP] = "pre-dump",         [ENGINE_COLLECTED] = "query-ext-files",
-	[ENGINE_POST_DUMP] = "post-dump",       [ENGINE_PRE_RESTORE] = "pre-restore",
-	[ENGINE_POST_RESTORE] = "post-restore", [ENGINE_PRE_RESUME] = "pre-resume",
-	[ENGINE_POST_RESUME] = "post-resume",
+	[ENGINE_PRE_DUMP] = "pre-dump",       [ENGINE_COLLECTED] = "query-ext-files",
+	[ENGINE_READY] = "status-ready",      [ENGINE_POST_DUMP] = "post-dump",
+	[ENGINE_PRE_RESTORE] = "pre-restore", [ENGINE_POST_RESTORE] = "post-restore",
+	[ENGINE_PRE_RESUME] = "pre-resume",   [ENGINE_POST_RESUME] = "post-resume",
 };
 _Static_assert(ARRAY_SIZE(hook_words) == ENGINE_STAGES, "every stage has a word");
 

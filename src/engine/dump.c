@@ -775,6 +775,9 @@ static int dump_lazily(struct engine *e, struct dump_to to, struct ferry_error *
 	r = dump_arm_withdrawal(j, err);
 	if (r >= 0) {
 		log_write(e->log, LOG_WARN, "dump", NULL, 0, "memory is given at %s", text);
+		r = engine_at_stage(e, ENGINE_READY, (pid_t)e->options->tree, err);
+	}
+	if (r >= 0) {
 		r = dump_serve(j, listening, &done, err);
 		/* CRIU says the same when it has failed. */
 		if (done.fd >= 0 && !done.settled)

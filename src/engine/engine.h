@@ -74,6 +74,7 @@ enum engine_stage {
 	ENGINE_PRE_DUMP,     /* nothing was stopped */
 	ENGINE_COLLECTED,    /* the tree stands, and all of it is known */
 	ENGINE_POST_DUMP,    /* the image is whole, and the tree still stands */
+	ENGINE_READY,        /* --lazy-pages: memory is given to who asks for it */
 	ENGINE_PRE_RESTORE,  /* the image can be restored, nothing was made */
 	ENGINE_POST_RESTORE, /* everything stands at the barrier */
 	ENGINE_PRE_RESUME,   /* it is going to open, whatever anybody says */

@@ -91,6 +91,8 @@ static __attribute__((noreturn)) void job_worker(int channel, const struct optio
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct engine e;
 	prctl(PR_SET_NAME, "ferry-worker");
+	if (watch && watch->own_fd && *watch->own_fd >= 0)
+		close(*watch->own_fd);
 	int r = engine_init(&e, options, &sink, &err);
 	e.progress = watch ? watch->progress : NULL;
 	e.stage = watch && watch->stage ? job_at_stage : NULL;
