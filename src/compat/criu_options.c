@@ -19,6 +19,8 @@ enum criu_type {
 	CRIU_LIST,
 	CRIU_SIZE,     /* bytes, with K, M or G behind the number */
 	CRIU_LEVEL,    /* -v, -vvv, -v3, --verbosity=3 */
+	CRIU_MODE,     /* what becomes of cgroups; alone it means "soft" */
+	CRIU_COMMAS,   /* a list in one word */
 	CRIU_MOUNT,    /* KEY:VALUE of a mount from outside, or "auto" */
 	CRIU_NEEDLESS, /* what it allows ferry does in any case, or it changes nothing that anybody sees */
 	CRIU_MISSING,  /* ferry has nothing of it */
@@ -80,11 +82,15 @@ static const struct criu_word criu_table[] = {
 	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
 	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
 	{"exec-cmd", 0, CRIU_BOOL, CRIU_ALONE, AT(exec_cmd)},
+	{"manage-cgroups", 0, CRIU_MODE, CRIU_MAYBE, AT(job.manage_cgroups)},
+	{"cgroup-root", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_root)},
 	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
 
 	{"root", 'r', CRIU_TEXT, CRIU_WITH, AT(job.root)},
 	{"ext-mount-map", 0, CRIU_MOUNT, CRIU_WITH, AT(job.external)},
-	{"enable-external-sharing", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
+	{"enable-external-sharing", 0, CRIU_BOOL, CRIU_ALONE, AT(job.ext_sharing)},
+	{"skip-mnt", 0, CRIU_LIST, CRIU_WITH, AT(job.skip_mnt)},
+	{"enable-fs", 0, CRIU_COMMAS, CRIU_WITH, AT(job.enable_fs)},
 	{"enable-external-masters", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"mntns-compat-mode", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"evasive-devices", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
@@ -133,6 +139,8 @@ static const struct criu_word criu_table[] = {
 enum { CRIU_FOUND = 1 << 16, CRIU_TAKEN_BACK = 1 << 17 };
 
 enum { CRIU_LEVEL_DEFAULT = 2, CRIU_LEVEL_MAX = 4, CRIU_GHOST_LIMIT = 1 << 20, CRIU_TIMEOUT_S = 10 };
+
+#define CRIU_CGROUP_MODE "soft"
 
 struct criu_parser {
 	struct option longs[2 * ARRAY_SIZE(criu_table) + 1];
@@ -214,6 +222,16 @@ static int criu_add_text(struct text_list *list, const char *value, struct ferry
 	return 0;
 }
 
+static int criu_add_texts(struct text_list *list, const char *value, struct ferry_error *err)
+{
+	char *copy = strdup(value), *rest = copy, *word;
+	int r = copy ? 0 : error_memory(err);
+	while (r >= 0 && (word = strsep(&rest, ",")) != NULL)
+		r = *word ? criu_add_text(list, word, err) : 0;
+	free(copy);
+	return r;
+}
+
 /* As a word of --external; "auto" is one without a key. */
 static int criu_add_mount(struct text_list *list, const struct criu_word *w, const char *value,
 			  struct ferry_error *err)
@@ -261,8 +279,10 @@ static int criu_set(struct criu_options *o, const struct criu_word *w, bool take
 	case CRIU_BOOL: *(bool *)place = !taken_back; return 0;
 	case CRIU_INT: return criu_set_int(w, place, value, false, err);
 	case CRIU_SIZE: return criu_set_int(w, place, value, true, err);
+	case CRIU_MODE: return criu_set_text(place, value ? value : CRIU_CGROUP_MODE, err);
 	case CRIU_TEXT: return criu_set_text(place, value, err);
 	case CRIU_LIST: return criu_add_text(place, value, err);
+	case CRIU_COMMAS: return criu_add_texts(place, value, err);
 	case CRIU_MOUNT: return criu_add_mount(place, w, value, err);
 	case CRIU_LEVEL: return criu_set_level(o, w, value, err);
 	case CRIU_NEEDLESS: return 0;

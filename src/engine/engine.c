@@ -23,6 +23,8 @@
 #include "host/netlock.h"
 #include "host/userns.h"
 #include "host/warden.h"
+#include "kind/cgroup.h"
+#include "kind/cgroup_groups.h"
 #include "kind/external.h"
 #include "kind/mqueue_take.h"
 #include "kind/peers.h"
@@ -56,6 +58,7 @@ static const struct warden_actions engine_actions = {
 	.net_unlock = engine_net_unlock,
 	.terminal_put_back = tty_queue_put_back,
 	.messages_put_back = mqueue_put_back,
+	.group_put = cgroup_put,
 };
 
 static void engine_raise_nofile(void)
@@ -132,16 +135,26 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.n_external = options->external.v.n,
 		.inherited = (const char *const *)options->inherit_fd.v.v,
 		.n_inherited = options->inherit_fd.v.n,
+		.skip_mnt = (const char *const *)options->skip_mnt.v.v,
+		.n_skip_mnt = options->skip_mnt.v.n,
+		.enable_fs = (const char *const *)options->enable_fs.v.v,
+		.n_enable_fs = options->enable_fs.v.n,
+		.ext_sharing = options->ext_sharing,
+		.root = options->root,
+		.home_mounts = -1,
+		.home_root = -1,
 		.tcp_close = options->tcp_close,
 		.skip_in_flight = options->skip_in_flight,
 		.file_locks = options->file_locks,
 		.criu_compat = options->criu_compat,
+		.cgroups = {.mode = options->manage_cgroups,
+			    .roots = (const char *const *)options->cgroup_root.v.v,
+			    .n_roots = options->cgroup_root.v.n},
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
-	e->kinds.home_mounts = e->kinds.home_root = -1;
-	e->kinds.root = options->root;
 	e->kinds.looker = proc_looker_new();
-	return external_check(&e->kinds, err);
+	r = external_check(&e->kinds, err);
+	return r < 0 ? r : cgroup_check_options(&e->kinds, err);
 }
 
 void engine_release(struct engine *e)

@@ -194,9 +194,15 @@ static int restore_namespaces(struct restore_job *j, struct ferry_error *err)
 	r->own_init = r->new_pidns && j->plan.tasks[0].pid != 1;
 	/* The warden stays in ours, and comes up while the rest is planned. It has to see what is shared with the tasks. */
 	bool early = r->new_pidns || j->plan.namespaces.n;
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		early |= kind_table[i]->prepare && j->plan.kind_data[i];
 	int ret = e->warden ? 0 : region_reserve(r, err);
 	if (ret >= 0)
 		ret = early ? engine_warden(e, err) : engine_start_warden(e, err);
+	r->warden = j->opener.warden = e->warden;
+	for (size_t i = 0; i < KIND_COUNT && ret >= 0; i++)
+		if (kind_table[i]->prepare && j->plan.kind_data[i])
+			ret = kind_table[i]->prepare(&j->opener, err);
 	if (ret >= 0 && j->plan.namespaces.n)
 		ret = engine_keep_start(e, err);
 	return ret < 0 ? ret : namespaces_make(r, err);

@@ -72,7 +72,7 @@ static __attribute__((noreturn)) void cgroup_ns_main(const int *dirs, size_t n, 
 	int r = 0;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (size_t i = 0; i < n && r >= 0; i++)
-		r = cgroup_move(dirs[i], "cgroup.procs", 0);
+		r = dirs[i] < 0 ? 0 : cgroup_move(dirs[i], "cgroup.procs", 0);
 	if (r >= 0 && unshare(CLONE_NEWCGROUP) < 0)
 		r = -errno;
 	if (fd_write_all(tell, &r, sizeof(r)) < 0)

@@ -23,7 +23,7 @@ must_check int cgroup_move(int dir, const char *file, pid_t pid);
 bool cgroup_is_frozen(int dir);
 
 /*
- * Make a namespace with these groups as its root, one of each hierarchy; dirs: descriptors that can be read. BUSY_TASK: a process that
- * was to do that did not come back in time.
+ * Make a namespace with these groups as its root, one of each hierarchy; dirs: descriptors that can be read, negative where it is the
+ * caller's group. BUSY_TASK: a process that was to do that did not come back in time.
  */
 must_check int cgroup_make_ns(const int *dirs, size_t n, int *ret_fd, struct ferry_error *err);

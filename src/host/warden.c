@@ -33,7 +33,13 @@
 #include "base/fd.h"
 #include "inject/defuse.h"
 
-enum { WARDEN_ENTRIES = 40000, WARDEN_STAND_TRIES = 20000, WARDEN_STAND_NS = 100000 };
+enum {
+	WARDEN_ENTRIES = 40000,
+	WARDEN_STAND_TRIES = 20000,
+	WARDEN_STAND_NS = 100000,
+	WARDEN_GROUP_TRIES = 3000,
+	WARDEN_GROUP_NS = 1000000,
+};
 
 struct warden_entry {
 	uint32_t op; /* enum warden_op; 0 = struck out; written last */
@@ -89,13 +95,23 @@ static void warden_put_back(const struct warden_entry *e, int worker_pidfd,
 		put_back(worker_pidfd, memory);
 }
 
-static void warden_thaw(const char *path)
+static void warden_put(const struct warden *w, const struct warden_entry *e, int worker_pidfd)
 {
-	/* v2 takes "0" in cgroup.freeze, v1 "THAWED" in freezer.state; the path names the file. */
-	_cleanup_close_ int fd = fd_open(AT_FDCWD, path, O_WRONLY, 0);
-	const char *word = strstr(path, "freezer.state") ? "THAWED" : "0";
-	if (fd >= 0 && fd_write_all(fd, word, strlen(word)) < 0)
-		return;
+	_cleanup_close_ int dir = warden_object_fd(worker_pidfd, e->object);
+	if (dir >= 0 && w->actions->group_put)
+		w->actions->group_put(dir, e->data, e->data + strlen(e->data) + 1);
+}
+
+/* Tasks that were killed for it leave it when they run for the last time. */
+static void warden_remove_group(const struct warden_entry *e, int worker_pidfd)
+{
+	const struct timespec pause = {.tv_nsec = WARDEN_GROUP_NS};
+	_cleanup_close_ int dir = warden_object_fd(worker_pidfd, e->object);
+	for (int i = 0; dir >= 0 && i < WARDEN_GROUP_TRIES; i++) {
+		if (unlinkat(dir, e->data, AT_REMOVEDIR) == 0 || errno != EBUSY)
+			break;
+		nanosleep(&pause, NULL);
+	}
 }
 
 static void warden_wake(uint64_t address)
@@ -170,7 +186,14 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 			w->actions->net_unlock(e->data);
 		break;
 	case WARDEN_STAND: warden_stand((pid_t)e->object, e->value); break;
-	case WARDEN_THAW: warden_thaw(e->data); break;
+	case WARDEN_PUT:
+		if (e->value || !w->log->committed)
+			warden_put(w, e, worker_pidfd);
+		break;
+	case WARDEN_GROUP:
+		if (!w->log->committed)
+			warden_remove_group(e, worker_pidfd);
+		break;
 	case WARDEN_UNLINK:
 		if (!w->log->committed)
 			warden_unlink(e);

@@ -32,7 +32,10 @@ enum warden_op {
 				   it exists, 0 before; killed unless the job was committed */
 	WARDEN_WAKE, /* value: address of a futex word in shared memory: set to 1 and woken once committed */
 	WARDEN_NET_UNLOCK, /* value: when; data: id of a network lock */
-	WARDEN_THAW,       /* data: path of a frozen cgroup */
+	WARDEN_PUT, /* object: directory in the worker; data: name of a file of a cgroup, and behind it the text that
+			      it had: written again unless the job was committed; value: 1 = also then */
+	WARDEN_GROUP, /* object: directory in the worker; data: path of a cgroup below it to remove unless the job was committed,
+			 as soon as those who were in it are gone */
 	WARDEN_UNLINK, /* data: path of a file to remove unless the job was committed; object: 1 = an empty directory;
 				   value: only if the path has this inode number, 0 = any */
 	WARDEN_REMOVE,      /* data: path of a file to remove once the job was committed */
@@ -69,6 +72,7 @@ struct warden_actions {
 	int (*address_add)(const char *text);
 	int (*terminal_put_back)(int worker_pidfd, int memory);
 	int (*messages_put_back)(int worker_pidfd, int memory);
+	int (*group_put)(int dir, const char *file, const char *text);
 	struct warden_deputy deputy;
 };
 

@@ -1,45 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns cgroup namespaces of tasks, and the groups of the threads that live in them: where they are, and how much of that path is above
- * the root of the namespace (cgroup.img). A restore puts each process into its groups before it has memory of its own,
- * so that the right group pays; the groups have to be there.
+ * Owns the groups of threads, and cgroup namespaces: where everybody is, how much of that path is above the root of the namespace, and
+ * what the groups are like (cgroup.img). Threads that are where ferry is are not told, and follow whoever restores them.
  *
  * Kernel interface: cgroups(7), cgroup_namespaces(7) (4.6): /proc/PID/cgroup shows paths as the reader's namespace has them.
  * Does not handle: a namespace that belongs to a user namespace of the tree, and a thread in a group that is not below the
- * root of its namespace, both refused; groups that are gone or frozen when the image is restored, which the restore says;
- * groups of tasks that live in ferry's own cgroup namespace, which stay in those of the restore.
+ * root of its namespace, both refused; groups that are gone or frozen when the image is restored, which the restore says; a
+ * group outside of ferry's cgroup namespace, which a restore of a tree without its own leaves out.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/strbuf.h"
 #include "host/cgroup.h"
 #include "host/userns.h"
 #include "image/dir.h"
-#include "image/proto/cgroup.pb-c.h"
+#include "kind/cgroup.h"
+#include "kind/cgroup_groups.h"
 #include "kind/kinds.h"
-#include "model/kind.h"
 #include "model/record.h"
-#include "model/records.h"
+#include "proc/looker.h"
 #include "proc/read.h"
 
-enum { CGROUP_FIRST_SET = 2 }; /* 1 is what the dumper is in, which is not told */
+enum { CGROUP_OWN_SET = 1, CGROUP_FIRST_SET = 2 };
 
 /* What threads have that are in the same groups. */
 struct cgroup_set {
 	struct cgroup_set *next;
-	CgSetEntry *entry;
+	CgSetEntry *entry; /* NULL: ferry's own, which is not written */
+	const char *key;   /* all of it, as a text */
 };
 
 /* Where a thread is, as ferry and as its own namespace see it. */
 struct cgroup_look {
-	struct proc_cgroups outer, inner;
+	struct proc_cgroups outer, inner; /* inner: empty when that is ferry's */
 };
 
 static void cgroup_look_release(struct cgroup_look *l)
@@ -92,12 +93,13 @@ static int cgroup_check_look(pid_t tid, const struct cgroup_look *l, struct ferr
 	return 0;
 }
 
-static int cgroup_look(int proc_dir, pid_t tid, struct cgroup_look *ret, struct ferry_error *err)
+static int cgroup_look(int proc_dir, pid_t tid, bool own_ns, struct cgroup_look *ret, struct ferry_error *err)
 {
 	_cleanup_close_ int dir = proc_open_task(proc_dir, tid, err);
 	int r = dir < 0 ? dir : proc_read_cgroups(dir, &ret->outer, err);
-	if (r >= 0)
-		r = cgroup_read_inside(proc_dir, dir, &ret->inner, err);
+	if (r < 0 || !own_ns)
+		return r;
+	r = cgroup_read_inside(proc_dir, dir, &ret->inner, err);
 	return r < 0 ? r : cgroup_check_look(tid, ret, err);
 }
 
@@ -116,20 +118,36 @@ static int cgroup_check(pid_t pid, int proc_dir, const struct kind_options *opti
 	int r = proc_read_tasks(proc_dir, &tids, err);
 	for (size_t i = 0; i < tids.v.n && r >= 0; i++) {
 		struct cgroup_look look = {0};
-		r = cgroup_look(proc_dir, tids.v.v[i], &look, err);
+		r = cgroup_look(proc_dir, tids.v.v[i], true, &look, err);
 		cgroup_look_release(&look);
 	}
 	proc_pid_list_release(&tids);
 	return r;
 }
 
-/* ------------------------------------------------------------- collect and dump */
+/* --------------------------------------------------------------------- collect */
 
 /* So many bytes of a path are above the root of the namespace. */
 static uint32_t cgroup_prefix(const char *outer, const char *inner)
 {
 	size_t whole = strlen(outer), below = inner[1] ? strlen(inner) : 0;
 	return outer[1] && whole >= below ? (uint32_t)(whole - below) : 0;
+}
+
+static uint32_t cgroup_prefix_of(const struct cgroup_look *l, size_t i)
+{
+	return l->inner.v.n ? cgroup_prefix(l->outer.v.v[i].path, l->inner.v.v[i].path) : 0;
+}
+
+/* What was removed has no name any more, and what is outside of our own namespace none that a restore could use. */
+static bool cgroup_has_path(const struct proc_cgroup *group)
+{
+	return !group->deleted && strncmp(group->path, "/..", 3) != 0;
+}
+
+static int cgroup_by_name(const void *a, const void *b)
+{
+	return strcmp((*(CgMemberEntry *const *)a)->name, (*(CgMemberEntry *const *)b)->name);
 }
 
 static CgSetEntry *cgroup_entry(struct arena *a, const struct cgroup_look *l, uint32_t id)
@@ -148,15 +166,18 @@ static CgSetEntry *cgroup_entry(struct arena *a, const struct cgroup_look *l, ui
 		member->path = arena_string(a, group->path);
 		if (!member->name || !member->path)
 			return NULL;
-		uint32_t prefix = cgroup_prefix(group->path, l->inner.v.v[i].path);
+		uint32_t prefix = cgroup_prefix_of(l, i);
 		if (prefix)
 			record_set(member, cgns_prefix, prefix);
-		set->ctls[set->n_ctls++] = member;
+		if (cgroup_has_path(group))
+			set->ctls[set->n_ctls++] = member;
 	}
+	if (set->ctls && set->n_ctls)
+		qsort(set->ctls, set->n_ctls, sizeof(*set->ctls), cgroup_by_name);
 	return set->ctls ? set : NULL;
 }
 
-static bool cgroup_same_root(const CgSetEntry *a, const CgSetEntry *b)
+bool cgroup_same_root(const CgSetEntry *a, const CgSetEntry *b)
 {
 	bool same = a->n_ctls == b->n_ctls;
 	for (size_t i = 0; same && i < a->n_ctls; i++) {
@@ -167,318 +188,259 @@ static bool cgroup_same_root(const CgSetEntry *a, const CgSetEntry *b)
 	return same;
 }
 
-static bool cgroup_same_set(const CgSetEntry *a, const CgSetEntry *b)
+static const char *cgroup_key(struct arena *a, const struct cgroup_look *l, bool own_ns)
 {
-	bool same = cgroup_same_root(a, b);
-	for (size_t i = 0; same && i < a->n_ctls; i++)
-		same = !strcmp(a->ctls[i]->path, b->ctls[i]->path);
-	return same;
+	_cleanup_strbuf_ struct strbuf key = {0};
+	strbuf_adds(&key, own_ns ? "own" : "");
+	for (size_t i = 0; i < l->outer.v.n; i++) {
+		const struct proc_cgroup *group = &l->outer.v.v[i];
+		strbuf_addf(&key, "\n%s:%u:%s", group->controllers, cgroup_prefix_of(l, i), group->path);
+	}
+	return key.failed ? NULL : arena_string(a, strbuf_str(&key));
+}
+
+/* The groups of ferry are a set that has a number and is not written. */
+static int cgroup_begin(struct collect *c, struct ferry_error *err)
+{
+	struct cgroup_look look = {0};
+	_cleanup_close_ int self = proc_open(getpid(), err);
+	int r = self < 0 ? self : proc_read_cgroups(self, &look.outer, err);
+	struct cgroup_set *own = r < 0 ? NULL : arena_new(&c->snap->arena, struct cgroup_set);
+	if (own)
+		own->key = cgroup_key(&c->snap->arena, &look, false);
+	cgroup_look_release(&look);
+	if (r < 0)
+		return r;
+	if (!own || !own->key)
+		return error_memory(err);
+	c->kind_data[KIND_cgroup] = own;
+	return 0;
 }
 
 /* The set with the same groups, which has the number before it was asked for; *ret_id: its number. */
-static int cgroup_add_set(struct collect *c, const struct cgroup_look *look, uint32_t *ret_id,
+static int cgroup_add_set(struct collect *c, const struct cgroup_look *look, bool own_ns, uint32_t *ret_id,
 			  struct ferry_error *err)
 {
+	struct arena *a = &c->snap->arena;
 	struct cgroup_set *first = c->kind_data[KIND_cgroup];
-	uint32_t id = first ? first->entry->id + 1 : CGROUP_FIRST_SET;
-	CgSetEntry *entry = cgroup_entry(&c->snap->arena, look, id);
-	struct cgroup_set *set = arena_new(&c->snap->arena, struct cgroup_set);
-	if (!entry || !set)
+	const char *key = cgroup_key(a, look, own_ns);
+	if (!key)
 		return error_memory(err);
 	for (const struct cgroup_set *known = first; known; known = known->next)
-		if (cgroup_same_set(known->entry, entry)) {
-			*ret_id = known->entry->id;
+		if (!strcmp(known->key, key)) {
+			*ret_id = known->entry ? known->entry->id : CGROUP_OWN_SET;
 			return 0;
 		}
-	*set = (struct cgroup_set){.next = first, .entry = entry};
+	uint32_t id = first->entry ? first->entry->id + 1 : CGROUP_FIRST_SET;
+	struct cgroup_set *set = arena_new(a, struct cgroup_set);
+	CgSetEntry *entry = cgroup_entry(a, look, id);
+	if (!entry || !set)
+		return error_memory(err);
+	*set = (struct cgroup_set){.next = first, .entry = entry, .key = key};
 	c->kind_data[KIND_cgroup] = set;
 	*ret_id = id;
 	return 0;
 }
 
-static int cgroup_collect_task(struct collect *c, struct snap_task *t, struct ferry_error *err)
+/* Threads of one object of the kernel are in the same groups of all hierarchies. */
+static bool cgroup_is_as_first(const struct collect *c, const struct snap_task *t,
+			       const struct snap_thread *th)
 {
-	_cleanup_close_ int dir = proc_open_look(t->look, err);
-	int r = MIN(dir, 0);
-	for (size_t i = 0; i < t->threads.n && r >= 0; i++) {
-		const struct snap_thread *th = &t->threads.v[i];
-		struct cgroup_look look = {0};
-		if (th->ended)
-			continue;
-		r = cgroup_look(dir, th->tid, &look, err);
-		if (r >= 0)
-			r = cgroup_add_set(c, &look, &th->core->thread_core->cg_set, err);
-		cgroup_look_release(&look);
+	const struct proc_looker *looker = c->options->looker;
+	const struct proc_thread_look *first = proc_looker_find(looker, t->pid, t->look);
+	const struct proc_thread_look *look = first ? proc_looker_find(looker, t->pid, th->tid) : NULL;
+	return look && th->tid != t->look && first->words.cgroups &&
+	       first->words.cgroups == look->words.cgroups;
+}
+
+static int cgroup_collect_thread(struct collect *c, struct snap_task *t, struct snap_thread *th, int proc_dir,
+				 const struct answers *answers unused, struct ferry_error *err)
+{
+	uint32_t *id = &th->core->thread_core->cg_set;
+	const struct snap_thread *first = snapshot_look(t);
+	bool own_ns = t->ns_ino[PROC_NS_CGROUP] != c->options->own_namespaces.ino[PROC_NS_CGROUP];
+	struct cgroup_look look = {0};
+	if (cgroup_is_as_first(c, t, th)) {
+		*id = first->core->thread_core->cg_set;
+		return 0;
 	}
+	int r = c->kind_data[KIND_cgroup] ? 0 : cgroup_begin(c, err);
+	if (r >= 0)
+		r = cgroup_look(proc_dir, th->tid, own_ns, &look, err);
+	if (r >= 0)
+		r = cgroup_add_set(c, &look, own_ns, id, err);
+	cgroup_look_release(&look);
 	return r;
 }
 
-static int cgroup_collect(struct collect *c, struct snap_ns *ns, struct ferry_error *err)
-{
-	int r = 0;
-	for (size_t i = 0; i < c->snap->tasks.n && r >= 0; i++)
-		if (c->snap->tasks.v[i].ns_ino[PROC_NS_CGROUP] == ns->ino)
-			r = cgroup_collect_task(c, &c->snap->tasks.v[i], err);
-	return r;
-}
+/* ------------------------------------------------------------------------ dump */
 
-/* A hierarchy; CRIU also has the settings of its groups there. */
-static CgControllerEntry *cgroup_controller(struct arena *a, const CgMemberEntry *member)
+static CgControllerEntry *cgroup_controller(struct arena *a, const char *name)
 {
 	CgControllerEntry *c = record_new(a, CgControllerEntry, cg_controller_entry);
-	char *names = arena_string(a, member->name), *save = NULL;
+	char *names = arena_string(a, name), *save = NULL;
 	if (!c || !names)
 		return NULL;
 	c->cnames = arena_array(a, char *, strlen(names) + 1);
 	if (!c->cnames)
 		return NULL;
 	c->cnames[c->n_cnames++] = strtok_r(names, ",", &save) ?: names;
-	for (char *name; (name = strtok_r(NULL, ",", &save));)
-		c->cnames[c->n_cnames++] = name;
-	record_set(c, is_threaded, *member->name != '\0');
+	for (char *word; (word = strtok_r(NULL, ",", &save));)
+		c->cnames[c->n_cnames++] = word;
 	return c;
 }
 
-static int cgroup_controllers(struct arena *a, const CgSetEntry *set, CgroupEntry *entry)
+static int cgroup_by_path(const void *a, const void *b)
 {
-	entry->controllers = arena_array(a, CgControllerEntry *, set->n_ctls + 1);
-	for (size_t i = 0; entry->controllers && i < set->n_ctls; i++) {
-		CgControllerEntry *controller = cgroup_controller(a, set->ctls[i]);
-		if (!controller)
-			return -ENOMEM;
-		entry->controllers[entry->n_controllers++] = controller;
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static bool cgroup_is_under(const char *path, const char *above)
+{
+	size_t n = strlen(above);
+	return !strncmp(path, above, n) && (!path[n] || path[n] == '/');
+}
+
+/*
+ * The groups of a hierarchy that have all others of the tree below them: where somebody is, or the root of somebody's namespace. Nobody
+ * made the root of the hierarchy, so it has nothing below it that would be the tree's. Without the slash at the beginning.
+ */
+static const char **cgroup_tops(struct arena *a, const struct cgroup_set *first, const char *name,
+				size_t *ret_n)
+{
+	size_t n = 0, kept = 0;
+	for (const struct cgroup_set *set = first; set && set->entry; set = set->next)
+		n++;
+	const char **tops = arena_array(a, const char *, n + 1);
+	n = 0;
+	for (const struct cgroup_set *set = first; set && set->entry && tops; set = set->next)
+		for (size_t i = 0; i < set->entry->n_ctls; i++) {
+			const CgMemberEntry *m = set->entry->ctls[i];
+			char *path = strcmp(m->name, name) != 0 ? NULL : arena_string(a, m->path);
+			if (path && m->cgns_prefix)
+				path[m->cgns_prefix] = '\0';
+			if (path)
+				tops[n++] = path + 1;
+		}
+	if (!tops)
+		return NULL;
+	qsort(tops, n, sizeof(*tops), cgroup_by_path);
+	for (size_t i = 0; i < n; i++) {
+		bool below = false;
+		for (size_t k = 0; k < kept && !below; k++)
+			below = !strcmp(tops[k], tops[i]) || (*tops[k] && cgroup_is_under(tops[i], tops[k]));
+		if (!below)
+			tops[kept++] = tops[i];
 	}
-	return entry->controllers ? 0 : -ENOMEM;
+	*ret_n = kept;
+	return tops;
+}
+
+/* Whether somebody's group of the hierarchy is one of threads (v2); in v1 each thread has its own. */
+static bool cgroup_moves_threads(const struct cgroup_set *first, const char *name, int mount)
+{
+	bool threaded = *name != '\0';
+	for (const struct cgroup_set *set = first; set && set->entry && !threaded; set = set->next)
+		for (size_t i = 0; i < set->entry->n_ctls && !threaded; i++) {
+			const CgMemberEntry *m = set->entry->ctls[i];
+			if (strcmp(m->name, name) != 0 || !m->path[1])
+				continue;
+			_cleanup_close_ int dir = fd_open(mount, m->path + 1, O_RDONLY | O_DIRECTORY, 0);
+			threaded = dir >= 0 && cgroup_is_threaded(dir);
+		}
+	return threaded;
+}
+
+static int cgroup_dump_hierarchy(struct arena *a, const struct cgroup_set *first, const char *name,
+				 CgControllerEntry *entry, struct ferry_error *err)
+{
+	size_t n;
+	const char **tops = cgroup_tops(a, first, name, &n);
+	cgroup_names names = cgroup_names_of(a, name);
+	entry->dirs = tops ? arena_array(a, CgroupDirEntry *, n + 1) : NULL;
+	if (!entry->dirs || !names)
+		return error_memory(err);
+	_cleanup_close_ int mount = cgroup_mount(name);
+	/* An ordinary user has no way to it. Where everybody is is known anyway. */
+	if (mount < 0)
+		return 0;
+	record_set(entry, is_threaded, cgroup_moves_threads(first, name, mount));
+	int r = 0;
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		_cleanup_close_ int dir = fd_open(mount, *tops[i] ? tops[i] : ".", O_RDONLY | O_DIRECTORY, 0);
+		if (dir < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, -dir, "opening cgroup '/%s'", tops[i]);
+		CgroupDirEntry **slot = &entry->dirs[entry->n_dirs++];
+		r = *tops[i] ? cgroup_read_group(a, names, dir, tops[i], slot, err)
+			     : cgroup_read_root(a, dir, slot, err);
+	}
+	return r;
+}
+
+/* Every set has the same hierarchies, but for groups that have no path. */
+static int cgroup_dump_hierarchies(struct arena *a, const struct cgroup_set *first, CgroupEntry *entry,
+				   struct ferry_error *err)
+{
+	size_t n = 0;
+	int r = 0;
+	for (const struct cgroup_set *set = first; set && set->entry; set = set->next)
+		n += set->entry->n_ctls;
+	const char **names = arena_array(a, const char *, n + 1);
+	entry->controllers = arena_array(a, CgControllerEntry *, n + 1);
+	if (!names || !entry->controllers)
+		return error_memory(err);
+	for (const struct cgroup_set *set = first; set && set->entry && r >= 0; set = set->next)
+		for (size_t i = 0; i < set->entry->n_ctls && r >= 0; i++) {
+			const char *name = set->entry->ctls[i]->name;
+			bool known = false;
+			for (size_t k = 0; k < entry->n_controllers && !known; k++)
+				known = !strcmp(names[k], name);
+			if (known)
+				continue;
+			CgControllerEntry *controller = cgroup_controller(a, name);
+			if (!controller)
+				return error_memory(err);
+			names[entry->n_controllers] = name;
+			entry->controllers[entry->n_controllers++] = controller;
+			r = cgroup_dump_hierarchy(a, first, name, controller, err);
+		}
+	return r;
 }
 
 static int cgroup_dump_end(struct dump *d, struct ferry_error *err)
 {
 	CgroupEntry entry = CGROUP_ENTRY__INIT;
 	struct cgroup_set *first = d->kind_data[KIND_cgroup];
-	if (!first)
+	if (!first || !first->entry)
 		return 0;
 	entry.n_sets = first->entry->id - CGROUP_FIRST_SET + 1;
 	entry.sets = arena_array(&d->snap->arena, CgSetEntry *, entry.n_sets);
-	if (!entry.sets || cgroup_controllers(&d->snap->arena, first->entry, &entry) < 0)
+	if (!entry.sets)
 		return error_memory(err);
-	for (const struct cgroup_set *set = first; set; set = set->next)
+	int r = cgroup_dump_hierarchies(&d->snap->arena, first, &entry, err);
+	for (const struct cgroup_set *set = first; set && set->entry; set = set->next)
 		entry.sets[set->entry->id - CGROUP_FIRST_SET] = set->entry;
-	return image_put_one(d->dir, IMAGE_CGROUP, 0, &entry.base, err);
-}
-
-/* --------------------------------------------------------------------- restore */
-
-/* Groups that a thread goes to, or that are the root of a namespace: a descriptor of each hierarchy. */
-struct cgroup_place {
-	struct cgroup_place *next;
-	const CgSetEntry *set;
-	int *dirs;
-	size_t n;
-};
-
-struct cgroup_mounted {
-	struct cgroup_mounted *next;
-	const char *name;
-	int fd;
-};
-
-struct cgroup_plan {
-	CgroupEntry *entry;
-	struct cgroup_mounted *mounts;
-	struct cgroup_place *places;
-};
-
-static int cgroup_bad(const char *why, uint32_t id, struct ferry_error *err)
-{
-	return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "cgroup.img: %s %u", why, id);
-}
-
-static int cgroup_hierarchy(struct reader *r, struct cgroup_plan *p, const char *name,
-			    struct ferry_error *err)
-{
-	for (const struct cgroup_mounted *m = p->mounts; m; m = m->next)
-		if (!strcmp(m->name, name))
-			return m->fd;
-	struct cgroup_mounted *mounted = arena_new(&r->plan->arena, struct cgroup_mounted);
-	if (!mounted)
-		return error_memory(err);
-	int fd = plan_keep_source(r->plan, cgroup_mount(name));
-	if (fd < 0)
-		return error_errno(err, FERRY_ERROR_KERNEL_FEATURE, -fd, "reaching the cgroup hierarchy '%s'",
-				   *name ? name : "v2");
-	*mounted = (struct cgroup_mounted){.next = p->mounts, .name = name, .fd = fd};
-	p->mounts = mounted;
-	return fd;
-}
-
-/* A group by its path, of which the first bytes count; 0 = the root. */
-static int cgroup_open(struct reader *r, struct cgroup_plan *p, const CgMemberEntry *member, size_t bytes,
-		       struct ferry_error *err)
-{
-	int mount = cgroup_hierarchy(r, p, member->name, err);
-	char *path = arena_string(&r->plan->arena, member->path);
-	if (mount < 0 || !path)
-		return mount < 0 ? mount : error_memory(err);
-	path[bytes] = '\0';
-	int fd = plan_keep_source(r->plan,
-				  fd_open(mount, bytes > 1 ? path + 1 : ".", O_RDONLY | O_DIRECTORY, 0));
-	if (fd < 0) {
-		error_errno(err, FERRY_ERROR_FILES_CHANGED, -fd, "opening cgroup '%s' of hierarchy '%s'",
-			    path, *member->name ? member->name : "v2");
-		error_hint(err,
-			   "the tree lived in it: make it again (mkdir), with its settings, then restore");
-		return fd;
-	}
-	if (cgroup_is_frozen(fd)) {
-		error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY, "cgroup '%s' is frozen", path);
-		error_hint(err, "thaw it, then restore");
-		return -EBUSY;
-	}
-	return fd;
-}
-
-static int cgroup_open_all(struct reader *r, const CgSetEntry *set, bool roots, struct cgroup_place **ret,
-			   struct ferry_error *err)
-{
-	struct cgroup_plan *p = r->plan->kind_data[KIND_cgroup];
-	struct cgroup_place *place = arena_new(&r->plan->arena, struct cgroup_place);
-	if (!place)
-		return error_memory(err);
-	place->set = set;
-	place->dirs = arena_array(&r->plan->arena, int, set->n_ctls + 1);
-	if (!place->dirs)
-		return error_memory(err);
-	for (size_t i = 0; i < set->n_ctls; i++) {
-		const CgMemberEntry *member = set->ctls[i];
-		size_t whole = strlen(member->path);
-		if (member->path[0] != '/' || member->cgns_prefix > whole || strstr(member->path, "/.."))
-			return cgroup_bad("paths of set", set->id, err);
-		int fd = cgroup_open(r, p, member, roots ? member->cgns_prefix : whole, err);
-		if (fd < 0)
-			return fd;
-		place->dirs[place->n++] = fd;
-	}
-	*ret = place;
-	return 0;
-}
-
-static struct cgroup_place *cgroup_place(const struct plan *p, uint32_t id)
-{
-	const struct cgroup_plan *own = p->kind_data[KIND_cgroup];
-	struct cgroup_place *place = own ? own->places : NULL;
-	while (place && place->set->id != id)
-		place = place->next;
-	return place;
-}
-
-static uint32_t cgroup_set_of(const struct plan_thread *th)
-{
-	const ThreadCoreEntry *core = th->core->thread_core;
-	return core && core->has_cg_set ? core->cg_set : 0;
-}
-
-static int cgroup_read_thread(struct reader *r, const struct plan_task *t, const struct plan_thread *th,
-			      struct ferry_error *err)
-{
-	struct cgroup_plan *p = r->plan->kind_data[KIND_cgroup];
-	struct plan_ns *ns = plan_ns(r->plan, PROC_NS_CGROUP, t->ns_id[PROC_NS_CGROUP]);
-	uint32_t id = cgroup_set_of(th);
-	struct cgroup_place *place = cgroup_place(r->plan, id), *root = ns->data;
-	const CgSetEntry *set = NULL;
-	int ret = 0;
-	for (size_t i = 0; i < p->entry->n_sets; i++)
-		if (p->entry->sets[i]->id == id)
-			set = p->entry->sets[i];
-	if (!set || (root && !cgroup_same_root(root->set, set)))
-		return cgroup_bad("a namespace lacks groups, or has several roots: set", id, err);
-	if (!place) {
-		ret = cgroup_open_all(r, set, false, &place, err);
-		if (ret < 0)
-			return ret;
-		place->next = p->places;
-		p->places = place;
-	}
-	if (!root)
-		ret = cgroup_open_all(r, set, true, &root, err);
-	ns->data = root;
-	return ret;
-}
-
-static int cgroup_read(struct reader *r, struct ferry_error *err)
-{
-	if (!plan_has_ns(r->plan, PROC_NS_CGROUP))
-		return 0;
-	struct cgroup_plan *p = arena_new(&r->plan->arena, struct cgroup_plan);
-	if (!p)
-		return error_memory(err);
-	r->plan->kind_data[KIND_cgroup] = p;
-	int ret = records_one(r, IMAGE_CGROUP, 0, &p->entry, err);
-	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++) {
-		const struct plan_task *t = &r->plan->tasks[i];
-		for (size_t k = plan_first(t); k < t->threads.n && t->ns_id[PROC_NS_CGROUP] && ret >= 0; k++)
-			ret = cgroup_read_thread(r, t, &t->threads.v[k], err);
-	}
-	return ret;
-}
-
-static int cgroup_make(struct opener *o unused, struct plan_ns *ns, struct ferry_error *err)
-{
-	const struct cgroup_place *root = ns->data;
-	return cgroup_make_ns(root->dirs, root->n, &ns->fd, err);
-}
-
-static int cgroup_entered(const struct plan *p, const struct plan_task *t, struct ferry_error *err)
-{
-	const struct cgroup_place *place = cgroup_place(p, cgroup_set_of(&t->threads.v[plan_first(t)]));
-	for (size_t i = 0; place && i < place->n; i++) {
-		int r = cgroup_move(place->dirs[i], "cgroup.procs", 0);
-		if (r < 0)
-			return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
-					   "moving pid %d into cgroup '%s'", t->pid,
-					   place->set->ctls[i]->path);
-	}
-	return 0;
-}
-
-/* A thread that is somewhere else than its process as a whole moves by itself. */
-static int cgroup_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
-				 struct script *s, struct ferry_error *err)
-{
-	const struct cgroup_place *place = cgroup_place(r->plan, cgroup_set_of(th));
-	const struct cgroup_place *first = cgroup_place(r->plan, cgroup_set_of(&t->threads.v[plan_first(t)]));
-	for (size_t i = 0; t->ns_id[PROC_NS_CGROUP] && place && place != first && i < place->n; i++) {
-		const CgMemberEntry *member = place->set->ctls[i];
-		int fd = plan_keep_source(r->plan,
-					  fd_open(place->dirs[i], *member->name ? "tasks" : "cgroup.threads",
-						  O_WRONLY, 0));
-		if (fd < 0)
-			return error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd,
-					   "opening the threads of cgroup '%s'", member->path);
-		int number = plan_temp_source(t, fd);
-		if (number < 0)
-			return error_memory(err);
-		script_call(s, "moving the thread into its cgroup", SYS_write, (uint64_t)number,
-			    script_put(s, "0", 1), 1)
-			->data_mask = 1 << 1;
-	}
-	return 0;
+	return r < 0 ? r : image_put_one(d->dir, IMAGE_CGROUP, 0, &entry.base, err);
 }
 
 static const struct ns_ops cgroup_ops = {
 	.type = PROC_NS_CGROUP,
 	.check = cgroup_check,
-	.collect = cgroup_collect,
 	.make = cgroup_make,
 	.entered = cgroup_entered,
 };
 
 const struct kind_ops kind_cgroup = {
 	.name = "cgroup",
-	.what = "cgroup namespaces, and the groups of those who live in them",
+	.what = "control groups: who is in which, their settings, and cgroup namespaces",
 	.fd_type = -1,
 	.image_file = -1,
+	.collect_thread = cgroup_collect_thread,
 	.dump_end = cgroup_dump_end,
 	.read = cgroup_read,
+	.prepare = cgroup_prepare,
 	.restore_thread = cgroup_restore_thread,
+	.ready = cgroup_ready,
+	.abandon = cgroup_abandon,
 	.ns = &cgroup_ops,
 };

@@ -34,15 +34,24 @@ static const char *external_read_mount(const char *word)
 	return end && end > word + 4 && end[2] ? end + 2 : NULL;
 }
 
+/* "mnt[]"; letters may follow, which say what ferry does in any case (m), or what --enable-external-sharing does (s). */
+static bool external_read_all_mounts(const char *word)
+{
+	if (strncmp(word, "mnt[]", 5) != 0)
+		return false;
+	return !word[5] || (word[5] == ':' && !word[6 + strspn(word + 6, "ms")]);
+}
+
 int external_check(const struct kind_options *options, struct ferry_error *err)
 {
 	uint32_t inode;
 	int fd;
 	for (size_t i = 0; i < options->n_external; i++)
 		if (!external_read_unix(options->external[i], &inode) &&
-		    !external_read_mount(options->external[i]))
+		    !external_read_mount(options->external[i]) &&
+		    !external_read_all_mounts(options->external[i]))
 			return error_set(err, FERRY_ERROR_USAGE, EINVAL,
-					 "--external '%s' is neither unix[INODE] nor mnt[KEY]:VALUE",
+					 "--external '%s' is neither unix[INODE], mnt[KEY]:VALUE nor mnt[]",
 					 options->external[i]);
 	for (size_t i = 0; i < options->n_inherited; i++) {
 		if (!external_read_fd(options->inherited[i], &fd, &inode))
@@ -61,6 +70,14 @@ bool external_unix(const struct kind_options *options, uint32_t inode)
 	uint32_t given;
 	for (size_t i = 0; i < options->n_external; i++)
 		if (external_read_unix(options->external[i], &given) && given == inode)
+			return true;
+	return false;
+}
+
+bool external_all_mounts(const struct kind_options *options)
+{
+	for (size_t i = 0; i < options->n_external; i++)
+		if (external_read_all_mounts(options->external[i]))
 			return true;
 	return false;
 }

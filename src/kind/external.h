@@ -18,3 +18,6 @@ int external_inherited_socket(const struct kind_options *options, uint32_t inode
 
 /* What stands for the mount of this key: VALUE of "mnt[KEY]:VALUE"; NULL = nothing. */
 const char *external_mount(const struct kind_options *options, const char *key);
+
+/* Whether "mnt[]" was given: mounts from outside that nobody names are found where ferry has the same. */
+bool external_all_mounts(const struct kind_options *options);

@@ -56,6 +56,23 @@ static int mounts_open_here(const char *path)
 	return fd_open(AT_FDCWD, path, O_PATH, 0);
 }
 
+/* --------------------------------------------------------------------- copies */
+
+static int mounts_copy(const struct mounts_one *m, int of, struct ferry_error *err)
+{
+	int fd = of < 0 ? of : sys_open_tree(of, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	return fd < 0 ? mounts_failed(m, -fd, err) : fd;
+}
+
+static int mounts_copy_path(const struct mounts_one *m, const char *path, struct ferry_error *err)
+{
+	_cleanup_close_ int of = mounts_open_here(path);
+	if (of < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -of,
+				   "'%.200s', which is to be mounted at '%.200s'", path, m->point);
+	return mounts_copy(m, of, err);
+}
+
 /* --------------------------------------------------------------- file systems */
 
 /* One option of a comma-separated list, or a flag; -errno. */
@@ -158,10 +175,28 @@ static int mounts_make_in_task(struct mounts_maker *k, struct mounts_recipe *rec
 	return r < 0 ? r : call.fds[0];
 }
 
+/* Of any type, and from any source that the image names: only if whoever restores says so. */
+static int mounts_check_enabled(const struct kind_options *o, const struct mounts_one *m,
+				struct ferry_error *err)
+{
+	bool enabled = m->type != FSTYPE__AUTO;
+	for (size_t i = 0; i < o->n_enable_fs && m->fstype && !enabled; i++)
+		enabled = !strcmp(o->enable_fs[i], m->fstype) || !strcmp(o->enable_fs[i], "all");
+	if (enabled)
+		return 0;
+	error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
+		  "'%.200s' was a file system of type %.60s, dumped without its contents", m->point,
+		  mounts_type_name(m));
+	error_hint(err, "--enable-fs %.60s mounts one there again", mounts_type_name(m));
+	return -ENOTSUP;
+}
+
 static int mounts_make_new(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
 {
 	struct mounts_recipe recipe;
-	int r = mounts_write_recipe(m, &recipe, err);
+	int r = mounts_check_enabled(k->o->options, m, err);
+	if (r >= 0)
+		r = mounts_write_recipe(m, &recipe, err);
 	if (r < 0)
 		return r;
 	bool in_task = m->type == FSTYPE__PROC && k->facts.own_pidns;
@@ -174,7 +209,10 @@ static int mounts_make_new(struct mounts_maker *k, const struct mounts_one *m, s
 	}
 	if (m->type == FSTYPE__TMPFS)
 		r = mounts_tar_unpack(k->o, fd, m->dev, m->point, err);
-	return r < 0 ? r : take_fd(fd);
+	if (r < 0 || !m->root[1])
+		return r < 0 ? r : take_fd(fd);
+	_cleanup_close_ int part = mounts_open_part(fd, m->root + 1);
+	return mounts_copy(m, part, err);
 }
 
 /* Read-only, after it was filled. */
@@ -189,22 +227,7 @@ static int mounts_seal(const struct mounts_one *m, int fd, struct ferry_error *e
 	return r < 0 ? mounts_failed(m, -r, err) : 0;
 }
 
-/* --------------------------------------------------------------------- copies */
-
-static int mounts_copy(const struct mounts_one *m, int of, struct ferry_error *err)
-{
-	int fd = of < 0 ? of : sys_open_tree(of, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
-	return fd < 0 ? mounts_failed(m, -fd, err) : fd;
-}
-
-static int mounts_copy_path(const struct mounts_one *m, const char *path, struct ferry_error *err)
-{
-	_cleanup_close_ int of = mounts_open_here(path);
-	if (of < 0)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -of,
-				   "'%.200s', which is to be mounted at '%.200s'", path, m->point);
-	return mounts_copy(m, of, err);
-}
+/* ----------------------------------------------------------------- from outside */
 
 static int mounts_make_root(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
 {
@@ -218,14 +241,58 @@ static int mounts_make_root(struct mounts_maker *k, const struct mounts_one *m, 
 	return -ENOTSUP;
 }
 
+/*
+ * Engines name the cgroup that they run in themselves. Where the image's is below that the mount shows just it, as before, and not
+ * everybody's.
+ */
+static int mounts_open_cgroup(struct mounts_maker *k, const struct mounts_one *m, const char *path, int of)
+{
+	struct kern_statx st;
+	const struct mounts_one *on = NULL;
+	_cleanup_free_ char *real = realpath(path, NULL);
+	char whole[MOUNTS_PATH_BYTES];
+	if (!real || sys_statx(of, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0)
+		return -ENOENT;
+	for (size_t i = 0; i < k->here->n; i++)
+		if (k->here->v[i].id == st.mnt_id)
+			on = &k->here->v[i];
+	const char *in = on ? mounts_below(real, on->point) : NULL;
+	if (!in ||
+	    (size_t)snprintf(whole, sizeof(whole), "%s/%s", on->root[1] ? on->root : "", in) >= sizeof(whole))
+		return -ENOENT;
+	if (!*in && on->root[1])
+		whole[strlen(whole) - 1] = '\0';
+	const char *below = mounts_below(m->root, whole);
+	return below && *below ? mounts_open_part(of, below) : -ENOENT;
+}
+
+static bool mounts_is_cgroup(const struct mounts_one *m)
+{
+	return m->type == FSTYPE__CGROUP || m->type == FSTYPE__CGROUP2;
+}
+
+static int mounts_copy_external(struct mounts_maker *k, const struct mounts_one *m, const char *path,
+				struct ferry_error *err)
+{
+	_cleanup_close_ int of = mounts_open_here(path);
+	_cleanup_close_ int narrow = of >= 0 && mounts_is_cgroup(m) ? mounts_open_cgroup(k, m, path, of) : -1;
+	return narrow >= 0 ? mounts_copy(m, narrow, err) : mounts_copy_path(m, path, err);
+}
+
 static int mounts_make_external(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
 {
 	const char *path = external_mount(k->o->options, m->key);
+	bool found = !strcmp(m->key, MOUNTS_KEY_SOURCE);
+	if (!path && found && external_all_mounts(k->o->options))
+		path = m->source;
 	if (path)
-		return mounts_copy_path(m, path, err);
+		return mounts_copy_external(k, m, path, err);
 	error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 		  "'%.200s' was mounted from outside of the tree, under the name '%.200s'", m->point, m->key);
-	error_hint(err, "say what takes its place: --external 'mnt[%.200s]:PATH'", m->key);
+	if (found)
+		error_hint(err, "--external 'mnt[]' takes '%.200s'", m->source);
+	else
+		error_hint(err, "say what takes its place: --external 'mnt[%.200s]:PATH'", m->key);
 	return -ENOTSUP;
 }
 
@@ -256,6 +323,8 @@ static int mounts_make(struct mounts_maker *k, size_t i, struct ferry_error *err
 {
 	const struct mounts_one *m = &k->l->v[i];
 	int fd = -1;
+	if (k->fds[i] >= 0)
+		return 0; /* from outside */
 	switch (m->from) {
 	case MOUNTS_HERE: k->fds[i] = mounts_find_here(k, m); return 0;
 	case MOUNTS_ROOT: fd = mounts_make_root(k, m, err); break;
@@ -294,7 +363,12 @@ static int mounts_set_flags(const struct mounts_one *m, int fd, struct ferry_err
 	int r = sys_mount_setattr(fd, "", AT_EMPTY_PATH, &attr);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	if (r == -ENOSYS)
-		r = mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL) < 0 ? -errno : 0;
+		r = mount(NULL, path, NULL,
+			  MS_REMOUNT | MS_BIND |
+				  (m->flags & ~(unsigned)(MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE)),
+			  NULL) < 0
+			    ? -errno
+			    : 0;
 	return r < 0 ? mounts_failed(m, -r, err) : 0;
 }
 
@@ -373,6 +447,12 @@ static int mounts_found_group(const struct mounts_maker *k, const struct mounts_
 		if (r >= 0)
 			r = mounts_set_propagation(fd, MS_SLAVE);
 	}
+	int outer = k->groups[m - k->l->v];
+	if (r >= 0 && outer >= 0)
+		r = sys_move_mount(outer, "", fd, "",
+				   MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	if (outer >= 0 && r == -EINVAL)
+		r = 0; /* there is no group */
 	if (r >= 0 && m->shared)
 		r = mounts_set_propagation(fd, MS_SHARED);
 	if (r >= 0 && m->unbindable)
@@ -415,6 +495,61 @@ static int mounts_make_groups(const struct mounts_maker *k, struct ferry_error *
 					   k->l->v[i].point);
 	}
 	return 0;
+}
+
+/* --------------------------------------------------------------- before all others */
+
+static bool mounts_receives(const struct mounts_maker *k, const struct mounts_one *m)
+{
+	bool inside = false;
+	for (size_t i = 0; i < k->l->n; i++)
+		inside |= k->l->v[i].shared == m->master;
+	return m->master && !inside;
+}
+
+int mounts_make_outside(struct mounts_maker *k, struct ferry_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < k->l->n && r >= 0; i++) {
+		const struct mounts_one *m = &k->l->v[i];
+		if (m->from != MOUNTS_ROOT && m->from != MOUNTS_EXTERNAL)
+			continue;
+		r = mounts_make(k, i, err);
+		if (r >= 0 && m->outer)
+			r = k->groups[i] = mounts_copy(m, k->fds[i], err);
+		if (r >= 0)
+			r = mounts_set_propagation(k->fds[i], mounts_receives(k, m) ? MS_SLAVE : MS_PRIVATE);
+		if (r < 0 && !error_is_set(err))
+			mounts_failed(m, -r, err);
+	}
+	return r;
+}
+
+/* Those that whoever restores has: all are slaves, and then those that are not to be. */
+static int mounts_part_here(struct mounts_maker *k)
+{
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return -errno;
+	for (size_t i = 0; i < k->here->n; i++) {
+		const struct mounts_one *here = &k->here->v[i], *m = mounts_find(k->l, here, false);
+		if (m && m->from == MOUNTS_HERE && mounts_receives(k, m))
+			continue;
+		if (mount(NULL, here->point, NULL, MS_PRIVATE, NULL) < 0 && errno != EINVAL &&
+		    errno != ENOENT)
+			return -errno;
+	}
+	return 0;
+}
+
+int mounts_part(struct mounts_maker *k, struct ferry_error *err)
+{
+	bool receive = false;
+	for (size_t i = 0; i < k->l->n; i++)
+		receive |= k->l->v[i].from == MOUNTS_HERE && mounts_receives(k, &k->l->v[i]);
+	int r = receive                                                 ? mounts_part_here(k)
+		: mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ? -errno
+									: 0;
+	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "making the mounts private") : 0;
 }
 
 /* ----------------------------------------------------------------------- root */

@@ -11,10 +11,17 @@ struct mounts_maker {
 	struct mounts_facts facts;
 	struct mounts_plan plan;
 	int *fds;      /* by index: the root of the mount; -1 = it is not there */
+	int *groups;   /* a copy that is in the group of peers which the mount is to join; -1 */
 	bool has_view; /* a /proc of ferry's lies where the tree's will be */
 };
 
-/* Before any process of the tree exists. Ferry stands in the new namespace then, and below its root. */
+/* What comes from outside, while all mounts still are what they were there. */
+must_check int mounts_make_outside(struct mounts_maker *k, struct ferry_error *err);
+
+/* Nothing that is mounted from now on is seen outside; what is mounted there is seen here where it was to be. */
+must_check int mounts_part(struct mounts_maker *k, struct ferry_error *err);
+
+/* Before any process of the tree exists. Ferry stands below the new root then. */
 must_check int mounts_make_early(struct mounts_maker *k, struct ferry_error *err);
 
 /* The rest, when there are some. */

@@ -84,9 +84,9 @@ static enum mounts_from mounts_own_source(const struct mounts_list *l, const str
 		return MOUNTS_ROOT;
 	if (m->key)
 		return MOUNTS_EXTERNAL;
-	if (!mounts_can_be_made(m) || strcmp(m->root, "/") != 0)
-		return MOUNTS_UNKNOWN;
-	return MOUNTS_NEW;
+	/* Which cgroup one shows is a matter of where the tree is. */
+	bool whole = !strcmp(m->root, "/") || m->type == FSTYPE__CGROUP || m->type == FSTYPE__CGROUP2;
+	return mounts_can_be_made(m) && whole && mounts_is_plain(m->root) ? MOUNTS_NEW : MOUNTS_UNKNOWN;
 }
 
 /* Another that shows it, too, and is there by itself; of several the first. */

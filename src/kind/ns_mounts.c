@@ -30,7 +30,8 @@
 #include "kernel/syscalls.h"
 #include "kind/external.h"
 #include "kind/kinds.h"
-#include "kind/mounts_make.h"
+#include "kind/mounts_plan.h"
+#include "kind/mounts_restore.h"
 #include "kind/mounts_tar.h"
 #include "model/kind.h"
 #include "model/record.h"
@@ -62,7 +63,7 @@ static int mounts_refuse(pid_t pid, const struct mounts_trouble *t, struct ferry
 
 static bool mounts_has_group(const struct mounts_list *l, uint32_t group)
 {
-	for (size_t i = 0; i < l->n; i++)
+	for (size_t i = 0; i < l->n && group; i++)
 		if (l->v[i].shared == group)
 			return true;
 	return false;
@@ -90,20 +91,86 @@ static bool mounts_is_foreign_proc(const struct mounts_one *m, const struct moun
 	return seen == facts->own_pidns;
 }
 
-static struct mounts_trouble mounts_check_one(const struct mounts_list *tree, const struct mounts_one *m,
-					      const struct mounts_facts *facts,
+static struct mounts_trouble mounts_check_one(const struct mounts_data *d, const struct mounts_one *m,
 					      const struct kind_options *options)
 {
+	const struct mounts_list *tree = &d->tree, *outside = &d->outside;
 	static const char unmount[] =
 		"unmount it in the tree's mount namespace, or mount it outside before the tree starts";
-	if (m->from != MOUNTS_HERE && m->master && !mounts_has_group(tree, m->master))
+	bool from_outside = m->from == MOUNTS_HERE || m->from == MOUNTS_ROOT || m->from == MOUNTS_EXTERNAL;
+	if (!from_outside && m->master && !mounts_has_group(tree, m->master))
 		return mounts_refused(m, "receives mounts from a group of peers outside of the tree",
 				      unmount);
-	if (m->from == MOUNTS_NEW && m->type == FSTYPE__PROC && mounts_is_foreign_proc(m, facts))
+	if (m->from == MOUNTS_EXTERNAL && mounts_has_group(outside, m->shared) && !options->ext_sharing)
+		return mounts_refused(m, "shares what is mounted in it with mounts outside of the tree",
+				      "make it private or a slave: mount --make-rslave");
+	if (m->from == MOUNTS_NEW && m->type == FSTYPE__PROC && mounts_is_foreign_proc(m, &d->facts))
 		return mounts_refused(m, "was mounted for another pid namespace", unmount);
 	if (mounts_has_contents(m) && !mounts_tar_exists(options))
 		return mounts_refused(m, "has contents, and there is no tar(1) to store them", "install tar");
 	return (struct mounts_trouble){0};
+}
+
+static bool mounts_is_listed(const char *const *list, size_t n, const char *word)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(list[i], word))
+			return true;
+	return false;
+}
+
+static bool mounts_has_id(const struct mounts_list *l, uint32_t id)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].id == id)
+			return true;
+	return false;
+}
+
+/* --skip-mnt: neither they nor what hangs on them. */
+static void mounts_skip(struct mounts_list *l, const struct kind_options *options)
+{
+	struct mounts_list kept = {.v = l->v};
+	for (size_t i = 0; i < l->n; i++) {
+		const struct mounts_one *m = &l->v[i];
+		bool skipped = mounts_is_listed(options->skip_mnt, options->n_skip_mnt, m->point);
+		if (!i || (!skipped && mounts_has_id(&kept, m->parent_id)))
+			kept.v[kept.n++] = *m;
+	}
+	l->n = kept.n;
+}
+
+/* Where in ferry's own namespace one of the tree's can be had that has no other source. */
+static const char *mounts_find_outside(struct arena *a, const struct mounts_data *d,
+				       const struct mounts_one *m)
+{
+	for (size_t i = 0; i < d->outside.n; i++) {
+		const struct mounts_one *other = &d->outside.v[i];
+		const char *below = other->dev == m->dev ? mounts_below(m->root, other->root) : NULL;
+		char path[MOUNTS_PATH_BYTES];
+		if (below && (size_t)snprintf(path, sizeof(path), "%s%s%s",
+					      strcmp(other->point, "/") ? other->point : "",
+					      *below ? "/" : "", below) < sizeof(path))
+			return arena_string(a, *path ? path : "/");
+	}
+	return NULL;
+}
+
+/* --external mnt[]: those that have no other source come from outside, from where ferry has the same. */
+static int mounts_find_sources(struct mounts_data *d, const struct kind_options *options, struct arena *a,
+			       struct mounts_trouble *ret, struct ferry_error *err)
+{
+	for (;;) {
+		int r = mounts_sources(&d->tree, &d->facts, ret, err);
+		const char *path = ret->mount && external_all_mounts(options) && !ret->mount->key
+					   ? mounts_find_outside(a, d, ret->mount)
+					   : NULL;
+		if (!path)
+			return r;
+		struct mounts_one *m = &d->tree.v[ret->mount - d->tree.v];
+		m->key = MOUNTS_KEY_SOURCE;
+		m->source = path;
+	}
 }
 
 /* What is ferry's own, and what somebody says comes from outside. */
@@ -117,6 +184,10 @@ static void mounts_mark(struct mounts_data *d, const struct kind_options *option
 		if (other)
 			other->known = true;
 		m->key = i ? external_mount(options, m->point) : NULL;
+		bool enabled = mounts_is_listed(options->enable_fs, options->n_enable_fs, m->fstype) ||
+			       mounts_is_listed(options->enable_fs, options->n_enable_fs, "all");
+		if (m->type == FSTYPE__UNSUPPORTED && i && enabled)
+			m->type = FSTYPE__AUTO;
 	}
 }
 
@@ -144,10 +215,11 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 		.own_pidns = ns.ino[PROC_NS_PID] != options->own_namespaces.ino[PROC_NS_PID],
 		.detached = true,
 	};
+	mounts_skip(&d->tree, options);
 	mounts_mark(d, options);
-	r = mounts_sources(&d->tree, &d->facts, &trouble, err);
+	r = mounts_find_sources(d, options, a, &trouble, err);
 	for (size_t i = 0; i < d->tree.n && r >= 0 && !trouble.mount; i++)
-		trouble = mounts_check_one(&d->tree, &d->tree.v[i], &d->facts, options);
+		trouble = mounts_check_one(d, &d->tree.v[i], options);
 	if (trouble.mount)
 		return mounts_refuse(pid, &trouble, err);
 	return r < 0 ? r : mounts_plan(a, &d->tree, &d->facts, &plan, err);
@@ -173,7 +245,7 @@ static int mounts_collect(struct collect *c, struct snap_ns *ns, struct ferry_er
 }
 
 static int mounts_put_record(struct arena *a, struct image_writer *w, const struct mounts_one *m,
-			     struct ferry_error *err)
+			     bool internal, struct ferry_error *err)
 {
 	MntEntry e = MNT_ENTRY__INIT;
 	char *options = (char *)m->options;
@@ -188,12 +260,17 @@ static int mounts_put_record(struct arena *a, struct image_writer *w, const stru
 	e.mnt_id = m->id;
 	e.parent_mnt_id = m->parent_id;
 	e.root_dev = m->dev;
-	e.flags = m->flags;
+	e.flags = m->flags | (m->shared ? MS_SHARED : 0) | (m->master ? MS_SLAVE : 0) |
+		  (m->unbindable ? MS_UNBINDABLE : 0);
 	e.root = (char *)m->root;
 	e.mountpoint = (char *)m->point;
 	e.source = (char *)m->source;
 	e.options = options;
 	e.ext_key = (char *)m->key;
+	if (m->type == FSTYPE__AUTO)
+		e.fsname = (char *)m->fstype;
+	if (m->key && internal)
+		record_set(&e, internal_sharing, true);
 	record_set(&e, shared_id, m->shared);
 	record_set(&e, master_id, m->master);
 	record_set(&e, sb_flags, m->sb_flags);
@@ -308,7 +385,8 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 	struct image_writer *w;
 	int r = image_create(d->dir, IMAGE_MNTS, ns->id, &w, err);
 	for (size_t i = data->tree.n; i-- > 0 && r >= 0;)
-		r = mounts_put_record(&d->snap->arena, w, &data->tree.v[i], err);
+		r = mounts_put_record(&d->snap->arena, w, &data->tree.v[i],
+				      !mounts_has_group(&data->outside, data->tree.v[i].shared), err);
 	if (r >= 0)
 		r = image_close(w, err);
 	if (r >= 0 && !data->facts.own_root)
@@ -318,203 +396,6 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 			r = mounts_dump_contents(d, &data->tree, &data->tree.v[i], err);
 	proc_mounts_release(&data->theirs);
 	data->theirs = (struct proc_mounts){0};
-	return r;
-}
-
-/* ------------------------------------------------------------------ restore */
-
-struct mounts_restore {
-	struct mounts_maker maker;
-	struct mounts_list image, here, gone;
-	bool drops_proc; /* the tree had none, and we need ours meanwhile */
-};
-
-static int mounts_read(struct opener *o, const struct plan_ns *ns, struct mounts_list *ret,
-		       struct ferry_error *err)
-{
-	_cleanup_reader_ struct image_reader *in = NULL;
-	struct arena *a = &o->plan->arena;
-	struct mounts_list l = {.v = arena_array(a, struct mounts_one, MOUNTS_MAX)};
-	if (!l.v)
-		return error_memory(err);
-	int r = image_open(o->dir, IMAGE_MNTS, ns->id, &in, err);
-	for (int got = 1; r >= 0 && got;) {
-		MntEntry *e;
-		r = got = image_get(in, &mnt_entry__descriptor, &e, err);
-		if (got <= 0)
-			break;
-		r = records_keep(o->plan, e, err);
-		if (r < 0)
-			return r;
-		if (l.n == MOUNTS_MAX || strlen(e->mountpoint) >= MOUNTS_PATH_BYTES)
-			return image_bad(in, err, "mount %u is one too many, or has a bad path", e->mnt_id);
-		l.v[l.n++] = (struct mounts_one){
-			.id = e->mnt_id,
-			.parent_id = e->parent_mnt_id,
-			.type = (Fstype)e->fstype,
-			.fstype = e->fsname,
-			.root = e->root,
-			.point = e->mountpoint,
-			.source = e->source,
-			.options = e->options,
-			.dev = e->root_dev,
-			.flags = e->flags,
-			.sb_flags = e->has_sb_flags ? e->sb_flags : 0,
-			.shared = e->has_shared_id ? e->shared_id : 0,
-			.master = e->has_master_id ? e->master_id : 0,
-			.key = e->ext_key,
-		};
-	}
-	/* The file begins with the latest. */
-	for (size_t i = 0; i < l.n / 2; i++) {
-		struct mounts_one other = l.v[i];
-		l.v[i] = l.v[l.n - 1 - i];
-		l.v[l.n - 1 - i] = other;
-	}
-	if (r >= 0)
-		r = mounts_order(a, &l, err);
-	*ret = l;
-	return r;
-}
-
-/* Which of the image's mounts the tree had for itself, and which others it had not. 0: the image does not tell. */
-static int mounts_read_own(struct opener *o, const struct plan_ns *ns, struct mounts_list *image,
-			   struct mounts_list *ret_gone, struct ferry_error *err)
-{
-	_cleanup_reader_ struct image_reader *in = NULL;
-	struct arena *a = &o->plan->arena;
-	struct mounts_list gone = {.v = arena_array(a, struct mounts_one, MOUNTS_MAX)};
-	int r = gone.v ? image_open_optional(o->dir, IMAGE_FERRY_MOUNTS, ns->id, &in, err)
-		       : error_memory(err);
-	for (size_t i = 0; i < image->n; i++)
-		image->v[i].known = true;
-	for (int got = 1; in && r >= 0 && got;) {
-		_cleanup_message_ FerryMountEntry *e = NULL;
-		r = got = image_get(in, &ferry_mount_entry__descriptor, &e, err);
-		for (size_t i = 0; i < image->n && got > 0; i++)
-			if (e->has_mnt_id && image->v[i].id == e->mnt_id)
-				image->v[i].known = false;
-		if (got <= 0 || !e->gone_point)
-			continue;
-		if (gone.n == MOUNTS_MAX || !e->gone_root)
-			return image_bad(in, err, "an unmounted mount too many, or without a root");
-		gone.v[gone.n++] = (struct mounts_one){
-			.type = (Fstype)e->gone_fstype,
-			.root = arena_string(a, e->gone_root),
-			.point = arena_string(a, e->gone_point),
-			.level = e->gone_level,
-		};
-		if (!gone.v[gone.n - 1].root || !gone.v[gone.n - 1].point)
-			return error_memory(err);
-	}
-	*ret_gone = gone;
-	return r < 0 ? r : in != NULL;
-}
-
-/* What the tree had unmounted of the mounts around it. */
-static int mounts_drop(struct mounts_restore *m, struct ferry_error *err)
-{
-	for (size_t i = m->here.n; i-- > 0;) {
-		const struct mounts_one *here = &m->here.v[i];
-		if (!mounts_find(&m->gone, here, false))
-			continue;
-		if (!strcmp(here->point, "/proc")) {
-			m->drops_proc = true;
-			continue;
-		}
-		if (umount2(here->point, MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT)
-			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unmounting '%s'",
-					   here->point);
-	}
-	return 0;
-}
-
-/*
- * An image that does not tell: what is not here was the tree's, and so was the /proc of its PID namespace. Returns whether the root
- * was.
- */
-static bool mounts_guess(const struct plan *p, struct mounts_list *image, const struct mounts_list *here)
-{
-	struct mounts_one *proc = NULL;
-	for (size_t i = 0; i < image->n; i++) {
-		struct mounts_one *m = &image->v[i];
-		m->known = mounts_find(here, m, false) != NULL;
-		if (m->type == FSTYPE__PROC && !strcmp(m->point, "/proc"))
-			proc = m;
-	}
-	if (proc && plan_own_ns(p, PROC_NS_PID))
-		proc->known = false;
-	return image->n && !image->v[0].known;
-}
-
-/* The image's mounts, and what of them is here. */
-static int mounts_read_all(struct opener *o, struct plan_ns *ns, struct mounts_restore *m,
-			   struct ferry_error *err)
-{
-	struct arena *a = &o->plan->arena;
-	struct proc_mounts *mounts = arena_new(a, struct proc_mounts);
-	_cleanup_close_ int self = proc_open(getpid(), err);
-	if (!mounts)
-		return error_memory(err);
-	int r = self < 0 ? self : proc_read_mounts(self, mounts, err);
-	if (r >= 0)
-		r = mounts_from_proc(a, mounts, &m->here, err);
-	if (r >= 0)
-		r = mounts_read(o, ns, &m->image, err);
-	m->maker.facts.own_root = o->options->root != NULL;
-	if (r < 0 || m->maker.facts.own_root)
-		return r;
-	r = mounts_read_own(o, ns, &m->image, &m->gone, err);
-	if (r == 0)
-		m->maker.facts.own_root = mounts_guess(o->plan, &m->image, &m->here);
-	return r;
-}
-
-static int mounts_plan_all(struct opener *o, struct mounts_restore *m, struct ferry_error *err)
-{
-	struct mounts_maker *k = &m->maker;
-	struct mounts_trouble trouble;
-	k->o = o;
-	k->l = &m->image;
-	k->here = &m->here;
-	k->facts.own_pidns = plan_own_ns(o->plan, PROC_NS_PID);
-	k->facts.detached = true;
-	k->fds = arena_array(&o->plan->arena, int, m->image.n + 1);
-	if (!k->fds)
-		return error_memory(err);
-	for (size_t i = 0; i < m->image.n; i++)
-		k->fds[i] = -1;
-	int r = mounts_sources(&m->image, &k->facts, &trouble, err);
-	if (trouble.mount)
-		return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP, "'%.200s' (%s) %s",
-				 trouble.mount->point, mounts_type_name(trouble.mount), trouble.why);
-	return r < 0 ? r : mounts_plan(&o->plan->arena, &m->image, &k->facts, &k->plan, err);
-}
-
-static int mounts_restore(struct opener *o, struct plan_ns *ns, struct ferry_error *err)
-{
-	struct mounts_restore *m = ns->data = arena_new(&o->plan->arena, struct mounts_restore);
-	if (!m)
-		return error_memory(err);
-	int r = mounts_read_all(o, ns, m, err);
-	if (r >= 0)
-		r = mounts_plan_all(o, m, err);
-	if (r >= 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		r = error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "making the mounts private");
-	if (r >= 0)
-		r = mounts_drop(m, err);
-	return r < 0 ? r : mounts_make_early(&m->maker, err);
-}
-
-static int mounts_finish(struct opener *o unused, struct plan_ns *ns, struct ferry_error *err)
-{
-	struct mounts_restore *m = ns->data;
-	if (m->drops_proc && umount2("/proc", MNT_DETACH) < 0 && errno != EINVAL)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unmounting '/proc'");
-	int r = mounts_make_late(&m->maker, err);
-	for (size_t i = 0; i < m->image.n; i++)
-		if (m->maker.fds[i] >= 0)
-			close(m->maker.fds[i]);
 	return r;
 }
 

@@ -42,6 +42,13 @@ struct peers;
 struct sharing;
 struct proc_mounts;
 
+/* What becomes of control groups. */
+struct cgroup_options {
+	const char *mode;         /* word of --manage-cgroups; NULL: none was asked for */
+	const char *const *roots; /* "[CONTROLLER:]PATH" */
+	size_t n_roots;
+};
+
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
 struct kind_options {
 	bool tcp_established;
@@ -62,12 +69,18 @@ struct kind_options {
 	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
+	struct cgroup_options cgroups;
 	struct proc_namespaces own_namespaces; /* those that ferry was started in */
 	struct proc_looker *looker;            /* how many threads are looked at; may be NULL */
 	const struct proc_mounts
 		*outside_mounts; /* of its mount namespace, when the tree has another; NULL */
 	/* Mount namespace and root directory that ferry was started in, once it works in others; -1 before. */
 	int home_mounts, home_root;
+	bool ext_sharing; /* mounts from outside may share with others outside what is mounted in them */
+	const char *const *skip_mnt; /* mount points that are left out */
+	size_t n_skip_mnt;
+	const char *const *enable_fs; /* file systems that are mounted again as they were, without contents */
+	size_t n_enable_fs;
 	const char *root; /* restore: folder with the root file system of a tree that has its own; NULL */
 };
 
@@ -207,8 +220,12 @@ struct ns_ops {
 	int (*collect_all)(struct collect *c, struct ferry_error *err);
 	int (*dump)(struct dump *d, struct snap_ns *ns, struct ferry_error *err);
 
-	/* Restore: in each task that lives in one, which is its own or its maker's, before it has memory or children. */
-	int (*entered)(const struct plan *p, const struct plan_task *t, struct ferry_error *err);
+	/*
+	 * Restore: in each task, which stands in its namespace of this type, before it has memory or children. maker: as whose child it
+	 * begins; NULL = ferry.
+	 */
+	int (*entered)(const struct plan *p, const struct plan_task *t, const struct plan_task *maker,
+		       struct ferry_error *err);
 	/* Restore: make it, and set ns->fd; without this unshare(2) does. */
 	int (*make)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* Restore: ns was just made, and ferry stands in it. */
@@ -308,6 +325,11 @@ struct kind_ops {
 	 * be killed for good, so what ends with them has to end silently. Called once a job, also after a failure.
 	 */
 	int (*after)(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
+	/*
+	 * Restore: if read() left something in plan.kind_data: nothing was made yet, but may be from now on; what namespaces and tasks need
+	 * of the machine.
+	 */
+	int (*prepare)(struct opener *o, struct ferry_error *err);
 	/* Restore: every file of the image is open, no task has one yet: what one needs another for. */
 	int (*opened)(struct opener *o, struct ferry_error *err);
 	/* Restore: every task stands at the barrier, with its memory and descriptors. */

@@ -73,6 +73,7 @@ static const struct looker_field {
 	{LOOKER_FIELD(words.cred), NULL, NULL, "cred", false},
 	{LOOKER_FIELD(words.real_cred), NULL, NULL, "real_cred", false},
 	{LOOKER_FIELD(words.mempolicy), NULL, NULL, "mempolicy", true},
+	{LOOKER_FIELD(words.cgroups), NULL, NULL, "cgroups", true},
 	{LOOKER_FIELD(words.atomic_flags), NULL, NULL, "atomic_flags", false},
 	{LOOKER_FIELD(words.timer_slack), NULL, NULL, "timer_slack_ns", false},
 	{LOOKER_FIELD(words.stack_address), NULL, NULL, "sas_ss_sp", false},

@@ -16,7 +16,7 @@ struct proc_looker;
 /* What threads have in common as a rule. */
 struct proc_words {
 	uint64_t nsproxy, fs, files, cred, real_cred; /* addresses */
-	uint64_t seccomp_filter, mempolicy;           /* the same; 0 = none */
+	uint64_t seccomp_filter, mempolicy, cgroups;  /* the same; 0 = none */
 	uint64_t atomic_flags, info_flags, timer_slack;
 	uint64_t stack_address, stack_bytes; /* the alternate one */
 	uint32_t stack_flags, flags, personality, death_signal, seccomp_mode;

@@ -451,7 +451,7 @@ static int ns_enter(struct restore *r, const struct plan_task *t, const struct p
 	if (id != born && setns(ns ? ns->fd : r->home[type], (int)proc_ns_info(type)->clone_flag) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the %s namespace of pid %d",
 				   proc_ns_info(type)->word, t->pid);
-	return ns && ops && ops->entered ? ops->entered(r->plan, t, err) : 0;
+	return ops && ops->entered ? ops->entered(r->plan, t, maker, err) : 0;
 }
 
 int namespaces_enter(struct restore *r, const struct plan_task *t, struct ferry_error *err)

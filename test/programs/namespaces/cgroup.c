@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Cgroup namespaces. The first process has one of its own, in whose root it lives; with "below" it lives in a group below that; with
- * "children" it is in ferry's and has a child like that, which has one in the same namespace and one with a namespace of its own; with
- * "thread" another thread is in another group (v1). Proof: the path of each as the namespace shows it, who the groups say
- * is in them, which namespaces are the same, and that a group made later is where it ought to be.
+ * Control groups and their namespaces. The first process has a namespace of its own, in whose root it lives; with "below" it lives in a group
+ * below that; with "children" it is in ferry's and has a child like that, which has one in the same namespace and one with a namespace of its
+ * own; with "outside" it lives in its group without any namespace; with "thread" another thread is in another group (v1), with "threaded"
+ * in one of threads (v2); with "limit" the group has a limit, which acts. Proof: the path of each as the namespace shows it, who the groups say
+ * is in them, which namespaces are the same, that a group made later is where it ought to be, and how many processes there can be.
  */
 #include "program.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,9 +19,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum { V2_MAGIC = 0x63677270, HIERARCHIES_MAX = 2, PATH_BYTES = 480 };
+enum { V2_MAGIC = 0x63677270, HIERARCHIES_MAX = 2, PATH_BYTES = 480, LIMIT = 9 };
 
 /* Groups that the test may make, and how /proc/PID/cgroup calls the hierarchy. */
 struct hierarchy {
@@ -34,16 +37,18 @@ struct member {
 	const char *inside;     /* as the namespace shows it */
 	const pid_t *children;  /* of the first process: three, or NULL */
 	pid_t other;            /* a thread in the group below; 0 = none */
+	const char *threads;    /* the file that names it */
+	bool has_limit;
 };
 
-static void find_hierarchies(bool only_v1)
+static void find_hierarchies(bool v1, bool v2)
 {
 	static const char *const unified[] = {"/sys/fs/cgroup/unified", "/sys/fs/cgroup"};
 	struct statfs fs;
 
-	if (access("/sys/fs/cgroup/pids/tasks", F_OK) == 0)
+	if (v1 && access("/sys/fs/cgroup/pids/tasks", F_OK) == 0)
 		hierarchies[n_hierarchies++] = (struct hierarchy){"/sys/fs/cgroup/pids", ":pids:"};
-	for (int i = 0; i < 2 && !only_v1; i++)
+	for (int i = 0; i < 2 && v2; i++)
 		if (statfs(unified[i], &fs) == 0 && fs.f_type == V2_MAGIC) {
 			hierarchies[n_hierarchies++] = (struct hierarchy){unified[i], "\n0::"};
 			break;
@@ -140,9 +145,56 @@ static void verify_group(struct program *p, const struct member *m)
 		if (!m->other)
 			continue;
 		expect_inside(p, h, m->other, inside);
-		expect(p, names(h, below, "tasks", m->other), "group '%s' does not name its thread", below);
-		expect(p, !names(h, m->group, "tasks", m->other), "group '%s' names the other thread",
+		expect(p, names(h, below, m->threads, m->other), "group '%s' does not name its thread",
+		       below);
+		expect(p, !names(h, m->group, m->threads, m->other), "group '%s' names the other thread",
 		       m->group);
+	}
+}
+
+static void put(const char *group, const char *file, const char *text)
+{
+	char path[PATH_BYTES + 128];
+
+	for (size_t i = 0; i < n_hierarchies; i++) {
+		snprintf(path, sizeof(path), "%s%s/%s", hierarchies[i].point, group, file);
+		int fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue; /* v2 has it only where the controller is not one of v1 */
+		must(write(fd, text, strlen(text)));
+		close(fd);
+	}
+}
+
+static void verify_limit(struct program *p, const struct member *m)
+{
+	char path[PATH_BYTES + 128], text[32];
+
+	for (size_t i = 0; i < n_hierarchies; i++) {
+		snprintf(path, sizeof(path), "%s%s/pids.max", hierarchies[i].point, m->group);
+		if (access(path, R_OK) < 0)
+			continue;
+		read_text(path, text, sizeof(text));
+		expect(p, atoi(text) == LIMIT, "the limit of '%s' is %s", m->group, text);
+	}
+}
+
+/* As many processes as the limit allows, we among them. */
+static void use_limit(struct program *p)
+{
+	pid_t pids[LIMIT + 1];
+	int n = 0;
+
+	while (n <= LIMIT && (pids[n] = fork()) >= 0) {
+		if (!pids[n])
+			for (;;)
+				pause();
+		n++;
+	}
+	expect(p, n == LIMIT - 1, "the limit let %d children be", n);
+	for (int i = 0; i < n; i++) {
+		kill(pids[i], SIGKILL);
+		must(waitpid(pids[i], NULL, 0));
 	}
 }
 
@@ -152,6 +204,8 @@ static void verify(struct program *p, void *state)
 
 	if (m->inside)
 		verify_group(p, m);
+	if (m->has_limit)
+		verify_limit(p, m);
 	if (!m->children)
 		return;
 	unsigned long own = namespace_of(getpid()), first = namespace_of(m->children[0]),
@@ -168,6 +222,8 @@ static void finish(struct program *p, void *state)
 	char own[PATH_BYTES], later[PATH_BYTES + 16], inside[PATH_BYTES + 16];
 
 	verify(p, state);
+	if (m->has_limit)
+		use_limit(p);
 	if (!m->inside || m->other)
 		return;
 	snprintf(own, sizeof(own), "%s", m->group);
@@ -184,6 +240,10 @@ static void spoil(void *state)
 {
 	const struct member *m = state;
 
+	if (m->has_limit) {
+		put(m->group, "pids.max", "max");
+		return;
+	}
 	if (m->inside) {
 		move_to("/", "cgroup.procs");
 		return;
@@ -197,12 +257,15 @@ static void spoil(void *state)
 static const struct program_ops ops = {.verify = verify, .finish = finish, .spoil = spoil};
 static const struct program_ops child_ops = {.verify = verify, .finish = finish};
 
-/* In a new namespace whose root is the group; the member goes below that if it is told to. */
-static void enter(struct member *m, const char *base, const char *root, const char *below)
+/* In a new namespace whose root is the group, unless it stays outside; the member goes below that if it is told to. */
+static void enter(struct member *m, const char *base, const char *root, const char *below, bool outside)
 {
 	snprintf(m->group, sizeof(m->group), "%s/%s", base, root);
 	make_groups(m->group);
 	move_to(m->group, "cgroup.procs");
+	m->inside = m->group;
+	if (outside)
+		return;
 	must(unshare(CLONE_NEWCGROUP));
 	m->inside = "/";
 	if (below) {
@@ -228,7 +291,7 @@ static const pid_t *make_children(const struct program *p, const char *base)
 
 	if (!pid) {
 		struct member first = {0}, second, third = {0};
-		enter(&first, base, "first", "/deep");
+		enter(&first, base, "first", "/deep", false);
 		second = first;
 		pid = must(fork());
 		if (!pid)
@@ -237,7 +300,7 @@ static const pid_t *make_children(const struct program *p, const char *base)
 		program_await(p, "second");
 		pid = must(fork());
 		if (!pid) {
-			enter(&third, base, "third", NULL);
+			enter(&third, base, "third", NULL, false);
 			child_main(p, "third", &third);
 		}
 		pids[2] = pid;
@@ -251,7 +314,7 @@ static const pid_t *make_children(const struct program *p, const char *base)
 
 struct outsider {
 	const struct program *program;
-	const char *group;
+	const char *group, *file;
 	atomic_int tid;
 };
 
@@ -260,7 +323,9 @@ static void *outsider_main(void *argument)
 	struct outsider *o = argument;
 
 	make_groups(o->group);
-	move_to(o->group, "tasks");
+	if (!strcmp(o->file, "cgroup.threads"))
+		put(o->group, "cgroup.type", "threaded");
+	move_to(o->group, o->file);
 	program_note_volatile(o->program);
 	o->tid = gettid();
 	for (;;)
@@ -268,7 +333,7 @@ static void *outsider_main(void *argument)
 	return NULL;
 }
 
-static void add_thread(const struct program *p, struct member *m)
+static void add_thread(const struct program *p, struct member *m, const char *file)
 {
 	static char group[PATH_BYTES];
 	static struct outsider outsider;
@@ -276,7 +341,8 @@ static void add_thread(const struct program *p, struct member *m)
 
 	strcpy(group, m->group);
 	strncat(group, "/low", sizeof(group) - strlen(group) - 1);
-	outsider = (struct outsider){.program = p, .group = group};
+	m->threads = file;
+	outsider = (struct outsider){.program = p, .group = group, .file = file};
 	if (pthread_create(&thread, NULL, outsider_main, &outsider))
 		program_die("pthread_create");
 	while (!outsider.tid)
@@ -291,7 +357,8 @@ int main(int argc, char **argv)
 	char base[PATH_BYTES - 160], *folder;
 
 	program_start(&p, argc, argv);
-	find_hierarchies(program_told(argc, argv, "thread"));
+	bool threaded = program_told(argc, argv, "threaded"), thread = program_told(argc, argv, "thread");
+	find_hierarchies(!threaded, !thread);
 	/* Named after the folder of the test, by which it is removed afterwards. */
 	folder = realpath(p.folder, NULL);
 	if (!folder || !strchr(folder + 1, '/'))
@@ -301,8 +368,12 @@ int main(int argc, char **argv)
 	if (program_told(argc, argv, "children"))
 		me.children = make_children(&p, base);
 	else
-		enter(&me, base, "own", program_told(argc, argv, "below") ? "/deep" : NULL);
-	if (program_told(argc, argv, "thread"))
-		add_thread(&p, &me);
+		enter(&me, base, "own", program_told(argc, argv, "below") ? "/deep" : NULL,
+		      program_told(argc, argv, "outside"));
+	me.has_limit = program_told(argc, argv, "limit");
+	if (me.has_limit)
+		put(me.group, "pids.max", "9");
+	if (thread || threaded)
+		add_thread(&p, &me, threaded ? "cgroup.threads" : "tasks");
 	return program_serve(&p, &ops, &me);
 }

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The restore side of cgroup.c: groups that threads go to, and those that are made for it. */
+#pragma once
+
+#include "image/proto/cgroup.pb-c.h"
+#include "model/kind.h"
+
+/* Whether two sets have the same groups as roots of their namespaces. */
+bool cgroup_same_root(const CgSetEntry *a, const CgSetEntry *b);
+
+/* Members of struct kind_ops and struct ns_ops. */
+must_check int cgroup_read(struct reader *r, struct ferry_error *err);
+must_check int cgroup_prepare(struct opener *o, struct ferry_error *err);
+must_check int cgroup_make(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
+must_check int cgroup_entered(const struct plan *p, const struct plan_task *t, const struct plan_task *maker,
+			      struct ferry_error *err);
+must_check int cgroup_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
+				     struct script *s, struct ferry_error *err);
+must_check int cgroup_ready(struct opener *o, struct ferry_error *err);
+void cgroup_abandon(struct opener *o);
+
+/* Whether the words of --cgroup-root and --manage-cgroups are ones that are understood. */
+must_check int cgroup_check_options(const struct kind_options *options, struct ferry_error *err);

@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Control groups of trees: what becomes of them in each mode of a restore, and that one that fails or is killed leaves none behind."""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+
+from ferrytest import Ferry, Program, main, skip, test
+from ferrytest.process import is_alive, running, wait_until
+
+PIDS = pathlib.Path("/sys/fs/cgroup/pids")
+# The driver removes groups with the name of the test's folder.
+BASE = os.path.basename(tempfile.gettempdir())
+LIMIT = "9"  # what the program sets
+
+
+def hierarchies():
+    """Those in which the program makes its groups."""
+    return [path for path in pathlib.Path("/sys/fs/cgroup").iterdir() if (path / BASE).is_dir()]
+
+
+def groups():
+    """Everything that is there, below the mounts."""
+    return sorted(str(path) for top in hierarchies() for path in [top / BASE, *(top / BASE).rglob("*")] if path.is_dir())
+
+
+def remove_groups():
+    """As if the machine had been started anew."""
+    for path in reversed(groups()):
+        os.rmdir(path)
+    assert not groups()
+
+
+def folder():
+    """A new one for an image."""
+    return pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+
+
+def dumped(*arguments, ferry=None):
+    """(the program, its image, its group below /sys/fs/cgroup/pids, all groups)."""
+    if not (PIDS / "tasks").exists():
+        skip("no pids controller of cgroup v1")
+    program = Program("cgroup", *arguments)
+    images = folder()
+    (ferry or Ferry()).dump(program.pid, images)
+    program.reap()
+    there = groups()
+    group = next(path for path in (PIDS / BASE).rglob("own"))
+    return program, images, group, there
+
+
+def place_of(pid, controller="pids"):
+    """The group of a process."""
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if names == controller:
+            return path
+    raise AssertionError(f"{pid} is in no group of {controller}")
+
+
+def end(program):
+    """It proves its state before."""
+    program.verify()
+    program.finish()
+    program.kill()
+    wait_until(lambda: not os.path.exists(f"/proc/{program.pid}"), "it does not end")
+
+
+def refused(images, mode, said, pid):
+    """A restore that makes nothing."""
+    before = groups()
+    done = Ferry().run("restore", "-D", images, "-d", "--again", f"--manage-cgroups={mode}")
+    assert done.returncode == 3 and said in done.stderr, done
+    assert groups() == before
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+@test(timeout=60)
+def made():
+    """Groups that are gone are made again, with settings that act, in the modes that make any."""
+    for mode in ("soft", "full", "strict"):
+        for arguments in ((), ("outside",), ("below",)):
+            program, images, group, there = dumped("limit", *arguments)
+            remove_groups()
+            for refuses in ("none", "props"):
+                refused(images, refuses, "of hierarchy", program.pid)
+            Ferry().restore(images, more=[f"--manage-cgroups={mode}"])
+            assert groups() == there, (groups(), there)
+            inner = group / "deep" if "below" in arguments else group
+            assert (inner / "pids.max").read_text().strip() == LIMIT
+            end(program)
+            remove_groups()
+
+
+@test(timeout=60)
+def found():
+    """Groups that are there keep their settings, or get those of the image; strict wants none."""
+    program, images, group, there = dumped("outside")
+    for mode, limit in (("none", "77"), ("soft", "77"), ("props", "max"), ("full", "max"), (None, "77")):
+        (group / "pids.max").write_text("77")
+        Ferry().restore(images, again=True, more=[f"--manage-cgroups={mode}"] * bool(mode))
+        assert (group / "pids.max").read_text().strip() == limit, mode
+        assert place_of(program.pid) == f"/{group.relative_to(PIDS)}"
+        assert groups() == there
+        program.verify()
+        program.kill()
+        wait_until(lambda: not os.path.exists(f"/proc/{program.pid}"), "it does not end")
+    refused(images, "strict", "exists", program.pid)
+
+
+@test(timeout=60)
+def ignored():
+    """The tree stays where ferry is; without a mode it does so if its groups are gone, and that is said."""
+    program, images, group, _ = dumped("outside")
+    Ferry().restore(images, more=["--manage-cgroups=ignore"])
+    assert place_of(program.pid) == place_of(os.getpid())
+    program.kill()
+    wait_until(lambda: not (group / "tasks").read_text(), "it does not end")
+    remove_groups()
+    done = Ferry().run("restore", "-D", images, "-d", "--again")
+    assert done.returncode == 0 and "stays in ferry's group" in done.stderr, done
+    assert place_of(program.pid) == place_of(os.getpid())
+    assert not groups()
+    program.kill()
+
+
+@test(timeout=60)
+def moved():
+    """Another group takes the place of the tree's, in one hierarchy or in all."""
+    for words, place in (([f"/{BASE}/new"], f"/{BASE}/new"), ([f"pids:/{BASE}/one/new"], f"/{BASE}/one/new"),
+                         ([f"/{BASE}/all", f"pids:{BASE}/new/"], f"/{BASE}/new")):
+        for arguments in ((), ("below",)):
+            program, images, _, _ = dumped(*arguments)
+            remove_groups()
+            Ferry().restore(images, more=["--manage-cgroups=soft", *(f"--cgroup-root={word}" for word in words)])
+            assert place_of(program.pid) == place + "/deep" * bool(arguments), place_of(program.pid)
+            inside = subprocess.run(["nsenter", "-t", str(program.pid), "-C", "cat", f"/proc/{program.pid}/cgroup"], check=True,
+                                    capture_output=True, text=True).stdout
+            assert (":pids:/deep\n" if arguments else ":pids:/\n") in inside, inside
+            program.kill()
+            wait_until(lambda: not os.path.exists(f"/proc/{program.pid}"), "it does not end")  # pylint: disable=cell-var-from-loop
+            remove_groups()
+    for word in ("/../x", "pids:/a/../b"):
+        done = Ferry().run("restore", "-D", folder(), f"--cgroup-root={word}")
+        assert done.returncode == 2 and "invalid argument for --cgroup-root" in done.stderr, done
+
+
+@test(timeout=60)
+def nested():
+    """A tree of groups in every hierarchy of v1, one with groups that are empty, and a cpuset of one processor."""
+    tops = [pathlib.Path("/sys/fs/cgroup", name) for name in ("cpuset", "memory", "freezer", "devices")]
+    if not all((top / "tasks").exists() for top in tops):
+        skip("not all controllers of cgroup v1")
+    for top in tops:
+        (top / BASE / "a" / "b").mkdir(parents=True)
+        (top / BASE / "a" / "empty" / "deep").mkdir(parents=True)
+    for name in ("", "a", "a/b"):
+        for file, text in (("cpuset.cpus", "0"), ("cpuset.mems", "0")):
+            (tops[0] / BASE / name / file).write_text(text)
+    (tops[1] / BASE / "a" / "memory.limit_in_bytes").write_text("256M")
+    (tops[1] / BASE / "a" / "empty" / "memory.limit_in_bytes").write_text("64M")
+    (tops[3] / BASE / "a" / "devices.deny").write_text("c 1:11 rwm")
+    rules = (tops[3] / BASE / "a" / "devices.list").read_text()
+    enter = "for t in cpuset memory freezer devices; do echo $$ > /sys/fs/cgroup/$t/$0/a/tasks; done; exec sleep 100"
+    with subprocess.Popen(["sh", "-c", enter, BASE], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, start_new_session=True) as tree:
+        wait_until(lambda: pathlib.Path(f"/proc/{tree.pid}/comm").read_text() == "sleep\n", "it does not start")
+        images = folder()
+        Ferry().dump(tree.pid, images)
+    there = groups()
+    remove_groups()
+    Ferry().restore(images, more=["--manage-cgroups=soft"])
+    assert groups() == there, groups()
+    for top in tops:
+        assert (top / BASE / "a" / "tasks").read_text().split() == [str(tree.pid)]
+    assert (tops[0] / BASE / "a" / "b" / "cpuset.cpus").read_text().strip() == "0"
+    assert (tops[1] / BASE / "a" / "memory.limit_in_bytes").read_text().strip() == str(256 << 20)
+    assert (tops[1] / BASE / "a" / "empty" / "memory.limit_in_bytes").read_text().strip() == str(64 << 20)
+    assert (tops[3] / BASE / "a" / "devices.list").read_text() == rules
+    assert os.sched_getaffinity(tree.pid) == {0}
+    os.kill(tree.pid, 9)
+
+
+@test(timeout=120)
+def undone():
+    """A restore that fails removes what it made, and sets back what it set."""
+    for fault in ("task-create", "open-file", "barrier", "commit"):
+        program, images, group, there = dumped("limit", "outside")
+        (group / "pids.max").write_text("77")
+        done = Ferry().run("restore", "-D", images, "-d", "--manage-cgroups=full", environment={"FERRY_FAULT": fault})
+        assert done.returncode == 1, done
+        assert (group / "pids.max").read_text().strip() == "77", fault
+        remove_groups()
+        done = Ferry().run("restore", "-D", images, "-d", "--manage-cgroups=soft", environment={"FERRY_FAULT": fault})
+        assert done.returncode == 1 and not groups(), (done, groups())
+        Ferry().restore(images, more=["--manage-cgroups=soft"])
+        assert groups() == there
+        end(program)
+        remove_groups()
+
+
+@test(timeout=300)
+def killed():
+    """At each of its effects: nothing is left, or everything runs in its groups."""
+    program, images, group, there = dumped("limit", "outside")
+    remove_groups()
+    number = 0
+    while True:
+        number += 1
+        (images / "ferry-restored").unlink(missing_ok=True)
+        done = subprocess.run(["setsid", "-w", Ferry().path, "restore", "-D", str(images), "-d", "--manage-cgroups=soft"],
+                              check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, env={
+                                  **os.environ, "FERRY_KILL_AT": str(number), "FERRY_KILL_VICTIM": ("self", "group")[number % 2]})
+        # Its warden may still be at work.
+        wait_until(lambda: not running(Ferry().path), "a ferry does not end")
+        if not (images / "ferry-restored").exists():
+            assert done.returncode and not groups(), (number, done, groups())
+            wait_until(lambda: not is_alive(program.pid), "it lives")
+            continue
+        assert groups() == there, (number, groups())
+        assert (group / "pids.max").read_text().strip() == LIMIT
+        program.verify()
+        program.kill()
+        wait_until(lambda: not os.path.exists(f"/proc/{program.pid}"), "it does not end")
+        remove_groups()
+        if not done.returncode:
+            break
+    assert number > 5, number
+
+
+main()
