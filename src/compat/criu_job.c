@@ -127,12 +127,11 @@ int criu_place(struct criu_options *o, const char *host, char **place, struct fe
 static int criu_check_lock(const struct criu_options *o, struct ferry_error *err)
 {
 	static const char *const ways[] = {"nftables", "iptables", "skip"};
-	for (size_t i = 0; i < ARRAY_SIZE(ways) && o->network_lock; i++)
-		if (!strcmp(o->network_lock, ways[i]))
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
+		if (!strcmp(o->job.network_lock, ways[i]))
 			return 0;
-	return o->network_lock ? error_set(err, FERRY_ERROR_USAGE, EINVAL,
-					   "invalid argument for --network-lock: %s", o->network_lock)
-			       : 0;
+	return error_set(err, FERRY_ERROR_USAGE, EINVAL, "invalid argument for --network-lock: %s",
+			 o->job.network_lock);
 }
 
 /* A restore takes files as they are by now, beyond what the image says of their size. */

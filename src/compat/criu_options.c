@@ -58,6 +58,10 @@ static const struct criu_word criu_table[] = {
 	{"leave-stopped", 's', CRIU_BOOL, CRIU_ALONE, AT(job.leave_stopped)},
 	{"restore-detached", 'd', CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
 	{"daemon", 0, CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
+	{"status-fd", 0, CRIU_INT, CRIU_WITH, AT(status_fd)},
+	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
+	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
+	{"exec-cmd", 0, CRIU_BOOL, CRIU_ALONE, AT(exec_cmd)},
 	{"restore-sibling", 'S', CRIU_BOOL, CRIU_ALONE, AT(job.restore_sibling)},
 	{"shell-job", 'j', CRIU_BOOL, CRIU_ALONE, AT(job.shell_job)},
 	{"file-locks", 'l', CRIU_BOOL, CRIU_ALONE, AT(job.file_locks)},
@@ -77,11 +81,9 @@ static const struct criu_word criu_table[] = {
 	{"port", 0, CRIU_INT, CRIU_WITH, AT(port)},
 	{"lazy-pages", 0, CRIU_BOOL, CRIU_ALONE, AT(job.lazy_pages)},
 	{"feature", 0, CRIU_TEXT, CRIU_WITH, AT(job.feature)},
-	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(network_lock)},
-	{"status-fd", 0, CRIU_INT, CRIU_WITH, AT(status_fd)},
-	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
-	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
-	{"exec-cmd", 0, CRIU_BOOL, CRIU_ALONE, AT(exec_cmd)},
+	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(job.network_lock)},
+	{"empty-ns", 0, CRIU_TEXT, CRIU_WITH, AT(job.empty_ns)},
+	{"join-ns", 0, CRIU_LIST, CRIU_WITH, AT(job.join_ns)},
 	{"manage-cgroups", 0, CRIU_MODE, CRIU_MAYBE, AT(job.manage_cgroups)},
 	{"cgroup-root", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_root)},
 	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
@@ -109,8 +111,6 @@ static const struct criu_word criu_table[] = {
 	{"weak-sysctls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"stream", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},
-	{"join-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"empty-ns", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"veth-pair", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"skip-mnt", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"enable-fs", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -322,7 +322,6 @@ void criu_options_release(struct criu_options *o)
 	free(o->address);
 	free(o->config);
 	free(o->work_dir);
-	free(o->network_lock);
 	vec_foreach(script, &o->action_scripts.v)
 		free(*script);
 	vec_release(&o->action_scripts.v);

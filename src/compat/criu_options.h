@@ -26,8 +26,7 @@ struct criu_options {
 	bool all_features; /* of a check */
 	bool exec_cmd;     /* what follows the verb is a command to become */
 	char *config;
-	char *work_dir;     /* NULL: the images directory */
-	char *network_lock; /* how connections are held */
+	char *work_dir; /* NULL: the images directory */
 	struct text_list action_scripts;
 	int log_level; /* 0: messages, 1: errors, 2: warnings, 3: information, 4: everything */
 	bool log_level_given;

@@ -76,7 +76,7 @@ static int swrk_notify(void *context, enum engine_stage stage, pid_t pid, struct
 	CriuReq *answer = NULL;
 	notify.script = (char *)criu_hooks_word(stage);
 	/* Elsewhere who asked knows it, or has been told. */
-	notify.has_pid = stage == ENGINE_POST_RESTORE;
+	notify.has_pid = stage == ENGINE_POST_RESTORE || stage == ENGINE_SETUP_NAMESPACES;
 	notify.pid = pid;
 	response.type = CRIU_REQ_TYPE__NOTIFY;
 	response.success = true;
