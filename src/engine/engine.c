@@ -21,6 +21,7 @@
 #include "collect/namespaces.h"
 #include "host/hook.h"
 #include "host/netlock.h"
+#include "host/pause.h"
 #include "host/userns.h"
 #include "host/warden.h"
 #include "kind/cgroup.h"
@@ -153,7 +154,11 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	e->kinds.looker = proc_looker_new();
-	r = external_check(&e->kinds, err);
+	if (options->freeze_cgroup)
+		r = pause_open(options->freeze_cgroup, &e->fault, log, &e->pause, err);
+	e->kinds.cgroups.pause = e->pause;
+	if (r >= 0)
+		r = external_check(&e->kinds, err);
 	return r < 0 ? r : cgroup_check_options(&e->kinds, err);
 }
 
@@ -163,6 +168,8 @@ void engine_release(struct engine *e)
 	e->hook = NULL;
 	warden_stop(e->warden);
 	e->warden = NULL;
+	pause_close(e->pause);
+	e->pause = NULL;
 	peers_free(e->peers);
 	e->peers = NULL;
 	vec_release(&e->large);

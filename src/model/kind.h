@@ -40,6 +40,7 @@ struct warden;
 struct netlock;
 struct peers;
 struct sharing;
+struct pause;
 struct proc_mounts;
 
 /* What becomes of control groups. */
@@ -47,6 +48,7 @@ struct cgroup_options {
 	const char *mode;         /* word of --manage-cgroups; NULL: none was asked for */
 	const char *const *roots; /* "[CONTROLLER:]PATH" */
 	size_t n_roots;
+	const struct pause *pause; /* dump: those that somebody else froze, thawed for it; NULL = none */
 };
 
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
@@ -336,6 +338,8 @@ struct kind_ops {
 	int (*ready)(struct opener *o, struct ferry_error *err);
 	/* Restore: everything stands at the barrier; what has to happen to our own copies before it opens. Cannot fail. */
 	void (*before_run)(struct opener *o);
+	/* Restore: every task runs its own code, and nothing of ours any more. Cannot fail. */
+	void (*left)(struct opener *o);
 	/* Restore: it failed and every task is gone: take back what was made outside. Cannot fail. */
 	void (*abandon)(struct opener *o);
 };
