@@ -39,14 +39,13 @@ enum {
 enum ns_support {
 	NS_ANY,    /* each task may have its own */
 	NS_TREE,   /* the whole tree has one, not necessarily ferry's */
-	NS_NONE,   /* it has to be ferry's */
 	NS_CLOCKS, /* each task may have another than the root, which gets a new one in any case */
 	NS_SKIP,   /* looked at elsewhere */
 };
 
 static const enum ns_support ns_support[PROC_NS_COUNT] = {
 	[PROC_NS_CGROUP] = NS_ANY,  [PROC_NS_IPC] = NS_ANY,
-	[PROC_NS_MNT] = NS_TREE,    [PROC_NS_NET] = NS_NONE,
+	[PROC_NS_MNT] = NS_TREE,    [PROC_NS_NET] = NS_TREE,
 	[PROC_NS_PID] = NS_ANY,     [PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_TIME] = NS_CLOCKS, [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_USER] = NS_ANY,    [PROC_NS_UTS] = NS_ANY,
@@ -63,15 +62,9 @@ static bool ns_is_another(int ns, const uint64_t *theirs, const uint64_t *of_roo
 static int ns_refuse(pid_t pid, enum proc_ns ns, struct ferry_error *err)
 {
 	const char *word = proc_ns_info(ns)->word;
-	if (ns_support[ns] == NS_TREE) {
-		error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-			  "pid %d lives in a %s namespace other than that of the tree's root", pid, word);
-		error_hint(err, "dump it by itself, from the first process of that namespace on");
-		return -ENOTSUP;
-	}
 	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-		  "pid %d lives in a %s namespace other than ferry's", pid, word);
-	error_hint(err, "start ferry inside that namespace: nsenter -t %d --%s ferry ...", pid, word);
+		  "pid %d lives in a %s namespace other than that of the tree's root", pid, word);
+	error_hint(err, "dump it by itself, from the first process of that namespace on");
 	return -ENOTSUP;
 }
 

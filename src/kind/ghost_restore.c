@@ -56,12 +56,19 @@ struct ghost_place {
 
 /* --------------------------------------------------------------------------- names */
 
+/* The warden stays in the root that ferry was started in. */
+static const char *place_root(const struct opener *o, char ret[32])
+{
+	snprintf(ret, 32, "/proc/%d/root", getpid());
+	return plan_own_ns(o->plan, PROC_NS_MNT) ? ret : "";
+}
+
 /* Enter a name that is about to appear into the undo log. ino: remove only that one, 0 = whatever is there. */
 static int place_arm(struct opener *o, const char *folder, int dir, const char *base, bool is_folder,
 		     uint64_t ino)
 {
-	char path[PATH_MAX];
-	int n = snprintf(path, sizeof(path), "%s/%s", folder[1] ? folder : "", base);
+	char path[PATH_MAX], root[32];
+	int n = snprintf(path, sizeof(path), "%s%s/%s", place_root(o, root), folder[1] ? folder : "", base);
 	if (n >= WARDEN_DATA_BYTES && dir < 0)
 		return -ENAMETOOLONG;
 	if (n >= WARDEN_DATA_BYTES)
@@ -507,9 +514,14 @@ int ghost_ready(struct opener *o, struct ferry_error *err)
 {
 	const struct ghost_image *image = ghost_image(o->plan);
 	for (struct ghost_remap *m = image->remaps; m; m = m->next) {
-		size_t n = m->linked ? strlen(m->linked) + 1 : 0;
-		int r = n && n <= WARDEN_DATA_BYTES ? warden_arm(o->warden, WARDEN_REMOVE, 0, 0, m->linked, n)
-						    : 0;
+		char path[PATH_MAX], root[32];
+		size_t n = !m->linked ? 0
+				      : (size_t)snprintf(path, sizeof(path), "%s%s", place_root(o, root),
+							 m->linked) +
+						1;
+		int r = n && n <= MIN(WARDEN_DATA_BYTES, sizeof(path))
+				? warden_arm(o->warden, WARDEN_REMOVE, 0, 0, path, n)
+				: 0;
 		if (r < 0)
 			return error_errno(err, FERRY_ERROR_LIMIT, -r, "entering '%s' into the undo log",
 					   m->linked);

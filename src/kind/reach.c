@@ -97,7 +97,7 @@ static int reach_take_handle(const struct file_object *o, int fd, struct arena *
 {
 	union reach_handle handle = {.head = {.handle_bytes = MAX_HANDLE_SZ}};
 	int mount_id;
-	e->mount = reach_mount_point(fd, a);
+	e->mount = o->remade ? NULL : reach_mount_point(fd, a);
 	if (!e->mount || sys_name_to_handle_at(fd, "", &handle.head, &mount_id, AT_EMPTY_PATH) < 0)
 		return 0;
 	record_set(e, file_handle, record_bytes(a, handle.head.f_handle, handle.head.handle_bytes));
@@ -108,7 +108,6 @@ static int reach_take_handle(const struct file_object *o, int fd, struct arena *
 	if (again >= 0)
 		return 1;
 	e->has_file_handle = e->has_handle_type = 0;
-	(void)o;
 	return 0;
 }
 
@@ -152,6 +151,8 @@ int reach_find(const struct file_object *o, const char *name, struct arena *a, F
 		return error_memory(err);
 	if (deleted)
 		record_set(e, deleted, true);
+	if (o->remade)
+		record_set(e, remade, true);
 	if (by_handle || by_link) {
 		*ret_entry = e;
 		return 0;
@@ -183,7 +184,7 @@ int reach_open(const FerryFileEntry *e, int flags, bool moved, struct ferry_erro
 {
 	int fd = reach_by_handle(e, flags);
 	if (fd < 0)
-		fd = reach_by_link(e, flags, moved);
+		fd = reach_by_link(e, flags, moved || e->remade);
 	if (fd >= 0)
 		return fd;
 	error_errno(err, FERRY_ERROR_FILES_CHANGED, -fd, "inode %llu, %s%s", (unsigned long long)e->ino,

@@ -19,6 +19,7 @@ struct file_object {
 	const char *link;   /* its name as /proc shows it */
 	const char *source; /* a path in /proc that leads to it while the tree stands */
 	struct stat st;
+	bool remade; /* its file system is the tree's alone, and a restore makes another with the same files */
 };
 
 enum reach_way {

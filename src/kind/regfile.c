@@ -13,11 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -113,6 +115,27 @@ struct regfile_place {
 	char *name;
 };
 
+/* A file system in memory that nobody outside of the tree has mounted comes back out of the image. */
+static bool regfile_is_remade(const struct file_object *o, const struct kind_options *options)
+{
+	struct statfs fs;
+	if (!options->outside_mounts || statfs(o->source, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
+		return false;
+	vec_foreach(m, &options->outside_mounts->v)
+		if (m->dev == o->st.st_dev)
+			return false;
+	return true;
+}
+
+static int regfile_reach(const struct file_object *object, const char *name,
+			 const struct kind_options *options, struct arena *a, FerryFileEntry **ret_entry,
+			 struct ferry_error *err)
+{
+	struct file_object o = *object;
+	o.remade = regfile_is_remade(object, options);
+	return reach_find(&o, name, a, ret_entry, err);
+}
+
 static int regfile_check_place(const struct file_object *o, const struct regfile_place *p, struct arena *a,
 			       const struct kind_options *options, struct ferry_error *err)
 {
@@ -120,7 +143,7 @@ static int regfile_check_place(const struct file_object *o, const struct regfile
 	switch (p->way) {
 	case REACH_PATH: return 0;
 	case REACH_GHOST: return regfile_check_ghost(o, options, err);
-	case REACH_OTHER: return reach_find(o, p->name, a, &entry, err);
+	case REACH_OTHER: return regfile_reach(o, p->name, options, a, &entry, err);
 	}
 	return 0;
 }
@@ -269,7 +292,7 @@ static int regfile_find(struct collect *c, const struct file_object *o, uint32_t
 	if (r >= 0 && p->way == REACH_GHOST)
 		r = ghost_collect(c, o, &found->ghost, err);
 	else if (r >= 0)
-		r = reach_find(o, p->name, &c->snap->arena, &entry, err);
+		r = regfile_reach(o, p->name, c->options, &c->snap->arena, &entry, err);
 	if (r < 0)
 		return r;
 	if (p->way == REACH_OTHER) {

@@ -4,7 +4,7 @@
  * proc, sysfs, tmpfs, devpts and mqueue mounted in it, read-only and masked paths, and the mailbox as a folder from outside. By
  * word: "plain"; "hidden" file systems with contents below others, in two ways; "groups" mounts that pass on to others what is
  * mounted in them; "sealed" a root that is read-only; "receives" a folder from outside that gets what is mounted there, and
- * "shares" one that also passes on what is mounted here.
+ * "shares" one that also passes on what is mounted here; "files" without a name or with another, sockets and a pipe with names.
  */
 #include "program.h"
 
@@ -15,10 +15,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { BYTES = 30000 };
@@ -26,6 +28,7 @@ enum { BYTES = 30000 };
 struct state {
 	const char *what;
 	int in_root, in_tmpfs, folder;
+	int gone[2], renamed[2], listener, ends[2], fifo; /* "files" */
 };
 
 static unsigned char buffer[BYTES];
@@ -314,6 +317,59 @@ static void verify_paths(struct program *p)
 	expect(p, access("/box/log", F_OK) == 0, "the folder from outside is not there");
 }
 
+static void expect_contents(struct program *p, int fd, uint64_t seed)
+{
+	expect_same(p, "bytes", pread(fd, buffer, BYTES, 0), BYTES);
+	expect(p, pattern_differs(buffer, BYTES, seed) < 0, "an open file differs");
+}
+
+static int connected(const char *path)
+{
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	snprintf(name.sun_path, sizeof(name.sun_path), "%s", path);
+	int fd = must(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	if (connect(fd, (struct sockaddr *)&name, sizeof(name)) == 0)
+		return fd;
+	int code = errno;
+	close(fd);
+	errno = code;
+	return -1;
+}
+
+static void verify_files(struct program *p, const struct state *s)
+{
+	static const char *const names[] = {"/stays", "/own"};
+	char path[100];
+	for (int i = 0; i < 2; i++) {
+		struct stat st = {0};
+		expect_contents(p, s->gone[i], 40);
+		expect(p, fstat(s->gone[i], &st) == 0 && !st.st_nlink, "a deleted file has a name");
+		snprintf(path, sizeof(path), "%s/gone", names[i]);
+		expect(p, access(path, F_OK) < 0, "%s is there", path);
+		expect_contents(p, s->renamed[i], 41);
+		snprintf(path, sizeof(path), "%s/second", names[i]);
+		expect_same_file(p, s->renamed[i], path);
+		snprintf(path, sizeof(path), "%s/first", names[i]);
+		expect(p, access(path, F_OK) < 0, "%s is there", path);
+	}
+	struct sockaddr_un name = {0};
+	socklen_t n = sizeof(name);
+	expect(p,
+	       getsockname(s->ends[1], (struct sockaddr *)&name, &n) == 0 &&
+		       !strcmp(name.sun_path, "/own/socket"),
+	       "a socket is called '%s'", name.sun_path);
+	char letter = 0;
+	expect(p, write(s->ends[0], "x", 1) == 1 && read(s->ends[1], &letter, 1) == 1 && letter == 'x',
+	       "a connection passes nothing on");
+	int another = connected("/own/socket");
+	expect(p, another >= 0, "nobody listens: %s", strerror(errno));
+	int accepted = another < 0 ? -1 : accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+	expect(p, accepted >= 0, "nobody is accepted: %s", strerror(errno));
+	close(accepted);
+	close(another);
+	expect_same_file(p, s->fifo, "/stays/fifo");
+}
+
 static void verify(struct program *p, void *state)
 {
 	const struct state *s = state;
@@ -343,6 +399,8 @@ static void verify(struct program *p, void *state)
 	expect_same_file(p, s->in_tmpfs, "/srv/file");
 	expect_same_file(p, s->folder, "/dev");
 	expect_same(p, "position", lseek(s->in_tmpfs, 0, SEEK_CUR), 77);
+	if (!strcmp(s->what, "files"))
+		verify_files(p, s);
 	if (!strcmp(s->what, "hidden"))
 		has(p, "/stack/file", 0600, 32);
 	if (!strcmp(s->what, "sealed")) {
@@ -400,6 +458,29 @@ static void spoil(void *state unused)
 	must(umount2("/own", MNT_DETACH));
 }
 
+static void make_files(struct state *s)
+{
+	static const char *const folders[] = {"/stays", "/own"};
+	struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "/own/socket"};
+	for (int i = 0; i < 2; i++) {
+		must(chdir(folders[i]));
+		put("gone", 0640, 40);
+		s->gone[i] = must(open("gone", O_RDWR | O_CLOEXEC));
+		must(unlink("gone"));
+		put("first", 0640, 41);
+		s->renamed[i] = must(open("first", O_RDWR | O_CLOEXEC));
+		must(link("first", "second"));
+		must(unlink("first"));
+	}
+	s->listener = must(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	must(bind(s->listener, (struct sockaddr *)&name, sizeof(name)));
+	must(listen(s->listener, 5));
+	s->ends[0] = must(connected(name.sun_path));
+	s->ends[1] = must(accept4(s->listener, NULL, NULL, SOCK_CLOEXEC));
+	must(mkfifo("/stays/fifo", 0600));
+	s->fifo = must(open("/stays/fifo", O_RDWR | O_CLOEXEC));
+}
+
 /* Those that it was started with lead to files outside. */
 static void take_descriptors(void)
 {
@@ -413,7 +494,8 @@ static void take_descriptors(void)
 int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil, .finish = finish};
-	static const char *const words[] = {"plain", "hidden", "groups", "sealed", "receives", "shares"};
+	static const char *const words[] = {"plain",    "hidden", "groups", "sealed",
+					    "receives", "shares", "files"};
 	static struct state s;
 	struct program p;
 	program_start(&p, argc, argv);
@@ -432,6 +514,8 @@ int main(int argc, char **argv)
 	s.in_tmpfs = must(open("/srv/file", O_RDONLY | O_CLOEXEC));
 	s.folder = must(open("/dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	must(lseek(s.in_tmpfs, 77, SEEK_SET));
+	if (!strcmp(s.what, "files"))
+		make_files(&s);
 	must(chdir("/own/part"));
 	return program_serve(&p, &ops, &s);
 }
