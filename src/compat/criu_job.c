@@ -186,6 +186,10 @@ int criu_job_run(enum criu_job job, struct criu_options *o, const struct criu_lo
 	if (images < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, -images, "images directory '%s'",
 				   o->job.images_dir);
+	/* The job may leave ferry in another place. */
+	_cleanup_close_ int work = fd_open(AT_FDCWD, ".", O_DIRECTORY | O_RDONLY, 0);
+	if (work < 0)
+		return error_errno(err, FERRY_ERROR_USAGE, -work, "the work directory");
 	struct criu_stages stages = {.o = o,
 				     .told = told,
 				     .hooks = {.scripts = &o->action_scripts,
@@ -199,7 +203,7 @@ int criu_job_run(enum criu_job job, struct criu_options *o, const struct criu_lo
 	if (r < 0)
 		return r;
 	/* Without its statistics a job is done nevertheless. */
-	if (info->write_stats(AT_FDCWD, ret_report, &unwritten) < 0)
+	if (info->write_stats(work, ret_report, &unwritten) < 0)
 		log_write(&log->sink, LOG_WARN, "stats", NULL, 0, "%s", unwritten.message);
 	if (o->display_stats)
 		info->show_stats(stdout, ret_report);

@@ -107,7 +107,7 @@ static const struct criu_word criu_table[] = {
 	{"unprivileged", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"allow-uprobes", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 
-	{"freeze-cgroup", 0, CRIU_MISSING, CRIU_WITH, 0},
+	{"freeze-cgroup", 0, CRIU_NEEDLESS, CRIU_WITH, 0},
 	{"weak-sysctls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"stream", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},

@@ -125,6 +125,16 @@ static int swrk_read_options(const struct swrk *s, const CriuReq *request, struc
 	return r;
 }
 
+/* Options that are refused are so in the log, too, if its place is known. */
+static int swrk_enter(int refused, struct criu_options *o, struct criu_log *log, struct ferry_error *err)
+{
+	struct ferry_error second = FERRY_ERROR_INIT, *why = refused < 0 ? &second : err;
+	int r = refused < 0 && !o->job.images_dir ? refused : criu_enter(o, why);
+	if (r >= 0)
+		r = criu_log_open(o, log, why);
+	return refused < 0 ? refused : r;
+}
+
 static int swrk_job(struct swrk *s, const CriuReq *request, enum criu_job job, CriuResp *response,
 		    struct ferry_error *err)
 {
@@ -141,10 +151,7 @@ static int swrk_job(struct swrk *s, const CriuReq *request, enum criu_job job, C
 	o.job.restore_detached = true;
 	if (job != CRIU_RESTORE && !o.job.tree)
 		o.job.tree = s->peer;
-	if (r >= 0)
-		r = criu_enter(&o, err);
-	if (r >= 0)
-		r = criu_log_open(&o, &log, err);
+	r = swrk_enter(r, &o, &log, err);
 	if (r >= 0)
 		r = criu_job_run(job, &o, &log, request->opts->notify_scripts ? &told : NULL, &report, err);
 	s->is_spent = o.job.restore_sibling;
