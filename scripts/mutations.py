@@ -54,7 +54,8 @@ def listed():
 
 # Members of a kind's tables that save state and bring it back: without one a round trip is not what it was.
 HOOKS = ("collect_task", "collect_thread", "collect_ended", "collect_fd", "collect_end", "collect_all", "discover", "dump",
-         "dump_end", "read", "prepare", "make", "entered", "restore", "restore_task", "restore_thread", "is_late", "is_last", "settle",
+         "dump_end", "read", "prepare", "make", "find", "taken", "entered", "restore", "restore_task", "restore_thread", "is_late",
+         "is_last", "settle",
          "settle_task", "map", "join_session", "opened", "ready", "finish", "before_run", "after", "abandon")
 # Those that refuse, which the tests of test/refusals.tsv notice.
 CHECKS = ("check", "check_fd", "check_vma", "check_task", "check_end")
@@ -80,6 +81,11 @@ ELSEWHERE = {
     "tun-before_run": "integration/worlds.tunnel-persistent",
     "hugetlb-read": "integration/refused.huge_pages_lacking",
     "mounts-finish": "integration/jobs.rounds",
+    "netns-collect": "integration/netns.given",
+    "netns-dump": "integration/netns.given",
+    "netns-find": "integration/netns.given",
+    "netns-read": "integration/netns.refused-without",
+    "inet-ready": "integration/netns.kill-given-from-criu",
     "regfile-before_run": "integration/foreign.links",
     "regfile-ready": "integration/foreign.links_killed",
     "tty-before_run": "integration/refused.terminal_outside",

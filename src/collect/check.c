@@ -16,6 +16,7 @@
 #include "collect/namespaces.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/peers.h"
 #include "proc/looker.h"
 #include "proc/read.h"
@@ -698,6 +699,7 @@ int check_tree(pid_t root, const struct kern_caps *caps, const struct kind_optio
 	error_clear(&obstacle);
 	if (r >= 0 && collect_check_outside(&k.sharing, &k.family, k.parent, &obstacle) < 0)
 		check_add(&k, ret, &obstacle, 0);
+	net_go_home(options);
 	family_release(&k.family);
 	sharing_release(&k.sharing);
 	vec_release(&k.found);

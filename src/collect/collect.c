@@ -16,6 +16,7 @@
 #include "collect/ahead.h"
 #include "collect/namespaces.h"
 #include "kernel/uapi.h"
+#include "kind/netplace.h"
 #include "kind/ns_time.h"
 #include "model/record.h"
 #include "proc/read.h"
@@ -309,7 +310,7 @@ static int collect_tasks(struct collect *c, struct frozen *f, const struct proc_
 	return r;
 }
 
-int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
+static int collect_all(struct collect *c, struct frozen *f, struct ferry_error *err)
 {
 	/* The array must not move: tasks point to their parents. */
 	for (size_t i = 0; i < f->tasks.n; i++)
@@ -360,4 +361,11 @@ int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
 	if (r >= 0)
 		r = collect_check_shared(c->snap, err);
 	return r < 0 ? r : collect_check_relations(c, err);
+}
+
+int collect_tree(struct collect *c, struct frozen *f, struct ferry_error *err)
+{
+	int r = collect_all(c, f, err);
+	net_go_home(c->options);
+	return r;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns running action scripts. Names and variables are CRIU's; which stages a process has whose namespaces are those of ferry was looked
- * up by running CRIU 4.2.1: pre-dump, post-dump, pre-restore, post-restore, pre-resume, post-resume.
+ * Owns running action scripts. Names and variables are CRIU's; which stages a tree has was looked up by running CRIU 4.2.1: pre-dump,
+ * post-dump, pre-restore, post-restore, pre-resume, post-resume; with any namespace of its own setup-namespaces and
+ * post-setup-namespaces, with a network namespace of its own network-lock and network-unlock.
  */
 #include "compat/criu_hooks.h"
 
@@ -25,9 +26,17 @@ extern char **environ;
 enum { HOOK_VARIABLES = 3 };
 
 static const char *const hook_words[] = {
-	[ENGINE_PRE_DUMP] = "pre-dump",         [ENGINE_COLLECTED] = "query-ext-files",
-	[ENGINE_POST_DUMP] = "post-dump",       [ENGINE_PRE_RESTORE] = "pre-restore",
-	[ENGINE_POST_RESTORE] = "post-restore", [ENGINE_PRE_RESUME] = "pre-resume",
+	[ENGINE_PRE_DUMP] = "pre-dump",
+	[ENGINE_NETWORK_LOCK] = "network-lock",
+	[ENGINE_COLLECTED] = "query-ext-files",
+	[ENGINE_POST_DUMP] = "post-dump",
+	[ENGINE_READY] = "status-ready",
+	[ENGINE_PRE_RESTORE] = "pre-restore",
+	[ENGINE_SETUP_NAMESPACES] = "setup-namespaces",
+	[ENGINE_POST_SETUP_NAMESPACES] = "post-setup-namespaces",
+	[ENGINE_POST_RESTORE] = "post-restore",
+	[ENGINE_NETWORK_UNLOCK] = "network-unlock",
+	[ENGINE_PRE_RESUME] = "pre-resume",
 	[ENGINE_POST_RESUME] = "post-resume",
 };
 _Static_assert(ARRAY_SIZE(hook_words) == ENGINE_STAGES, "every stage has a word");

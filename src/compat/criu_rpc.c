@@ -210,7 +210,7 @@ static const struct rpc_field rpc_fields[] = {
 	{"log_to_stderr", .take = rpc_nothing},
 	{"pidfd_store_sk", .take = rpc_nothing},
 	{"cpu_cap", .take = rpc_nothing},
-	{"exec_cmd", "exec-cmd"},
+	{"exec_cmd", .take = rpc_nothing},
 };
 
 /* ------------------------------------------------------------ all the others */

@@ -30,12 +30,14 @@
 #include "host/hook.h"
 #include "host/keeper.h"
 #include "host/netlock.h"
+#include "host/netns.h"
 #include "host/warden.h"
 #include "image/coverage.h"
 #include "image/dedup.h"
 #include "image/dir.h"
 #include "image/proto/inventory.pb-c.h"
 #include "kind/capture.h"
+#include "kind/external.h"
 #include "kind/inet.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
@@ -66,6 +68,7 @@ struct dump_job {
 	struct freeze_options freeze;
 	struct frozen frozen;
 	bool is_frozen;
+	bool is_locked; /* that the network is blocked was told */
 	bool is_sealed; /* the image is whole */
 	struct snapshot snap;
 	struct collect collect;
@@ -382,10 +385,21 @@ static int dump_check_patiently(struct engine *e, uint64_t deadline_ns, struct f
 	return r;
 }
 
+/* A tree that goes on has its network back; there is no way but this one. */
+static void dump_tell_unlocked(struct dump_job *j)
+{
+	struct engine *e = j->engine;
+	struct ferry_error refusal = FERRY_ERROR_INIT;
+	if (j->is_locked && engine_at_stage(e, ENGINE_NETWORK_UNLOCK, (pid_t)e->options->tree, &refusal) < 0)
+		log_write(e->log, LOG_WARN, "dump", NULL, 0, "%s, ignoring", refusal.message);
+	j->is_locked = false;
+}
+
 /* Let the tree run on as it did. */
 static void dump_let_go(struct dump_job *j)
 {
 	if (j->is_frozen) {
+		dump_tell_unlocked(j);
 		if (dump_after(j->engine, &j->collect, j->dir, false, NULL) < 0)
 			log_write(j->engine->log, LOG_ERROR_LEVEL, "dump", NULL, 0,
 				  "putting the target's sockets back failed");
@@ -394,15 +408,62 @@ static void dump_let_go(struct dump_job *j)
 	j->is_frozen = false;
 	snapshot_release(&j->snap);
 	j->snap = (struct snapshot){0};
-	j->collect = (struct collect){.snap = &j->snap, .netlock = j->collect.netlock};
+	j->collect = (struct collect){.snap = &j->snap, .netlocks = j->collect.netlocks};
+}
+
+/* The network namespace of the tree's root. */
+static int dump_open_net(const struct engine *e, uint64_t *ret_inode)
+{
+	_cleanup_close_ int dir = proc_open_look((pid_t)e->options->tree, NULL);
+	_cleanup_close_ int net = dir < 0 ? dir : proc_open_namespace(dir, PROC_NS_NET, NULL);
+	int r = net < 0 ? net : netns_inode(net, ret_inode);
+	return r < 0 ? r : take_fd(net);
 }
 
 /* Making it waits for the whole machine, which the tree need not. Where it cannot be made, the first connection says so. */
 static void dump_prepare_lock(struct dump_job *j)
 {
 	const struct kind_options *o = &j->engine->kinds;
-	if (o->tcp_established && !o->tcp_close && tcp_prepare_lock(&j->collect.netlock, NULL) < 0)
-		j->collect.netlock = NULL;
+	struct netlock *lock;
+	uint64_t inode;
+	j->collect.netlocks = engine_netlocks(j->engine);
+	if (!o->tcp_established || o->tcp_close || !j->collect.netlocks)
+		return;
+	_cleanup_close_ int net = dump_open_net(j->engine, &inode);
+	if (net >= 0 && netlocks_at(j->collect.netlocks, inode, net, &lock, NULL) < 0)
+		log_write(j->engine->log, LOG_INFO, "check", NULL, 0, "the network lock is not prepared");
+}
+
+/*
+ * A namespace that the tree has alone is blocked whole, if the tree is to end: who begins to connect meanwhile, or sends, tries again, and
+ * reaches what is restored. A tree that goes on keeps what reaches it.
+ */
+static int dump_lock_network(struct dump_job *j, struct ferry_error *err)
+{
+	struct engine *e = j->engine;
+	const struct kind_options *o = &e->kinds;
+	struct ferry_error missing = FERRY_ERROR_INIT;
+	uint64_t inode = 0;
+	_cleanup_close_ int net = dump_open_net(e, &inode);
+	if (net < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -net, "opening the network namespace of pid %d",
+				   (int)e->options->tree);
+	if (inode == o->own_namespaces.ino[PROC_NS_NET])
+		return 0;
+	int r = engine_at_stage(e, ENGINE_NETWORK_LOCK, (pid_t)e->options->tree, err);
+	j->is_locked = r >= 0;
+	if (r < 0 || !j->collect.netlocks || o->leave_running || external_net(o, inode))
+		return r;
+	fault_effect(&e->fault, "dump", "net-lock-whole");
+	r = netlocks_whole(j->collect.netlocks, inode, net, &missing);
+	/* Connections cannot do without. */
+	if (r < 0 && o->tcp_established) {
+		error_pass(err, &missing);
+		return r;
+	}
+	if (r < 0)
+		log_write(e->log, LOG_WARN, "dump", NULL, 0, "%s, ignoring", missing.message);
+	return 0;
 }
 
 static int dump_take(struct dump_job *j, struct ferry_error *err)
@@ -412,6 +473,8 @@ static int dump_take(struct dump_job *j, struct ferry_error *err)
 	int r = dump_freeze(j, err);
 	engine_phase(e, "freeze", start);
 	start = time_now_ns();
+	if (r >= 0)
+		r = dump_lock_network(j, err);
 	if (r >= 0)
 		r = dump_collect(e, &j->frozen, &j->collect, err);
 	engine_phase(e, "collect", start);
@@ -517,7 +580,8 @@ static void dump_free(struct dump_job *j)
 	snapshot_release(&j->snap);
 	image_dir_free(j->dir);
 	image_coverage_free(j->covered);
-	netlock_remove(j->collect.netlock, NULL);
+	netlocks_remove(j->collect.netlocks, NULL);
+	netlocks_free(j->collect.netlocks);
 	free(j);
 }
 
@@ -586,6 +650,8 @@ int dump_finish(struct dump_job *j, bool kill, struct ferry_error *err)
 	int r = armed < 0 ? armed : after;
 	if (r >= 0 && !kill && e->options->leave_stopped)
 		freeze_stop(&j->frozen);
+	if (r < 0 || !kill)
+		dump_tell_unlocked(j);
 	if (r < 0 || !kill) {
 		freeze_release(&j->frozen);
 	} else {
@@ -775,6 +841,9 @@ static int dump_lazily(struct engine *e, struct dump_to to, struct ferry_error *
 	r = dump_arm_withdrawal(j, err);
 	if (r >= 0) {
 		log_write(e->log, LOG_WARN, "dump", NULL, 0, "memory is given at %s", text);
+		r = engine_at_stage(e, ENGINE_READY, (pid_t)e->options->tree, err);
+	}
+	if (r >= 0) {
 		r = dump_serve(j, listening, &done, err);
 		/* CRIU says the same when it has failed. */
 		if (done.fd >= 0 && !done.settled)

@@ -21,6 +21,7 @@
 #include "collect/namespaces.h"
 #include "host/hook.h"
 #include "host/netlock.h"
+#include "host/netns.h"
 #include "host/userns.h"
 #include "host/warden.h"
 #include "kind/cgroup.h"
@@ -48,9 +49,9 @@ static int engine_tcp_resume(int socket, const void *data)
 _Static_assert(sizeof(struct ferry_tcp_undo) <= WARDEN_DATA_BYTES,
 	       "the undo of a connection fits into a log entry");
 
-static int engine_net_unlock(const char *id)
+static int engine_net_unlock(int netns, const char *id)
 {
-	return netlock_find_and_remove(-1, id, NULL);
+	return netlock_find_and_remove(netns, id, NULL);
 }
 
 static const struct warden_actions engine_actions = {
@@ -148,12 +149,19 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.skip_in_flight = options->skip_in_flight,
 		.file_locks = options->file_locks,
 		.criu_compat = options->criu_compat,
+		.empty_net = options->empty_ns != NULL,
+		.joined = (const char *const *)options->join_ns.v.v,
+		.n_joined = options->join_ns.v.n,
+		.home_net = -1,
 		.cgroups = {.mode = options->manage_cgroups,
 			    .roots = (const char *const *)options->cgroup_root.v.v,
 			    .n_roots = options->cgroup_root.v.n},
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	e->kinds.looker = proc_looker_new();
+	if (options->empty_ns && strcmp(options->empty_ns, "net") != 0)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--empty-ns %s: only 'net' can be empty",
+				 options->empty_ns);
 	r = external_check(&e->kinds, err);
 	return r < 0 ? r : cgroup_check_options(&e->kinds, err);
 }
@@ -173,6 +181,8 @@ void engine_release(struct engine *e)
 	e->kinds.looker = NULL;
 	fault_release(&e->fault);
 	proc_mounts_release(&e->mounts);
+	if (e->kinds.home_net >= 0)
+		close(e->kinds.home_net);
 	if (e->start_root >= 0)
 		close(e->start_root);
 	if (e->start_dir >= 0)
@@ -264,6 +274,8 @@ static int engine_enter_view(struct engine *e, struct ferry_error *err)
 		r = engine_keep_start(e, err);
 	engine_find_view(e, tree);
 	if (r >= 0)
+		r = engine_keep_net(e, err);
+	if (r >= 0)
 		r = collect_enter_view(tree, &e->kinds, &e->mounts, err);
 	e->kinds.outside_mounts = r > 0 ? &e->mounts : NULL;
 	if (r > 0 && e->kinds.looker)
@@ -278,6 +290,25 @@ static int engine_enter_view(struct engine *e, struct ferry_error *err)
 	close(e->kinds.home_proc);
 	e->kinds.home_mounts = e->kinds.home_root = e->kinds.home_proc = -1;
 	return 0;
+}
+
+int engine_keep_net(struct engine *e, struct ferry_error *err)
+{
+	if (e->kinds.home_net >= 0)
+		return 0;
+	e->kinds.home_net = netns_open();
+	return e->kinds.home_net < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -e->kinds.home_net,
+						   "opening ferry's network namespace")
+				     : 0;
+}
+
+struct netlocks *engine_netlocks(const struct engine *e)
+{
+	char id[64];
+	if (!strcmp(e->options->network_lock, "skip"))
+		return NULL;
+	snprintf(id, sizeof(id), "job-%d-%llx", getpid(), (unsigned long long)time_now_ns());
+	return netlocks_new(id, NETLOCK_IMAGE_MARK);
 }
 
 int engine_enter(struct engine *e, struct ferry_error *err)

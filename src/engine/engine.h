@@ -72,12 +72,17 @@ struct engine_report {
 /* Instants of a job at which somebody may want to do something. */
 enum engine_stage {
 	ENGINE_PRE_DUMP,     /* nothing was stopped */
+	ENGINE_NETWORK_LOCK, /* the tree stands, and has a network of its own, which is going to be blocked */
 	ENGINE_COLLECTED,    /* the tree stands, and all of it is known */
 	ENGINE_POST_DUMP,    /* the image is whole, and the tree still stands */
+	ENGINE_READY,        /* --lazy-pages: memory is given to who asks for it */
 	ENGINE_PRE_RESTORE,  /* the image can be restored, nothing was made */
-	ENGINE_POST_RESTORE, /* everything stands at the barrier */
-	ENGINE_PRE_RESUME,   /* it is going to open, whatever anybody says */
-	ENGINE_POST_RESUME,  /* it is open */
+	ENGINE_SETUP_NAMESPACES,      /* the root exists, in its namespaces; sockets do not */
+	ENGINE_POST_SETUP_NAMESPACES, /* the same, once everybody has set them up */
+	ENGINE_POST_RESTORE,          /* everything stands at the barrier */
+	ENGINE_NETWORK_UNLOCK, /* the network is going to be open: a restored one, or one that the dumped tree goes on with */
+	ENGINE_PRE_RESUME,  /* it is going to open, whatever anybody says */
+	ENGINE_POST_RESUME, /* it is open */
 	ENGINE_STAGES,
 };
 
@@ -120,6 +125,12 @@ int engine_at(const struct engine *e, const char **path);
 
 /* Keep what engine_at() needs, before paths lead elsewhere. */
 must_check int engine_keep_start(struct engine *e, struct ferry_error *err);
+
+/* Keep the network namespace that ferry stands in, for what goes to others and back. */
+must_check int engine_keep_net(struct engine *e, struct ferry_error *err);
+
+/* Locks for this job, none of them made yet; NULL: the caller wants none, or memory is short, which the first one says. */
+struct netlocks *engine_netlocks(const struct engine *e);
 
 /* Enter the mount namespace of the tree, once, if that is another one: its paths are looked at as it sees them. */
 must_check int engine_enter(struct engine *e, struct ferry_error *err);

@@ -91,6 +91,8 @@ static __attribute__((noreturn)) void job_worker(int channel, const struct optio
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct engine e;
 	prctl(PR_SET_NAME, "ferry-worker");
+	if (watch && watch->own_fd && *watch->own_fd >= 0)
+		close(*watch->own_fd);
 	int r = engine_init(&e, options, &sink, &err);
 	e.progress = watch ? watch->progress : NULL;
 	e.stage = watch && watch->stage ? job_at_stage : NULL;
@@ -205,6 +207,28 @@ static void job_await_warden(int warden, const struct log_sink *log)
 		close(warden);
 }
 
+/* A process that stays where the caller was, and does what is to be done at stages: the job goes elsewhere. Returns its PID, or -errno. */
+static pid_t job_start_watcher(int channel[2], const struct job_watch *watch)
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
+		return -errno;
+	fflush(NULL);
+	pid_t pid = fork();
+	if (!pid) {
+		struct job_message m;
+		prctl(PR_SET_NAME, "ferry-watcher");
+		close(channel[1]);
+		while (fd_recv(channel[0], &m, sizeof(m), NULL, 0, NULL) == (ssize_t)sizeof(m))
+			job_answer(channel[0], watch, &m);
+		_exit(0);
+	}
+	int code = errno;
+	close(channel[0]);
+	if (pid < 0)
+		close(channel[1]);
+	return pid < 0 ? -code : pid;
+}
+
 /*
  * Without a worker: only a child of somebody's can make him further ones (CLONE_PARENT). The caller has to end soon, for its namespaces, folders
  * and signal mask may be others afterwards.
@@ -214,16 +238,25 @@ static int job_run_here(const struct options *options, job_function function, co
 			struct ferry_error *err)
 {
 	struct engine e;
+	int channel[2] = {-1, -1};
+	bool watched = watch && watch->stage;
+	pid_t watcher = watched ? job_start_watcher(channel, watch) : 0;
+	if (watcher < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -watcher, "starting who watches the stages");
 	int r = engine_init(&e, options, log, err);
 	e.progress = watch ? watch->progress : NULL;
-	e.stage = watch ? watch->stage : NULL;
-	e.stage_context = watch ? watch->context : NULL;
+	e.stage = watched ? job_at_stage : NULL;
+	e.stage_context = &channel[1];
 	if (r >= 0)
 		r = function(&e, err);
 	int warden = warden_pid(e.warden) ? sys_pidfd_open(warden_pid(e.warden), 0) : -1;
 	*ret_report = e.report;
 	engine_release(&e);
 	job_await_warden(warden, log);
+	if (watched)
+		close(channel[1]);
+	while (watched && waitpid(watcher, NULL, 0) < 0 && errno == EINTR)
+		continue;
 	return r;
 }
 

@@ -205,6 +205,8 @@ static int restore_namespaces(struct restore_job *j, struct ferry_error *err)
 			ret = kind_table[i]->prepare(&j->opener, err);
 	if (ret >= 0 && j->plan.namespaces.n)
 		ret = engine_keep_start(e, err);
+	if (ret >= 0)
+		ret = engine_keep_net(e, err);
 	return ret < 0 ? ret : namespaces_make(r, err);
 }
 
@@ -247,8 +249,12 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 				    .options = &e->kinds,
 				    .fault = &e->fault,
 				    .log = e->log};
-	j->opener = (struct opener){
-		.plan = &j->plan, .dir = j->dir, .options = &e->kinds, .fault = &e->fault, .log = e->log};
+	j->opener = (struct opener){.plan = &j->plan,
+				    .dir = j->dir,
+				    .options = &e->kinds,
+				    .fault = &e->fault,
+				    .log = e->log,
+				    .netlocks = engine_netlocks(e)};
 	*r = (struct restore){
 		.plan = &j->plan,
 		.reader = &j->reader,
@@ -308,6 +314,19 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	return ret;
 }
 
+/* The namespaces are there, and nothing in them is used yet. */
+static int restore_at_namespaces(struct restore_job *j, struct ferry_error *err)
+{
+	static const enum engine_stage stages[] = {ENGINE_SETUP_NAMESPACES, ENGINE_POST_SETUP_NAMESPACES};
+	bool own = false;
+	int r = 0;
+	for (int type = 0; type < PROC_NS_COUNT; type++)
+		own |= type != PROC_NS_TIME && plan_own_ns(&j->plan, (enum proc_ns)type);
+	for (size_t i = 0; i < ARRAY_SIZE(stages) && own && r >= 0; i++)
+		r = engine_at_stage(j->e, stages[i], j->restore.root_pid, err);
+	return r;
+}
+
 static int restore_build(struct restore_job *j, struct ferry_error *err)
 {
 	struct restore *r = &j->restore;
@@ -325,6 +344,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0)
 		ret = tasks_create(r, err);
 	engine_phase(j->e, "fork", start);
+	if (ret >= 0)
+		ret = restore_at_namespaces(j, err);
 	if (ret >= 0)
 		ret = files_open(r, FILES_LATE, err);
 	if (ret >= 0)
@@ -415,6 +436,8 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 		r = engine_at_stage(e, ENGINE_POST_RESTORE, j->restore.root_pid, err);
 	if (r >= 0)
 		r = restore_mark_spent(j, err);
+	if (r >= 0 && plan_own_ns(&j->plan, PROC_NS_NET))
+		r = engine_at_stage(e, ENGINE_NETWORK_UNLOCK, j->restore.root_pid, err);
 	if (r >= 0 && fault_hit(&e->fault, FAULT_COMMIT))
 		r = error_set(err, FERRY_ERROR_FAULT, EIO, "opening the barrier: fault injected");
 	if (r < 0) {
@@ -462,7 +485,7 @@ static void restore_free(struct restore_job *j)
 	/* Its memory goes with us: to free it would copy pages that the tasks were forked with, one by one. */
 	plan_close(&j->plan);
 	/* Connections that were rebuilt in vain are closed by now, silently, and what is blocked cannot answer for them. */
-	netlock_close(j->opener.netlock);
+	netlocks_free(j->opener.netlocks);
 	putback_release(&j->putback);
 	image_dir_free(j->dir);
 	free(j);

@@ -3,7 +3,7 @@
  * Owns the network lock: nf_tables over NETLINK_NETFILTER, kernel net/netfilter/nfnetlink.c. Tables with an
  * owner vanish with the socket that made them (Linux 5.12), so that a killed ferry leaves no lock behind.
  *
- * Not handled: connections other than TCP; ICMP errors about a locked connection still pass.
+ * Not handled: single connections other than TCP; ICMP errors about a locked connection still pass.
  */
 #include "host/netlock.h"
 
@@ -221,6 +221,16 @@ int netlock_add_tcp(struct netlock *lock, const struct netlock_tcp *connections,
 	return change(lock, false, connections, n, err);
 }
 
+int netlock_add_whole(struct netlock *lock, struct ferry_error *err)
+{
+	_cleanup_batch_ struct netlock_batch b = {0};
+	enum netlock_step step;
+	netlock_batch_begin(&b);
+	netlock_batch_whole(&b, lock->table);
+	int r = commit(lock->socket, &b, &step);
+	return r ? lock_failed(err, lock->table, step, -r) : 0;
+}
+
 int netlock_drop_tcp(struct netlock *lock, const struct netlock_tcp *connections, size_t n,
 		     struct ferry_error *err)
 {
@@ -389,4 +399,118 @@ int netlock_find_and_remove(int netns_fd, const char *id, struct ferry_error *er
 int netlock_fd(const struct netlock *lock)
 {
 	return lock->socket->fd;
+}
+
+/* ------------------------------------------------------------- locks of a job */
+
+struct netlocks_one {
+	uint64_t namespace;
+	bool whole;
+	struct netlock *lock;
+};
+
+struct netlocks {
+	char id[ID_MAX + 1];
+	uint32_t mark;
+	VEC(struct netlocks_one) v;
+};
+
+struct netlocks *netlocks_new(const char *id, uint32_t mark)
+{
+	struct netlocks *l = calloc(1, sizeof(*l));
+	if (l) {
+		snprintf(l->id, sizeof(l->id), "%s", id);
+		l->mark = mark;
+	}
+	return l;
+}
+
+static struct netlocks_one *netlocks_find(const struct netlocks *l, uint64_t namespace)
+{
+	for (size_t i = 0; l && i < l->v.n; i++)
+		if (l->v.v[i].namespace == namespace)
+			return &l->v.v[i];
+	return NULL;
+}
+
+bool netlocks_has(const struct netlocks *l, uint64_t namespace)
+{
+	return netlocks_find(l, namespace);
+}
+
+bool netlocks_has_any(const struct netlocks *l)
+{
+	return l && l->v.n;
+}
+
+bool netlocks_is_whole(const struct netlocks *l, uint64_t namespace)
+{
+	const struct netlocks_one *one = netlocks_find(l, namespace);
+	return one && one->whole;
+}
+
+int netlocks_at(struct netlocks *l, uint64_t namespace, int netns_fd, struct netlock **ret_lock,
+		struct ferry_error *err)
+{
+	const struct netlocks_one *known = netlocks_find(l, namespace);
+	if (known) {
+		*ret_lock = known->lock;
+		return 0;
+	}
+	struct netlock *lock;
+	int r = netlock_open(netns_fd, NETLOCK_OWNED, l->id, l->mark, &lock, err);
+	struct netlocks_one *one = r < 0 ? NULL : vec_push(&l->v);
+	if (r >= 0 && !one) {
+		netlock_close(lock);
+		return error_memory(err);
+	}
+	if (r >= 0) {
+		*one = (struct netlocks_one){.namespace = namespace, .lock = lock};
+		*ret_lock = lock;
+	}
+	return r;
+}
+
+int netlocks_whole(struct netlocks *l, uint64_t namespace, int netns_fd, struct ferry_error *err)
+{
+	struct netlock *lock;
+	int r = netlocks_at(l, namespace, netns_fd, &lock, err);
+	if (r >= 0)
+		r = netlock_add_whole(lock, err);
+	struct netlocks_one *one = netlocks_find(l, namespace);
+	if (r >= 0 && one)
+		one->whole = true;
+	return r;
+}
+
+int netlocks_clear(struct netlocks *l, struct ferry_error *err)
+{
+	int first = 0;
+	for (size_t i = 0; l && i < l->v.n; i++) {
+		int r = netlock_clear(l->v.v[i].lock, first < 0 ? NULL : err);
+		l->v.v[i].whole = false;
+		first = first < 0 ? first : r;
+	}
+	return first;
+}
+
+int netlocks_remove(struct netlocks *l, struct ferry_error *err)
+{
+	int first = 0;
+	for (size_t i = 0; l && i < l->v.n; i++) {
+		int r = netlock_remove(l->v.v[i].lock, first < 0 ? NULL : err);
+		first = first < 0 ? first : r;
+	}
+	if (l)
+		l->v.n = 0;
+	return first;
+}
+
+void netlocks_free(struct netlocks *l)
+{
+	for (size_t i = 0; l && i < l->v.n; i++)
+		netlock_close(l->v.v[i].lock);
+	if (l)
+		vec_release(&l->v);
+	free(l);
 }

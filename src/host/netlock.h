@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The network lock: an nftables table named ferry-<id> in one network namespace that drops the packets of
- * chosen TCP connections, in both directions, on input and output, loopback included. Both ends of a loopback
+ * chosen TCP connections, or all, in both directions, on input and output, loopback included. Both ends of a loopback
  * connection are held by locking one.
  */
 #pragma once
@@ -53,6 +53,9 @@ must_check int netlock_open(int netns_fd, enum netlock_mode mode, const char *id
 must_check int netlock_add_tcp(struct netlock *lock, const struct netlock_tcp *connections, size_t n,
 			       struct ferry_error *err);
 
+/* Block everything, of any protocol. */
+must_check int netlock_add_whole(struct netlock *lock, struct ferry_error *err);
+
 /* Let n connections pass again, all or none, in one transaction. */
 must_check int netlock_drop_tcp(struct netlock *lock, const struct netlock_tcp *connections, size_t n,
 				struct ferry_error *err);
@@ -87,3 +90,31 @@ must_check int netlock_forget(int netns_fd, const char *except_id, const struct 
 
 /* The netlink socket, so that a warden can keep an OWNED lock alive by holding a copy. */
 int netlock_fd(const struct netlock *lock);
+
+/*
+ * OWNED locks of one job, of one name, in any number of network namespaces, each known by a number that the caller chooses. All functions
+ * of them take one that is zeroed or NULL.
+ */
+struct netlocks;
+struct netlocks *netlocks_new(const char *id, uint32_t mark);
+
+/* The lock of a namespace, opened when it is first asked for. */
+must_check int netlocks_at(struct netlocks *l, uint64_t namespace, int netns_fd, struct netlock **ret_lock,
+			   struct ferry_error *err);
+
+/* The same, and nothing passes in the whole namespace. */
+must_check int netlocks_whole(struct netlocks *l, uint64_t namespace, int netns_fd, struct ferry_error *err);
+bool netlocks_is_whole(const struct netlocks *l, uint64_t namespace);
+
+/* Whether there is one yet, or any. */
+bool netlocks_has(const struct netlocks *l, uint64_t namespace);
+bool netlocks_has_any(const struct netlocks *l);
+
+/* netlock_clear() of all; the first error is told. */
+must_check int netlocks_clear(struct netlocks *l, struct ferry_error *err);
+
+/* netlock_remove() of all. The list stays, empty. */
+int netlocks_remove(struct netlocks *l, struct ferry_error *err);
+
+/* netlock_close() of all. */
+void netlocks_free(struct netlocks *l);

@@ -5,7 +5,8 @@
  *
  * The table holds one set for each of IPv4 and IPv6 whose keys are (local address, local port, remote address,
  * remote port), and two chains, on input and output, that load the fields of a packet in that order as seen
- * from here. The chains come before connection tracking, which a lock should not disturb.
+ * from here. A third set has the protocols of which nothing passes at all. The chains come before connection tracking, which a
+ * lock should not disturb.
  */
 #include "host/netlock_batch.h"
 
@@ -30,7 +31,7 @@ enum {
 };
 
 /* nft(8)'s numbers of data types: what a listing shows the keys as. */
-enum { TYPE_IPV4_ADDR = 7, TYPE_IPV6_ADDR = 8, TYPE_INET_SERVICE = 13, TYPE_BITS = 6 };
+enum { TYPE_NFPROTO = 2, TYPE_IPV4_ADDR = 7, TYPE_IPV6_ADDR = 8, TYPE_INET_SERVICE = 13, TYPE_BITS = 6 };
 
 struct field {
 	uint8_t base; /* enum nft_payload_bases */
@@ -70,6 +71,10 @@ static const struct family {
 		.destination = {NFT_PAYLOAD_NETWORK_HEADER, 24, 16},
 	},
 };
+
+/* Protocols that are blocked whole. */
+static const char whole_set[] = "whole";
+enum { WHOLE_ID = 3 };
 
 static const struct field source_port = {NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2};
 static const struct field destination_port = {NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2};
@@ -169,18 +174,29 @@ enum netlock_step netlock_batch_step(const struct netlock_batch *b, uint32_t seq
 	return seq && seq <= b->seq ? b->steps[seq - 1] : NETLOCK_STEP_BATCH;
 }
 
-static void put_set(struct netlock_batch *b, const char *table, const struct family *f)
+static void put_set(struct netlock_batch *b, const char *table, const char *name, uint32_t id, uint32_t type,
+		    uint32_t bytes)
 {
 	struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_SET, NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL);
 	if (!h)
 		return;
-	uint32_t pair = (uint32_t)f->type << TYPE_BITS | TYPE_INET_SERVICE;
 	netlink_put_string(h, NFTA_SET_TABLE, table);
-	netlink_put_string(h, NFTA_SET_NAME, f->set);
-	put_u32(h, NFTA_SET_ID, f->id);
-	put_u32(h, NFTA_SET_KEY_TYPE, pair << (2 * TYPE_BITS) | pair);
-	put_u32(h, NFTA_SET_KEY_LEN, 2 * (f->address_len + REG_BYTES));
+	netlink_put_string(h, NFTA_SET_NAME, name);
+	put_u32(h, NFTA_SET_ID, id);
+	put_u32(h, NFTA_SET_KEY_TYPE, type);
+	put_u32(h, NFTA_SET_KEY_LEN, bytes);
 	end(b, h);
+}
+
+static void put_sets(struct netlock_batch *b, const char *table)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		const struct family *f = &families[i];
+		uint32_t pair = (uint32_t)f->type << TYPE_BITS | TYPE_INET_SERVICE;
+		put_set(b, table, f->set, f->id, pair << (2 * TYPE_BITS) | pair,
+			2 * (f->address_len + REG_BYTES));
+	}
+	put_set(b, table, whole_set, WHOLE_ID, TYPE_NFPROTO, sizeof(uint8_t));
 }
 
 static void put_chain(struct netlock_batch *b, const char *table, const struct chain *c)
@@ -248,11 +264,11 @@ static void put_field(struct nlmsghdr *h, const struct field *f, uint32_t *reg)
 	*reg += (f->len + REG_BYTES - 1u) / REG_BYTES;
 }
 
-static void put_lookup(struct nlmsghdr *h, const struct family *f)
+static void put_lookup(struct nlmsghdr *h, const char *set, uint32_t id)
 {
 	struct expression e = begin_expression(h, "lookup");
-	netlink_put_string(h, NFTA_LOOKUP_SET, f->set);
-	put_u32(h, NFTA_LOOKUP_SET_ID, f->id);
+	netlink_put_string(h, NFTA_LOOKUP_SET, set);
+	put_u32(h, NFTA_LOOKUP_SET_ID, id);
 	put_u32(h, NFTA_LOOKUP_SREG, REG_FIRST);
 	end_expression(h, e);
 }
@@ -312,7 +328,20 @@ static void put_drop_rule(struct netlock_batch *b, const char *table, const stru
 	put_field(h, outgoing ? &source_port : &destination_port, &reg);
 	put_field(h, outgoing ? &f->destination : &f->source, &reg);
 	put_field(h, outgoing ? &destination_port : &source_port, &reg);
-	put_lookup(h, f);
+	put_lookup(h, f->set, f->id);
+	put_verdict(h, NF_DROP);
+	netlink_nest_end(h, expressions);
+	end(b, h);
+}
+
+static void put_whole_rule(struct netlock_batch *b, const char *table, const struct chain *c)
+{
+	struct nlattr *expressions = NULL;
+	struct nlmsghdr *h = begin_rule(b, table, c->name, &expressions);
+	if (!h)
+		return;
+	put_meta(h, NFT_META_NFPROTO);
+	put_lookup(h, whole_set, WHOLE_ID);
 	put_verdict(h, NF_DROP);
 	netlink_nest_end(h, expressions);
 	end(b, h);
@@ -326,12 +355,12 @@ void netlock_batch_table(struct netlock_batch *b, const char *table, bool owned,
 	netlink_put_string(h, NFTA_TABLE_NAME, table);
 	put_u32(h, NFTA_TABLE_FLAGS, owned ? NFT_TABLE_F_OWNER : 0);
 	end(b, h);
-	for (size_t f = 0; f < ARRAY_SIZE(families); f++)
-		put_set(b, table, &families[f]);
+	put_sets(b, table);
 	for (size_t c = 0; c < ARRAY_SIZE(chains); c++) {
 		put_chain(b, table, &chains[c]);
 		if (mark)
 			put_mark_rule(b, table, &chains[c], mark);
+		put_whole_rule(b, table, &chains[c]);
 		for (size_t f = 0; f < ARRAY_SIZE(families); f++)
 			put_drop_rule(b, table, &chains[c], &families[f]);
 	}
@@ -347,16 +376,44 @@ void netlock_batch_remove_table(struct netlock_batch *b, const char *table)
 }
 
 /* Naming no element removes all (Linux 4.10). */
+static void put_clear(struct netlock_batch *b, const char *table, const char *set)
+{
+	struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_ELEMENT, NFT_MSG_DELSETELEM, 0);
+	if (!h)
+		return;
+	netlink_put_string(h, NFTA_SET_ELEM_LIST_TABLE, table);
+	netlink_put_string(h, NFTA_SET_ELEM_LIST_SET, set);
+	end(b, h);
+}
+
 void netlock_batch_clear(struct netlock_batch *b, const char *table)
 {
-	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
-		struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_ELEMENT, NFT_MSG_DELSETELEM, 0);
-		if (!h)
-			return;
-		netlink_put_string(h, NFTA_SET_ELEM_LIST_TABLE, table);
-		netlink_put_string(h, NFTA_SET_ELEM_LIST_SET, families[f].set);
-		end(b, h);
-	}
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++)
+		put_clear(b, table, families[f].set);
+	put_clear(b, table, whole_set);
+}
+
+static void put_key(struct nlmsghdr *h, const void *key, size_t n)
+{
+	struct nlattr *element = netlink_nest(h, NFTA_LIST_ELEM);
+	struct nlattr *data = netlink_nest(h, NFTA_SET_ELEM_KEY);
+	netlink_put(h, NFTA_DATA_VALUE, n, key);
+	netlink_nest_end(h, data);
+	netlink_nest_end(h, element);
+}
+
+void netlock_batch_whole(struct netlock_batch *b, const char *table)
+{
+	struct nlmsghdr *h = begin_nft(b, NETLOCK_STEP_ELEMENT, NFT_MSG_NEWSETELEM, NLM_F_CREATE);
+	if (!h)
+		return;
+	netlink_put_string(h, NFTA_SET_ELEM_LIST_TABLE, table);
+	netlink_put_string(h, NFTA_SET_ELEM_LIST_SET, whole_set);
+	struct nlattr *list = netlink_nest(h, NFTA_SET_ELEM_LIST_ELEMENTS);
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++)
+		put_key(h, &families[f].nfproto, sizeof(families[f].nfproto));
+	netlink_nest_end(h, list);
+	end(b, h);
 }
 
 /* Where the IPv4 address of a v4-mapped one is, else the address itself. */
@@ -382,11 +439,7 @@ static void put_element(struct nlmsghdr *h, const struct netlock_tcp *c, const s
 	memcpy(key + f->address_len, &local_port, sizeof(local_port));
 	memcpy(key + half, wire_address(c, c->remote_addr, v4), f->address_len);
 	memcpy(key + half + f->address_len, &remote_port, sizeof(remote_port));
-	struct nlattr *element = netlink_nest(h, NFTA_LIST_ELEM);
-	struct nlattr *data = netlink_nest(h, NFTA_SET_ELEM_KEY);
-	netlink_put(h, NFTA_DATA_VALUE, 2 * half, key);
-	netlink_nest_end(h, data);
-	netlink_nest_end(h, element);
+	put_key(h, key, 2 * half);
 }
 
 /* Elements of one family from *index on, as many as one message takes. */

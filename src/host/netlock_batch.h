@@ -39,6 +39,8 @@ void netlock_batch_release(struct netlock_batch *b);
 void netlock_batch_begin(struct netlock_batch *b);
 void netlock_batch_table(struct netlock_batch *b, const char *table, bool owned, uint32_t mark);
 void netlock_batch_remove_table(struct netlock_batch *b, const char *table);
+/* Nothing passes but what has the mark. */
+void netlock_batch_whole(struct netlock_batch *b, const char *table);
 void netlock_batch_clear(struct netlock_batch *b, const char *table);
 void netlock_batch_connections(struct netlock_batch *b, const char *table, bool remove,
 			       const struct netlock_tcp *connections, size_t n);

@@ -142,6 +142,13 @@ static void warden_stand(pid_t tid, uint64_t pads)
 	inject_defuse(tid, pads);
 }
 
+static void warden_net_unlock(const struct warden *w, const struct warden_entry *e, int worker_pidfd)
+{
+	_cleanup_close_ int netns = e->object < 0 ? -1 : warden_object_fd(worker_pidfd, e->object);
+	if (w->actions->net_unlock && (e->object < 0 || netns >= 0))
+		w->actions->net_unlock(netns, e->data);
+}
+
 static void warden_unlink(const struct warden_entry *e)
 {
 	struct stat st;
@@ -181,10 +188,7 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 		if (w->log->committed)
 			warden_wake(e->value);
 		break;
-	case WARDEN_NET_UNLOCK:
-		if (w->actions->net_unlock)
-			w->actions->net_unlock(e->data);
-		break;
+	case WARDEN_NET_UNLOCK: warden_net_unlock(w, e, worker_pidfd); break;
 	case WARDEN_STAND: warden_stand((pid_t)e->object, e->value); break;
 	case WARDEN_PUT:
 		if (e->value || !w->log->committed)

@@ -31,7 +31,7 @@ enum warden_op {
 	WARDEN_KILL, /* value: address of a word in shared memory that holds the PID of a task that must not run once
 				   it exists, 0 before; killed unless the job was committed */
 	WARDEN_WAKE, /* value: address of a futex word in shared memory: set to 1 and woken once committed */
-	WARDEN_NET_UNLOCK, /* value: when; data: id of a network lock */
+	WARDEN_NET_UNLOCK, /* object: network namespace in the worker, -1 = the warden's own; value: when; data: id of a lock */
 	WARDEN_PUT, /* object: directory in the worker; data: name of a file of a cgroup, and behind it the text that
 			      it had: written again unless the job was committed; value: 1 = also then */
 	WARDEN_GROUP, /* object: directory in the worker; data: path of a cgroup below it to remove unless the job was committed,
@@ -68,7 +68,7 @@ struct warden_deputy {
 /* How a kind of entry is undone by rooms that the warden's room may not include. */
 struct warden_actions {
 	int (*tcp_resume)(int socket, const void *data);
-	int (*net_unlock)(const char *id);
+	int (*net_unlock)(int netns, const char *id);
 	int (*address_add)(const char *text);
 	int (*terminal_put_back)(int worker_pidfd, int memory);
 	int (*messages_put_back)(int worker_pidfd, int memory);

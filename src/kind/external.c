@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the words that name what is outside of a tree: "unix[INO]" of --external, a socket of the tree whose peer is
- * outside, "mnt[MOUNTPOINT]:NAME", a mount from outside, "mnt[NAME]:PATH", what takes its place, and "fd[N]:socket:[INO]" of
- * --inherit-fd, a descriptor that ferry was started with, for such a socket.
- * Does not handle: terminals, files, devices and namespaces from outside; such words are refused.
+ * Owns the words that name what is outside of a tree: of --external "unix[INO]", a socket of the tree whose peer is outside,
+ * "mnt[MOUNTPOINT]:NAME", a mount from outside, "mnt[NAME]:PATH", what takes its place, "net[INO]:NAME", a network namespace that
+ * is somebody else's; and "fd[N]:RESOURCE" of --inherit-fd, a descriptor that ferry was started with, for "socket:[INO]" or a
+ * name that --external gave.
+ * Does not handle: terminals, files and devices from outside; such words are refused.
  */
 #include "kind/external.h"
 
@@ -21,17 +22,20 @@ static bool external_read_unix(const char *word, uint32_t *ret_inode)
 	return sscanf(word, "unix[%u]%n", ret_inode, &n) == 1 && n && !word[n];
 }
 
-static bool external_read_fd(const char *word, int *ret_fd, uint32_t *ret_inode)
+/* "TYPE[KEY]:VALUE": where the value begins; NULL: it is of another type. */
+static const char *external_read(const char *word, const char *type, size_t *ret_key_bytes)
 {
-	int n = 0;
-	return sscanf(word, "fd[%d]:socket:[%u]%n", ret_fd, ret_inode, &n) == 2 && n && !word[n];
+	size_t n = strlen(type);
+	const char *end = strncmp(word, type, n) || word[n] != '[' ? NULL : strstr(word + n, "]:");
+	*ret_key_bytes = end ? (size_t)(end - word) - n - 1 : 0;
+	return end && *ret_key_bytes && end[2] ? end + 2 : NULL;
 }
 
-/* "mnt[KEY]:VALUE": where the value begins; NULL = it is none. */
-static const char *external_read_mount(const char *word)
+/* "fd[N]:RESOURCE": where the resource begins. */
+static const char *external_read_fd(const char *word, int *ret_fd)
 {
-	const char *end = strncmp(word, "mnt[", 4) ? NULL : strstr(word + 4, "]:");
-	return end && end > word + 4 && end[2] ? end + 2 : NULL;
+	int n = 0;
+	return sscanf(word, "fd[%d]:%n", ret_fd, &n) == 1 && n && word[n] ? word + n : NULL;
 }
 
 /* "mnt[]"; letters may follow, which say what ferry does in any case (m), or what --enable-external-sharing does (s). */
@@ -42,21 +46,30 @@ static bool external_read_all_mounts(const char *word)
 	return !word[5] || (word[5] == ':' && !word[6 + strspn(word + 6, "ms")]);
 }
 
+static bool external_is_known(const char *word)
+{
+	static const char *const types[] = {"mnt", "net"};
+	uint32_t inode;
+	size_t n;
+	bool known = external_read_unix(word, &inode) || external_read_all_mounts(word);
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+		known |= external_read(word, types[i], &n) != NULL;
+	return known;
+}
+
 int external_check(const struct kind_options *options, struct ferry_error *err)
 {
-	uint32_t inode;
 	int fd;
 	for (size_t i = 0; i < options->n_external; i++)
-		if (!external_read_unix(options->external[i], &inode) &&
-		    !external_read_mount(options->external[i]) &&
-		    !external_read_all_mounts(options->external[i]))
-			return error_set(err, FERRY_ERROR_USAGE, EINVAL,
-					 "--external '%s' is neither unix[INODE], mnt[KEY]:VALUE nor mnt[]",
-					 options->external[i]);
+		if (!external_is_known(options->external[i]))
+			return error_set(
+				err, FERRY_ERROR_USAGE, EINVAL,
+				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, mnt[], net[INODE]:NAME",
+				options->external[i]);
 	for (size_t i = 0; i < options->n_inherited; i++) {
-		if (!external_read_fd(options->inherited[i], &fd, &inode))
+		if (!external_read_fd(options->inherited[i], &fd))
 			return error_set(err, FERRY_ERROR_USAGE, EINVAL,
-					 "--inherit-fd '%s' is not fd[NUMBER]:socket:[INODE]",
+					 "--inherit-fd '%s' is not fd[NUMBER]:RESOURCE",
 					 options->inherited[i]);
 		if (fcntl(fd, F_GETFD) < 0)
 			return error_set(err, FERRY_ERROR_USAGE, errno,
@@ -82,23 +95,43 @@ bool external_all_mounts(const struct kind_options *options)
 	return false;
 }
 
-const char *external_mount(const struct kind_options *options, const char *key)
+const char *external_value(const struct kind_options *options, const char *type, const char *key)
 {
-	size_t n = strlen(key);
 	for (size_t i = 0; i < options->n_external; i++) {
-		const char *word = options->external[i], *value = external_read_mount(word);
-		if (value && (size_t)(value - 2 - (word + 4)) == n && !memcmp(word + 4, key, n))
+		size_t n;
+		const char *value = external_read(options->external[i], type, &n);
+		if (value && n == strlen(key) && !memcmp(options->external[i] + strlen(type) + 1, key, n))
 			return value;
 	}
 	return NULL;
 }
 
+const char *external_mount(const struct kind_options *options, const char *key)
+{
+	return external_value(options, "mnt", key);
+}
+
+const char *external_net(const struct kind_options *options, uint64_t inode)
+{
+	char key[24];
+	snprintf(key, sizeof(key), "%llu", (unsigned long long)inode);
+	return external_value(options, "net", key);
+}
+
+int external_inherited(const struct kind_options *options, const char *resource)
+{
+	int fd;
+	for (size_t i = 0; options && i < options->n_inherited; i++) {
+		const char *of = external_read_fd(options->inherited[i], &fd);
+		if (of && !strcmp(of, resource))
+			return fd;
+	}
+	return -1;
+}
+
 int external_inherited_socket(const struct kind_options *options, uint32_t inode)
 {
-	uint32_t given;
-	int fd;
-	for (size_t i = 0; options && i < options->n_inherited; i++)
-		if (external_read_fd(options->inherited[i], &fd, &given) && given == inode)
-			return fd;
-	return -1;
+	char resource[32];
+	snprintf(resource, sizeof(resource), "socket:[%u]", inode);
+	return external_inherited(options, resource);
 }

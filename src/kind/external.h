@@ -13,7 +13,16 @@ must_check int external_check(const struct kind_options *options, struct ferry_e
 /* Whether "unix[INO]" was given. */
 bool external_unix(const struct kind_options *options, uint32_t inode);
 
-/* Our descriptor that was given for "socket:[INO]"; -1 = none. */
+/* VALUE of "TYPE[KEY]:VALUE"; NULL: nothing was given. */
+const char *external_value(const struct kind_options *options, const char *type, const char *key);
+
+/* What the network namespace with this inode is called, if it is somebody else's. */
+const char *external_net(const struct kind_options *options, uint64_t inode);
+
+/* Our descriptor that was given for a resource; -1 = none. */
+int external_inherited(const struct kind_options *options, const char *resource);
+
+/* The same for "socket:[INO]". */
 int external_inherited_socket(const struct kind_options *options, uint32_t inode);
 
 /* What stands for the mount of this key: VALUE of "mnt[KEY]:VALUE"; NULL = nothing. */

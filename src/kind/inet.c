@@ -32,6 +32,7 @@
 #include "kernel/caps.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/peers.h"
 #include "kind/sockopt.h"
 #include "kind/udp.h"
@@ -53,13 +54,12 @@ enum {
 	INET_SO_ZEROCOPY = 60,  /* Linux 4.14 */
 };
 
-enum { INET_NS_OWN = 2 }; /* id of the network namespace that the dumping program lives in */
-
 /* --------------------------------------------------------------------- scan */
 
 static int inet_scan_get(const struct fd_view *view, struct inet_scan **ret, struct ferry_error *err)
 {
-	struct inet_scan *scan = view->kind_data[KIND_inetsk];
+	struct net_place *here = net_here(view);
+	struct inet_scan *scan = here->inet;
 	if (!scan) {
 		struct inet_sock *socks;
 		scan = arena_new(view->arena, struct inet_scan);
@@ -70,13 +70,14 @@ static int inet_scan_get(const struct fd_view *view, struct inet_scan **ret, str
 		free(socks);
 		if (scan->n && !scan->socks)
 			return error_memory(err);
-		view->kind_data[KIND_inetsk] = scan;
+		here->inet = scan;
 	}
+	view->kind_data[KIND_inetsk] = scan;
 	*ret = scan;
 	return 0;
 }
 
-/* NULL: the kernel lists it nowhere, as it does with sockets that are not bound to anything. */
+/* Ferry stands where the socket is. NULL: the kernel lists it nowhere, as it does with sockets that are not bound to anything. */
 static int inet_look_up(const struct fd_view *view, const struct inet_sock **ret, struct ferry_error *err)
 {
 	struct inet_scan *scan = NULL;
@@ -526,8 +527,9 @@ static int inet_collect_record(struct collect *c, struct fd_view *view, InetSkEn
 	 * Images have it for what the kernel's tables list, which a closed TCP socket is not in; a newer
 	 * kernel tells it.
 	 */
-	if (sock && (!inet_is_tcp(isk) || isk->state != INET_CLOSED))
-		record_set(isk, ns_id, INET_NS_OWN);
+	uint32_t net = net_here_id(c, view);
+	if (net != NET_ID_OWN || (sock && (!inet_is_tcp(isk) || isk->state != INET_CLOSED)))
+		record_set(isk, ns_id, net);
 	if (sock && sock->shutdown)
 		record_set(isk, shutdown, (SkShutdown)sock->shutdown);
 	r = fdcommon_owner(c, view, &isk->fown, err);
@@ -606,5 +608,6 @@ const struct kind_ops kind_inetsk = {
 	.restore = inet_restore,
 	.settle = inet_settle,
 	.after = tcp_after,
+	.ready = tcp_ready,
 	.before_run = tcp_before_run,
 };

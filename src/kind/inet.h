@@ -86,8 +86,6 @@ must_check int tcp_collect(struct collect *c, struct fd_view *view, struct snap_
 			   struct ferry_error *err);
 must_check int tcp_collect_over(struct collect *c, struct snap_file *file, InetSkEntry *isk,
 				struct ferry_error *err);
-/* A lock of this job, which blocks nothing yet (struct collect). */
-must_check int tcp_prepare_lock(struct netlock **ret_lock, struct ferry_error *err);
 must_check int tcp_collect_end(struct collect *c, struct ferry_error *err);
 must_check int tcp_dump(struct dump *d, struct snap_file *file, struct ferry_error *err);
 must_check int tcp_after(struct collect *c, struct image_dir *dir, bool kill, struct ferry_error *err);
@@ -98,6 +96,9 @@ must_check int tcp_connecting_restore(struct opener *o, struct plan_file *file, 
 must_check int inet_bind(struct opener *o, const struct plan_file *file, int fd, struct ferry_error *err);
 socklen_t inet_address(const InetSkEntry *isk, bool remote, struct sockaddr_storage *ret);
 must_check int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
+/* Blocks the connections that the image has where ferry stands. */
+must_check int tcp_lock_plan(struct opener *o, struct ferry_error *err);
+must_check int tcp_ready(struct opener *o, struct ferry_error *err);
 void tcp_before_run(struct opener *o);
 
 /* sock_plan.kind of a TCP socket: what tcp-stream-*.img has. */

@@ -268,8 +268,8 @@ static bool inet_shares_port(const struct plan *p, const struct plan_file *file)
 	const InetSkEntry *isk = file->entry->isk;
 	for (size_t i = 0; i < p->n_files; i++) {
 		const struct plan_file *other = &p->files[i];
-		if (other != file && other->kind == &kind_inetsk && other->entry->isk->proto == isk->proto &&
-		    other->entry->isk->src_port == isk->src_port)
+		if (other != file && other->kind == &kind_inetsk && other->net == file->net &&
+		    other->entry->isk->proto == isk->proto && other->entry->isk->src_port == isk->src_port)
 			return true;
 	}
 	return false;

@@ -20,6 +20,7 @@
 #include "image/proto/sk-netlink.pb-c.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/peers.h"
 #include "kind/sockextra.h"
 #include "kind/sockopt.h"
@@ -33,7 +34,6 @@ enum {
 	NETLINK_STATE_CONNECTED = 1, /* the kernel's numbers in netlink_sk_entry.state */
 	NETLINK_STATE_BOUND = 7,
 	NETLINK_GROUP_WORDS = 64, /* more groups than any protocol has */
-	NETLINK_NS_OWN = 2,       /* id of the network namespace that the dumping program lives in */
 };
 
 /* -------------------------------------------------------------------- check */
@@ -121,8 +121,9 @@ static int netlinksk_collect_record(struct collect *c, struct fd_view *view, Net
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "reading a netlink socket");
 	/* Images have it for what the kernel's tables list, which an unbound one is not in. */
-	if (nlsk->state)
-		record_set(nlsk, ns_id, NETLINK_NS_OWN);
+	uint32_t net = net_here_id(c, view);
+	if (nlsk->state || net != NET_ID_OWN)
+		record_set(nlsk, ns_id, net);
 	r = fdcommon_owner(c, view, &nlsk->fown, err);
 	return r < 0 ? r : sockopt_collect(view->copy, false, a, &nlsk->opts, err);
 }

@@ -29,12 +29,14 @@
 /* By the word before the colon in "net:[4026531840]", which is the name in /proc/PID/ns as well. */
 static const struct nsfile_type {
 	const char *name;
+	enum proc_ns type;
 	uint32_t flag;
-	uint32_t id; /* as collect numbers the namespaces of a task */
+	uint32_t id; /* as collect numbers ferry's own */
 } nsfile_types[] = {
-	{"pid", CLONE_NEWPID, 1},   {"net", CLONE_NEWNET, 2},       {"ipc", CLONE_NEWIPC, 3},
-	{"uts", CLONE_NEWUTS, 4},   {"time", CLONE_NEWTIME, 5},     {"mnt", CLONE_NEWNS, 6},
-	{"user", CLONE_NEWUSER, 7}, {"cgroup", CLONE_NEWCGROUP, 8},
+	{"pid", PROC_NS_PID, CLONE_NEWPID, 1},    {"net", PROC_NS_NET, CLONE_NEWNET, 2},
+	{"ipc", PROC_NS_IPC, CLONE_NEWIPC, 3},    {"uts", PROC_NS_UTS, CLONE_NEWUTS, 4},
+	{"time", PROC_NS_TIME, CLONE_NEWTIME, 5}, {"mnt", PROC_NS_MNT, CLONE_NEWNS, 6},
+	{"user", PROC_NS_USER, CLONE_NEWUSER, 7}, {"cgroup", PROC_NS_CGROUP, CLONE_NEWCGROUP, 8},
 };
 
 static const struct nsfile_type *nsfile_type(const char *link)
@@ -79,7 +81,8 @@ static int nsfile_collect(struct collect *c, struct fd_view *view, struct snap_f
 	if (r < 0)
 		return r;
 	nsf->id = file->entry->id;
-	nsf->ns_id = type->id;
+	const struct snap_ns *ns = snapshot_ns(c->snap, type->type, view->stat.st_ino);
+	nsf->ns_id = ns ? ns->id : type->id;
 	nsf->ns_cflag = type->flag;
 	nsf->flags = fdcommon_flags(view);
 	file->entry->nsf = nsf;

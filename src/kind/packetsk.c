@@ -27,6 +27,7 @@
 #include "image/proto/packet-sock.pb-c.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/packet_ring.h"
 #include "kind/peers.h"
 #include "kind/sockextra.h"
@@ -40,7 +41,6 @@
 #endif
 
 enum {
-	PACKET_NS_OWN = 2, /* id of the network namespace that the dumping program lives in */
 	PACKET_NO_FANOUT = -1,
 	PACKET_FANOUT_TYPE_CBPF = 6, /* from here on a program decides */
 	PACKET_LIST_MAX = 4096,
@@ -199,7 +199,7 @@ static int packetsk_collect_record(struct collect *c, struct fd_view *view, Pack
 	psk->protocol = name.sll_protocol;
 	psk->ifindex = (uint32_t)name.sll_ifindex;
 	psk->flags = fdcommon_flags(view);
-	record_set(psk, ns_id, PACKET_NS_OWN);
+	record_set(psk, ns_id, net_here_id(c, view));
 	r = fdcommon_owner(c, view, &psk->fown, err);
 	return r < 0 ? r : sockopt_collect(view->copy, false, a, &psk->opts, err);
 }

@@ -31,13 +31,11 @@
 #include "image/file.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
 #include "model/records.h"
 
-#ifndef SIOCGSKNS
-#define SIOCGSKNS 0x894C
-#endif
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
 #endif
@@ -287,39 +285,6 @@ static void sockextra_value_of(int fd, const struct sockextra_option *o, struct 
 		ret->n = (socklen_t)strnlen(ret->bytes, ret->n);
 }
 
-/* SIOCGSKNS takes rights over the namespace, which ordinary users lack; the cookie (5.14) takes none. */
-static int sock_same_namespace(int fd)
-{
-	uint64_t theirs, ours;
-	socklen_t n = sizeof(theirs);
-	_cleanup_close_ int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (own < 0)
-		return -errno;
-	if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &theirs, &n) == 0 &&
-	    getsockopt(own, SOL_SOCKET, SO_NETNS_COOKIE, &ours, &n) == 0)
-		return ours == theirs;
-	struct stat of_own, of_theirs;
-	_cleanup_close_ int ns = ioctl(fd, SIOCGSKNS);
-	if (ns < 0 || fstat(ns, &of_theirs) < 0 || stat("/proc/thread-self/ns/net", &of_own) < 0)
-		return -errno;
-	return of_own.st_ino == of_theirs.st_ino;
-}
-
-/* A socket that the kernel lists nowhere may be one of another namespace. */
-int sock_check_namespace(int fd, const char *who, struct ferry_error *err)
-{
-	int r = sock_same_namespace(fd);
-	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r,
-				   "%s: finding the network namespace of a socket", who);
-	if (r)
-		return 0;
-	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-		  "%s: a socket of another network namespace", who);
-	error_hint(err, "let the program close it, or start the program in the namespace of its sockets");
-	return -ENOTSUP;
-}
-
 static int sock_refuse(const char *who, const char *what, const char *hint, struct ferry_error *err)
 {
 	error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP, "%s: %s (Linux 6.18)", who, what);
@@ -357,7 +322,7 @@ int sock_check(const struct fd_view *view, struct ferry_error *err)
 	fd_view_name(view, who, sizeof(who));
 	int r = fd_view_lend(view, &loan, err);
 	if (r >= 0)
-		r = sock_check_namespace(loan.fd, who, err);
+		r = net_stand(view, loan.fd, who, err);
 	return r < 0 ? r : sock_check_secrets(loan.fd, who, err);
 }
 
@@ -367,7 +332,7 @@ int sock_copy(struct fd_view *view, const char *who, struct sock_type *ret, stru
 {
 	int r = fd_view_copy(view, err);
 	if (r >= 0)
-		r = sock_check_namespace(view->copy, who, err);
+		r = net_stand(view, view->copy, who, err);
 	return r < 0 ? r : sock_type_of(view->copy, ret, err);
 }
 

@@ -36,7 +36,6 @@ uint32_t sock_inode(const struct fd_view *view);
 must_check int sock_check(const struct fd_view *view, struct ferry_error *err);
 
 /* Refuse a socket of another network namespace than ours; fd: our copy. */
-must_check int sock_check_namespace(int fd, const char *who, struct ferry_error *err);
 
 must_check int sock_type_of(int fd, struct sock_type *ret, struct ferry_error *err);
 

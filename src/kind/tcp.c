@@ -30,9 +30,11 @@
 #include "kind/fdcommon.h"
 #include "kind/inet.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
 #include "model/records.h"
+#include "proc/read.h"
 
 enum {
 	TCP_LOCK_ID_BYTES = 32,
@@ -43,7 +45,8 @@ struct tcp_snap {
 	struct ferry_tcp t;
 	struct ferry_tcp_undo undo; /* until t has it */
 	struct netlock_tcp tuple;
-	int entry; /* in the undo log */
+	uint64_t net; /* inode of its network namespace */
+	int entry;    /* in the undo log */
 	bool paused;
 	bool connecting; /* SYN_SENT: there is nothing to pause yet */
 };
@@ -77,22 +80,16 @@ static bool tcp_plan_lock_id(const struct opener *o, char ret_id[TCP_LOCK_ID_BYT
 	return true;
 }
 
-int tcp_prepare_lock(struct netlock **ret_lock, struct ferry_error *err)
-{
-	char id[64];
-	snprintf(id, sizeof(id), "job-%d-%llx", getpid(), (unsigned long long)time_now_ns());
-	return netlock_open(-1, NETLOCK_OWNED, id, NETLOCK_IMAGE_MARK, ret_lock, err);
-}
-
 /* Block connections with a lock of this job. All at once: each transaction waits for the whole machine. */
-static int tcp_lock(struct netlock **lock, const struct fault *fault, const char *stage,
+static int tcp_lock(struct netlocks *locks, uint64_t net, const struct fault *fault, const char *stage,
 		    const struct netlock_tcp *tuples, size_t n, struct ferry_error *err)
 {
+	struct netlock *lock;
 	if (fault_hit(fault, FAULT_NET_LOCK))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "locking the network: fault injected");
 	fault_effect(fault, stage, "net-lock");
-	int r = *lock ? 0 : tcp_prepare_lock(lock, err);
-	return r < 0 ? r : netlock_add_tcp(*lock, tuples, n, err);
+	int r = netlocks_at(locks, net, -1, &lock, err);
+	return r < 0 ? r : netlock_add_tcp(lock, tuples, n, err);
 }
 
 struct tcp_effects {
@@ -171,7 +168,7 @@ int tcp_collect_over(struct collect *c, struct snap_file *file, InetSkEntry *isk
 	if (!data->dead)
 		return error_memory(err);
 	isk->state = INET_CLOSED;
-	isk->has_ns_id = 0;
+	isk->has_ns_id = isk->ns_id != NET_ID_OWN;
 	record_set(isk, shutdown, SK_SHUTDOWN__READ);
 	record_set(data->extra, dead, true);
 	data->dead->mss_clamp = TCP_OVER_MSS;
@@ -190,6 +187,12 @@ int tcp_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
 	int r = tcp->connecting ? 0 : ferry_tcp_check(view->copy, &tcp->undo, &inner);
 	if (r < 0)
 		return tcp_failed(view, r, &inner, err);
+	/* Ferry stands where it has to be by now. */
+	struct netlock *lock;
+	tcp->net = net_here(view)->inode;
+	r = c->netlocks ? netlocks_at(c->netlocks, tcp->net, -1, &lock, err) : 0;
+	if (r < 0)
+		return r;
 	tcp->tuple = tcp_tuple(isk);
 	data->tcp = tcp;
 	file->copy = view->copy;
@@ -203,7 +206,8 @@ static struct tcp_snap *tcp_of(const struct snap_file *file)
 	return data ? data->tcp : NULL;
 }
 
-static int tcp_tuples(struct snapshot *snap, struct netlock_tcp **ret_tuples, size_t *ret_n)
+/* Of one network namespace. */
+static int tcp_tuples(struct snapshot *snap, uint64_t net, struct netlock_tcp **ret_tuples, size_t *ret_n)
 {
 	struct netlock_tcp *tuples = arena_array(&snap->arena, struct netlock_tcp, snap->files.n + 1);
 	if (!tuples)
@@ -211,7 +215,7 @@ static int tcp_tuples(struct snapshot *snap, struct netlock_tcp **ret_tuples, si
 	size_t n = 0;
 	vec_foreach(file, &snap->files) {
 		const struct tcp_snap *tcp = tcp_of(file);
-		if (tcp)
+		if (tcp && tcp->net == net)
 			tuples[n++] = tcp->tuple;
 	}
 	*ret_tuples = tuples;
@@ -226,7 +230,7 @@ static int tcp_collect_ended(struct collect *c, struct fd_view *view, struct sna
 	struct inet_snap *data = file->data;
 	data->tcp = NULL;
 	file->entry->isk->state = INET_CLOSED;
-	file->entry->isk->has_ns_id = 0;
+	file->entry->isk->has_ns_id = file->entry->isk->ns_id != NET_ID_OWN;
 	int r = tcp_dead_collect(c, view, file, file->entry->isk, err);
 	close(take_fd(file->copy));
 	return r;
@@ -269,13 +273,36 @@ static int tcp_collect_one(struct collect *c, struct snap_file *file, struct tcp
 	return r;
 }
 
-int tcp_collect_end(struct collect *c, struct ferry_error *err)
+/* Whether no earlier connection is of the same network namespace. */
+static bool tcp_is_first_of(const struct snapshot *snap, size_t index)
 {
+	const struct tcp_snap *tcp = tcp_of(&snap->files.v[index]);
+	for (size_t i = 0; i < index; i++) {
+		const struct tcp_snap *before = tcp_of(&snap->files.v[i]);
+		if (before && before->net == tcp->net)
+			return false;
+	}
+	return true;
+}
+
+/* Those of the namespace that this connection has, if it is the first. */
+static int tcp_lock_of(struct collect *c, size_t index, struct ferry_error *err)
+{
+	const struct tcp_snap *tcp = tcp_of(&c->snap->files.v[index]);
 	struct netlock_tcp *tuples;
 	size_t n = 0;
-	if (tcp_tuples(c->snap, &tuples, &n) < 0)
+	if (!tcp || netlocks_is_whole(c->netlocks, tcp->net) || !tcp_is_first_of(c->snap, index))
+		return 0;
+	if (tcp_tuples(c->snap, tcp->net, &tuples, &n) < 0)
 		return error_memory(err);
-	int r = n ? tcp_lock(&c->netlock, c->fault, "dump", tuples, n, err) : 0;
+	return tcp_lock(c->netlocks, tcp->net, c->fault, "dump", tuples, n, err);
+}
+
+int tcp_collect_end(struct collect *c, struct ferry_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < c->snap->files.n && c->netlocks && r >= 0; i++)
+		r = tcp_lock_of(c, i, err);
 	for (size_t i = 0; i < c->snap->files.n && r >= 0; i++) {
 		struct tcp_snap *tcp = tcp_of(&c->snap->files.v[i]);
 		if (tcp)
@@ -347,8 +374,7 @@ static int tcp_resume_all(struct collect *c, struct ferry_error *err)
 {
 	int first = 0;
 	fault_effect(c->fault, "dump", "net-unlock");
-	if (c->netlock)
-		first = netlock_clear(c->netlock, err);
+	first = netlocks_clear(c->netlocks, err);
 	vec_foreach(file, &c->snap->files) {
 		struct tcp_snap *tcp = tcp_paused(file);
 		if (!tcp)
@@ -367,30 +393,27 @@ static int tcp_resume_all(struct collect *c, struct ferry_error *err)
 	return first;
 }
 
-/*
- * The tasks are about to be killed. Their sockets stay paused, so that whoever closes them last, a task that
- * dies or we, closes them silently; the packets stay blocked by a lock of the image's name.
- */
-static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferry_error *err)
+/* Block what the image has in one network namespace, with a lock that outlives us. ns: NULL = ferry's own. */
+static int tcp_keep_locked_in(struct collect *c, uint64_t net, const struct snap_ns *ns, const char *id,
+			      struct ferry_error *err)
 {
-	char run[37], id[TCP_LOCK_ID_BYTES];
 	struct netlock_tcp *tuples = NULL;
-	size_t n;
 	struct netlock *lock = NULL;
-	if (c->options->moving)
-		return 0; /* who moves them keeps them blocked until their addresses have left */
-	image_dir_id_text(dir, run);
-	tcp_lock_id(run, id);
-	if (tcp_tuples(c->snap, &tuples, &n) < 0)
+	size_t n;
+	if (tcp_tuples(c->snap, net, &tuples, &n) < 0)
 		return error_memory(err);
-	if (!n)
-		return 0;
-	int entry = warden_arm(c->warden, WARDEN_NET_UNLOCK, 0, WARDEN_UNLESS_COMMITTED, id, sizeof(id));
+	_cleanup_close_ int dir = ns ? proc_open_look(ns->pid, err) : -1;
+	int netns = dir < 0 ? -1 : proc_open_namespace(dir, PROC_NS_NET, err);
+	if (ns && netns < 0)
+		return dir < 0 ? dir : netns;
+	/* The undo log names it, so it stays open until we end. */
+	int entry = warden_arm(c->warden, WARDEN_NET_UNLOCK, netns, WARDEN_UNLESS_COMMITTED, id,
+			       TCP_LOCK_ID_BYTES);
 	if (entry < 0)
 		return error_errno(err, FERRY_ERROR_LIMIT, -entry,
 				   "entering the network lock into the undo log");
 	fault_effect(c->fault, "dump", "net-lock-persist");
-	int r = netlock_open(-1, NETLOCK_PERSIST, id, NETLOCK_IMAGE_MARK, &lock, err);
+	int r = netlock_open(netns, NETLOCK_PERSIST, id, NETLOCK_IMAGE_MARK, &lock, err);
 	if (r >= 0)
 		r = netlock_add_tcp(lock, tuples, n, err);
 	if (r >= 0) {
@@ -398,6 +421,28 @@ static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferr
 	} else {
 		netlock_remove(lock, NULL);
 		warden_disarm(c->warden, entry);
+	}
+	return r;
+}
+
+/*
+ * The tasks are about to be killed. Their sockets stay paused, so that whoever closes them last, a task that
+ * dies or we, closes them silently; the packets stay blocked by a lock of the image's name. It blocks these connections
+ * alone, so whoever keeps the namespace can go on using it; where nobody does it goes with it.
+ */
+static int tcp_keep_locked(struct collect *c, struct image_dir *dir, struct ferry_error *err)
+{
+	char run[37], id[TCP_LOCK_ID_BYTES];
+	int r = 0;
+	if (c->options->moving || !c->netlocks)
+		return 0; /* who moves them keeps them blocked until their addresses have left */
+	image_dir_id_text(dir, run);
+	tcp_lock_id(run, id);
+	for (size_t i = 0; i < c->snap->files.n && r >= 0; i++) {
+		const struct tcp_snap *tcp = tcp_of(&c->snap->files.v[i]);
+		if (tcp && tcp_is_first_of(c->snap, i))
+			r = tcp_keep_locked_in(c, tcp->net, snapshot_ns(c->snap, PROC_NS_NET, tcp->net), id,
+					       err);
 	}
 	return r;
 }
@@ -411,7 +456,7 @@ int tcp_after(struct collect *c, struct image_dir *dir, bool kill, struct ferry_
 	}
 	tcp_forget_queues(c->snap);
 	fault_effect(c->fault, "dump", "net-unlock");
-	return c->netlock ? netlock_clear(c->netlock, err) : r;
+	return netlocks_clear(c->netlocks, err);
 }
 
 /* ------------------------------------------------------------------ restore */
@@ -454,19 +499,20 @@ int tcp_read(struct reader *r, struct plan_file *file, struct ferry_error *err)
  * A listener may have a connection's port, and then has to have it first: a connection can be added to a
  * port, but not a listener.
  */
-static int tcp_open_listeners(struct opener *o, struct ferry_error *err)
+static int tcp_open_listeners(struct opener *o, const struct plan_file *connection, struct ferry_error *err)
 {
-	/* The lock is made right after this, by the first connection. */
-	for (size_t i = 0; i < o->plan->n_files && !o->netlock; i++) {
+	int r = 0;
+	for (size_t i = 0; i < o->plan->n_files && !o->listens && r >= 0; i++) {
 		struct plan_file *file = &o->plan->files[i];
 		if (file->fd >= 0 || file->kind != &kind_inetsk || !inet_is_tcp(file->entry->isk) ||
 		    file->entry->isk->state != INET_LISTENING)
 			continue;
-		int r = inet_restore(o, file, &file->fd, err);
-		if (r < 0)
-			return r;
+		r = net_stand_for(o, file, err);
+		if (r >= 0)
+			r = inet_restore(o, file, &file->fd, err);
 	}
-	return 0;
+	o->listens = true;
+	return r < 0 ? r : net_stand_for(o, connection, err);
 }
 
 static int tcp_rebuild(struct opener *o, const struct plan_file *file, const struct ferry_tcp *t,
@@ -516,34 +562,40 @@ static int tcp_arm(struct opener *o, struct tcp_plan *plan, int fd, struct ferry
  * The lock that the dump left goes with the commit, too. Its entry is made first, so it is carried out last:
  * harmless.
  */
-static int tcp_arm_unlock(struct opener *o, struct ferry_error *err)
+static int tcp_arm_unlock(struct opener *o, int netns, struct ferry_error *err)
 {
 	char id[TCP_LOCK_ID_BYTES];
-	if (o->netlock || !tcp_plan_lock_id(o, id))
+	if (!tcp_plan_lock_id(o, id))
 		return 0;
-	int r = warden_arm(o->warden, WARDEN_NET_UNLOCK, 0, WARDEN_ONCE_COMMITTED, id, sizeof(id));
+	int r = warden_arm(o->warden, WARDEN_NET_UNLOCK, netns, WARDEN_ONCE_COMMITTED, id, sizeof(id));
 	return r < 0 ? error_errno(err, FERRY_ERROR_LIMIT, -r, "entering the network lock into the undo log")
 		     : 0;
 }
 
-/* Every connection of the image, before the first one is rebuilt. */
-static int tcp_lock_plan(struct opener *o, struct ferry_error *err)
+/* Every connection of the image in the namespace where ferry stands, before the first one is rebuilt. */
+int tcp_lock_plan(struct opener *o, struct ferry_error *err)
 {
 	struct plan *p = o->plan;
 	size_t n = 0;
-	if (o->netlock)
+	if (!o->netlocks || netlocks_has(o->netlocks, o->net))
 		return 0;
-	struct netlock_tcp *tuples = arena_array(&p->arena, struct netlock_tcp, p->n_files);
+	struct netlock_tcp *tuples = arena_array(&p->arena, struct netlock_tcp, p->n_files + 1);
 	if (!tuples)
 		return error_memory(err);
-	for (size_t i = 0; i < p->n_files; i++)
-		if (p->files[i].kind == &kind_inetsk && inet_is_connection(p->files[i].entry->isk))
-			tuples[n++] = tcp_tuple(p->files[i].entry->isk);
+	for (size_t i = 0; i < p->n_files; i++) {
+		const struct plan_file *file = &p->files[i];
+		if (file->kind == &kind_inetsk && file->net == o->net && inet_is_connection(file->entry->isk))
+			tuples[n++] = tcp_tuple(file->entry->isk);
+	}
+	if (!n)
+		return 0;
+	int r = o->net ? 0 : tcp_arm_unlock(o, -1, err);
+	if (r >= 0)
+		r = tcp_lock(o->netlocks, o->net, o->fault, "restore", tuples, n, err);
 	char id[TCP_LOCK_ID_BYTES];
 	bool has_id = tcp_plan_lock_id(o, id);
-	int r = tcp_lock(&o->netlock, o->fault, "restore", tuples, n, err);
 	/* A connection that left this machine before and comes back now is still locked by the image that it left with. */
-	return r < 0 ? r : netlock_forget(-1, has_id ? id : NULL, tuples, n, err);
+	return r < 0 || o->net ? r : netlock_forget(-1, has_id ? id : NULL, tuples, n, err);
 }
 
 int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
@@ -555,9 +607,7 @@ int tcp_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct fe
 	struct ferry_tcp t;
 	int r = tcp_from_records(isk, plan, sock->extra, &t, err);
 	if (r >= 0)
-		r = tcp_open_listeners(o, err);
-	if (r >= 0)
-		r = tcp_arm_unlock(o, err);
+		r = tcp_open_listeners(o, file, err);
 	if (r >= 0)
 		r = tcp_lock_plan(o, err);
 	if (r >= 0)
@@ -580,9 +630,7 @@ int tcp_connecting_restore(struct opener *o, struct plan_file *file, int *ret_fd
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "making the socket of file id %u",
 				   file->entry->id);
-	int r = tcp_open_listeners(o, err);
-	if (r >= 0)
-		r = tcp_arm_unlock(o, err);
+	int r = tcp_open_listeners(o, file, err);
 	if (r >= 0)
 		r = tcp_lock_plan(o, err);
 	if (r >= 0)
@@ -618,25 +666,56 @@ static bool tcp_is_paused(const struct plan_file *file)
 	return plan && plan->paused && file->fd >= 0;
 }
 
+/* In a namespace that the caller has kept CRIU leaves its lock, which blocks all of it. */
+static bool tcp_may_be_blocked(const struct plan_ns *ns)
+{
+	return ns->type == PROC_NS_NET && ns->given;
+}
+
+int tcp_ready(struct opener *o, struct ferry_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < o->plan->namespaces.n && r >= 0; i++)
+		if (tcp_may_be_blocked(&o->plan->namespaces.v[i]))
+			r = tcp_arm_unlock(o, o->plan->namespaces.v[i].fd, err);
+	return r;
+}
+
+static int tcp_unlock_image(struct opener *o, struct ferry_error *err)
+{
+	char id[TCP_LOCK_ID_BYTES];
+	if (!tcp_plan_lock_id(o, id))
+		return 0;
+	int r = netlocks_has(o->netlocks, 0) ? net_stand_in(o, 0, err) : 0;
+	if (r >= 0 && netlocks_has(o->netlocks, 0))
+		r = netlock_find_and_remove(-1, id, err);
+	for (size_t i = 0; i < o->plan->namespaces.n && r >= 0; i++) {
+		const struct plan_ns *ns = &o->plan->namespaces.v[i];
+		r = tcp_may_be_blocked(ns) ? net_stand_in(o, ns->id, err) : 0;
+		if (r >= 0 && tcp_may_be_blocked(ns))
+			r = netlock_find_and_remove(-1, id, err);
+	}
+	return r;
+}
+
 static void tcp_unlock(struct opener *o)
 {
 	struct ferry_error err = FERRY_ERROR_INIT;
-	char id[TCP_LOCK_ID_BYTES];
-	int r = 0;
 	fault_effect(o->fault, "restore", "net-unlock");
-	if (tcp_plan_lock_id(o, id))
-		r = netlock_find_and_remove(-1, id, &err);
+	int r = tcp_unlock_image(o, &err);
 	fault_effect(o->fault, "restore", "net-unlock");
-	if (netlock_remove(take_ptr(o->netlock), r < 0 ? NULL : &err) < 0 || r < 0)
+	if (netlocks_remove(o->netlocks, r < 0 ? NULL : &err) < 0 || r < 0)
 		log_write(o->log, LOG_WARN, "restore", "inet", 0, "removing the network lock: %s",
 			  err.message);
 }
 
 void tcp_before_run(struct opener *o)
 {
-	if (!o->netlock)
-		return;
-	tcp_unlock(o);
+	bool locked = netlocks_has_any(o->netlocks);
+	for (size_t i = 0; i < o->plan->namespaces.n && !locked; i++)
+		locked = tcp_may_be_blocked(&o->plan->namespaces.v[i]);
+	if (locked)
+		tcp_unlock(o);
 	for (size_t i = 0; i < o->plan->n_files; i++) {
 		struct plan_file *file = &o->plan->files[i];
 		if (file->kind == &kind_inetsk && file->fd >= 0 && file->entry->isk->state == INET_SYN_SENT &&

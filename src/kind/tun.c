@@ -32,6 +32,7 @@
 #include "image/proto/tun.pb-c.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/sockextra.h"
 #include "kind/tun.h"
 #include "model/record.h"
@@ -40,7 +41,6 @@
 enum {
 	TUN_MAJOR = 10,
 	TUN_MINOR = 200,
-	TUN_NS_OWN = 2, /* id of the network namespace that the dumping program lives in */
 	TUN_ATTACH_FLAGS = IFF_TUN | IFF_TAP | IFF_NAPI | IFF_NAPI_FRAGS | IFF_NO_PI | IFF_ONE_QUEUE |
 			   IFF_VNET_HDR | IFF_MULTI_QUEUE,
 };
@@ -94,11 +94,11 @@ static int tun_check_namespace(int fd, const char *who, struct ferry_error *err)
 			  "move the device back before the dump (ip link set DEVICE netns PID)", err);
 }
 
-static int tun_check_copy(int fd, const char *who, struct ferry_error *err)
+static int tun_check_copy(const struct fd_view *view, int fd, const char *who, struct ferry_error *err)
 {
 	struct ifreq ifr;
 	struct sock_fprog filter = {0};
-	int r = sock_check_namespace(fd, who, err);
+	int r = net_stand(view, fd, who, err);
 	if (r < 0)
 		return r;
 	r = tun_attached(fd, &ifr);
@@ -125,7 +125,7 @@ static int tun_check(const struct fd_view *view, const struct kind_options *opti
 	_cleanup_loan_ struct fd_loan loan = {0};
 	fd_view_name(view, who, sizeof(who));
 	int r = fd_view_lend(view, &loan, err);
-	return r < 0 ? r : tun_check_copy(loan.fd, who, err);
+	return r < 0 ? r : tun_check_copy(view, loan.fd, who, err);
 }
 
 /* ------------------------------------------------------------------ collect */
@@ -176,10 +176,10 @@ static int tun_collect(struct collect *c, struct fd_view *view, struct snap_file
 	if (r >= 0)
 		r = fd_view_copy(view, err);
 	if (r >= 0)
-		r = tun_check_copy(view->copy, who, err);
+		r = tun_check_copy(view, view->copy, who, err);
 	if (r < 0)
 		return r;
-	record_set(tunf, ns_id, TUN_NS_OWN);
+	record_set(tunf, ns_id, net_here_id(c, view));
 	if (tun_attached(view->copy, &ifr) > 0)
 		r = tun_collect_attached(c, view->copy, &ifr, extra, tunf, err);
 	if (r < 0)

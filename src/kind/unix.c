@@ -31,6 +31,7 @@
 #include "image/file.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/sockextra.h"
 #include "kind/sockopt.h"
 #include "kind/unix_snap.h"
@@ -44,8 +45,6 @@
 #ifndef SO_PEERGROUPS
 #define SO_PEERGROUPS 59
 #endif
-
-enum { UNIX_NS_OWN = 2 }; /* id of the network namespace that the dumping program lives in */
 
 /* ------------------------------------------------------------------ collect */
 
@@ -264,7 +263,7 @@ static int unix_collect_record(struct collect *c, struct fd_view *view, const st
 	/* For a connection the kernel tells something else in its place, and images have that. */
 	usk->backlog = sock->wqueue;
 	usk->peer = sock->has_peer ? sock->peer_inode : 0;
-	record_set(usk, ns_id, UNIX_NS_OWN);
+	record_set(usk, ns_id, net_here_id(c, view));
 	if (sock->shutdown)
 		record_set(usk, shutdown, (SkShutdown)sock->shutdown);
 	int r = fdcommon_owner(c, view, &usk->fown, err);
@@ -335,11 +334,11 @@ static int unix_collect(struct collect *c, struct fd_view *view, struct snap_fil
 	const struct unix_sock *sock = NULL;
 	struct sock_type type = {0};
 	struct arena *a = &c->snap->arena;
-	int r = unix_look_up(view, c->options, &sock, err);
+	char who[64];
+	fd_view_name(view, who, sizeof(who));
+	int r = sock_copy(view, who, &type, err);
 	if (r >= 0)
-		r = fd_view_copy(view, err);
-	if (r >= 0)
-		r = sock_type_of(view->copy, &type, err);
+		r = unix_look_up(view, c->options, &sock, err);
 	if (r < 0 || !sock)
 		return r;
 	UnixSkEntry *usk = record_new(a, UnixSkEntry, unix_sk_entry);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns the look at all unix sockets of the network namespace: which of them the tree has, who is connected to
+ * Owns the look at all unix sockets of the network namespaces in which the tree has some: which of them the tree has, who is connected to
  * whom, and what stands in the way of a dump.
  *
  * Kernel interface: NETLINK_SOCK_DIAG with unix_diag (3.3).
@@ -20,6 +20,7 @@
 #include "kind/external.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "kind/peers.h"
 #include "kind/sockextra.h"
 #include "kind/unix_snap.h"
@@ -46,10 +47,16 @@ struct unix_late {
 	struct unix_sock sock;
 };
 
+/* All of one network namespace. */
+struct unix_list {
+	struct unix_list *next;
+	struct unix_sock *socks; /* by inode */
+	size_t n;
+};
+
 /* During one check or collect. */
 struct unix_scan {
-	struct unix_sock *socks; /* all of this network namespace, by inode */
-	size_t n;
+	struct unix_list *lists;
 	struct unix_late *late; /* those that the list lacks */
 	struct unix_pending *pending;
 	size_t n_pending;
@@ -101,14 +108,20 @@ static int unix_scan_keep_pending(struct arena *a, struct unix_scan *scan, struc
 
 static int unix_scan_keep(struct arena *a, struct unix_scan *scan, const struct unix_sock *socks, size_t n)
 {
-	scan->n = n;
-	scan->socks = n ? arena_copy(a, socks, n * sizeof(*socks)) : NULL;
-	return n && !scan->socks ? -ENOMEM : unix_scan_keep_pending(a, scan, scan->socks, n);
+	struct unix_list *list = arena_new(a, struct unix_list);
+	if (!list)
+		return -ENOMEM;
+	*list = (struct unix_list){
+		.next = scan->lists, .socks = n ? arena_copy(a, socks, n * sizeof(*socks)) : NULL, .n = n};
+	scan->lists = list;
+	return n && !list->socks ? -ENOMEM : unix_scan_keep_pending(a, scan, list->socks, n);
 }
 
 static const struct unix_sock *unix_scan_find(const struct unix_scan *scan, uint32_t inode)
 {
-	const struct unix_sock *sock = unix_socks_find(scan->socks, scan->n, inode);
+	const struct unix_sock *sock = NULL;
+	for (const struct unix_list *l = scan->lists; l && !sock; l = l->next)
+		sock = unix_socks_find(l->socks, l->n, inode);
 	for (const struct unix_late *late = scan->late; late && !sock; late = late->next)
 		sock = late->sock.inode == inode ? &late->sock : NULL;
 	return sock;
@@ -140,26 +153,33 @@ static int unix_scan_ask(const struct fd_view *view, struct unix_scan *scan,
 	return 0;
 }
 
-/* The kernel is asked once for each check or collect. */
+/* The kernel is asked once for each namespace and check or collect. */
+static int unix_scan_here(const struct fd_view *view, struct unix_scan *scan, struct ferry_error *err)
+{
+	struct net_place *here = net_here(view);
+	struct unix_sock *socks = NULL;
+	size_t n = 0;
+	int r = here->has_unix ? 0 : sockdiag_unix(-1, &socks, &n, err);
+	if (r < 0 || here->has_unix)
+		return r;
+	r = unix_scan_keep(view->arena, scan, socks, n);
+	unix_socks_free(socks, n);
+	here->has_unix = true;
+	return r < 0 ? error_memory(err) : 0;
+}
+
 static int unix_scan_get(const struct fd_view *view, struct unix_scan **ret, struct ferry_error *err)
 {
 	struct unix_scan *scan = view->kind_data[KIND_unixsk];
 	if (!scan) {
-		struct unix_sock *socks = NULL;
-		size_t n = 0;
 		scan = arena_new(view->arena, struct unix_scan);
-		int r = scan ? sockdiag_unix(-1, &socks, &n, err) : error_memory(err);
-		if (r < 0)
-			return r;
-		r = unix_scan_keep(view->arena, scan, socks, n);
-		unix_socks_free(socks, n);
-		if (r < 0)
+		if (!scan)
 			return error_memory(err);
 		scan->peers = view->peers;
 		view->kind_data[KIND_unixsk] = scan;
 	}
 	*ret = scan;
-	return 0;
+	return unix_scan_here(view, scan, err);
 }
 
 static int unix_scan_seen(const struct fd_view *view, struct unix_scan *scan, const struct unix_sock *sock,
@@ -356,13 +376,15 @@ static int unix_check_waiting(const struct unix_scan *scan, const struct unix_se
 static int unix_check_senders(const struct unix_scan *scan, const struct unix_seen *s,
 			      struct ferry_error *err)
 {
-	for (size_t i = 0; i < scan->n && !scan->external_allowed; i++) {
-		const struct unix_sock *o = &scan->socks[i];
-		if (o->type == SOCK_DGRAM && o->inode && o->has_peer && o->peer_inode == s->sock->inode &&
-		    !unix_is_seen(scan, o->inode))
-			return unix_refuse_outside(scan, s, o, o->inode, "that is the peer of", err);
-	}
-	return 0;
+	int r = 0;
+	for (const struct unix_list *l = scan->lists; l && !scan->external_allowed && r >= 0; l = l->next)
+		for (size_t i = 0; i < l->n && r >= 0; i++) {
+			const struct unix_sock *o = &l->socks[i];
+			if (o->type == SOCK_DGRAM && o->inode && o->has_peer &&
+			    o->peer_inode == s->sock->inode && !unix_is_seen(scan, o->inode))
+				r = unix_refuse_outside(scan, s, o, o->inode, "that is the peer of", err);
+		}
+	return r;
 }
 
 /* What it has received stays with the peer that it had. */

@@ -37,7 +37,7 @@ struct proc_fdinfo;
 struct proc_status;
 struct proc_vma;
 struct warden;
-struct netlock;
+struct netlocks;
 struct peers;
 struct sharing;
 struct proc_mounts;
@@ -70,7 +70,11 @@ struct kind_options {
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 	struct cgroup_options cgroups;
+	bool empty_net;            /* what is in network namespaces is left to the caller */
+	const char *const *joined; /* restore: namespaces to live in, "TYPE:FILE" or "TYPE:PID" */
+	size_t n_joined;
 	struct proc_namespaces own_namespaces; /* those that ferry was started in */
+	int home_net;                          /* a descriptor of the network namespace among them; -1 */
 	struct proc_looker *looker;            /* how many threads are looked at; may be NULL */
 	const struct proc_mounts
 		*outside_mounts; /* of its mount namespace, when the tree has another; NULL */
@@ -131,7 +135,7 @@ struct collect {
 	const struct fault *fault;
 	const struct log_sink *log;
 	struct warden *warden;      /* changes outside ferry are entered here before they are made */
-	struct netlock *netlock;    /* NULL: the first connection opens it; who owns the collect removes it */
+	struct netlocks *netlocks;  /* the job's, which owns them */
 	struct peers *peers;        /* who holds pipes outside of the tree; NULL = nobody asks */
 	struct proc_mapper *mapper; /* how mappings are read; NULL: from smaps */
 	struct sharing *sharing;    /* who has what of what processes can share */
@@ -195,7 +199,9 @@ struct opener {
 	const struct fault *fault;
 	const struct log_sink *log;
 	struct warden *warden;
-	struct netlock *netlock; /* opened by the first connection */
+	struct netlocks *netlocks;
+	uint32_t net; /* network namespace that it stands in, as plan_file.net */
+	bool listens; /* TCP sockets that listen are open, all of them */
 	/* Run a function in a task; what is stamped with the caller's PID has to be made there. */
 	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call,
 		       struct ferry_error *err);
@@ -229,6 +235,10 @@ struct ns_ops {
 	 */
 	int (*entered)(const struct plan *p, const struct plan_task *t, const struct plan_task *maker,
 		       struct ferry_error *err);
+	/* Restore: set ns->fd to one that the caller gave for it, 1; 0: none was given. */
+	int (*find)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
+	/* Restore: one that was given is going to be used, and ferry stands in it. */
+	int (*taken)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* Restore: make it, and set ns->fd; without this unshare(2) does. */
 	int (*make)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* Restore: ns was just made, and ferry stands in it. */

@@ -36,6 +36,8 @@ struct plan_file {
 	bool opening;          /* guards against records that refer to each other in a circle */
 	bool waits_for_mounts; /* its path is not there before the tree's processes are */
 	bool enclosed;         /* it lies in the queue of another */
+	bool is_of_net;        /* it belongs to a network namespace, ... */
+	uint32_t net;          /* ... that with this id; 0 = ferry's own */
 	uint32_t unsent;       /* so many times a task has yet to get it */
 	const struct plan_task
 		*owner; /* first task that holds it; whose credentials it is opened with. NULL = none */
@@ -77,8 +79,10 @@ struct plan_ns {
 	uint32_t id;                    /* in the image */
 	const struct plan_task *member; /* the first task that lives in it; NULL = none does */
 	uint32_t owner;                 /* id of the user namespace that it belongs to; 0 = ferry's own */
-	int fd;     /* of the one that was made; -1 = not made, or not by the coordinator */
-	void *data; /* of its kind */
+	int fd;      /* of the one that was made; -1 = not made, or not by the coordinator */
+	bool joined; /* the caller named another to live in: fd has it */
+	bool given;  /* it was there before, by this or other means */
+	void *data;  /* of its kind */
 };
 
 /* What a parent has not waited for: ferry_tree_entry.untold. */

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "kind/kinds.h"
+#include "kind/netplace.h"
 #include "restore/mates.h"
 #include "restore/restore.h"
 
@@ -33,7 +34,9 @@ static int files_open_one(struct restore *r, struct plan_file *file, struct ferr
 	if (fault_hit(r->fault, FAULT_OPEN_FILE))
 		return error_set(err, FERRY_ERROR_FAULT, EIO, "opening file id %u: fault injected",
 				 file->entry->id);
-	int fd = -1, ret = file->kind->restore(r->opener, file, &fd, err);
+	int fd = -1, ret = net_stand_for(r->opener, file, err);
+	if (ret >= 0)
+		ret = file->kind->restore(r->opener, file, &fd, err);
 	if (ret < 0) {
 		error_context(err, "restore", file->kind->name, 0);
 		return ret;
@@ -61,7 +64,10 @@ static enum files_when files_when(const struct plan_file *file, bool many)
 		return FILES_LAST;
 	if (many && files_is_alone(file))
 		return FILES_SENT;
-	return kind && (kind->late || (kind->is_late && kind->is_late(file))) ? FILES_LATE : FILES_FIRST;
+	/* What belongs to a network that the caller sets up, when the tasks exist. */
+	bool late = file->is_of_net && file->net;
+	return kind && (late || kind->late || (kind->is_late && kind->is_late(file))) ? FILES_LATE
+										      : FILES_FIRST;
 }
 
 int files_open(struct restore *r, enum files_when when, struct ferry_error *err)

@@ -3,7 +3,7 @@
  * Owns the namespaces of a restored tree. Those of the root are made by the coordinator, which stays in them: so files are
  * opened where the tree sees them. A PID namespace begins with the task that is its first process; where the image
  * lacks that one, a small init of ours takes its place. Namespaces of single tasks are made by the coordinator too, which
- * leaves them again; the tasks enter by descriptor.
+ * leaves them again; the tasks enter by descriptor. A namespace that the caller gave is not made, and what it has stays as it is.
  *
  * Kernel interface: unshare(2), setns(2) with a pidfd (5.8), clone3(2) with an array of ids (5.5).
  */
@@ -40,9 +40,13 @@
 static const struct ns_made {
 	enum proc_ns type;
 	bool stay;
-} ns_made[] = {{PROC_NS_UTS, true}, {PROC_NS_IPC, true}, {PROC_NS_CGROUP, false}, {PROC_NS_MNT, true}};
+} ns_made[] = {{PROC_NS_UTS, true},
+	       {PROC_NS_IPC, true},
+	       {PROC_NS_CGROUP, false},
+	       {PROC_NS_NET, true},
+	       {PROC_NS_MNT, true}};
 
-enum { NS_USER_DEPTH = 32 };
+enum { NS_USER_DEPTH = 32, NS_PATH_BYTES = 512 };
 
 /* --------------------------------------------------------------------- read */
 
@@ -96,6 +100,7 @@ static bool ns_supported(const struct plan *p, struct image_dir *dir, enum proc_
 	case PROC_NS_PID:
 	case PROC_NS_UTS:
 	case PROC_NS_CGROUP:
+	case PROC_NS_NET:
 	case PROC_NS_IPC: return true;
 	/* A task enters it last of all, alone (kind/creds.c). */
 	case PROC_NS_USER:
@@ -279,6 +284,111 @@ static int ns_read_times(struct reader *r, struct ferry_error *err)
 	return ret;
 }
 
+/* ------------------------------------------------------------------- joined */
+
+/* "TYPE:PID", "TYPE:FILE", and after a comma what is for namespaces of users. */
+static int ns_joined_path(const char *word, enum proc_ns type, char ret_path[NS_PATH_BYTES])
+{
+	const char *file = proc_ns_info(type)->file;
+	size_t n = strlen(file);
+	if (strncmp(word, file, n) != 0 || word[n] != ':' || !word[n + 1])
+		return 0;
+	const char *where = word + n + 1;
+	int bytes = where[strspn(where, "0123456789")]
+			    ? snprintf(ret_path, NS_PATH_BYTES, "%s", where)
+			    : snprintf(ret_path, NS_PATH_BYTES, "/proc/%s/ns/%s", where, file);
+	return bytes < NS_PATH_BYTES ? 1 : -ENAMETOOLONG;
+}
+
+static bool ns_may_join(enum proc_ns type)
+{
+	return type == PROC_NS_UTS || type == PROC_NS_IPC || type == PROC_NS_NET || type == PROC_NS_CGROUP;
+}
+
+static int ns_check_joined(const char *word, struct ferry_error *err)
+{
+	char path[NS_PATH_BYTES];
+	for (int type = 0; type < PROC_NS_COUNT; type++)
+		if (ns_may_join((enum proc_ns)type) && ns_joined_path(word, (enum proc_ns)type, path) > 0)
+			return 0;
+	return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+			 "--join-ns '%s' is not TYPE:PID or TYPE:FILE with one of net, uts, ipc, cgroup",
+			 word);
+}
+
+/* A namespace that the caller wants the tree to live in; -1: none. */
+static int ns_open_joined(const struct kind_options *o, enum proc_ns type, struct ferry_error *err)
+{
+	char path[NS_PATH_BYTES];
+	for (size_t i = 0; i < o->n_joined && ns_may_join(type); i++) {
+		if (ns_joined_path(o->joined[i], type, path) <= 0)
+			continue;
+		int fd = fd_open(AT_FDCWD, path, O_RDONLY, 0);
+		return fd < 0 ? error_errno(err, FERRY_ERROR_USAGE, -fd, "--join-ns '%s'", o->joined[i]) : fd;
+	}
+	return -1;
+}
+
+/* The root's are other ones than those of the image; who has none of the type in the image begins in them, with ferry. */
+static int ns_join(struct reader *r, enum proc_ns type, struct ferry_error *err)
+{
+	struct ferry_error why = FERRY_ERROR_INIT;
+	struct plan_ns *ns = plan_ns(r->plan, type, r->plan->tasks[0].ns_id[type]);
+	_cleanup_close_ int fd = ns_open_joined(r->options, type, &why);
+	if (fd < 0) {
+		error_pass(err, &why);
+		return error_is_set(&why) ? fd : 0;
+	}
+	if (ns) {
+		ns->fd = take_fd(fd);
+		ns->joined = true;
+		return 0;
+	}
+	if (setns(fd, (int)proc_ns_info(type)->clone_flag) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the %s namespace of --join-ns",
+				   proc_ns_info(type)->word);
+	return 0;
+}
+
+static int ns_read_joined(struct reader *r, struct ferry_error *err)
+{
+	int ret = 0;
+	for (size_t i = 0; i < r->options->n_joined && ret >= 0; i++)
+		ret = ns_check_joined(r->options->joined[i], err);
+	for (int type = 0; type < PROC_NS_COUNT && ret >= 0; type++)
+		ret = ns_join(r, (enum proc_ns)type, err);
+	return ret;
+}
+
+/* -------------------------------------------------------- files of namespaces */
+
+/* Whether a file belongs to a network namespace, and to which; 0: its record does not tell. */
+static bool ns_of_file(const FileEntry *e, uint32_t *ret_id)
+{
+	*ret_id = 0;
+	if (e->isk)
+		*ret_id = e->isk->has_ns_id ? e->isk->ns_id : 0;
+	else if (e->usk)
+		*ret_id = e->usk->has_ns_id ? e->usk->ns_id : 0;
+	else if (e->nlsk)
+		*ret_id = e->nlsk->has_ns_id ? e->nlsk->ns_id : 0;
+	else if (e->psk)
+		*ret_id = e->psk->has_ns_id ? e->psk->ns_id : 0;
+	else if (e->tunf)
+		*ret_id = e->tunf->has_ns_id ? e->tunf->ns_id : 0;
+	return e->isk || e->usk || e->nlsk || e->psk || e->tunf;
+}
+
+static void ns_place_files(struct plan *p)
+{
+	for (size_t i = 0; i < p->n_files; i++) {
+		struct plan_file *file = &p->files[i];
+		uint32_t id;
+		file->is_of_net = ns_of_file(file->entry, &id);
+		file->net = !id ? p->tasks[0].ns_id[PROC_NS_NET] : plan_ns(p, PROC_NS_NET, id) ? id : 0;
+	}
+}
+
 int namespaces_read(struct reader *r, struct ferry_error *err)
 {
 	int ret = 0;
@@ -295,6 +405,9 @@ int namespaces_read(struct reader *r, struct ferry_error *err)
 				   NULL, err);
 	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++)
 		ret = ns_check_levels(r->plan, &r->plan->tasks[i], err);
+	if (ret >= 0)
+		ret = ns_read_joined(r, err);
+	ns_place_files(r->plan);
 	return ret < 0 ? ret : ns_check_ended(r->plan, err);
 }
 
@@ -308,6 +421,15 @@ static const struct ns_ops *ns_ops_of(enum proc_ns type)
 	return NULL;
 }
 
+static int ns_take(struct restore *r, struct plan_ns *ns, const struct ns_ops *own, struct ferry_error *err)
+{
+	if (setns(ns->fd, (int)proc_ns_info(ns->type)->clone_flag) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the %s namespace that was given",
+				   proc_ns_info(ns->type)->word);
+	ns->given = true;
+	return own && own->taken ? own->taken(r->opener, ns, err) : 0;
+}
+
 static int ns_make(struct restore *r, struct plan_ns *ns, struct ferry_error *err)
 {
 	const struct proc_ns_info *info = proc_ns_info(ns->type);
@@ -315,6 +437,9 @@ static int ns_make(struct restore *r, struct plan_ns *ns, struct ferry_error *er
 	const struct plan_ns *owner = ns->owner ? plan_ns(r->plan, PROC_NS_USER, ns->owner) : NULL;
 	int made = 0;
 	fault_effect(r->fault, "restore", "namespace");
+	int given = ns->joined ? 1 : own && own->find ? own->find(r->opener, ns, err) : 0;
+	if (given)
+		return given < 0 ? given : ns_take(r, ns, own, err);
 	if (own && own->make)
 		return own->make(r->opener, ns, err);
 	if (owner)
@@ -411,6 +536,7 @@ int namespaces_make(struct restore *r, struct ferry_error *err)
 	ret = ns_make_users(r, err);
 	for (size_t i = 0; i < ARRAY_SIZE(ns_made) && ret >= 0; i++)
 		ret = ns_make_type(r, &ns_made[i], err);
+	r->opener->net = r->plan->tasks[0].ns_id[PROC_NS_NET];
 	return ret;
 }
 

@@ -189,7 +189,7 @@ if os.environ.get("FERRY"):
             " sh \"$@\"")
 
     for name, words in {
-            "net": (["unshare", "--net"], "in a net namespace other than ferry's", "nsenter -t "),
+            "net": (["unshare", "--net"], "whose devices are not stored", "--empty-ns net"),
             "cgroup_left": (["sh", "-c", LEFT, GROUP], "which is not below the root of its cgroup namespace", "move it back"),
             "cgroup_user": (["unshare", "--user", "--map-root-user", "--cgroup"],
                             "in a cgroup namespace that belongs to another user namespace than ferry's", ""),
@@ -197,6 +197,8 @@ if os.environ.get("FERRY"):
                              ["python3", "-c", THREADED]),
             "user_pid": (["unshare", "--user", "--map-root-user", "--pid", "--fork"], "in a pid namespace that belongs to it",
                          "--user-ns"),
+            "net_below": (["sh", "-c", "unshare --net sleep 100; :"],
+                          "in a net namespace other than that of the tree's root", "by itself"),
             "time_user": (["unshare", "--user", "--map-root-user", "--time", "--fork"],
                           "in a time namespace that belongs to another user namespace than ferry's", "")}.items():
         test(name=f"refused_{name}", timeout=60)(lambda words=words: refused(*words))

@@ -39,10 +39,10 @@ static void test_table(void **state)
 {
 	enum { NFT = NFNL_SUBSYS_NFTABLES << 8 };
 	static const uint16_t expected[] = {
-		NFNL_MSG_BATCH_BEGIN,   NFT | NFT_MSG_NEWTABLE, NFT | NFT_MSG_NEWSET,  NFT | NFT_MSG_NEWSET,
-		NFT | NFT_MSG_NEWCHAIN, NFT | NFT_MSG_NEWRULE,  NFT | NFT_MSG_NEWRULE, NFT | NFT_MSG_NEWRULE,
-		NFT | NFT_MSG_NEWCHAIN, NFT | NFT_MSG_NEWRULE,  NFT | NFT_MSG_NEWRULE, NFT | NFT_MSG_NEWRULE,
-		NFNL_MSG_BATCH_END,
+		NFNL_MSG_BATCH_BEGIN,  NFT | NFT_MSG_NEWTABLE, NFT | NFT_MSG_NEWSET,   NFT | NFT_MSG_NEWSET,
+		NFT | NFT_MSG_NEWSET,  NFT | NFT_MSG_NEWCHAIN, NFT | NFT_MSG_NEWRULE,  NFT | NFT_MSG_NEWRULE,
+		NFT | NFT_MSG_NEWRULE, NFT | NFT_MSG_NEWRULE,  NFT | NFT_MSG_NEWCHAIN, NFT | NFT_MSG_NEWRULE,
+		NFT | NFT_MSG_NEWRULE, NFT | NFT_MSG_NEWRULE,  NFT | NFT_MSG_NEWRULE,  NFNL_MSG_BATCH_END,
 	};
 	enum { N = sizeof(expected) / sizeof(expected[0]) };
 	uint16_t types[32];
@@ -62,8 +62,8 @@ static void test_table(void **state)
 		assert_int_equal(!!(flags[i] & NLM_F_ACK), i == last - 1);
 	assert_int_equal(netlock_batch_step(&b, 2), NETLOCK_STEP_TABLE);
 	assert_int_equal(netlock_batch_step(&b, 3), NETLOCK_STEP_SET);
-	assert_int_equal(netlock_batch_step(&b, 5), NETLOCK_STEP_CHAIN);
-	assert_int_equal(netlock_batch_step(&b, 6), NETLOCK_STEP_RULE);
+	assert_int_equal(netlock_batch_step(&b, 6), NETLOCK_STEP_CHAIN);
+	assert_int_equal(netlock_batch_step(&b, 7), NETLOCK_STEP_RULE);
 	assert_int_equal(netlock_batch_step(&b, 0), NETLOCK_STEP_BATCH);
 	assert_int_equal(netlock_batch_step(&b, 1000), NETLOCK_STEP_BATCH);
 	netlock_batch_release(&b);

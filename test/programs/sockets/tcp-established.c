@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An accepted TCP connection whose client is outside: data that was received and not read, data that was sent and
- * not taken by the client, options. A word says "4" or "6"; the port is written to the file "port" in the mailbox.
+ * not taken by the client, options. A word says "4" or "6", another ("any") that it listens on every address; the port is written to the file "port" in the mailbox.
  * The client sends RECEIVED bytes of pattern 1 and must read SENT bytes of pattern 2; "finish" reads ours.
  * Proof: names, state, options, queue lengths, the received bytes by MSG_PEEK.
  */
@@ -112,11 +112,15 @@ static void write_port(const struct program *p, unsigned port)
 	must(rename(path, final));
 }
 
-static void listen_and_accept(const struct program *p, struct state *s, bool v6)
+static void listen_and_accept(const struct program *p, struct state *s, bool v6, bool any)
 {
 	struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
 	struct sockaddr_in four = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
 
+	if (any) {
+		six.sin6_addr = in6addr_any;
+		four.sin_addr.s_addr = INADDR_ANY;
+	}
 	s->length = v6 ? sizeof(six) : sizeof(four);
 	s->listener = must(socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	must(bind(s->listener, v6 ? (struct sockaddr *)&six : (struct sockaddr *)&four, s->length));
@@ -135,7 +139,7 @@ int main(int argc, char **argv)
 	int waiting = 0;
 
 	program_start(&p, argc, argv);
-	listen_and_accept(&p, &s, program_told(argc, argv, "6"));
+	listen_and_accept(&p, &s, program_told(argc, argv, "6"), program_told(argc, argv, "any"));
 	must(getsockname(s.fd, (struct sockaddr *)&s.local, &(socklen_t){sizeof(s.local)}));
 	must(getpeername(s.fd, (struct sockaddr *)&s.remote, &(socklen_t){sizeof(s.remote)}));
 	must(setsockopt(s.fd, SOL_SOCKET, SO_SNDBUF, &(int){SENT * 4}, sizeof(int)));

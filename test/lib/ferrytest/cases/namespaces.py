@@ -20,6 +20,7 @@ CASES = [
     Case("mounts-shared", "mounts", ("shared",), kind="mounts"),
     Case("mounts-below", "mounts", ("below",), kind="mounts"),
     Case("mounts-stacked", "mounts", ("stacked",), kind="mounts"),
+    Case("netns-empty", "netns", kind="netns", options={"more": ("--empty-ns", "net")}),
     Case("container-plain", "container", ("plain",), kind="mounts", worlds=False),
     Case("container-hidden", "container", ("hidden",), kind="mounts", worlds=False),
     Case("container-groups", "container", ("groups",), kind="mounts", worlds=False),

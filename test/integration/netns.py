@@ -1,0 +1,326 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Trees in a network namespace of their own: who sets it up again, which connections live on, what is blocked meanwhile, and what is
+refused."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import tempfile
+
+from ferrytest import Ferry, Program, main, test
+from ferrytest.cases.pattern import pattern
+from ferrytest.cases.sockets import TcpClient
+from ferrytest.engine import Criu
+from ferrytest.leftovers import nft_tables
+from ferrytest.network import INSIDE, INSIDE6, connect, devices, make_bridge
+from ferrytest.process import wait_until
+from ferrytest.program import program_path
+
+SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ["FERRY_BUILD"]) / "criu-sid")
+FAMILIES = {"4": (socket.AF_INET, INSIDE), "6": (socket.AF_INET6, INSIDE6)}
+
+# What an engine does when it is told of a stage.
+SCRIPT = """#!/bin/sh
+set -e
+echo "$CRTOOLS_SCRIPT_ACTION ${{CRTOOLS_INIT_PID:-none}}" >> {told}
+if [ "$CRTOOLS_SCRIPT_ACTION" = setup-namespaces ]; then
+    PYTHONPATH={library} python3 -B -c "from ferrytest.network import connect; connect($CRTOOLS_INIT_PID)"
+fi
+"""
+
+
+def folder(kind="images"):
+    """A new one."""
+    return pathlib.Path(tempfile.mkdtemp(prefix=kind + "-"))
+
+
+class Named(Criu):
+    """ferry, started as criu."""
+
+    name = "ferry"
+
+    def __init__(self):
+        super().__init__(SID)
+        place = folder("bin")
+        self.path = place / "criu"
+        self.path.symlink_to(pathlib.Path(os.environ["FERRY"]).absolute())
+
+    def command(self, program, *words):
+        return [str(program), *map(str, words)]
+
+
+class Client(TcpClient):
+    """Of tcp-established in a namespace, from the bridge."""
+
+    def __init__(self, word, prepare):
+        super().__init__(FAMILIES[word][0])
+        self.place = FAMILIES[word][1]
+        self.prepare = prepare
+
+    def connect(self, program):
+        self.prepare(program)
+        path = program.folder / "port"
+        wait_until(path.exists, "the program tells no port")
+        self.socket = socket.create_connection((self.place, int(path.read_text())), timeout=20)
+        self.socket.sendall(pattern(self.RECEIVED, 1))
+
+
+def inode(pid):
+    """Of the network namespace of a process."""
+    return os.stat(f"/proc/{pid}/ns/net").st_ino
+
+
+def has_namespace(pid):
+    """Whether it has left the one of the tests."""
+    return inode(pid) != inode("self")
+
+
+def own(word):
+    """(program, client): tcp-established in a namespace of its own, its client at the bridge."""
+    def prepare(program):
+        wait_until(lambda: has_namespace(program.pid), "it has no namespace of its own")
+        connect(program.pid)
+
+    client = Client(word, prepare)
+    program = Program("tcp-established", word, "any", before_ready=client.connect,
+                      interpreter=["unshare", "--net", str(program_path("tcp-established"))])
+    return program, client
+
+
+def script(told):
+    """The action script, which notes what it was told."""
+    path = told.parent / "script"
+    path.write_text(SCRIPT.format(told=told, library=pathlib.Path(__file__).resolve().parent.parent / "lib"))
+    path.chmod(0o755)
+    return path
+
+
+DUMP_STAGES = ["pre-dump", "network-lock", "post-dump"]
+RESTORE_STAGES = ["pre-restore", "setup-namespaces", "post-setup-namespaces", "post-restore", "network-unlock", "pre-resume",
+                  "post-resume"]
+
+
+def connection(word, dumper, restorer):
+    """The engine's way: an empty namespace, which a script connects before the sockets are made. The peer sees a pause."""
+    make_bridge()
+    program, client = own(word)
+    program.verify()
+    images, told = folder(), folder("told") / "stages"
+    more = ["--empty-ns", "net", "--action-script", script(told)]
+    dumper.dump(program.pid, images, tcp_established=True, more=more)
+    program.wait_gone([program.pid])
+    wait_until(lambda: "ferry-out" not in devices(), "the namespace is still there")
+    restorer.restore(images, tcp_established=True, more=more)
+    assert program.running() and has_namespace(program.pid)
+    program.verify()
+    program.finish()
+    client.finish()
+    program.quit()
+    stages = [line.split() for line in told.read_text(encoding="utf-8").splitlines()]
+    assert [stage for stage, _ in stages] == DUMP_STAGES + RESTORE_STAGES, stages
+    assert {pid for stage, pid in stages if stage != "pre-restore"} == {str(program.pid)}, stages
+    assert not nft_tables()
+
+
+def refused_without(word):
+    """What nobody asked for is not thrown away: a namespace that is to be empty has to be called so in the restore as well."""
+    make_bridge()
+    program, client = own(word)
+    images = folder()
+    Named().dump(program.pid, images, tcp_established=True, more=["--empty-ns", "net"])
+    program.wait_gone([program.pid])
+    done = Ferry().run("restore", "-D", images, "-d", "--tcp-established")
+    assert done.returncode and "--empty-ns net" in done.stderr, done
+    client.socket.close()
+
+
+class Kept:
+    """A namespace that somebody else has, as engines do; it stays when the program is gone."""
+
+    def __init__(self):
+        self.holder = subprocess.Popen(  # pylint: disable=consider-using-with
+            ["unshare", "--net", "sleep", "1000"], stdin=subprocess.DEVNULL)
+        self.pid = self.holder.pid
+        wait_until(lambda: has_namespace(self.pid), "it has no namespace of its own")
+        connect(self.pid)
+
+    def inside(self, word):
+        """(program, client) as own()."""
+        client = Client(word, lambda program: None)
+        program = Program("tcp-established", word, "any", before_ready=client.connect,
+                          interpreter=["nsenter", f"--net=/proc/{self.pid}/ns/net", str(program_path("tcp-established"))])
+        return program, client
+
+    def tables(self):
+        """nftables tables there."""
+        done = subprocess.run(["nsenter", f"--net=/proc/{self.pid}/ns/net", "nft", "list", "tables"], check=True, text=True,
+                              capture_output=True)
+        return done.stdout.split()
+
+    def end(self):
+        """Nobody has it any more."""
+        self.holder.kill()
+        self.holder.wait()
+
+
+def given(dumper, restorer):
+    """A namespace from outside is named in the dump and given, open, to the restore. Nothing of ferry's stays in it in between."""
+    make_bridge()
+    kept = Kept()
+    program, client = kept.inside("4")
+    images = folder()
+    dumper.dump(program.pid, images, tcp_established=True, more=["--external", f"net[{inode(kept.pid)}]:engine"])
+    program.wait_gone([program.pid])
+    # Their connections alone stay blocked: nobody answers for them, and others get through.
+    if dumper.name == "ferry":
+        assert len(kept.tables()) == 3 and kept.tables()[2].startswith("CRIU-"), kept.tables()
+        ask_port_of_nobody()
+    with open(f"/proc/{kept.pid}/ns/net", "rb") as namespace:
+        os.set_inheritable(namespace.fileno(), True)
+        restore_with(restorer, images, namespace.fileno())
+    assert inode(program.pid) == inode(kept.pid)
+    assert not kept.tables(), kept.tables()
+    program.verify()
+    program.finish()
+    client.finish()
+    program.quit()
+    kept.end()
+
+
+def restore_with(engine, images, fd):
+    """A restore that gets the namespace as a descriptor."""
+    words = ["restore", "-D", images, "-d", "--tcp-established", "--inherit-fd", f"fd[{fd}]:engine"]
+    words += ["--network-lock", "nftables", "-o", "restore.log", "-v4"] if engine.name == "criu" else []
+    command = engine.command(engine.path, *words) if hasattr(engine, "command") else [engine.path, *map(str, words)]
+    done = subprocess.run(list(map(str, command)), check=False, text=True, capture_output=True, timeout=60, pass_fds=[fd],
+                          stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, (done, engine.log_tail(images / "restore.log") if engine.name == "criu" else "")
+
+
+@test(timeout=60)
+def refused():
+    """What stands in the way, by name: contents that are not told about, a namespace that is not given, types that cannot be joined."""
+    make_bridge()
+    kept = Kept()
+    program, client = kept.inside("4")
+    images = folder()
+    done = Ferry().run("dump", "-t", program.pid, "-D", images, "--tcp-established", "--empty-ns", "ipc")
+    assert done.returncode and "only 'net' can be empty" in done.stderr, done
+    done = Ferry().run("migrate", "-t", program.pid, "--to", f"unix:{images}/nobody", "--tcp-established", "--journal", images / "j")
+    assert done.returncode and "is not migrated" in done.stderr, done
+    Ferry().dump(program.pid, images, tcp_established=True, more=["--external", f"net[{inode(kept.pid)}]:engine"])
+    program.wait_gone([program.pid])
+    for words, said in (((), "is not given"), (("--join-ns", "mnt:1"), "is not TYPE:PID"),
+                        (("--join-ns", "net:/nowhere"), "/nowhere"),
+                        (("--inherit-fd", "fd[0]"), "is not fd[NUMBER]:RESOURCE"), (("--inherit-fd", "fd[0]:other"), "is not given")):
+        done = Ferry().run("restore", "-D", images, "-d", "--tcp-established", *words)
+        assert done.returncode and said in done.stderr, done
+    client.socket.close()
+    kept.end()
+
+
+@test(timeout=60)
+def joined():
+    """A tree that had a namespace of its own, or none, lives in another afterwards."""
+    make_bridge()
+    kept = Kept()
+    for interpreter in (["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$0" "$@"'], []):
+        program = Program("udp", interpreter=[*interpreter, str(program_path("udp"))])
+        images = folder()
+        Ferry().dump(program.pid, images, more=["--empty-ns", "net"])
+        program.wait_gone([program.pid])
+        Ferry().restore(images, more=["--join-ns", f"net:{kept.pid}"])
+        assert inode(program.pid) == inode(kept.pid)
+        program.verify()
+        program.quit()
+    kept.end()
+
+
+def ask_port_of_nobody():
+    """Whoever is there answers that nobody has it; behind a lock of everything it would take for ever."""
+    try:
+        socket.create_connection((INSIDE, 9), timeout=20).close()
+        raise AssertionError("somebody listens")
+    except ConnectionRefusedError:
+        pass
+
+
+def effects_of(*words, fds=()):
+    """How many effects a command has, which is done."""
+    log = folder("effects") / "log"
+    done = subprocess.run([Ferry().path, *map(str, words)], check=False, text=True, capture_output=True, timeout=60, pass_fds=fds,
+                          stdin=subprocess.DEVNULL, env={**os.environ, "FERRY_EFFECT_LOG": str(log)})
+    assert done.returncode == 0, done
+    return len(log.read_text(encoding="utf-8").splitlines())
+
+
+def killed_at(number, *words, fds=()):
+    """Ferry, which gets SIGKILL before one of its effects; whether it was so."""
+    done = subprocess.run([Ferry().path, *map(str, words)], check=False, text=True, capture_output=True, timeout=60, pass_fds=fds,
+                          stdin=subprocess.DEVNULL, env={**os.environ, "FERRY_KILL_AT": str(number)})
+    return done.returncode != 0
+
+
+def kill_given(dumper):
+    """Ferry is killed before each of its effects: in a namespace that somebody else keeps nothing is blocked afterwards."""
+    make_bridge()
+    kept = Kept()
+    program, client = kept.inside("4")
+    name = ["--tcp-established", "--external", f"net[{inode(kept.pid)}]:engine"]
+    words = ["dump", "-t", program.pid, "-D", folder(), "-R", "--overwrite", *name]
+    count = effects_of(*words)
+    killed = 0
+    for number in range(1, count + 1):
+        killed += killed_at(number, *words)
+        wait_until(lambda: not kept.tables(), f"killed at effect {number} of a dump it leaves a table")
+        program.verify()
+    assert killed > 10, (killed, count)
+    images = folder()
+    dumper.dump(program.pid, images, tcp_established=True, more=name[1:])
+    program.wait_gone([program.pid])
+    left, number = kept.tables(), 1
+    with open(f"/proc/{kept.pid}/ns/net", "rb") as namespace:
+        words = ["restore", "-D", images, "-d", "--inherit-fd", f"fd[{namespace.fileno()}]:engine"]
+        while not killed_at(number, *words, fds=[namespace.fileno()]) or not settled(program, kept, left):
+            number += 1
+            if program.running():
+                break
+    assert number > 6, number
+    wait_until(lambda: not kept.tables(), "a table is left")
+    program.verify()
+    program.finish()
+    client.finish()
+    program.quit()
+    kept.end()
+
+
+def settled(program, kept, left):
+    """Whether a killed restore was one nevertheless; else what was blocked before is as it was."""
+    wait_until(lambda: not os.path.exists(f"/proc/{program.pid}") or not kept.tables(), "neither there nor away")
+    if not os.path.exists(f"/proc/{program.pid}"):
+        wait_until(lambda: kept.tables() == left, "something else is blocked")
+    return os.path.exists(f"/proc/{program.pid}")
+
+
+def criu():
+    """CRIU, with its cache of kernel features filled."""
+    engine = Criu(SID)
+    engine.run("check")
+    return engine
+
+
+for way in FAMILIES:
+    test(name="connection-v" + way, timeout=90)(lambda way=way: connection(way, Named(), Named()))
+test(timeout=60, name="refused-without")(lambda: refused_without("4"))
+test(timeout=90, name="given")(lambda: given(Ferry(), Ferry()))
+test(timeout=300, name="kill-given")(lambda: kill_given(Ferry()))
+test(timeout=300, name="kill-given-from-criu", needs=["criu-sid"])(lambda: kill_given(criu()))
+test(timeout=90, name="connection-to-criu", needs=["criu-sid"])(lambda: connection("4", Named(), criu()))
+test(timeout=90, name="connection-from-criu", needs=["criu-sid"])(lambda: connection("4", criu(), Named()))
+test(timeout=90, name="given-to-criu", needs=["criu-sid"])(lambda: given(Ferry(), criu()))
+test(timeout=90, name="given-from-criu", needs=["criu-sid"])(lambda: given(criu(), Ferry()))
+
+if __name__ == "__main__":
+    main()
