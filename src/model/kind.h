@@ -80,8 +80,11 @@ struct kind_options {
 	struct proc_looker *looker;            /* how many threads are looked at; may be NULL */
 	const struct proc_mounts
 		*outside_mounts; /* of its mount namespace, when the tree has another; NULL */
-	/* Mount namespace and root directory that ferry was started in, once it works in others; -1 before. */
-	int home_mounts, home_root;
+	/* Whose paths ferry sees: a thread of the tree's root, and its mount namespace. */
+	pid_t view_pid;
+	uint64_t view_ns;
+	/* Mount namespace, root directory and /proc that ferry was started in, once it works in others; -1 before. */
+	int home_mounts, home_root, home_proc;
 	bool ext_sharing; /* mounts from outside may share with others outside what is mounted in them */
 	const char *const *skip_mnt; /* mount points that are left out */
 	size_t n_skip_mnt;
