@@ -467,6 +467,9 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 	lazy_tell_run(&j->restore);
 	progress_begin(e->progress, PROGRESS_OVER, 0);
 	tasks_wait_left(&j->restore);
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->left)
+			kind_table[i]->left(&j->opener);
 	restore_auto_dedup(j);
 	e->report.pages_restored = image_dir_pages_bytes(j->dir) / IMAGE_PAGE_BYTES;
 	e->report.lazy_bytes = pager_left(j->restore.pager);

@@ -30,14 +30,15 @@ struct vdso_bridge;
 struct plan_file {
 	FileEntry *entry;
 	const struct kind_ops *kind;
-	void *data;      /* the kind's own, in the arena */
-	int fd;          /* in the process that opened it; -1 = not opened yet */
-	bool settled;    /* in a task: what is set once for the description is set */
-	bool opening;    /* guards against records that refer to each other in a circle */
-	bool enclosed;   /* it lies in the queue of another */
-	bool is_of_net;  /* it belongs to a network namespace, ... */
-	uint32_t net;    /* ... that with this id; 0 = ferry's own */
-	uint32_t unsent; /* so many times a task has yet to get it */
+	void *data;            /* the kind's own, in the arena */
+	int fd;                /* in the process that opened it; -1 = not opened yet */
+	bool settled;          /* in a task: what is set once for the description is set */
+	bool opening;          /* guards against records that refer to each other in a circle */
+	bool waits_for_mounts; /* its path is not there before the tree's processes are */
+	bool enclosed;         /* it lies in the queue of another */
+	bool is_of_net;        /* it belongs to a network namespace, ... */
+	uint32_t net;          /* ... that with this id; 0 = ferry's own */
+	uint32_t unsent;       /* so many times a task has yet to get it */
 	const struct plan_task
 		*owner; /* first task that holds it; whose credentials it is opened with. NULL = none */
 };
