@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "collect/collect.h"
 #include "engine/engine.h"
+#include "kernel/features.h"
 
 enum { CHECK_EXIT_OBSTACLES = 3 };
 
@@ -97,32 +98,11 @@ static int check_show_machine(struct cli *c, struct engine *e)
 	return 0;
 }
 
-/* By CRIU's names: any of these will do. */
+/* By CRIU's names. */
 static int check_feature(const struct cli *c, struct engine *e, struct ferry_error *err)
 {
-	static const struct {
-		const char *word;
-		enum kern_cap_id any[2];
-	} features[] = {
-		{"mem_dirty_track", {KERN_CAP_UFFD_WP_ASYNC, KERN_CAP_SOFT_DIRTY}},
-		{"pagemap_scan", {KERN_CAP_PAGEMAP_SCAN, KERN_CAP_PAGEMAP_SCAN}},
-		{"pagemap_scan_guard_pages", {KERN_CAP_PAGEMAP_GUARD, KERN_CAP_PAGEMAP_GUARD}},
-		{"uffd", {KERN_CAP_UFFD, KERN_CAP_UFFD}},
-		{"timens", {KERN_CAP_TIME_NAMESPACE, KERN_CAP_TIME_NAMESPACE}},
-		{"clone3_set_tid", {KERN_CAP_CLONE3_SET_TID, KERN_CAP_CLONE3_SET_TID}},
-		{"kcmp_epoll", {KERN_CAP_KCMP_EPOLL, KERN_CAP_KCMP_EPOLL}},
-		{"seccomp_filters", {KERN_CAP_PTRACE_SECCOMP_FILTER, KERN_CAP_PTRACE_SECCOMP_FILTER}},
-		{"get_rseq_conf", {KERN_CAP_RSEQ_CONFIG, KERN_CAP_RSEQ_CONFIG}},
-		{"openat2", {KERN_CAP_OPENAT2, KERN_CAP_OPENAT2}},
-		{"move_mount_set_group", {KERN_CAP_MOVE_MOUNT_GROUP, KERN_CAP_MOVE_MOUNT_GROUP}},
-		{"timer_cr_ids", {KERN_CAP_TIMER_RESTORE_IDS, KERN_CAP_TIMER_RESTORE_IDS}},
-		{"nftables", {KERN_CAP_NFTABLES, KERN_CAP_NFTABLES}},
-	};
-	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
-		if (strcmp(features[i].word, c->options.feature))
-			continue;
-		kern_caps_probe_some(&e->caps, features[i].any, ARRAY_SIZE(features[i].any));
-		bool has = kern_has(&e->caps, features[i].any[0]) || kern_has(&e->caps, features[i].any[1]);
+	int has = kern_feature(&e->caps, c->options.feature);
+	if (has >= 0) {
 		printf("%s is %ssupported\n", c->options.feature, has ? "" : "not ");
 		return has ? 0 : 1;
 	}

@@ -69,11 +69,18 @@ void cli_progress_end(struct cli_progress *p);
 /* For work of this very process: another one looks, until it is joined. */
 void cli_progress_aside(struct cli_progress *p);
 void cli_progress_join(struct cli_progress *p);
+
+/* The same verbs for containers, which their engines store and bring back. */
+int cli_dump_container(struct cli *c, struct ferry_error *err);
+int cli_restore_container(struct cli *c, struct ferry_error *err);
+int cli_ps_containers(struct cli *c, struct ferry_error *err);
+
 int cli_show(struct cli *c, struct ferry_error *err);
 int cli_image(struct cli *c, struct ferry_error *err);
 int cli_dedup(struct cli *c, struct ferry_error *err);
 int cli_page_server(struct cli *c, struct ferry_error *err);
 int cli_lazy_pages(struct cli *c, struct ferry_error *err);
+int cli_doctor(struct cli *c, struct ferry_error *err);
 int cli_debug(struct cli *c, struct ferry_error *err);
 
 /* The whole program, under the name criu; its exit status. */

@@ -9,9 +9,12 @@
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/version.h"
+#include "compat/criu_exec.h"
 #include "compat/criu_job.h"
 #include "compat/criu_options.h"
 #include "compat/criu_rpc.h"
+#include "compat/criu_server.h"
+#include "kernel/features.h"
 
 struct criu_verb {
 	const char *word, *usage;
@@ -34,7 +37,14 @@ static int criu_pre_dump(struct criu_options *o, const struct criu_log *log, str
 static int criu_restore(struct criu_options *o, const struct criu_log *log, struct ferry_error *err)
 {
 	struct engine_report report;
-	return criu_job_run(CRIU_RESTORE, o, log, NULL, &report, err);
+	if (o->exec_cmd && o->n_words < 2)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--exec-cmd: no command stands behind --");
+	int r = o->exec_cmd ? criu_become_parent(o, err) : 0;
+	if (r > 0)
+		return criu_exec(o->words + 1, r, err);
+	if (r >= 0)
+		r = criu_job_run(CRIU_RESTORE, o, log, NULL, &report, err);
+	return r;
 }
 
 /* A verb of ferry's own, with these options. */
@@ -47,6 +57,30 @@ static int criu_lend(int (*run)(struct cli *c, struct ferry_error *err), struct 
 	return r;
 }
 
+/* Each that is missing is named, but for those that ferry makes no use of. */
+static bool criu_lacks_features(void)
+{
+	static const char *const unused_by_us[] = {"apparmor_stacking", "has_ipt_legacy", "breakpoints"};
+	const char *word;
+	struct kern_caps caps;
+	bool lacks = false;
+	kern_caps_init(&caps);
+	for (size_t i = 0; (word = kern_feature_word(i)); i++) {
+		bool matters = true;
+		for (size_t k = 0; k < ARRAY_SIZE(unused_by_us); k++)
+			matters &= strcmp(word, unused_by_us[k]) != 0;
+		if (!matters || kern_feature(&caps, word) > 0)
+			continue;
+		fprintf(stderr, "Warn  (ferry): the kernel lacks %s\n", word);
+		lacks = true;
+	}
+	if (lacks)
+		printf("Looks good but some kernel features are missing\n"
+		       "which, depending on your process tree, may cause\n"
+		       "dump or restore failure.\n");
+	return lacks;
+}
+
 static int criu_check(struct criu_options *o, const struct criu_log *log, struct ferry_error *err)
 {
 	if (o->job.feature)
@@ -54,6 +88,8 @@ static int criu_check(struct criu_options *o, const struct criu_log *log, struct
 	if (geteuid())
 		return error_set(err, FERRY_ERROR_PERMISSION, EPERM,
 				 "not root, who alone can dump any process");
+	if (o->all_features && criu_lacks_features())
+		return 1;
 	printf("Looks good.\n");
 	return 0;
 }
@@ -63,18 +99,6 @@ static int criu_dedup(struct criu_options *o, const struct criu_log *log, struct
 	return criu_lend(cli_dedup, o, log, err);
 }
 
-static int criu_page_server(struct criu_options *o, const struct criu_log *log, struct ferry_error *err)
-{
-	int r = criu_place(o, "0.0.0.0", &o->job.listen, err);
-	return r < 0 ? r : criu_lend(cli_page_server, o, log, err);
-}
-
-static int criu_lazy_pages(struct criu_options *o, const struct criu_log *log, struct ferry_error *err)
-{
-	int r = o->page_server ? criu_place(o, "127.0.0.1", &o->job.page_server, err) : 0;
-	return r < 0 ? r : criu_lend(cli_lazy_pages, o, log, err);
-}
-
 /* Served over a socket that whoever started us left open: its number is the next word. */
 static int criu_swrk(struct criu_options *o, const struct criu_log *log unused, struct ferry_error *err)
 {
@@ -82,14 +106,19 @@ static int criu_swrk(struct criu_options *o, const struct criu_log *log unused, 
 	long fd = o->n_words > 1 ? strtol(o->words[1], &end, 10) : -1;
 	if (fd < 0 || fd > INT_MAX || *end)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "swrk wants the number of a descriptor");
-	return criu_rpc_serve((int)fd, err);
+	return criu_rpc_serve((int)fd, false, err);
 }
 
 static const struct criu_verb criu_verbs[] = {
-	{"dump", "-t PID -D DIR", criu_dump, true},      {"pre-dump", "-t PID -D DIR", criu_pre_dump, true},
-	{"restore", "-D DIR", criu_restore, true},       {"check", "", criu_check, false},
-	{"dedup", "-D DIR", criu_dedup, true},           {"page-server", "-D DIR", criu_page_server, true},
-	{"lazy-pages", "-D DIR", criu_lazy_pages, true}, {"swrk", "FD", criu_swrk, false},
+	{"dump", "-t PID -D DIR", criu_dump, true},
+	{"pre-dump", "-t PID -D DIR", criu_pre_dump, true},
+	{"restore", "-D DIR", criu_restore, true},
+	{"check", "", criu_check, false},
+	{"dedup", "-D DIR", criu_dedup, true},
+	{"page-server", "-D DIR", criu_page_server_run, true},
+	{"lazy-pages", "-D DIR", criu_lazy_pages_run, true},
+	{"swrk", "FD", criu_swrk, false},
+	{"service", "[-W DIR]", criu_service_run, false},
 };
 
 static void criu_help(FILE *out)

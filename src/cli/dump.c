@@ -54,6 +54,8 @@ static int dump_with(struct cli *c, job_function function, struct ferry_error *e
 
 int cli_dump(struct cli *c, struct ferry_error *err)
 {
+	if (c->options.container)
+		return cli_dump_container(c, err);
 	return dump_with(c, engine_dump, err);
 }
 

@@ -42,6 +42,8 @@ static void ps_line(const struct jobs_record *j)
 int cli_ps(struct cli *c, struct ferry_error *err)
 {
 	struct jobs_list list;
+	if (c->options.containers)
+		return cli_ps_containers(c, err);
 	int r = jobs_read(&c->options, NULL, false, &list, err);
 	if (r < 0)
 		return r;

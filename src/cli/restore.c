@@ -11,6 +11,8 @@ int cli_restore(struct cli *c, struct ferry_error *err)
 {
 	static const struct cli_jobs jobs = {.one = jobs_restore, .all = true, .state = JOBS_SAVED};
 	struct engine_report report;
+	if (c->options.container)
+		return cli_restore_container(c, err);
 	if (!c->options.images_dir && (c->argc || c->options.all))
 		return cli_jobs_each(c, &jobs, err);
 	struct cli_progress progress;

@@ -45,7 +45,7 @@ enum ns_support {
 
 static const enum ns_support ns_support[PROC_NS_COUNT] = {
 	[PROC_NS_CGROUP] = NS_ANY,  [PROC_NS_IPC] = NS_ANY,
-	[PROC_NS_MNT] = NS_TREE,    [PROC_NS_NET] = NS_TREE,
+	[PROC_NS_MNT] = NS_ANY,     [PROC_NS_NET] = NS_TREE,
 	[PROC_NS_PID] = NS_ANY,     [PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_TIME] = NS_CLOCKS, [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_USER] = NS_ANY,    [PROC_NS_UTS] = NS_ANY,
@@ -217,6 +217,9 @@ int collect_check_namespaces(const struct check_task *t, struct ferry_error *err
 	for (int ns = 0; ns < PROC_NS_COUNT; ns++)
 		another[ns] = ns_is_another(ns, theirs->ino, of_root->ino, options->own_namespaces.ino);
 	int r = ns_check(pid, theirs, of_root, options, err);
+	if (r >= 0 && of_root->ino[PROC_NS_MNT] != theirs->ino[PROC_NS_MNT] && !another[PROC_NS_MNT])
+		r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			      "pid %d lives in ferry's mount namespace, and the tree's root does not", pid);
 	if (r >= 0)
 		r = ns_check_owners(pid, proc_dir, another, err);
 	if (r >= 0)
@@ -225,9 +228,11 @@ int collect_check_namespaces(const struct check_task *t, struct ferry_error *err
 		r = ns_check_threads(t, err);
 	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
 		const struct ns_ops *ops = kind_table[i]->ns;
-		/* What the whole tree shares is looked at once. */
-		if (ops && another[ops->type] && ops->check &&
-		    (!t->of_root || ns_support[ops->type] != NS_TREE))
+		/* What the whole tree shares is looked at once, and so are the root's mounts. */
+		bool seen = ops && t->of_root &&
+			    (ns_support[ops->type] == NS_TREE ||
+			     (ops->type == PROC_NS_MNT && theirs->ino[ops->type] == of_root->ino[ops->type]));
+		if (ops && another[ops->type] && ops->check && !seen)
 			r = ops->check(pid, proc_dir, options, err);
 	}
 	return r;

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "compat/criu_hooks.h"
+#include "compat/criu_server.h"
 #include "compat/criu_stats.h"
 #include "engine/chain.h"
 #include "engine/job.h"
@@ -157,15 +158,21 @@ static int criu_prepare(enum criu_job job, struct criu_options *o, struct ferry_
 }
 
 struct criu_stages {
+	struct criu_options *o;
 	const struct criu_told *told;
 	struct criu_hooks hooks;
 };
 
-static int criu_at_stage(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err)
+static int criu_at_stage(void *context, enum engine_stage stage, pid_t pid, int fd, struct ferry_error *err)
 {
 	const struct criu_stages *s = context;
-	int r = s->told ? s->told->stage(s->told->context, stage, pid, err) : 0;
-	return r < 0 ? r : criu_hooks_run(&s->hooks, stage, pid, err);
+	if (stage == ENGINE_ORPHAN_PTS_MASTER && !s->told)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "nobody is there who takes the tree's terminal");
+	int r = s->told ? s->told->stage(s->told->context, stage, pid, fd, err) : 0;
+	if (r >= 0)
+		r = criu_hooks_run(&s->hooks, stage, pid, err);
+	return r < 0 || stage != ENGINE_READY ? r : criu_tell_ready(s->o, err);
 }
 
 int criu_job_run(enum criu_job job, struct criu_options *o, const struct criu_log *log,
@@ -182,17 +189,24 @@ int criu_job_run(enum criu_job job, struct criu_options *o, const struct criu_lo
 	if (images < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, -images, "images directory '%s'",
 				   o->job.images_dir);
-	struct criu_stages stages = {.told = told,
+	/* The job may leave ferry in another place. */
+	_cleanup_close_ int work = fd_open(AT_FDCWD, ".", O_DIRECTORY | O_RDONLY, 0);
+	if (work < 0)
+		return error_errno(err, FERRY_ERROR_USAGE, -work, "the work directory");
+	struct criu_stages stages = {.o = o,
+				     .told = told,
 				     .hooks = {.scripts = &o->action_scripts,
 					       .images = images,
 					       .output = log->file ? fileno(log->file) : STDERR_FILENO}};
-	const struct job_watch watch = {.stage = told || o->action_scripts.v.n ? criu_at_stage : NULL,
-					.context = &stages};
+	bool at_stages = told || o->action_scripts.v.n || o->status_fd >= 0;
+	const int status_fd = (int)o->status_fd;
+	const struct job_watch watch = {
+		.stage = at_stages ? criu_at_stage : NULL, .context = &stages, .own_fd = &status_fd};
 	r = job_run_watched(&o->job, info->run, &log->sink, &watch, ret_report, err);
 	if (r < 0)
 		return r;
 	/* Without its statistics a job is done nevertheless. */
-	if (info->write_stats(AT_FDCWD, ret_report, &unwritten) < 0)
+	if (info->write_stats(work, ret_report, &unwritten) < 0)
 		log_write(&log->sink, LOG_WARN, "stats", NULL, 0, "%s", unwritten.message);
 	if (o->display_stats)
 		info->show_stats(stdout, ret_report);

@@ -59,8 +59,13 @@ static const struct criu_word criu_table[] = {
 	{"leave-stopped", 's', CRIU_BOOL, CRIU_ALONE, AT(job.leave_stopped)},
 	{"restore-detached", 'd', CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
 	{"daemon", 0, CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
+	{"status-fd", 0, CRIU_INT, CRIU_WITH, AT(status_fd)},
+	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
+	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
+	{"exec-cmd", 0, CRIU_BOOL, CRIU_ALONE, AT(exec_cmd)},
 	{"restore-sibling", 'S', CRIU_BOOL, CRIU_ALONE, AT(job.restore_sibling)},
 	{"shell-job", 'j', CRIU_BOOL, CRIU_ALONE, AT(job.shell_job)},
+	{"orphan-pts-master", 0, CRIU_BOOL, CRIU_ALONE, AT(job.orphan_pts_master)},
 	{"file-locks", 'l', CRIU_BOOL, CRIU_ALONE, AT(job.file_locks)},
 	{"ext-unix-sk", 'x', CRIU_BOOL, CRIU_ALONE, AT(job.ext_unix_sk)},
 	{"tcp-established", 0, CRIU_BOOL, CRIU_ALONE, AT(job.tcp_established)},
@@ -81,6 +86,7 @@ static const struct criu_word criu_table[] = {
 	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(job.network_lock)},
 	{"empty-ns", 0, CRIU_TEXT, CRIU_WITH, AT(job.empty_ns)},
 	{"join-ns", 0, CRIU_LIST, CRIU_WITH, AT(job.join_ns)},
+	{"freeze-cgroup", 0, CRIU_TEXT, CRIU_WITH, AT(job.freeze_cgroup)},
 	{"manage-cgroups", 0, CRIU_MODE, CRIU_MAYBE, AT(job.manage_cgroups)},
 	{"cgroup-root", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_root)},
 	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
@@ -101,19 +107,13 @@ static const struct criu_word criu_table[] = {
 	{"log-pid", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"libdir", 'L', CRIU_NEEDLESS, CRIU_WITH, 0},
 	{"deprecated", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
+	{"unprivileged", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
+	{"allow-uprobes", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 
-	{"exec-cmd", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"freeze-cgroup", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"weak-sysctls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"stream", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"unprivileged", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"allow-uprobes", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},
 	{"veth-pair", 0, CRIU_PAIR, CRIU_WITH, AT(job.external)},
-	{"skip-mnt", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"enable-fs", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"manage-cgroups", 0, CRIU_MISSING, CRIU_MAYBE, 0},
-	{"cgroup-root", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"cgroup-props", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"cgroup-props-file", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"cgroup-dump-controller", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -123,16 +123,13 @@ static const struct criu_word criu_table[] = {
 	{"file-validation", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"skip-file-rwx-check", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"ps-socket", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"status-fd", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"tls-cacert", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls-cacrl", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls-cert", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls-key", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls-no-cn-verify", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"extra", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"experimental", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
-	{"all", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"ms", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 };
 
@@ -324,7 +321,7 @@ static int criu_unknown(int found, char *const *argv, struct ferry_error *err)
 
 static void criu_init(struct criu_options *o)
 {
-	*o = (struct criu_options){.log_level = CRIU_LEVEL_DEFAULT};
+	*o = (struct criu_options){.log_level = CRIU_LEVEL_DEFAULT, .status_fd = -1};
 	options_init(&o->job);
 	o->job.criu_compat = true;
 	o->job.overwrite = true; /* an image is written over an older one, */

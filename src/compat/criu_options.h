@@ -22,6 +22,9 @@ struct criu_options {
 	bool page_server; /* --page-server; its place is address and port */
 	char *address;
 	int64_t port;
+	int64_t status_fd; /* told when a server is ready; -1: none */
+	bool all_features; /* of a check */
+	bool exec_cmd;     /* what follows the verb is a command to become */
 	char *config;
 	char *work_dir; /* NULL: the images directory */
 	struct text_list action_scripts;

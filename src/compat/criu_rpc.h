@@ -21,6 +21,9 @@ must_check int criu_rpc_words(const CriuOpts *message, pid_t peer, criu_words *r
 
 /*
  * Serve who is at the other end of a socket (SOCK_SEQPACKET; not closed): one request, or all of them as long as it asks to keep it open. 1:
- * some failed, which was answered.
+ * some failed, which was answered. is_service: who asks is no relative, so numbers of descriptors mean nothing here.
  */
-must_check int criu_rpc_serve(int socket, struct ferry_error *err);
+must_check int criu_rpc_serve(int socket, bool is_service, struct ferry_error *err);
+
+/* Tell who is at the other end that he is not served, and why. */
+must_check int criu_rpc_refuse(int socket, const struct ferry_error *why);

@@ -36,7 +36,8 @@ static void stats_of_dump(const struct engine_report *report, DumpStatsEntry *re
 	ret->freezing_time = stats_phase(report, "freeze");
 	ret->frozen_time = stats_us(report->freeze_ns + report->stopped_ns);
 	ret->memdump_time = stats_phase(report, "dump");
-	ret->memwrite_time = stats_phase(report, "sync");
+	/* Memory is written while it is read. */
+	ret->memwrite_time = ret->memdump_time + stats_phase(report, "sync");
 	ret->pages_scanned = report->pages_scanned;
 	ret->pages_written = report->pages_written;
 }

@@ -4,38 +4,51 @@
  * the answer. A failure is told by its number, its text and what to do about it.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
+#include "compat/criu_exec.h"
 #include "compat/criu_hooks.h"
 #include "compat/criu_job.h"
 #include "compat/criu_rpc.h"
+#include "compat/criu_server.h"
+#include "engine/servers.h"
 #include "kernel/caps.h"
 
-enum { SWRK_MESSAGE_MAX = 1 << 20 };
+enum { SWRK_MESSAGE_MAX = 1 << 20, SWRK_PATIENCE_S = 2 };
 
 struct swrk {
 	int socket;
 	pid_t peer;
+	bool is_service;
 	bool failed;   /* a request did */
 	bool is_spent; /* a restore was done in this very process, see job.c */
 };
 
-static int swrk_send(const struct swrk *s, const CriuResp *response, struct ferry_error *err)
+/* fd goes with it; -1 = none. */
+static int swrk_send_with(const struct swrk *s, const CriuResp *response, int fd, struct ferry_error *err)
 {
 	size_t n = criu_resp__get_packed_size(response);
 	_cleanup_free_ uint8_t *bytes = malloc(n + 1);
 	if (!bytes)
 		return error_memory(err);
 	criu_resp__pack(response, bytes);
-	if (send(s->socket, bytes, n, MSG_NOSIGNAL) < 0)
-		return error_errno(err, FERRY_ERROR_PEER_GONE, errno, "answering a request");
-	return 0;
+	int r = fd_send(s->socket, bytes, n, &fd, fd >= 0);
+	return r < 0 ? error_errno(err, FERRY_ERROR_PEER_GONE, -r, "answering a request") : 0;
+}
+
+static int swrk_send(const struct swrk *s, const CriuResp *response, struct ferry_error *err)
+{
+	return swrk_send_with(s, response, -1, err);
 }
 
 /* 1: got one, which the caller frees; 0: nobody is there any more. */
@@ -60,7 +73,7 @@ static int swrk_receive(const struct swrk *s, CriuReq **ret, struct ferry_error 
 		    : error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "a request that is no message of CRIU's");
 }
 
-static int swrk_notify(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err)
+static int swrk_notify(void *context, enum engine_stage stage, pid_t pid, int fd, struct ferry_error *err)
 {
 	const struct swrk *s = context;
 	CriuNotify notify = CRIU_NOTIFY__INIT;
@@ -73,7 +86,7 @@ static int swrk_notify(void *context, enum engine_stage stage, pid_t pid, struct
 	response.type = CRIU_REQ_TYPE__NOTIFY;
 	response.success = true;
 	response.notify = &notify;
-	int r = swrk_send(s, &response, err);
+	int r = swrk_send_with(s, &response, fd, err);
 	if (r >= 0)
 		r = swrk_receive(s, &answer, err);
 	if (r < 0)
@@ -89,6 +102,17 @@ static int swrk_notify(void *context, enum engine_stage stage, pid_t pid, struct
 
 /* ---------------------------------------------------------------- requests */
 
+/* Descriptors of the service are nobody else's. */
+static int swrk_check_descriptors(const struct swrk *s, const CriuOpts *o, struct ferry_error *err)
+{
+	bool names = o->n_inherit_fd || o->has_status_fd || o->has_pidfd_store_sk || (o->ps && o->ps->has_fd);
+	if (!s->is_service || !names)
+		return 0;
+	error_set(err, FERRY_ERROR_USAGE, EINVAL, "a service has no descriptors of who asks");
+	error_hint(err, "criu swrk has those that it is started with");
+	return -EINVAL;
+}
+
 static int swrk_read_options(const struct swrk *s, const CriuReq *request, struct criu_options *ret,
 			     struct ferry_error *err)
 {
@@ -97,11 +121,23 @@ static int swrk_read_options(const struct swrk *s, const CriuReq *request, struc
 	if (!first)
 		return error_memory(err);
 	*first = strdup("criu");
-	int r = *first ? criu_rpc_words(request->opts, s->peer, &words, err) : error_memory(err);
+	int r = *first ? swrk_check_descriptors(s, request->opts, err) : error_memory(err);
+	if (r >= 0)
+		r = criu_rpc_words(request->opts, s->peer, &words, err);
 	if (r >= 0)
 		r = criu_options_read_with((int)words.n, words.v, request->opts->config_file, ret, err);
 	criu_words_release(&words);
 	return r;
+}
+
+/* Options that are refused are so in the log, too, if its place is known. */
+static int swrk_enter(int refused, struct criu_options *o, struct criu_log *log, struct ferry_error *err)
+{
+	struct ferry_error second = FERRY_ERROR_INIT, *why = refused < 0 ? &second : err;
+	int r = refused < 0 && !o->job.images_dir ? refused : criu_enter(o, why);
+	if (r >= 0)
+		r = criu_log_open(o, log, why);
+	return refused < 0 ? refused : r;
 }
 
 static int swrk_job(struct swrk *s, const CriuReq *request, enum criu_job job, CriuResp *response,
@@ -116,12 +152,11 @@ static int swrk_job(struct swrk *s, const CriuReq *request, enum criu_job job, C
 	if (!request->opts)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "the request has no options");
 	int r = swrk_read_options(s, request, &o, err);
-	/* Who asks is not who waits. */
+	/* Who asks is not who waits; and who names nobody means himself. */
 	o.job.restore_detached = true;
-	if (r >= 0)
-		r = criu_enter(&o, err);
-	if (r >= 0)
-		r = criu_log_open(&o, &log, err);
+	if (job != CRIU_RESTORE && !o.job.tree)
+		o.job.tree = s->peer;
+	r = swrk_enter(r, &o, &log, err);
 	if (r >= 0)
 		r = criu_job_run(job, &o, &log, request->opts->notify_scripts ? &told : NULL, &report, err);
 	s->is_spent = o.job.restore_sibling;
@@ -148,6 +183,127 @@ static int swrk_pre_dump(struct swrk *s, const CriuReq *request, CriuResp *respo
 static int swrk_restore(struct swrk *s, const CriuReq *request, CriuResp *response, struct ferry_error *err)
 {
 	return swrk_job(s, request, CRIU_RESTORE, response, err);
+}
+
+/* ---------------------------------------------------------------- page servers */
+
+/* What the process that serves pages writes to whoever started it. */
+struct swrk_pages_told {
+	pid_t pid;
+	int port;
+	int result;
+	struct ferry_error error;
+};
+
+static int swrk_pages_ready(void *context, const char *where, struct ferry_error *err)
+{
+	const char *port = strrchr(where, ':');
+	const struct swrk_pages_told told = {.pid = getpid(), .port = port ? atoi(port + 1) : 0};
+	int *fd = context, r = fd_write_all(*fd, &told, sizeof(told));
+	close(take_fd(*fd));
+	return r < 0 ? error_errno(err, FERRY_ERROR_PEER_GONE, -r, "who asked for it is gone") : 0;
+}
+
+static __attribute__((noreturn)) void swrk_pages(struct swrk *s, struct criu_options *o,
+						 const struct criu_log *log, int fd)
+{
+	const struct engine_ready ready = {.tell = swrk_pages_ready, .context = &fd};
+	struct swrk_pages_told told = {.error = FERRY_ERROR_INIT};
+	struct pageserver_stats stats;
+	close(s->socket);
+	told.result = criu_leave_streams(&told.error);
+	if (told.result >= 0)
+		told.result = criu_place(o, "0.0.0.0", &o->job.listen, &told.error);
+	if (told.result >= 0)
+		told.result = engine_page_server(&o->job, &log->sink, &ready, &stats, &told.error);
+	if (told.result < 0)
+		criu_log_error(log, &told.error);
+	if (told.result < 0 && fd >= 0 && fd_write_all(fd, &told, sizeof(told)) < 0)
+		_exit(1);
+	_exit(told.result < 0);
+}
+
+/* A child of ours, whose end can be asked for; or nobody's. */
+static int swrk_pages_start(struct swrk *s, struct criu_options *o, const struct criu_log *log, bool is_child,
+			    struct swrk_pages_told *ret, struct ferry_error *err)
+{
+	int pair[2];
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
+	fflush(NULL);
+	pid_t pid = fork();
+	if (!pid) {
+		close(pair[0]);
+		pid_t other = is_child ? 0 : fork();
+		if (other)
+			_exit(other < 0);
+		if (!is_child)
+			setsid();
+		swrk_pages(s, o, log, pair[1]);
+	}
+	close(pair[1]);
+	int r = pid < 0 ? -EAGAIN : fd_read_all(pair[0], ret, sizeof(*ret));
+	close(pair[0]);
+	if (pid > 0 && (!is_child || r < 0 || ret->result < 0))
+		waitpid(pid, NULL, 0);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "starting a page server");
+	if (ret->result < 0)
+		*err = ret->error;
+	return ret->result;
+}
+
+static int swrk_page_server(struct swrk *s, const CriuReq *request, bool is_child, CriuResp *response,
+			    struct ferry_error *err)
+{
+	static CriuPageServerInfo info = CRIU_PAGE_SERVER_INFO__INIT;
+	struct swrk_pages_told told = {0};
+	struct criu_options o = {0};
+	struct criu_log log = {0};
+	if (!request->opts)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "the request has no options");
+	int r = swrk_read_options(s, request, &o, err);
+	if (r >= 0)
+		r = criu_enter(&o, err);
+	if (r >= 0)
+		r = criu_log_open(&o, &log, err);
+	if (r >= 0)
+		r = swrk_pages_start(s, &o, &log, is_child, &told, err);
+	criu_log_close(&log);
+	criu_options_release(&o);
+	info.has_port = info.has_pid = true;
+	info.port = told.port;
+	info.pid = is_child ? told.pid : 0;
+	response->type = CRIU_REQ_TYPE__PAGE_SERVER;
+	response->ps = r < 0 ? NULL : &info;
+	return r;
+}
+
+static int swrk_page_server_alone(struct swrk *s, const CriuReq *request, CriuResp *response,
+				  struct ferry_error *err)
+{
+	return swrk_page_server(s, request, false, response, err);
+}
+
+static int swrk_page_server_child(struct swrk *s, const CriuReq *request, CriuResp *response,
+				  struct ferry_error *err)
+{
+	return swrk_page_server(s, request, true, response, err);
+}
+
+static int swrk_wait(struct swrk *s unused, const CriuReq *request, CriuResp *response,
+		     struct ferry_error *err)
+{
+	int status = 0;
+	pid_t pid = request->has_pid && request->pid <= INT_MAX ? (pid_t)request->pid : 0;
+	if (pid <= 0)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "the request names no process");
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return error_errno(err, FERRY_ERROR_USAGE, errno, "waiting for pid %d", pid);
+	response->has_status = true;
+	response->status = status;
+	return 0;
 }
 
 static int swrk_check(struct swrk *s unused, const CriuReq *request unused, CriuResp *response unused,
@@ -199,6 +355,9 @@ static swrk_request *const swrk_requests[] = {
 	[CRIU_REQ_TYPE__CHECK] = swrk_check,
 	[CRIU_REQ_TYPE__PRE_DUMP] = swrk_pre_dump,
 	[CRIU_REQ_TYPE__SINGLE_PRE_DUMP] = swrk_pre_dump,
+	[CRIU_REQ_TYPE__PAGE_SERVER] = swrk_page_server_alone,
+	[CRIU_REQ_TYPE__PAGE_SERVER_CHLD] = swrk_page_server_child,
+	[CRIU_REQ_TYPE__WAIT_PID] = swrk_wait,
 	[CRIU_REQ_TYPE__FEATURE_CHECK] = swrk_features,
 	[CRIU_REQ_TYPE__VERSION] = swrk_version,
 };
@@ -226,11 +385,26 @@ static int swrk_answer(struct swrk *s, const CriuReq *request, struct ferry_erro
 	return swrk_send(s, &response, err);
 }
 
-int criu_rpc_serve(int socket, struct ferry_error *err)
+/* The request's exec_cmd: as criu_become_parent() and criu_exec(). 0: a child does the restore now, and this is the child. */
+static int swrk_become(const CriuReq *request, struct ferry_error *err)
+{
+	CriuOpts *opts = request->opts;
+	_cleanup_free_ char **words = calloc(opts->n_exec_cmd + 1, sizeof(*words));
+	struct criu_options o = {0};
+	if (!words)
+		return error_memory(err);
+	for (size_t i = 0; i < opts->n_exec_cmd; i++)
+		words[i] = opts->exec_cmd[i];
+	int r = criu_become_parent(&o, err);
+	opts->has_rst_sibling = opts->rst_sibling = true;
+	return r <= 0 ? r : criu_exec(words, r, err);
+}
+
+int criu_rpc_serve(int socket, bool is_service, struct ferry_error *err)
 {
 	struct ucred peer;
 	socklen_t n = sizeof(peer);
-	struct swrk s = {.socket = socket};
+	struct swrk s = {.socket = socket, .is_service = is_service};
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, errno, "descriptor %d", socket);
 	s.peer = peer.pid;
@@ -242,10 +416,34 @@ int criu_rpc_serve(int socket, struct ferry_error *err)
 		/* One of a series, which a dump ends. */
 		more = (request->has_keep_open && request->keep_open) ||
 		       request->type == CRIU_REQ_TYPE__PRE_DUMP;
-		r = swrk_answer(&s, request, err);
+		bool becomes =
+			request->type == CRIU_REQ_TYPE__RESTORE && request->opts && request->opts->n_exec_cmd;
+		r = becomes ? swrk_become(request, err) : 0;
+		if (!r)
+			r = swrk_answer(&s, request, err);
 		criu_req__free_unpacked(request, NULL);
-		if (r < 0)
+		if (r)
 			return r;
 	}
 	return s.failed ? 1 : 0;
+}
+
+int criu_rpc_refuse(int socket, const struct ferry_error *why)
+{
+	const struct swrk s = {.socket = socket};
+	const struct timeval patience = {.tv_sec = SWRK_PATIENCE_S};
+	struct ferry_error unsent = FERRY_ERROR_INIT;
+	char request;
+	char text[sizeof(why->message)];
+	CriuResp response = CRIU_RESP__INIT;
+	snprintf(text, sizeof(text), "%s", why->message);
+	response.type = CRIU_REQ_TYPE__EMPTY;
+	response.has_cr_errno = true;
+	response.cr_errno = why->code;
+	response.cr_errmsg = text;
+	/* Who sends to a closed socket does not look at what came. */
+	if (setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0 ||
+	    recv(socket, &request, sizeof(request), 0) < 0)
+		return -EPERM;
+	return swrk_send(&s, &response, &unsent) < 0 ? -EPIPE : -EPERM;
 }

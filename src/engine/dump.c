@@ -351,6 +351,8 @@ static int dump_freeze(struct dump_job *j, struct ferry_error *err)
 		.timeout_ms = (int)e->options->timeout * 1000,
 		.looker = e->kinds.looker,
 		.hurry = dump_is_short(e),
+		.pause = e->pause,
+		.warden = e->warden,
 		.fault = &e->fault,
 		.log = e->log,
 	};
@@ -841,6 +843,9 @@ static int dump_lazily(struct engine *e, struct dump_to to, struct ferry_error *
 	r = dump_arm_withdrawal(j, err);
 	if (r >= 0) {
 		log_write(e->log, LOG_WARN, "dump", NULL, 0, "memory is given at %s", text);
+		r = engine_at_stage(e, ENGINE_READY, (pid_t)e->options->tree, err);
+	}
+	if (r >= 0) {
 		r = dump_serve(j, listening, &done, err);
 		/* CRIU says the same when it has failed. */
 		if (done.fd >= 0 && !done.settled)

@@ -22,6 +22,7 @@
 #include "host/hook.h"
 #include "host/netlock.h"
 #include "host/netns.h"
+#include "host/pause.h"
 #include "host/userns.h"
 #include "host/warden.h"
 #include "kind/cgroup.h"
@@ -127,6 +128,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.tcp_established = options->tcp_established,
 		.leave_running = options->leave_running || options->leave_stopped,
 		.shell_job = options->shell_job,
+		.orphan_pts_master = options->orphan_pts_master,
 		.caps = &e->caps,
 		.foreground = !options->restore_detached && !options->restore_sibling,
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
@@ -144,6 +146,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.root = options->root,
 		.home_mounts = -1,
 		.home_root = -1,
+		.home_proc = -1,
 		.tcp_close = options->tcp_close,
 		.skip_in_flight = options->skip_in_flight,
 		.file_locks = options->file_locks,
@@ -161,7 +164,11 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 	if (options->empty_ns && strcmp(options->empty_ns, "net") != 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--empty-ns %s: only 'net' can be empty",
 				 options->empty_ns);
-	r = external_check(&e->kinds, err);
+	if (options->freeze_cgroup)
+		r = pause_open(options->freeze_cgroup, &e->fault, log, &e->pause, err);
+	e->kinds.cgroups.pause = e->pause;
+	if (r >= 0)
+		r = external_check(&e->kinds, err);
 	return r < 0 ? r : cgroup_check_options(&e->kinds, err);
 }
 
@@ -171,6 +178,8 @@ void engine_release(struct engine *e)
 	e->hook = NULL;
 	warden_stop(e->warden);
 	e->warden = NULL;
+	pause_close(e->pause);
+	e->pause = NULL;
 	peers_free(e->peers);
 	e->peers = NULL;
 	vec_release(&e->large);
@@ -188,6 +197,8 @@ void engine_release(struct engine *e)
 		close(e->start_dir);
 	if (e->start_mounts >= 0)
 		close(e->start_mounts);
+	if (e->kinds.home_proc >= 0)
+		close(e->kinds.home_proc);
 }
 
 int engine_start_warden(struct engine *e, struct ferry_error *err)
@@ -209,7 +220,14 @@ void engine_decided(struct engine *e)
 
 int engine_at_stage(struct engine *e, enum engine_stage stage, pid_t pid, struct ferry_error *err)
 {
-	return e->stage ? e->stage(e->stage_context, stage, pid, err) : 0;
+	return e->stage ? e->stage(e->stage_context, stage, pid, -1, err) : 0;
+}
+
+int engine_give_terminal(struct engine *e, int fd, struct ferry_error *err)
+{
+	if (e->stage)
+		return e->stage(e->stage_context, ENGINE_ORPHAN_PTS_MASTER, 0, fd, err);
+	return error_set(err, FERRY_ERROR_USAGE, EINVAL, "nobody is there who takes the tree's terminal");
 }
 
 void engine_phase(struct engine *e, const char *name, uint64_t start_ns)
@@ -245,11 +263,20 @@ int engine_keep_start(struct engine *e, struct ferry_error *err)
 	e->start_root = e->kinds.home_root = root;
 	e->start_dir = dir;
 	e->start_mounts = e->kinds.home_mounts = mounts;
+	e->kinds.home_proc = fd_open(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0);
 	if (mounts < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -mounts, "opening '/proc/self/ns/mnt'");
 	return root < 0 || dir < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, root < 0 ? -root : -dir,
 						 "opening the working directory")
 				   : 0;
+}
+
+static void engine_find_view(struct engine *e, pid_t tree)
+{
+	_cleanup_close_ int dir = proc_open_look(tree, NULL);
+	e->kinds.view_pid = tree;
+	if (dir < 0 || proc_read_namespace(dir, PROC_NS_MNT, &e->kinds.view_ns, NULL) < 0)
+		e->kinds.view_ns = 0; /* it is told later */
 }
 
 static int engine_enter_view(struct engine *e, struct ferry_error *err)
@@ -260,6 +287,7 @@ static int engine_enter_view(struct engine *e, struct ferry_error *err)
 		r = engine_enter_ipc(tree, &e->kinds.own_namespaces, err);
 	if (r >= 0)
 		r = engine_keep_start(e, err);
+	engine_find_view(e, tree);
 	if (r >= 0)
 		r = engine_keep_net(e, err);
 	if (r >= 0)
@@ -274,7 +302,8 @@ static int engine_enter_view(struct engine *e, struct ferry_error *err)
 	close(e->start_dir);
 	close(e->start_mounts);
 	e->start_root = e->start_dir = e->start_mounts = -1;
-	e->kinds.home_mounts = e->kinds.home_root = -1;
+	close(e->kinds.home_proc);
+	e->kinds.home_mounts = e->kinds.home_root = e->kinds.home_proc = -1;
 	return 0;
 }
 

@@ -69,11 +69,11 @@ static void job_decided(void *context)
 		return; /* the caller is gone; the job goes on */
 }
 
-static int job_at_stage(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err)
+static int job_at_stage(void *context, enum engine_stage stage, pid_t pid, int fd, struct ferry_error *err)
 {
 	int channel = *(int *)context;
 	struct job_message m = {.type = JOB_STAGE, .at = {.stage = stage, .pid = pid}};
-	int r = fd_send(channel, &m, sizeof(m), NULL, 0);
+	int r = fd_send(channel, &m, sizeof(m), &fd, fd >= 0);
 	if (r >= 0 && fd_recv(channel, &m, sizeof(m), NULL, 0, NULL) != (ssize_t)sizeof(m))
 		r = -EPIPE;
 	if (r < 0)
@@ -91,6 +91,8 @@ static __attribute__((noreturn)) void job_worker(int channel, const struct optio
 	struct ferry_error err = FERRY_ERROR_INIT;
 	struct engine e;
 	prctl(PR_SET_NAME, "ferry-worker");
+	if (watch && watch->own_fd && *watch->own_fd >= 0)
+		close(*watch->own_fd);
 	int r = engine_init(&e, options, &sink, &err);
 	e.progress = watch ? watch->progress : NULL;
 	e.stage = watch && watch->stage ? job_at_stage : NULL;
@@ -140,6 +142,14 @@ static int job_was_killed(bool decided, int status, struct ferry_error *err)
 	return -EINTR;
 }
 
+/* A message, and the descriptor that may come with it, which the caller closes; -1 = none. */
+static bool job_hear(int channel, struct job_message *m, int *ret_fd)
+{
+	size_t n_fds = 0;
+	*ret_fd = -1;
+	return fd_recv(channel, m, sizeof(*m), ret_fd, 1, &n_fds) == (ssize_t)sizeof(*m);
+}
+
 /* Until it says something. */
 static void job_look(int channel, const struct job_watch *watch)
 {
@@ -149,10 +159,11 @@ static void job_look(int channel, const struct job_watch *watch)
 }
 
 /* Somebody may do something now; the worker waits for the answer. */
-static void job_answer(int channel, const struct job_watch *watch, struct job_message *m)
+static void job_answer(int channel, const struct job_watch *watch, struct job_message *m, int fd)
 {
 	struct ferry_error why = FERRY_ERROR_INIT;
-	m->result = watch && watch->stage ? watch->stage(watch->context, m->at.stage, m->at.pid, &why) : 0;
+	m->result =
+		watch && watch->stage ? watch->stage(watch->context, m->at.stage, m->at.pid, fd, &why) : 0;
 	m->at.error = why;
 	if (fd_send(channel, m, sizeof(*m), NULL, 0) < 0)
 		return; /* it was killed: that shows next */
@@ -166,14 +177,14 @@ static bool job_listen(int channel, const struct log_sink *log, const struct job
 	for (*ret_decided = false;;) {
 		struct job_message m;
 		job_look(channel, watch);
-		ssize_t n = fd_recv(channel, &m, sizeof(m), NULL, 0, NULL);
-		if (n != (ssize_t)sizeof(m))
+		_cleanup_close_ int fd = -1;
+		if (!job_hear(channel, &m, &fd))
 			return false;
 		*ret_decided |= m.type == JOB_DECIDED;
 		if (m.type == JOB_DECIDED)
 			continue;
 		if (m.type == JOB_STAGE) {
-			job_answer(channel, watch, &m);
+			job_answer(channel, watch, &m, fd);
 			continue;
 		}
 		if (m.type == JOB_LOG) {
@@ -205,6 +216,31 @@ static void job_await_warden(int warden, const struct log_sink *log)
 		close(warden);
 }
 
+/* A process that stays where the caller was, and does what is to be done at stages: the job goes elsewhere. Returns its PID, or -errno. */
+static pid_t job_start_watcher(int channel[2], const struct job_watch *watch)
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
+		return -errno;
+	fflush(NULL);
+	pid_t pid = fork();
+	if (!pid) {
+		struct job_message m;
+		prctl(PR_SET_NAME, "ferry-watcher");
+		close(channel[1]);
+		for (int fd; job_hear(channel[0], &m, &fd);) {
+			job_answer(channel[0], watch, &m, fd);
+			if (fd >= 0)
+				close(fd);
+		}
+		_exit(0);
+	}
+	int code = errno;
+	close(channel[0]);
+	if (pid < 0)
+		close(channel[1]);
+	return pid < 0 ? -code : pid;
+}
+
 /*
  * Without a worker: only a child of somebody's can make him further ones (CLONE_PARENT). The caller has to end soon, for its namespaces, folders
  * and signal mask may be others afterwards.
@@ -214,16 +250,25 @@ static int job_run_here(const struct options *options, job_function function, co
 			struct ferry_error *err)
 {
 	struct engine e;
+	int channel[2] = {-1, -1};
+	bool watched = watch && watch->stage;
+	pid_t watcher = watched ? job_start_watcher(channel, watch) : 0;
+	if (watcher < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -watcher, "starting who watches the stages");
 	int r = engine_init(&e, options, log, err);
 	e.progress = watch ? watch->progress : NULL;
-	e.stage = watch ? watch->stage : NULL;
-	e.stage_context = watch ? watch->context : NULL;
+	e.stage = watched ? job_at_stage : NULL;
+	e.stage_context = &channel[1];
 	if (r >= 0)
 		r = function(&e, err);
 	int warden = warden_pid(e.warden) ? sys_pidfd_open(warden_pid(e.warden), 0) : -1;
 	*ret_report = e.report;
 	engine_release(&e);
 	job_await_warden(warden, log);
+	if (watched)
+		close(channel[1]);
+	while (watched && waitpid(watcher, NULL, 0) < 0 && errno == EINTR)
+		continue;
 	return r;
 }
 

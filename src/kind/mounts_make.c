@@ -11,15 +11,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/terminal.h"
 #include "image/dir.h"
 #include "kernel/syscalls.h"
 #include "kind/external.h"
@@ -171,7 +175,7 @@ static int mounts_make_in_task(struct mounts_maker *k, struct mounts_recipe *rec
 {
 	struct opener_call call = {.run = mounts_cook_there, .arguments = recipe, .bytes = sizeof(*recipe)};
 	struct ferry_error told = FERRY_ERROR_INIT;
-	int r = k->o->in_task(k->o, k->o->plan->tasks, &call, &told);
+	int r = k->o->in_task(k->o, k->task, &call, &told);
 	return r < 0 ? r : call.fds[0];
 }
 
@@ -296,6 +300,26 @@ static int mounts_make_external(struct mounts_maker *k, const struct mounts_one 
 	return -ENOTSUP;
 }
 
+/* A terminal, which has its name once it has a master. */
+static int mounts_make_terminal(struct mounts_maker *k, const struct mounts_one *m, int devpts)
+{
+	int unlocked = 0, n = 0;
+	uint32_t index;
+	struct stat st;
+	if (sscanf(m->below, "%" SCNu32 "%n", &index, &n) != 1 || m->below[n])
+		return -ENOENT;
+	int fd = terminal_open_master(devpts, "ptmx", O_RDWR, index);
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, TIOCSPTLCK, &unlocked) < 0 || fstat(fd, &st) < 0) {
+		int code = errno;
+		close(fd);
+		return -code;
+	}
+	int r = plan_keep_terminal(k->o->plan, st.st_dev, index, fd);
+	return r < 0 ? r : mounts_open_part(devpts, m->below);
+}
+
 static int mounts_make_bind(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
 {
 	const struct mounts_one *other = &k->l->v[m->of];
@@ -303,14 +327,29 @@ static int mounts_make_bind(struct mounts_maker *k, const struct mounts_one *m, 
 	_cleanup_close_ int of = -1;
 	if (other->from != MOUNTS_HERE)
 		of = mounts_open_part(k->fds[m->of], m->below);
-	else if ((size_t)snprintf(path, sizeof(path), "%s/%s", other->point, m->below) < sizeof(path))
+	if (of == -ENOENT && other->from == MOUNTS_NEW && other->type == FSTYPE__DEVPTS)
+		of = mounts_make_terminal(k, m, k->fds[m->of]);
+	if (other->from != MOUNTS_HERE)
+		return mounts_copy(m, of, err);
+	if ((size_t)snprintf(path, sizeof(path), "%s/%s", other->point, m->below) < sizeof(path))
 		of = mounts_open_here(path);
 	return mounts_copy(m, of, err);
+}
+
+/* Another lies on it, at the same place. */
+static bool mounts_is_covered(const struct mounts_list *l, const struct mounts_one *m)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].level > m->level && !strcmp(l->v[i].point, m->point))
+			return true;
+	return false;
 }
 
 /* Nothing hangs on having it. */
 static int mounts_find_here(struct mounts_maker *k, const struct mounts_one *m)
 {
+	if (k->base)
+		return mounts_is_covered(k->l, m) ? -1 : mounts_open_here(m->point);
 	if (mounts_find(k->here, m, false))
 		return mounts_open_here(m->point);
 	log_write(k->o->log, LOG_WARN, "restore", "mounts", 0,
@@ -421,7 +460,7 @@ static int mounts_set_propagation(int fd, uint64_t kind)
 	return r;
 }
 
-/* The first mount of a group of peers; NULL: it is not the tree's. */
+/* The first mount of a group of peers; NULL: it is not of this namespace. */
 static const struct mounts_one *mounts_first_of(const struct mounts_maker *k, uint32_t group)
 {
 	for (size_t i = 0; i < k->l->n && group; i++)
@@ -430,23 +469,39 @@ static const struct mounts_one *mounts_first_of(const struct mounts_maker *k, ui
 	return NULL;
 }
 
+/* A mount of the root's namespace that is in the group; -1 = none is. */
+static int mounts_fd_of_base(const struct mounts_maker *k, uint32_t group)
+{
+	const struct mounts_one *first = k->base ? mounts_first_of(k->base, group) : NULL;
+	return first ? k->base->fds[first - k->base->l->v] : -1;
+}
+
+static int mounts_join_fd(const struct mounts_maker *k, const struct mounts_one *m, int group)
+{
+	return sys_move_mount(group, "", k->fds[m - k->l->v], "",
+			      MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
 static int mounts_join(const struct mounts_maker *k, const struct mounts_one *m,
 		       const struct mounts_one *first)
 {
-	return sys_move_mount(k->fds[first - k->l->v], "", k->fds[m - k->l->v], "",
-			      MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	return mounts_join_fd(k, m, k->fds[first - k->l->v]);
 }
 
 /* The first of a group: it becomes one, and receives from where the group does. */
 static int mounts_found_group(const struct mounts_maker *k, const struct mounts_one *m)
 {
 	const struct mounts_one *master = mounts_first_of(k, m->master);
-	int fd = k->fds[m - k->l->v], r = 0;
-	if (master && master != m) {
+	int fd = k->fds[m - k->l->v], r = 0, peer = mounts_fd_of_base(k, m->shared);
+	int above = master ? -1 : mounts_fd_of_base(k, m->master);
+	if (peer >= 0)
+		return mounts_join_fd(k, m, peer);
+	if (master && master != m)
 		r = mounts_join(k, m, master);
-		if (r >= 0)
-			r = mounts_set_propagation(fd, MS_SLAVE);
-	}
+	else if (above >= 0)
+		r = mounts_join_fd(k, m, above);
+	if (r >= 0 && ((master && master != m) || above >= 0))
+		r = mounts_set_propagation(fd, MS_SLAVE);
 	int outer = k->groups[m - k->l->v];
 	if (r >= 0 && outer >= 0)
 		r = sys_move_mount(outer, "", fd, "",
@@ -501,7 +556,7 @@ static int mounts_make_groups(const struct mounts_maker *k, struct ferry_error *
 
 static bool mounts_receives(const struct mounts_maker *k, const struct mounts_one *m)
 {
-	bool inside = false;
+	bool inside = k->base && mounts_first_of(k->base, m->master);
 	for (size_t i = 0; i < k->l->n; i++)
 		inside |= k->l->v[i].shared == m->master;
 	return m->master && !inside;

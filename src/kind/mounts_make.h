@@ -10,7 +10,10 @@ struct mounts_maker {
 	const struct mounts_list *l, *here; /* the image's; those of whoever restores */
 	struct mounts_facts facts;
 	struct mounts_plan plan;
-	int *fds;      /* by index: the root of the mount; -1 = it is not there */
+	const struct mounts_maker
+		*base; /* of the root's namespace, which this one began as a copy of; NULL: it is that */
+	const struct plan_task *task; /* who lives in it, and mounts what only such a one can */
+	int *fds;                     /* by index: the root of the mount; -1 = it is not there */
 	int *groups;   /* a copy that is in the group of peers which the mount is to join; -1 */
 	bool has_view; /* a /proc of ferry's lies where the tree's will be */
 };

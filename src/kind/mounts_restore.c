@@ -8,13 +8,16 @@
 #include "kind/mounts_restore.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "image/dir.h"
+#include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "kind/mounts_make.h"
 #include "model/record.h"
@@ -27,21 +30,21 @@ struct mounts_remade {
 	bool drops_proc; /* the tree had none, and we need ours meanwhile */
 };
 
-static int mounts_read(struct opener *o, const struct plan_ns *ns, struct mounts_list *ret,
-		       struct ferry_error *err)
+static int mounts_read(struct image_dir *dir, struct plan *p, const struct kind_options *options, uint32_t id,
+		       struct mounts_list *ret, struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *in = NULL;
-	struct arena *a = &o->plan->arena;
+	struct arena *a = &p->arena;
 	struct mounts_list l = {.v = arena_array(a, struct mounts_one, MOUNTS_MAX)};
 	if (!l.v)
 		return error_memory(err);
-	int r = image_open(o->dir, IMAGE_MNTS, ns->id, &in, err);
+	int r = image_open(dir, IMAGE_MNTS, id, &in, err);
 	for (int got = 1; r >= 0 && got;) {
 		MntEntry *e;
 		r = got = image_get(in, &mnt_entry__descriptor, &e, err);
 		if (got <= 0)
 			break;
-		r = records_keep(o->plan, e, err);
+		r = records_keep(p, e, err);
 		if (r < 0)
 			return r;
 		if (l.n == MOUNTS_MAX || strlen(e->mountpoint) >= MOUNTS_PATH_BYTES)
@@ -62,8 +65,7 @@ static int mounts_read(struct opener *o, const struct plan_ns *ns, struct mounts
 			.master = e->has_master_id ? e->master_id : 0,
 			.unbindable = e->flags & MS_UNBINDABLE,
 			.key = e->ext_key,
-			.outer =
-				o->options->ext_sharing && e->ext_key && e->shared_id && !e->internal_sharing,
+			.outer = options->ext_sharing && e->ext_key && e->shared_id && !e->internal_sharing,
 		};
 	}
 	/* The file begins with the latest. */
@@ -112,9 +114,21 @@ static int mounts_read_own(struct opener *o, const struct plan_ns *ns, struct mo
 	return r < 0 ? r : in != NULL;
 }
 
+static int mounts_drop_one(const char *point, struct ferry_error *err)
+{
+	if (umount2(point, MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unmounting '%s'", point);
+	return 0;
+}
+
 /* What the tree had unmounted of the mounts around it. */
 static int mounts_drop(struct mounts_remade *m, struct ferry_error *err)
 {
+	int r = 0;
+	for (size_t i = m->maker.base ? m->gone.n : 0; i-- > 0 && r >= 0;)
+		r = mounts_drop_one(m->gone.v[i].point, err);
+	if (m->maker.base)
+		return r;
 	for (size_t i = m->here.n; i-- > 0;) {
 		const struct mounts_one *here = &m->here.v[i];
 		if (!mounts_find(&m->gone, here, false))
@@ -123,9 +137,9 @@ static int mounts_drop(struct mounts_remade *m, struct ferry_error *err)
 			m->drops_proc = true;
 			continue;
 		}
-		if (umount2(here->point, MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT)
-			return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unmounting '%s'",
-					   here->point);
+		r = mounts_drop_one(here->point, err);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -148,21 +162,49 @@ static bool mounts_guess(const struct plan *p, struct mounts_list *image, const 
 	return image->n && !image->v[0].known;
 }
 
+/* Those of the tree's root, when that has a namespace of its own and this is another one. */
+static struct mounts_remade *mounts_base(const struct opener *o, const struct plan_ns *ns)
+{
+	uint32_t id = o->plan->tasks[0].ns_id[PROC_NS_MNT];
+	const struct plan_ns *root = id && id != ns->id ? plan_ns(o->plan, PROC_NS_MNT, id) : NULL;
+	return root ? root->data : NULL;
+}
+
+/* A copy of the root's namespace has what the image has in both. */
+static int mounts_compare_base(struct opener *o, struct mounts_remade *m, const struct mounts_remade *base,
+			       struct ferry_error *err)
+{
+	m->gone.v = arena_array(&o->plan->arena, struct mounts_one, base->image.n + 1);
+	if (!m->gone.v)
+		return error_memory(err);
+	for (size_t i = 0; i < m->image.n; i++)
+		m->image.v[i].known = mounts_find(&base->image, &m->image.v[i], true) != NULL;
+	for (size_t i = 0; i < base->image.n; i++)
+		if (!mounts_find(&m->image, &base->image.v[i], true))
+			m->gone.v[m->gone.n++] = base->image.v[i];
+	return 0;
+}
+
 /* The image's mounts, and what of them is here. */
 static int mounts_read_all(struct opener *o, struct plan_ns *ns, struct mounts_remade *m,
 			   struct ferry_error *err)
 {
 	struct arena *a = &o->plan->arena;
+	struct mounts_remade *base = mounts_base(o, ns);
 	struct proc_mounts *mounts = arena_new(a, struct proc_mounts);
-	_cleanup_close_ int self = proc_open(getpid(), err);
+	_cleanup_close_ int self = fd_open(o->options->home_proc, "self", O_PATH | O_DIRECTORY, 0);
 	if (!mounts)
 		return error_memory(err);
-	int r = self < 0 ? self : proc_read_mounts(self, mounts, err);
+	int r = self < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -self, "opening '/proc/self'")
+			 : proc_read_mounts(self, mounts, err);
 	if (r >= 0)
 		r = mounts_from_proc(a, mounts, &m->here, err);
 	if (r >= 0)
-		r = mounts_read(o, ns, &m->image, err);
-	m->maker.facts.own_root = o->options->root != NULL;
+		r = mounts_read(o->dir, o->plan, o->options, ns->id, &m->image, err);
+	m->maker.base = base ? &base->maker : NULL;
+	if (r >= 0 && base)
+		return mounts_compare_base(o, m, base, err);
+	m->maker.facts.own_root = o->options->root != NULL && ns->id == o->plan->tasks[0].ns_id[PROC_NS_MNT];
 	if (r < 0 || m->maker.facts.own_root)
 		return r;
 	r = mounts_read_own(o, ns, &m->image, &m->gone, err);
@@ -171,14 +213,16 @@ static int mounts_read_all(struct opener *o, struct plan_ns *ns, struct mounts_r
 	return r;
 }
 
-static int mounts_plan_all(struct opener *o, struct mounts_remade *m, struct ferry_error *err)
+static int mounts_plan_all(struct opener *o, const struct plan_ns *ns, struct mounts_remade *m,
+			   struct ferry_error *err)
 {
 	struct mounts_maker *k = &m->maker;
 	struct mounts_trouble trouble;
 	k->o = o;
 	k->l = &m->image;
 	k->here = &m->here;
-	k->facts.own_pidns = plan_own_ns(o->plan, PROC_NS_PID);
+	k->facts.own_pidns = plan_own_ns(o->plan, PROC_NS_PID) || ns->member->ns_id[PROC_NS_PID];
+	k->task = ns->member;
 	k->facts.detached = true;
 	k->fds = arena_array(&o->plan->arena, int, m->image.n + 1);
 	k->groups = arena_array(&o->plan->arena, int, m->image.n + 1);
@@ -200,7 +244,7 @@ int mounts_restore(struct opener *o, struct plan_ns *ns, struct ferry_error *err
 		return error_memory(err);
 	int r = mounts_read_all(o, ns, m, err);
 	if (r >= 0)
-		r = mounts_plan_all(o, m, err);
+		r = mounts_plan_all(o, ns, m, err);
 	if (r >= 0)
 		r = mounts_make_outside(&m->maker, err);
 	if (r >= 0)
@@ -210,22 +254,68 @@ int mounts_restore(struct opener *o, struct plan_ns *ns, struct ferry_error *err
 	return r < 0 ? r : mounts_make_early(&m->maker, err);
 }
 
-static void mounts_close(struct mounts_remade *m, size_t i)
-{
-	if (m->maker.fds[i] >= 0)
-		close(m->maker.fds[i]);
-	if (m->maker.groups[i] >= 0)
-		close(m->maker.groups[i]);
-	m->maker.fds[i] = m->maker.groups[i] = -1;
-}
-
-int mounts_finish(struct opener *o unused, struct plan_ns *ns, struct ferry_error *err)
+int mounts_finish(struct opener *o, struct plan_ns *ns, struct ferry_error *err)
 {
 	struct mounts_remade *m = ns->data;
-	if (m->drops_proc && umount2("/proc", MNT_DETACH) < 0 && errno != EINVAL)
-		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unmounting '/proc'");
-	int r = mounts_make_late(&m->maker, err);
-	for (size_t i = 0; i < m->image.n; i++)
-		mounts_close(m, i);
+	int r = m->drops_proc ? mounts_drop_one("/proc", err) : 0;
+	if (r >= 0)
+		r = mounts_make_late(&m->maker, err);
+	for (size_t i = 0; i < m->image.n; i++) {
+		if (m->maker.groups[i] >= 0)
+			close(m->maker.groups[i]);
+		/* Files may be opened by them. */
+		if (r >= 0 && m->maker.fds[i] >= 0 && plan_keep_source(o->plan, m->maker.fds[i]) < 0)
+			r = error_memory(err);
+	}
 	return r;
+}
+
+/* ---------------------------------------------------------------------- files */
+
+static bool mounts_is_late_path(const struct plan *p, const RegFileEntry *reg)
+{
+	return plan_own_ns(p, PROC_NS_MNT) && plan_own_ns(p, PROC_NS_PID) && mounts_below(reg->name, "/proc");
+}
+
+int mounts_read_waiting(struct reader *r, struct ferry_error *err)
+{
+	struct plan *p = r->plan;
+	for (size_t i = 0; i < p->n_files; i++) {
+		const RegFileEntry *reg = p->files[i].entry->reg;
+		p->files[i].waits_for_mounts = reg && mounts_is_late_path(p, reg);
+	}
+	vec_foreach(ns, &p->namespaces) {
+		struct mounts_list l;
+		if (ns->type != PROC_NS_MNT || ns->id == p->tasks[0].ns_id[PROC_NS_MNT])
+			continue;
+		int ret = mounts_read(r->dir, p, r->options, ns->id, &l, err);
+		if (ret < 0)
+			return ret;
+		for (size_t i = 0; i < p->n_files; i++)
+			for (size_t k = 0; k < l.n && p->files[i].entry->reg; k++)
+				p->files[i].waits_for_mounts |=
+					p->files[i].entry->reg->has_mnt_id &&
+					(uint32_t)p->files[i].entry->reg->mnt_id == l.v[k].id;
+	}
+	return 0;
+}
+
+int mounts_open_file(const struct plan *p, const RegFileEntry *reg, int flags)
+{
+	uint32_t root = p->tasks[0].ns_id[PROC_NS_MNT];
+	vec_foreach(ns, &p->namespaces) {
+		const struct mounts_remade *m = ns->type == PROC_NS_MNT && ns->id != root ? ns->data : NULL;
+		for (size_t i = 0; m && i < m->image.n && reg->has_mnt_id; i++) {
+			const struct mounts_one *on = &m->image.v[i];
+			const char *below = mounts_below(reg->name, on->point);
+			if (on->id != (uint32_t)reg->mnt_id || !below || m->maker.fds[i] < 0)
+				continue;
+			const struct kern_open_how how = {
+				.flags = (uint64_t)(unsigned)flags | O_CLOEXEC,
+				.resolve = KERN_RESOLVE_BENEATH | KERN_RESOLVE_NO_MAGICLINKS,
+			};
+			return sys_openat2(m->maker.fds[i], *below ? below : ".", &how);
+		}
+	}
+	return -EXDEV;
 }

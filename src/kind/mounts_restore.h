@@ -6,3 +6,9 @@
 
 must_check int mounts_restore(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 must_check int mounts_finish(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
+
+/* Which files of the image cannot be opened before the tree's processes are there. */
+must_check int mounts_read_waiting(struct reader *r, struct ferry_error *err);
+
+/* Open a file on the mount that the image names; -EXDEV: its path leads to it as it is. */
+must_check int mounts_open_file(const struct plan *p, const RegFileEntry *reg, int flags);

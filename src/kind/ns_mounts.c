@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns mount namespaces. Whoever lives in the root of the dumper takes his mounts from the restorer, where he has them at the
- * same place (ferry run); the others are made: proc of the tree's PID namespace, tmpfs with its contents, sysfs, mqueue, devpts, cgroup,
- * and further sights (bind mounts) of what is there. What the tree has unmounted is unmounted. A tree with a root of its own
- * (a container) gets all of its mounts anew, below the folder that --root names, and what came from outside of it by --external.
+ * Owns mount namespaces: looking at them, and writing what they have. Whoever lives in the root of the dumper takes his mounts from
+ * the restorer, where he has them at the same place (ferry run); the others are made: proc of the tree's PID namespace, tmpfs with its
+ * contents, sysfs, mqueue, devpts, cgroup, and further sights (bind mounts) of what is there. What the tree has unmounted is unmounted. A
+ * tree with a root of its own (a container) gets all of its mounts anew, below the folder that --root names, and what came from outside
+ * of it by --external. A namespace that the root does not live in begins as a copy of the root's.
  *
- * Kernel interface: /proc/PID/mountinfo, mount(2), umount2(2), unshare(2) with CLONE_NEWNS; see mounts_make.c.
+ * Kernel interface: /proc/PID/mountinfo, unshare(2) with CLONE_NEWNS, umount2(2); see mounts_make.c.
  * Does not handle: file systems with contents of their own that are neither the root nor external, roots that are not the
- * namespace's, more than one mount namespace in a tree.
+ * namespace's, idmapped mounts; in a namespace that is not the tree's root's: a root file system of its own, files without a name or
+ * with another, sockets with a name that is there alone, file systems that several such have.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -42,7 +47,8 @@
 
 struct mounts_data {
 	struct arena arena; /* of a check; a collect has the snapshot's */
-	struct proc_mounts theirs;
+	struct proc_mounts theirs, of_root;
+	bool below; /* another namespace than that of the tree's root: what is outside of it is that */
 	struct mounts_list tree, outside;
 	struct mounts_facts facts;
 };
@@ -50,6 +56,7 @@ struct mounts_data {
 static void mounts_data_release(struct mounts_data *d)
 {
 	proc_mounts_release(&d->theirs);
+	proc_mounts_release(&d->of_root);
 	arena_release(&d->arena);
 }
 
@@ -191,6 +198,42 @@ static void mounts_mark(struct mounts_data *d, const struct kind_options *option
 	}
 }
 
+/* Mounts that the namespace's can be compared with: ferry's own, or for one below that of the root. */
+static int mounts_read_outside(const struct kind_options *options, struct arena *a, struct mounts_data *d,
+			       struct ferry_error *err)
+{
+	if (!d->below)
+		return mounts_from_proc(a, options->outside_mounts, &d->outside, err);
+	_cleanup_close_ int dir = proc_open_look(options->view_pid, err);
+	int r = dir < 0 ? dir : proc_read_mounts(dir, &d->of_root, err);
+	return r < 0 ? r : mounts_from_proc(a, &d->of_root, &d->outside, err);
+}
+
+/* What is asked of a namespace that not the tree's root lives in. */
+static int mounts_check_below(pid_t pid, int proc_dir, const struct kind_options *options,
+			      const struct mounts_data *d, struct ferry_error *err)
+{
+	struct stat owner_st;
+	_cleanup_close_ int fd = proc_open_namespace(proc_dir, PROC_NS_MNT, err);
+	_cleanup_close_ int owner = fd < 0 ? fd : ioctl(fd, NS_GET_USERNS);
+	if (fd < 0)
+		return fd;
+	if (owner >= 0 && fstat(owner, &owner_st) == 0 &&
+	    owner_st.st_ino != options->own_namespaces.ino[PROC_NS_USER])
+		return error_set(
+			err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			"pid %d lives in a mount namespace that is not the root's and belongs to a user "
+			"namespace of its own",
+			pid);
+	if (d->facts.own_root)
+		return error_set(
+			err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			"pid %d lives in a mount namespace that is not the root's and has a root file system "
+			"of its own",
+			pid);
+	return 0;
+}
+
 /* The tree's mounts against those of ferry's own namespace. */
 static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *options, struct arena *a,
 			  struct mounts_data *d, struct ferry_error *err)
@@ -203,8 +246,9 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 		r = proc_read_namespaces(proc_dir, &ns, err);
 	if (r >= 0)
 		r = mounts_from_proc(a, &d->theirs, &d->tree, err);
+	d->below = r >= 0 && ns.ino[PROC_NS_MNT] != options->view_ns;
 	if (r >= 0)
-		r = mounts_from_proc(a, options->outside_mounts, &d->outside, err);
+		r = mounts_read_outside(options, a, d, err);
 	if (r < 0)
 		return r;
 	if (!d->tree.n || strcmp(d->tree.v[0].point, "/") != 0)
@@ -215,6 +259,9 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 		.own_pidns = ns.ino[PROC_NS_PID] != options->own_namespaces.ino[PROC_NS_PID],
 		.detached = true,
 	};
+	r = d->below ? mounts_check_below(pid, proc_dir, options, d, err) : 0;
+	if (r < 0)
+		return r;
 	mounts_skip(&d->tree, options);
 	mounts_mark(d, options);
 	r = mounts_find_sources(d, options, a, &trouble, err);
@@ -228,7 +275,7 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 static int mounts_check(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err)
 {
 	struct mounts_data d = {0};
-	int r = options->outside_mounts ? mounts_compare(pid, proc_dir, options, &d.arena, &d, err) : 0;
+	int r = mounts_compare(pid, proc_dir, options, &d.arena, &d, err);
 	mounts_data_release(&d);
 	return r;
 }
@@ -269,7 +316,7 @@ static int mounts_put_record(struct arena *a, struct image_writer *w, const stru
 	e.ext_key = (char *)m->key;
 	if (m->type == FSTYPE__AUTO)
 		e.fsname = (char *)m->fstype;
-	if (m->key && internal)
+	if (m->key && m->shared && internal)
 		record_set(&e, internal_sharing, true);
 	record_set(&e, shared_id, m->shared);
 	record_set(&e, master_id, m->master);
@@ -324,8 +371,12 @@ static int mounts_uncover(const struct mounts_list *l, const struct mounts_one *
 	return fd < 0 ? fd : same ? fd : -ESTALE;
 }
 
-/* The root of a mount with nothing on it, in the tree's namespace. A process of its own has the copy of that, which ends with it. */
-static int mounts_open_bare(const struct mounts_list *l, const struct mounts_one *m, struct ferry_error *err)
+/*
+ * The root of a mount with nothing on it, in a namespace of the tree, -1: the one that ferry sees. A process of its own has the copy of that,
+ * which ends with it.
+ */
+static int mounts_open_bare(int ns, const struct mounts_list *l, const struct mounts_one *m,
+			    struct ferry_error *err)
 {
 	int ends[2], fd = -1, result = -EPIPE;
 	size_t n = 0;
@@ -333,7 +384,7 @@ static int mounts_open_bare(const struct mounts_list *l, const struct mounts_one
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a socket");
 	pid_t pid = fork();
 	if (!pid) {
-		fd = mounts_uncover(l, m);
+		fd = ns >= 0 && setns(ns, CLONE_NEWNS) < 0 ? -errno : mounts_uncover(l, m);
 		result = MIN(fd, 0);
 		_exit(fd_send(ends[1], &result, sizeof(result), &fd, fd >= 0) < 0);
 	}
@@ -347,10 +398,30 @@ static int mounts_open_bare(const struct mounts_list *l, const struct mounts_one
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking into '%.200s'", m->point) : fd;
 }
 
-static int mounts_dump_contents(struct dump *d, const struct mounts_list *l, const struct mounts_one *m,
+static bool mounts_makes(const struct mounts_data *d, uint32_t dev)
+{
+	for (size_t i = 0; d && i < d->tree.n; i++)
+		if (d->tree.v[i].dev == dev && d->tree.v[i].from == MOUNTS_NEW)
+			return true;
+	return false;
+}
+
+static int mounts_dump_contents(struct dump *d, const struct snap_ns *ns, const struct mounts_one *m,
 				struct ferry_error *err)
 {
-	_cleanup_close_ int fd = mounts_open_bare(l, m, err);
+	const struct mounts_data *data = ns->data;
+	_cleanup_close_ int dir = data->below ? proc_open_look(ns->pid, err) : -1;
+	_cleanup_close_ int theirs = dir < 0 ? -1 : proc_open_namespace(dir, PROC_NS_MNT, err);
+	if (data->below && theirs < 0)
+		return dir < 0 ? dir : theirs;
+	/* A file system that several namespaces have would come back as several. */
+	vec_foreach(other, &d->snap->namespaces)
+		if (other != ns && other->type == PROC_NS_MNT && mounts_makes(other->data, m->dev))
+			return error_set(
+				err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+				"'%.200s' (%s) is mounted in several mount namespaces, and not in the root's",
+				m->point, mounts_type_name(m));
+	_cleanup_close_ int fd = mounts_open_bare(theirs, &data->tree, m, err);
 	return fd < 0 ? fd : mounts_tar_store(d, fd, m->dev, m->point, err);
 }
 
@@ -389,13 +460,16 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 				      !mounts_has_group(&data->outside, data->tree.v[i].shared), err);
 	if (r >= 0)
 		r = image_close(w, err);
-	if (r >= 0 && !data->facts.own_root)
+	/* One below the root's is compared with that, which the image has, too. */
+	bool of_image = data->below && d->options->outside_mounts;
+	if (r >= 0 && !data->facts.own_root && !of_image)
 		r = mounts_dump_differences(d, ns->id, data, err);
 	for (size_t i = 0; i < data->tree.n && r >= 0; i++)
 		if (mounts_has_contents(&data->tree.v[i]))
-			r = mounts_dump_contents(d, &data->tree, &data->tree.v[i], err);
+			r = mounts_dump_contents(d, ns, &data->tree.v[i], err);
 	proc_mounts_release(&data->theirs);
-	data->theirs = (struct proc_mounts){0};
+	proc_mounts_release(&data->of_root);
+	data->theirs = data->of_root = (struct proc_mounts){0};
 	return r;
 }
 
@@ -414,4 +488,5 @@ const struct kind_ops kind_mounts = {
 	.fd_type = -1,
 	.image_file = -1,
 	.ns = &mounts_ops,
+	.read = mounts_read_waiting,
 };

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -32,6 +33,7 @@
 #include "image/dir.h"
 #include "image/proto/pipe-data.pb-c.h"
 #include "kernel/syscalls.h"
+#include "kind/external.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "kind/peers.h"
@@ -528,12 +530,38 @@ static int pipe_open_all(struct pipe_plan *pipe, int base, struct ferry_error *e
 	return 0;
 }
 
-static int pipe_build(struct pipe_plan *pipe, struct ferry_error *err)
+/* Who has the other end of a pipe to the outside gives one that stands for it, or anything else; what was in the pipe is with the other end. */
+static int pipe_take_given(struct pipe_plan *pipe, int given, struct ferry_error *err)
 {
-	/* A descriptor that the caller of the restore supplied is the pipe. */
+	struct stat st;
+	int flags = fcntl(given, F_GETFL);
+	if (flags < 0 || fstat(given, &st) < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "the descriptor %d for pipe %u",
+				   given, pipe->id);
+	for (size_t i = 0; i < pipe->n_files; i++) {
+		struct plan_file *file = pipe->files[i];
+		int wanted = (int)file->entry->pipe->flags & O_ACCMODE, have = flags & O_ACCMODE;
+		bool fits = !S_ISFIFO(st.st_mode) || have == O_RDWR || have == wanted;
+		int r = fits ? fd_dup(given, 3) : pipe_open_again(file, given, &file->fd, err);
+		if (fits && r < 0)
+			return error_errno(err, FERRY_ERROR_SYSTEM, -r, "copying descriptor %d", given);
+		if (r < 0)
+			return r;
+		file->fd = fits ? r : file->fd;
+	}
+	return 0;
+}
+
+static int pipe_build(const struct opener *o, struct pipe_plan *pipe, struct ferry_error *err)
+{
+	char name[32];
 	for (size_t i = 0; i < pipe->n_files; i++)
 		if (pipe->files[i]->fd >= 0)
-			return pipe_open_all(pipe, pipe->files[i]->fd, err);
+			return 0; /* all of it is there */
+	snprintf(name, sizeof(name), "pipe:[%u]", pipe->id);
+	int given = external_inherited(o->options, name);
+	if (given >= 0)
+		return pipe_take_given(pipe, given, err);
 	int ends[2] = {-1, -1};
 	int r = pipe_make(pipe, ends, err);
 	_cleanup_close_ int out = ends[0], in = ends[1];
@@ -555,9 +583,9 @@ static int pipe_build(struct pipe_plan *pipe, struct ferry_error *err)
 	return pipe_open_all(pipe, base, err);
 }
 
-static int pipe_restore(struct opener *o unused, struct plan_file *file, int *ret_fd, struct ferry_error *err)
+static int pipe_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
 {
-	int r = file->data ? pipe_build(file->data, err) : fdcommon_no_record(file, err);
+	int r = file->data ? pipe_build(o, file->data, err) : fdcommon_no_record(file, err);
 	if (r >= 0)
 		*ret_fd = file->fd;
 	return r;

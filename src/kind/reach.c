@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "kernel/syscalls.h"
+#include "model/kind.h"
 #include "model/record.h"
 #include "proc/read.h"
 
@@ -35,6 +36,28 @@ static bool reach_same(const struct stat *a, const struct stat *b)
 	return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
 }
 
+bool reach_is_elsewhere(pid_t look, const struct kind_options *options)
+{
+	uint64_t ino;
+	_cleanup_close_ int dir = proc_open(look, NULL);
+	return dir >= 0 && proc_read_namespace(dir, PROC_NS_MNT, &ino, NULL) >= 0 && ino &&
+	       options->view_ns && ino != options->view_ns;
+}
+
+/* In the mount namespace of the process that has it: there the same mount is at its path. */
+static bool reach_is_there(const struct file_object *o)
+{
+	struct kern_statx mine, named;
+	char path[PATH_MAX];
+	int pid;
+	if (sscanf(o->source, "/proc/%d/", &pid) != 1 ||
+	    (size_t)snprintf(path, sizeof(path), "/proc/%d/root%s", pid, o->link) >= sizeof(path))
+		return false;
+	return sys_statx(AT_FDCWD, o->source, 0, STATX_MNT_ID | STATX_INO, &mine) >= 0 &&
+	       sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_MNT_ID | STATX_INO, &named) >= 0 &&
+	       mine.mask & named.mask & STATX_MNT_ID && mine.mnt_id == named.mnt_id && mine.ino == named.ino;
+}
+
 enum reach_way reach_way(const struct file_object *o, char ret_name[PATH_MAX])
 {
 	static const char suffix[] = " (deleted)";
@@ -42,7 +65,7 @@ enum reach_way reach_way(const struct file_object *o, char ret_name[PATH_MAX])
 	struct stat now;
 	bool deleted = n > end && !strcmp(o->link + n - end, suffix);
 	snprintf(ret_name, PATH_MAX, "%s", o->link);
-	if (lstat(o->link, &now) == 0 && reach_same(&now, &o->st))
+	if ((lstat(o->link, &now) == 0 && reach_same(&now, &o->st)) || reach_is_there(o))
 		return REACH_PATH;
 	if (deleted && n < PATH_MAX)
 		ret_name[n - end] = '\0';

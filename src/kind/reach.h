@@ -13,6 +13,8 @@
 #include "base/macros.h"
 #include "image/proto/ferry.pb-c.h"
 
+struct kind_options;
+
 /* A file of the tree, as check and collect meet it. */
 struct file_object {
 	const char *who;    /* "fd 7 of pid 41 (nginx)" */
@@ -27,6 +29,9 @@ enum reach_way {
 	REACH_GHOST, /* it has no name any more */
 	REACH_OTHER, /* its name does not lead to it, but it has one */
 };
+
+/* Whether a process has another mount namespace than the one whose paths ferry sees. */
+bool reach_is_elsewhere(pid_t look, const struct kind_options *options);
 
 /* *ret_name: the link without the kernel's " (deleted)". */
 enum reach_way reach_way(const struct file_object *o, char ret_name[PATH_MAX]);

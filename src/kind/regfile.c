@@ -33,6 +33,7 @@
 #include "kind/ghost.h"
 #include "kind/ghost_list.h"
 #include "kind/kinds.h"
+#include "kind/mounts_restore.h"
 #include "kind/peers.h"
 #include "kind/procfile.h"
 #include "kind/reach.h"
@@ -140,6 +141,17 @@ static int regfile_check_place(const struct file_object *o, const struct regfile
 			       const struct kind_options *options, struct ferry_error *err)
 {
 	FerryFileEntry *entry;
+	int pid;
+	if (p->way != REACH_PATH && sscanf(o->source, "/proc/%d/", &pid) == 1 &&
+	    reach_is_elsewhere(pid, options)) {
+		error_set(
+			err, FERRY_ERROR_DELETED_FILE, ENOTSUP,
+			"%s: '%s' does not lead to the file in the mount namespace of pid %d, which is not the "
+			"root's",
+			o->who, o->link, pid);
+		error_hint(err, "let the program close the file");
+		return -ENOTSUP;
+	}
 	switch (p->way) {
 	case REACH_PATH: return 0;
 	case REACH_GHOST: return regfile_check_ghost(o, options, err);
@@ -221,7 +233,7 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 	if (r < 0)
 		return r;
 	place.way = reach_way(&object, name);
-	if (place.way != REACH_GHOST)
+	if (place.way != REACH_GHOST || reach_is_elsewhere(view->look, options))
 		return regfile_check_place(&object, &place, view->arena, options, err);
 	r = regfile_check_ghost(&object, options, err);
 	return r < 0 || options->criu_compat ? r : regfile_check_shared(view, err);
@@ -237,6 +249,10 @@ static void regfile_guard_as(FerryFileGuardEntry *guard, const struct stat *st)
 /* What must not change until the restore: a file somebody can write to through this description. */
 static int regfile_guard(struct collect *c, const char *path, const struct stat *st, struct ferry_error *err)
 {
+	struct stat seen;
+	/* In a mount namespace of the tree's that is not the root's: a restore would look in vain. */
+	if (lstat(path, &seen) < 0 || seen.st_ino != st->st_ino || seen.st_dev != st->st_dev)
+		return 0;
 	vec_foreach(known, &c->snap->guards) {
 		if ((*known)->ino == st->st_ino && (*known)->dev == st->st_dev)
 			return 0;
@@ -270,12 +286,31 @@ static RegFileEntry *regfile_record(struct arena *a, const char *path, const str
 }
 
 /* Which mount it is on; where the tree has the mounts of ferry, its path says so. */
-static void regfile_record_mount(const struct collect *c, const struct file_object *o, RegFileEntry *reg)
+static int32_t regfile_mount_of(const struct collect *c, const struct file_object *o)
 {
 	struct kern_statx st;
-	if (c->options->outside_mounts && sys_statx(AT_FDCWD, o->source, 0, STATX_MNT_ID, &st) >= 0 &&
-	    st.mask & STATX_MNT_ID)
-		record_set(reg, mnt_id, (int32_t)st.mnt_id);
+	bool own = false;
+	vec_foreach(ns, &c->snap->namespaces)
+		own |= ns->type == PROC_NS_MNT;
+	bool found =
+		own && sys_statx(AT_FDCWD, o->source, 0, STATX_MNT_ID, &st) >= 0 && st.mask & STATX_MNT_ID;
+	return found ? (int32_t)st.mnt_id : -1;
+}
+
+static void regfile_record_mount(const struct collect *c, const struct file_object *o, RegFileEntry *reg)
+{
+	int32_t id = regfile_mount_of(c, o);
+	if (id >= 0)
+		record_set(reg, mnt_id, id);
+}
+
+/* Whether processes of the tree live in several mount namespaces: then the same name and file may be on several mounts. */
+static bool regfile_has_several(const struct collect *c)
+{
+	size_t n = c->snap->tasks.v[0].ns_ino[PROC_NS_MNT] == c->options->own_namespaces.ino[PROC_NS_MNT];
+	vec_foreach(ns, &c->snap->namespaces)
+		n += ns->type == PROC_NS_MNT;
+	return n > 1;
 }
 
 /* How the file comes back, when its path does not lead to it. */
@@ -399,10 +434,12 @@ static int regfile_collect_end(struct collect *c, struct ferry_error *err)
 static struct snap_file *regfile_known(struct collect *c, const struct file_object *o, const char *name,
 				       uint32_t flags)
 {
+	int32_t mount = regfile_mount_of(c, o);
 	vec_foreach(known, &c->snap->files) {
+		const RegFileEntry *reg = known->entry->reg;
 		if (known->fd < 0 && known->kind == &kind_regfile && known->ino == o->st.st_ino &&
-		    known->dev == o->st.st_dev && known->entry->reg->flags == flags &&
-		    !strcmp(known->entry->reg->name, name))
+		    known->dev == o->st.st_dev && reg->flags == flags &&
+		    (reg->has_mnt_id ? reg->mnt_id : -1) == mount && !strcmp(reg->name, name))
 			return known;
 	}
 	return NULL;
@@ -553,7 +590,7 @@ int regfile_verify(const struct plan *p, const struct plan_file *file, bool size
 {
 	const RegFileEntry *entry = file->entry->reg;
 	struct stat st;
-	if (procfile_pid(entry->name) || ghost_is(p, file))
+	if (procfile_pid(entry->name) || ghost_is(p, file) || file->waits_for_mounts)
 		return 0; /* of a process that is still to come; made by the restore */
 	if (lstat(entry->name, &st) < 0) {
 		error_errno(err, FERRY_ERROR_FILES_CHANGED, errno, "'%s' is needed by the image",
@@ -586,7 +623,9 @@ int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_f
 	int clean = flags & ~(REGFILE_FLAGS_DROP | (O_TMPFILE & ~O_DIRECTORY));
 	if (flags & O_TMPFILE & ~O_DIRECTORY)
 		clean &= ~O_DIRECTORY;
-	int fd = fd_open(AT_FDCWD, reg->name, clean | O_NOCTTY, 0);
+	int fd = mounts_open_file(o->plan, reg, clean | O_NOCTTY);
+	if (fd == -EXDEV)
+		fd = fd_open(AT_FDCWD, reg->name, clean | O_NOCTTY, 0);
 	/* Images of CRIU name one file of a process that had ended, which is to stand for all. */
 	pid_t ended = fd == -ENOENT ? procfile_pid(reg->name) : 0;
 	if (ended && !plan_task(o->plan, ended))
@@ -617,7 +656,7 @@ static int regfile_restore(struct opener *o, struct plan_file *file, int *ret_fd
 
 static bool regfile_is_last(const struct plan_file *file)
 {
-	return file->entry->reg && procfile_pid(file->entry->reg->name);
+	return file->entry->reg && (file->waits_for_mounts || procfile_pid(file->entry->reg->name));
 }
 
 static int regfile_settle(struct settle *s unused, struct plan_file *file, int fd, struct ferry_error *err)
@@ -640,11 +679,11 @@ static int regfile_check_task(pid_t pid, int proc_dir, const struct proc_status 
 		    fstatat(proc_dir, links[i], &o.st, 0) < 0)
 			continue; /* it is ending */
 		o.link = path;
+		snprintf(source, sizeof(source), "/proc/%d/%s", proc_look(pid), links[i]);
 		const struct regfile_place place = {reach_way(&o, name), name};
 		if (place.way == REACH_PATH)
 			continue;
 		snprintf(who, sizeof(who), "%s of pid %d", links[i], pid);
-		snprintf(source, sizeof(source), "/proc/%d/%s", proc_look(pid), links[i]);
 		r = regfile_check_place(&o, &place, &a, options, err);
 	}
 	arena_release(&a);
@@ -704,11 +743,11 @@ static void regfile_see(const struct vma_view *view, const struct file_object *o
 }
 
 /* The file of a mapping; /proc/PID/maps and map_files name it alike. */
-static int regfile_mapped_object(const struct vma_view *view, struct regfile_names *names,
-				 struct file_object *ret_object, struct ferry_error *err)
+static int regfile_mapped_object(const struct vma_view *view, struct regfile_seen **seen,
+				 struct regfile_names *names, struct file_object *ret_object,
+				 struct ferry_error *err)
 {
 	const struct proc_vma *vma = view->vma;
-	struct regfile_seen **seen = regfile_seen(view);
 	snprintf(names->who, sizeof(names->who), "mapping %llx of pid %d", (unsigned long long)vma->start,
 		 view->pid);
 	snprintf(names->source, sizeof(names->source), "/proc/%d/map_files/%llx-%llx", view->look,
@@ -742,7 +781,7 @@ static int regfile_check_vma(const struct vma_view *view, struct ferry_error *er
 	struct regfile_seen **seen = regfile_seen(view);
 	if (seen && *seen)
 		return 0;
-	int r = regfile_mapped_object(view, &names, &object, NULL);
+	int r = regfile_mapped_object(view, seen, &names, &object, NULL);
 	if (r == -EPERM)
 		return fdcommon_check_map_files(view, err);
 	/* It was unmapped meanwhile. */
@@ -771,10 +810,10 @@ static int regfile_collect_vma(struct collect *c, struct snap_task *t, const str
 {
 	struct regfile_names names;
 	struct file_object object;
-	struct regfile_seen **seen = regfile_seen(view);
+	struct regfile_seen **seen = regfile_has_several(c) ? NULL : regfile_seen(view);
 	uint32_t flags = fdcommon_mapped_flags(view);
 	bool kept = seen && *seen && (*seen)->kept && (*seen)->flags == flags;
-	int r = regfile_mapped_object(view, &names, &object, err);
+	int r = regfile_mapped_object(view, seen, &names, &object, err);
 	if (kept)
 		vma->file = (*seen)->file;
 	else if (r >= 0)

@@ -114,6 +114,14 @@ static bool unix_has_our_root(pid_t pid)
 	       theirs.st_dev == ours.st_dev;
 }
 
+/* It has its name where the process that has it lives: in another mount namespace. */
+static bool unix_is_elsewhere(pid_t pid, const char *path, const struct stat *st)
+{
+	char root[64];
+	snprintf(root, sizeof(root), "/proc/%d/root", pid);
+	return unix_same_file(root, path, st);
+}
+
 /* The socket file, found by its name alone: asking for it takes rights over the network namespace, which ordinary users lack. */
 static int unix_open_by_name(const struct fd_view *view, const char *name)
 {
@@ -188,7 +196,14 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 			  "%s: a unix socket named '%s' in another root directory", who, name);
 		return -ENOTSUP;
 	}
-	if (!st.st_nlink || !unix_same_file(NULL, path, &st)) {
+	bool here = unix_same_file(NULL, path, &st);
+	if (!here && unix_is_elsewhere(view->look, path, &st)) {
+		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
+			  "%s: a unix socket named '%s' in a mount namespace that is not the root's", who,
+			  name);
+		return -ENOTSUP;
+	}
+	if (!st.st_nlink || !here) {
 		record_set(usk, deleted, true);
 		return 0;
 	}

@@ -86,10 +86,16 @@ static bool ns_time_supported(const struct plan *p, struct image_dir *dir, const
 	       image_dir_has(dir, IMAGE_TIMENS, ns->id);
 }
 
+/* One that is not the root's begins as a copy of that, and is entered when all of the tree's processes are there. */
+static bool ns_mounts_supported(const struct plan *p, struct image_dir *dir, const struct plan_task *t)
+{
+	uint32_t root = p->tasks[0].ns_id[PROC_NS_MNT], id = t->ns_id[PROC_NS_MNT];
+	return id == root || (id && image_dir_has(dir, IMAGE_MNTS, id) && !t->fs_owner && !t->vm_owner);
+}
+
 static bool ns_supported(const struct plan *p, struct image_dir *dir, enum proc_ns type,
 			 const struct plan_task *t)
 {
-	const struct plan_task *maker = ns_maker(p, t->member);
 	switch (type) {
 	case PROC_NS_PID:
 	case PROC_NS_UTS:
@@ -100,7 +106,7 @@ static bool ns_supported(const struct plan *p, struct image_dir *dir, enum proc_
 	case PROC_NS_USER:
 		return image_dir_has(dir, IMAGE_FERRY_USERNS, t->ns_id[type]) && t->threads.n == 1 &&
 		       !t->fs_owner;
-	case PROC_NS_MNT: return !t->ns_id[type] || !maker || t->ns_id[type] == maker->ns_id[type];
+	case PROC_NS_MNT: return ns_mounts_supported(p, dir, t);
 	case PROC_NS_TIME: return ns_time_supported(p, dir, t);
 	default: return false;
 	}
@@ -495,9 +501,12 @@ static int ns_make_type(struct restore *r, const struct ns_made *made, struct fe
 	r->home[type] = plan_keep_source(r->plan, fd_open(AT_FDCWD, name, O_RDONLY, 0));
 	if (r->home[type] < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r->home[type], "opening '%s'", name);
-	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++)
-		if (r->plan->namespaces.v[i].type == type)
-			ret = ns_make(r, &r->plan->namespaces.v[i], err);
+	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++) {
+		struct plan_ns *ns = &r->plan->namespaces.v[i];
+		bool below = type == PROC_NS_MNT && ns->id != root;
+		if (ns->type == type && !below)
+			ret = ns_make(r, ns, err);
+	}
 	const struct plan_ns *stay = root ? plan_ns(r->plan, type, root) : NULL;
 	int fd = stay ? stay->fd : r->home[type];
 	/* A mount namespace that we stand in already need not be entered; entering would lose nothing but the directory. */
@@ -531,6 +540,63 @@ int namespaces_make(struct restore *r, struct ferry_error *err)
 	return ret;
 }
 
+/* A mount namespace that the root does not live in: a copy of the root's as it is now, and what differs. */
+static int ns_make_below(struct restore *r, struct plan_ns *ns, struct ferry_error *err)
+{
+	fault_effect(r->fault, "restore", "mount namespace");
+	if (ns->owner)
+		return ns_bad_user(ns->owner, err);
+	if (unshare(CLONE_NEWNS) < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a mount namespace");
+	int ret = kind_mounts.ns->restore(r->opener, ns, err);
+	if (ret >= 0)
+		ret = kind_mounts.ns->finish(r->opener, ns, err);
+	error_context(err, "restore", kind_mounts.name, 0);
+	if (ret < 0)
+		return ret;
+	ns->fd = plan_keep_source(r->plan, fd_open(r->proc, "self/ns/mnt", O_RDONLY, 0));
+	return ns->fd < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -ns->fd, "opening '/proc/self/ns/mnt'") : 0;
+}
+
+static int ns_enter_mounts(void *arguments unused, int *fds, size_t *n_fds)
+{
+	*n_fds = 0;
+	return setns(fds[0], CLONE_NEWNS) < 0 ? -errno : 0;
+}
+
+static int ns_enter_below(struct restore *r, const struct plan_task *t, const struct plan_ns *ns,
+			  struct ferry_error *err)
+{
+	struct opener_call call = {.run = ns_enter_mounts, .fds = {ns->fd}, .n_fds = 1};
+	int ret = r->opener->in_task(r->opener, t, &call, err);
+	if (ret < 0 && !error_is_set(err))
+		error_errno(err, FERRY_ERROR_RESTORE_STEP, -ret, "entering the mount namespace of pid %d",
+			    t->pid);
+	return ret;
+}
+
+static int ns_make_all_below(struct restore *r, struct ferry_error *err)
+{
+	uint32_t id = r->plan->tasks[0].ns_id[PROC_NS_MNT];
+	const struct plan_ns *root = id ? plan_ns(r->plan, PROC_NS_MNT, id) : NULL;
+	int ret = 0;
+	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++) {
+		struct plan_ns *ns = &r->plan->namespaces.v[i];
+		if (ns->type != PROC_NS_MNT || ns->id == id)
+			continue;
+		ret = ns_make_below(r, ns, err);
+		if (setns(root ? root->fd : r->home[PROC_NS_MNT], CLONE_NEWNS) < 0 && ret >= 0)
+			ret = error_errno(err, FERRY_ERROR_SYSTEM, errno,
+					  "going back to the root's mount namespace");
+	}
+	for (size_t i = 0; i < r->plan->n_tasks && ret >= 0; i++) {
+		const struct plan_task *t = &r->plan->tasks[i];
+		const struct plan_ns *ns = plan_ns(r->plan, PROC_NS_MNT, t->ns_id[PROC_NS_MNT]);
+		ret = ns && ns->id != id ? ns_enter_below(r, t, ns, err) : 0;
+	}
+	return ret;
+}
+
 int namespaces_finish(struct restore *r, struct ferry_error *err)
 {
 	int ret = 0;
@@ -542,7 +608,7 @@ int namespaces_finish(struct restore *r, struct ferry_error *err)
 				ret = ops->finish(r->opener, ns, err);
 			error_context(err, "restore", kind_table[i]->name, 0);
 		}
-	return ret;
+	return ret < 0 ? ret : ns_make_all_below(r, err);
 }
 
 int namespaces_own_view(struct restore *r, struct ferry_error *err)
@@ -574,6 +640,8 @@ static int ns_enter(struct restore *r, const struct plan_task *t, const struct p
 	const struct ns_ops *ops = ns_ops_of(type);
 	if (maker)
 		born = maker->ns_id[type];
+	if (type == PROC_NS_MNT)
+		born = id; /* it is entered at last */
 	if (id != born && setns(ns ? ns->fd : r->home[type], (int)proc_ns_info(type)->clone_flag) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "entering the %s namespace of pid %d",
 				   proc_ns_info(type)->word, t->pid);

@@ -15,6 +15,7 @@ import tempfile
 
 from ferrytest import Criu, Ferry, main, test
 from ferrytest.exchange import attempt, begin, parts
+from ferrytest.roundtrip import with_words
 
 # Kinds where an exchange may fail, each with its cause: direction, case, cause.
 EXCEPTIONS = [
@@ -96,7 +97,7 @@ def crit_decodes(cases):
     for case in cases:
         program, _ = begin(case, True)
         images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
-        ferry.dump(program.pid, images, leave_running=True, **case.options)
+        ferry.dump(program.pid, images, leave_running=True, **with_words(program, "dump", case.options))
         files = files_of_criu(images)
         problems += [f"{case.name}: {problem}" for problem in criu.crit_decode(files)]
         files_looked_at += len(files)

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trees with a root of their own: what comes from outside, and images that want to lead out of the root."""
 
+import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
 
 from ferrytest import Ferry, Program, main, round_trip, test, wait_until
+from ferrytest.process import tree
 from ferrytest.image import decode, encode, seal
 from ferrytest.roundtrip import with_words
 
@@ -163,6 +165,83 @@ def shares():
                pathlib.Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()), "it does not arrive outside"
     program.quit()
     subprocess.run(["umount", out / "ours"], check=True)
+
+
+# A child with a mount namespace of its own, of a process that has none.
+CHILD = """
+import ctypes, os, socket, subprocess, time
+ready = os.open("ready", os.O_WRONLY | os.O_CREAT)
+if not os.fork():
+    assert not ctypes.CDLL(None).unshare(0x20000)
+    subprocess.run("mount --make-rprivate / && mkdir -p own && mount -t tmpfs mine own && echo here > own/file", shell=True, check=True)
+    WORK
+    os.write(ready, b"x")
+    time.sleep(1000)
+time.sleep(1000)
+"""
+
+
+def child_of(work):
+    """(process, pid of its child), which has done something."""
+    pathlib.Path("ready").unlink(missing_ok=True)
+    process = subprocess.Popen(["python3", "-c", CHILD.replace("WORK", work)],  # pylint: disable=consider-using-with
+                               start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    wait_until(lambda: pathlib.Path("ready").exists() and pathlib.Path("ready").read_text(encoding="utf-8"),
+               "the child is not ready")
+    return process, next(pid for pid in tree(process.pid) if pid != process.pid)
+
+
+@test(timeout=60)
+def child_alone():
+    """The root lives in ferry's own mount namespace, and a child in another; what that has mounted holds its folder and a file."""
+    process, child = child_of("os.chdir('own'); file = open('file')")
+    images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+    Ferry().dump(process.pid, images)
+    process.wait()
+    Ferry().restore(images)
+    point = str(pathlib.Path("own").absolute())
+    assert " tmpfs mine " in mounted(child, point)[0] and not mounted(process.pid, point)
+    assert pathlib.Path(f"/proc/{child}/root{point}/file").read_text(encoding="utf-8") == "here\n"
+    assert pathlib.Path(f"/proc/{child}/cwd/file").samefile(f"/proc/{child}/root{point}/file")
+    assert not list(pathlib.Path("own").iterdir()), "it is there for others, too"
+    for pid in (child, process.pid):
+        os.kill(pid, 9)
+
+
+@test(timeout=60)
+def below_refused():
+    """What is not brought back of a namespace that is not the root's."""
+    cases = {
+        "file = open('own/x', 'w'); os.unlink('own/x')": "which is not the root's",
+        "s = socket.socket(socket.AF_UNIX); s.bind('own/s')": "in a mount namespace that is not the root's",
+        "subprocess.run('mount --bind own own', shell=True); os.chdir('own'); "
+        "ctypes.CDLL(None).syscall(155, b'.', b'.'); os.chdir('/')": "has a root file system of its own",
+        "assert os.fork() or not ctypes.CDLL(None).unshare(0x20000)": "is mounted in several mount namespaces",
+        "assert not ctypes.CDLL(None).unshare(0x10020000)": "belongs to a user namespace of its own",
+    }
+    for work, text in cases.items():
+        process, _ = child_of(work)
+        done = Ferry().run("dump", "-t", process.pid, "-D", "no-images")
+        for pid in tree(process.pid):
+            os.kill(pid, 9)
+        process.wait()
+        assert done.returncode in (1, 3) and text in done.stderr, f"{work}: {done.stderr}"
+
+
+@test(timeout=60)
+def root_left():
+    """The root has gone to another mount namespace, and its child stayed in ferry's."""
+    source = CHILD.replace("if not os.fork():", "if os.fork():").replace("WORK", "pass")
+    process = subprocess.Popen(["python3", "-c", source], stdin=subprocess.DEVNULL,  # pylint: disable=consider-using-with
+                               start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: pathlib.Path("ready").exists() and pathlib.Path("ready").read_text(encoding="utf-8"),
+               "the root is not ready")
+    done = Ferry().run("dump", "-t", process.pid, "-D", "no-images")
+    for pid in tree(process.pid):
+        os.kill(pid, 9)
+    process.wait()
+    assert done.returncode == 3 and "lives in ferry's mount namespace" in done.stderr, done.stderr
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 
-TYPES = {"dump": 1, "restore": 2, "check": 3, "pre-dump": 4, "notify": 6, "feature-check": 9, "version": 10, "wait-pid": 11}
+TYPES = {"dump": 1, "restore": 2, "check": 3, "pre-dump": 4, "page-server": 5, "notify": 6, "feature-check": 9, "version": 10,
+         "wait-pid": 11, "page-server-child": 12, "single-pre-dump": 13}
 
 # Numbers of the fields that tests set.
 OPTIONS = {
     "images_dir_fd": 1, "pid": 2, "leave_running": 3, "shell_job": 7, "log_level": 9, "log_file": 10,
-    "notify_scripts": 12, "root": 13, "parent_img": 14, "track_mem": 15, "work_dir_fd": 17, "rst_sibling": 26,
-    "external": 37, "config_file": 51, "display_stats": 70,
+    "ps": 11, "notify_scripts": 12, "root": 13, "parent_img": 14, "track_mem": 15, "work_dir_fd": 17, "exec_cmd": 22,
+    "rst_sibling": 26, "inherit_fd": 27, "external": 37, "config_file": 51, "display_stats": 70,
 }
 FEATURES = {"mem_track": 1, "lazy_pages": 2}
 
@@ -62,16 +63,25 @@ def fields(data):
     return found
 
 
-class Worker:
-    """criu swrk FD of an engine."""
+class Caller:
+    """Who asks over a connected socket."""
 
-    def __init__(self, engine):
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.process = subprocess.Popen(engine.command(engine.path, "swrk", theirs.fileno()),  # pylint: disable=consider-using-with
-                                            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                            stderr=subprocess.STDOUT, text=True)
+    def __init__(self, connection):
+        self.socket = connection
         self.socket.settimeout(60)
+
+    @classmethod
+    def connect(cls, address):
+        """To a service."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.connect(str(address))
+        return cls(connection)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
 
     def send(self, data):
         """Bytes of one message."""
@@ -81,14 +91,17 @@ class Worker:
         """The fields of the next message; {} when nobody is there any more."""
         return fields(self.socket.recv(1 << 16))
 
-    def ask(self, what, options=None, features=(), keep=False, refuse=None):
-        """(answer, [(stage, pid)]) of a request; refuse: the stage at which to say no."""
+    def ask(self, what, options=None, features=(), keep=False, refuse=None, pid=None):  # pylint: disable=too-many-arguments
+        """(answer, [(stage, pid)]) of a request; refuse: the stage at which to say no; pid: of a process to wait for."""
         message = field(1, TYPES[what])
         if options is not None:
-            message += field(2, b"".join(field(OPTIONS[name], value) for name, value in options.items()))
+            message += field(2, b"".join(field(OPTIONS[name], one) for name, value in options.items()
+                                           for one in (value if isinstance(value, list) else [value])))
         message += field(4, keep)
         if features:
             message += field(5, b"".join(field(FEATURES[name], True) for name in features))
+        if pid is not None:
+            message += field(6, pid)
         self.send(message)
         stages = []
         while True:
@@ -99,14 +112,23 @@ class Worker:
             stages.append((told[1].decode(), told.get(2)))
             self.send(field(1, TYPES["notify"]) + field(3, stages[-1][0] != refuse))
 
+
+class Worker(Caller):
+    """criu swrk FD of an engine."""
+
+    def __init__(self, engine):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(engine.command(engine.path, "swrk", theirs.fileno()),  # pylint: disable=consider-using-with
+                                            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                            stderr=subprocess.STDOUT, text=True)
+        super().__init__(ours)
+
     def end(self):
         """(exit status, what it printed)"""
         self.socket.close()
         out = self.process.communicate(timeout=30)[0]
         return self.process.returncode, out
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.socket.close()

@@ -4,7 +4,8 @@
  * proc, sysfs, tmpfs, devpts and mqueue mounted in it, read-only and masked paths, and the mailbox as a folder from outside. By
  * word: "plain"; "hidden" file systems with contents below others, in two ways; "groups" mounts that pass on to others what is
  * mounted in them; "sealed" a root that is read-only; "receives" a folder from outside that gets what is mounted there, and
- * "shares" one that also passes on what is mounted here; "files" without a name or with another, sockets and a pipe with names.
+ * "shares" one that also passes on what is mounted here; "files" without a name or with another,
+ * sockets and a pipe with names; "below" a child in a mount namespace of its own, which has more and less than the others.
  */
 #include "program.h"
 
@@ -28,6 +29,7 @@ enum { BYTES = 30000 };
 struct state {
 	const char *what;
 	int in_root, in_tmpfs, folder;
+	pid_t child;                                      /* "below" */
 	int gone[2], renamed[2], listener, ends[2], fifo; /* "files" */
 };
 
@@ -277,16 +279,22 @@ static void expect_sealed(struct program *p, const char *path)
 		close(fd);
 }
 
-static void line_of(const char *point, char *ret, size_t n)
+static void line_of_process(pid_t pid, const char *point, char *ret, size_t n)
 {
 	char line[1000], here[400];
-	FILE *f = fopen("/proc/self/mountinfo", "re");
+	snprintf(line, sizeof(line), "/proc/%d/mountinfo", pid);
+	FILE *f = fopen(line, "re");
 	ret[0] = '\0';
 	while (f && fgets(line, sizeof(line), f))
 		if (sscanf(line, "%*s %*s %*s %*s %399s", here) == 1 && !strcmp(here, point))
 			snprintf(ret, n, "%s", strchr(strstr(line, here), ' '));
 	if (f)
 		fclose(f);
+}
+
+static void line_of(const char *point, char *ret, size_t n)
+{
+	line_of_process(getpid(), point, ret, n);
 }
 
 static void expect_mounted(struct program *p, const char *point, const char *word)
@@ -428,6 +436,15 @@ static void prove_groups(struct program *p)
 	       "a slave passes on what is mounted in it");
 }
 
+static void prove_below(struct program *p, const struct state *s)
+{
+	char line[1000];
+	expect(p, is_mounted("/srv"), "the child has unmounted something here");
+	must(mount("late", "/shared/late", "tmpfs", 0, NULL));
+	line_of_process(s->child, "/shared/late", line, sizeof(line));
+	expect(p, line[0], "what is mounted here does not arrive in the child's namespace");
+}
+
 static void prove_hidden(struct program *p)
 {
 	must(umount2("/stack", MNT_DETACH));
@@ -445,6 +462,8 @@ static void finish(struct program *p, void *state)
 		prove_groups(p);
 	if (!strcmp(s->what, "hidden"))
 		prove_hidden(p);
+	if (!strcmp(s->what, "below"))
+		prove_below(p, s);
 	if (!strcmp(s->what, "shares")) {
 		must(mkdir("/out/ours", 0755));
 		must(mount("ours", "/out/ours", "tmpfs", 0, NULL));
@@ -481,6 +500,54 @@ static void make_files(struct state *s)
 	s->fifo = must(open("/stays/fifo", O_RDWR | O_CLOEXEC));
 }
 
+/* -------------------------------------------------------- a namespace below it */
+
+static void verify_below(struct program *p, void *state)
+{
+	const struct state *s = state;
+	char cwd[100] = "";
+	has(p, "/own/mine", 0600, 50);
+	has(p, "/stays/file", 0600, 10);
+	expect_sealed(p, "/stays/new");
+	expect_mounted(p, "/stays", "ro,nosuid");
+	expect_mounted(p, "/shared", " master:");
+	expect(p, access("/own/part", F_OK) < 0 && access("/srv/file", F_OK) < 0,
+	       "the others' folders are there");
+	expect_same_file(p, s->in_tmpfs, "/own/mine");
+	expect_same(p, "position", lseek(s->in_tmpfs, 0, SEEK_CUR), 12);
+	expect(p, getcwd(cwd, sizeof(cwd)) && !strcmp(cwd, "/own"), "working directory is '%s'", cwd);
+	expect_type(p, "/dev/shm", TMPFS_MAGIC);
+	has(p, "/dev/shm/file", 0640, 21);
+}
+
+static __attribute__((noreturn)) void live_below(const struct program *p)
+{
+	static const struct program_ops ops = {.verify = verify_below};
+	static struct state s;
+	struct program role = program_role(p, "below");
+	must(unshare(CLONE_NEWNS));
+	must(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL));
+	must(mount("private", "/own", "tmpfs", MS_NODEV, "size=1m,mode=1777"));
+	put("/own/mine", 0600, 50);
+	must(umount2("/srv", MNT_DETACH));
+	bind_readonly("/stays", "/stays", MS_NOSUID);
+	must(chdir("/own"));
+	s.in_tmpfs = must(open("mine", O_RDWR | O_CLOEXEC));
+	must(lseek(s.in_tmpfs, 12, SEEK_SET));
+	_exit(program_serve(&role, &ops, &s));
+}
+
+static void make_below(const struct program *p, struct state *s)
+{
+	mount_at("shared", "/shared", "tmpfs", 0, "size=1m");
+	must(mkdir("/shared/late", 0755));
+	must(mount(NULL, "/shared", NULL, MS_SHARED, NULL));
+	s->child = must(fork());
+	if (!s->child)
+		live_below(p);
+	program_await(p, "below");
+}
+
 /* Those that it was started with lead to files outside. */
 static void take_descriptors(void)
 {
@@ -495,7 +562,7 @@ int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil, .finish = finish};
 	static const char *const words[] = {"plain",    "hidden", "groups", "sealed",
-					    "receives", "shares", "files"};
+					    "receives", "shares", "files",  "below"};
 	static struct state s;
 	struct program p;
 	program_start(&p, argc, argv);
@@ -516,6 +583,8 @@ int main(int argc, char **argv)
 	must(lseek(s.in_tmpfs, 77, SEEK_SET));
 	if (!strcmp(s.what, "files"))
 		make_files(&s);
+	if (!strcmp(s.what, "below"))
+		make_below(&p, &s);
 	must(chdir("/own/part"));
 	return program_serve(&p, &ops, &s);
 }

@@ -3,7 +3,7 @@
  * A mount namespace of its own, by word: "tmpfs" with contents and a second sight of a part of it, "sealed" read-only with
  * options, "readonly" a file system that is read-only though its mount is not, "bind" a folder and a file seen at other
  * places, "gone" a mount of the world outside that is unmounted inside, "shared" a mount that passes on what is mounted in
- * it, "stacked" one tmpfs over another, with a file open in the upper one.
+ * it, "stacked" one tmpfs over another, with a file open in the upper one, "below" a child with a namespace of its own.
  */
 #include "program.h"
 
@@ -190,6 +190,8 @@ static void verify(struct program *p, void *state)
 	}
 	if (!strcmp(s->what, "shared"))
 		expect_mounted(p, at(s, "a"), " shared:");
+	if (!strcmp(s->what, "below"))
+		missing(p, at(s, "b/private"));
 	if (!strcmp(s->what, "stacked")) {
 		struct stat mine = {0}, named = {0};
 		has(p, at(s, "a/deep/file"), 0600, 3);
@@ -199,6 +201,33 @@ static void verify(struct program *p, void *state)
 			       mine.st_ino == named.st_ino && mine.st_dev == named.st_dev,
 		       "the open file is another");
 	}
+}
+
+static void verify_below(struct program *p, void *state)
+{
+	const struct state *s = state;
+	struct stat mine = {0}, named = {0};
+	has(p, at(s, "a/file"), 0640, 1);
+	has(p, at(s, "b/private"), 0600, 7);
+	expect_mounted(p, at(s, "b"), " tmpfs third ");
+	expect(p,
+	       fstat(s->fd, &mine) == 0 && stat(at(s, "b/private"), &named) == 0 &&
+		       mine.st_ino == named.st_ino && mine.st_dev == named.st_dev,
+	       "the open file is another");
+}
+
+static __attribute__((noreturn)) void live_below(const struct program *p, const struct state *outer)
+{
+	static const struct program_ops ops = {.verify = verify_below};
+	static struct state s;
+	struct program role = program_role(p, "below");
+	s = *outer;
+	must(unshare(CLONE_NEWNS));
+	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	must(mount("third", at(&s, "b"), "tmpfs", 0, NULL));
+	put(at(&s, "b/private"), 0600, 7);
+	s.fd = must(open(at(&s, "b/private"), O_RDONLY | O_CLOEXEC));
+	_exit(program_serve(&role, &ops, &s));
 }
 
 static void finish(struct program *p, void *state)
@@ -226,7 +255,7 @@ int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil, .finish = finish};
 	static const char *const words[] = {"tmpfs", "sealed", "readonly", "bind",
-					    "gone",  "shared", "stacked"};
+					    "gone",  "shared", "stacked",  "below"};
 	static struct state s;
 	struct program p;
 	program_start(&p, argc, argv);
@@ -237,5 +266,10 @@ int main(int argc, char **argv)
 	must(unshare(CLONE_NEWNS));
 	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
 	make(&s);
+	if (!strcmp(s.what, "below")) {
+		if (!must(fork()))
+			live_below(&p, &s);
+		program_await(&p, "below");
+	}
 	return program_serve(&p, &ops, &s);
 }
