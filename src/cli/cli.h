@@ -80,6 +80,7 @@ int cli_image(struct cli *c, struct ferry_error *err);
 int cli_dedup(struct cli *c, struct ferry_error *err);
 int cli_page_server(struct cli *c, struct ferry_error *err);
 int cli_lazy_pages(struct cli *c, struct ferry_error *err);
+int cli_doctor(struct cli *c, struct ferry_error *err);
 int cli_debug(struct cli *c, struct ferry_error *err);
 
 /* The whole program, under the name criu; its exit status. */

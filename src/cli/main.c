@@ -24,6 +24,7 @@ static const struct cli_verb cli_verbs[] = {
 	 "bring an image or a saved job back to life", cli_restore},
 	{"check", V_CHECK, "[--tree PID] [OPTION...]", "say what this machine can do, or what hinders a dump",
 	 cli_check},
+	{"doctor", V_DOCTOR, "[--json]", "say what works for containers here, and what to do", cli_doctor},
 	{"migrate", V_MIGRATE, "--tree PID --to ADDRESS [OPTION...]",
 	 "move a process tree to a ferry that receives", cli_migrate},
 	{"receive", V_RECEIVE, "--listen ADDRESS [OPTION...]",

@@ -31,7 +31,8 @@ enum option_verbs {
 	V_PAGE_SERVER = 1 << 16,
 	V_SNAPSHOT = 1 << 17,
 	V_LAZY_PAGES = 1 << 18,
-	V_IMAGE = 1 << 19,
+	V_DOCTOR = 1 << 19,
+	V_IMAGE = 1 << 20,
 	V_ALL = V_IMAGE - 1,
 };
 

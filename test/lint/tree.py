@@ -14,7 +14,7 @@ BUILD = pathlib.Path(os.environ.get("FERRY_BUILD", SOURCE / "build"))
 # The rooms of src/, top to bottom: a folder includes only folders above it, and itself.
 ROOMS = [
     "base", "kernel", "proc", "image", "inject", "tcp", "blob", "model", "host", "stream", "mem", "freeze", "kind",
-    "collect", "restore", "engine", "store", "migrate", "jobs", "series", "rpc", "container", "compat", "sched", "cli", "agent",
+    "collect", "restore", "engine", "store", "migrate", "jobs", "series", "rpc", "container", "compat", "doctor", "sched", "cli", "agent",
     "vkernel",
 ]
 
