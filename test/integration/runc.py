@@ -269,8 +269,8 @@ def lazily(kind):
     images, port = scene.images(), free_port()
     work = images.with_name(images.name + "-work")
     dump = subprocess.Popen(  # pylint: disable=consider-using-with
-        ["runc", "--root", scene.runc.state, "checkpoint", "--lazy-pages", "--page-server", f"127.0.0.1:{port}", "--status-fd", str(writing),
-         "--image-path", images, "--work-path", work, "lazily"],
+        ["runc", "--root", scene.runc.state, "checkpoint", "--lazy-pages", "--page-server", f"127.0.0.1:{port}", "--status-fd",
+         str(writing), "--image-path", images, "--work-path", work, "lazily"],
         env=scene.runc.criu.environment, pass_fds=[writing], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     os.close(writing)
     assert os.read(reading, 1) == b"\0", dump.communicate()[0].decode() + log_of(("--work-path", work), "dump.log")
@@ -281,8 +281,8 @@ def lazily(kind):
     assert daemon.poll() is None, log_of(("--work-path", work), "lazy.log")
     # The engine forgets the container when its dump has ended; it does so only when its memory was given away.
     other = Runc(scene.runc.criu, FOLDER / "other")
-    again = other.adopt(lambda stdio: other.good("restore", "--detach", "--lazy-pages", "--bundle", scene.bundle.folder, "--image-path", images,
-                                                 "--work-path", work, "lazily", **stdio))
+    words = ("restore", "--detach", "--lazy-pages", "--bundle", scene.bundle.folder, "--image-path", images, "--work-path", work)
+    again = other.adopt(lambda stdio: other.good(*words, "lazily", **stdio))
     again.wait_lines(3)
     counts_on(output.numbers(), again.numbers())
     assert dump.wait(60) == 0 and daemon.wait(60) == 0, dump.communicate()[0]
