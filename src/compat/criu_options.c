@@ -64,6 +64,7 @@ static const struct criu_word criu_table[] = {
 	{"exec-cmd", 0, CRIU_BOOL, CRIU_ALONE, AT(exec_cmd)},
 	{"restore-sibling", 'S', CRIU_BOOL, CRIU_ALONE, AT(job.restore_sibling)},
 	{"shell-job", 'j', CRIU_BOOL, CRIU_ALONE, AT(job.shell_job)},
+	{"orphan-pts-master", 0, CRIU_BOOL, CRIU_ALONE, AT(job.orphan_pts_master)},
 	{"file-locks", 'l', CRIU_BOOL, CRIU_ALONE, AT(job.file_locks)},
 	{"ext-unix-sk", 'x', CRIU_BOOL, CRIU_ALONE, AT(job.ext_unix_sk)},
 	{"tcp-established", 0, CRIU_BOOL, CRIU_ALONE, AT(job.tcp_established)},

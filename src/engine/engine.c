@@ -148,6 +148,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.tcp_established = options->tcp_established,
 		.leave_running = options->leave_running || options->leave_stopped,
 		.shell_job = options->shell_job,
+		.orphan_pts_master = options->orphan_pts_master,
 		.caps = &e->caps,
 		.foreground = !options->restore_detached && !options->restore_sibling,
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
@@ -246,7 +247,14 @@ void engine_decided(struct engine *e)
 
 int engine_at_stage(struct engine *e, enum engine_stage stage, pid_t pid, struct ferry_error *err)
 {
-	return e->stage ? e->stage(e->stage_context, stage, pid, err) : 0;
+	return e->stage ? e->stage(e->stage_context, stage, pid, -1, err) : 0;
+}
+
+int engine_give_terminal(struct engine *e, int fd, struct ferry_error *err)
+{
+	if (e->stage)
+		return e->stage(e->stage_context, ENGINE_ORPHAN_PTS_MASTER, 0, fd, err);
+	return error_set(err, FERRY_ERROR_USAGE, EINVAL, "nobody is there who takes the tree's terminal");
 }
 
 void engine_phase(struct engine *e, const char *name, uint64_t start_ns)

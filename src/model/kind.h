@@ -61,9 +61,10 @@ struct kind_options {
 	const struct kern_caps *caps;
 	bool leave_running;
 	bool shell_job;
-	bool foreground;     /* restore: ferry waits for the tree, which takes its place in the terminal */
-	bool tcp_close;      /* connections end, and come back as sockets whose connection is over */
-	bool skip_in_flight; /* TCP connections that nobody accepted yet are left out */
+	bool orphan_pts_master; /* terminals of programs outside go along, see opener.give_terminal */
+	bool foreground;        /* restore: ferry waits for the tree, which takes its place in the terminal */
+	bool tcp_close;         /* connections end, and come back as sockets whose connection is over */
+	bool skip_in_flight;    /* TCP connections that nobody accepted yet are left out */
 	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
 	const char *const *external;  /* what may be connected to the outside, see kind/external.h */
@@ -212,6 +213,9 @@ struct opener {
 	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call,
 		       struct ferry_error *err);
 	void *in_task_context;
+	/* Who asked for the restore takes the program's end of a terminal: a copy of the descriptor. */
+	int (*give_terminal)(struct opener *o, int fd, struct ferry_error *err);
+	void *give_context;
 	/* What ferry's PID namespace calls a task that exists. */
 	pid_t (*pid_of)(const struct opener *o, const struct plan_task *t);
 };
