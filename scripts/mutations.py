@@ -55,8 +55,8 @@ def listed():
 # Members of a kind's tables that save state and bring it back: without one a round trip is not what it was.
 HOOKS = ("collect_task", "collect_thread", "collect_ended", "collect_fd", "collect_end", "collect_all", "discover", "dump",
          "dump_end", "read", "prepare", "make", "find", "taken", "entered", "restore", "restore_task", "restore_thread", "is_late",
-         "is_last", "settle",
-         "settle_task", "map", "join_session", "opened", "ready", "finish", "before_run", "after", "abandon")
+         "is_last", "settle", "settle_task", "map", "join_session", "opened", "ready", "finish", "before_run", "left", "after",
+         "abandon")
 # Those that refuse, which the tests of test/refusals.tsv notice.
 CHECKS = ("check", "check_fd", "check_vma", "check_task", "check_end")
 # What says which objects a kind has, or what it is: nothing works without, or there is no function to take away.
@@ -68,6 +68,7 @@ OTHERS = ("name", "what", "fd_type", "image_file", "ns", "late", "type", "enter"
 ELSEWHERE = {
     "inotify-check": "integration/refused.watchers",
     "cgroup-ready": "integration/cgroups.made",
+    "cgroup-left": "integration/cgroups.paused_v1,integration/cgroups.paused_v2",
     "cgroup-abandon": "integration/cgroups.undone",
     "shmem-check_end": "integration/jobs.refused_user",
     "shmem-before_run": "integration/refused.memory_and_who_waits",

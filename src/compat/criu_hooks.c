@@ -34,6 +34,7 @@ static const char *const hook_words[] = {
 	[ENGINE_PRE_RESTORE] = "pre-restore",
 	[ENGINE_SETUP_NAMESPACES] = "setup-namespaces",
 	[ENGINE_POST_SETUP_NAMESPACES] = "post-setup-namespaces",
+	[ENGINE_ORPHAN_PTS_MASTER] = "orphan-pts-master",
 	[ENGINE_POST_RESTORE] = "post-restore",
 	[ENGINE_NETWORK_UNLOCK] = "network-unlock",
 	[ENGINE_PRE_RESUME] = "pre-resume",
@@ -124,8 +125,8 @@ int criu_hooks_run(const struct criu_hooks *h, enum engine_stage stage, pid_t pi
 {
 	char variables[HOOK_VARIABLES][64];
 	int r = 0;
-	/* That one is told by messages alone. */
-	if (!h->scripts->v.n || stage == ENGINE_COLLECTED)
+	/* These are told by messages alone. */
+	if (!h->scripts->v.n || stage == ENGINE_COLLECTED || stage == ENGINE_ORPHAN_PTS_MASTER)
 		return 0;
 	_cleanup_free_ char **environment = hook_environment(variables, h, stage, pid);
 	if (!environment)

@@ -163,10 +163,13 @@ struct criu_stages {
 	struct criu_hooks hooks;
 };
 
-static int criu_at_stage(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err)
+static int criu_at_stage(void *context, enum engine_stage stage, pid_t pid, int fd, struct ferry_error *err)
 {
 	const struct criu_stages *s = context;
-	int r = s->told ? s->told->stage(s->told->context, stage, pid, err) : 0;
+	if (stage == ENGINE_ORPHAN_PTS_MASTER && !s->told)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "nobody is there who takes the tree's terminal");
+	int r = s->told ? s->told->stage(s->told->context, stage, pid, fd, err) : 0;
 	if (r >= 0)
 		r = criu_hooks_run(&s->hooks, stage, pid, err);
 	return r < 0 || stage != ENGINE_READY ? r : criu_tell_ready(s->o, err);

@@ -38,7 +38,7 @@ must_check int criu_place(struct criu_options *o, const char *host, char **place
 
 /* Somebody who is told of stages before the action scripts are run; as engine_at_stage(). */
 struct criu_told {
-	int (*stage)(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err);
+	engine_stage_function *stage;
 	void *context;
 };
 

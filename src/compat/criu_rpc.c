@@ -206,7 +206,6 @@ static const struct rpc_field rpc_fields[] = {
 	{"pre_dump_mode", .take = rpc_nothing},
 	{"config_file", .take = rpc_nothing},
 	{"notify_scripts", .take = rpc_nothing},
-	{"orphan_pts_master", .take = rpc_nothing},
 	{"log_to_stderr", .take = rpc_nothing},
 	{"pidfd_store_sk", .take = rpc_nothing},
 	{"cpu_cap", .take = rpc_nothing},

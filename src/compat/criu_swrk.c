@@ -37,16 +37,21 @@ struct swrk {
 	bool is_spent;  /* a restore was done in this very process, see job.c */
 };
 
-static int swrk_send(const struct swrk *s, const CriuResp *response, struct ferry_error *err)
+/* fd goes with it; -1 = none. */
+static int swrk_send_with(const struct swrk *s, const CriuResp *response, int fd, struct ferry_error *err)
 {
 	size_t n = criu_resp__get_packed_size(response);
 	_cleanup_free_ uint8_t *bytes = malloc(n + 1);
 	if (!bytes)
 		return error_memory(err);
 	criu_resp__pack(response, bytes);
-	if (send(s->socket, bytes, n, MSG_NOSIGNAL) < 0)
-		return error_errno(err, FERRY_ERROR_PEER_GONE, errno, "answering a request");
-	return 0;
+	int r = fd_send(s->socket, bytes, n, &fd, fd >= 0);
+	return r < 0 ? error_errno(err, FERRY_ERROR_PEER_GONE, -r, "answering a request") : 0;
+}
+
+static int swrk_send(const struct swrk *s, const CriuResp *response, struct ferry_error *err)
+{
+	return swrk_send_with(s, response, -1, err);
 }
 
 /* 1: got one, which the caller frees; 0: nobody is there any more. */
@@ -71,7 +76,7 @@ static int swrk_receive(const struct swrk *s, CriuReq **ret, struct ferry_error 
 		    : error_set(err, FERRY_ERROR_PROTOCOL, EBADMSG, "a request that is no message of CRIU's");
 }
 
-static int swrk_notify(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err)
+static int swrk_notify(void *context, enum engine_stage stage, pid_t pid, int fd, struct ferry_error *err)
 {
 	const struct swrk *s = context;
 	CriuNotify notify = CRIU_NOTIFY__INIT;
@@ -84,7 +89,7 @@ static int swrk_notify(void *context, enum engine_stage stage, pid_t pid, struct
 	response.type = CRIU_REQ_TYPE__NOTIFY;
 	response.success = true;
 	response.notify = &notify;
-	int r = swrk_send(s, &response, err);
+	int r = swrk_send_with(s, &response, fd, err);
 	if (r >= 0)
 		r = swrk_receive(s, &answer, err);
 	if (r < 0)

@@ -223,7 +223,9 @@ static int pre_dump_stop(struct pre_dump *p,
 					       .fault = &e->fault,
 					       .log = e->log,
 					       .looker = e->kinds.looker,
-					       .hurry = true};
+					       .hurry = true,
+					       .pause = e->pause,
+					       .warden = e->warden};
 	struct frozen frozen;
 	throttle_end(e);
 	int r = freeze_tree((pid_t)e->options->tree, &options, &frozen, err);

@@ -351,6 +351,8 @@ static int dump_freeze(struct dump_job *j, struct ferry_error *err)
 		.timeout_ms = (int)e->options->timeout * 1000,
 		.looker = e->kinds.looker,
 		.hurry = dump_is_short(e),
+		.pause = e->pause,
+		.warden = e->warden,
 		.fault = &e->fault,
 		.log = e->log,
 	};

@@ -22,6 +22,7 @@
 #include "host/hook.h"
 #include "host/netlock.h"
 #include "host/netns.h"
+#include "host/pause.h"
 #include "host/userns.h"
 #include "host/warden.h"
 #include "kind/cgroup.h"
@@ -127,6 +128,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.tcp_established = options->tcp_established,
 		.leave_running = options->leave_running || options->leave_stopped,
 		.shell_job = options->shell_job,
+		.orphan_pts_master = options->orphan_pts_master,
 		.caps = &e->caps,
 		.foreground = !options->restore_detached && !options->restore_sibling,
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
@@ -163,7 +165,11 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 	if (options->empty_ns && strcmp(options->empty_ns, "net") != 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--empty-ns %s: only 'net' can be empty",
 				 options->empty_ns);
-	r = external_check(&e->kinds, err);
+	if (options->freeze_cgroup)
+		r = pause_open(options->freeze_cgroup, &e->fault, log, &e->pause, err);
+	e->kinds.cgroups.pause = e->pause;
+	if (r >= 0)
+		r = external_check(&e->kinds, err);
 	return r < 0 ? r : cgroup_check_options(&e->kinds, err);
 }
 
@@ -173,6 +179,8 @@ void engine_release(struct engine *e)
 	e->hook = NULL;
 	warden_stop(e->warden);
 	e->warden = NULL;
+	pause_close(e->pause);
+	e->pause = NULL;
 	peers_free(e->peers);
 	e->peers = NULL;
 	vec_release(&e->large);
@@ -213,7 +221,14 @@ void engine_decided(struct engine *e)
 
 int engine_at_stage(struct engine *e, enum engine_stage stage, pid_t pid, struct ferry_error *err)
 {
-	return e->stage ? e->stage(e->stage_context, stage, pid, err) : 0;
+	return e->stage ? e->stage(e->stage_context, stage, pid, -1, err) : 0;
+}
+
+int engine_give_terminal(struct engine *e, int fd, struct ferry_error *err)
+{
+	if (e->stage)
+		return e->stage(e->stage_context, ENGINE_ORPHAN_PTS_MASTER, 0, fd, err);
+	return error_set(err, FERRY_ERROR_USAGE, EINVAL, "nobody is there who takes the tree's terminal");
 }
 
 void engine_phase(struct engine *e, const char *name, uint64_t start_ns)

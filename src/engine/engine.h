@@ -79,12 +79,17 @@ enum engine_stage {
 	ENGINE_PRE_RESTORE,  /* the image can be restored, nothing was made */
 	ENGINE_SETUP_NAMESPACES,      /* the root exists, in its namespaces; sockets do not */
 	ENGINE_POST_SETUP_NAMESPACES, /* the same, once everybody has set them up */
-	ENGINE_POST_RESTORE,          /* everything stands at the barrier */
+	ENGINE_ORPHAN_PTS_MASTER, /* a terminal exists, whose program is to be outside: here is its descriptor */
+	ENGINE_POST_RESTORE,      /* everything stands at the barrier */
 	ENGINE_NETWORK_UNLOCK, /* the network is going to be open: a restored one, or one that the dumped tree goes on with */
 	ENGINE_PRE_RESUME,  /* it is going to open, whatever anybody says */
 	ENGINE_POST_RESUME, /* it is open */
 	ENGINE_STAGES,
 };
+
+/* pid: of the tree's root, 0 while there is none. fd: at ENGINE_ORPHAN_PTS_MASTER, lent; else -1. */
+typedef int engine_stage_function(void *context, enum engine_stage stage, pid_t pid, int fd,
+				  struct ferry_error *err);
 
 struct engine {
 	const struct options *options;
@@ -93,6 +98,7 @@ struct engine {
 	struct kern_caps caps;
 	struct kind_options kinds;
 	struct warden *warden;
+	struct pause *pause;        /* of --freeze-cgroup; NULL = none was named */
 	struct hook *hook;          /* NULL: nobody wants one */
 	uint64_t image_bytes;       /* what the check said that an image needs at most */
 	check_memories large;       /* by the same check */
@@ -111,7 +117,7 @@ struct engine {
 	void (*decided)(void *context); /* see engine_decided(); NULL = nobody is told */
 	void *decided_context;
 	/* See engine_at_stage(); NULL = nobody wants to do anything. */
-	int (*stage)(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err);
+	engine_stage_function *stage;
 	void *stage_context;
 };
 
@@ -144,6 +150,9 @@ void engine_decided(struct engine *e);
 
 /* Let others do what they want to do now, and wait for it; pid: the root's, 0 where there is none. Negative: they refuse to go on. */
 must_check int engine_at_stage(struct engine *e, enum engine_stage stage, pid_t pid, struct ferry_error *err);
+
+/* The same for a terminal's descriptor. */
+must_check int engine_give_terminal(struct engine *e, int fd, struct ferry_error *err);
 
 /* Enter a phase that began at start_ns and ends now. */
 void engine_phase(struct engine *e, const char *name, uint64_t start_ns);

@@ -69,11 +69,11 @@ static void job_decided(void *context)
 		return; /* the caller is gone; the job goes on */
 }
 
-static int job_at_stage(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err)
+static int job_at_stage(void *context, enum engine_stage stage, pid_t pid, int fd, struct ferry_error *err)
 {
 	int channel = *(int *)context;
 	struct job_message m = {.type = JOB_STAGE, .at = {.stage = stage, .pid = pid}};
-	int r = fd_send(channel, &m, sizeof(m), NULL, 0);
+	int r = fd_send(channel, &m, sizeof(m), &fd, fd >= 0);
 	if (r >= 0 && fd_recv(channel, &m, sizeof(m), NULL, 0, NULL) != (ssize_t)sizeof(m))
 		r = -EPIPE;
 	if (r < 0)
@@ -142,6 +142,14 @@ static int job_was_killed(bool decided, int status, struct ferry_error *err)
 	return -EINTR;
 }
 
+/* A message, and the descriptor that may come with it, which the caller closes; -1 = none. */
+static bool job_hear(int channel, struct job_message *m, int *ret_fd)
+{
+	size_t n_fds = 0;
+	*ret_fd = -1;
+	return fd_recv(channel, m, sizeof(*m), ret_fd, 1, &n_fds) == (ssize_t)sizeof(*m);
+}
+
 /* Until it says something. */
 static void job_look(int channel, const struct job_watch *watch)
 {
@@ -151,10 +159,11 @@ static void job_look(int channel, const struct job_watch *watch)
 }
 
 /* Somebody may do something now; the worker waits for the answer. */
-static void job_answer(int channel, const struct job_watch *watch, struct job_message *m)
+static void job_answer(int channel, const struct job_watch *watch, struct job_message *m, int fd)
 {
 	struct ferry_error why = FERRY_ERROR_INIT;
-	m->result = watch && watch->stage ? watch->stage(watch->context, m->at.stage, m->at.pid, &why) : 0;
+	m->result =
+		watch && watch->stage ? watch->stage(watch->context, m->at.stage, m->at.pid, fd, &why) : 0;
 	m->at.error = why;
 	if (fd_send(channel, m, sizeof(*m), NULL, 0) < 0)
 		return; /* it was killed: that shows next */
@@ -168,14 +177,14 @@ static bool job_listen(int channel, const struct log_sink *log, const struct job
 	for (*ret_decided = false;;) {
 		struct job_message m;
 		job_look(channel, watch);
-		ssize_t n = fd_recv(channel, &m, sizeof(m), NULL, 0, NULL);
-		if (n != (ssize_t)sizeof(m))
+		_cleanup_close_ int fd = -1;
+		if (!job_hear(channel, &m, &fd))
 			return false;
 		*ret_decided |= m.type == JOB_DECIDED;
 		if (m.type == JOB_DECIDED)
 			continue;
 		if (m.type == JOB_STAGE) {
-			job_answer(channel, watch, &m);
+			job_answer(channel, watch, &m, fd);
 			continue;
 		}
 		if (m.type == JOB_LOG) {
@@ -218,8 +227,11 @@ static pid_t job_start_watcher(int channel[2], const struct job_watch *watch)
 		struct job_message m;
 		prctl(PR_SET_NAME, "ferry-watcher");
 		close(channel[1]);
-		while (fd_recv(channel[0], &m, sizeof(m), NULL, 0, NULL) == (ssize_t)sizeof(m))
-			job_answer(channel[0], watch, &m);
+		for (int fd; job_hear(channel[0], &m, &fd);) {
+			job_answer(channel[0], watch, &m, fd);
+			if (fd >= 0)
+				close(fd);
+		}
 		_exit(0);
 	}
 	int code = errno;

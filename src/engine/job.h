@@ -23,7 +23,7 @@ struct progress;
 struct job_watch {
 	void (*look)(void *context, const struct progress *progress);
 	/* The worker waits meanwhile. Negative, with *err filled: it does not go on. NULL: nobody wants to know. */
-	int (*stage)(void *context, enum engine_stage stage, pid_t pid, struct ferry_error *err);
+	engine_stage_function *stage;
 	void *context;
 	const int *own_fd; /* that the worker must not keep open; NULL: none */
 	int every_ms;

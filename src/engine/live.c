@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "engine/throttle.h"
+#include "host/pause.h"
 #include "image/coverage.h"
 
 enum {
@@ -195,8 +196,8 @@ int live_begin(struct live *l, struct engine *e, struct dump_to *to, struct ferr
 	to->past = *rounds_past(&l->chain.rounds);
 	if (e->options->prev_images_dir || e->options->track_mem)
 		to->stands = live_stands;
-	/* A page server takes one image. */
-	if (r >= 0 && !e->options->no_live && !to->remote)
+	/* A page server takes one image; and who is frozen stands anyway. */
+	if (r >= 0 && !e->options->no_live && !to->remote && !pause_is_on(e->pause))
 		to->rounds = live_rounds;
 	return r;
 }

@@ -327,6 +327,12 @@ static int restore_at_namespaces(struct restore_job *j, struct ferry_error *err)
 	return r;
 }
 
+static int restore_give_terminal(struct opener *o, int fd, struct ferry_error *err)
+{
+	struct restore_job *j = o->give_context;
+	return engine_give_terminal(j->e, fd, err);
+}
+
 static int restore_build(struct restore_job *j, struct ferry_error *err)
 {
 	struct restore *r = &j->restore;
@@ -336,6 +342,8 @@ static int restore_build(struct restore_job *j, struct ferry_error *err)
 	j->opener.in_task = files_call;
 	j->opener.in_task_context = r;
 	j->opener.pid_of = files_pid_of;
+	j->opener.give_terminal = restore_give_terminal;
+	j->opener.give_context = j;
 	if (ret >= 0)
 		ret = clocks_make(r, !strcmp(j->e->options->clock, "host"), err);
 	if (ret >= 0)
@@ -459,6 +467,9 @@ static int restore_run(struct restore_job *j, struct ferry_error *err)
 	lazy_tell_run(&j->restore);
 	progress_begin(e->progress, PROGRESS_OVER, 0);
 	tasks_wait_left(&j->restore);
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		if (kind_table[i]->left)
+			kind_table[i]->left(&j->opener);
 	restore_auto_dedup(j);
 	e->report.pages_restored = image_dir_pages_bytes(j->dir) / IMAGE_PAGE_BYTES;
 	e->report.lazy_bytes = pager_left(j->restore.pager);

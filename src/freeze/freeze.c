@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/hurry.h"
+#include "host/pause.h"
 #include "kernel/syscalls.h"
 #include "kernel/uapi.h"
 #include "proc/looker.h"
@@ -362,6 +363,24 @@ static int freeze_round(struct frozen *f, const struct freeze_options *o, struct
 	return found;
 }
 
+/*
+ * Everybody is frozen, so nothing appears: all are found and told to stop before they are thawed, and do so before they execute
+ * anything.
+ */
+static int freeze_paused(struct frozen *f, const struct freeze_options *o, struct ferry_error *err)
+{
+	if (!pause_is_on(o->pause))
+		return 0;
+	for (size_t i = 0; i < f->tasks.n; i++) {
+		int r = freeze_new_threads(f, &f->tasks.v[i], err);
+		if (r >= 0)
+			r = freeze_new_children(f, i, err);
+		if (r < 0)
+			return r;
+	}
+	return pause_lift(o->pause, o->warden, err);
+}
+
 static int freeze_try(pid_t root, const struct freeze_options *options, struct frozen *ret,
 		      bool *ret_in_vfork, struct ferry_error *err)
 {
@@ -380,6 +399,8 @@ static int freeze_try(pid_t root, const struct freeze_options *options, struct f
 			},
 	};
 	int r = freeze_add_task(&f, root, 0, err);
+	if (r >= 0)
+		r = freeze_paused(&f, options, err);
 	for (int round = 0; r >= 0; round++) {
 		r = freeze_round(&f, options, err);
 		if (r == 0)
@@ -463,7 +484,9 @@ static void frozen_task_release(struct frozen_task *t)
 
 void freeze_release(struct frozen *f)
 {
+	const struct freeze_options *o = f->options.context;
 	traced_release(f, false);
+	pause_put_back(o->pause, o->warden);
 	/* Children first: a parent that runs must not find a child that does not. */
 	for (size_t i = f->tasks.n; i-- > 0;)
 		frozen_task_release(&f->tasks.v[i]);
@@ -564,6 +587,7 @@ int freeze_await_end(struct frozen *f, struct ferry_error *err)
 			close(pidfd);
 	}
 	vec_release(&pidfds);
+	pause_put_back(o->pause, o->warden);
 	frozen_lists_release(f);
 	return ret;
 }

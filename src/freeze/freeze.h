@@ -21,7 +21,9 @@
 
 #define FROZEN_ZOMBIE UINT32_MAX
 
+struct pause;
 struct proc_looker;
+struct warden;
 
 struct frozen_task {
 	pid_t pid, ppid;
@@ -58,6 +60,8 @@ struct freeze_options {
 	const struct log_sink *log;
 	struct proc_looker *looker; /* for processes of many threads; may be NULL */
 	bool hurry;                 /* the tree runs on soon: until then we come before everybody else */
+	struct pause *pause;        /* of groups that it stands in, frozen by somebody else; NULL = none */
+	struct warden *warden;      /* for that */
 };
 
 /*

@@ -191,7 +191,7 @@ static void warden_carry_out(const struct warden *w, const struct warden_entry *
 	case WARDEN_NET_UNLOCK: warden_net_unlock(w, e, worker_pidfd); break;
 	case WARDEN_STAND: warden_stand((pid_t)e->object, e->value); break;
 	case WARDEN_PUT:
-		if (e->value || !w->log->committed)
+		if (e->value == WARDEN_ALWAYS_PUT || !w->log->committed)
 			warden_put(w, e, worker_pidfd);
 		break;
 	case WARDEN_GROUP:

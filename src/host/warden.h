@@ -52,6 +52,9 @@ enum warden_op {
 /* Value of WARDEN_TCP_RESUME and WARDEN_NET_UNLOCK: when the entry counts. */
 enum warden_when { WARDEN_ALWAYS, WARDEN_ONCE_COMMITTED, WARDEN_UNLESS_COMMITTED };
 
+/* Value of WARDEN_PUT: also once committed. */
+enum { WARDEN_ALWAYS_PUT = 1 };
+
 struct warden;
 
 /*

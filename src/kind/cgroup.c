@@ -351,14 +351,16 @@ static bool cgroup_moves_threads(const struct cgroup_set *first, const char *nam
 	return threaded;
 }
 
-static int cgroup_dump_hierarchy(struct arena *a, const struct cgroup_set *first, const char *name,
-				 CgControllerEntry *entry, struct ferry_error *err)
+static int cgroup_dump_hierarchy(struct dump *d, const char *name, CgControllerEntry *entry,
+				 struct ferry_error *err)
 {
+	struct arena *a = &d->snap->arena;
+	const struct cgroup_set *first = d->kind_data[KIND_cgroup];
 	size_t n;
 	const char **tops = cgroup_tops(a, first, name, &n);
-	cgroup_names names = cgroup_names_of(a, name);
+	const struct cgroup_reading reading = {a, cgroup_names_of(a, name), d->options->cgroups.pause};
 	entry->dirs = tops ? arena_array(a, CgroupDirEntry *, n + 1) : NULL;
-	if (!entry->dirs || !names)
+	if (!entry->dirs || !reading.names)
 		return error_memory(err);
 	_cleanup_close_ int mount = cgroup_mount(name);
 	/* An ordinary user has no way to it. Where everybody is is known anyway. */
@@ -371,16 +373,17 @@ static int cgroup_dump_hierarchy(struct arena *a, const struct cgroup_set *first
 		if (dir < 0)
 			return error_errno(err, FERRY_ERROR_SYSTEM, -dir, "opening cgroup '/%s'", tops[i]);
 		CgroupDirEntry **slot = &entry->dirs[entry->n_dirs++];
-		r = *tops[i] ? cgroup_read_group(a, names, dir, tops[i], slot, err)
+		r = *tops[i] ? cgroup_read_group(&reading, dir, tops[i], slot, err)
 			     : cgroup_read_root(a, dir, slot, err);
 	}
 	return r;
 }
 
 /* Every set has the same hierarchies, but for groups that have no path. */
-static int cgroup_dump_hierarchies(struct arena *a, const struct cgroup_set *first, CgroupEntry *entry,
-				   struct ferry_error *err)
+static int cgroup_dump_hierarchies(struct dump *d, CgroupEntry *entry, struct ferry_error *err)
 {
+	struct arena *a = &d->snap->arena;
+	const struct cgroup_set *first = d->kind_data[KIND_cgroup];
 	size_t n = 0;
 	int r = 0;
 	for (const struct cgroup_set *set = first; set && set->entry; set = set->next)
@@ -402,7 +405,7 @@ static int cgroup_dump_hierarchies(struct arena *a, const struct cgroup_set *fir
 				return error_memory(err);
 			names[entry->n_controllers] = name;
 			entry->controllers[entry->n_controllers++] = controller;
-			r = cgroup_dump_hierarchy(a, first, name, controller, err);
+			r = cgroup_dump_hierarchy(d, name, controller, err);
 		}
 	return r;
 }
@@ -417,7 +420,7 @@ static int cgroup_dump_end(struct dump *d, struct ferry_error *err)
 	entry.sets = arena_array(&d->snap->arena, CgSetEntry *, entry.n_sets);
 	if (!entry.sets)
 		return error_memory(err);
-	int r = cgroup_dump_hierarchies(&d->snap->arena, first, &entry, err);
+	int r = cgroup_dump_hierarchies(d, &entry, err);
 	for (const struct cgroup_set *set = first; set && set->entry; set = set->next)
 		entry.sets[set->entry->id - CGROUP_FIRST_SET] = set->entry;
 	return r < 0 ? r : image_put_one(d->dir, IMAGE_CGROUP, 0, &entry.base, err);
@@ -441,6 +444,7 @@ const struct kind_ops kind_cgroup = {
 	.prepare = cgroup_prepare,
 	.restore_thread = cgroup_restore_thread,
 	.ready = cgroup_ready,
+	.left = cgroup_left,
 	.abandon = cgroup_abandon,
 	.ns = &cgroup_ops,
 };

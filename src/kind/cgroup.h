@@ -17,6 +17,7 @@ must_check int cgroup_entered(const struct plan *p, const struct plan_task *t, c
 must_check int cgroup_restore_thread(struct reader *r, struct plan_task *t, struct plan_thread *th,
 				     struct script *s, struct ferry_error *err);
 must_check int cgroup_ready(struct opener *o, struct ferry_error *err);
+void cgroup_left(struct opener *o);
 void cgroup_abandon(struct opener *o);
 
 /* Whether the words of --cgroup-root and --manage-cgroups are ones that are understood. */

@@ -22,6 +22,7 @@
 #include "base/fd.h"
 #include "base/strbuf.h"
 #include "base/vec.h"
+#include "host/pause.h"
 #include "model/record.h"
 
 enum { CGROUP_VALUE_MAX = 1 << 20, CGROUP_DEPTH = 64 };
@@ -34,6 +35,7 @@ enum cgroup_how {
 	CGROUP_ENABLES,  /* words that are taken with a sign before them */
 	CGROUP_THREADED, /* "threaded" can be written, the others become so by themselves */
 	CGROUP_LINES,    /* one write for each line */
+	CGROUP_STANDS,   /* whether the group is frozen, which has a time of its own */
 };
 
 static const struct cgroup_setting {
@@ -82,6 +84,7 @@ static const struct cgroup_setting {
 	{"hugetlb", "hugetlb.1GB.limit_in_bytes", CGROUP_PLAIN, CGROUP_LATE},
 	{"rdma", "rdma.max", CGROUP_LINES, CGROUP_LATE},
 	{"misc", "misc.max", CGROUP_LINES, CGROUP_LATE},
+	{"freezer", "freezer.state", CGROUP_STANDS, CGROUP_LATE},
 	{NULL, "cgroup.clone_children", CGROUP_PLAIN, CGROUP_EARLY},
 	{NULL, "notify_on_release", CGROUP_PLAIN, CGROUP_EARLY},
 	{NULL, "cgroup.procs", CGROUP_RIGHTS, CGROUP_EARLY},
@@ -89,6 +92,7 @@ static const struct cgroup_setting {
 	/* First of all: it makes files of others appear below. */
 	{"", "cgroup.type", CGROUP_THREADED, CGROUP_EARLY},
 	{"", "cgroup.subtree_control", CGROUP_ENABLES, CGROUP_EARLY},
+	{"", "cgroup.freeze", CGROUP_STANDS, CGROUP_LATE},
 	{"", "cgroup.max.descendants", CGROUP_PLAIN, CGROUP_LATE},
 	{"", "cgroup.max.depth", CGROUP_PLAIN, CGROUP_LATE},
 	{"", "cpu.weight", CGROUP_PLAIN, CGROUP_LATE},
@@ -120,11 +124,19 @@ static const struct cgroup_setting {
 	{"", "cgroup.threads", CGROUP_RIGHTS, CGROUP_EARLY},
 };
 
-/* Files that are commands, and those with which groups stand or run, which has a time of its own. */
+/* Files that are commands. */
 static const char *const cgroup_commands[] = {
-	"cgroup.kill",        "cgroup.freeze",  "freezer.state",        "cgroup.event_control",
-	"memory.force_empty", "memory.reclaim", "release_agent",        "cgroup.pressure",
-	"devices.allow",      "devices.deny",   "cgroup.sane_behavior",
+	"cgroup.kill",          "cgroup.event_control", "cgroup.pressure",
+	"cgroup.sane_behavior", "memory.force_empty",   "memory.reclaim",
+	"release_agent",        "devices.allow",        "devices.deny",
+};
+
+/* v1, which says of a frozen group below another one the same, and v2. */
+static const struct cgroup_stand {
+	const char *file, *frozen, *runs, *own;
+} cgroup_stands[] = {
+	{"freezer.state", "FROZEN", "THAWED", "freezer.self_freezing"},
+	{"cgroup.freeze", "1", "0", "cgroup.freeze"},
 };
 
 static const struct cgroup_setting *cgroup_setting(const char *file)
@@ -199,16 +211,40 @@ static int cgroup_read_value(int fd, const char *file, char **ret)
 	return 0;
 }
 
-static int cgroup_read_setting(struct arena *a, int dir, const char *file, CgroupDirEntry *record,
-			       struct ferry_error *err)
+static const struct cgroup_stand *cgroup_stand(const char *file)
 {
+	for (size_t i = 0; i < ARRAY_SIZE(cgroup_stands); i++)
+		if (!strcmp(cgroup_stands[i].file, file))
+			return &cgroup_stands[i];
+	return NULL;
+}
+
+/* What it was told itself. */
+static int cgroup_read_stand(const struct cgroup_reading *r, int dir, const char *file, char **ret)
+{
+	const struct cgroup_stand *s = cgroup_stand(file);
+	_cleanup_free_ char *own = NULL;
+	size_t n;
+	int code = s ? fd_read_path(dir, s->own, CGROUP_VALUE_MAX, &own, &n) : -EINVAL;
+	if (code < 0)
+		return code;
+	*ret = strdup(pause_has(r->pause, dir) || *own == '1' ? s->frozen : s->runs);
+	return *ret ? 0 : -ENOMEM;
+}
+
+static int cgroup_read_setting(const struct cgroup_reading *reading, int dir, const char *file,
+			       CgroupDirEntry *record, struct ferry_error *err)
+{
+	struct arena *a = reading->arena;
 	_cleanup_free_ char *value = NULL;
 	_cleanup_close_ int fd = fd_open(dir, file, O_RDONLY, 0);
 	/* The kernel lacks it, or its driver has nothing to say. */
-	if (fd < 0 || cgroup_read_value(fd, file, &value) < 0)
+	const struct cgroup_setting *s = cgroup_setting(file);
+	bool stands = s && s->how == CGROUP_STANDS;
+	if (fd < 0 || (stands ? cgroup_read_stand(reading, dir, file, &value)
+			      : cgroup_read_value(fd, file, &value)) < 0)
 		return 0;
 	/* Without a line there is nothing to write. */
-	const struct cgroup_setting *s = cgroup_setting(file);
 	if (s && s->how == CGROUP_LINES && !*value)
 		return 0;
 	CgroupPropEntry *entry = record_new(a, CgroupPropEntry, cgroup_prop_entry);
@@ -234,7 +270,7 @@ static CgroupDirEntry *cgroup_record(struct arena *a, int dir, const char *name,
 	return record->dir_name && record->dir_perms && record->properties ? record : NULL;
 }
 
-static int cgroup_read_below(struct arena *a, cgroup_names names, int dir, const char *name, int depth,
+static int cgroup_read_below(const struct cgroup_reading *reading, int dir, const char *name, int depth,
 			     CgroupDirEntry **ret, struct ferry_error *err);
 
 struct cgroup_below {
@@ -243,9 +279,10 @@ struct cgroup_below {
 };
 
 /* A group that goes away while we look is none. */
-static int cgroup_read_children(struct arena *a, cgroup_names names, int dir, int depth,
+static int cgroup_read_children(const struct cgroup_reading *reading, int dir, int depth,
 				CgroupDirEntry *record, struct ferry_error *err)
 {
+	struct arena *a = reading->arena;
 	struct cgroup_below *first = NULL;
 	int own = fd_open(dir, ".", O_RDONLY | O_DIRECTORY, 0);
 	_cleanup_closedir_ DIR *d = own < 0 ? NULL : fdopendir(own);
@@ -265,7 +302,7 @@ static int cgroup_read_children(struct arena *a, cgroup_names names, int dir, in
 			continue;
 		if (!below)
 			return error_memory(err);
-		r = cgroup_read_below(a, names, child, entry->d_name, depth + 1, &below->record, err);
+		r = cgroup_read_below(reading, child, entry->d_name, depth + 1, &below->record, err);
 		below->next = first;
 		first = below;
 		record->n_children++;
@@ -278,11 +315,12 @@ static int cgroup_read_children(struct arena *a, cgroup_names names, int dir, in
 	return r;
 }
 
-static int cgroup_read_below(struct arena *a, cgroup_names names, int dir, const char *name, int depth,
+static int cgroup_read_below(const struct cgroup_reading *reading, int dir, const char *name, int depth,
 			     CgroupDirEntry **ret, struct ferry_error *err)
 {
+	struct arena *a = reading->arena;
 	size_t n = 0;
-	while (names[n])
+	while (reading->names[n])
 		n++;
 	if (depth > CGROUP_DEPTH)
 		return error_set(err, FERRY_ERROR_LIMIT, ELOOP, "cgroup '%s' lies more than %d levels deep",
@@ -292,17 +330,17 @@ static int cgroup_read_below(struct arena *a, cgroup_names names, int dir, const
 		return error_memory(err);
 	int r = 0;
 	for (size_t i = 0; i < n && r >= 0; i++)
-		r = cgroup_read_setting(a, dir, names[i], record, err);
+		r = cgroup_read_setting(reading, dir, reading->names[i], record, err);
 	if (r >= 0)
-		r = cgroup_read_children(a, names, dir, depth, record, err);
+		r = cgroup_read_children(reading, dir, depth, record, err);
 	*ret = record;
 	return r;
 }
 
-int cgroup_read_group(struct arena *a, cgroup_names names, int dir, const char *name, CgroupDirEntry **ret,
+int cgroup_read_group(const struct cgroup_reading *r, int dir, const char *name, CgroupDirEntry **ret,
 		      struct ferry_error *err)
 {
-	return cgroup_read_below(a, names, dir, name, 0, ret, err);
+	return cgroup_read_below(r, dir, name, 0, ret, err);
 }
 
 int cgroup_read_root(struct arena *a, int dir, CgroupDirEntry **ret, struct ferry_error *err)
@@ -377,6 +415,7 @@ int cgroup_put(int dir, const char *file, const char *text)
 	case CGROUP_LINES: return cgroup_write_lines(dir, file, text);
 	case CGROUP_THREADED: return strcmp(text, "threaded") ? 0 : cgroup_write(dir, file, text);
 	case CGROUP_PLAIN:
+	case CGROUP_STANDS:
 	case CGROUP_KEYED: break;
 	}
 	return cgroup_write(dir, file, text);
@@ -456,7 +495,8 @@ static int cgroup_write_setting(int dir, const CgroupDirEntry *record, const Cgr
 	_cleanup_free_ char *now = NULL;
 	_cleanup_close_ int fd = fd_open(dir, p->name, O_RDONLY, 0);
 	const struct cgroup_setting *s = cgroup_setting(p->name);
-	if (cgroup_is_command(p->name) || fd == -ENOENT || (s && s->how == CGROUP_RIGHTS))
+	if (cgroup_is_command(p->name) || fd == -ENOENT ||
+	    (s && (s->how == CGROUP_RIGHTS || s->how == CGROUP_STANDS)))
 		return 0;
 	int r = fd < 0 ? fd : cgroup_read_value(fd, p->name, &now);
 	if (r >= 0 && cgroup_is_as(now, p->value))
@@ -482,7 +522,8 @@ static int cgroup_write_rights(int dir, const CgroupDirEntry *record, struct fer
 	for (size_t i = 0; i < record->n_properties && r >= 0; i++) {
 		const CgroupPropEntry *p = record->properties[i];
 		/* Some have a word in the record's place that says nothing. */
-		_cleanup_close_ int fd = p->perms && S_ISREG(p->perms->mode) && !cgroup_is_command(p->name)
+		_cleanup_close_ int fd = p->perms && S_ISREG(p->perms->mode) && !cgroup_is_command(p->name) &&
+							 !cgroup_stand(p->name)
 						 ? fd_open(dir, p->name, O_RDONLY, 0)
 						 : -1;
 		r = fd < 0 ? 0 : cgroup_give_rights(fd, p->perms, p->name, err);
@@ -510,6 +551,26 @@ int cgroup_write_group(int dir, const CgroupDirEntry *record, enum cgroup_when w
 	if (r >= 0 && when == CGROUP_EARLY)
 		r = cgroup_write_rights(dir, record, err);
 	return r;
+}
+
+bool cgroup_was_frozen(const CgroupDirEntry *record)
+{
+	bool frozen = false;
+	for (size_t i = 0; i < record->n_properties; i++) {
+		const struct cgroup_stand *s = cgroup_stand(record->properties[i]->name);
+		frozen |= s && !strcmp(record->properties[i]->value, s->frozen);
+	}
+	return frozen;
+}
+
+int cgroup_freeze(int dir)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(cgroup_stands); i++) {
+		int r = cgroup_write(dir, cgroup_stands[i].file, cgroup_stands[i].frozen);
+		if (r != -ENOENT)
+			return r;
+	}
+	return -ENOENT;
 }
 
 int cgroup_inherit_cpuset(int above, int dir, struct ferry_error *err)

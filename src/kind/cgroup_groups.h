@@ -10,14 +10,22 @@
 #include "base/macros.h"
 #include "image/proto/cgroup.pb-c.h"
 
+struct pause;
+
 /* What is read of a hierarchy: the file names of settings, in the order in which they are written again. NULL ends them. */
 typedef const char **cgroup_names;
 
 /* hierarchy: as /proc/PID/cgroup calls it, "" for v2. NULL: memory is short. */
 cgroup_names cgroup_names_of(struct arena *a, const char *hierarchy);
 
+struct cgroup_reading {
+	struct arena *arena;
+	cgroup_names names;
+	const struct pause *pause; /* groups that are frozen but for us */
+};
+
 /* The group behind a descriptor, with all below it; name: as the record has it. Takes nothing over. */
-must_check int cgroup_read_group(struct arena *a, cgroup_names names, int dir, const char *name,
+must_check int cgroup_read_group(const struct cgroup_reading *r, int dir, const char *name,
 				 CgroupDirEntry **ret, struct ferry_error *err);
 
 /* That of a hierarchy's root, which nobody made and nobody makes again: without settings, and nothing below it. */
@@ -41,6 +49,12 @@ struct cgroup_undo {
  */
 must_check int cgroup_write_group(int dir, const CgroupDirEntry *record, enum cgroup_when when,
 				  const struct cgroup_undo *undo, struct ferry_error *err);
+
+/* Whether a record says that the group was frozen, itself. */
+bool cgroup_was_frozen(const CgroupDirEntry *record);
+
+/* Freeze it. Negative errno. */
+must_check int cgroup_freeze(int dir);
 
 /* A new group of cpuset has no processors and memory of its own, and takes nobody in without: those of the one above. */
 must_check int cgroup_inherit_cpuset(int above, int dir, struct ferry_error *err);

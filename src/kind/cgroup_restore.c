@@ -858,6 +858,28 @@ int cgroup_ready(struct opener *o, struct ferry_error *err)
 	return r;
 }
 
+static bool cgroup_is_inside(const struct cgroup_group *g, const struct cgroup_group *outer)
+{
+	return g != outer && g->hierarchy == outer->hierarchy && cgroup_is_below(g->path, outer->path);
+}
+
+/* What was frozen is again. Before, tasks could not have left us. */
+void cgroup_left(struct opener *o)
+{
+	const struct cgroup_plan *p = o->plan->kind_data[KIND_cgroup];
+	for (const struct cgroup_group *g = p ? p->groups : NULL; g; g = g->next) {
+		bool wanted = (g->made || p->mode->sets) && cgroup_was_frozen(g->record);
+		/* Some write it for all that are below a frozen one. */
+		for (const struct cgroup_group *outer = p->groups; outer && wanted; outer = outer->next)
+			wanted = !cgroup_is_inside(g, outer) || !cgroup_was_frozen(outer->record);
+		int r = wanted ? cgroup_freeze(g->dir) : 0;
+		if (r < 0)
+			log_write(p->log, LOG_WARN, "restore", "cgroup", 0,
+				  "cgroup '/%s' was frozen, and could not be frozen again (%s), ignoring",
+				  g->path, strerror(-r));
+	}
+}
+
 /* Who was in it is dead, but may not be gone. */
 static int cgroup_remove(const struct cgroup_change *c)
 {

@@ -187,6 +187,7 @@ int mounts_from_proc(struct arena *a, const struct proc_mounts *mounts, struct m
 			.shared = m->shared,
 			.master = m->master,
 			.unbindable = m->unbindable,
+			.idmapped = proc_mount_has_option(m->options, "idmapped"),
 		};
 	}
 	int r = mounts_order(a, &l, err);
@@ -211,4 +212,14 @@ const char *mounts_below(const char *path, const char *folder)
 	if (strncmp(path, folder, n) != 0 || (path[n] && path[n] != '/'))
 		return NULL;
 	return path + n + strspn(path + n, "/");
+}
+
+bool mounts_covers(const struct mounts_list *l, const struct mounts_one *above, const struct mounts_one *m)
+{
+	if (!mounts_below(m->point, above->point))
+		return false;
+	for (const struct mounts_one *at = m; at; at = at->parent == MOUNTS_NONE ? NULL : &l->v[at->parent])
+		if (at == above)
+			return false;
+	return true;
 }

@@ -40,7 +40,7 @@ struct mounts_one {
 	unsigned flags;      /* MS_* of the mount */
 	unsigned sb_flags;   /* and of the file system */
 	uint32_t shared, master;
-	bool unbindable;
+	bool unbindable, idmapped;
 	const char *key; /* of an external one; NULL */
 	bool outer;      /* its group of peers goes on outside of the tree */
 	size_t level;    /* how many lie below it at the same place */
@@ -73,6 +73,9 @@ must_check int mounts_order(struct arena *a, struct mounts_list *l, struct ferry
 
 /* The one at the same place that shows the same. */
 struct mounts_one *mounts_find(const struct mounts_list *l, const struct mounts_one *m, bool same_dev);
+
+/* Whether a mount lies on the way to another, or on it; their parents are known. */
+bool mounts_covers(const struct mounts_list *l, const struct mounts_one *above, const struct mounts_one *m);
 
 /* What of path lies below folder, without '/' at its beginning; NULL: it does not. */
 const char *mounts_below(const char *path, const char *folder);

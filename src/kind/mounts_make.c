@@ -11,15 +11,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/terminal.h"
 #include "image/dir.h"
 #include "kernel/syscalls.h"
 #include "kind/external.h"
@@ -296,6 +300,26 @@ static int mounts_make_external(struct mounts_maker *k, const struct mounts_one 
 	return -ENOTSUP;
 }
 
+/* A terminal, which has its name once it has a master. */
+static int mounts_make_terminal(struct mounts_maker *k, const struct mounts_one *m, int devpts)
+{
+	int unlocked = 0, n = 0;
+	uint32_t index;
+	struct stat st;
+	if (sscanf(m->below, "%" SCNu32 "%n", &index, &n) != 1 || m->below[n])
+		return -ENOENT;
+	int fd = terminal_open_master(devpts, "ptmx", O_RDWR, index);
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, TIOCSPTLCK, &unlocked) < 0 || fstat(fd, &st) < 0) {
+		int code = errno;
+		close(fd);
+		return -code;
+	}
+	int r = plan_keep_terminal(k->o->plan, st.st_dev, index, fd);
+	return r < 0 ? r : mounts_open_part(devpts, m->below);
+}
+
 static int mounts_make_bind(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
 {
 	const struct mounts_one *other = &k->l->v[m->of];
@@ -303,7 +327,11 @@ static int mounts_make_bind(struct mounts_maker *k, const struct mounts_one *m, 
 	_cleanup_close_ int of = -1;
 	if (other->from != MOUNTS_HERE)
 		of = mounts_open_part(k->fds[m->of], m->below);
-	else if ((size_t)snprintf(path, sizeof(path), "%s/%s", other->point, m->below) < sizeof(path))
+	if (of == -ENOENT && other->from == MOUNTS_NEW && other->type == FSTYPE__DEVPTS)
+		of = mounts_make_terminal(k, m, k->fds[m->of]);
+	if (other->from != MOUNTS_HERE)
+		return mounts_copy(m, of, err);
+	if ((size_t)snprintf(path, sizeof(path), "%s/%s", other->point, m->below) < sizeof(path))
 		of = mounts_open_here(path);
 	return mounts_copy(m, of, err);
 }

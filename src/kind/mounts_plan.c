@@ -54,7 +54,7 @@ static int mounts_find_parent(struct mounts_list *l, struct mounts_one *m, struc
 	return mounts_is_plain(m->point) ? 0 : mounts_bad(m, "has a path that leads elsewhere", err);
 }
 
-static int mounts_find_parents(struct mounts_list *l, struct ferry_error *err)
+int mounts_find_parents(struct mounts_list *l, struct ferry_error *err)
 {
 	for (size_t i = 0; i < l->n; i++) {
 		int r = mounts_find_parent(l, &l->v[i], err);

@@ -39,6 +39,9 @@ static inline struct mounts_trouble mounts_refused(const struct mounts_one *moun
 	return (struct mounts_trouble){mount, why, hint};
 }
 
+/* Fills parent and place of each mount; not every list of an image is a tree. */
+must_check int mounts_find_parents(struct mounts_list *l, struct ferry_error *err);
+
 /* Fills from, parent, place, of and below of each mount. -ENOTSUP: *ret_trouble tells. */
 must_check int mounts_sources(struct mounts_list *l, const struct mounts_facts *facts,
 			      struct mounts_trouble *ret_trouble, struct ferry_error *err);

@@ -277,44 +277,68 @@ static bool mounts_is_late_path(const struct plan *p, const RegFileEntry *reg)
 	return plan_own_ns(p, PROC_NS_MNT) && plan_own_ns(p, PROC_NS_PID) && mounts_below(reg->name, "/proc");
 }
 
-int mounts_read_waiting(struct reader *r, struct ferry_error *err)
+static bool mounts_is_hidden(const struct mounts_list *l, const struct mounts_one *m)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (mounts_covers(l, &l->v[i], m))
+			return true;
+	return false;
+}
+
+/* Files on mounts that lie below others, or below the whole root's namespace. */
+static int mounts_read_namespace(struct reader *r, const struct plan_ns *ns, struct ferry_error *err)
 {
 	struct plan *p = r->plan;
-	for (size_t i = 0; i < p->n_files; i++) {
-		const RegFileEntry *reg = p->files[i].entry->reg;
-		p->files[i].waits_for_mounts = reg && mounts_is_late_path(p, reg);
-	}
-	vec_foreach(ns, &p->namespaces) {
-		struct mounts_list l;
-		if (ns->type != PROC_NS_MNT || ns->id == p->tasks[0].ns_id[PROC_NS_MNT])
-			continue;
-		int ret = mounts_read(r->dir, p, r->options, ns->id, &l, err);
-		if (ret < 0)
-			return ret;
-		for (size_t i = 0; i < p->n_files; i++)
-			for (size_t k = 0; k < l.n && p->files[i].entry->reg; k++)
-				p->files[i].waits_for_mounts |=
-					p->files[i].entry->reg->has_mnt_id &&
-					(uint32_t)p->files[i].entry->reg->mnt_id == l.v[k].id;
+	struct mounts_list l;
+	bool below = ns->id != p->tasks[0].ns_id[PROC_NS_MNT];
+	int ret = mounts_read(r->dir, p, r->options, ns->id, &l, err);
+	if (ret >= 0)
+		ret = mounts_find_parents(&l, err);
+	if (ret < 0)
+		return ret;
+	for (size_t k = 0; k < l.n; k++) {
+		bool waits = below || (r->options->root && mounts_is_hidden(&l, &l.v[k]));
+		for (size_t i = 0; i < p->n_files && waits; i++) {
+			const RegFileEntry *reg = p->files[i].entry->reg;
+			p->files[i].waits_for_mounts |=
+				reg && reg->has_mnt_id && (uint32_t)reg->mnt_id == l.v[k].id;
+		}
 	}
 	return 0;
 }
 
-int mounts_open_file(const struct plan *p, const RegFileEntry *reg, int flags)
+int mounts_read_waiting(struct reader *r, struct ferry_error *err)
 {
-	uint32_t root = p->tasks[0].ns_id[PROC_NS_MNT];
+	struct plan *p = r->plan;
+	int ret = 0;
+	for (size_t i = 0; i < p->n_files; i++) {
+		const RegFileEntry *reg = p->files[i].entry->reg;
+		p->files[i].waits_for_mounts = reg && mounts_is_late_path(p, reg);
+	}
+	vec_foreach(ns, &p->namespaces)
+		if (ns->type == PROC_NS_MNT && ret >= 0)
+			ret = mounts_read_namespace(r, ns, err);
+	return ret;
+}
+
+int mounts_open_file(const struct plan *p, const struct plan_file *file, int flags)
+{
+	const RegFileEntry *reg = file->entry->reg;
+	if (!file->waits_for_mounts || !reg->has_mnt_id)
+		return -EXDEV;
 	vec_foreach(ns, &p->namespaces) {
-		const struct mounts_remade *m = ns->type == PROC_NS_MNT && ns->id != root ? ns->data : NULL;
-		for (size_t i = 0; m && i < m->image.n && reg->has_mnt_id; i++) {
+		const struct mounts_remade *m = ns->type == PROC_NS_MNT ? ns->data : NULL;
+		for (size_t i = 0; m && i < m->image.n; i++) {
 			const struct mounts_one *on = &m->image.v[i];
 			const char *below = mounts_below(reg->name, on->point);
 			if (on->id != (uint32_t)reg->mnt_id || !below || m->maker.fds[i] < 0)
 				continue;
 			const struct kern_open_how how = {
 				.flags = (uint64_t)(unsigned)flags | O_CLOEXEC,
-				.resolve = KERN_RESOLVE_BENEATH | KERN_RESOLVE_NO_MAGICLINKS,
+				.resolve = KERN_RESOLVE_BENEATH | KERN_RESOLVE_NO_XDEV,
 			};
-			return sys_openat2(m->maker.fds[i], *below ? below : ".", &how);
+			int fd = sys_openat2(m->maker.fds[i], *below ? below : ".", &how);
+			return fd == -EXDEV ? -ENOENT : fd;
 		}
 	}
 	return -EXDEV;

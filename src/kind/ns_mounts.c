@@ -11,6 +11,8 @@
  * namespace's, idmapped mounts; in a namespace that is not the tree's root's: a root file system of its own, files without a name or
  * with another, sockets with a name that is there alone, file systems that several such have.
  */
+#include "kind/ns_mounts.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
@@ -113,6 +115,9 @@ static struct mounts_trouble mounts_check_one(const struct mounts_data *d, const
 				      "make it private or a slave: mount --make-rslave");
 	if (m->from == MOUNTS_NEW && m->type == FSTYPE__PROC && mounts_is_foreign_proc(m, &d->facts))
 		return mounts_refused(m, "was mounted for another pid namespace", unmount);
+	bool mapped = m->from == MOUNTS_BIND && tree->v[m->of].idmapped;
+	if (!from_outside && m->idmapped != mapped)
+		return mounts_refused(m, "maps the ids of its files in a way of its own", unmount);
 	if (mounts_has_contents(m) && !mounts_tar_exists(options))
 		return mounts_refused(m, "has contents, and there is no tar(1) to store them", "install tar");
 	return (struct mounts_trouble){0};
@@ -324,18 +329,6 @@ static int mounts_put_record(struct arena *a, struct image_writer *w, const stru
 	return image_put(w, &e.base, err);
 }
 
-/* Whether a mount lies on the way to another, or on it. */
-static bool mounts_covers(const struct mounts_list *l, const struct mounts_one *above,
-			  const struct mounts_one *m)
-{
-	if (!mounts_below(m->point, above->point))
-		return false;
-	for (const struct mounts_one *at = m; at; at = at->parent == MOUNTS_NONE ? NULL : &l->v[at->parent])
-		if (at == above)
-			return false;
-	return true;
-}
-
 /* Ferry works with a /proc of its own, which lies on the tree's. */
 static int mounts_uncover_proc(const struct mounts_list *l)
 {
@@ -354,8 +347,21 @@ static int mounts_uncover_proc(const struct mounts_list *l)
 	return 0;
 }
 
-/* In a copy of the namespace: take away what hides it, and copy it without what is mounted in it. */
-static int mounts_uncover(const struct mounts_list *l, const struct mounts_one *m)
+/* What lies below its root, and on itself. */
+static int mounts_open_visible(const char *point, const char *below)
+{
+	const struct kern_open_how how = {.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
+					  .resolve = KERN_RESOLVE_BENEATH | KERN_RESOLVE_NO_SYMLINKS |
+						     KERN_RESOLVE_NO_XDEV};
+	_cleanup_close_ int root = fd_open(AT_FDCWD, point, O_PATH, 0);
+	return root < 0 || !*below ? take_fd(root) : sys_openat2(root, below, &how);
+}
+
+/*
+ * In a copy of the namespace: take away what hides a mount, and copy it without what is mounted in it; or open what lies below its
+ * root.
+ */
+static int mounts_uncover(const struct mounts_list *l, const struct mounts_one *m, const char *below)
 {
 	struct stat st;
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -366,25 +372,23 @@ static int mounts_uncover(const struct mounts_list *l, const struct mounts_one *
 	for (size_t i = l->n; i-- > 0;)
 		if (mounts_covers(l, &l->v[i], m) && umount2(l->v[i].point, MNT_DETACH) < 0)
 			return -errno;
-	int fd = sys_open_tree(AT_FDCWD, m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	int fd = below ? mounts_open_visible(m->point, below)
+		       : sys_open_tree(AT_FDCWD, m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	bool same = fd >= 0 && fstat(fd, &st) == 0 && mounts_device(&st) == m->dev;
 	return fd < 0 ? fd : same ? fd : -ESTALE;
 }
 
-/*
- * The root of a mount with nothing on it, in a namespace of the tree, -1: the one that ferry sees. A process of its own has the copy of that,
- * which ends with it.
- */
-static int mounts_open_bare(int ns, const struct mounts_list *l, const struct mounts_one *m,
-			    struct ferry_error *err)
+/* In a process of its own, which has the copy, and that ends with it. ns: a namespace of the tree, -1 = the one that ferry sees. */
+static int mounts_open_uncovered(int ns, const struct mounts_list *l, const struct mounts_one *m,
+				 const char *below)
 {
 	int ends[2], fd = -1, result = -EPIPE;
 	size_t n = 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a socket");
+		return -errno;
 	pid_t pid = fork();
 	if (!pid) {
-		fd = ns >= 0 && setns(ns, CLONE_NEWNS) < 0 ? -errno : mounts_uncover(l, m);
+		fd = ns >= 0 && setns(ns, CLONE_NEWNS) < 0 ? -errno : mounts_uncover(l, m, below);
 		result = MIN(fd, 0);
 		_exit(fd_send(ends[1], &result, sizeof(result), &fd, fd >= 0) < 0);
 	}
@@ -395,7 +399,19 @@ static int mounts_open_bare(int ns, const struct mounts_list *l, const struct mo
 		continue;
 	if (r >= 0 && (result < 0 || n != 1))
 		r = result < 0 ? result : -EPIPE;
-	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "looking into '%.200s'", m->point) : fd;
+	return r < 0 ? r : fd;
+}
+
+/* The root of a mount with nothing on it. As a rule nothing hides it. */
+static int mounts_open_bare(int ns, const struct mounts_list *l, const struct mounts_one *m,
+			    struct ferry_error *err)
+{
+	bool covered = ns >= 0 || mounts_below(m->point, "/proc"); /* ferry's lies there */
+	for (size_t i = 0; i < l->n; i++)
+		covered |= mounts_covers(l, &l->v[i], m);
+	int fd = covered ? mounts_open_uncovered(ns, l, m, NULL)
+			 : sys_open_tree(AT_FDCWD, m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	return fd < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -fd, "looking into '%.200s'", m->point) : fd;
 }
 
 static bool mounts_makes(const struct mounts_data *d, uint32_t dev)
@@ -471,6 +487,42 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 	proc_mounts_release(&data->of_root);
 	data->theirs = data->of_root = (struct proc_mounts){0};
 	return r;
+}
+
+/* ------------------------------------------------------------------ hidden files */
+
+static const struct mounts_one *mounts_by_id(const struct mounts_list *l, uint64_t id)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].id == id)
+			return &l->v[i];
+	return NULL;
+}
+
+static bool mounts_leads_to(const struct mounts_list *l, uint64_t id, const char *path, const struct stat *st)
+{
+	const struct mounts_one *m = mounts_by_id(l, id);
+	const char *below = m ? mounts_below(path, m->point) : NULL;
+	_cleanup_close_ int fd = below ? mounts_open_uncovered(-1, l, m, below) : -1;
+	struct stat found;
+	return fd >= 0 && fstat(fd, &found) == 0 && found.st_ino == st->st_ino && found.st_dev == st->st_dev;
+}
+
+bool mounts_hide(pid_t look, const char *source, const char *path, const struct stat *st,
+		 const struct kind_options *options)
+{
+	struct mounts_data d = {0};
+	struct kern_statx stx;
+	_cleanup_close_ int dir = options->outside_mounts ? proc_open(look, NULL) : -1;
+	bool good = dir >= 0 && sys_statx(AT_FDCWD, source, 0, STATX_MNT_ID, &stx) >= 0 &&
+		    proc_read_mounts(dir, &d.theirs, NULL) >= 0 &&
+		    mounts_from_proc(&d.arena, &d.theirs, &d.tree, NULL) >= 0 &&
+		    mounts_from_proc(&d.arena, options->outside_mounts, &d.outside, NULL) >= 0 && d.tree.n &&
+		    !mounts_find(&d.outside, &d.tree.v[0], true);
+	good = good && mounts_find_parents(&d.tree, NULL) >= 0 &&
+	       mounts_leads_to(&d.tree, stx.mnt_id, path, st);
+	mounts_data_release(&d);
+	return good;
 }
 
 static const struct ns_ops mounts_ops = {

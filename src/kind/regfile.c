@@ -5,7 +5,7 @@
  * compared before a restore (guard); those of files that have no name any more go into the image (ghost.c).
  *
  * Kernel interface: /proc/PID/fd, /proc/PID/fdinfo, stat(2), open(2), lseek(2), fcntl(2) F_SETOWN_EX.
- * Does not handle: files on mounts that other mounts hide wholly or that were unmounted lazily, deleted files that
+ * Does not handle: files on mounts that were unmounted lazily, or that other mounts hide wholly in a root that is ferry's, too; deleted files that
  * somebody outside of the tree uses and either side writes to. They are refused by name.
  */
 #include "kind/regfile.h"
@@ -34,6 +34,7 @@
 #include "kind/ghost_list.h"
 #include "kind/kinds.h"
 #include "kind/mounts_restore.h"
+#include "kind/ns_mounts.h"
 #include "kind/peers.h"
 #include "kind/procfile.h"
 #include "kind/reach.h"
@@ -160,12 +161,24 @@ static int regfile_check_place(const struct file_object *o, const struct regfile
 	return 0;
 }
 
+/* As reach_way(), and what only other mounts hide. */
+static enum reach_way regfile_way(const struct file_object *o, const struct kind_options *options,
+				  char ret_name[PATH_MAX])
+{
+	enum reach_way way = reach_way(o, ret_name);
+	int pid;
+	bool hidden = way == REACH_OTHER && !strcmp(ret_name, o->link) &&
+		      sscanf(o->source, "/proc/%d/", &pid) == 1 && !reach_is_elsewhere(pid, options) &&
+		      mounts_hide(pid, o->source, o->link, &o->st, options);
+	return hidden ? REACH_PATH : way;
+}
+
 /* Whether, and how, a file can be found again. */
 static int regfile_check_object(const struct file_object *o, struct arena *a,
 				const struct kind_options *options, struct ferry_error *err)
 {
 	char name[PATH_MAX];
-	const struct regfile_place place = {reach_way(o, name), name};
+	const struct regfile_place place = {regfile_way(o, options, name), name};
 	return regfile_check_place(o, &place, a, options, err);
 }
 
@@ -232,7 +245,7 @@ static int regfile_check(const struct fd_view *view, const struct kind_options *
 		r = regfile_check_notify(view, err);
 	if (r < 0)
 		return r;
-	place.way = reach_way(&object, name);
+	place.way = regfile_way(&object, options, name);
 	if (place.way != REACH_GHOST || reach_is_elsewhere(view->look, options))
 		return regfile_check_place(&object, &place, view->arena, options, err);
 	r = regfile_check_ghost(&object, options, err);
@@ -389,7 +402,7 @@ static int regfile_collect(struct collect *c, struct fd_view *view, struct snap_
 	if (r >= 0 && procfile_pid(view->link))
 		r = regfile_find_proc(c, view, name, &found, err);
 	else if (r >= 0) {
-		place.way = reach_way(&object, name);
+		place.way = regfile_way(&object, c->options, name);
 		r = regfile_find(c, &object, file->entry->id, &place, &found, err);
 	}
 	if (r < 0)
@@ -491,7 +504,7 @@ static int regfile_collect_path(struct collect *c, pid_t pid, const struct file_
 				uint32_t *ret_index, struct ferry_error *err)
 {
 	char name[PATH_MAX];
-	const struct regfile_new new = {o, {reach_way(o, name), name}, pid, flags};
+	const struct regfile_new new = {o, {regfile_way(o, c->options, name), name}, pid, flags};
 	const struct snap_file *known = regfile_known(c, o, name, flags);
 	if (!known)
 		return regfile_add(c, &new, ret_index, err);
@@ -507,7 +520,7 @@ int regfile_collect_name(struct collect *c, const struct fd_view *view, uint32_t
 	char name[PATH_MAX];
 	regfile_object(view, &names, &object);
 	const struct regfile_new new = {
-		&object, {reach_way(&object, name), name}, view->pid, view->info->flags};
+		&object, {regfile_way(&object, c->options, name), name}, view->pid, view->info->flags};
 	return regfile_add(c, &new, ret_index, err);
 }
 
@@ -623,7 +636,7 @@ int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_f
 	int clean = flags & ~(REGFILE_FLAGS_DROP | (O_TMPFILE & ~O_DIRECTORY));
 	if (flags & O_TMPFILE & ~O_DIRECTORY)
 		clean &= ~O_DIRECTORY;
-	int fd = mounts_open_file(o->plan, reg, clean | O_NOCTTY);
+	int fd = mounts_open_file(o->plan, file, clean | O_NOCTTY);
 	if (fd == -EXDEV)
 		fd = fd_open(AT_FDCWD, reg->name, clean | O_NOCTTY, 0);
 	/* Images of CRIU name one file of a process that had ended, which is to stand for all. */
@@ -680,7 +693,7 @@ static int regfile_check_task(pid_t pid, int proc_dir, const struct proc_status 
 			continue; /* it is ending */
 		o.link = path;
 		snprintf(source, sizeof(source), "/proc/%d/%s", proc_look(pid), links[i]);
-		const struct regfile_place place = {reach_way(&o, name), name};
+		const struct regfile_place place = {regfile_way(&o, options, name), name};
 		if (place.way == REACH_PATH)
 			continue;
 		snprintf(who, sizeof(who), "%s of pid %d", links[i], pid);

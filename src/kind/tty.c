@@ -74,7 +74,7 @@ struct tty_table {
 	struct tty_found *first;
 	VEC(struct tty_task) tasks;
 	uint32_t instances;
-	bool shell_job;
+	bool shell_job, orphans;
 };
 
 /* What a description turns out to be. */
@@ -258,6 +258,7 @@ static int tty_check(const struct fd_view *view, const struct kind_options *opti
 		return error_memory(err);
 	struct tty_table *table = view->kind_data[KIND_tty];
 	table->shell_job = options->shell_job;
+	table->orphans = options->orphan_pts_master;
 	if (!t.master && !t.hung) {
 		tty_note_leader(view, f);
 		r = tty_note_holder(view, f, err);
@@ -300,7 +301,8 @@ static int tty_check_end(void *const *kind_data, size_t *at, struct ferry_error 
 	const struct tty_table *table = kind_data[KIND_tty];
 	size_t i = 0;
 	for (const struct tty_found *f = table ? table->first : NULL; f; f = f->next, i++) {
-		if (i < *at || f->has_master || !f->has_slave || (table->shell_job && !f->leader))
+		if (i < *at || f->has_master || !f->has_slave || table->orphans ||
+		    (table->shell_job && !f->leader))
 			continue;
 		*at = i + 1;
 		return tty_refuse_outside(f, err);
@@ -394,9 +396,16 @@ static int tty_collect_task(struct collect *c, struct snap_task *t, int proc_dir
 	if (!task)
 		return error_memory(err);
 	table->shell_job = c->options->shell_job;
+	table->orphans = c->options->orphan_pts_master;
 	*task = (struct tty_task){
 		.pid = t->pid, .sid = t->sid, .tty_nr = t->stat.tty_nr, .tpgid = t->stat.tpgid};
 	return 0;
+}
+
+/* It comes back as a terminal of its own, also when its program is outside. */
+static bool tty_is_whole(const struct tty_table *table, const struct tty_found *f)
+{
+	return f->has_master || (table->orphans && f->has_slave);
 }
 
 static struct tty_found *tty_of_session(const struct tty_table *table, pid_t sid)
@@ -415,11 +424,12 @@ static int tty_lead(struct tty_table *table, const struct tty_task *task, struct
 		if (tty_is_slave((dev_t)(uint32_t)task->tty_nr) &&
 		    f->index == minor((uint32_t)task->tty_nr) && (f->has_master || f->has_slave))
 			found = f;
-	if (found && found->has_master) {
+	bool whole = found && tty_is_whole(table, found);
+	if (whole) {
 		found->sid = task->sid;
 		found->pgrp = task->tpgid;
 	}
-	return found && found->has_master ? 0 : tty_refuse_leader(task->pid, (uint32_t)task->tty_nr, "", err);
+	return whole ? 0 : tty_refuse_leader(task->pid, (uint32_t)task->tty_nr, "", err);
 }
 
 /* Of a terminal from outside, in whose foreground the tree may be. */
@@ -586,8 +596,10 @@ static int tty_collect_lines(struct arena *a, struct tty_found *f, struct ferry_
 	return 0;
 }
 
-static int tty_collect_extra(struct arena *a, struct tty_found *f, struct ferry_error *err)
+static int tty_collect_extra(struct arena *a, const struct tty_table *table, struct tty_found *f,
+			     struct ferry_error *err)
 {
+	bool whole = tty_is_whole(table, f);
 	f->extra = record_new(a, FerryTtyEntry, ferry_tty_entry);
 	if (!f->extra)
 		return error_memory(err);
@@ -598,9 +610,9 @@ static int tty_collect_extra(struct arena *a, struct tty_found *f, struct ferry_
 	f->extra->n_without = f->without.n;
 	char path[TTY_DIR_BYTES + 16];
 	snprintf(path, sizeof(path), "%s/%u", f->dir, f->index);
-	if (f->has_master && stat(path, &f->node) < 0)
+	if (whole && stat(path, &f->node) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "looking at the terminal '%s'", path);
-	if (f->has_master)
+	if (whole)
 		record_set(f->extra, mode, f->node.st_mode & TTY_MODE_BITS);
 	return 0;
 }
@@ -608,7 +620,7 @@ static int tty_collect_extra(struct arena *a, struct tty_found *f, struct ferry_
 static int tty_collect_found(struct collect *c, struct tty_found *f, struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
-	int r = tty_collect_extra(a, f, err);
+	int r = tty_collect_extra(a, c->kind_data[KIND_tty], f, err);
 	if (r >= 0 && (f->slave >= 0 || f->hung.n))
 		r = tty_info(c->snap, f, TTY_SLAVE, err);
 	if (r >= 0 && f->has_ctty)

@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/terminal.h"
 #include "image/dir.h"
 #include "image/proto/regfile.pb-c.h"
 #include "image/proto/tty.pb-c.h"
@@ -283,45 +284,35 @@ static bool tty_is_file_of(const struct plan_file *file, enum tty_side side)
 	return (file->entry->tty->tty_info_id & 1) == (side == TTY_MASTER);
 }
 
-/* Masters until the number is reached; those before it are given back. */
-static int tty_open_master(const struct tty_plan *p, int flags, int *ret_fd, struct ferry_error *err)
+/* One that a mount needed is there already. */
+static int tty_take_master(struct opener *o, const char *path, uint32_t index)
+{
+	struct stat st;
+	return stat(path, &st) < 0 ? -1 : plan_take_terminal(o->plan, st.st_dev, index);
+}
+
+static int tty_open_master(struct opener *o, const struct tty_plan *p, int flags, int *ret_fd,
+			   struct ferry_error *err)
 {
 	char path[PATH_MAX + 8];
-	VEC(int) others = {0};
-	int r = 0, fd = -1;
 	if (p->master_path)
 		snprintf(path, sizeof(path), "%s", p->master_path);
 	else
 		snprintf(path, sizeof(path), "%s/ptmx", p->dir);
-	for (;;) {
-		uint32_t index;
-		fd = fd_open(AT_FDCWD, path, flags | O_NOCTTY, 0);
-		if (fd < 0 || ioctl(fd, TIOCGPTN, &index) < 0) {
-			r = error_errno(err, FERRY_ERROR_RESTORE_STEP, fd < 0 ? -fd : errno, "opening '%s'",
-					path);
-			break;
-		}
-		if (index == p->index)
-			break;
-		int *slot = index < p->index ? vec_push(&others) : NULL;
-		if (slot) {
-			*slot = fd;
-			continue;
-		}
-		r = error_set(err, FERRY_ERROR_RESTORE_STEP, EEXIST,
-			      "the terminal %s/%u, which the image needs, is in use", p->dir, p->index);
-		error_hint(
-			err,
-			"close the program that uses it, or restore where devpts is mounted anew (unshare -m; mount -t devpts -o newinstance)");
-		close(fd);
-		break;
-	}
-	vec_foreach(other, &others)
-		close(*other);
-	vec_release(&others);
-	if (r >= 0)
-		*ret_fd = fd;
-	return r;
+	int fd = tty_take_master(o, path, p->index);
+	if (fd < 0)
+		fd = terminal_open_master(AT_FDCWD, path, flags, p->index);
+	*ret_fd = fd;
+	if (fd >= 0)
+		return 0;
+	if (fd != -EEXIST)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -fd, "opening '%s'", path);
+	error_set(err, FERRY_ERROR_RESTORE_STEP, EEXIST,
+		  "the terminal %s/%u, which the image needs, is in use", p->dir, p->index);
+	error_hint(
+		err,
+		"close the program that uses it, or restore where devpts is mounted anew (unshare -m; mount -t devpts -o newinstance)");
+	return fd;
 }
 
 static int tty_open_slave(const struct tty_plan *p, int flags, struct ferry_error *err)
@@ -511,11 +502,12 @@ static bool tty_needs_slave(const struct tty_plan *p)
 	return p->infos[TTY_SLAVE] || closed || waits || tty_any_info(p)->sid;
 }
 
-static int tty_build_pair(struct opener *o, struct tty_plan *p, struct ferry_error *err)
+/* orphan: the program is outside, and gets the master. */
+static int tty_build_pair(struct opener *o, struct tty_plan *p, bool orphan, struct ferry_error *err)
 {
 	struct plan_file *file = tty_master_file(p);
 	int unlocked = 0, fd = -1;
-	int r = tty_open_master(p, file ? tty_flags(file) : O_RDWR, &fd, err);
+	int r = tty_open_master(o, p, file ? tty_flags(file) : O_RDWR, &fd, err);
 	_cleanup_close_ unused int own = r < 0 || file ? -1 : fd;
 	if (r < 0)
 		return r;
@@ -525,7 +517,7 @@ static int tty_build_pair(struct opener *o, struct tty_plan *p, struct ferry_err
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, errno, "unlocking the terminal %s/%u",
 				   p->dir, p->index);
 	r = tty_open_files(o, p, true, err);
-	if (r < 0 || !file)
+	if (r < 0 || (!file && !orphan))
 		return r; /* without a master they are hung up when ours closes */
 	if (tty_needs_slave(p))
 		r = p->slave = tty_open_slave(p, O_RDWR | O_NONBLOCK, err);
@@ -535,7 +527,8 @@ static int tty_build_pair(struct opener *o, struct tty_plan *p, struct ferry_err
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting the terminal %s/%u up", p->dir,
 				   p->index);
-	return tty_open_files(o, p, false, err);
+	r = tty_open_files(o, p, false, err);
+	return r < 0 || !orphan ? r : o->give_terminal(o, fd, err);
 }
 
 /* The terminal of whoever restores stands in for one whose master is not part of the image. */
@@ -574,7 +567,9 @@ static int tty_build(struct opener *o, struct tty_plan *p, struct ferry_error *e
 	if (masters > 1)
 		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG, "the terminal %s/%u has %zu masters",
 				 p->dir, p->index, masters);
-	return masters || hung == p->files.n ? tty_build_pair(o, p, err) : tty_build_outside(o, p, err);
+	bool orphan = o->options->orphan_pts_master && !masters && hung < p->files.n;
+	return masters || hung == p->files.n || orphan ? tty_build_pair(o, p, orphan, err)
+						       : tty_build_outside(o, p, err);
 }
 
 int tty_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)

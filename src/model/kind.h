@@ -40,6 +40,7 @@ struct warden;
 struct netlocks;
 struct peers;
 struct sharing;
+struct pause;
 struct proc_mounts;
 
 /* What becomes of control groups. */
@@ -47,6 +48,7 @@ struct cgroup_options {
 	const char *mode;         /* word of --manage-cgroups; NULL: none was asked for */
 	const char *const *roots; /* "[CONTROLLER:]PATH" */
 	size_t n_roots;
+	const struct pause *pause; /* dump: those that somebody else froze, thawed for it; NULL = none */
 };
 
 /* What a job was asked for, as far as kinds care; from engine/options.def. */
@@ -55,9 +57,10 @@ struct kind_options {
 	const struct kern_caps *caps;
 	bool leave_running;
 	bool shell_job;
-	bool foreground;     /* restore: ferry waits for the tree, which takes its place in the terminal */
-	bool tcp_close;      /* connections end, and come back as sockets whose connection is over */
-	bool skip_in_flight; /* TCP connections that nobody accepted yet are left out */
+	bool orphan_pts_master; /* terminals of programs outside go along, see opener.give_terminal */
+	bool foreground;        /* restore: ferry waits for the tree, which takes its place in the terminal */
+	bool tcp_close;         /* connections end, and come back as sockets whose connection is over */
+	bool skip_in_flight;    /* TCP connections that nobody accepted yet are left out */
 	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
 	uint32_t service_socket; /* inode of the socket by which a task of the tree asked for this dump; 0: none did */
@@ -207,6 +210,9 @@ struct opener {
 	int (*in_task)(struct opener *o, const struct plan_task *t, struct opener_call *call,
 		       struct ferry_error *err);
 	void *in_task_context;
+	/* Who asked for the restore takes the program's end of a terminal: a copy of the descriptor. */
+	int (*give_terminal)(struct opener *o, int fd, struct ferry_error *err);
+	void *give_context;
 	/* What ferry's PID namespace calls a task that exists. */
 	pid_t (*pid_of)(const struct opener *o, const struct plan_task *t);
 };
@@ -350,6 +356,8 @@ struct kind_ops {
 	int (*ready)(struct opener *o, struct ferry_error *err);
 	/* Restore: everything stands at the barrier; what has to happen to our own copies before it opens. Cannot fail. */
 	void (*before_run)(struct opener *o);
+	/* Restore: every task runs its own code, and nothing of ours any more. Cannot fail. */
+	void (*left)(struct opener *o);
 	/* Restore: it failed and every task is gone: take back what was made outside. Cannot fail. */
 	void (*abandon)(struct opener *o);
 };

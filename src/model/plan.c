@@ -24,6 +24,11 @@ void plan_close(struct plan *p)
 	vec_foreach(source, &p->sources)
 		close(*source);
 	vec_release(&p->sources);
+	vec_foreach(terminal, &p->terminals) {
+		if (terminal->fd >= 0)
+			close(terminal->fd);
+	}
+	vec_release(&p->terminals);
 }
 
 void plan_release(struct plan *p)
@@ -116,6 +121,29 @@ int plan_keep_source(struct plan *p, int fd)
 	}
 	*kept = fd;
 	return fd;
+}
+
+int plan_keep_terminal(struct plan *p, uint64_t dev, uint32_t index, int fd)
+{
+	struct plan_terminal *kept = vec_push(&p->terminals);
+	if (!kept) {
+		close(fd);
+		return -ENOMEM;
+	}
+	*kept = (struct plan_terminal){dev, index, fd};
+	return 0;
+}
+
+int plan_take_terminal(struct plan *p, uint64_t dev, uint32_t index)
+{
+	vec_foreach(kept, &p->terminals) {
+		int fd = kept->fd;
+		if (fd < 0 || kept->dev != dev || kept->index != index)
+			continue;
+		kept->fd = -1;
+		return fd;
+	}
+	return -1;
 }
 
 uint32_t plan_last_temp(const struct plan_task *t)

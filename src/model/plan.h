@@ -208,6 +208,13 @@ struct plan_zombie {
 	uint32_t uid, gid;
 };
 
+/* The master of a pseudo terminal. */
+struct plan_terminal {
+	uint64_t dev; /* of its devpts */
+	uint32_t index;
+	int fd; /* -1: taken */
+};
+
 struct plan {
 	struct arena arena;
 	InventoryEntry *inventory;
@@ -220,9 +227,10 @@ struct plan {
 	size_t n_files;
 	VEC(struct plan_ns) namespaces; /* the root's before others of the type */
 	VEC(FerryFileGuardEntry *) guards;
-	VEC(void *) messages; /* unpacked records, freed with the plan */
-	VEC(int) sources;     /* descriptors that temps refer to, kept open until the end */
-	int *idle_sources;    /* those that nobody reads before it gets them; n_idle_sources */
+	VEC(void *) messages;                /* unpacked records, freed with the plan */
+	VEC(int) sources;                    /* descriptors that temps refer to, kept open until the end */
+	VEC(struct plan_terminal) terminals; /* that exist before their files do */
+	int *idle_sources;                   /* those that nobody reads before it gets them; n_idle_sources */
 	size_t n_idle_sources;
 	FerryClocksEntry *clocks; /* NULL: the image has none */
 	uint64_t
@@ -260,6 +268,12 @@ bool plan_own_ns(const struct plan *p, enum proc_ns type);
 
 /* Keep fd open as long as the plan; returns it, or fd itself when negative, or -ENOMEM (fd is closed then). */
 int plan_keep_source(struct plan *p, int fd);
+
+/* The same for a terminal's master. */
+must_check int plan_keep_terminal(struct plan *p, uint64_t dev, uint32_t index, int fd);
+
+/* The one that was kept, which is the caller's from then on; -1: none. */
+int plan_take_terminal(struct plan *p, uint64_t dev, uint32_t index);
 
 /* The highest number that is temporary in a task. */
 uint32_t plan_last_temp(const struct plan_task *t);

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control groups of trees: what becomes of them in each mode of a restore, and that one that fails or is killed leaves none behind."""
 
+import atexit
+import contextlib
 import os
 import pathlib
 import subprocess
 import tempfile
 
 from ferrytest import Ferry, Program, main, skip, test
-from ferrytest.process import is_alive, running, wait_until
+from ferrytest.process import children, is_alive, running, wait_until
 
 PIDS = pathlib.Path("/sys/fs/cgroup/pids")
 # The driver removes groups with the name of the test's folder.
@@ -24,6 +26,17 @@ def hierarchies():
 def groups():
     """Everything that is there, below the mounts."""
     return sorted(str(path) for top in hierarchies() for path in [top / BASE, *(top / BASE).rglob("*")] if path.is_dir())
+
+
+def thaw_all():
+    """In a v1 freezer even SIGKILL would wait."""
+    for path in groups():
+        for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            with contextlib.suppress(OSError):
+                (pathlib.Path(path) / file).write_text(word)
+
+
+atexit.register(thaw_all)
 
 
 def remove_groups():
@@ -199,6 +212,162 @@ def undone():
         assert groups() == there
         end(program)
         remove_groups()
+
+
+# Three that count in a file which they have in common: whoever executes anything is seen.
+COUNTING = """
+import mmap, os, sys, threading
+with open("count", "r+b") as file:
+    count = mmap.mmap(file.fileno(), 4096)
+
+def run(number):
+    while True:
+        count[number] = (count[number] + 1) % 256
+
+if os.fork() == 0:
+    run(0)
+threading.Thread(target=run, args=[1]).start()
+run(2)
+"""
+
+
+class Paused:
+    """A counting tree in a group of its own, with one below for the child, frozen."""
+
+    WORDS = {"freezer": ("freezer.state", "FROZEN", "THAWED"), "unified": ("cgroup.freeze", "1", "0")}
+
+    def __init__(self, hierarchy):
+        top = pathlib.Path("/sys/fs/cgroup", hierarchy)
+        self.file, self.frozen, self.thawed = self.WORDS[hierarchy]
+        if not (top / "cgroup.procs").exists():
+            skip(f"no {top}")
+        self.group = top / BASE / "ice"
+        (self.group / "below").mkdir(parents=True, exist_ok=True)
+        self.count = pathlib.Path("count")
+        self.count.write_bytes(bytes(4096))
+        with open(os.devnull, "r+b") as null:
+            self.root = subprocess.Popen(  # pylint: disable=consider-using-with
+                ["python3", "-c", COUNTING], stdin=null, stdout=null, stderr=null, start_new_session=True)
+        wait_until(lambda: 0 not in self.count.read_bytes()[:3], "they do not count")
+        self.pids = [self.root.pid, *children(self.root.pid)]
+        assert len(self.pids) == 2
+        for pid, group in zip(self.pids, (self.group, self.group / "below")):
+            (group / "cgroup.procs").write_text(str(pid))
+        self.freeze()
+
+    def freeze(self):
+        """And wait until they stand."""
+        (self.group / self.file).write_text(self.frozen)
+        wait_until(self.is_frozen, "it does not freeze")
+
+    def thaw(self):
+        """They count again."""
+        (self.group / self.file).write_text(self.thawed)
+        before = self.count.read_bytes()[:3]
+        wait_until(lambda: not any(a == b for a, b in zip(before, self.count.read_bytes()[:3])), "they do not count any more")
+
+    def is_frozen(self):
+        """As the group says."""
+        file, word = ("freezer.state", "FROZEN") if self.file == "freezer.state" else ("cgroup.events", "frozen 1")
+        return word in (self.group / file).read_text()
+
+    def stands(self, what):
+        """Nobody has executed anything, and nobody does."""
+        assert self.is_frozen(), what
+        before = self.count.read_bytes()[:3]
+        for _ in range(3):
+            os.sched_yield()
+        assert before == self.count.read_bytes()[:3], what
+
+    def dump(self, images, *more, **options):
+        """ferry dump, by the group's name."""
+        return Ferry().run("dump", "-t", self.root.pid, "-D", images, f"--freeze-cgroup={self.group}", *more, **options)
+
+    def end(self):
+        """All of it."""
+        for pid in self.pids:
+            os.kill(pid, 9)
+        (self.group / self.file).write_text(self.thawed)
+        self.root.wait()
+        wait_until(lambda: not any(is_alive(pid) for pid in self.pids), "they do not end")
+
+
+def paused(hierarchy):
+    """A frozen tree is dumped without a step, stays frozen, and comes back so."""
+    tree = Paused(hierarchy)
+    start = tree.count.read_bytes()
+    for number, fault in enumerate(("", "collect-vma", "inject-call", "image-write")):
+        done = tree.dump(folder(), "-R", environment={"FERRY_FAULT": fault} if fault else {})
+        assert bool(done.returncode) == bool(number), done
+        tree.stands(fault)
+        assert tree.count.read_bytes() == start, fault
+    images = folder()
+    done = tree.dump(images)
+    assert done.returncode == 0, done
+    assert tree.count.read_bytes() == start and tree.is_frozen()
+    tree.root.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in tree.pids), "they do not end")
+    # It would stand still in there.
+    done = Ferry().run("restore", "-D", images, "-d", "--manage-cgroups=soft")
+    assert done.returncode == 3 and "is frozen" in done.stderr, done
+    (tree.group / tree.file).write_text(tree.thawed)
+    remove_groups()
+    Ferry().restore(images, more=["--manage-cgroups=soft"])
+    wait_until(tree.is_frozen, "it is not frozen any more")
+    tree.stands("restored")
+    tree.thaw()
+    # Named, but not frozen.
+    done = tree.dump(folder(), "-R")
+    assert done.returncode == 0 and not tree.is_frozen(), done
+    for pid in tree.pids:
+        os.kill(pid, 9)
+
+
+test(name="paused_v1", timeout=120)(lambda: paused("freezer"))
+test(name="paused_v2", timeout=120)(lambda: paused("unified"))
+
+
+def paused_killed(hierarchy):
+    """Whenever ferry is killed, a frozen tree has not moved, and goes on when it is thawed."""
+    tree = Paused(hierarchy)
+    start = tree.count.read_bytes()
+    number = 0
+    while True:
+        number += 1
+        images = folder()
+        done = subprocess.run(["setsid", "-w", Ferry().path, "dump", "-t", str(tree.root.pid), "-D", images, "-R",
+                               f"--freeze-cgroup={tree.group}"], check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+                              env={**os.environ, "FERRY_KILL_AT": str(number),
+                                   "FERRY_KILL_VICTIM": ("self", "group")[number % 2]})
+        wait_until(lambda: not running(Ferry().path), "a ferry does not end")
+        wait_until(tree.is_frozen, f"killed at {number} it is not frozen")
+        tree.stands(number)
+        assert tree.count.read_bytes() == start, number
+        if not done.returncode:
+            break
+        # A thread that stands in what ferry had it do finds home by itself.
+        tree.thaw()
+        tree.freeze()
+        start = tree.count.read_bytes()
+    assert number > 20, number
+    tree.thaw()
+    tree.end()
+
+
+test(name="paused_killed_v1", timeout=600)(lambda: paused_killed("freezer"))
+test(name="paused_killed_v2", timeout=600)(lambda: paused_killed("unified"))
+
+
+@test(timeout=60)
+def pause_refused():
+    """What is no group that can be frozen, and one that stands because of another."""
+    tree = Paused("freezer")
+    for group, said, status in ((tree.group.parent.parent, "no group that can be frozen", 2), ("/tmp", "no group that can be frozen", 2),
+                                (tree.group / "below", "a cgroup above", 3)):
+        done = Ferry().run("dump", "-t", tree.root.pid, "-D", folder(), "-R", f"--freeze-cgroup={group}")
+        assert done.returncode == status and said in done.stderr, done
+        tree.stands(group)
+    tree.end()
 
 
 @test(timeout=300)

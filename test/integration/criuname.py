@@ -311,7 +311,7 @@ def called(engine):
     ask("dump", dump)
     program.wait_gone([program.pid])
     ask("restore", {**options, "notify_scripts": True}, refuse="post-restore")
-    assert not pathlib.Path(f"/proc/{program.pid}").exists()
+    program.wait_gone([program.pid])
     answer = ask("restore", {**options, "notify_scripts": True, "rst_sibling": True})
     assert fields(answer[4])[1] == program.pid, answer
     program.verify()

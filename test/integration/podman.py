@@ -232,6 +232,7 @@ SCENES = {
     "files": files,
     "locks": locks,
     "connection": connection,
+    "terminal": lambda kind: counts(kind, run=(*ALONE, "--tty")),
     "limited": lambda kind: counts(kind, run=(*ALONE, "--memory", "64m", "--pids-limit", "50", "--cpus", "1.5")),
     "host_network": lambda kind: counts(kind, run=("--network", "host")),
     "read_only": lambda kind: counts(kind, run=(*ALONE, "--read-only")),

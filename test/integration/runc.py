@@ -250,6 +250,7 @@ SCENES = {
     "empty_network": lambda kind: counts(kind, ("--empty-ns", "network"), ("--empty-ns", "network"), name="empty"),
     "auto_dedup": lambda kind: counts(kind, ("--auto-dedup",), ("--auto-dedup",), name="dedup"),
     "several": several,
+    "terminal": terminal,
     "killed_process": killed_process,
 }
 

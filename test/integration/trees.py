@@ -231,6 +231,21 @@ MOUNTS = {
         """, "shows a part of a file system that is mounted nowhere"),
     "alone": ("unshare(NEWNS); shell('mkdir ram; mount -t ramfs none ram')", "has contents of its own, which no image has"),
     "deleted": ("unshare(NEWNS); shell('mkdir a b; mount --bind a b; rmdir a')", "shows a file or folder that was deleted"),
+    "mapped": ("""
+        unshare(NEWNS)
+        shell("mkdir ids mapped; mount -t tmpfs none ids")
+        user = child(lambda: unshare(NEWUSER))
+        open(f"/proc/{user}/uid_map", "w").write("0 1000 1")
+        open(f"/proc/{user}/gid_map", "w").write("0 1000 1")
+        space = os.open(f"/proc/{user}/ns/user", os.O_RDONLY)
+        copy = call(libc.syscall(428, -100, b"ids", 0x80001))
+        call(libc.syscall(442, copy, b"", 0x1000, struct.pack("4Q", 0x100000, 0, 0, space), 32))
+        call(libc.syscall(429, copy, b"", -100, b"mapped", 4))
+        os.close(copy)
+        os.close(space)
+        os.kill(user, 9)
+        os.waitpid(user, 0)
+        """, "maps the ids of its files in a way of its own"),
     "overlay": ("""
         unshare(NEWNS)
         shell("mkdir lower merged; mount -t overlay -o lowerdir=lower:/etc none merged")

@@ -30,6 +30,7 @@ struct state {
 	const char *what;
 	int in_root, in_tmpfs, folder;
 	pid_t child;                                      /* "below" */
+	int hidden[2];                                    /* "hidden" */
 	int gone[2], renamed[2], listener, ends[2], fifo; /* "files" */
 };
 
@@ -170,16 +171,6 @@ static void make_mounts(const struct state *s)
 	bind_readonly("/own/part", "/srv", MS_NOEXEC);
 	must(mkdir("/again", 0755));
 	must(mount("/stays", "/again", NULL, MS_BIND, NULL));
-	if (!strcmp(s->what, "hidden")) {
-		must(mkdir("/stack", 0755));
-		must(mkdir("/stack/deep", 0755));
-		mount_at("deep", "/stack/deep", "tmpfs", 0, "size=1m");
-		put("/stack/deep/file", 0600, 30);
-		mount_at("first", "/stack", "tmpfs", MS_NOEXEC, "size=1m");
-		put("/stack/file", 0600, 31);
-		mount_at("second", "/stack", "tmpfs", MS_NOSUID, "size=1m");
-		put("/stack/file", 0600, 32);
-	}
 	if (!strcmp(s->what, "groups")) {
 		mount_at("one", "/one", "tmpfs", 0, "size=1m");
 		must(mkdir("/one/a", 0700));
@@ -312,6 +303,12 @@ static void expect_same_file(struct program *p, int fd, const char *path)
 	expect(p, mine.st_ino == named.st_ino && mine.st_dev == named.st_dev, "%s is another", path);
 }
 
+static void expect_contents(struct program *p, int fd, uint64_t seed)
+{
+	expect_same(p, "bytes", pread(fd, buffer, BYTES, 0), BYTES);
+	expect(p, pattern_differs(buffer, BYTES, seed) < 0, "an open file differs");
+}
+
 static void verify_paths(struct program *p)
 {
 	struct stat st = {0};
@@ -323,12 +320,6 @@ static void verify_paths(struct program *p)
 	expect(p, access("/proc/1/status", F_OK) == 0, "/proc shows nothing");
 	expect(p, access("/root", F_OK) < 0, "the old root is there");
 	expect(p, access("/box/log", F_OK) == 0, "the folder from outside is not there");
-}
-
-static void expect_contents(struct program *p, int fd, uint64_t seed)
-{
-	expect_same(p, "bytes", pread(fd, buffer, BYTES, 0), BYTES);
-	expect(p, pattern_differs(buffer, BYTES, seed) < 0, "an open file differs");
 }
 
 static int connected(const char *path)
@@ -409,8 +400,13 @@ static void verify(struct program *p, void *state)
 	expect_same(p, "position", lseek(s->in_tmpfs, 0, SEEK_CUR), 77);
 	if (!strcmp(s->what, "files"))
 		verify_files(p, s);
-	if (!strcmp(s->what, "hidden"))
+	if (!strcmp(s->what, "hidden")) {
 		has(p, "/stack/file", 0600, 32);
+	}
+	if (!strcmp(s->what, "hidden") && p->more) {
+		expect_contents(p, s->hidden[0], 30);
+		expect_contents(p, s->hidden[1], 31);
+	}
 	if (!strcmp(s->what, "sealed")) {
 		expect_sealed(p, "/new");
 		expect_mounted(p, "/", "ro,nodev");
@@ -445,13 +441,17 @@ static void prove_below(struct program *p, const struct state *s)
 	expect(p, line[0], "what is mounted here does not arrive in the child's namespace");
 }
 
-static void prove_hidden(struct program *p)
+static void prove_hidden(struct program *p, const struct state *s)
 {
 	must(umount2("/stack", MNT_DETACH));
 	has(p, "/stack/file", 0600, 31);
+	if (p->more)
+		expect_same_file(p, s->hidden[1], "/stack/file");
 	expect_mounted(p, "/stack", "noexec");
 	must(umount2("/stack", MNT_DETACH));
 	has(p, "/stack/deep/file", 0600, 30);
+	if (p->more)
+		expect_same_file(p, s->hidden[0], "/stack/deep/file");
 }
 
 static void finish(struct program *p, void *state)
@@ -461,7 +461,7 @@ static void finish(struct program *p, void *state)
 	if (!strcmp(s->what, "groups"))
 		prove_groups(p);
 	if (!strcmp(s->what, "hidden"))
-		prove_hidden(p);
+		prove_hidden(p, s);
 	if (!strcmp(s->what, "below"))
 		prove_below(p, s);
 	if (!strcmp(s->what, "shares")) {
@@ -475,6 +475,22 @@ static void finish(struct program *p, void *state)
 static void spoil(void *state unused)
 {
 	must(umount2("/own", MNT_DETACH));
+}
+
+static void make_hidden(const struct program *p, struct state *s)
+{
+	must(mkdir("/stack", 0755));
+	must(mkdir("/stack/deep", 0755));
+	mount_at("deep", "/stack/deep", "tmpfs", 0, "size=1m");
+	put("/stack/deep/file", 0600, 30);
+	if (p->more)
+		s->hidden[0] = must(open("/stack/deep/file", O_RDWR | O_CLOEXEC));
+	mount_at("first", "/stack", "tmpfs", MS_NOEXEC, "size=1m");
+	put("/stack/file", 0600, 31);
+	if (p->more)
+		s->hidden[1] = must(open("/stack/file", O_RDONLY | O_CLOEXEC));
+	mount_at("second", "/stack", "tmpfs", MS_NOSUID, "size=1m");
+	put("/stack/file", 0600, 32);
 }
 
 static void make_files(struct state *s)
@@ -583,6 +599,8 @@ int main(int argc, char **argv)
 	must(lseek(s.in_tmpfs, 77, SEEK_SET));
 	if (!strcmp(s.what, "files"))
 		make_files(&s);
+	if (!strcmp(s.what, "hidden"))
+		make_hidden(&p, &s);
 	if (!strcmp(s.what, "below"))
 		make_below(&p, &s);
 	must(chdir("/own/part"));
