@@ -48,6 +48,10 @@ struct cgroup_options {
 	const char *mode;         /* word of --manage-cgroups; NULL: none was asked for */
 	const char *const *roots; /* "[CONTROLLER:]PATH" */
 	size_t n_roots;
+	const char *yard; /* a directory with the hierarchies; NULL = they are reached otherwise */
+	const char *const *controllers; /* dump: hierarchies of these alone; none = all */
+	size_t n_controllers;
+	const char *props;         /* dump: see kind/cgroup_props.h; NULL = what ferry knows */
 	const struct pause *pause; /* dump: those that somebody else froze, thawed for it; NULL = none */
 };
 
