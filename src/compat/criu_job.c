@@ -105,7 +105,9 @@ int criu_enter(struct criu_options *o, struct ferry_error *err)
 	const char *work = o->work_dir ? o->work_dir : images;
 	if (chdir(work) < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, errno, "work directory '%s'", work);
-	return 0;
+	free(o->job.socket_dir);
+	o->job.socket_dir = getcwd(NULL, 0);
+	return o->job.socket_dir ? 0 : error_errno(err, FERRY_ERROR_SYSTEM, errno, "the work directory");
 }
 
 int criu_place(struct criu_options *o, const char *host, char **place, struct ferry_error *err)

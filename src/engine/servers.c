@@ -108,16 +108,20 @@ int engine_lazy_pages(const struct options *o, const struct log_sink *log, const
 	_cleanup_close_ int server = page_server;
 	if (r < 0)
 		return r;
-	_cleanup_close_ int listening = lazyd_listen(dir, err);
+	const char *path = o->socket_dir ?: o->images_dir;
+	_cleanup_close_ int at = fd_open(AT_FDCWD, path, O_DIRECTORY | O_RDONLY, 0);
+	if (at < 0)
+		return error_errno(err, FERRY_ERROR_USAGE, -at, "directory '%s'", path);
+	_cleanup_close_ int listening = lazyd_listen(at, path, err);
 	if (listening < 0)
 		return listening;
-	if (asprintf(&where, "%s/" LAZYSOCK_NAME, o->images_dir) < 0)
+	if (asprintf(&where, "%s/" LAZYSOCK_NAME, path) < 0)
 		where = NULL;
 	r = where ? ready->tell(ready->context, where, err) : error_memory(err);
 	_cleanup_close_ int said = fd_dup(STDERR_FILENO, 3);
 	const struct lazyd d = {.dir = dir, .listening = listening, .page_server = server, .log = said};
 	if (r >= 0)
 		r = lazyd_serve(&d, err);
-	unlinkat(image_dir_fd(dir), LAZYSOCK_NAME, 0);
+	unlinkat(at, LAZYSOCK_NAME, 0);
 	return r;
 }

@@ -77,6 +77,7 @@ struct kind_options {
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
+	bool memory_only;     /* nothing else is stored: what hinders that later is no matter now */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 	struct cgroup_options cgroups;
 	bool empty_net;            /* what is in network namespaces is left to the caller */
