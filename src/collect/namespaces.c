@@ -232,7 +232,7 @@ int collect_check_namespaces(const struct check_task *t, struct ferry_error *err
 		bool seen = ops && t->of_root &&
 			    (ns_support[ops->type] == NS_TREE ||
 			     (ops->type == PROC_NS_MNT && theirs->ino[ops->type] == of_root->ino[ops->type]));
-		if (ops && another[ops->type] && ops->check && !seen)
+		if (ops && another[ops->type] && ops->check && !seen && !options->memory_only)
 			r = ops->check(pid, proc_dir, options, err);
 	}
 	return r;

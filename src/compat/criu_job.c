@@ -105,7 +105,9 @@ int criu_enter(struct criu_options *o, struct ferry_error *err)
 	const char *work = o->work_dir ? o->work_dir : images;
 	if (chdir(work) < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, errno, "work directory '%s'", work);
-	return 0;
+	free(o->job.socket_dir);
+	o->job.socket_dir = getcwd(NULL, 0);
+	return o->job.socket_dir ? 0 : error_errno(err, FERRY_ERROR_SYSTEM, errno, "the work directory");
 }
 
 int criu_place(struct criu_options *o, const char *host, char **place, struct ferry_error *err)
@@ -116,7 +118,10 @@ int criu_place(struct criu_options *o, const char *host, char **place, struct fe
 	if (o->port < 0 || o->port > UINT16_MAX)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "invalid argument for --port: %lld",
 				 (long long)o->port);
-	if (asprintf(&text, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, (int)o->port) < 0)
+	int n = o->ps_socket >= 0
+			? asprintf(&text, "fd:%d", (int)o->ps_socket)
+			: asprintf(&text, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, (int)o->port);
+	if (n < 0)
 		return error_memory(err);
 	free(*place);
 	*place = text;

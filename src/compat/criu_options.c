@@ -58,6 +58,7 @@ static const struct criu_word criu_table[] = {
 	{"leave-stopped", 's', CRIU_BOOL, CRIU_ALONE, AT(job.leave_stopped)},
 	{"restore-detached", 'd', CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
 	{"daemon", 0, CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
+	{"ps-socket", 0, CRIU_INT, CRIU_WITH, AT(ps_socket)},
 	{"status-fd", 0, CRIU_INT, CRIU_WITH, AT(status_fd)},
 	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
 	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
@@ -87,6 +88,10 @@ static const struct criu_word criu_table[] = {
 	{"join-ns", 0, CRIU_LIST, CRIU_WITH, AT(job.join_ns)},
 	{"freeze-cgroup", 0, CRIU_TEXT, CRIU_WITH, AT(job.freeze_cgroup)},
 	{"manage-cgroups", 0, CRIU_MODE, CRIU_MAYBE, AT(job.manage_cgroups)},
+	{"cgroup-props", 0, CRIU_TEXT, CRIU_WITH, AT(job.cgroup_props)},
+	{"cgroup-props-file", 0, CRIU_TEXT, CRIU_WITH, AT(job.cgroup_props_file)},
+	{"cgroup-dump-controller", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_dump_controller)},
+	{"cgroup-yard", 0, CRIU_TEXT, CRIU_WITH, AT(job.cgroup_yard)},
 	{"cgroup-root", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_root)},
 	{"action-script", 0, CRIU_LIST, CRIU_WITH, AT(action_scripts)},
 
@@ -113,15 +118,10 @@ static const struct criu_word criu_table[] = {
 	{"stream", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},
 	{"veth-pair", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"cgroup-props", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"cgroup-props-file", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"cgroup-dump-controller", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"cgroup-yard", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"lsm-profile", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"lsm-mount-context", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"file-validation", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"skip-file-rwx-check", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"ps-socket", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"tls-cacert", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls-cacrl", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -304,7 +304,7 @@ static int criu_unknown(int found, char *const *argv, struct ferry_error *err)
 
 static void criu_init(struct criu_options *o)
 {
-	*o = (struct criu_options){.log_level = CRIU_LEVEL_DEFAULT, .status_fd = -1};
+	*o = (struct criu_options){.log_level = CRIU_LEVEL_DEFAULT, .status_fd = -1, .ps_socket = -1};
 	options_init(&o->job);
 	o->job.criu_compat = true;
 	o->job.overwrite = true; /* an image is written over an older one, */

@@ -397,6 +397,8 @@ static int pre_dump_run(struct chain *c, const struct image_pages_remote *remote
 	struct engine *e = c->engine;
 	struct chain_round round = {0};
 	uint64_t start = time_now_ns(), hi, lo;
+	/* Engines say what comes from outside of a container, its mounts for instance, when they ask for the whole image. */
+	e->kinds.memory_only = e->options->criu_compat;
 	int r = chain_begin(c, e, true, err);
 	if (r >= 0)
 		r = dump_check(e, err);

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -36,7 +37,7 @@
 #include "proc/read.h"
 
 /* A million: what nr_open is on every machine that nobody changed it on. */
-enum { ENGINE_DESCRIPTORS = 1 << 20 };
+enum { ENGINE_DESCRIPTORS = 1 << 20, ENGINE_PROPS_MAX = 1 << 20 };
 
 /* How often a tree that may not be dumped is looked at, and for how long. */
 enum { CHECK_LOOKS = 3, CHECK_PAUSE_NS = 5 * 1000 * 1000, CHECK_AGAIN_NS = 1000 * 1000 * 1000 };
@@ -101,6 +102,25 @@ static int engine_enter_ipc(pid_t pid, const struct proc_namespaces *own, struct
 	return 0;
 }
 
+/* What the file says counts beside what the command line does, and after it. */
+static int engine_read_props(struct engine *e, struct ferry_error *err)
+{
+	const char *path = e->options->cgroup_props_file, *given = e->options->cgroup_props;
+	_cleanup_free_ char *text = NULL;
+	size_t n;
+	if (!path)
+		return 0;
+	int r = fd_read_path(AT_FDCWD, path, ENGINE_PROPS_MAX, &text, &n);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_USAGE, -r, "--cgroup-props-file '%s'", path);
+	if (asprintf(&e->cgroup_props, "%s\n%s", given ? given : "", text) < 0) {
+		e->cgroup_props = NULL;
+		return error_memory(err);
+	}
+	e->kinds.cgroups.props = e->cgroup_props;
+	return 0;
+}
+
 int engine_init(struct engine *e, const struct options *options, const struct log_sink *log,
 		struct ferry_error *err)
 {
@@ -134,6 +154,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.ghost_limit = (uint64_t)options->ghost_limit,
 		.ext_unix_sk = options->ext_unix_sk,
+		.service_socket = (uint32_t)options->service_socket,
 		.external = (const char *const *)options->external.v.v,
 		.n_external = options->external.v.n,
 		.inherited = (const char *const *)options->inherit_fd.v.v,
@@ -157,14 +178,19 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.home_net = -1,
 		.cgroups = {.mode = options->manage_cgroups,
 			    .roots = (const char *const *)options->cgroup_root.v.v,
-			    .n_roots = options->cgroup_root.v.n},
+			    .n_roots = options->cgroup_root.v.n,
+			    .yard = options->cgroup_yard,
+			    .controllers = (const char *const *)options->cgroup_dump_controller.v.v,
+			    .n_controllers = options->cgroup_dump_controller.v.n,
+			    .props = options->cgroup_props},
 		.timeout_ms = (uint32_t)MIN(options->timeout, UINT32_MAX / 1000) * 1000,
 	};
 	e->kinds.looker = proc_looker_new();
 	if (options->empty_ns && strcmp(options->empty_ns, "net") != 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--empty-ns %s: only 'net' can be empty",
 				 options->empty_ns);
-	if (options->freeze_cgroup)
+	r = engine_read_props(e, err);
+	if (r >= 0 && options->freeze_cgroup)
 		r = pause_open(options->freeze_cgroup, &e->fault, log, &e->pause, err);
 	e->kinds.cgroups.pause = e->pause;
 	if (r >= 0)
@@ -178,6 +204,8 @@ void engine_release(struct engine *e)
 	e->hook = NULL;
 	warden_stop(e->warden);
 	e->warden = NULL;
+	free(e->cgroup_props);
+	e->cgroup_props = NULL;
 	pause_close(e->pause);
 	e->pause = NULL;
 	peers_free(e->peers);

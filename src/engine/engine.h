@@ -98,6 +98,7 @@ struct engine {
 	struct kern_caps caps;
 	struct kind_options kinds;
 	struct warden *warden;
+	char *cgroup_props;         /* of --cgroup-props and its file together */
 	struct pause *pause;        /* of --freeze-cgroup; NULL = none was named */
 	struct hook *hook;          /* NULL: nobody wants one */
 	uint64_t image_bytes;       /* what the check said that an image needs at most */

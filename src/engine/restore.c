@@ -239,6 +239,17 @@ static int restore_connect(struct restore_job *j, struct ferry_error *err)
 	return 0;
 }
 
+/* Who brings the memory waits in the directory of the image, or in another one. */
+static int restore_find_lazy_pages(struct restore_job *j, struct ferry_error *err)
+{
+	const char *path = j->e->options->socket_dir;
+	int at = path ? engine_at(j->e, &path) : -1;
+	_cleanup_close_ int dir = path ? fd_open(at, path, O_DIRECTORY | O_RDONLY, 0) : -1;
+	if (path && dir < 0)
+		return error_errno(err, FERRY_ERROR_USAGE, -dir, "directory '%s'", path);
+	return lazy_connect(&j->restore, path ? dir : image_dir_fd(j->dir), err);
+}
+
 static int restore_plan(struct restore_job *j, struct ferry_error *err)
 {
 	struct engine *e = j->e;
@@ -275,7 +286,7 @@ static int restore_plan(struct restore_job *j, struct ferry_error *err)
 	if (ret >= 0 && e->options->page_server)
 		ret = restore_connect(j, err);
 	if (ret >= 0 && e->options->lazy_pages)
-		ret = lazy_connect(r, image_dir_fd(j->dir), err);
+		ret = restore_find_lazy_pages(j, err);
 	if (e->options->leave_stopped)
 		stop_all(&j->plan);
 	if (ret >= 0)

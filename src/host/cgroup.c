@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "kernel/syscalls.h"
+#include "proc/mountinfo.h"
 
 enum { CGROUP_FILE_MAX = 1 << 16, CGROUP_WAIT_MS = 10000 };
 
@@ -48,6 +50,36 @@ int cgroup_mount(const char *controllers)
 	if (r >= 0)
 		r = sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
 	return r < 0 ? r : sys_fsmount(fs, FSMOUNT_CLOEXEC, 0);
+}
+
+static bool cgroup_is_mounted_by(const struct proc_mount *m, const char *controllers)
+{
+	char list[256];
+	if (strcmp(m->root, "/") != 0 || proc_mount_has_option(m->options, "ro") ||
+	    strcmp(m->fstype, *controllers ? "cgroup" : "cgroup2") != 0)
+		return false;
+	snprintf(list, sizeof(list), "%s", controllers);
+	bool all = true;
+	for (char *save = NULL, *word = strtok_r(list, ",", &save); word && all;
+	     word = strtok_r(NULL, ",", &save))
+		all = proc_mount_has_option(m->super_options, word);
+	return all;
+}
+
+int cgroup_reach(const struct proc_mounts *mounts, int root, const char *controllers)
+{
+	vec_foreach(m, &mounts->v) {
+		struct stat st;
+		if (!cgroup_is_mounted_by(m, controllers))
+			continue;
+		int fd = fd_open(root, m->point + strspn(m->point, "/"), O_RDONLY | O_DIRECTORY, 0);
+		/* Something else may be mounted over it. */
+		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == m->dev)
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	return cgroup_mount(controllers);
 }
 
 int cgroup_move(int dir, const char *file, pid_t pid)

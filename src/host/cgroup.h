@@ -10,11 +10,19 @@
 
 #include "base/macros.h"
 
+struct proc_mounts;
+
 /*
  * A mount of a hierarchy that is attached nowhere and exists as long as the descriptor returned; its root is that of the caller's cgroup
  * namespace. controllers: as in /proc/PID/cgroup, "" for v2. Negative errno; ENODEV: this machine has no such hierarchy.
  */
 must_check int cgroup_mount(const char *controllers);
+
+/*
+ * The same by a place where the hierarchy is mounted whole and writable, below root: to make a mount and to let go of it takes
+ * milliseconds each. Where there is none, a mount.
+ */
+must_check int cgroup_reach(const struct proc_mounts *mounts, int root, const char *controllers);
 
 /* Move a process (cgroup.procs) or a thread (cgroup.threads, and tasks in v1) into a group; pid 0 = the caller. */
 must_check int cgroup_move(int dir, const char *file, pid_t pid);

@@ -150,8 +150,17 @@ static int cgroup_by_name(const void *a, const void *b)
 	return strcmp((*(CgMemberEntry *const *)a)->name, (*(CgMemberEntry *const *)b)->name);
 }
 
-static CgSetEntry *cgroup_entry(struct arena *a, const struct cgroup_look *l, uint32_t id)
+static bool cgroup_is_wanted(const struct cgroup_options *options, const char *name)
 {
+	bool wanted = !options->n_controllers;
+	for (size_t i = 0; i < options->n_controllers && !wanted; i++)
+		wanted = cgroup_is_controller(name, options->controllers[i], strlen(options->controllers[i]));
+	return wanted;
+}
+
+static CgSetEntry *cgroup_entry(struct collect *c, const struct cgroup_look *l, uint32_t id)
+{
+	struct arena *a = &c->snap->arena;
 	CgSetEntry *set = record_new(a, CgSetEntry, cg_set_entry);
 	if (!set)
 		return NULL;
@@ -169,7 +178,7 @@ static CgSetEntry *cgroup_entry(struct arena *a, const struct cgroup_look *l, ui
 		uint32_t prefix = cgroup_prefix_of(l, i);
 		if (prefix)
 			record_set(member, cgns_prefix, prefix);
-		if (cgroup_has_path(group))
+		if (cgroup_has_path(group) && cgroup_is_wanted(&c->options->cgroups, group->controllers))
 			set->ctls[set->n_ctls++] = member;
 	}
 	if (set->ctls && set->n_ctls)
@@ -233,7 +242,7 @@ static int cgroup_add_set(struct collect *c, const struct cgroup_look *look, boo
 		}
 	uint32_t id = first->entry ? first->entry->id + 1 : CGROUP_FIRST_SET;
 	struct cgroup_set *set = arena_new(a, struct cgroup_set);
-	CgSetEntry *entry = cgroup_entry(a, look, id);
+	CgSetEntry *entry = cgroup_entry(c, look, id);
 	if (!entry || !set)
 		return error_memory(err);
 	*set = (struct cgroup_set){.next = first, .entry = entry, .key = key};
@@ -351,23 +360,33 @@ static bool cgroup_moves_threads(const struct cgroup_set *first, const char *nam
 	return threaded;
 }
 
-static int cgroup_dump_hierarchy(struct dump *d, const char *name, CgControllerEntry *entry,
+struct cgroup_writer {
+	struct dump *d;
+	const struct cgroup_set *first;
+	struct proc_mounts own; /* of our mount namespace, where nobody has read them */
+	const struct proc_mounts *mounts;
+	int root; /* of that namespace */
+};
+
+static int cgroup_dump_hierarchy(const struct cgroup_writer *w, const char *name, CgControllerEntry *entry,
 				 struct ferry_error *err)
 {
-	struct arena *a = &d->snap->arena;
-	const struct cgroup_set *first = d->kind_data[KIND_cgroup];
+	const struct cgroup_options *options = &w->d->options->cgroups;
+	struct arena *a = &w->d->snap->arena;
+	struct cgroup_reading reading = {.arena = a, .pause = options->pause};
 	size_t n;
-	const char **tops = cgroup_tops(a, first, name, &n);
-	const struct cgroup_reading reading = {a, cgroup_names_of(a, name), d->options->cgroups.pause};
+	const char **tops = cgroup_tops(a, w->first, name, &n);
 	entry->dirs = tops ? arena_array(a, CgroupDirEntry *, n + 1) : NULL;
-	if (!entry->dirs || !reading.names)
+	if (!entry->dirs)
 		return error_memory(err);
-	_cleanup_close_ int mount = cgroup_mount(name);
+	int r = cgroup_names_of(a, name, options->props, &reading.names, err);
+	if (r < 0)
+		return r;
+	_cleanup_close_ int mount = cgroup_open_hierarchy(options, w->mounts, w->root, name);
 	/* An ordinary user has no way to it. Where everybody is is known anyway. */
 	if (mount < 0)
 		return 0;
-	record_set(entry, is_threaded, cgroup_moves_threads(first, name, mount));
-	int r = 0;
+	record_set(entry, is_threaded, cgroup_moves_threads(w->first, name, mount));
 	for (size_t i = 0; i < n && r >= 0; i++) {
 		_cleanup_close_ int dir = fd_open(mount, *tops[i] ? tops[i] : ".", O_RDONLY | O_DIRECTORY, 0);
 		if (dir < 0)
@@ -380,19 +399,19 @@ static int cgroup_dump_hierarchy(struct dump *d, const char *name, CgControllerE
 }
 
 /* Every set has the same hierarchies, but for groups that have no path. */
-static int cgroup_dump_hierarchies(struct dump *d, CgroupEntry *entry, struct ferry_error *err)
+static int cgroup_dump_hierarchies(const struct cgroup_writer *w, CgroupEntry *entry, struct ferry_error *err)
 {
-	struct arena *a = &d->snap->arena;
-	const struct cgroup_set *first = d->kind_data[KIND_cgroup];
+	const char *mode = w->d->options->cgroups.mode;
+	struct arena *a = &w->d->snap->arena;
 	size_t n = 0;
 	int r = 0;
-	for (const struct cgroup_set *set = first; set && set->entry; set = set->next)
+	for (const struct cgroup_set *set = w->first; set && set->entry; set = set->next)
 		n += set->entry->n_ctls;
 	const char **names = arena_array(a, const char *, n + 1);
 	entry->controllers = arena_array(a, CgControllerEntry *, n + 1);
 	if (!names || !entry->controllers)
 		return error_memory(err);
-	for (const struct cgroup_set *set = first; set && set->entry && r >= 0; set = set->next)
+	for (const struct cgroup_set *set = w->first; set && set->entry && r >= 0; set = set->next)
 		for (size_t i = 0; i < set->entry->n_ctls && r >= 0; i++) {
 			const char *name = set->entry->ctls[i]->name;
 			bool known = false;
@@ -405,8 +424,29 @@ static int cgroup_dump_hierarchies(struct dump *d, CgroupEntry *entry, struct fe
 				return error_memory(err);
 			names[entry->n_controllers] = name;
 			entry->controllers[entry->n_controllers++] = controller;
-			r = cgroup_dump_hierarchy(d, name, controller, err);
+			if (!mode || strcmp(mode, "ignore") != 0)
+				r = cgroup_dump_hierarchy(w, name, controller, err);
 		}
+	return r;
+}
+
+/* The tree may have another mount namespace, in which we stand by now. */
+static int cgroup_dump_groups(struct dump *d, CgroupEntry *entry, struct ferry_error *err)
+{
+	struct cgroup_writer w = {.d = d, .first = d->kind_data[KIND_cgroup]};
+	_cleanup_close_ int here =
+		d->options->home_root < 0 ? fd_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0) : -1;
+	int r = 0;
+	w.root = here < 0 ? d->options->home_root : here;
+	w.mounts = d->options->outside_mounts;
+	if (!w.mounts) {
+		_cleanup_close_ int self = proc_open(getpid(), err);
+		r = self < 0 ? self : proc_read_mounts(self, &w.own, err);
+		w.mounts = &w.own;
+	}
+	if (r >= 0)
+		r = cgroup_dump_hierarchies(&w, entry, err);
+	proc_mounts_release(&w.own);
 	return r;
 }
 
@@ -420,7 +460,7 @@ static int cgroup_dump_end(struct dump *d, struct ferry_error *err)
 	entry.sets = arena_array(&d->snap->arena, CgSetEntry *, entry.n_sets);
 	if (!entry.sets)
 		return error_memory(err);
-	int r = cgroup_dump_hierarchies(d, &entry, err);
+	int r = cgroup_dump_groups(d, &entry, err);
 	for (const struct cgroup_set *set = first; set && set->entry; set = set->next)
 		entry.sets[set->entry->id - CGROUP_FIRST_SET] = set->entry;
 	return r < 0 ? r : image_put_one(d->dir, IMAGE_CGROUP, 0, &entry.base, err);

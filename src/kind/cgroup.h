@@ -20,5 +20,14 @@ must_check int cgroup_ready(struct opener *o, struct ferry_error *err);
 void cgroup_left(struct opener *o);
 void cgroup_abandon(struct opener *o);
 
+struct proc_mounts;
+
+/* A descriptor of a hierarchy, as /proc/PID/cgroup calls it, below the root of ferry's mount namespace. Negative errno. */
+must_check int cgroup_open_hierarchy(const struct cgroup_options *options, const struct proc_mounts *mounts,
+				     int root, const char *name);
+
+/* Whether a hierarchy has this controller, or is of this name; "" is v2. */
+bool cgroup_is_controller(const char *hierarchy, const char *word, size_t n);
+
 /* Whether the words of --cgroup-root and --manage-cgroups are ones that are understood. */
 must_check int cgroup_check_options(const struct kind_options *options, struct ferry_error *err);

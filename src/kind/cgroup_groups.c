@@ -23,6 +23,7 @@
 #include "base/strbuf.h"
 #include "base/vec.h"
 #include "host/pause.h"
+#include "kind/cgroup_props.h"
 #include "model/record.h"
 
 enum { CGROUP_VALUE_MAX = 1 << 20, CGROUP_DEPTH = 64 };
@@ -160,19 +161,81 @@ static bool cgroup_has_controller(const char *hierarchy, const char *controller)
 	return false;
 }
 
-cgroup_names cgroup_names_of(struct arena *a, const char *hierarchy)
+struct cgroup_names_maker {
+	struct arena *arena;
+	const char *hierarchy;
+	cgroup_names names;
+	size_t n, room;
+};
+
+static int cgroup_add_name(struct cgroup_names_maker *m, const char *name)
 {
-	cgroup_names names = arena_array(a, const char *, ARRAY_SIZE(cgroup_settings) + 1);
-	size_t n = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(cgroup_settings) && names; i++) {
+	if (m->n + 1 >= m->room) {
+		size_t room = m->room ? m->room * 2 : ARRAY_SIZE(cgroup_settings) + 1;
+		cgroup_names bigger = arena_array(m->arena, const char *, room);
+		if (!bigger)
+			return -ENOMEM;
+		if (m->n)
+			memcpy(bigger, m->names, m->n * sizeof(*bigger));
+		m->names = bigger;
+		m->room = room;
+	}
+	for (size_t i = 0; i < m->n; i++)
+		if (!strcmp(m->names[i], name))
+			return 0;
+	m->names[m->n++] = name;
+	return 0;
+}
+
+/* In v2 the controllers have no hierarchies, and their files begin with their names. */
+static bool cgroup_is_of(const struct cgroup_names_maker *m, const char *controller)
+{
+	return *m->hierarchy ? cgroup_has_controller(m->hierarchy, controller) : true;
+}
+
+static int cgroup_props_replace(void *context, const char *controller)
+{
+	struct cgroup_names_maker *m = context;
+	size_t kept = 0, length = strlen(controller);
+	for (size_t i = 0; i < m->n && cgroup_is_of(m, controller); i++)
+		if (strncmp(m->names[i], controller, length) != 0 || m->names[i][length] != '.')
+			m->names[kept++] = m->names[i];
+	if (cgroup_is_of(m, controller))
+		m->n = kept;
+	return 0;
+}
+
+static int cgroup_props_property(void *context, const char *controller, const char *name)
+{
+	struct cgroup_names_maker *m = context;
+	char *copy = cgroup_is_of(m, controller) ? arena_string(m->arena, name) : NULL;
+	if (!cgroup_is_of(m, controller))
+		return 0;
+	return copy ? cgroup_add_name(m, copy) : -ENOMEM;
+}
+
+int cgroup_names_of(struct arena *a, const char *hierarchy, const char *props, cgroup_names *ret,
+		    struct ferry_error *err)
+{
+	struct cgroup_names_maker m = {.arena = a, .hierarchy = hierarchy};
+	const struct cgroup_props_take take = {cgroup_props_replace, cgroup_props_property, &m};
+	int r = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(cgroup_settings) && r >= 0; i++) {
 		const char *controller = cgroup_settings[i].controller;
 		bool wanted = !controller  ? *hierarchy
 			      : *hierarchy ? *controller && cgroup_has_controller(hierarchy, controller)
 					   : !*controller;
-		if (wanted)
-			names[n++] = cgroup_settings[i].file;
+		r = wanted ? cgroup_add_name(&m, cgroup_settings[i].file) : 0;
 	}
-	return names;
+	if (r < 0)
+		return error_memory(err);
+	if (props)
+		r = cgroup_props_parse(props, &take, err);
+	if (r >= 0 && (r = cgroup_add_name(&m, "cgroup.procs")) < 0)
+		return error_memory(err);
+	m.names[m.n] = NULL;
+	*ret = m.names;
+	return r;
 }
 
 static CgroupPerms *cgroup_rights(struct arena *a, int fd)

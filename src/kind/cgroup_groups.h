@@ -15,8 +15,9 @@ struct pause;
 /* What is read of a hierarchy: the file names of settings, in the order in which they are written again. NULL ends them. */
 typedef const char **cgroup_names;
 
-/* hierarchy: as /proc/PID/cgroup calls it, "" for v2. NULL: memory is short. */
-cgroup_names cgroup_names_of(struct arena *a, const char *hierarchy);
+/* hierarchy: as /proc/PID/cgroup calls it, "" for v2. props: others instead, or beside them (kind/cgroup_props.h); may be NULL. */
+must_check int cgroup_names_of(struct arena *a, const char *hierarchy, const char *props, cgroup_names *ret,
+			       struct ferry_error *err);
 
 struct cgroup_reading {
 	struct arena *arena;

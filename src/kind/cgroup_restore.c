@@ -11,6 +11,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -25,6 +27,7 @@
 #include "host/warden.h"
 #include "image/dir.h"
 #include "kind/cgroup_groups.h"
+#include "kind/cgroup_props.h"
 #include "kind/kinds.h"
 #include "model/records.h"
 #include "proc/read.h"
@@ -150,6 +153,10 @@ int cgroup_check_options(const struct kind_options *options, struct ferry_error 
 	if (!cgroup_mode_of(options))
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "invalid argument for --manage-cgroups: %s",
 				 own->mode);
+	const struct cgroup_props_take nothing = {0};
+	int r = own->props ? cgroup_props_parse(own->props, &nothing, err) : 0;
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < own->n_roots; i++) {
 		size_t n;
 		if (!cgroup_is_path(cgroup_root_path(own->roots[i], &n)))
@@ -159,10 +166,12 @@ int cgroup_check_options(const struct kind_options *options, struct ferry_error 
 	return 0;
 }
 
-static bool cgroup_is_controller(const char *hierarchy, const char *word, size_t n)
+bool cgroup_is_controller(const char *hierarchy, const char *word, size_t n)
 {
-	if (!n || !*hierarchy)
-		return !n && !*hierarchy;
+	if (!*hierarchy)
+		return !n || (n == strlen("unified") && !strncmp(word, "unified", n));
+	if (!n)
+		return false;
 	for (const char *at = hierarchy; at; at = strchr(at, ',')) {
 		at += *at == ',';
 		const char *bare = strncmp(at, "name=", 5) ? at : at + 5;
@@ -190,6 +199,18 @@ static const char *cgroup_root_of(const struct cgroup_options *options, const ch
 		}
 	}
 	return found;
+}
+
+int cgroup_open_hierarchy(const struct cgroup_options *options, const struct proc_mounts *mounts, int root,
+			  const char *name)
+{
+	if (!options->yard)
+		return cgroup_reach(mounts, root, name);
+	const char *bare = strncmp(name, "name=", 5) ? name : name + 5;
+	char path[PATH_MAX];
+	snprintf(path, sizeof(path), "%s/%s", options->yard + strspn(options->yard, "/"),
+		 *bare ? bare : "unified");
+	return fd_open(*options->yard == '/' ? root : AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 }
 
 /* ------------------------------------------------------------------------ read */
@@ -562,6 +583,8 @@ int cgroup_read(struct reader *r, struct ferry_error *err)
 struct cgroup_maker {
 	struct opener *o;
 	struct cgroup_plan *p;
+	struct proc_mounts mounts; /* while there is nothing else */
+	int root;
 };
 
 static int cgroup_note(struct cgroup_maker *m, int dir, const char *name, const char *was,
@@ -703,12 +726,13 @@ static bool cgroup_is_lenient(const struct plan *plan, const struct cgroup_plan 
 }
 
 /* An ordinary user reaches none; its trees stay where they are restored. */
-static int cgroup_reach(struct cgroup_maker *m, struct cgroup_hierarchy *h, struct ferry_error *err)
+static int cgroup_reach_one(struct cgroup_maker *m, struct cgroup_hierarchy *h, struct ferry_error *err)
 {
 	const struct plan *plan = m->o->plan;
 	if (!cgroup_is_needed(plan, m->p, h))
 		return 0;
-	h->fd = plan_keep_source(m->o->plan, cgroup_mount(h->name));
+	h->fd = plan_keep_source(m->o->plan, cgroup_open_hierarchy(&m->o->options->cgroups, &m->mounts,
+								   m->root, h->name));
 	if (h->fd >= 0)
 		return 0;
 	if (!cgroup_is_lenient(plan, m->p))
@@ -755,12 +779,16 @@ static int cgroup_open_place(struct cgroup_maker *m, struct cgroup_place *place,
 int cgroup_prepare(struct opener *o, struct ferry_error *err)
 {
 	struct cgroup_plan *p = o->plan->kind_data[KIND_cgroup];
-	struct cgroup_maker m = {o, p};
-	int r = 0;
 	if (!p)
 		return 0;
+	struct cgroup_maker m = {.o = o, .p = p};
+	_cleanup_close_ int self = proc_open(getpid(), err);
+	_cleanup_close_ int root = fd_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0);
+	int r = self < 0 ? self : proc_read_mounts(self, &m.mounts, err);
+	m.root = root;
 	for (struct cgroup_hierarchy *h = p->hierarchies; h && r >= 0; h = h->next)
-		r = cgroup_reach(&m, h, err);
+		r = cgroup_reach_one(&m, h, err);
+	proc_mounts_release(&m.mounts);
 	for (struct cgroup_group *g = p->groups; g && r >= 0; g = g->next)
 		r = cgroup_prepare_group(&m, g, err);
 	for (struct cgroup_place *place = p->places; place && r >= 0; place = place->next)
@@ -846,7 +874,7 @@ int cgroup_restore_thread(struct reader *r, struct plan_task *t, struct plan_thr
 int cgroup_ready(struct opener *o, struct ferry_error *err)
 {
 	struct cgroup_plan *p = o->plan->kind_data[KIND_cgroup];
-	struct cgroup_maker m = {o, p};
+	struct cgroup_maker m = {.o = o, .p = p};
 	const struct cgroup_undo undo = {cgroup_note_setting, &m};
 	int r = 0;
 	for (struct cgroup_group *g = p ? p->groups : NULL; g && r >= 0; g = g->next) {

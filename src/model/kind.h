@@ -48,6 +48,10 @@ struct cgroup_options {
 	const char *mode;         /* word of --manage-cgroups; NULL: none was asked for */
 	const char *const *roots; /* "[CONTROLLER:]PATH" */
 	size_t n_roots;
+	const char *yard; /* a directory with the hierarchies; NULL = they are reached otherwise */
+	const char *const *controllers; /* dump: hierarchies of these alone; none = all */
+	size_t n_controllers;
+	const char *props;         /* dump: see kind/cgroup_props.h; NULL = what ferry knows */
 	const struct pause *pause; /* dump: those that somebody else froze, thawed for it; NULL = none */
 };
 
@@ -63,7 +67,9 @@ struct kind_options {
 	bool skip_in_flight;    /* TCP connections that nobody accepted yet are left out */
 	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
-	const char *const *external;  /* what may be connected to the outside, see kind/external.h */
+	uint32_t
+		service_socket; /* inode of the socket by which a task of the tree asked for this dump; 0: none did */
+	const char *const *external; /* what may be connected to the outside, see kind/external.h */
 	size_t n_external;
 	const char *const *inherited; /* descriptors of ferry that take the place of such */
 	size_t n_inherited;
@@ -71,6 +77,7 @@ struct kind_options {
 	bool moving; /* a migration: addresses leave the source before its end, and reach the target after its sockets */
 	uint64_t ghost_limit; /* bytes of a deleted file that are taken along; 0 = any number */
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
+	bool memory_only;     /* nothing else is stored: what hinders that later is no matter now */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
 	struct cgroup_options cgroups;
 	bool empty_net;            /* what is in network namespaces is left to the caller */

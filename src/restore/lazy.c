@@ -135,9 +135,9 @@ int lazy_connect(struct restore *r, int dir, struct ferry_error *err)
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		int code = errno;
-		error_errno(err, FERRY_ERROR_PEER_GONE, code,
-			    "connecting to " LAZYSOCK_NAME " in the directory of the image");
-		error_hint(err, "start 'ferry lazy-pages' or 'criu lazy-pages' there first");
+		error_errno(err, FERRY_ERROR_PEER_GONE, code, "connecting to " LAZYSOCK_NAME);
+		error_hint(err,
+			   "start 'ferry lazy-pages' or 'criu lazy-pages' with the same directories first");
 		return -code;
 	}
 	r->lazy_daemon = take_fd(fd);

@@ -39,21 +39,21 @@ struct lazyd_job {
 	VEC(int) kept; /* descriptors that the pager has copies of */
 };
 
-int lazyd_listen(struct image_dir *dir, struct ferry_error *err)
+int lazyd_listen(int dir, const char *path, struct ferry_error *err)
 {
 	struct sockaddr_un address;
 	const int on = 1;
-	lazysock_address(image_dir_fd(dir), &address);
+	lazysock_address(dir, &address);
 	_cleanup_close_ int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (probe < 0 || fd < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a socket");
 	if (connect(probe, (struct sockaddr *)&address, sizeof(address)) == 0)
 		return error_set(err, FERRY_ERROR_ADDRESS_TAKEN, EADDRINUSE,
-				 "somebody waits at " LAZYSOCK_NAME " in '%s' already", image_dir_path(dir));
+				 "somebody waits at " LAZYSOCK_NAME " in '%s' already", path);
 	/* One that nobody listens on any more. */
 	if (errno == ECONNREFUSED)
-		unlinkat(image_dir_fd(dir), LAZYSOCK_NAME, 0);
+		unlinkat(dir, LAZYSOCK_NAME, 0);
 	mode_t mask = umask(0177);
 	int r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
 				setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ||
@@ -63,7 +63,7 @@ int lazyd_listen(struct image_dir *dir, struct ferry_error *err)
 	umask(mask);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_ADDRESS_TAKEN, -r, "waiting at " LAZYSOCK_NAME " in '%s'",
-				   image_dir_path(dir));
+				   path);
 	return take_fd(fd);
 }
 

@@ -17,8 +17,8 @@ struct lazyd {
 	int log;         /* see struct pager_setup */
 };
 
-/* Make the socket beside the image. Returns it. ADDRESS_TAKEN: somebody waits there. */
-must_check int lazyd_listen(struct image_dir *dir, struct ferry_error *err);
+/* Make the socket in a directory, which errors call path. Returns it. ADDRESS_TAKEN: somebody waits there. */
+must_check int lazyd_listen(int dir, const char *path, struct ferry_error *err);
 
 /* Wait for one restore, and bring its memory until nothing is missing. PEER_GONE: the restore failed, or pages could not be had and the tasks are ended. */
 must_check int lazyd_serve(const struct lazyd *d, struct ferry_error *err);

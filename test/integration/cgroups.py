@@ -6,10 +6,12 @@ import atexit
 import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
 from ferrytest import Ferry, Program, main, skip, test
+from ferrytest.image import decode, encode, seal
 from ferrytest.process import children, is_alive, running, wait_until
 
 PIDS = pathlib.Path("/sys/fs/cgroup/pids")
@@ -194,6 +196,82 @@ def nested():
     assert (tops[3] / BASE / "a" / "devices.list").read_text() == rules
     assert os.sched_getaffinity(tree.pid) == {0}
     os.kill(tree.pid, 9)
+
+
+@test(timeout=60)
+def chosen():
+    """A dump of some controllers, of some settings, of none, and by a yard of hierarchies."""
+    if not (PIDS / "tasks").exists():
+        skip("no pids controller of cgroup v1")
+    program = Program("cgroup", "outside", "limit")
+
+    def stored(*words):
+        images = folder()
+        Ferry().dump(program.pid, images, leave_running=True, more=words)
+        return decode(images / "cgroup.img")["entries"][0]
+
+    def settings(entry, controller):
+        group = next(c for c in entry["controllers"] if c["cnames"] == [controller]).get("dirs", [])
+        return {p["name"]: p["value"] for p in group[0].get("properties", [])} if group else {}
+
+    whole = stored()
+    assert settings(whole, "pids")["pids.max"] == LIMIT
+    assert len(whole["controllers"]) > 1
+    assert stored("--cgroup-yard=/sys/fs/cgroup") == whole
+    some = stored("--cgroup-dump-controller=pids")
+    assert [c["cnames"] for c in some["controllers"]] == [["pids"]] and len(some["sets"][0]["ctls"]) == 1
+    pathlib.Path("props").write_text('"pids":\n  - "strategy": "replace"\n  - "properties": ["pids.current"]\n')
+    other = settings(stored("--cgroup-props-file=props"), "pids")
+    assert "pids.max" not in other and "pids.current" in other, other
+    other = settings(stored("--cgroup-props", 'pids: - strategy: append - properties: [pids.current]'), "pids")
+    assert "pids.max" in other and "pids.current" in other, other
+    done = Ferry().run("dump", "-t", program.pid, "-D", folder(), "--cgroup-props", "pids: [")
+    assert done.returncode == 2 and "is missing in line 1" in done.stderr, done
+    program.finish()
+    program.kill()
+
+
+@test(timeout=60)
+def hostile():
+    """Groups and settings that cannot be: nothing is made, also nowhere else."""
+    program, images, _, _ = dumped("outside")
+    remove_groups()
+
+    def controller(entry):
+        return next(c for c in entry["controllers"] if c["cnames"] == ["pids"])
+
+    def member(entry):
+        return next(m for m in entry["sets"][0]["ctls"] if m["name"] == "pids")
+
+    cases = {
+        "path": lambda e: member(e).update(path="/../x"),
+        "no-slash": lambda e: member(e).update(path="x"),
+        "empty": lambda e: member(e).update(path=""),
+        "prefix": lambda e: member(e).update(cgns_prefix=5000),
+        "up": lambda e: controller(e)["dirs"][0].update(dir_name="../../x"),
+        "name": lambda e: controller(e)["dirs"][0].update(children=[{"dir_name": "a/b"}]),
+        "dots": lambda e: controller(e)["dirs"][0].update(children=[{"dir_name": ".."}]),
+        "no-name": lambda e: controller(e)["dirs"][0].update(children=[{"dir_name": ""}]),
+        "setting": lambda e: controller(e)["dirs"][0].update(properties=[{"name": "../../x", "value": "1"}]),
+        "hidden": lambda e: controller(e)["dirs"][0].update(properties=[{"name": "..", "value": "1"}]),
+    }
+    for name, change in cases.items():
+        copy = folder()
+        shutil.copytree(images, copy, dirs_exist_ok=True)
+        content = decode(copy / "cgroup.img")
+        change(content["entries"][0])
+        assert encode(copy / "cgroup.img", content), name
+        seal(copy, {"cgroup.img"})
+        done = Ferry().run("restore", "-D", copy, "-d", "--manage-cgroups=soft")
+        assert done.returncode == 3 and "cgroup.img" in done.stderr and "[image-bad]" in done.stderr, (name, done)
+        assert not groups() and not os.path.exists(f"/proc/{program.pid}"), name
+    # What is a command is written by nobody, and what this kernel has not is left out.
+    content = decode(images / "cgroup.img")
+    controller(content["entries"][0])["dirs"][0]["properties"] += [{"name": name, "value": "1"} for name in ("cgroup.kill", "no.such")]
+    assert encode(images / "cgroup.img", content)
+    seal(images, {"cgroup.img"})
+    Ferry().restore(images, more=["--manage-cgroups=soft"])
+    end(program)
 
 
 @test(timeout=120)

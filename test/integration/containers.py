@@ -7,9 +7,10 @@ import os
 import pathlib
 import subprocess
 
-from ferrytest import main, test
+from ferrytest import main, test, wait_until
 from ferrytest.containers import groups
 from ferrytest.containers.criu import Named
+from ferrytest.containers.docker import Docker
 from ferrytest.containers.output import counter, counts_on
 from ferrytest.containers.podman import Podman
 from ferrytest.containers.runc import Bundle, Runc
@@ -76,6 +77,27 @@ def podman():
     assert after[:len(before)] == before
     runs = ferry(engine, "restore", "--container", "count", "-D", images)
     assert runs.returncode == REFUSED and "runs" in runs.stderr, runs
+    engine.end()
+
+
+@test(timeout=120)
+def docker():
+    """Kept by Docker; then in a directory, with the container running on."""
+    engine = Docker(Named("ferry", FOLDER), FOLDER)
+    engine.environment = {**engine.criu.environment, "DOCKER_HOST": engine.socket}
+    engine.start("count", counter("0.1"), *ALONE)
+    engine.wait_lines("count", 3)
+    assert listed(engine, "count")["engine"] == "docker"
+    good(engine, "dump", "--container", "count")
+    wait_until(lambda: listed(engine, "count")["state"] == "stopped", "it runs on")
+    wait_until(lambda: ferry(engine, "restore", "--container", "count").returncode == 0, "it does not come back", 20)
+    more_numbers(engine, "count")
+    images = FOLDER / "images"
+    good(engine, "dump", "--container", "count", "-D", images, "--leave-running")
+    more_numbers(engine, "count")
+    assert (images / "ferry/inventory.img").exists() or list(images.glob("**/inventory.img")), list(images.iterdir())
+    refused = ferry(engine, "dump", "--container", "count", "--tcp-established")
+    assert refused.returncode == USAGE and "runc.conf" in refused.stderr, refused
     engine.end()
 
 

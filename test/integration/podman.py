@@ -223,6 +223,25 @@ def connection(kind):
     return scene.end()
 
 
+def before(kind):
+    """Memory is stored while the container runs, and what was written since with the rest."""
+    scene = Scene(kind)
+    scene.start(*ALONE)
+    scene.save("--pre-checkpoint")
+    assert scene.state()["Running"]
+    scene.counts_on()
+    scene.save("--with-previous")
+    scene.restore()
+    scene.counts_on()
+    return scene.end()
+
+
+# Where CRIU 4.2 fails: no dirty tracking on this kernel, limits of another user's process without CAP_SYS_RESOURCE.
+OURS = {
+    "before": before,
+    "another_user": lambda kind: counts(kind, run=(*ALONE, "--user", "1000:1000")),
+}
+
 SCENES = {
     "counts": counts,
     "leaves_running": leaves_running,
@@ -249,6 +268,9 @@ def register(name, scene):
 
 for word, function in SCENES.items():
     register(word, function)
+
+for word, function in OURS.items():
+    test(name=word, timeout=120)(lambda function=function: function("ferry"))
 
 if __name__ == "__main__":
     main()
