@@ -118,7 +118,10 @@ int criu_place(struct criu_options *o, const char *host, char **place, struct fe
 	if (o->port < 0 || o->port > UINT16_MAX)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "invalid argument for --port: %lld",
 				 (long long)o->port);
-	if (asprintf(&text, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, (int)o->port) < 0)
+	int n = o->ps_socket >= 0
+			? asprintf(&text, "fd:%d", (int)o->ps_socket)
+			: asprintf(&text, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, (int)o->port);
+	if (n < 0)
 		return error_memory(err);
 	free(*place);
 	*place = text;

@@ -58,6 +58,7 @@ static const struct criu_word criu_table[] = {
 	{"leave-stopped", 's', CRIU_BOOL, CRIU_ALONE, AT(job.leave_stopped)},
 	{"restore-detached", 'd', CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
 	{"daemon", 0, CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
+	{"ps-socket", 0, CRIU_INT, CRIU_WITH, AT(ps_socket)},
 	{"status-fd", 0, CRIU_INT, CRIU_WITH, AT(status_fd)},
 	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
 	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
@@ -121,7 +122,6 @@ static const struct criu_word criu_table[] = {
 	{"veth-pair", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"lsm-profile", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"lsm-mount-context", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"ps-socket", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"tls-cacert", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls-cacrl", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -304,7 +304,7 @@ static int criu_unknown(int found, char *const *argv, struct ferry_error *err)
 
 static void criu_init(struct criu_options *o)
 {
-	*o = (struct criu_options){.log_level = CRIU_LEVEL_DEFAULT, .status_fd = -1};
+	*o = (struct criu_options){.log_level = CRIU_LEVEL_DEFAULT, .status_fd = -1, .ps_socket = -1};
 	options_init(&o->job);
 	o->job.criu_compat = true;
 	o->job.overwrite = true; /* an image is written over an older one, */

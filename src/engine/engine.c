@@ -154,6 +154,7 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.io_uring_max_replay = (uint64_t)options->io_uring_max_replay,
 		.ghost_limit = (uint64_t)options->ghost_limit,
 		.ext_unix_sk = options->ext_unix_sk,
+		.service_socket = (uint32_t)options->service_socket,
 		.external = (const char *const *)options->external.v.v,
 		.n_external = options->external.v.n,
 		.inherited = (const char *const *)options->inherit_fd.v.v,

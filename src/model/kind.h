@@ -67,7 +67,9 @@ struct kind_options {
 	bool skip_in_flight;    /* TCP connections that nobody accepted yet are left out */
 	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
-	const char *const *external;  /* what may be connected to the outside, see kind/external.h */
+	uint32_t
+		service_socket; /* inode of the socket by which a task of the tree asked for this dump; 0: none did */
+	const char *const *external; /* what may be connected to the outside, see kind/external.h */
 	size_t n_external;
 	const char *const *inherited; /* descriptors of ferry that take the place of such */
 	size_t n_inherited;
