@@ -6,6 +6,9 @@
 
 bool mounts_tar_exists(const struct kind_options *options);
 
+/* Back to the mounts with which ferry was started, for a program of its own. In a process that does nothing else. 0 or -errno. */
+must_check int mounts_tar_go_home(const struct kind_options *options);
+
 /* dir: the root of a mount that nothing lies on; point: its name in messages. */
 must_check int mounts_tar_store(struct dump *d, int dir, uint32_t dev, const char *point,
 				struct ferry_error *err);
