@@ -48,12 +48,15 @@ static bool external_read_all_mounts(const char *word)
 
 static bool external_is_known(const char *word)
 {
+	static const char *const types[] = {"mnt", "net", "veth", "macvlan"};
 	uint32_t inode;
 	size_t n;
 	/* Engines give an empty value where there is nothing: "mnt[console]:", "console:". */
-	bool empty = *word && word[strlen(word) - 1] == ':';
-	return empty || external_read_unix(word, &inode) || external_read_all_mounts(word) ||
-	       external_read(word, "mnt", &n) || external_read(word, "net", &n);
+	bool known = (*word && word[strlen(word) - 1] == ':') || external_read_unix(word, &inode) ||
+		     external_read_all_mounts(word);
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+		known |= external_read(word, types[i], &n) != NULL;
+	return known;
 }
 
 int external_check(const struct kind_options *options, struct ferry_error *err)
@@ -63,7 +66,7 @@ int external_check(const struct kind_options *options, struct ferry_error *err)
 		if (!external_is_known(options->external[i]))
 			return error_set(
 				err, FERRY_ERROR_USAGE, EINVAL,
-				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, mnt[], net[INODE]:NAME",
+				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, mnt[], net[INODE]:NAME, veth[IN]:OUT, macvlan[IN]:OUT",
 				options->external[i]);
 	for (size_t i = 0; i < options->n_inherited; i++) {
 		if (!external_read_fd(options->inherited[i], &fd))

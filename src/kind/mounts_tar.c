@@ -35,7 +35,7 @@ bool mounts_tar_exists(const struct kind_options *options)
 }
 
 /* Back to where ferry was started. Who works inside of a user namespace cannot; that will do where the root is the same. */
-static int tar_go_home(const struct kind_options *options)
+int mounts_tar_go_home(const struct kind_options *options)
 {
 	struct stat here, there;
 	if (options->home_mounts < 0)
@@ -73,7 +73,8 @@ static __attribute__((noreturn)) void tar_run(const struct tar_job *j)
 	}
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (tar_go_home(j->options) < 0 || dup2(j->end, j->where) < 0 || close(j->other) < 0 || dir < 0)
+	if (mounts_tar_go_home(j->options) < 0 || dup2(j->end, j->where) < 0 || close(j->other) < 0 ||
+	    dir < 0)
 		_exit(126);
 	execvp(argv[0], (char *const *)argv);
 	_exit(127);

@@ -6,6 +6,9 @@
 
 bool mounts_tar_exists(const struct kind_options *options);
 
+/* Back to the mounts with which ferry was started, for a program of its own. In a process that does nothing else. 0 or -errno. */
+must_check int mounts_tar_go_home(const struct kind_options *options);
+
 /* One that makes an archive. */
 struct mounts_tar {
 	pid_t pid;

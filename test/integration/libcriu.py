@@ -210,6 +210,22 @@ def jobs():
     assert "status 0" in ours[-1] and "no child" not in ours[-1], ours[-1]
 
 
+@test(timeout=60)
+def iters():
+    """criu_dump_iters(): pre-dumps as long as more are wanted, then the dump, which is whole."""
+    places = [BASE / "iters" / part for part in ("images", "work")]
+    for place in places:
+        place.mkdir(parents=True)
+    program = Program("heap-stack")
+    assert client(of_ferry(), "silent-iters", places, program.pid) == ["more 1", "more 1", "returned 0"]
+    program.verify()
+    program.kill([program.pid])
+    program.wait_gone([program.pid])
+    assert client(of_ferry(), "silent-restore", places) == [f"returned {program.pid}"]
+    program.verify()
+    program.quit()
+
+
 def dumps_itself(engine, places):
     """A program that dumped itself and so has ended; where it prints to."""
     for place in places:
