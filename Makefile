@@ -72,6 +72,7 @@ install: all
 
 uninstall:
 	@$(PYTHON) scripts/uninstall.py '$(BUILD)' '$(DESTDIR)'
+	@if [ -z '$(DESTDIR)' ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
 
 deb: packages-build
 	@packaging/debian/build.sh $(BUILD)/deb

@@ -67,7 +67,7 @@ def main():
             count += 1
     # Only folders named after us can have been made for us alone.
     for folder in sorted({path.parent for path in paths}, reverse=True):
-        if folder.name == "ferry" and folder.is_dir() and not any(folder.iterdir()):
+        if folder.name in ("ferry", "criu") and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     print(f"uninstall: {count} files removed")
 

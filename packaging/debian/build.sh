@@ -20,6 +20,7 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$source" log -1 --format
 build=$out/build
 tree=$out/tree
 rm -rf "$tree"
+cd "$source"
 "$source/scripts/configure.sh" "$build" --prefix=/usr --libdir="lib/$multiarch" --sysconfdir=/etc \
 	--localstatedir=/var --buildtype=debugoptimized -Dtests=false -Dcriu_compat=true -Dstatic_libraries=false
 ninja -C "$build" -j"${JOBS:-$(nproc)}"

@@ -21,6 +21,7 @@ enum criu_type {
 	CRIU_LEVEL,    /* -v, -vvv, -v3, --verbosity=3 */
 	CRIU_MODE,     /* what becomes of cgroups; alone it means "soft" */
 	CRIU_COMMAS,   /* a list in one word */
+	CRIU_PAIR,     /* IN=OUT of a pair of network devices */
 	CRIU_MOUNT,    /* KEY:VALUE of a mount from outside, or "auto" */
 	CRIU_NEEDLESS, /* what it allows ferry does in any case, or it changes nothing that anybody sees */
 	CRIU_MISSING,  /* ferry has nothing of it */
@@ -58,6 +59,7 @@ static const struct criu_word criu_table[] = {
 	{"leave-stopped", 's', CRIU_BOOL, CRIU_ALONE, AT(job.leave_stopped)},
 	{"restore-detached", 'd', CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
 	{"daemon", 0, CRIU_BOOL, CRIU_ALONE, AT(job.restore_detached)},
+	{"ps-socket", 0, CRIU_INT, CRIU_WITH, AT(ps_socket)},
 	{"status-fd", 0, CRIU_INT, CRIU_WITH, AT(status_fd)},
 	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
 	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
@@ -84,7 +86,10 @@ static const struct criu_word criu_table[] = {
 	{"feature", 0, CRIU_TEXT, CRIU_WITH, AT(job.feature)},
 	{"network-lock", 0, CRIU_TEXT, CRIU_WITH, AT(job.network_lock)},
 	{"empty-ns", 0, CRIU_TEXT, CRIU_WITH, AT(job.empty_ns)},
+	{"veth-pair", 0, CRIU_PAIR, CRIU_WITH, AT(job.external)},
 	{"join-ns", 0, CRIU_LIST, CRIU_WITH, AT(job.join_ns)},
+	{"file-validation", 0, CRIU_TEXT, CRIU_WITH, AT(job.file_validation)},
+	{"skip-file-rwx-check", 0, CRIU_BOOL, CRIU_ALONE, AT(job.skip_file_rwx_check)},
 	{"freeze-cgroup", 0, CRIU_TEXT, CRIU_WITH, AT(job.freeze_cgroup)},
 	{"manage-cgroups", 0, CRIU_MODE, CRIU_MAYBE, AT(job.manage_cgroups)},
 	{"cgroup-props", 0, CRIU_TEXT, CRIU_WITH, AT(job.cgroup_props)},
@@ -110,18 +115,14 @@ static const struct criu_word criu_table[] = {
 	{"log-pid", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"libdir", 'L', CRIU_NEEDLESS, CRIU_WITH, 0},
 	{"deprecated", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
+	{"weak-sysctls", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"unprivileged", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"allow-uprobes", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 
-	{"weak-sysctls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"stream", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},
-	{"veth-pair", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"lsm-profile", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"lsm-mount-context", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"file-validation", 0, CRIU_MISSING, CRIU_WITH, 0},
-	{"skip-file-rwx-check", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"ps-socket", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls", 0, CRIU_MISSING, CRIU_ALONE, 0},
 	{"tls-cacert", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls-cacrl", 0, CRIU_MISSING, CRIU_WITH, 0},
@@ -229,6 +230,21 @@ static int criu_add_texts(struct text_list *list, const char *value, struct ferr
 	return r;
 }
 
+/* As a word of --external. */
+static int criu_add_pair(struct text_list *list, const struct criu_word *w, const char *value,
+			 struct ferry_error *err)
+{
+	const char *equals = strchr(value, '=');
+	char *word = NULL;
+	if (!equals || equals == value || !equals[1])
+		return criu_bad(w, value, err);
+	if (asprintf(&word, "veth[%.*s]:%s", (int)(equals - value), value, equals + 1) < 0)
+		return error_memory(err);
+	int r = criu_add_text(list, word, err);
+	free(word);
+	return r;
+}
+
 /* As a word of --external; "auto" is one without a key. */
 static int criu_add_mount(struct text_list *list, const struct criu_word *w, const char *value,
 			  struct ferry_error *err)
@@ -280,6 +296,7 @@ static int criu_set(struct criu_options *o, const struct criu_word *w, bool take
 	case CRIU_TEXT: return criu_set_text(place, value, err);
 	case CRIU_LIST: return criu_add_text(place, value, err);
 	case CRIU_COMMAS: return criu_add_texts(place, value, err);
+	case CRIU_PAIR: return criu_add_pair(place, w, value, err);
 	case CRIU_MOUNT: return criu_add_mount(place, w, value, err);
 	case CRIU_LEVEL: return criu_set_level(o, w, value, err);
 	case CRIU_NEEDLESS: return 0;
@@ -304,7 +321,7 @@ static int criu_unknown(int found, char *const *argv, struct ferry_error *err)
 
 static void criu_init(struct criu_options *o)
 {
-	*o = (struct criu_options){.log_level = CRIU_LEVEL_DEFAULT, .status_fd = -1};
+	*o = (struct criu_options){.log_level = CRIU_LEVEL_DEFAULT, .status_fd = -1, .ps_socket = -1};
 	options_init(&o->job);
 	o->job.criu_compat = true;
 	o->job.overwrite = true; /* an image is written over an older one, */

@@ -22,6 +22,7 @@ struct criu_options {
 	bool page_server; /* --page-server; its place is address and port */
 	char *address;
 	int64_t port;
+	int64_t ps_socket; /* a connection in the place of address and port; -1: none */
 	int64_t status_fd; /* told when a server is ready; -1: none */
 	bool all_features; /* of a check */
 	bool exec_cmd;     /* what follows the verb is a command to become */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "compat/criu_rpc.h"
 #include "compat/criu_server.h"
 #include "engine/servers.h"
+#include "host/sockdiag.h"
 #include "kernel/caps.h"
 
 enum { SWRK_MESSAGE_MAX = 1 << 20, SWRK_PATIENCE_S = 2 };
@@ -30,8 +32,9 @@ struct swrk {
 	int socket;
 	pid_t peer;
 	bool is_service;
-	bool failed;   /* a request did */
-	bool is_spent; /* a restore was done in this very process, see job.c */
+	bool has_ended; /* who asked, by the dump that it asked for */
+	bool failed;    /* a request did */
+	bool is_spent;  /* a restore was done in this very process, see job.c */
 };
 
 /* fd goes with it; -1 = none. */
@@ -140,6 +143,19 @@ static int swrk_enter(int refused, struct criu_options *o, struct criu_log *log,
 	return refused < 0 ? refused : r;
 }
 
+/* Inode of the socket that is connected to ours; 0: it is in another network namespace. */
+static int64_t swrk_other_end(const struct swrk *s)
+{
+	struct unix_sock sock;
+	struct ferry_error none = FERRY_ERROR_INIT;
+	struct stat st;
+	if (fstat(s->socket, &st) < 0 || sockdiag_unix_one(-1, (uint32_t)st.st_ino, &sock, &none) < 0)
+		return 0;
+	int64_t inode = sock.has_peer ? sock.peer_inode : 0;
+	unix_sock_release(&sock);
+	return inode;
+}
+
 static int swrk_job(struct swrk *s, const CriuReq *request, enum criu_job job, CriuResp *response,
 		    struct ferry_error *err)
 {
@@ -156,10 +172,13 @@ static int swrk_job(struct swrk *s, const CriuReq *request, enum criu_job job, C
 	o.job.restore_detached = true;
 	if (job != CRIU_RESTORE && !o.job.tree)
 		o.job.tree = s->peer;
+	if (job != CRIU_RESTORE)
+		o.job.service_socket = swrk_other_end(s);
 	r = swrk_enter(r, &o, &log, err);
 	if (r >= 0)
 		r = criu_job_run(job, &o, &log, request->opts->notify_scripts ? &told : NULL, &report, err);
 	s->is_spent = o.job.restore_sibling;
+	s->has_ended = r >= 0 && job == CRIU_DUMP && o.job.tree == s->peer && !o.job.leave_running;
 	if (r < 0)
 		criu_log_error(&log, err);
 	criu_log_close(&log);
@@ -374,6 +393,8 @@ static int swrk_answer(struct swrk *s, const CriuReq *request, struct ferry_erro
 	int r = serve ? serve(s, request, &response, &why)
 		      : error_set(&why, FERRY_ERROR_USAGE, ENOTSUP,
 				  "ferry does not serve requests of type %zu", type);
+	if (s->has_ended)
+		return 0;
 	response.success = r >= 0;
 	if (r < 0) {
 		snprintf(text, sizeof(text), "%s%s%s", why.message, why.hint[0] ? "; " : "", why.hint);
@@ -408,7 +429,7 @@ int criu_rpc_serve(int socket, bool is_service, struct ferry_error *err)
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, errno, "descriptor %d", socket);
 	s.peer = peer.pid;
-	for (bool more = true; more && !s.is_spent;) {
+	for (bool more = true; more && !s.is_spent && !s.has_ended;) {
 		CriuReq *request;
 		int r = swrk_receive(&s, &request, err);
 		if (r <= 0)

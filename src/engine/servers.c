@@ -38,7 +38,7 @@ static int servers_accept(int socket, struct ferry_error *err)
 	}
 }
 
-static int servers_take(const struct options *o, const struct log_sink *log, int socket,
+static int servers_take(const struct options *o, const struct log_sink *log, int socket, bool is_open,
 			struct pageserver_stats *ret, struct ferry_error *err)
 {
 	const struct image_dir_create create = {.partial = true, .log = log};
@@ -47,7 +47,7 @@ static int servers_take(const struct options *o, const struct log_sink *log, int
 	int r = image_dir_create(AT_FDCWD, o->images_dir, &create, &dir, err);
 	if (r >= 0 && o->prev_images_dir)
 		r = image_dir_link_parent(dir, o->prev_images_dir, err);
-	_cleanup_close_ int fd = r < 0 ? r : servers_accept(socket, err);
+	_cleanup_close_ int fd = r < 0 ? r : is_open ? fd_dup(socket, 3) : servers_accept(socket, err);
 	r = fd;
 	if (r >= 0)
 		r = pageserver_receive(fd, dir, ret, err);
@@ -68,11 +68,13 @@ int engine_page_server(const struct options *o, const struct log_sink *log, cons
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
 				 "--images-dir DIR or --listen ADDRESS is missing");
 	int r = endpoint_parse_plain(o->listen, o->insecure, ENDPOINT_LISTEN_HOW, &e, err);
-	_cleanup_close_ int socket = r < 0 ? r : endpoint_listen(&e, text, err);
-	if (socket < 0)
-		return socket;
-	r = ready->tell(ready->context, text, err);
-	return r < 0 ? r : servers_take(o, log, socket, ret, err);
+	if (r < 0)
+		return r;
+	_cleanup_close_ int listening = e.is_open ? -1 : endpoint_listen(&e, text, err);
+	if (!e.is_open && listening < 0)
+		return listening;
+	r = ready->tell(ready->context, e.is_open ? o->listen : text, err);
+	return r < 0 ? r : servers_take(o, log, e.is_open ? e.fd : listening, e.is_open, ret, err);
 }
 
 /* ---------------------------------------------------------------- memory of a restore */

@@ -28,7 +28,7 @@ static const char *external_read(const char *word, const char *type, size_t *ret
 	size_t n = strlen(type);
 	const char *end = strncmp(word, type, n) || word[n] != '[' ? NULL : strstr(word + n, "]:");
 	*ret_key_bytes = end ? (size_t)(end - word) - n - 1 : 0;
-	return end && *ret_key_bytes && end[2] ? end + 2 : NULL;
+	return end && *ret_key_bytes ? end + 2 : NULL;
 }
 
 /* "fd[N]:RESOURCE": where the resource begins. */
@@ -48,10 +48,12 @@ static bool external_read_all_mounts(const char *word)
 
 static bool external_is_known(const char *word)
 {
-	static const char *const types[] = {"mnt", "net"};
+	static const char *const types[] = {"mnt", "net", "veth", "macvlan"};
 	uint32_t inode;
 	size_t n;
-	bool known = external_read_unix(word, &inode) || external_read_all_mounts(word);
+	/* Engines give an empty value where there is nothing: "mnt[console]:", "console:". */
+	bool known = (*word && word[strlen(word) - 1] == ':') || external_read_unix(word, &inode) ||
+		     external_read_all_mounts(word);
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		known |= external_read(word, types[i], &n) != NULL;
 	return known;
@@ -64,7 +66,7 @@ int external_check(const struct kind_options *options, struct ferry_error *err)
 		if (!external_is_known(options->external[i]))
 			return error_set(
 				err, FERRY_ERROR_USAGE, EINVAL,
-				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, mnt[], net[INODE]:NAME",
+				"--external '%s' is none of unix[INODE], mnt[KEY]:VALUE, mnt[], net[INODE]:NAME, veth[IN]:OUT, macvlan[IN]:OUT",
 				options->external[i]);
 	for (size_t i = 0; i < options->n_inherited; i++) {
 		if (!external_read_fd(options->inherited[i], &fd))
@@ -100,7 +102,8 @@ const char *external_value(const struct kind_options *options, const char *type,
 	for (size_t i = 0; i < options->n_external; i++) {
 		size_t n;
 		const char *value = external_read(options->external[i], type, &n);
-		if (value && n == strlen(key) && !memcmp(options->external[i] + strlen(type) + 1, key, n))
+		if (value && *value && n == strlen(key) &&
+		    !memcmp(options->external[i] + strlen(type) + 1, key, n))
 			return value;
 	}
 	return NULL;

@@ -12,8 +12,6 @@
 
 struct ferry_error;
 
-enum { TUN_DEVICES_MAX = 4096, TUN_MESSAGE_BYTES = 2048 };
-
 /* What stands in the way of making the device again; called before anything stops, too. */
 must_check int tun_device_check(const char *name, const char *who, struct ferry_error *err);
 

@@ -15,7 +15,6 @@
 #include <linux/ethtool.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
-#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -32,10 +31,10 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "host/netlink.h"
+#include "kind/netlist.h"
 #include "model/record.h"
 
 enum {
-	TUN_REQUEST_BYTES = 4096,
 	TUN_SETTING_BYTES = 4096,
 	TUN_FEATURE_WORDS = 8,
 	TUN_WAITS = 100, /* without a carrier it never does */
@@ -59,150 +58,6 @@ static const struct tun_offload {
 	{"tx-tcp-ecn-segmentation", TUN_F_TSO_ECN},
 	{"tx-udp-segmentation", TUN_OFFLOAD_USO4 | TUN_OFFLOAD_USO6},
 };
-
-/* One list of the kernel, or one that the image has: messages without their nlmsghdr. */
-struct tun_list {
-	struct arena *arena;
-	uint32_t index;
-	ProtobufCBinaryData *v;
-	size_t n, room;
-	bool several; /* a route over several devices, one of them this */
-};
-
-/* ------------------------------------------------------------------ messages */
-
-static const struct nlattr *tun_attribute(const void *message, size_t n, size_t head, unsigned type)
-{
-	size_t at = NLMSG_ALIGN(head);
-	const struct nlattr *attr = (const void *)((const char *)message + at);
-	for (int left = n > at ? (int)(n - at) : 0; netlink_attr_ok(attr, left);) {
-		if (netlink_attr_type(attr) == type)
-			return attr;
-		left -= (int)NLMSG_ALIGN(attr->nla_len);
-		attr = netlink_attr_next(attr);
-	}
-	return NULL;
-}
-
-static int tun_list_add(struct tun_list *list, const void *message, size_t n)
-{
-	if (n > TUN_MESSAGE_BYTES || list->n >= TUN_DEVICES_MAX)
-		return -E2BIG;
-	if (list->n == list->room) {
-		size_t room = list->room ? list->room * 2 : 16;
-		ProtobufCBinaryData *more = arena_array(list->arena, ProtobufCBinaryData, room);
-		if (!more)
-			return -ENOMEM;
-		if (list->n)
-			memcpy(more, list->v, list->n * sizeof(*more));
-		list->v = more;
-		list->room = room;
-	}
-	list->v[list->n] = record_bytes(list->arena, message, n);
-	return list->v[list->n++].data ? 0 : -ENOMEM;
-}
-
-static int tun_each_address(const struct nlmsghdr *h, void *ctx)
-{
-	struct tun_list *list = ctx;
-	const struct ifaddrmsg *m = netlink_body(h);
-	size_t n = netlink_body_len(h);
-	if (h->nlmsg_type != RTM_NEWADDR || n < sizeof(*m) || m->ifa_index != list->index)
-		return 0;
-	return tun_list_add(list, m, n);
-}
-
-static bool tun_hops_have(const struct nlattr *hops, uint32_t index)
-{
-	const struct rtnexthop *hop = netlink_attr_body(hops);
-	int left = netlink_attr_len(hops);
-	for (; RTNH_OK(hop, left); left -= (int)NLMSG_ALIGN(hop->rtnh_len), hop = RTNH_NEXT(hop))
-		if ((uint32_t)hop->rtnh_ifindex == index)
-			return true;
-	return false;
-}
-
-static int tun_each_route(const struct nlmsghdr *h, void *ctx)
-{
-	struct tun_list *list = ctx;
-	const struct rtmsg *m = netlink_body(h);
-	size_t n = netlink_body_len(h);
-	if (h->nlmsg_type != RTM_NEWROUTE || n < sizeof(*m) || m->rtm_flags & RTM_F_CLONED)
-		return 0;
-	const struct nlattr *device = tun_attribute(m, n, sizeof(*m), RTA_OIF);
-	const struct nlattr *hops = tun_attribute(m, n, sizeof(*m), RTA_MULTIPATH);
-	bool ours = device && netlink_attr_u32(device) == list->index;
-	if ((hops && tun_hops_have(hops, list->index)) ||
-	    (ours && tun_attribute(m, n, sizeof(*m), RTA_NH_ID)))
-		list->several = true;
-	return ours ? tun_list_add(list, m, n) : 0;
-}
-
-/* What was learned is learned again. */
-static int tun_each_neighbour(const struct nlmsghdr *h, void *ctx)
-{
-	struct tun_list *list = ctx;
-	const struct ndmsg *m = netlink_body(h);
-	size_t n = netlink_body_len(h);
-	if (h->nlmsg_type != RTM_NEWNEIGH || n < sizeof(*m) || (uint32_t)m->ndm_ifindex != list->index ||
-	    !(m->ndm_state & NUD_PERMANENT) || (m->ndm_family != AF_INET && m->ndm_family != AF_INET6))
-		return 0;
-	return tun_list_add(list, m, n);
-}
-
-/* What a table of the kernel has of this device. */
-struct tun_table {
-	uint16_t get, add, remove;
-	size_t head, index_at; /* of the fixed part; where in it the device's number is, 0 = in RTA_OIF */
-	int (*each)(const struct nlmsghdr *h, void *ctx);
-	const uint16_t *key; /* attributes that tell entries apart, 0 ends */
-};
-
-static const struct tun_table tun_addresses = {
-	.get = RTM_GETADDR,
-	.add = RTM_NEWADDR,
-	.remove = RTM_DELADDR,
-	.head = sizeof(struct ifaddrmsg),
-	.index_at = offsetof(struct ifaddrmsg, ifa_index),
-	.each = tun_each_address,
-	.key = (const uint16_t[]){IFA_LOCAL, IFA_ADDRESS, 0},
-};
-
-static const struct tun_table tun_routes = {
-	.get = RTM_GETROUTE,
-	.add = RTM_NEWROUTE,
-	.remove = RTM_DELROUTE,
-	.head = sizeof(struct rtmsg),
-	.each = tun_each_route,
-	.key = (const uint16_t[]){RTA_TABLE, RTA_DST, RTA_SRC, RTA_PRIORITY, RTA_GATEWAY, RTA_PREFSRC, 0},
-};
-
-static const struct tun_table tun_neighbours = {
-	.get = RTM_GETNEIGH,
-	.add = RTM_NEWNEIGH,
-	.remove = RTM_DELNEIGH,
-	.head = sizeof(struct ndmsg),
-	.index_at = offsetof(struct ndmsg, ndm_ifindex),
-	.each = tun_each_neighbour,
-	.key = (const uint16_t[]){NDA_DST, 0},
-};
-
-static int tun_list_get(struct netlink_socket *socket, const struct tun_table *table, struct tun_list *list)
-{
-	static const unsigned char families[] = {AF_INET, AF_INET6};
-	uint8_t bytes[256] __attribute__((aligned(8)));
-	int r = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(families) && r >= 0; i++) {
-		struct nlmsghdr *h = netlink_begin(bytes);
-		h->nlmsg_type = table->get;
-		h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-		/* Each kind of message begins with its family. */
-		*(unsigned char *)netlink_append(h, table->head) = families[i];
-		r = netlink_ask(socket, h, table->each, list);
-	}
-	/* A kernel without IPv6 says so. */
-	return r == -EOPNOTSUPP || r == -EAFNOSUPPORT ? 0 : r;
-}
 
 /* ---------------------------------------------------------------------- link */
 
@@ -271,8 +126,8 @@ static int tun_each_link(const struct nlmsghdr *h, void *ctx)
 	if (h->nlmsg_type != RTM_NEWLINK || n < sizeof(*m))
 		return 0;
 	if ((uint32_t)m->ifi_index != link->index) {
-		const struct nlattr *below = tun_attribute(m, n, sizeof(*m), IFLA_LINK);
-		const struct nlattr *elsewhere = tun_attribute(m, n, sizeof(*m), IFLA_LINK_NETNSID);
+		const struct nlattr *below = netlist_attribute(m, n, sizeof(*m), IFLA_LINK);
+		const struct nlattr *elsewhere = netlist_attribute(m, n, sizeof(*m), IFLA_LINK_NETNSID);
 		link->stacked |= below && !elsewhere && netlink_attr_u32(below) == link->index;
 		return 0;
 	}
@@ -332,8 +187,8 @@ static int tun_refuse(const char *who, const char *name, const char *what, struc
 
 static int tun_check_routes(struct arena *a, struct netlink_socket *socket, uint32_t index, bool *ret_several)
 {
-	struct tun_list routes = {.arena = a, .index = index};
-	int r = tun_list_get(socket, &tun_routes, &routes);
+	struct netlist routes = {.arena = a, .index = index};
+	int r = netlist_get(socket, &netlist_routes, &routes);
 	*ret_several = routes.several;
 	return r;
 }
@@ -435,7 +290,7 @@ static int tun_collect_setting(struct arena *a, FerryDeviceEntry *d, uint32_t pl
 			       const char *value)
 {
 	FerryDeviceSetting *s = record_new(a, FerryDeviceSetting, ferry_device_setting);
-	if (!s || d->n_settings >= TUN_DEVICES_MAX)
+	if (!s || d->n_settings >= NETLIST_MAX)
 		return -ENOMEM;
 	s->place = place;
 	s->name = arena_string(a, name);
@@ -472,7 +327,7 @@ static int tun_collect_place(struct arena *a, FerryDeviceEntry *d, uint32_t plac
 static int tun_collect_settings(struct arena *a, FerryDeviceEntry *d)
 {
 	int r = 0;
-	d->settings = arena_array(a, FerryDeviceSetting *, TUN_DEVICES_MAX);
+	d->settings = arena_array(a, FerryDeviceSetting *, NETLIST_MAX);
 	if (!d->settings)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < ARRAY_SIZE(tun_places) && r >= 0; i++)
@@ -482,11 +337,12 @@ static int tun_collect_settings(struct arena *a, FerryDeviceEntry *d)
 
 static int tun_collect_lists(struct arena *a, struct netlink_socket *socket, FerryDeviceEntry *d)
 {
-	struct tun_list lists[3];
-	static const struct tun_table *const tables[] = {&tun_addresses, &tun_routes, &tun_neighbours};
+	struct netlist lists[3];
+	static const struct netlist_table *const tables[] = {&netlist_addresses, &netlist_routes,
+							     &netlist_neighbours};
 	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
-		lists[i] = (struct tun_list){.arena = a, .index = d->index};
-		int r = tun_list_get(socket, tables[i], &lists[i]);
+		lists[i] = (struct netlist){.arena = a, .index = d->index};
+		int r = netlist_get(socket, tables[i], &lists[i]);
 		if (r < 0)
 			return r;
 	}
@@ -548,9 +404,9 @@ int tun_device_collect(struct arena *a, int fd, const char *name, uint32_t mode,
 static bool tun_valid_lists(const ProtobufCBinaryData *v, size_t n, size_t head)
 {
 	for (size_t i = 0; i < n; i++)
-		if (v[i].len < head || v[i].len > TUN_MESSAGE_BYTES)
+		if (v[i].len < head || v[i].len > NETLIST_MESSAGE_BYTES)
 			return false;
-	return n <= TUN_DEVICES_MAX;
+	return n <= NETLIST_MAX;
 }
 
 static bool tun_valid_setting(const FerryDeviceSetting *s)
@@ -566,14 +422,14 @@ bool tun_device_valid(const FerryDeviceEntry *d)
 	if (!n || n >= IF_NAMESIZE || strchr(d->name, '/') || d->name[0] == '.' || d->index > INT32_MAX ||
 	    d->address.len > 32 || (d->alias && strlen(d->alias) >= 256) ||
 	    (d->master && strlen(d->master) >= IF_NAMESIZE) ||
-	    (d->mode & (IFF_TUN | IFF_TAP)) == (IFF_TUN | IFF_TAP) || d->n_settings > TUN_DEVICES_MAX)
+	    (d->mode & (IFF_TUN | IFF_TAP)) == (IFF_TUN | IFF_TAP) || d->n_settings > NETLIST_MAX)
 		return false;
 	for (size_t i = 0; i < d->n_settings; i++)
 		if (!tun_valid_setting(d->settings[i]))
 			return false;
-	return tun_valid_lists(d->addresses, d->n_addresses, tun_addresses.head) &&
-	       tun_valid_lists(d->routes, d->n_routes, tun_routes.head) &&
-	       tun_valid_lists(d->neighbours, d->n_neighbours, tun_neighbours.head);
+	return tun_valid_lists(d->addresses, d->n_addresses, netlist_addresses.head) &&
+	       tun_valid_lists(d->routes, d->n_routes, netlist_routes.head) &&
+	       tun_valid_lists(d->neighbours, d->n_neighbours, netlist_neighbours.head);
 }
 
 bool tun_device_exists(const char *name)
@@ -621,100 +477,9 @@ static void tun_restore_probing(const FerryDeviceEntry *d, bool on)
 	(void)r; /* no IPv6: nothing probes */
 }
 
-/* The number of the device may be another one than when the message was made. */
-static int tun_message(const struct tun_table *table, const ProtobufCBinaryData *b, uint32_t index,
-		       uint16_t type, uint16_t flags, struct nlmsghdr *h)
-{
-	netlink_begin(h);
-	h->nlmsg_type = type;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-	uint8_t *body = netlink_append(h, b->len);
-	memcpy(body, b->data, b->len);
-	if (table->index_at) {
-		memcpy(body + table->index_at, &index, sizeof(index));
-		return 0;
-	}
-	const struct nlattr *device = tun_attribute(body, b->len, table->head, RTA_OIF);
-	if (!device || netlink_attr_len(device) != sizeof(index))
-		return -EBADMSG;
-	memcpy(netlink_attr_body(device), &index, sizeof(index));
-	return 0;
-}
-
-static bool tun_same_attribute(const struct nlattr *a, const struct nlattr *b)
-{
-	return !a == !b && (!a || (netlink_attr_len(a) == netlink_attr_len(b) &&
-				   !memcmp(netlink_attr_body(a), netlink_attr_body(b), netlink_attr_len(a))));
-}
-
-/* The first two bytes of each kind of message are the family and the length of the address. */
-static bool tun_same_entry(const struct tun_table *table, const ProtobufCBinaryData *a,
-			   const ProtobufCBinaryData *b)
-{
-	if (a->data[0] != b->data[0] || (table != &tun_neighbours && a->data[1] != b->data[1]))
-		return false;
-	for (const uint16_t *key = table->key; *key; key++)
-		if (!tun_same_attribute(tun_attribute(a->data, a->len, table->head, *key),
-					tun_attribute(b->data, b->len, table->head, *key)))
-			return false;
-	return true;
-}
-
-static bool tun_list_has(const struct tun_table *table, const ProtobufCBinaryData *v, size_t n,
-			 const ProtobufCBinaryData *entry)
-{
-	for (size_t i = 0; i < n; i++)
-		if (tun_same_entry(table, &v[i], entry))
-			return true;
-	return false;
-}
-
-/* What the kernel gave to the new device by itself, and the old one did not have. */
-static int tun_restore_less(struct netlink_socket *socket, const struct tun_table *table, uint32_t index,
-			    const ProtobufCBinaryData *v, size_t n)
-{
-	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
-	struct arena a = {0};
-	struct tun_list there = {.arena = &a, .index = index};
-	int r = tun_list_get(socket, table, &there);
-	for (size_t i = 0; i < there.n && r >= 0; i++) {
-		struct nlmsghdr *h = (struct nlmsghdr *)bytes;
-		if (tun_list_has(table, v, n, &there.v[i]))
-			continue;
-		r = tun_message(table, &there.v[i], index, table->remove, 0, h);
-		if (r >= 0)
-			r = netlink_ask(socket, h, NULL, NULL);
-		if (r == -ESRCH || r == -ENOENT || r == -EADDRNOTAVAIL)
-			r = 0;
-	}
-	arena_release(&a);
-	return r;
-}
-
-static int tun_restore_list(struct netlink_socket *socket, const struct tun_table *table, uint32_t index,
-			    const ProtobufCBinaryData *v, size_t n)
-{
-	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
-	struct arena a = {0};
-	struct tun_list there = {.arena = &a, .index = index};
-	int r = tun_list_get(socket, table, &there);
-	for (size_t i = 0; i < n && r >= 0; i++) {
-		struct nlmsghdr *h = (struct nlmsghdr *)bytes;
-		if (tun_list_has(table, there.v, there.n, &v[i]))
-			continue;
-		r = tun_message(table, &v[i], index, table->add, NLM_F_CREATE | NLM_F_EXCL, h);
-		if (r >= 0)
-			r = netlink_ask(socket, h, NULL, NULL);
-		if (r == -EEXIST)
-			r = 0;
-	}
-	arena_release(&a);
-	return r < 0 ? r : tun_restore_less(socket, table, index, v, n);
-}
-
 static int tun_restore_link(struct netlink_socket *socket, const FerryDeviceEntry *d, uint32_t index)
 {
-	uint8_t bytes[TUN_REQUEST_BYTES] __attribute__((aligned(8)));
+	uint8_t bytes[NETLIST_REQUEST_BYTES] __attribute__((aligned(8)));
 	struct nlmsghdr *h = netlink_begin(bytes);
 	h->nlmsg_type = RTM_NEWLINK;
 	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
@@ -782,8 +547,8 @@ static int tun_wait_addresses(struct netlink_socket *socket, uint32_t index)
 	int r = 0;
 	for (int i = 0; i < TUN_WAITS && waits && r >= 0; i++) {
 		struct arena a = {0};
-		struct tun_list there = {.arena = &a, .index = index};
-		r = tun_list_get(socket, &tun_addresses, &there);
+		struct netlist there = {.arena = &a, .index = index};
+		r = netlist_get(socket, &netlist_addresses, &there);
 		waits = false;
 		for (size_t k = 0; k < there.n; k++)
 			waits |= ((const struct ifaddrmsg *)there.v[k].data)->ifa_flags & IFA_F_TENTATIVE;
@@ -807,14 +572,14 @@ static int tun_restore_all(int fd, struct netlink_socket *socket, const FerryDev
 	tun_restore_probing(d, false);
 	r = tun_restore_up(socket, d, index);
 	if (r >= 0)
-		r = tun_restore_list(socket, &tun_addresses, index, d->addresses, d->n_addresses);
+		r = netlist_restore(socket, &netlist_addresses, index, d->addresses, d->n_addresses, true);
 	if (r >= 0)
 		r = tun_wait_addresses(socket, index);
 	tun_restore_probing(d, true);
 	if (r >= 0)
-		r = tun_restore_list(socket, &tun_routes, index, d->routes, d->n_routes);
+		r = netlist_restore(socket, &netlist_routes, index, d->routes, d->n_routes, true);
 	if (r >= 0)
-		r = tun_restore_list(socket, &tun_neighbours, index, d->neighbours, d->n_neighbours);
+		r = netlist_restore(socket, &netlist_neighbours, index, d->neighbours, d->n_neighbours, true);
 	if (r >= 0 && d->no_carrier && ioctl(fd, TUNSETCARRIER, &(int){0}) < 0)
 		r = -errno;
 	return r;

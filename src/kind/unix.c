@@ -328,6 +328,17 @@ static int unix_collect_parts(struct collect *c, struct fd_view *view, const str
 	return r;
 }
 
+/* CRIU's way to note it: nobody is at the other end. */
+static int unix_collect_service(struct collect *c, struct fd_view *view, const struct unix_sock *sock,
+				UnixSkEntry *usk, FerrySocketEntry *extra, struct ferry_error *err)
+{
+	int r = unix_collect_record(c, view, sock, usk, extra, err);
+	usk->state = UNIX_CLOSED;
+	usk->peer = 0;
+	usk->uflags = UNIX_SERVICE;
+	return r;
+}
+
 static int unix_collect(struct collect *c, struct fd_view *view, struct snap_file *file,
 			struct ferry_error *err)
 {
@@ -347,15 +358,18 @@ static int unix_collect(struct collect *c, struct fd_view *view, struct snap_fil
 		return error_memory(err);
 	usk->id = file->entry->id;
 	r = sockextra_collect(a, view->copy, &type, usk->id, &data->extra, err);
+	bool is_service = c->options->service_socket && sock->inode == c->options->service_socket;
 	if (r >= 0)
-		r = unix_collect_parts(c, view, sock, usk, data->extra, err);
+		r = is_service ? unix_collect_service(c, view, sock, usk, data->extra, err)
+			       : unix_collect_parts(c, view, sock, usk, data->extra, err);
 	if (r < 0)
 		return r;
 	file->entry->usk = usk;
 	file->data = data;
 	/* Queues are read when all tables are known: they may hold descriptors. */
 	struct pollfd p = {.fd = view->copy, .events = POLLIN};
-	data->waits = sock->state != UNIX_LISTENING && poll(&p, 1, 0) > 0 && p.revents & (POLLIN | POLLERR);
+	data->waits = !is_service && sock->state != UNIX_LISTENING && poll(&p, 1, 0) > 0 &&
+		      p.revents & (POLLIN | POLLERR);
 	if (data->waits)
 		file->copy = take_fd(view->copy);
 	return 0;

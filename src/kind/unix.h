@@ -12,7 +12,10 @@
 enum unix_state { UNIX_CONNECTED = 1, UNIX_CLOSED = 7, UNIX_LISTENING = 10 };
 
 /* unix_sk_entry.uflags: not a socket of the image, but a name that one of it is connected to. */
-enum { UNIX_EXTERNAL = 1 };
+enum {
+	UNIX_EXTERNAL = 1,
+	UNIX_SERVICE = 2, /* by which a process asked for its own dump: it is answered when it is restored */
+};
 
 enum { UNIX_NAME_BYTES = sizeof(((struct sockaddr_un *)0)->sun_path) };
 

@@ -19,6 +19,7 @@
 #include "host/warden.h"
 #include "image/dir.h"
 #include "image/file.h"
+#include "image/proto/rpc.pb-c.h"
 #include "kind/external.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
@@ -86,6 +87,9 @@ static int unix_read_check(const struct plan_file *file, struct ferry_error *err
 		return fdcommon_no_record(file, err);
 	if (usk->name.len > UNIX_NAME_BYTES)
 		return unix_bad(file, err, "has a name that is too long");
+	if (usk->uflags == UNIX_SERVICE && usk->type == SOCK_SEQPACKET && usk->state == UNIX_CLOSED &&
+	    !usk->peer)
+		return 0;
 	if (usk->uflags & ~(uint32_t)UNIX_EXTERNAL || (usk->uflags && usk->type != SOCK_DGRAM)) {
 		error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 			  "the unix socket of file id %u is connected to the outside", file->entry->id);
@@ -501,8 +505,31 @@ static int unix_restore_connected(struct opener *o, struct plan_file *file, stru
 	return unix_restore_orphan(o, server, server == file ? peer : file, err);
 }
 
+/* Who dumped himself waits for the answer, which tells him that he was restored. */
+static int unix_restore_service(struct plan_file *file, struct ferry_error *err)
+{
+	CriuResp answer = CRIU_RESP__INIT;
+	CriuDumpResp dumped = CRIU_DUMP_RESP__INIT;
+	uint8_t bytes[64];
+	int pair[2];
+	answer.type = CRIU_REQ_TYPE__DUMP;
+	answer.success = true;
+	answer.dump = &dumped;
+	dumped.has_restored = dumped.restored = true;
+	size_t n = criu_resp__get_packed_size(&answer);
+	if (n > sizeof(bytes) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return unix_failed(file, n > sizeof(bytes) ? EMSGSIZE : errno, "making", err);
+	file->fd = pair[0];
+	criu_resp__pack(&answer, bytes);
+	int r = send(pair[1], bytes, n, MSG_NOSIGNAL) == (ssize_t)n ? 0 : -errno;
+	close(pair[1]);
+	return r < 0 ? unix_failed(file, -r, "answering over", err) : 0;
+}
+
 static int unix_restore_closed(struct opener *o unused, struct plan_file *file, struct ferry_error *err)
 {
+	if (file->entry->usk->uflags == UNIX_SERVICE)
+		return unix_restore_service(file, err);
 	_cleanup_close_ int fd = unix_new(file->entry->usk->type), jail = -1;
 	if (fd < 0)
 		return unix_failed(file, -fd, "making", err);

@@ -408,6 +408,8 @@ static int unix_check_seen(const struct unix_scan *scan, const struct unix_seen 
 		r = unix_check_waiting(scan, s, err);
 	if (r < 0)
 		return r;
+	if (scan->options->service_socket && sock->inode == scan->options->service_socket)
+		return 0;
 	bool datagram = sock->type == SOCK_DGRAM;
 	const struct unix_sock *peer = sock->has_peer ? unix_scan_find(scan, sock->peer_inode) : NULL;
 	bool named = peer && peer->has_name && peer->name_len && (!peer->name[0] || peer->name[0] == '/');

@@ -67,7 +67,9 @@ struct kind_options {
 	bool skip_in_flight;    /* TCP connections that nobody accepted yet are left out */
 	uint64_t io_uring_max_replay; /* requests that may bring a ring to its position */
 	bool ext_unix_sk;             /* datagram sockets may be connected to names outside of the tree */
-	const char *const *external;  /* what may be connected to the outside, see kind/external.h */
+	uint32_t
+		service_socket; /* inode of the socket by which a task of the tree asked for this dump; 0: none did */
+	const char *const *external; /* what may be connected to the outside, see kind/external.h */
 	size_t n_external;
 	const char *const *inherited; /* descriptors of ferry that take the place of such */
 	size_t n_inherited;
@@ -77,6 +79,9 @@ struct kind_options {
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
 	bool memory_only;     /* nothing else is stored: what hinders that later is no matter now */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
+	const char *
+		file_validation; /* with criu_compat: "filesize" or "buildid": the sizes of all files count; NULL: those of programs */
+	bool any_rights; /* with it: permissions of files may have changed */
 	struct cgroup_options cgroups;
 	bool empty_net;            /* what is in network namespaces is left to the caller */
 	const char *const *joined; /* restore: namespaces to live in, "TYPE:FILE" or "TYPE:PID" */

@@ -8,6 +8,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -21,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "host/sockdiag.h"
 
 enum { ENDPOINT_BACKLOG = 4, ENDPOINT_HOST_BYTES = 256 };
@@ -55,11 +57,26 @@ static bool endpoint_is_loopback(const struct sockaddr_storage *address)
 	return IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == IN_LOOPBACKNET);
 }
 
+/* Whoever started ferry made the connection, and answers for where it leads. */
+static int endpoint_parse_open(const char *text, struct endpoint *ret, struct ferry_error *err)
+{
+	int fd, n = 0, type;
+	socklen_t size = sizeof(type);
+	if (sscanf(text, "fd:%d%n", &fd, &n) != 1 || !n || text[n])
+		return endpoint_bad(err, text, "there is no number of a descriptor");
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM)
+		return endpoint_bad(err, text, "this is no stream socket");
+	*ret = (struct endpoint){.is_open = true, .fd = fd, .is_local = true};
+	return 0;
+}
+
 int endpoint_parse(const char *text, struct endpoint *ret, struct ferry_error *err)
 {
 	char host[ENDPOINT_HOST_BYTES];
 	if (!strncmp(text, "unix:", 5))
 		return endpoint_parse_unix(text, ret, err);
+	if (!strncmp(text, "fd:", 3))
+		return endpoint_parse_open(text, ret, err);
 	const char *colon = strrchr(text, ':');
 	if (!colon || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1))
 		return endpoint_bad(err, text, "there is no port");
@@ -138,6 +155,9 @@ int endpoint_listen(const struct endpoint *e, char *ret_text, struct ferry_error
 {
 	char text[ENDPOINT_TEXT_BYTES];
 	int on = 1;
+	if (e->is_open)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				 "fd:%d is connected already, and does not listen", e->fd);
 	endpoint_format(&e->address, text);
 	_cleanup_close_ int fd = endpoint_socket(e, err);
 	if (fd < 0)
@@ -181,6 +201,12 @@ int endpoint_connect(const struct endpoint *e, int timeout_ms, struct ferry_erro
 {
 	char text[ENDPOINT_TEXT_BYTES];
 	int on = 1;
+	if (e->is_open) {
+		_cleanup_close_ int copy = fd_dup(e->fd, 3);
+		if (copy < 0 || fcntl(copy, F_SETFL, O_NONBLOCK) < 0)
+			return error_errno(err, FERRY_ERROR_USAGE, copy < 0 ? -copy : errno, "fd:%d", e->fd);
+		return take_fd(copy);
+	}
 	endpoint_format(&e->address, text);
 	_cleanup_close_ int fd = endpoint_socket(e, err);
 	if (fd < 0)

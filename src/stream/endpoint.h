@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where the other side of a migration is: "unix:PATH", "HOST:PORT", "[IPv6]:PORT". */
+/* Where the other side of a migration is: "unix:PATH", "HOST:PORT", "[IPv6]:PORT"; "fd:N": a connection that is there. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,6 +13,8 @@
 struct endpoint {
 	struct sockaddr_storage address;
 	socklen_t address_bytes;
+	bool is_open; /* fd is connected to it */
+	int fd;
 	bool is_local; /* a unix socket or loopback: nobody outside this machine is behind it */
 };
 

@@ -273,6 +273,42 @@ def page_server_daemon():
     program.quit()
 
 
+def over_one_connection(taker):
+    """Pages go over a connection that both commands are started with."""
+    images, work = folders("one-" + taker.name)
+    pages = work / "pages"
+    pages.mkdir()
+    program = Program("heap-stack")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, subprocess.Popen(taker.command(taker.path, "page-server", "-D", pages, "-o", "log", "--ps-socket", theirs.fileno()),
+                                        pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL) as server:
+        theirs.close()
+        done = subprocess.run(Named().command(Named().path, "dump", "-t", program.pid, "-D", images, "-o", "log", "--page-server",
+                                              "--ps-socket", ours.fileno()),
+                              pass_fds=[ours.fileno()], stdin=subprocess.DEVNULL, timeout=60, check=False)
+        assert done.returncode == 0, (images / "log").read_text(encoding="utf-8")
+        ours.close()
+        assert server.wait(timeout=30) == 0, (pages / "log").read_text(encoding="utf-8")
+    program.wait_gone([program.pid])
+    assert list(pages.glob("pages-*.img")) and not list(images.glob("pages-*.img"))
+    for path in pages.glob("*.img"):
+        if not (images / path.name).exists():
+            shutil.copy(path, images)
+    assert Named().run("restore", "-D", images, "-d", "-o", "log").returncode == 0
+    program.verify()
+    program.quit()
+
+
+@test(timeout=90, needs=["criu-sid"])
+def ps_socket():
+    """--ps-socket: a connection takes the place of an address, with ferry's page server and CRIU's."""
+    over_one_connection(Named())
+    over_one_connection(Criu(SID))
+    for wrong in ("77", "0"):
+        done = Named().run("page-server", "-D", BASE, "--ps-socket", wrong)
+        assert done.returncode == 1 and f"fd:{wrong}" in done.stderr, done
+
+
 def became(engine):
     """Who is the parent of what was restored, and what ran there: by command line and by request."""
     images, work = folders("exec-" + engine.name)

@@ -11,6 +11,7 @@ import subprocess
 from ferrytest import Program, main, test
 from ferrytest.criurpc import field
 from ferrytest.libcriu import answer, calls_of, options_of, stage
+from ferrytest.process import wait_until
 
 BUILD = pathlib.Path(os.environ["FERRY_BUILD"])
 OURS = BUILD / "src/compat/libcriu/libcriu.so.2"
@@ -207,6 +208,61 @@ def jobs():
     ours, theirs = worked(of_ferry(), "ferry"), worked(of_criu(), "criu")
     assert ours == theirs, [pair for pair in zip(ours, theirs) if pair[0] != pair[1]]
     assert "status 0" in ours[-1] and "no child" not in ours[-1], ours[-1]
+
+
+@test(timeout=60)
+def iters():
+    """criu_dump_iters(): pre-dumps as long as more are wanted, then the dump, which is whole."""
+    places = [BASE / "iters" / part for part in ("images", "work")]
+    for place in places:
+        place.mkdir(parents=True)
+    program = Program("heap-stack")
+    assert client(of_ferry(), "silent-iters", places, program.pid) == ["more 1", "more 1", "returned 0"]
+    program.verify()
+    program.kill([program.pid])
+    program.wait_gone([program.pid])
+    assert client(of_ferry(), "silent-restore", places) == [f"returned {program.pid}"]
+    program.verify()
+    program.quit()
+
+
+def dumps_itself(engine, places):
+    """A program that dumped itself and so has ended; where it prints to."""
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+    out = places[1] / "out"
+    folder, library = engine
+    more = {"LD_PRELOAD": str(library)} if library else {}
+    with open(out, "wb") as file:
+        done = subprocess.run([CLIENT, "silent-self", *places], stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=60, check=False,
+                              start_new_session=True, env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **more})
+    assert done.returncode == -9 and not out.read_bytes(), (done, out.read_bytes())
+    return out
+
+
+def comes_back(engine, places, out):
+    """It is restored, and knows it."""
+    done = subprocess.run([engine[0] / "criu", "restore", "-D", places[0], "-W", places[1], "-d", "-o", "restore.log"], text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, (engine, done, (places[1] / "restore.log").read_text(encoding="utf-8")[-1000:])
+    wait_until(lambda: out.read_bytes(), "the program that dumped itself does not go on", 30)
+    assert out.read_text(encoding="ascii").startswith("returned 1\n"), out.read_bytes()
+
+
+@test(timeout=120, needs=["criu-sid"])
+def itself():
+    """A process dumps itself by criu_dump(): it runs on and is told 0, or ends, and is told 1 when ferry or CRIU restores it."""
+    ferry, criu = of_ferry(), of_criu()
+    places = [BASE / "self" / part for part in ("images", "work")]
+    for dumper in (ferry, criu):
+        for restorer in (ferry, criu):
+            out = dumps_itself(dumper, places)
+            comes_back(restorer, places, out)
+    with open(places[1] / "running", "wb") as file:
+        subprocess.run([CLIENT, "silent-self-running", *places], stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=60, check=True,
+                       start_new_session=True, env={**os.environ, "PATH": f"{ferry[0]}:{os.environ['PATH']}"})
+    assert (places[1] / "running").read_text(encoding="ascii") == "returned 0\n"
 
 
 if __name__ == "__main__":

@@ -189,7 +189,6 @@ if os.environ.get("FERRY"):
             " sh \"$@\"")
 
     for name, words in {
-            "net": (["unshare", "--net"], "whose devices are not stored", "--empty-ns net"),
             "cgroup_left": (["sh", "-c", LEFT, GROUP], "which is not below the root of its cgroup namespace", "move it back"),
             "cgroup_user": (["unshare", "--user", "--map-root-user", "--cgroup"],
                             "in a cgroup namespace that belongs to another user namespace than ferry's", ""),

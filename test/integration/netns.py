@@ -9,12 +9,14 @@ import socket
 import subprocess
 import tempfile
 
-from ferrytest import Ferry, Program, main, test
+from ferrytest import Ferry, Program, main, skip, test
+from ferrytest.cases import CASES
 from ferrytest.cases.pattern import pattern
 from ferrytest.cases.sockets import TcpClient
-from ferrytest.engine import Criu
+from ferrytest.engine import Criu, note_refusal
+from ferrytest.exchange import attempt
 from ferrytest.leftovers import nft_tables
-from ferrytest.network import INSIDE, INSIDE6, connect, devices, make_bridge
+from ferrytest.network import INSIDE, INSIDE6, connect, devices, ip, make_bridge
 from ferrytest.process import wait_until
 from ferrytest.program import program_path
 
@@ -256,6 +258,102 @@ def effects_of(*words, fds=()):
     return len(log.read_text(encoding="utf-8").splitlines())
 
 
+def outside(word, dumper, restorer):
+    """A pair of devices, one end of which is outside: who restores says what that is called, and which bridge it belongs to. The connection
+    goes on, and the address is what it was."""
+    make_bridge()
+    program, client = own(word)
+    wait_until(lambda: "tentative" not in ip("-o", "addr", of=program.pid), "an address stays tentative")
+    told = ip("-o", "addr", of=program.pid)
+    images = folder()
+    dumper.dump(program.pid, images, tcp_established=True, more=["--external", "veth[eth0]:ferry-out"])
+    program.wait_gone([program.pid])
+    wait_until(lambda: "ferry-out" not in devices(), "the namespace is still there")
+    if restorer.name == "ferry":
+        done = Ferry().run("restore", "-D", images, "-d", "--tcp-established")
+        assert done.returncode and "--external veth[eth0]:NAME" in done.stderr, done
+        done = Ferry().run("restore", "-D", images, "-d", "--tcp-established", "--external", "veth[eth0]:ferry-out@nowhere")
+        assert done.returncode and "a port of 'nowhere'" in done.stderr, done
+        assert not program.running()
+        wait_until(lambda: "ferry-out" not in devices(), "the namespace of a failed restore is still there")
+    restorer.restore(images, tcp_established=True, more=["--external", "veth[eth0]:ferry-out@ferry-bridge"])
+    assert "master ferry-bridge" in ip("link", "show", "ferry-out")
+    wait_until(lambda: ip("-o", "addr", of=program.pid) == told, "the addresses are not what they were")
+    program.verify()
+    program.finish()
+    client.finish()
+    program.quit()
+    assert not nft_tables()
+
+
+def above(dumper, restorer):
+    """A device that lies on one outside."""
+    make_bridge()
+    program = Program("uts", interpreter=["unshare", "--net", str(program_path("uts"))])
+    ip("link", "add", "mv0", "link", "ferry-bridge", "type", "macvlan", "mode", "bridge")
+    ip("link", "set", "mv0", "netns", program.pid)
+    ip("link", "set", "mv0", "up", of=program.pid)
+    ip("addr", "add", "10.231.0.3/24", "dev", "mv0", of=program.pid)
+    images, words = folder(), ["--external", "macvlan[mv0]:ferry-bridge"]
+    dumper.dump(program.pid, images, more=words)
+    program.wait_gone([program.pid])
+    restorer.restore(images, more=words)
+    assert "macvlan mode bridge" in ip("-d", "link", "show", "mv0", of=program.pid)
+    ip("route", "get", "10.231.0.1", of=program.pid)
+    subprocess.run(["nsenter", f"--net=/proc/{program.pid}/ns/net", "ping", "-c", "1", "-W", "5", "10.231.0.1"], check=False,
+                   stdout=subprocess.DEVNULL)
+    program.verify()
+    program.quit()
+
+
+# What makes it, what is said of it.
+OBSTACLES = {
+    "tun": (["ip tuntap add t0 mode tap"], "of a kind that is not made again: tun"),
+    "queues": (["ip link add v0 type veth peer name v1", "tc qdisc add dev v0 root handle 1: pfifo"], "traffic control (tc)"),
+    "elsewhere": ([], "a kind whose lower device is in another namespace"),
+    "objects": (["ip link set lo up", "ip nexthop add id 7 dev lo", "ip route add 10.8.0.0/16 nhid 7"], "next hops that are objects"),
+    "ipsec": (["ip xfrm policy add src 10.0.0.0/8 dst 10.1.0.0/16 dir out tmpl src 1.1.1.1 dst 2.2.2.2 proto esp mode tunnel"], "IPsec"),
+}
+
+
+def obstacle(word):
+    """What cannot be brought back is refused by name before anything stops."""
+    make, said = OBSTACLES[word]
+    program = Program("uts", interpreter=["unshare", "--net", str(program_path("uts"))])
+    if word == "elsewhere":
+        ip("link", "add", "vx0", "type", "vxlan", "id", "7", "dstport", "4789", "local", "127.0.0.1", "dev", "lo")
+        ip("link", "set", "vx0", "netns", program.pid)
+    for line in make:
+        done = subprocess.run(["nsenter", f"--net=/proc/{program.pid}/ns/net", *line.split()], check=False, capture_output=True, text=True)
+        if done.returncode:
+            skip(done.stderr)
+    done = Ferry().run("dump", "-t", program.pid, "-D", folder())
+    assert done.returncode == 3 and said in done.stderr and "--empty-ns net" in done.stderr, done
+    program.verify()
+    program.quit()
+
+
+def exchanged(name, dumper, restorer):
+    """Devices and what lies on them, between ferry and CRIU."""
+    case = next(case for case in CASES if case.name == name)
+    problem = attempt(case, dumper, restorer)
+    assert problem is None, problem
+
+
+@test(timeout=60)
+def without_programs():
+    """Rules for packets that no program tells are refused."""
+    program = Program("uts", interpreter=["unshare", "--net", str(program_path("uts"))])
+    subprocess.run(["nsenter", f"--net=/proc/{program.pid}/ns/net", "nft", "add", "table", "ip", "mine"], check=True)
+    empty = folder("empty")
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", f'mount --bind {empty} /usr/sbin && exec "$0" "$@"', Ferry().path, "dump",
+                           "-t", str(program.pid), "-D", str(folder())], check=False, text=True, capture_output=True, timeout=60)
+    note_refusal(done)
+    assert done.returncode == 3 and "which 'nft' does not tell" in done.stderr, done
+    program.verify()
+    program.quit()
+
+
 def killed_at(number, *words, fds=()):
     """Ferry, which gets SIGKILL before one of its effects; whether it was so."""
     done = subprocess.run([Ferry().path, *map(str, words)], check=False, text=True, capture_output=True, timeout=60, pass_fds=fds,
@@ -313,8 +411,18 @@ def criu():
 
 for way in FAMILIES:
     test(name="connection-v" + way, timeout=90)(lambda way=way: connection(way, Named(), Named()))
+    test(name="outside-v" + way, timeout=90)(lambda way=way: outside(way, Ferry(), Ferry()))
 test(timeout=60, name="refused-without")(lambda: refused_without("4"))
 test(timeout=90, name="given")(lambda: given(Ferry(), Ferry()))
+for obstacle_name in OBSTACLES:
+    test(name="obstacle-" + obstacle_name, timeout=60)(lambda obstacle_name=obstacle_name: obstacle(obstacle_name))
+test(name="devices-to-criu", timeout=120, needs=["criu-sid"])(lambda: exchanged("netns-devices", Ferry(), criu()))
+for device_case in ("netns-devices", "netns-layers"):
+    test(name=device_case.partition("-")[2] + "-from-criu", timeout=120, needs=["criu-sid"])(
+        lambda name=device_case: exchanged(name, criu(), Ferry()))
+test(timeout=90, name="above")(lambda: above(Ferry(), Ferry()))
+test(timeout=90, name="outside-to-criu", needs=["criu-sid"])(lambda: outside("4", Ferry(), criu()))
+test(timeout=90, name="outside-from-criu", needs=["criu-sid"])(lambda: outside("4", criu(), Ferry()))
 test(timeout=300, name="kill-given")(lambda: kill_given(Ferry()))
 test(timeout=300, name="kill-given-from-criu", needs=["criu-sid"])(lambda: kill_given(criu()))
 test(timeout=90, name="connection-to-criu", needs=["criu-sid"])(lambda: connection("4", Named(), criu()))

@@ -21,6 +21,8 @@ CASES = [
     Case("mounts-below", "mounts", ("below",), kind="mounts"),
     Case("mounts-stacked", "mounts", ("stacked",), kind="mounts"),
     Case("netns-empty", "netns", kind="netns", options={"more": ("--empty-ns", "net")}),
+    Case("netns-devices", "netns-devices", ("inside",), kind="netns"),
+    Case("netns-layers", "netns-devices", ("layers",), kind="netns"),
     Case("container-plain", "container", ("plain",), kind="mounts", worlds=False),
     Case("container-hidden", "container", ("hidden",), kind="mounts", worlds=False),
     Case("container-groups", "container", ("groups",), kind="mounts", worlds=False),

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is in a network namespace, between the kernel and the image: ns_net.c decides which namespaces are looked at and made, net_look.c
+ * looks, net_make.c makes, net_sysctl.c has what is below /proc/sys/net, net_rules.c what other programs read and write as text.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include <linux/rtnetlink.h>
+
+#include "image/files.h"
+#include "image/proto/ferry.pb-c.h"
+#include "image/proto/netdev.pb-c.h"
+#include "model/kind.h"
+
+enum { NET_LINKS_MAX = 4096, NET_TEXT_MAX = 64 << 20 };
+
+struct netlink_socket;
+
+/* A file that has what another program writes and reads. */
+struct net_bytes {
+	const void *bytes;
+	size_t n;
+};
+
+/* Rules for packets, each in the text of the program that has them. */
+enum net_rules { NET_RULES_NFT, NET_RULES_IPTABLES, NET_RULES_IP6TABLES, NET_RULES };
+
+struct net_contents {
+	NetnsEntry *netns;
+	NetDeviceEntry **devices; /* those that the common format knows */
+	size_t n_devices;
+	FerryNetEntry *net; /* everything */
+	bool whole;         /* the common format has neither all routes nor all rules */
+	struct net_bytes rules[NET_RULES];
+};
+
+/* A kind of network device that can be made again. */
+struct net_kind {
+	const char *word;
+	NdType type;
+	bool common;             /* the common format knows it */
+	const uint16_t *ignored; /* attributes of its data that tell of the moment; 0 ends; NULL = none */
+	const uint16_t *flags;   /* that are told as a byte and set by being there */
+	bool no_data;            /* what it tells is of no use */
+	bool tuned;              /* its data are set when it is there, those that differ */
+};
+
+const struct net_kind *net_kind_of(const char *word);
+
+/*
+ * Look at the namespace in which the calling thread stands. who: for messages. What cannot be brought back is refused. Everything belongs
+ * to the arena.
+ */
+must_check int net_look(struct arena *a, const struct kind_options *options, uint32_t id, const char *who,
+			struct net_contents *ret, struct ferry_error *err);
+/* The devices that are there now, by index; 0 or -errno. */
+must_check int net_look_now(struct arena *a, struct netlink_socket *socket, FerryNetEntry *ret);
+
+must_check int net_store(struct dump *d, uint32_t id, const struct net_contents *c, struct ferry_error *err);
+
+/* What the image has of a namespace, in the form that ferry's own file has; belongs to the plan. */
+must_check int net_load(struct reader *r, const struct plan_ns *ns, struct net_contents **ret,
+			struct ferry_error *err);
+
+/* Make it in the namespace in which the calling thread stands. */
+must_check int net_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
+
+/* net_sysctl.c */
+must_check int net_sysctl_look(struct arena *a, struct net_contents *c, struct ferry_error *err);
+void net_sysctl_make(const struct net_contents *c, const struct log_sink *log);
+/* One file of a device below ipv6/conf. 0 or -errno. */
+must_check int net_sysctl_write(const char *family, const char *device, const char *name, const char *value);
+
+/* What the settings of a device have for duplicate address detection. */
+int net_sysctl_probes(const struct net_contents *c, const char *device);
+
+/* net_rules.c: nothing in the namespace, or its text. */
+must_check int net_rules_look(struct arena *a, const struct kind_options *options, const char *who,
+			      struct net_contents *c, struct ferry_error *err);
+must_check int net_rules_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
+enum image_kind net_rules_file(enum net_rules which);

@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owns filling a network namespace: devices first, with the numbers that they had, then settings, then everything up, then addresses and what
+ * leads over them. What the kernel adds to a new namespace by itself is taken away where it was not there before.
+ *
+ * Kernel interface: rtnetlink(7), SIOCBRADDIF.
+ */
+#include <errno.h>
+#include <linux/if_link.h>
+#include <linux/sockios.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "host/address.h"
+#include "host/netlink.h"
+#include "host/netns.h"
+#include "kind/external.h"
+#include "kind/net.h"
+#include "kind/netlist.h"
+#include "kind/netplace.h"
+
+enum {
+	NET_REQUEST_BYTES = 8192,
+	NET_WAITS = 100, /* without a carrier it never ends */
+	NET_WAIT_NS = 2000000,
+	NET_TAKEN_TRIES = 150,
+	NET_TAKEN_NS = 20000000,
+	NET_CHANGEABLE = IFF_UP | IFF_NOARP | IFF_PROMISC | IFF_ALLMULTI | IFF_MULTICAST | IFF_DYNAMIC |
+			 IFF_DEBUG | IFF_NOTRAILERS,
+};
+
+struct net_making {
+	struct opener *o;
+	const struct net_contents *c;
+	struct netlink_socket *socket;
+	bool made[NET_LINKS_MAX];
+};
+
+static struct nlmsghdr *net_begin_link(uint8_t *bytes, uint16_t flags, uint32_t index)
+{
+	struct nlmsghdr *h = netlink_begin(bytes);
+	h->nlmsg_type = RTM_NEWLINK;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+	struct ifinfomsg *m = netlink_append(h, sizeof(*m));
+	m->ifi_index = (int)index;
+	return h;
+}
+
+/*
+ * A namespace goes on existing for a moment when its last process has ended: names and addresses outside that its devices had are taken until
+ * then.
+ */
+static int net_ask_patiently(struct netlink_socket *socket, struct nlmsghdr *h)
+{
+	const struct timespec pause = {.tv_nsec = NET_TAKEN_NS};
+	int r = -EBUSY;
+	for (int i = 0; i < NET_TAKEN_TRIES; i++) {
+		r = netlink_ask(socket, h, NULL, NULL);
+		if (r != -EEXIST && r != -EADDRINUSE && r != -EBUSY)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	return r;
+}
+
+/* --------------------------------------------------------------------- devices */
+
+static void net_put_queues(struct nlmsghdr *h, const FerryLinkEntry *l)
+{
+	if (l->has_tx_queues)
+		netlink_put_u32(h, IFLA_NUM_TX_QUEUES, l->tx_queues);
+	if (l->has_rx_queues)
+		netlink_put_u32(h, IFLA_NUM_RX_QUEUES, l->rx_queues);
+}
+
+static void net_put_name(struct nlmsghdr *h, const FerryLinkEntry *l)
+{
+	netlink_put_string(h, IFLA_IFNAME, l->name);
+	if (l->address.len)
+		netlink_put(h, IFLA_ADDRESS, l->address.len, l->address.data);
+	net_put_queues(h, l);
+}
+
+static int net_find(const struct net_contents *c, uint32_t index)
+{
+	for (size_t i = 0; i < c->net->n_links; i++)
+		if (c->net->links[i]->index == index)
+			return (int)i;
+	return -1;
+}
+
+/* "OUT", "OUT@BRIDGE" */
+static void net_outer_name(const char *word, char ret_name[IF_NAMESIZE], char ret_bridge[IF_NAMESIZE])
+{
+	size_t n = strcspn(word, "@");
+	snprintf(ret_name, IF_NAMESIZE, "%.*s", (int)n, word);
+	snprintf(ret_bridge, IF_NAMESIZE, "%s", word[n] ? word + n + 1 : "");
+}
+
+static const char *net_outer(const struct kind_options *options, const FerryLinkEntry *l)
+{
+	return external_value(options, l->kind, l->name);
+}
+
+/* The other end: here, or where ferry was started. */
+static void net_put_peer(const struct net_making *m, struct nlmsghdr *h, const FerryLinkEntry *l, int peer)
+{
+	struct nlattr *attr = netlink_nest(h, VETH_INFO_PEER);
+	struct ifinfomsg *info = netlink_append(h, sizeof(*info));
+	if (peer >= 0) {
+		info->ifi_index = (int)m->c->net->links[peer]->index;
+		net_put_name(h, m->c->net->links[peer]);
+	} else {
+		char name[IF_NAMESIZE], bridge[IF_NAMESIZE];
+		net_outer_name(net_outer(m->o->options, l), name, bridge);
+		netlink_put_string(h, IFLA_IFNAME, name);
+		netlink_put_u32(h, IFLA_NET_NS_FD, (uint32_t)m->o->options->home_net);
+	}
+	netlink_nest_end(h, attr);
+}
+
+static void net_put_info(const struct net_making *m, struct nlmsghdr *h, const FerryLinkEntry *l, int peer)
+{
+	struct nlattr *info = netlink_nest(h, IFLA_LINKINFO);
+	netlink_put_string(h, IFLA_INFO_KIND, l->kind);
+	struct nlattr *data = netlink_nest(h, IFLA_INFO_DATA);
+	if (!strcmp(l->kind, "veth"))
+		net_put_peer(m, h, l, peer);
+	else if (l->has_data && !net_kind_of(l->kind)->tuned)
+		memcpy(netlink_append(h, l->data.len), l->data.data, l->data.len);
+	netlink_nest_end(h, data);
+	netlink_nest_end(h, info);
+}
+
+/* The end that is outside gets its place: its bridge, and up. */
+static int net_place_outer(const struct net_making *m, const FerryLinkEntry *l, struct ferry_error *err)
+{
+	char name[IF_NAMESIZE], bridge[IF_NAMESIZE];
+	struct ifreq request = {0};
+	int home = m->o->options->home_net, r = 0;
+	net_outer_name(net_outer(m->o->options, l), name, bridge);
+	if (bridge[0]) {
+		_cleanup_close_ int fd = netns_socket(home, AF_INET, SOCK_DGRAM, 0);
+		snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+		if (fd < 0 || ioctl(fd, SIOCGIFINDEX, &request) < 0)
+			r = fd < 0 ? fd : -errno;
+		snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", bridge);
+		if (r >= 0 && ioctl(fd, SIOCBRADDIF, &request) < 0)
+			r = -errno;
+	}
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "making the network device '%s' a port of '%s'", name, bridge);
+	return link_set_up(home, name, true, err);
+}
+
+/* A macvlan whose lower device is outside is made there, and born here. */
+static int net_make_above(const struct net_making *m, const FerryLinkEntry *l)
+{
+	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
+	char name[IF_NAMESIZE], none[IF_NAMESIZE];
+	struct ifreq request = {0};
+	_cleanup_netlink_ struct netlink_socket *outside = NULL;
+	_cleanup_close_ int here = netns_open(),
+			    fd = netns_socket(m->o->options->home_net, AF_INET, SOCK_DGRAM, 0);
+	net_outer_name(net_outer(m->o->options, l), name, none);
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	int r = here < 0 ? here : fd < 0 ? fd : ioctl(fd, SIOCGIFINDEX, &request) < 0 ? -errno : 0;
+	if (r >= 0)
+		r = netlink_open(m->o->options->home_net, NETLINK_ROUTE, &outside);
+	if (r < 0)
+		return r;
+	struct nlmsghdr *h = net_begin_link(bytes, NLM_F_CREATE | NLM_F_EXCL, l->index);
+	net_put_name(h, l);
+	netlink_put_u32(h, IFLA_LINK, (uint32_t)request.ifr_ifindex);
+	netlink_put_u32(h, IFLA_NET_NS_FD, (uint32_t)here);
+	net_put_info(m, h, l, -1);
+	return net_ask_patiently(outside, h);
+}
+
+static int net_make_link(struct net_making *m, size_t index)
+{
+	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
+	const FerryLinkEntry *l = m->c->net->links[index];
+	bool veth = !strcmp(l->kind, "veth");
+	int peer = veth && !l->link_outside && l->has_link ? net_find(m->c, l->link) : -1;
+	if (l->link_outside && !veth)
+		return net_make_above(m, l);
+	struct nlmsghdr *h = net_begin_link(bytes, NLM_F_CREATE | NLM_F_EXCL, l->index);
+	net_put_name(h, l);
+	if (l->has_link && !veth)
+		netlink_put_u32(h, IFLA_LINK, l->link);
+	net_put_info(m, h, l, peer);
+	int r = net_ask_patiently(m->socket, h);
+	if (r >= 0 && peer >= 0)
+		m->made[peer] = true;
+	return r;
+}
+
+/* Its lower device first. */
+static bool net_may_make(const struct net_making *m, const FerryLinkEntry *l)
+{
+	int lower = l->has_link && !l->link_outside && strcmp(l->kind, "veth") != 0 ? net_find(m->c, l->link)
+										    : -1;
+	return lower < 0 || m->made[lower];
+}
+
+static int net_make_links(struct net_making *m, struct ferry_error *err)
+{
+	const FerryNetEntry *net = m->c->net;
+	bool more = true;
+	int r = 0;
+	while (more && r >= 0) {
+		more = false;
+		for (size_t i = 0; i < net->n_links && r >= 0; i++) {
+			const FerryLinkEntry *l = net->links[i];
+			if (m->made[i] || (l->kind && !net_may_make(m, l)))
+				continue;
+			r = l->kind ? net_make_link(m, i) : 0;
+			if (r < 0)
+				return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+						   "making the network device '%s' (%s)", l->name, l->kind);
+			m->made[i] = more = true;
+			if (l->kind && l->link_outside && !strcmp(l->kind, "veth"))
+				r = net_place_outer(m, l, err);
+		}
+	}
+	for (size_t i = 0; i < net->n_links && r >= 0; i++)
+		if (!m->made[i])
+			r = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+				      "the network device '%s' lies on itself", net->links[i]->name);
+	return r;
+}
+
+static int net_set_link(const struct net_making *m, const FerryLinkEntry *l)
+{
+	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
+	struct nlmsghdr *h = net_begin_link(bytes, 0, l->index);
+	/* An image of the common format alone does not tell the length of the queue. */
+	if (l->type)
+		netlink_put_u32(h, IFLA_TXQLEN, l->queue_packets);
+	if (l->mtu)
+		netlink_put_u32(h, IFLA_MTU, l->mtu);
+	if (l->alias)
+		netlink_put(h, IFLA_IFALIAS, strlen(l->alias), l->alias);
+	if (l->has_group)
+		netlink_put_u32(h, IFLA_GROUP, l->group);
+	if (l->has_address_mode) {
+		uint8_t mode = (uint8_t)l->address_mode;
+		struct nlattr *families = netlink_nest(h, IFLA_AF_SPEC), *inet6 = netlink_nest(h, AF_INET6);
+		netlink_put(h, IFLA_INET6_ADDR_GEN_MODE, sizeof(mode), &mode);
+		netlink_nest_end(h, inet6);
+		netlink_nest_end(h, families);
+	}
+	return netlink_ask(m->socket, h, NULL, NULL);
+}
+
+static bool net_has_attribute(const ProtobufCBinaryData *data, const struct nlattr *wanted)
+{
+	const char *at = (const char *)data->data;
+	netlink_for_each_between(attr, at, at + data->len)
+	{
+		if (attr->nla_type == wanted->nla_type && attr->nla_len == wanted->nla_len &&
+		    !memcmp(attr, wanted, wanted->nla_len))
+			return true;
+	}
+	return false;
+}
+
+/* What a bridge takes a port to cost by its speed, which it learns again. */
+static bool net_is_usual_cost(unsigned data_type, const struct nlattr *attr)
+{
+	static const uint32_t usual[] = {2, 4, 19, 100};
+	bool cost = data_type == IFLA_INFO_SLAVE_DATA && netlink_attr_type(attr) == IFLA_BRPORT_COST &&
+		    netlink_attr_len(attr) == sizeof(uint32_t);
+	for (size_t i = 0; i < ARRAY_SIZE(usual) && cost; i++)
+		if (netlink_attr_u32(attr) == usual[i])
+			return true;
+	return false;
+}
+
+/* One by one what is not as it was. */
+static int net_tune(const struct net_making *m, const FerryLinkEntry *l, const char *kind,
+		    const ProtobufCBinaryData *wanted, const ProtobufCBinaryData *now, unsigned kind_type,
+		    unsigned data_type)
+{
+	const char *at = (const char *)wanted->data;
+	int r = 0;
+	netlink_for_each_between(attr, at, at + wanted->len)
+	{
+		uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
+		if (r < 0 || net_has_attribute(now, attr) || net_is_usual_cost(data_type, attr))
+			continue;
+		struct nlmsghdr *h = net_begin_link(bytes, 0, l->index);
+		struct nlattr *info = netlink_nest(h, IFLA_LINKINFO);
+		netlink_put_string(h, kind_type, kind);
+		struct nlattr *data = netlink_nest(h, data_type);
+		netlink_put(h, attr->nla_type, netlink_attr_len(attr), netlink_attr_body(attr));
+		netlink_nest_end(h, data);
+		netlink_nest_end(h, info);
+		r = netlink_ask(m->socket, h, NULL, NULL);
+	}
+	return r;
+}
+
+static int net_tune_all(const struct net_making *m, struct ferry_error *err)
+{
+	struct arena a = {0};
+	FerryNetEntry now = FERRY_NET_ENTRY__INIT;
+	const FerryNetEntry *net = m->c->net;
+	const FerryLinkEntry *l = NULL;
+	int r = net_look_now(&a, m->socket, &now);
+	for (size_t i = 0; i < now.n_links && r >= 0; i++) {
+		int at = net_find(m->c, now.links[i]->index);
+		l = at < 0 ? NULL : net->links[at];
+		int master = l && l->has_master ? net_find(m->c, l->master) : -1;
+		if (l && l->kind && net_kind_of(l->kind)->tuned)
+			r = net_tune(m, l, l->kind, &l->data, &now.links[i]->data, IFLA_INFO_KIND,
+				     IFLA_INFO_DATA);
+		if (r >= 0 && master >= 0 && net->links[master]->kind)
+			r = net_tune(m, l, net->links[master]->kind, &l->port_data, &now.links[i]->port_data,
+				     IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA);
+	}
+	arena_release(&a);
+	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting the network device '%s'",
+				   l ? l->name : "?")
+		     : 0;
+}
+
+static int net_set_master(const struct net_making *m, const FerryLinkEntry *l)
+{
+	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
+	int master = l->has_master ? net_find(m->c, l->master) : -1;
+	if (master < 0 || !m->c->net->links[master]->kind)
+		return 0;
+	struct nlmsghdr *h = net_begin_link(bytes, 0, l->index);
+	netlink_put_u32(h, IFLA_MASTER, l->master);
+	return netlink_ask(m->socket, h, NULL, NULL);
+}
+
+static int net_set_flags(const struct net_making *m, const FerryLinkEntry *l)
+{
+	uint8_t bytes[256] __attribute__((aligned(8)));
+	struct nlmsghdr *h = net_begin_link(bytes, 0, l->index);
+	struct ifinfomsg *info = (struct ifinfomsg *)((char *)h + NLMSG_HDRLEN);
+	info->ifi_change = NET_CHANGEABLE;
+	info->ifi_flags = l->flags & NET_CHANGEABLE;
+	return net_ask_patiently(m->socket, h);
+}
+
+static int net_each(const struct net_making *m, const char *what,
+		    int (*set)(const struct net_making *m, const FerryLinkEntry *l), struct ferry_error *err)
+{
+	for (size_t i = 0; i < m->c->net->n_links; i++) {
+		const FerryLinkEntry *l = m->c->net->links[i];
+		int r = set(m, l);
+		if (r < 0)
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "%s the network device '%s'",
+					   what, l->name);
+	}
+	return 0;
+}
+
+/* ----------------------------------------------------------------------- lists */
+
+/* Nobody else has the addresses: they are there at once, without probing for them. */
+static int net_set_probing(const struct net_making *m, bool on)
+{
+	char value[16] = "0";
+	for (size_t i = 0; i < m->c->net->n_links; i++) {
+		const char *name = m->c->net->links[i]->name;
+		if (on)
+			snprintf(value, sizeof(value), "%d", net_sysctl_probes(m->c, name));
+		if (net_sysctl_write("ipv6", name, "accept_dad", value) < 0)
+			return 0; /* no IPv6: nothing probes */
+	}
+	return 0;
+}
+
+/* An address has its routes when the kernel, in its own time, has found that it need not probe. */
+static int net_wait_addresses(const struct net_making *m)
+{
+	const struct timespec pause = {.tv_nsec = NET_WAIT_NS};
+	bool waits = true;
+	int r = 0;
+	for (int i = 0; i < NET_WAITS && waits && r >= 0; i++) {
+		struct arena a = {0};
+		struct netlist there = {.arena = &a};
+		r = netlist_get(m->socket, &netlist_addresses, &there);
+		waits = false;
+		for (size_t k = 0; k < there.n && r >= 0; k++)
+			waits |= ((const struct ifaddrmsg *)there.v[k].data)->ifa_flags & IFA_F_TENTATIVE;
+		arena_release(&a);
+		if (waits)
+			nanosleep(&pause, NULL);
+	}
+	return r;
+}
+
+static int net_make_lists(const struct net_making *m, struct ferry_error *err)
+{
+	const FerryNetEntry *net = m->c->net;
+	int r = netlist_restore(m->socket, &netlist_addresses, 0, net->addresses, net->n_addresses, true);
+	if (r >= 0)
+		r = net_wait_addresses(m);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "setting the addresses of a network namespace");
+	r = netlist_restore(m->socket, &netlist_routes, 0, net->routes, net->n_routes, m->c->whole);
+	if (r >= 0)
+		r = netlist_restore(m->socket, &netlist_rules, 0, net->rules, net->n_rules, m->c->whole);
+	if (r >= 0)
+		r = netlist_restore(m->socket, &netlist_neighbours, 0, net->neighbours, net->n_neighbours,
+				    false);
+	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "setting the routes of a network namespace")
+		     : 0;
+}
+
+int net_make(struct opener *o, const struct net_contents *c, struct ferry_error *err)
+{
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
+	int r = netlink_open(-1, NETLINK_ROUTE, &socket);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "making the devices of a network namespace");
+	struct net_making m = {.o = o, .c = c, .socket = socket};
+	r = net_make_links(&m, err);
+	if (r >= 0)
+		r = net_each(&m, "setting up", net_set_link, err);
+	if (r >= 0)
+		r = net_each(&m, "giving a bridge", net_set_master, err);
+	if (r >= 0)
+		r = net_tune_all(&m, err);
+	if (r < 0)
+		return r;
+	net_sysctl_make(c, o->log);
+	r = net_set_probing(&m, false);
+	if (r >= 0)
+		r = net_each(&m, "starting", net_set_flags, err);
+	if (r >= 0)
+		r = net_make_lists(&m, err);
+	if (r >= 0)
+		r = net_set_probing(&m, true);
+	return r < 0 ? r : net_rules_make(o, c, err);
+}
