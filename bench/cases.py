@@ -47,6 +47,8 @@ CASES = [
          {}, {"image": 1.1 * 1024 * MIB, "pss": 1.1 * 1024 * MIB}, steps=("back",)),
     Case("redis-2g", ("mib=2048",), 5, "a redis-server with 2 GiB, which a client writes to without a pause", {}, {"request": 20e6},
          steps=("redis",)),
+    Case("runc-counter", (), 7, "a container of runc that counts", steps=("runc",)),
+    Case("podman-counter", (), 7, "one of podman over runc", steps=("podman",)),
 ]
 
 METRICS = {

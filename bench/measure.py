@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 
+import containers
 from ferrytest import Criu, Ferry, Program
 from ferrytest.redis import Client, Server, value
 
@@ -246,7 +247,7 @@ class LargeServer(Server):
             assert self.client.ask("GET", f"key:{number}") == value(number), f"key:{number} is wrong"
 
 
-STEPS = {"leave": leave_running, "back": there_and_back, "lazy": lazily, "again": once_more, "redis": busy_redis}
+STEPS = {"leave": leave_running, "back": there_and_back, "lazy": lazily, "again": once_more, "redis": busy_redis, **containers.STEPS}
 DUMPS_WITH = ("leave", "back")  # options of ferry dump
 
 

@@ -150,11 +150,22 @@ static int criu_take_files(struct options *o, struct ferry_error *err)
 	return 0;
 }
 
+static int criu_check_validation(const struct criu_options *o, struct ferry_error *err)
+{
+	const char *asked = o->job.file_validation;
+	return !asked || !strcmp(asked, "filesize") || !strcmp(asked, "buildid")
+		       ? 0
+		       : error_set(err, FERRY_ERROR_USAGE, EINVAL,
+				   "invalid argument for --file-validation: %s", asked);
+}
+
 static int criu_prepare(enum criu_job job, struct criu_options *o, struct ferry_error *err)
 {
 	if (job != CRIU_RESTORE && !o->job.tree)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "pid not specified");
 	int r = criu_check_lock(o, err);
+	if (r >= 0)
+		r = criu_check_validation(o, err);
 	if (r >= 0 && job == CRIU_RESTORE)
 		return criu_take_files(&o->job, err);
 	if (r >= 0 && (o->page_server || o->job.lazy_pages))

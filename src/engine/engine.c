@@ -176,6 +176,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 		.joined = (const char *const *)options->join_ns.v.v,
 		.n_joined = options->join_ns.v.n,
 		.home_net = -1,
+		.file_validation = options->file_validation,
+		.any_rights = options->skip_file_rwx_check,
 		.cgroups = {.mode = options->manage_cgroups,
 			    .roots = (const char *const *)options->cgroup_root.v.v,
 			    .n_roots = options->cgroup_root.v.n,

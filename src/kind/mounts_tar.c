@@ -121,7 +121,8 @@ static int tar_copy(int from, struct image_writer *w, struct ferry_error *err)
 	}
 }
 
-int mounts_tar_store(struct dump *d, int dir, uint32_t dev, const char *point, struct ferry_error *err)
+int mounts_tar_start(const struct kind_options *options, int dir, struct mounts_tar *ret,
+		     struct ferry_error *err)
 {
 	static const char *const argv[] = {"tar",
 					   "--create",
@@ -134,25 +135,37 @@ int mounts_tar_store(struct dump *d, int dir, uint32_t dev, const char *point, s
 					   "--warning=no-file-ignored",
 					   ".",
 					   NULL};
-	struct image_writer *w;
 	int ends[2];
-	pid_t pid = 0;
-	int r = image_create(d->dir, IMAGE_TMPFS_DEV, dev, &w, err);
-	if (r < 0)
-		return r;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
-	const struct tar_job job = {argv, dir, ends[1], ends[0], STDOUT_FILENO, d->options};
-	r = tar_start(&job, &pid);
+	const struct tar_job job = {argv, dir, ends[1], ends[0], STDOUT_FILENO, options};
+	int r = tar_start(&job, &ret->pid);
 	close(ends[1]);
-	if (r < 0) {
-		close(ends[0]);
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "starting tar");
+	if (r >= 0) {
+		ret->from = ends[0];
+		return 0;
 	}
-	r = tar_copy(ends[0], w, err);
 	close(ends[0]);
-	int end = tar_end(pid, point, "storing", r < 0 ? NULL : err);
+	return error_errno(err, FERRY_ERROR_SYSTEM, -r, "starting tar");
+}
+
+int mounts_tar_store(struct dump *d, struct mounts_tar *tar, uint32_t dev, const char *point,
+		     struct ferry_error *err)
+{
+	struct image_writer *w;
+	int r = image_create(d->dir, IMAGE_TMPFS_DEV, dev, &w, err);
+	if (r >= 0)
+		r = tar_copy(tar->from, w, err);
+	close(tar->from);
+	int end = tar_end(tar->pid, point, "storing", r < 0 ? NULL : err);
 	return r < 0 ? r : end < 0 ? end : image_close(w, err);
+}
+
+void mounts_tar_abandon(struct mounts_tar *tar)
+{
+	close(tar->from); /* it ends when it writes */
+	if (tar_end(tar->pid, "", "storing", NULL) < 0)
+		tar->pid = 0;
 }
 
 int mounts_tar_unpack(struct opener *o, int dir, uint32_t dev, const char *point, struct ferry_error *err)

@@ -45,6 +45,8 @@
 #include "model/records.h"
 #include "proc/read.h"
 
+enum { MOUNTS_TARS = 8 };
+
 /* -------------------------------------------------------------------- check */
 
 struct mounts_data {
@@ -422,8 +424,8 @@ static bool mounts_makes(const struct mounts_data *d, uint32_t dev)
 	return false;
 }
 
-static int mounts_dump_contents(struct dump *d, const struct snap_ns *ns, const struct mounts_one *m,
-				struct ferry_error *err)
+static int mounts_start_contents(struct dump *d, const struct snap_ns *ns, const struct mounts_one *m,
+				 struct mounts_tar *ret, struct ferry_error *err)
 {
 	const struct mounts_data *data = ns->data;
 	_cleanup_close_ int dir = data->below ? proc_open_look(ns->pid, err) : -1;
@@ -438,7 +440,44 @@ static int mounts_dump_contents(struct dump *d, const struct snap_ns *ns, const 
 				"'%.200s' (%s) is mounted in several mount namespaces, and not in the root's",
 				m->point, mounts_type_name(m));
 	_cleanup_close_ int fd = mounts_open_bare(theirs, &data->tree, m, err);
-	return fd < 0 ? fd : mounts_tar_store(d, fd, m->dev, m->point, err);
+	return fd < 0 ? fd : mounts_tar_start(d->options, fd, ret, err);
+}
+
+/* Starting a program takes longer than reading the few files that a container has in memory: several at a time. */
+struct mounts_tars {
+	struct mounts_tar v[MOUNTS_TARS];
+	const struct mounts_one *of[MOUNTS_TARS];
+	size_t n;
+};
+
+static int mounts_store_contents(struct dump *d, struct mounts_tars *tars, int r, struct ferry_error *err)
+{
+	for (size_t i = 0; i < tars->n; i++) {
+		if (r >= 0)
+			r = mounts_tar_store(d, &tars->v[i], tars->of[i]->dev, tars->of[i]->point, err);
+		else
+			mounts_tar_abandon(&tars->v[i]);
+	}
+	tars->n = 0;
+	return r;
+}
+
+static int mounts_dump_contents(struct dump *d, const struct snap_ns *ns, struct ferry_error *err)
+{
+	const struct mounts_data *data = ns->data;
+	struct mounts_tars tars = {.n = 0};
+	int r = 0;
+	for (size_t i = 0; i < data->tree.n && r >= 0; i++) {
+		const struct mounts_one *m = &data->tree.v[i];
+		if (!mounts_has_contents(m))
+			continue;
+		r = mounts_start_contents(d, ns, m, &tars.v[tars.n], err);
+		if (r >= 0)
+			tars.of[tars.n++] = m;
+		if (tars.n == MOUNTS_TARS)
+			r = mounts_store_contents(d, &tars, r, err);
+	}
+	return mounts_store_contents(d, &tars, r, err);
 }
 
 /* Where a tree in ferry's own root differs from it. */
@@ -480,9 +519,8 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 	bool of_image = data->below && d->options->outside_mounts;
 	if (r >= 0 && !data->facts.own_root && !of_image)
 		r = mounts_dump_differences(d, ns->id, data, err);
-	for (size_t i = 0; i < data->tree.n && r >= 0; i++)
-		if (mounts_has_contents(&data->tree.v[i]))
-			r = mounts_dump_contents(d, ns, &data->tree.v[i], err);
+	if (r >= 0)
+		r = mounts_dump_contents(d, ns, err);
 	proc_mounts_release(&data->theirs);
 	proc_mounts_release(&data->of_root);
 	data->theirs = data->of_root = (struct proc_mounts){0};

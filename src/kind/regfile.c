@@ -599,7 +599,15 @@ static int regfile_verify_build(const RegFileEntry *entry, struct ferry_error *e
 	return -EBADF;
 }
 
-int regfile_verify(const struct plan *p, const struct plan_file *file, bool sizes, struct ferry_error *err)
+static bool regfile_has_checked_size(const RegFileEntry *entry, const struct regfile_checks *checks)
+{
+	bool program = checks->programs && (entry->n_build_id || (entry->has_mode && entry->mode & 0111));
+	bool appends = (entry->flags & (O_ACCMODE | O_APPEND)) == (O_WRONLY | O_APPEND);
+	return program || (checks->sizes && !(checks->but_append && appends));
+}
+
+int regfile_verify(const struct plan *p, const struct plan_file *file, const struct regfile_checks *checks,
+		   struct ferry_error *err)
 {
 	const RegFileEntry *entry = file->entry->reg;
 	struct stat st;
@@ -614,7 +622,16 @@ int regfile_verify(const struct plan *p, const struct plan_file *file, bool size
 	if (entry->has_mode && (st.st_mode & S_IFMT) != (entry->mode & S_IFMT))
 		return error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF,
 				 "'%s' is of another type than when the dump was taken", entry->name);
-	if (sizes && entry->has_size && S_ISREG(st.st_mode) && (uint64_t)st.st_size != entry->size) {
+	if (checks->rights && entry->has_mode && S_ISREG(st.st_mode) &&
+	    (st.st_mode & 0777) != (entry->mode & 0777)) {
+		error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF,
+			  "'%s' had the permissions %03o when the dump was taken and has %03o now",
+			  entry->name, entry->mode & 0777, (unsigned)st.st_mode & 0777);
+		error_hint(err, "set them back, or accept them with --skip-file-rwx-check");
+		return -EBADF;
+	}
+	if (regfile_has_checked_size(entry, checks) && entry->has_size && S_ISREG(st.st_mode) &&
+	    (uint64_t)st.st_size != entry->size) {
 		error_set(err, FERRY_ERROR_FILES_CHANGED, EBADF,
 			  "'%s' had %llu bytes when the dump was taken and has %llu now", entry->name,
 			  (unsigned long long)entry->size, (unsigned long long)st.st_size);
@@ -622,7 +639,7 @@ int regfile_verify(const struct plan *p, const struct plan_file *file, bool size
 			   "restore the file from the time of the dump, or restore with --files=as-found");
 		return -EBADF;
 	}
-	return sizes ? regfile_verify_build(entry, err) : 0;
+	return checks->programs ? regfile_verify_build(entry, err) : 0;
 }
 
 int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_fd, struct ferry_error *err)

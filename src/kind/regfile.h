@@ -20,9 +20,17 @@ must_check int regfile_collect_name(struct collect *c, const struct fd_view *vie
 /* Whether a record of the image is the root directory of the mount namespace. */
 bool regfile_is_root(const struct plan_file *file);
 
-/* Check a file of the image against the machine: it is there, of the type and, with sizes, the size that were recorded. */
-must_check int regfile_verify(const struct plan *p, const struct plan_file *file, bool sizes,
-			      struct ferry_error *err);
+/* What of a file is compared with the image, beside that it is there and of the same type. */
+struct regfile_checks {
+	bool sizes;      /* of every file ... */
+	bool but_append; /* ... that is written to otherwise than at its end */
+	bool programs;   /* size and build of what is executed */
+	bool rights;     /* read, write, execute, for whom */
+};
+
+/* Check a file of the image against the machine. */
+must_check int regfile_verify(const struct plan *p, const struct plan_file *file,
+			      const struct regfile_checks *checks, struct ferry_error *err);
 
 /* Open the file of a record with these flags, wherever it is; for kinds that refer to one (FIFOs). */
 must_check int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_fd,

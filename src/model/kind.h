@@ -79,6 +79,9 @@ struct kind_options {
 	bool file_locks;      /* with criu_compat: take locks along; without it they always are */
 	bool memory_only;     /* nothing else is stored: what hinders that later is no matter now */
 	bool criu_compat;     /* started under the name criu: CRIU's behaviour where the two differ */
+	const char *
+		file_validation; /* with criu_compat: "filesize" or "buildid": the sizes of all files count; NULL: those of programs */
+	bool any_rights; /* with it: permissions of files may have changed */
 	struct cgroup_options cgroups;
 	bool empty_net;            /* what is in network namespaces is left to the caller */
 	const char *const *joined; /* restore: namespaces to live in, "TYPE:FILE" or "TYPE:PID" */

@@ -149,13 +149,22 @@ static int check_guards(const struct plan *p, struct ferry_error *err)
 	return -ESTALE;
 }
 
-static int check_files(const struct plan *p, bool as_found, struct ferry_error *err)
+/* Files that were written to may be taken as they are, but no other program in the place of one that was in the middle of something. */
+static int check_files(const struct plan *p, const struct kind_options *options, bool as_found,
+		       struct ferry_error *err)
 {
+	const char *asked = options->file_validation;
+	const struct regfile_checks checks = {
+		.sizes = !as_found || asked,
+		.but_append = asked,
+		.programs = !as_found || (options->criu_compat && (!asked || strcmp(asked, "filesize") != 0)),
+		.rights = options->criu_compat && !options->any_rights,
+	};
 	for (size_t i = 0; i < p->n_files; i++) {
 		const RegFileEntry *reg = p->files[i].entry->reg;
 		if (!reg || p->files[i].entry->type != FD_TYPES__REG)
 			continue;
-		int r = regfile_verify(p, &p->files[i], !as_found, err);
+		int r = regfile_verify(p, &p->files[i], &checks, err);
 		if (r < 0)
 			return r;
 	}
@@ -218,7 +227,7 @@ int plan_check(struct reader *r, bool as_found, bool new_pidns, struct ferry_err
 	if (ret >= 0 && !as_found)
 		ret = check_guards(r->plan, err);
 	if (ret >= 0)
-		ret = check_files(r->plan, as_found, err);
+		ret = check_files(r->plan, r->options, as_found, err);
 	error_context(err, "check", NULL, 0);
 	return ret;
 }

@@ -12,6 +12,7 @@ from ferrytest.criurpc import Worker, descriptor, fields
 from ferrytest.engine import Criu
 from ferrytest.exchange import attempt, parts
 from ferrytest.image import decode
+from ferrytest.process import wait_until
 
 SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ["FERRY_BUILD"]) / "criu-sid")
 BASE = pathlib.Path("criuname")
@@ -92,6 +93,52 @@ FILES = {"d.log", "r.log", "again.log", "pid", "stats-dump", "stats-restore"}
 def paths():
     """Log, pidfile and images of a dump and a restore lie where CRIU puts them."""
     assert there_and_back(Named()) == there_and_back(Criu(SID)) == (FILES, set(), 0)
+
+
+# What happens to a file that is open to be read and written and to the program, by which words, and whether it comes back.
+CHANGES = {
+    "nothing": ("true", (), True),
+    "rights": ("chmod 600 file", (), False),
+    "rights-skipped": ("chmod 600 file", ("--skip-file-rwx-check",), True),
+    "program": ("cp /bin/cat program", (), False),
+    "program-size": ("cp /bin/cat program", ("--file-validation", "filesize"), False),
+    "size": ("echo more >> file", ("--file-validation", "filesize"), False),
+    "build": ("echo more >> file", ("--file-validation", "buildid"), False),
+    "appended": ("echo more >> log", ("--file-validation", "buildid"), True),
+}
+
+
+def compared(engine):
+    """Which of the changed files are taken: by name of the change."""
+    found = {}
+    for name, (change, words, _) in CHANGES.items():
+        images, _, here = folders(f"compared-{engine.name}")
+        shutil.copy("/bin/sleep", here / "program")
+        for file in ("file", "log"):
+            (here / file).write_text("hello", encoding="ascii")
+            (here / file).chmod(0o644)
+        tree = subprocess.run(["sh", "-c", "umask 022; setsid ./program 1000 <>file >>log 2>&1 & echo $!"], cwd=here, check=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        pid = int(tree.stdout)
+        wait_until(lambda: pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="ascii") == "program\n", "it does not start")
+        done = run_in(engine, here, "dump", "-t", pid, "-D", images, "-o", "log")
+        assert done.returncode == 0, (name, done)
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "it does not end")
+        subprocess.run(["sh", "-c", change], cwd=here, check=True)
+        done = run_in(engine, here, "restore", "-D", images, "-d", "-o", "r.log", *words)
+        found[name] = done.returncode == 0
+        if found[name]:
+            os.kill(pid, 9)
+            wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "it does not end")
+    return found
+
+
+@test(timeout=120, needs=["criu-sid"])
+def files_compared():
+    """Permissions, sizes and builds of files count as with CRIU."""
+    wanted = {name: taken for name, (_, _, taken) in CHANGES.items()}
+    assert compared(Named()) == wanted
+    assert compared(Criu(SID)) == wanted
 
 
 def statistics(engine):
