@@ -65,7 +65,7 @@ pack() {
 			mv "$file" "$root/${file#"$tree"/}"
 		done
 	done <"$here/$package.files"
-	if ! find "$root/usr" \( -type f -o -type l \) | grep -q .; then
+	if [ -z "$(find "$root/usr" \( -type f -o -type l \) -print -quit)" ]; then
 		echo "build.sh: nothing in this build belongs into $package, leaving it out" >&2
 		rm -rf "$root"
 		return
@@ -80,7 +80,7 @@ pack() {
 		"$here/$package.control" >"$root/DEBIAN/control"
 	printf 'Installed-Size: %s\n' "$(du -sk --exclude=DEBIAN "$root" | cut -f1)" >>"$root/DEBIAN/control"
 	[ ! -e "$here/$package.postinst" ] || install -m 755 "$here/$package.postinst" "$root/DEBIAN/postinst"
-	if find "$root/usr/lib" -name 'lib*.so.*' 2>/dev/null | grep -q .; then
+	if [ -n "$(find "$root/usr/lib" -name 'lib*.so.*' -print -quit 2>/dev/null)" ]; then
 		printf 'activate-noawait ldconfig\n' >"$root/DEBIAN/triggers"
 	fi
 	(cd "$root" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | LC_ALL=C sort | xargs -r md5sum) \

@@ -217,7 +217,8 @@ struct swrk_pages_told {
 static int swrk_pages_ready(void *context, const char *where, struct ferry_error *err)
 {
 	const char *port = strrchr(where, ':');
-	const struct swrk_pages_told told = {.pid = getpid(), .port = port ? atoi(port + 1) : 0};
+	const struct swrk_pages_told told = {.pid = getpid(),
+					     .port = port ? (int)strtol(port + 1, NULL, 10) : 0};
 	int *fd = context, r = fd_write_all(*fd, &told, sizeof(told));
 	close(take_fd(*fd));
 	return r < 0 ? error_errno(err, FERRY_ERROR_PEER_GONE, -r, "who asked for it is gone") : 0;

@@ -210,9 +210,8 @@ static int command_run_in(struct command *c, const struct command_name *name, st
 			      c->starts ? -1 : to_error, &pid);
 	if (r)
 		return error_errno(err, FERRY_ERROR_SYSTEM, r, "starting '%s'", c->words.v[0]);
-	close(to_out);
-	close(to_error);
-	to_out = to_error = -1;
+	close(take_fd(to_out));
+	close(take_fd(to_error));
 	r = command_listen(pid, (int[]){from_out, from_error}, ret, err);
 	if (r < 0)
 		kill(pid, SIGKILL);

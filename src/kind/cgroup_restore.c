@@ -318,7 +318,7 @@ static const char *cgroup_move_path(struct reader *r, const struct cgroup_hierar
 	char *end = stpcpy(joined, h->root);
 	if (n && *rest)
 		*end++ = '/';
-	strcpy(end, rest);
+	memcpy(end, rest, strlen(rest) + 1);
 	return joined;
 }
 

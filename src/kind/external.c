@@ -10,7 +10,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -18,8 +20,10 @@
 /* The whole word, and nothing behind it. */
 static bool external_read_unix(const char *word, uint32_t *ret_inode)
 {
-	int n = 0;
-	return sscanf(word, "unix[%u]%n", ret_inode, &n) == 1 && n && !word[n];
+	char *end = NULL;
+	unsigned long number = strncmp(word, "unix[", 5) ? 0 : strtoul(word + 5, &end, 10);
+	*ret_inode = (uint32_t)number;
+	return end && end > word + 5 && number <= UINT32_MAX && !strcmp(end, "]");
 }
 
 /* "TYPE[KEY]:VALUE": where the value begins; NULL: it is of another type. */
@@ -34,8 +38,12 @@ static const char *external_read(const char *word, const char *type, size_t *ret
 /* "fd[N]:RESOURCE": where the resource begins. */
 static const char *external_read_fd(const char *word, int *ret_fd)
 {
-	int n = 0;
-	return sscanf(word, "fd[%d]:%n", ret_fd, &n) == 1 && n && word[n] ? word + n : NULL;
+	char *end = NULL;
+	long number = strncmp(word, "fd[", 3) ? 0 : strtol(word + 3, &end, 10);
+	*ret_fd = (int)number;
+	return end && end > word + 3 && number >= 0 && number <= INT_MAX && !strncmp(end, "]:", 2) && end[2]
+		       ? end + 2
+		       : NULL;
 }
 
 /* "mnt[]"; letters may follow, which say what ferry does in any case (m), or what --enable-external-sharing does (s). */

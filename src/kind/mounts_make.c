@@ -11,7 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -303,10 +303,12 @@ static int mounts_make_external(struct mounts_maker *k, const struct mounts_one 
 /* A terminal, which has its name once it has a master. */
 static int mounts_make_terminal(struct mounts_maker *k, const struct mounts_one *m, int devpts)
 {
-	int unlocked = 0, n = 0;
-	uint32_t index;
+	int unlocked = 0;
+	char *end;
+	unsigned long number = strtoul(m->below, &end, 10);
+	uint32_t index = (uint32_t)number;
 	struct stat st;
-	if (sscanf(m->below, "%" SCNu32 "%n", &index, &n) != 1 || m->below[n])
+	if (end == m->below || *end || number > INT_MAX)
 		return -ENOENT;
 	int fd = terminal_open_master(devpts, "ptmx", O_RDWR, index);
 	if (fd < 0)

@@ -44,14 +44,23 @@ bool reach_is_elsewhere(pid_t look, const struct kind_options *options)
 	       options->view_ns && ino != options->view_ns;
 }
 
+pid_t reach_pid(const struct file_object *o)
+{
+	static const char proc[] = "/proc/";
+	char *end = NULL;
+	long pid = strncmp(o->source, proc, sizeof(proc) - 1)
+			   ? 0
+			   : strtol(o->source + sizeof(proc) - 1, &end, 10);
+	return end && *end == '/' && pid > 0 ? (pid_t)pid : 0;
+}
+
 /* In the mount namespace of the process that has it: there the same mount is at its path. */
 static bool reach_is_there(const struct file_object *o)
 {
 	struct kern_statx mine, named;
 	char path[PATH_MAX];
-	int pid;
-	if (sscanf(o->source, "/proc/%d/", &pid) != 1 ||
-	    (size_t)snprintf(path, sizeof(path), "/proc/%d/root%s", pid, o->link) >= sizeof(path))
+	pid_t pid = reach_pid(o);
+	if (!pid || (size_t)snprintf(path, sizeof(path), "/proc/%d/root%s", pid, o->link) >= sizeof(path))
 		return false;
 	return sys_statx(AT_FDCWD, o->source, 0, STATX_MNT_ID | STATX_INO, &mine) >= 0 &&
 	       sys_statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_MNT_ID | STATX_INO, &named) >= 0 &&

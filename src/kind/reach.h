@@ -30,6 +30,9 @@ enum reach_way {
 	REACH_OTHER, /* its name does not lead to it, but it has one */
 };
 
+/* The process in whose folder of /proc the source is; 0: in none. */
+pid_t reach_pid(const struct file_object *o);
+
 /* Whether a process has another mount namespace than the one whose paths ferry sees. */
 bool reach_is_elsewhere(pid_t look, const struct kind_options *options);
 

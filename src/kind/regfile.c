@@ -142,9 +142,8 @@ static int regfile_check_place(const struct file_object *o, const struct regfile
 			       const struct kind_options *options, struct ferry_error *err)
 {
 	FerryFileEntry *entry;
-	int pid;
-	if (p->way != REACH_PATH && sscanf(o->source, "/proc/%d/", &pid) == 1 &&
-	    reach_is_elsewhere(pid, options)) {
+	pid_t pid = reach_pid(o);
+	if (p->way != REACH_PATH && pid && reach_is_elsewhere(pid, options)) {
 		error_set(
 			err, FERRY_ERROR_DELETED_FILE, ENOTSUP,
 			"%s: '%s' does not lead to the file in the mount namespace of pid %d, which is not the "
@@ -166,9 +165,9 @@ static enum reach_way regfile_way(const struct file_object *o, const struct kind
 				  char ret_name[PATH_MAX])
 {
 	enum reach_way way = reach_way(o, ret_name);
-	int pid;
-	bool hidden = way == REACH_OTHER && !strcmp(ret_name, o->link) &&
-		      sscanf(o->source, "/proc/%d/", &pid) == 1 && !reach_is_elsewhere(pid, options) &&
+	pid_t pid = reach_pid(o);
+	bool hidden = way == REACH_OTHER && !strcmp(ret_name, o->link) && pid &&
+		      !reach_is_elsewhere(pid, options) &&
 		      mounts_hide(pid, o->source, o->link, &o->st, options);
 	return hidden ? REACH_PATH : way;
 }

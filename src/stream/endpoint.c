@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -60,9 +61,12 @@ static bool endpoint_is_loopback(const struct sockaddr_storage *address)
 /* Whoever started ferry made the connection, and answers for where it leads. */
 static int endpoint_parse_open(const char *text, struct endpoint *ret, struct ferry_error *err)
 {
-	int fd, n = 0, type;
+	int type;
+	char *end;
 	socklen_t size = sizeof(type);
-	if (sscanf(text, "fd:%d%n", &fd, &n) != 1 || !n || text[n])
+	long number = strtol(text + 3, &end, 10);
+	int fd = number >= 0 && number <= INT_MAX ? (int)number : -1;
+	if (end == text + 3 || *end || fd < 0)
 		return endpoint_bad(err, text, "there is no number of a descriptor");
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_STREAM)
 		return endpoint_bad(err, text, "this is no stream socket");

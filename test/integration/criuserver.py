@@ -80,6 +80,8 @@ def service_of(engine, work, *more):
     """Its PID, started in the background."""
     done = engine.run("service", "-W", work, "-d", "--pidfile", "pid", "-o", "service.log", "-v4", *more)
     assert done.returncode == 0, done
+    # CRIU's writes it when who started it has its status already.
+    wait_until(lambda: (work / "pid").exists() and (work / "pid").read_text(encoding="ascii"), "no pidfile")
     return int((work / "pid").read_text(encoding="ascii"))
 
 

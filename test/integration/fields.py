@@ -23,6 +23,7 @@ import zlib
 
 from ferrytest import Ferry, differences, main, program, snapshot, test
 from ferrytest.cases import CASES, start
+from ferrytest.exchange import RAW
 from ferrytest.image import MANIFEST, decode, encode, seal
 from ferrytest.process import all_pids, wait_until
 from ferrytest.register import Skip
@@ -32,7 +33,6 @@ UNREAD = TEST / "fields-unread.tsv"
 NOTICED = TEST / "fields-noticed.tsv"
 FOUND = pathlib.Path(os.environ["FERRY_BUILD"]) / "check"
 CLONE_NEWIPC, CLONE_NEWNET = 0x08000000, 0x40000000
-RAW = ("pages-", "ghost-file-", "tmpfs-dev-")
 ZERO, ABSENT, FOREIGN = "zero", "absent", "foreign"
 PARTS = 2  # tests, which run side by side
 TRIES = 40  # programs that a field is tried with; then one of each kind more, before it counts as covered by none
@@ -153,7 +153,7 @@ class Subject:
             copy(self.program.folder, self.kept / "folder")
         self.records = {}
         for path in sorted(self.images.glob("*.img")):
-            record = None if path.name.startswith((*RAW, MANIFEST)) else decode(path)
+            record = None if path.name.startswith((*RAW, "ghost-file-", MANIFEST)) else decode(path)
             if record:
                 self.records[path.name] = record
         self.end()

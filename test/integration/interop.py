@@ -14,7 +14,7 @@ import shutil
 import tempfile
 
 from ferrytest import Criu, Ferry, main, test
-from ferrytest.exchange import attempt, begin, parts
+from ferrytest.exchange import RAW, attempt, begin, parts
 from ferrytest.roundtrip import with_words
 
 # Kinds where an exchange may fail, each with its cause: direction, case, cause.
@@ -85,9 +85,8 @@ def register(name, cases):
 
 
 def files_of_criu(images):
-    """Files of CRIU's format in an image. Pages are raw bytes, contents of a tmpfs an archive, and ferry-* is our own."""
-    return [path for path in sorted(images.glob("*.img"))
-            if not path.name.startswith(("ferry-", "pages-")) and not path.name.endswith(".tar.gz.img")]
+    """Files of CRIU's format in an image that have records; ferry-* is our own."""
+    return [path for path in sorted(images.glob("*.img")) if not path.name.startswith(("ferry-", *RAW))]
 
 
 def crit_decodes(cases):

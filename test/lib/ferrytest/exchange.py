@@ -8,6 +8,10 @@ from ferrytest.register import Skip
 from ferrytest.roundtrip import round_trip
 
 
+# Files of CRIU's format that have no records: what other programs write, and pages.
+RAW = ("pages-", "tmpfs-dev-", "ifaddr-", "route-", "route6-", "rule-", "iptables-", "ip6tables-", "nftables-", "netns-ct-", "netns-exp-")
+
+
 def begin(case, more=False):
     """A program, in a world without System V objects that one before it left, by being killed for instance."""
     subprocess.run(["ipcrm", "--all"], check=True)

@@ -80,19 +80,18 @@ static const char *const layers_more[] = {
 	NULL,
 };
 
-static const char *const tell[] = {
+static const char links[] =
 	"ip -o -d link | sed -E 's/(forward_delay_timer|gc_timer|hello_timer|tcn_timer|topology_change_timer|hold_timer|message_age_timer|"
-	"port_no|designated_[a-z]+|bridge_id|fdb_n_learned|mcast_n_groups) +[^ ]+//g; s/ state [a-z]+ priority/ priority/'",
-	"ip -o addr",
-	"ip route show table all | sort",
-	"ip -6 route show table all | sort",
-	"ip rule",
-	"ip -6 rule",
-	"ip neigh show nud permanent",
-	"nft list ruleset",
+	"port_no|designated_[a-z]+|bridge_id|fdb_n_learned|mcast_n_groups) +[^ ]+//g; s/ state [a-z]+ priority/ priority/'";
+
+static const char sysctls[] =
 	"cd /proc/sys/net; grep . ipv4/conf/*/arp_announce ipv4/conf/*/forwarding ipv4/conf/*/rp_filter ipv6/conf/*/accept_ra "
-	"ipv6/conf/*/accept_dad unix/* core/somaxconn ipv4/ip_local_port_range ipv4/neigh/*/base_reachable_time",
-	NULL,
+	"ipv6/conf/*/accept_dad unix/* core/somaxconn ipv4/ip_local_port_range ipv4/neigh/*/base_reachable_time";
+
+static const char *const tell[] = {
+	links,     "ip -o addr", "ip route show table all | sort", "ip -6 route show table all | sort",
+	"ip rule", "ip -6 rule", "ip neigh show nud permanent",    "nft list ruleset",
+	sysctls,   NULL,
 };
 
 static void run(const char *const *commands)

@@ -13,7 +13,8 @@ static void group_without_leader(void)
 		must(setpgid(0, 0));
 		rest();
 	}
-	sleep_ms(20);
+	while (getpgid(leader) != leader)
+		sleep_ms(1);
 	pid_t member = resting_child();
 	must(setpgid(member, leader));
 	kill(leader, SIGKILL);

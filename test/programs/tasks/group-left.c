@@ -16,7 +16,8 @@ int main(int argc, char **argv)
 		must(setpgid(0, 0));
 		rest();
 	}
-	sleep_ms(20);
+	while (getpgid(third) != third)
+		sleep_ms(1);
 	if (!must(fork())) {
 		must(setpgid(0, 0));
 		resting_child();
