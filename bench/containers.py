@@ -2,7 +2,6 @@
 """Steps of bench/measure.py that go through a container engine: a counter is stored and brought back, and goes on from the right number."""
 
 import pathlib
-import time
 
 from ferrytest.containers import groups
 from ferrytest.containers.criu import Named
@@ -10,13 +9,7 @@ from ferrytest.containers.output import counter, counts_on
 from ferrytest.containers.podman import Podman
 from ferrytest.containers.runc import Bundle, Runc
 from ferrytest.process import wait_until
-
-
-def timed(call):
-    """(result, nanoseconds)."""
-    began = time.monotonic_ns()
-    result = call()
-    return result, time.monotonic_ns() - began
+from timing import timed
 
 
 def with_runc(engine, _words, images):

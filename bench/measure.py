@@ -21,6 +21,7 @@ import time
 import containers
 from ferrytest import Criu, Ferry, Program
 from ferrytest.redis import Client, Server, value
+from timing import timed
 
 WARM_LEAST_MIB = 64
 PATIENCE = 300  # seconds: hosts have been slow to give memory
@@ -70,13 +71,6 @@ def image_bytes(images):
         if path.is_file() and not path.is_symlink() and path.suffix != ".log":
             total += path.stat().st_blocks * 512
     return total
-
-
-def timed(call):
-    """(result, nanoseconds)."""
-    began = time.monotonic_ns()
-    result = call()
-    return result, time.monotonic_ns() - began
 
 
 def warm(words):

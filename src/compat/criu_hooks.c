@@ -7,9 +7,6 @@
 #include "compat/criu_hooks.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/spawn.h"
 
 extern char **environ;
 
@@ -70,44 +68,14 @@ static char **hook_environment(char variables[HOOK_VARIABLES][64], const struct 
 	return list;
 }
 
-/* Nothing open but these three, no signal blocked. */
-static int hook_spawn(const char *path, char **environment, int output, pid_t *ret_pid)
-{
-	char *const argv[] = {(char *)path, NULL};
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	int r = posix_spawn_file_actions_init(&actions);
-	if (r)
-		return r;
-	r = posix_spawnattr_init(&attributes);
-	if (r) {
-		posix_spawn_file_actions_destroy(&actions);
-		return r;
-	}
-	sigemptyset(&none);
-	r = posix_spawnattr_setsigmask(&attributes, &none);
-	if (!r)
-		r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-	if (!r)
-		r = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	if (!r)
-		r = posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-	if (!r)
-		r = posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
-	if (!r)
-		r = posix_spawn(ret_pid, path, &actions, &attributes, argv, environment);
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	return r;
-}
-
 static int hook_run_one(const char *path, char **environment, int output, struct ferry_error *err)
 {
 	pid_t pid;
-	int status = 0, r = hook_spawn(path, environment, output, &pid);
-	if (r)
-		return error_errno(err, FERRY_ERROR_HOOK, r, "action script '%s'", path);
+	char *const argv[] = {(char *)path, NULL};
+	const int stdio[] = {SPAWN_NULL, output, output};
+	int status = 0, r = spawn_program(argv, false, environment, stdio, &pid);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_HOOK, -r, "action script '%s'", path);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return error_errno(err, FERRY_ERROR_HOOK, errno, "waiting for action script '%s'",

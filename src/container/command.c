@@ -9,18 +9,18 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/spawn.h"
+#include "kernel/syscalls.h"
 
 extern char **environ;
 
@@ -119,37 +119,6 @@ static char **name_environment(const struct command_name *name)
 
 /* ------------------------------------------------------------------------- run */
 
-/* out, error: what its descriptors 1 and 2 are; -1 = ferry's own, as 0 is then. */
-static int command_spawn(char *const argv[], char **environment, int out, int error, pid_t *ret_pid)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	int r = posix_spawn_file_actions_init(&actions);
-	if (r)
-		return r;
-	r = posix_spawnattr_init(&attributes);
-	if (r) {
-		posix_spawn_file_actions_destroy(&actions);
-		return r;
-	}
-	sigemptyset(&none);
-	r = posix_spawnattr_setsigmask(&attributes, &none);
-	if (!r)
-		r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-	if (!r && out >= 0)
-		r = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	if (!r && out >= 0)
-		r = posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-	if (!r && error >= 0)
-		r = posix_spawn_file_actions_adddup2(&actions, error, STDERR_FILENO);
-	if (!r)
-		r = posix_spawnp(ret_pid, argv[0], &actions, &attributes, argv, environment);
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&actions);
-	return r;
-}
-
 /* Some of what it prints. Returns 0 at the end. */
 static int command_take(int from, struct strbuf *to)
 {
@@ -169,12 +138,12 @@ static int command_take(int from, struct strbuf *to)
 static int command_listen(pid_t pid, const int ends[2], struct command_result *ret, struct ferry_error *err)
 {
 	struct strbuf *to[2] = {&ret->out, &ret->error};
-	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	_cleanup_close_ int pidfd = sys_pidfd_open(pid, 0);
 	struct pollfd polled[3] = {{.fd = ends[0], .events = POLLIN},
 				   {.fd = ends[1], .events = POLLIN},
 				   {.fd = pidfd, .events = POLLIN}};
 	if (pidfd < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "watching pid %d", pid);
+		return error_errno(err, FERRY_ERROR_SYSTEM, -pidfd, "watching pid %d", pid);
 	for (bool ended = false; !ended;) {
 		if (poll(polled, ARRAY_SIZE(polled), -1) < 0 && errno != EINTR)
 			return error_errno(err, FERRY_ERROR_SYSTEM, errno, "waiting for pid %d", pid);
@@ -206,10 +175,10 @@ static int command_run_in(struct command *c, const struct command_name *name, st
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe");
 	_cleanup_close_ int from_error = error[0];
 	_cleanup_close_ int to_error = error[1];
-	int r = command_spawn((char *const *)c->words.v, environment, c->starts ? -1 : to_out,
-			      c->starts ? -1 : to_error, &pid);
-	if (r)
-		return error_errno(err, FERRY_ERROR_SYSTEM, r, "starting '%s'", c->words.v[0]);
+	const int taken[] = {SPAWN_NULL, to_out, to_error}, own[] = {SPAWN_SAME, SPAWN_SAME, SPAWN_SAME};
+	int r = spawn_program((char *const *)c->words.v, true, environment, c->starts ? own : taken, &pid);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "starting '%s'", c->words.v[0]);
 	close(take_fd(to_out));
 	close(take_fd(to_error));
 	r = command_listen(pid, (int[]){from_out, from_error}, ret, err);

@@ -10,7 +10,6 @@
 #include <link.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +20,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/spawn.h"
 #include "doctor/doctor.h"
 
 extern char **environ;
@@ -54,21 +54,15 @@ static void ask_program(const char *path, char ret[static ASK_BYTES])
 {
 	char word[] = "--version";
 	char *const argv[] = {(char *)path, word, NULL};
-	posix_spawn_file_actions_t actions;
 	int pair[2];
 	pid_t pid = -1;
 	size_t n = 0;
 	*ret = '\0';
 	if (pipe2(pair, O_CLOEXEC) < 0)
 		return;
-	if (posix_spawn_file_actions_init(&actions) == 0) {
-		if (posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0) ||
-		    posix_spawn_file_actions_adddup2(&actions, pair[1], STDOUT_FILENO) ||
-		    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0) ||
-		    posix_spawn(&pid, path, &actions, NULL, argv, environ))
-			pid = -1;
-		posix_spawn_file_actions_destroy(&actions);
-	}
+	const int stdio[] = {SPAWN_NULL, pair[1], SPAWN_NULL};
+	if (spawn_program(argv, false, environ, stdio, &pid) < 0)
+		pid = -1;
 	close(pair[1]);
 	struct pollfd p = {.fd = pair[0], .events = POLLIN};
 	while (pid > 0 && n < ASK_BYTES - 1 && poll(&p, 1, ASK_MS) > 0) {

@@ -6,10 +6,11 @@ import pathlib
 import shutil
 import time
 
-from ferrytest import main, test, wait_until
+from ferrytest import main, wait_until
 from ferrytest.containers.criu import Named
 from ferrytest.containers.docker import Docker
 from ferrytest.containers.output import counter, counts_on
+from ferrytest.containers.scenes import register
 
 FOLDER = pathlib.Path("containers").absolute()
 COUNTER = counter("0.1")
@@ -124,16 +125,7 @@ SCENES = {
 }
 
 
-def register(name, scene):
-    """Each with CRIU, then with ferry."""
-
-    @test(name=name, timeout=180, needs=["criu-sid"])
-    def run():
-        assert scene("criu") == scene("ferry")
-
-
-for word, function in SCENES.items():
-    register(word, function)
+register(SCENES)
 
 if __name__ == "__main__":
     main()

@@ -4,10 +4,11 @@
 
 import pathlib
 
-from ferrytest import main, test, wait_until
+from ferrytest import main, wait_until
 from ferrytest.containers.criu import Named
 from ferrytest.containers.lxc import Lxc
 from ferrytest.containers.output import counts_on
+from ferrytest.containers.scenes import register
 
 FOLDER = pathlib.Path("containers").absolute()
 SCRIPT = "i=0; while true; do echo $i >> /tmp/out; i=$(expr $i + 1); sleep 0.1; done\n"
@@ -76,19 +77,7 @@ OURS = {"chain": chain}  # where CRIU 4.2 fails: it has no dirty tracking on thi
 SCENES = {"counts": counts, "leaves_running": leaves_running}
 
 
-def register(name, scene):
-    """Each with CRIU, then with ferry."""
-
-    @test(name=name, timeout=180, needs=["criu-sid"])
-    def run():
-        assert scene("criu") == scene("ferry")
-
-
-for word, function in SCENES.items():
-    register(word, function)
-
-for word, function in OURS.items():
-    test(name=word, timeout=120)(lambda function=function: function("ferry"))
+register(SCENES, OURS)
 
 if __name__ == "__main__":
     main()

@@ -10,11 +10,12 @@ import tarfile
 import threading
 import time
 
-from ferrytest import main, test, wait_until
+from ferrytest import main, wait_until
 from ferrytest.containers.criu import Named
 from ferrytest.containers.output import counter, counts_on
 from ferrytest.containers.podman import Podman
 from ferrytest.containers.rootfs import add_program
+from ferrytest.containers.scenes import register
 
 FOLDER = pathlib.Path("containers").absolute()
 COUNTER = counter("0.1")
@@ -258,19 +259,7 @@ SCENES = {
 }
 
 
-def register(name, scene):
-    """Each with CRIU, then with ferry."""
-
-    @test(name=name, timeout=180, needs=["criu-sid"])
-    def run():
-        assert scene("criu") == scene("ferry")
-
-
-for word, function in SCENES.items():
-    register(word, function)
-
-for word, function in OURS.items():
-    test(name=word, timeout=120)(lambda function=function: function("ferry"))
+register(SCENES, OURS)
 
 if __name__ == "__main__":
     main()

@@ -9,12 +9,13 @@ import socket
 import subprocess
 import termios
 
-from ferrytest import main, test, wait_until
+from ferrytest import main, wait_until
 from ferrytest.containers import groups
 from ferrytest.containers.criu import Named
 from ferrytest.containers.output import Console, counter, counts_on
 from ferrytest.containers.rootfs import add_program
 from ferrytest.containers.runc import Bundle, Runc, log_of
+from ferrytest.containers.scenes import register
 
 FOLDER = pathlib.Path("containers").absolute()
 LIMIT = 64 << 20
@@ -309,19 +310,7 @@ SCENES = {
 }
 
 
-def register(name, scene):
-    """Each with CRIU, then with ferry."""
-
-    @test(name=name, timeout=120, needs=["criu-sid"])
-    def run():
-        assert scene("criu") == scene("ferry")
-
-
-for word, function in SCENES.items():
-    register(word, function)
-
-for word, function in OURS.items():
-    test(name=word, timeout=120)(lambda function=function: function("ferry"))
+register(SCENES, OURS, timeout=120)
 
 if __name__ == "__main__":
     main()

@@ -78,6 +78,33 @@ ssize_t pattern_differs(const void *from, size_t n, uint64_t seed)
 	return -1;
 }
 
+void file_put(const char *path, mode_t mode, uint64_t seed, size_t n)
+{
+	void *bytes = must(malloc(n));
+	int fd = must(open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+	pattern_fill(bytes, n, seed);
+	must(write(fd, bytes, n));
+	must(fchmod(fd, mode));
+	close(fd);
+	free(bytes);
+}
+
+void file_expect(struct program *p, const char *path, mode_t mode, uint64_t seed, size_t n)
+{
+	struct stat st = {0};
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	expect(p, fd >= 0, "%s cannot be opened: %s", path, strerror(errno));
+	if (fd < 0)
+		return;
+	void *bytes = must(malloc(n));
+	fstat(fd, &st);
+	expect_same(p, "mode", st.st_mode & 07777, mode);
+	expect_same(p, "bytes", read(fd, bytes, n), (long long)n);
+	expect(p, pattern_differs(bytes, n, seed) < 0, "%s differs", path);
+	close(fd);
+	free(bytes);
+}
+
 void program_bad(struct program *p, const char *fmt, ...)
 {
 	va_list ap;

@@ -98,6 +98,10 @@ void program_die(const char *what) __attribute__((noreturn));
 void pattern_fill(void *to, size_t n, uint64_t seed);
 ssize_t pattern_differs(const void *from, size_t n, uint64_t seed);
 
+/* A new file of so many bytes of a pattern; and that one is as it was made. */
+void file_put(const char *path, mode_t mode, uint64_t seed, size_t n);
+void file_expect(struct program *p, const char *path, mode_t mode, uint64_t seed, size_t n);
+
 /* The number that a line of /proc/self/fdinfo/FD has by this format (one unsigned long long), -1 without such a line. */
 long long fdinfo_number(int fd, const char *format);
 

@@ -36,29 +36,6 @@ struct state {
 
 static unsigned char buffer[BYTES];
 
-static void put(const char *path, mode_t mode, uint64_t seed)
-{
-	int fd = must(open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-	pattern_fill(buffer, BYTES, seed);
-	must(write(fd, buffer, BYTES));
-	must(fchmod(fd, mode));
-	close(fd);
-}
-
-static void has(struct program *p, const char *path, mode_t mode, uint64_t seed)
-{
-	struct stat st = {0};
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	expect(p, fd >= 0, "%s cannot be opened: %s", path, strerror(errno));
-	if (fd < 0)
-		return;
-	fstat(fd, &st);
-	expect_same(p, "mode", st.st_mode & 07777, mode);
-	expect_same(p, "bytes", read(fd, buffer, BYTES), BYTES);
-	expect(p, pattern_differs(buffer, BYTES, seed) < 0, "%s differs", path);
-	close(fd);
-}
-
 /* ------------------------------------------------------------- the way into it */
 
 static void make_way(const char *root, const char *path)
@@ -148,9 +125,9 @@ static void make_devices(void)
 	must(chmod("/dev/null", 0666));
 	must(symlink("pts/ptmx", "/dev/ptmx"));
 	must(mkdir("/dev/shm", 0755));
-	put("/dev/shm/under", 0600, 20); /* hidden by the next */
+	file_put("/dev/shm/under", 0600, 20, BYTES); /* hidden by the next */
 	mount_at("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=256k");
-	put("/dev/shm/file", 0640, 21);
+	file_put("/dev/shm/file", 0640, 21, BYTES);
 	mount_at("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
 		 "newinstance,ptmxmode=0666,mode=0620");
 	mount_at("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
@@ -166,7 +143,7 @@ static void make_mounts(const struct state *s)
 	must(mount("/dev/null", "/proc/keys", NULL, MS_BIND, NULL));
 	mount_at("tmp", "/own", "tmpfs", MS_NODEV | MS_NOATIME, "mode=1777,size=1m");
 	must(mkdir("/own/part", 0700));
-	put("/own/part/file", 0604, 22);
+	file_put("/own/part/file", 0604, 22, BYTES);
 	must(mkdir("/srv", 0755));
 	bind_readonly("/own/part", "/srv", MS_NOEXEC);
 	must(mkdir("/again", 0755));
@@ -249,7 +226,7 @@ static void enter(const char *folder, const struct state *s)
 	must(umount2(".", MNT_DETACH));
 	must(chdir("/"));
 	must(mkdir("/stays", 0755));
-	put("/stays/file", 0600, 10);
+	file_put("/stays/file", 0600, 10, BYTES);
 	make_mounts(s);
 }
 
@@ -389,11 +366,11 @@ static void verify(struct program *p, void *state)
 	expect_mounted(p, "/own", "rw,nodev,noatime - tmpfs tmp rw,size=1024k");
 	expect_mounted(p, "/sys", "ro,nosuid,nodev,noexec,relatime - sysfs sysfs");
 	expect_mounted(p, "/srv", "ro,noexec");
-	has(p, "/stays/file", 0600, 10);
-	has(p, "/again/file", 0600, 10);
-	has(p, "/dev/shm/file", 0640, 21);
-	has(p, "/srv/file", 0604, 22);
-	has(p, "/own/part/file", 0604, 22);
+	file_expect(p, "/stays/file", 0600, 10, BYTES);
+	file_expect(p, "/again/file", 0600, 10, BYTES);
+	file_expect(p, "/dev/shm/file", 0640, 21, BYTES);
+	file_expect(p, "/srv/file", 0604, 22, BYTES);
+	file_expect(p, "/own/part/file", 0604, 22, BYTES);
 	expect_same_file(p, s->in_root, "/stays/file");
 	expect_same_file(p, s->in_tmpfs, "/srv/file");
 	expect_same_file(p, s->folder, "/dev");
@@ -401,7 +378,7 @@ static void verify(struct program *p, void *state)
 	if (!strcmp(s->what, "files"))
 		verify_files(p, s);
 	if (!strcmp(s->what, "hidden")) {
-		has(p, "/stack/file", 0600, 32);
+		file_expect(p, "/stack/file", 0600, 32, BYTES);
 	}
 	if (!strcmp(s->what, "hidden") && p->more) {
 		expect_contents(p, s->hidden[0], 30);
@@ -444,12 +421,12 @@ static void prove_below(struct program *p, const struct state *s)
 static void prove_hidden(struct program *p, const struct state *s)
 {
 	must(umount2("/stack", MNT_DETACH));
-	has(p, "/stack/file", 0600, 31);
+	file_expect(p, "/stack/file", 0600, 31, BYTES);
 	if (p->more)
 		expect_same_file(p, s->hidden[1], "/stack/file");
 	expect_mounted(p, "/stack", "noexec");
 	must(umount2("/stack", MNT_DETACH));
-	has(p, "/stack/deep/file", 0600, 30);
+	file_expect(p, "/stack/deep/file", 0600, 30, BYTES);
 	if (p->more)
 		expect_same_file(p, s->hidden[0], "/stack/deep/file");
 }
@@ -469,7 +446,7 @@ static void finish(struct program *p, void *state)
 		must(mount("ours", "/out/ours", "tmpfs", 0, NULL));
 	}
 	must(umount2("/dev/shm", MNT_DETACH));
-	has(p, "/dev/shm/under", 0600, 20);
+	file_expect(p, "/dev/shm/under", 0600, 20, BYTES);
 }
 
 static void spoil(void *state unused)
@@ -482,15 +459,15 @@ static void make_hidden(const struct program *p, struct state *s)
 	must(mkdir("/stack", 0755));
 	must(mkdir("/stack/deep", 0755));
 	mount_at("deep", "/stack/deep", "tmpfs", 0, "size=1m");
-	put("/stack/deep/file", 0600, 30);
+	file_put("/stack/deep/file", 0600, 30, BYTES);
 	if (p->more)
 		s->hidden[0] = must(open("/stack/deep/file", O_RDWR | O_CLOEXEC));
 	mount_at("first", "/stack", "tmpfs", MS_NOEXEC, "size=1m");
-	put("/stack/file", 0600, 31);
+	file_put("/stack/file", 0600, 31, BYTES);
 	if (p->more)
 		s->hidden[1] = must(open("/stack/file", O_RDONLY | O_CLOEXEC));
 	mount_at("second", "/stack", "tmpfs", MS_NOSUID, "size=1m");
-	put("/stack/file", 0600, 32);
+	file_put("/stack/file", 0600, 32, BYTES);
 }
 
 static void make_files(struct state *s)
@@ -499,10 +476,10 @@ static void make_files(struct state *s)
 	struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "/own/socket"};
 	for (int i = 0; i < 2; i++) {
 		must(chdir(folders[i]));
-		put("gone", 0640, 40);
+		file_put("gone", 0640, 40, BYTES);
 		s->gone[i] = must(open("gone", O_RDWR | O_CLOEXEC));
 		must(unlink("gone"));
-		put("first", 0640, 41);
+		file_put("first", 0640, 41, BYTES);
 		s->renamed[i] = must(open("first", O_RDWR | O_CLOEXEC));
 		must(link("first", "second"));
 		must(unlink("first"));
@@ -522,8 +499,8 @@ static void verify_below(struct program *p, void *state)
 {
 	const struct state *s = state;
 	char cwd[100] = "";
-	has(p, "/own/mine", 0600, 50);
-	has(p, "/stays/file", 0600, 10);
+	file_expect(p, "/own/mine", 0600, 50, BYTES);
+	file_expect(p, "/stays/file", 0600, 10, BYTES);
 	expect_sealed(p, "/stays/new");
 	expect_mounted(p, "/stays", "ro,nosuid");
 	expect_mounted(p, "/shared", " master:");
@@ -533,7 +510,7 @@ static void verify_below(struct program *p, void *state)
 	expect_same(p, "position", lseek(s->in_tmpfs, 0, SEEK_CUR), 12);
 	expect(p, getcwd(cwd, sizeof(cwd)) && !strcmp(cwd, "/own"), "working directory is '%s'", cwd);
 	expect_type(p, "/dev/shm", TMPFS_MAGIC);
-	has(p, "/dev/shm/file", 0640, 21);
+	file_expect(p, "/dev/shm/file", 0640, 21, BYTES);
 }
 
 static __attribute__((noreturn)) void live_below(const struct program *p)
@@ -544,7 +521,7 @@ static __attribute__((noreturn)) void live_below(const struct program *p)
 	must(unshare(CLONE_NEWNS));
 	must(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL));
 	must(mount("private", "/own", "tmpfs", MS_NODEV, "size=1m,mode=1777"));
-	put("/own/mine", 0600, 50);
+	file_put("/own/mine", 0600, 50, BYTES);
 	must(umount2("/srv", MNT_DETACH));
 	bind_readonly("/stays", "/stays", MS_NOSUID);
 	must(chdir("/own"));

@@ -25,8 +25,6 @@ struct state {
 	int fd;
 };
 
-static unsigned char buffer[BYTES];
-
 static const char *at(const struct state *s, const char *name)
 {
 	static char paths[4][300];
@@ -34,29 +32,6 @@ static const char *at(const struct state *s, const char *name)
 	char *path = paths[next++ % 4];
 	snprintf(path, sizeof(paths[0]), "%s/%s", s->base, name);
 	return path;
-}
-
-static void put(const char *path, mode_t mode, uint64_t seed)
-{
-	int fd = must(open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-	pattern_fill(buffer, BYTES, seed);
-	must(write(fd, buffer, BYTES));
-	must(fchmod(fd, mode));
-	close(fd);
-}
-
-static void has(struct program *p, const char *path, mode_t mode, uint64_t seed)
-{
-	struct stat st = {0};
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	expect(p, fd >= 0, "%s cannot be opened: %s", path, strerror(errno));
-	if (fd < 0)
-		return;
-	fstat(fd, &st);
-	expect_same(p, "mode", st.st_mode & 07777, mode);
-	expect_same(p, "bytes", read(fd, buffer, BYTES), BYTES);
-	expect(p, pattern_differs(buffer, BYTES, seed) < 0, "%s differs", path);
-	close(fd);
 }
 
 static void missing(struct program *p, const char *path)
@@ -96,10 +71,10 @@ static void make(struct state *s)
 	}
 	must(mkdir(at(s, "a"), 0700));
 	must(mkdir(at(s, "b"), 0700));
-	put(at(s, "a/outside"), 0644, 9);
+	file_put(at(s, "a/outside"), 0644, 9, BYTES);
 	if (!strcmp(s->what, "bind")) {
-		put(at(s, "file"), 0600, 4);
-		put(at(s, "b/target"), 0600, 5);
+		file_put(at(s, "file"), 0600, 4, BYTES);
+		file_put(at(s, "b/target"), 0600, 5, BYTES);
 		must(mount(at(s, "file"), at(s, "b/target"), NULL, MS_BIND, NULL));
 		must(mkdir(at(s, "c"), 0700));
 		must(mount(at(s, "a"), at(s, "c"), NULL, MS_BIND, NULL));
@@ -107,10 +82,10 @@ static void make(struct state *s)
 		return;
 	}
 	must(mount("first", at(s, "a"), "tmpfs", MS_NOSUID, "size=2m,mode=750"));
-	put(at(s, "a/file"), 0640, 1);
+	file_put(at(s, "a/file"), 0640, 1, BYTES);
 	must(mkdir(at(s, "a/folder"), 01777));
 	must(chmod(at(s, "a/folder"), 01777));
-	put(at(s, "a/folder/inner"), 04755, 2);
+	file_put(at(s, "a/folder/inner"), 04755, 2, BYTES);
 	must(symlink("folder/inner", at(s, "a/link")));
 	must(link(at(s, "a/file"), at(s, "a/second-name")));
 	must(chown(at(s, "a/folder"), 65534, 65534));
@@ -128,7 +103,7 @@ static void make(struct state *s)
 	if (!strcmp(s->what, "stacked")) {
 		must(mkdir(at(s, "a/deep"), 0755));
 		must(mount("second", at(s, "a/deep"), "tmpfs", MS_NODEV, NULL));
-		put(at(s, "a/deep/file"), 0600, 3);
+		file_put(at(s, "a/deep/file"), 0600, 3, BYTES);
 		s->fd = must(open(at(s, "a/deep/file"), O_RDWR | O_CLOEXEC));
 		must(lseek(s->fd, 100, SEEK_SET));
 	}
@@ -139,8 +114,8 @@ static void verify_tmpfs(struct program *p, const struct state *s)
 	struct stat one = {0}, two = {0}, folder = {0};
 	char target[64] = "";
 	struct statvfs fs = {0};
-	has(p, at(s, "a/file"), 0640, 1);
-	has(p, at(s, "a/folder/inner"), 04755, 2);
+	file_expect(p, at(s, "a/file"), 0640, 1, BYTES);
+	file_expect(p, at(s, "a/folder/inner"), 04755, 2, BYTES);
 	missing(p, at(s, "a/outside"));
 	expect(p,
 	       readlink(at(s, "a/link"), target, sizeof(target) - 1) > 0 && !strcmp(target, "folder/inner"),
@@ -168,8 +143,8 @@ static void verify(struct program *p, void *state)
 		return;
 	}
 	if (!strcmp(s->what, "bind")) {
-		has(p, at(s, "b/target"), 0600, 4);
-		has(p, at(s, "c/outside"), 0644, 9);
+		file_expect(p, at(s, "b/target"), 0600, 4, BYTES);
+		file_expect(p, at(s, "c/outside"), 0644, 9, BYTES);
 		expect(p, open(at(s, "c/new"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EROFS,
 		       "c can be written to");
 		expect_mounted(p, at(s, "c"), "ro,noexec");
@@ -177,7 +152,7 @@ static void verify(struct program *p, void *state)
 	}
 	verify_tmpfs(p, s);
 	if (!strcmp(s->what, "tmpfs"))
-		has(p, at(s, "b/inner"), 04755, 2);
+		file_expect(p, at(s, "b/inner"), 04755, 2, BYTES);
 	if (!strcmp(s->what, "sealed")) {
 		expect_mounted(p, at(s, "a"), "ro,nosuid,noatime");
 		expect(p, open(at(s, "a/new"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EROFS,
@@ -194,7 +169,7 @@ static void verify(struct program *p, void *state)
 		missing(p, at(s, "b/private"));
 	if (!strcmp(s->what, "stacked")) {
 		struct stat mine = {0}, named = {0};
-		has(p, at(s, "a/deep/file"), 0600, 3);
+		file_expect(p, at(s, "a/deep/file"), 0600, 3, BYTES);
 		expect_same(p, "position", lseek(s->fd, 0, SEEK_CUR), 100);
 		expect(p,
 		       fstat(s->fd, &mine) == 0 && stat(at(s, "a/deep/file"), &named) == 0 &&
@@ -207,8 +182,8 @@ static void verify_below(struct program *p, void *state)
 {
 	const struct state *s = state;
 	struct stat mine = {0}, named = {0};
-	has(p, at(s, "a/file"), 0640, 1);
-	has(p, at(s, "b/private"), 0600, 7);
+	file_expect(p, at(s, "a/file"), 0640, 1, BYTES);
+	file_expect(p, at(s, "b/private"), 0600, 7, BYTES);
 	expect_mounted(p, at(s, "b"), " tmpfs third ");
 	expect(p,
 	       fstat(s->fd, &mine) == 0 && stat(at(s, "b/private"), &named) == 0 &&
@@ -225,7 +200,7 @@ static __attribute__((noreturn)) void live_below(const struct program *p, const 
 	must(unshare(CLONE_NEWNS));
 	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
 	must(mount("third", at(&s, "b"), "tmpfs", 0, NULL));
-	put(at(&s, "b/private"), 0600, 7);
+	file_put(at(&s, "b/private"), 0600, 7, BYTES);
 	s.fd = must(open(at(&s, "b/private"), O_RDONLY | O_CLOEXEC));
 	_exit(program_serve(&role, &ops, &s));
 }
@@ -235,8 +210,8 @@ static void finish(struct program *p, void *state)
 	const struct state *s = state;
 	verify(p, state);
 	if (!strcmp(s->what, "tmpfs")) {
-		put(at(s, "b/late"), 0600, 6);
-		has(p, at(s, "a/folder/late"), 0600, 6);
+		file_put(at(s, "b/late"), 0600, 6, BYTES);
+		file_expect(p, at(s, "a/folder/late"), 0600, 6, BYTES);
 	}
 }
 
