@@ -44,12 +44,14 @@ class World:
         self.command = [nsinit, "--folder", self.folder, "--timeout", str(test.timeout), "--", *test.command]
 
     def remove_groups(self):
-        """Cgroups that programs of the test made are named after its folder."""
+        """Cgroups of the test are named after its folder, in the root or where the tests live."""
         name = os.path.basename(self.folder)
-        for place in glob.glob(f"/sys/fs/cgroup/{name}") + glob.glob(f"/sys/fs/cgroup/*/{name}"):
-            for group, _, _ in os.walk(place, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(group)
+        lines = pathlib.Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        for above in {"", *(line.split(":", 2)[2].rstrip("/") for line in lines)}:
+            for place in glob.glob(f"/sys/fs/cgroup{above}/{name}") + glob.glob(f"/sys/fs/cgroup/*{above}/{name}"):
+                for group, _, _ in os.walk(place, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(group)
 
     def left_behind(self):
         """Empty unless the test wrote past the file system that nsinit put over its folder."""
