@@ -28,21 +28,22 @@ runroot = "{folder}/run"
 
 
 class Podman(Engine):
-    """One store of containers."""
+    """One store of containers; image: what is imported into it."""
 
     name = "podman"
-    image = "localhost/busy:latest"
     logs = ("storage/**/dump.log", "storage/**/restore.log")
 
-    def __init__(self, criu, folder):
+    def __init__(self, criu, folder, image="localhost/busy:latest"):
         super().__init__(criu, pathlib.Path(folder).absolute() / f"podman-{criu.name}")
+        self.image = image
         self.group = groups.own("podman")
         self.run_words = ("--cgroup-parent", self.group)
         (self.folder / "containers.conf").write_text(CONFIGURATION.replace("{folder}", str(self.folder)))
         (self.folder / "storage.conf").write_text(STORAGE.replace("{folder}", str(self.folder)))
         self.environment = {**criu.environment, "CONTAINERS_CONF": str(self.folder / "containers.conf"),
                             "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"), "TMPDIR": str(self.folder)}
-        self.import_image()
+        if image:
+            self.import_image()
 
     def command(self, words):
         return ["podman", *words], self.environment
