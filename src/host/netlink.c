@@ -110,11 +110,11 @@ int netlink_send(const struct netlink_socket *socket, const void *bytes, size_t 
 }
 
 /* What others than the kernel send is no answer. Returns the length, 0: nothing for us, or -errno. */
-static int netlink_receive(const struct netlink_socket *socket, void *bytes, size_t room)
+static int netlink_receive(const struct netlink_socket *socket, void *bytes, size_t room, int flags)
 {
 	struct sockaddr_nl from = {0};
 	socklen_t from_len = sizeof(from);
-	ssize_t n = recvfrom(socket->fd, bytes, room, MSG_TRUNC, (struct sockaddr *)&from, &from_len);
+	ssize_t n = recvfrom(socket->fd, bytes, room, MSG_TRUNC | flags, (struct sockaddr *)&from, &from_len);
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;
 	if ((size_t)n > room)
@@ -164,8 +164,33 @@ int netlink_ask(struct netlink_socket *socket, struct nlmsghdr *request,
 	request->nlmsg_seq = 1;
 	int r = netlink_send(socket, request, request->nlmsg_len);
 	while (!r) {
-		int n = netlink_receive(socket, bytes, READ_BYTES);
+		int n = netlink_receive(socket, bytes, READ_BYTES, 0);
 		r = n < 0 ? n : read_messages(bytes, n, request->nlmsg_seq, socket->port, each, ctx);
 	}
 	return r < 0 ? r : 0;
+}
+
+static int read_refusals(const void *bytes, int n, int (*refused)(const struct nlmsgerr *e, void *ctx),
+			 void *ctx)
+{
+	const struct nlmsghdr *h = bytes;
+	int r = 0;
+	for (; netlink_ok(h, n) && r >= 0; h = netlink_next(h, &n))
+		if (h->nlmsg_type == NLMSG_ERROR && netlink_body_len(h) >= sizeof(struct nlmsgerr))
+			r = refused(netlink_body(h), ctx);
+	return r;
+}
+
+int netlink_tell(struct netlink_socket *socket, const void *requests, size_t n,
+		 int (*refused)(const struct nlmsgerr *e, void *ctx), void *ctx)
+{
+	char bytes[READ_BYTES] __attribute__((aligned(8)));
+	int code = 0, r = netlink_send(socket, requests, n);
+	if (r < 0)
+		return r;
+	/* The kernel has done them all by now. */
+	while ((r = netlink_receive(socket, bytes, READ_BYTES, MSG_DONTWAIT)) >= 0)
+		if (code >= 0)
+			code = read_refusals(bytes, r, refused, ctx);
+	return code < 0 ? code : r == -EAGAIN ? 0 : r;
 }

@@ -5,8 +5,8 @@
  * Kernel interface: rtnetlink(7), netlink(7) NETLINK_XFRM; the form in which ip(8) saves its lists: a number, and the messages of the
  * kernel behind it.
  * Does not handle: devices of other kinds than those in the table, queueing disciplines that somebody set, programs (XDP), next hops that
- * are objects, bridges that filter VLANs, IPsec: refused by name. Forwarding tables of bridges beside what they learn, connections that
- * are tracked, multicast routes, numbers of other namespaces (nsids): not looked at.
+ * are objects, bridges that filter VLANs, IPsec: refused by name. Forwarding tables of bridges beside what they learn, multicast
+ * routes, numbers of other namespaces (nsids): not looked at.
  */
 #include <errno.h>
 #include <linux/if_bridge.h>
@@ -458,6 +458,11 @@ int net_look(struct arena *a, const struct kind_options *options, uint32_t id, c
 
 /* --------------------------------------------------------------------- image */
 
+static const enum image_kind net_tracked_files[NET_TRACKED] = {
+	[NET_TRACKED_CONNECTIONS] = IMAGE_NETNF_CT,
+	[NET_TRACKED_EXPECTED] = IMAGE_NETNF_EXP,
+};
+
 /* As ip(8) saves a list: a number, and messages as the kernel sends them. */
 static int net_put_list(struct image_writer *w, uint32_t magic, uint16_t type, const ProtobufCBinaryData *v,
 			size_t n, bool (*wanted)(const ProtobufCBinaryData *b), struct ferry_error *err)
@@ -534,6 +539,16 @@ static int net_store_lists(struct dump *d, uint32_t id, const FerryNetEntry *net
 	return r;
 }
 
+static int net_store_bytes(struct dump *d, enum image_kind file, uint32_t id, const struct net_bytes *b,
+			   struct ferry_error *err)
+{
+	struct image_writer *w;
+	int r = image_create(d->dir, file, id, &w, err);
+	if (r >= 0 && b->n)
+		r = image_put_raw(w, b->bytes, b->n, err);
+	return r < 0 ? r : image_close(w, err);
+}
+
 int net_store(struct dump *d, uint32_t id, const struct net_contents *c, struct ferry_error *err)
 {
 	struct image_writer *w;
@@ -546,13 +561,11 @@ int net_store(struct dump *d, uint32_t id, const struct net_contents *c, struct 
 		r = image_close(w, err);
 	if (r >= 0)
 		r = net_store_lists(d, id, c->net, err);
-	for (int i = 0; i < NET_RULES && r >= 0; i++) {
-		r = image_create(d->dir, net_rules_file((enum net_rules)i), id, &w, err);
-		if (r >= 0 && c->rules[i].n)
-			r = image_put_raw(w, c->rules[i].bytes, c->rules[i].n, err);
-		if (r >= 0)
-			r = image_close(w, err);
-	}
+	for (int i = 0; i < NET_RULES && r >= 0; i++)
+		r = net_store_bytes(d, net_rules_file((enum net_rules)i), id, &c->rules[i], err);
+	for (int i = 0; i < NET_TRACKED && r >= 0; i++)
+		if (c->tracked[i].n)
+			r = net_store_bytes(d, net_tracked_files[i], id, &c->tracked[i], err);
 	return r < 0 ? r : image_put_one(d->dir, IMAGE_FERRY_NET, id, &c->net->base, err);
 }
 
@@ -709,6 +722,8 @@ static bool net_valid(const struct net_contents *c)
 		       (!l->alias || strlen(l->alias) < 256) && (!l->kind || strlen(l->kind) < 32) &&
 		       (!i || l->index > net->links[i - 1]->index);
 	}
+	for (int i = 0; i < NET_TRACKED && good; i++)
+		good = net_track_valid(&c->tracked[i]);
 	for (size_t i = 0; i < c->n_devices && good; i++)
 		good = net_valid_name(c->devices[i]->name);
 	return good && net_valid_list(net->addresses, net->n_addresses, sizeof(struct ifaddrmsg)) &&
@@ -733,6 +748,8 @@ int net_load(struct reader *r, const struct plan_ns *ns, struct net_contents **r
 		ret_code = net_load_common(r, ns->id, c, err);
 	for (int i = 0; i < NET_RULES && ret_code >= 0; i++)
 		ret_code = net_load_bytes(r, net_rules_file((enum net_rules)i), ns->id, &c->rules[i], err);
+	for (int i = 0; i < NET_TRACKED && ret_code >= 0; i++)
+		ret_code = net_load_bytes(r, net_tracked_files[i], ns->id, &c->tracked[i], err);
 	if (ret_code >= 0 && !net_valid(c))
 		ret_code = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				     "what is in network namespace %u makes no sense", ns->id);

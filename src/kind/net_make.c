@@ -448,5 +448,7 @@ int net_make(struct opener *o, const struct net_contents *c, struct ferry_error 
 		r = net_make_lists(&m, err);
 	if (r >= 0)
 		r = net_set_probing(&m, true);
-	return r < 0 ? r : net_rules_make(o, c, err);
+	if (r >= 0)
+		r = net_rules_make(o, c, err);
+	return r < 0 ? r : net_track_make(c, err);
 }
