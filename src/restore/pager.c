@@ -13,6 +13,7 @@
  *   belongs to both at once, and what the other one needs to go on lies in memory that they share and in memory files of that table:
  *   the message just read (read(2) puts it straight there), and the lists as they were after the last event. Pages that were filled
  *   since are in such a list as well, and filling them again does nothing (EEXIST). When either is killed the other one forks it anew.
+ * - A number in shared memory is never that of another descriptor: before it is free for one, /dev/null has it, and the entry is cleared.
  * - A page that cannot be read ends the tree.
  *
  * The pager has no lower priority than others: a fault would wait behind the piece that is being filled. Pieces are small instead, and
@@ -87,6 +88,7 @@ struct pager {
 	struct pager_setup setup;
 	struct uffd_msg message; /* where the one that is being read lands */
 	uint32_t from;           /* index of the memory it comes from, + 1; 0 = none is being read */
+	int null;                /* takes the place of descriptors that are given up */
 	uint32_t serial;         /* of the event */
 	uint32_t over;           /* all is there */
 	uint32_t broken;         /* pages could not be read */
@@ -292,7 +294,6 @@ static int pager_forget_shared(const struct pager *p)
 /* The pager, while it still is a fork of ferry: nothing stays but what it works with. */
 static int pager_detach(struct pager *p)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	bool taken[3] = {false};
 	setsid();
 	qsort(p->kept.v, p->kept.n, sizeof(*p->kept.v), pager_compare);
@@ -301,7 +302,7 @@ static int pager_detach(struct pager *p)
 			taken[*fd] = true;
 	}
 	for (int i = 0; i < 3; i++)
-		if (!taken[i] && dup2(null, i) < 0)
+		if (!taken[i] && dup2(p->null, i) < 0)
 			return -errno;
 	fd_close_others(3, p->kept.v, p->kept.n);
 	if (chdir("/") < 0)
@@ -345,8 +346,11 @@ int pager_start(struct pager *p, struct ferry_error *err)
 {
 	int ends[2], r = 0;
 	char up;
-	if (pager_keep(p, p->setup.page_server) < 0 || pager_keep(p, p->setup.proc) < 0 ||
-	    pager_keep(p, p->setup.log) < 0)
+	p->null = fd_open(AT_FDCWD, "/dev/null", O_RDWR, 0);
+	if (p->null < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -p->null, "opening '/dev/null'");
+	if (pager_own(p, p->null) < 0 || pager_keep(p, p->setup.page_server) < 0 ||
+	    pager_keep(p, p->setup.proc) < 0 || pager_keep(p, p->setup.log) < 0)
 		return error_memory(err);
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating a pipe to the pager");
@@ -392,18 +396,39 @@ static int pager_probe(const struct pager_memory *m)
 	return (int)sys_ret(ioctl(m->uffd - 1, UFFDIO_WRITEPROTECT, &none));
 }
 
-/* This memory lacks nothing any more, or is gone. Closed first: a descriptor that is closed shows that it is. */
+/* Whoever takes over has to see what a number still stands for; that of a descriptor that is closed may be another's by then. */
+static void pager_make_void(const struct pager *p, int fd)
+{
+	if (dup3(p->null, fd, O_CLOEXEC) < 0)
+		_exit(1);
+}
+
+static bool pager_is_void(const struct pager_memory *m)
+{
+	return m->uffd && pager_probe(m) == -ENOTTY;
+}
+
+/* What the entry of a memory that was given up still has; in such an order that it can be begun anew. */
+static void pager_clear(struct pager_memory *m)
+{
+	int list = (int)(uint32_t)m->list - 1, name = m->name - 1, uffd = m->uffd - 1;
+	__atomic_store_n(&m->list, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&m->name, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&m->uffd, 0, __ATOMIC_SEQ_CST);
+	if (list >= 0)
+		close(list);
+	if (name >= 0)
+		close(name);
+	close(uffd);
+}
+
+/* This memory lacks nothing any more, or is gone. */
 static void pager_drop(struct pager_work *w, uint32_t i)
 {
 	struct pager_memory *m = &w->p->memories[i];
 	struct pager_view *v = &w->views[i];
-	close(m->uffd - 1);
-	m->uffd = 0;
-	if (m->name)
-		close(m->name - 1);
-	m->name = 0;
-	close((int)(uint32_t)m->list - 1);
-	m->list = 0;
+	pager_make_void(w->p, m->uffd - 1);
+	pager_clear(m);
 	segments_release(&v->missing);
 	segments_release(&v->before);
 	*v = (struct pager_view){0};
@@ -902,8 +927,8 @@ static void pager_take_over(struct pager_work *w)
 	p->left = 0;
 	for (uint32_t i = 0; i < p->n; i++) {
 		struct pager_memory *m = &p->memories[i];
-		if (m->uffd && fcntl(m->uffd - 1, F_GETFD) < 0)
-			m->uffd = 0;
+		if (pager_is_void(m))
+			pager_clear(m);
 		if (!m->uffd)
 			continue;
 		pager_must(pager_load(m, &w->views[i].missing));

@@ -374,8 +374,8 @@ def tracked_by(pid):
 
 
 def tracked(dumper, restorer):
-    """A connection both of whose addresses are translated, by what is tracked alone: the rules are gone by now, and new ones get nowhere. Other
-    entries of the table are what they were."""
+    """A connection both of whose addresses are translated, by what is tracked alone: the rules are gone by now, and new ones get
+    nowhere. Other entries of the table are what they were."""
     make_bridge()
     program, client = own("4", Translated)
     for chain in ("nat pre", "nat in", "nat out", "nat help"):

@@ -4,13 +4,11 @@
 
 import json
 import pathlib
-import socket
 import subprocess
 import tarfile
-import threading
-import time
 
-from ferrytest import main, wait_until
+from ferrytest import main
+from ferrytest.containers.client import Client
 from ferrytest.containers.criu import Named
 from ferrytest.containers.output import counter, counts_on
 from ferrytest.containers.podman import Podman
@@ -156,48 +154,6 @@ def locks(kind):
     return scene.end()
 
 
-class Client:
-    """Somebody outside who asks a server in the container all the time."""
-
-    def __init__(self, address):
-        self.socket = socket.create_connection(address, 20)
-        self.socket.settimeout(30)
-        self.answers, self.longest, self.ends = 0, 0.0, False
-        self.problem = None
-        self.thread = threading.Thread(target=self.ask, daemon=True)
-        self.thread.start()
-
-    def ask(self):
-        """The thread's."""
-        stream = self.socket.makefile("rb")
-        try:
-            while not self.ends:
-                word = b"question %d\n" % self.answers
-                began = time.monotonic()
-                self.socket.sendall(word)
-                answer = stream.readline()
-                self.longest = max(self.longest, time.monotonic() - began)
-                if answer != word:
-                    self.problem = f"{word} is answered with {answer}"
-                    return
-                self.answers += 1
-                time.sleep(0.005)
-        except OSError as error:
-            self.problem = error
-
-    def goes_on(self):
-        """It gets further answers, and each was right."""
-        n = self.answers
-        wait_until(lambda: self.problem or self.answers > n + 20, "no answers any more", 20)
-        assert not self.problem, self.problem
-
-    def end(self):
-        """It stops asking."""
-        self.ends = True
-        self.thread.join()
-        self.socket.close()
-
-
 def connection(kind):
     """A connection from outside over podman's bridge goes on."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -205,18 +161,7 @@ def connection(kind):
     scene.podman.good("network", "create", "--subnet", "10.99.77.0/24", "moving")
     scene.start("--network", "moving", "--ip", "10.99.77.5", lines=0,
                 command=("nc", "-ll", "-p", "7000", "-e", "cat"))
-    client = None
-
-    def connect():
-        nonlocal client
-        try:
-            client = Client(("10.99.77.5", 7000))
-        except OSError:
-            return False
-        return True
-
-    wait_until(connect, "nobody answers")
-    client.goes_on()
+    client = Client.of(("10.99.77.5", 7000))
     scene.save("--tcp-established")
     scene.restore("--tcp-established")
     client.goes_on()

@@ -150,7 +150,7 @@ static void program_answer(struct program *p)
 	p->reason[0] = '\0';
 }
 
-unsigned long long program_birth(void)
+static unsigned long long birth_once(void)
 {
 	char text[1024] = "";
 	unsigned long long birth = 0;
@@ -172,6 +172,18 @@ unsigned long long program_birth(void)
 	if (self >= 0)
 		close(self);
 	return birth << 32 | (st.st_ino & UINT32_MAX);
+}
+
+unsigned long long program_birth(void)
+{
+	/* A process that is frozen between two calls and restored gets a bit of either. */
+	unsigned long long birth, again = birth_once();
+
+	do {
+		birth = again;
+		again = birth_once();
+	} while (birth != again);
+	return birth;
 }
 
 /* A line of smaps, of the mapping that holds an address; what follows its name goes to ret. */

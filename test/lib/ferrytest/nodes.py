@@ -75,6 +75,9 @@ atexit.register(release_held)
 class Node:
     """PID, mount, UTS and network namespaces, and a file that tells the node's name."""
 
+    entering = ()  # what goes before a command that enters the node, or makes it
+    spaces = ("--pid", "--mount", "--uts", "--net")
+
     def __init__(self, name, folder):
         self.name = name
         self.folder = pathlib.Path(folder)
@@ -84,7 +87,7 @@ class Node:
         content.write_text(name)
         self.journal = self.folder / f"journal.{name}"
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--net", "--mount-proc",
+            [*self.entering, "unshare", *self.spaces, "--fork", "--kill-child", "--mount-proc",
              sys.executable, "-c", INIT, name, str(self.file), str(content)], stdin=subprocess.DEVNULL)
         wait_until((self.folder / f"node.{name}.ready").exists, f"node {name} does not come up")
         self.init = children(self.process.pid)[0]
@@ -107,7 +110,7 @@ class Node:
 
     def command(self, *words):
         """The command line that runs something on the node."""
-        return ["nsenter", "-t", str(self.init), "-p", "-m", "-u", "-n", "--", *map(str, words)]
+        return [*self.entering, "nsenter", "--target", str(self.init), *self.spaces, "--", *map(str, words)]
 
     def run(self, *words, timeout=60, environment=None):
         """Run it to the end."""

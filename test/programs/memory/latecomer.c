@@ -30,7 +30,10 @@ enum {
 	RUN = 64,          /* pages that are treated alike, at most */
 	BIRTH_LOOKS_MS = 1,
 	CHILD_BAD = 1 << 20,
+	PLACES_EACH = 4 * REGIONS,
 };
+#define PLACES 0x200000000000ull
+#define PLACE_BYTES ((uintptr_t)PAGES * PAGE)
 
 struct region {
 	unsigned char *at;
@@ -39,7 +42,7 @@ struct region {
 
 struct worker {
 	struct region regions[REGIONS];
-	unsigned number, next;
+	unsigned number, next, place;
 	unsigned children, cut; /* and of those, ended by a page that nobody knows */
 	unsigned rounds;        /* restores after which it has done its steps */
 	uint64_t dice;
@@ -94,10 +97,21 @@ static void check_page(struct worker *w, size_t region, size_t page, const char 
 	w->bad = 1 + (int)(region * PAGES + page);
 }
 
-static unsigned char *new_place(size_t bytes)
+/*
+ * Where the kernel chose, another thread might get what this one has unmapped for a moment: each has places of its own, which are
+ * used again and again.
+ */
+static unsigned char *new_place(struct worker *w, size_t bytes)
 {
-	return must((unsigned char *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+	for (;;) {
+		uintptr_t at = PLACES + (w->number * PLACES_EACH + w->place++ % PLACES_EACH) * PLACE_BYTES;
+		void *got = mmap((void *)at, bytes, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+		if (got != MAP_FAILED)
+			return got;
+		if (errno != EEXIST)
+			program_die("mmap");
+	}
 }
 
 /* -------------------------------------------------------------------- what a step does */
@@ -208,7 +222,7 @@ static void step_move(struct worker *w, size_t region, size_t page, size_t n unu
 	struct region *r = &w->regions[region];
 	if (!is_one_mapping(r->at, PAGES * PAGE))
 		return;
-	unsigned char *to = new_place(PAGES * PAGE);
+	unsigned char *to = new_place(w, PAGES * PAGE);
 	move(r->at, to, PAGES * PAGE);
 	r->at = to;
 	check_page(w, region, page, "moved");
@@ -234,7 +248,7 @@ static void step_trip(struct worker *w, size_t region, size_t page, size_t n)
 	unsigned char *at = w->regions[region].at + page * PAGE;
 	if (!is_one_mapping(at, n * PAGE))
 		return;
-	unsigned char *to = new_place(n * PAGE);
+	unsigned char *to = new_place(w, n * PAGE);
 	move(at, to, n * PAGE);
 	move(to, at, n * PAGE);
 	check_page(w, region, page, "moved there and back");
@@ -349,7 +363,7 @@ static void start_worker(struct program *p, struct worker *w, unsigned number, u
 	if (w->direct < 0)
 		w->direct = must(open(path, O_RDONLY));
 	for (size_t i = 0; i < REGIONS; i++) {
-		w->regions[i].at = new_place(PAGES * PAGE);
+		w->regions[i].at = new_place(w, PAGES * PAGE);
 		w->regions[i].versions = calloc(PAGES, sizeof(unsigned));
 		for (size_t k = 0; k < PAGES; k++)
 			if (k % 16 != 9)

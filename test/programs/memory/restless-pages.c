@@ -23,11 +23,13 @@ enum {
 	SHARED_PAGES = 1024,
 	SHARED_SEED = 77
 };
+#define ASIDE 0x200000000000ull
 
 enum { WRITES, DROPS, REPLACES, MOVES, REGIONS };
 
 struct region {
 	unsigned char *at;
+	void *aside;     /* where a part is while another takes its place */
 	uint64_t *seeds; /* 0: nothing was written */
 	uint64_t state;  /* of its random numbers */
 	uint64_t version;
@@ -77,10 +79,9 @@ static void move(struct region *r, size_t part, size_t other)
 	uint64_t seeds[PART];
 	if (part == other)
 		return;
-	void *aside = must(mmap(NULL, PART * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-	must(mremap(a, PART * PAGE, PART * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, aside));
+	must(mremap(a, PART * PAGE, PART * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, r->aside));
 	must(mremap(b, PART * PAGE, PART * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, a));
-	must(mremap(aside, PART * PAGE, PART * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, b));
+	must(mremap(r->aside, PART * PAGE, PART * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, b));
 	memcpy(seeds, r->seeds + part * PART, sizeof(seeds));
 	memcpy(r->seeds + part * PART, r->seeds + other * PART, sizeof(seeds));
 	memcpy(r->seeds + other * PART, seeds, sizeof(seeds));
@@ -189,6 +190,8 @@ int main(int argc, char **argv)
 						   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 		r->seeds = must((uint64_t *)mmap(NULL, PAGES * sizeof(uint64_t), PROT_READ | PROT_WRITE,
 						 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+		/* Never where the kernel likes: that may be what another thread has unmapped for a moment. */
+		r->aside = (void *)(ASIDE + (uintptr_t)i * PART * PAGE);
 		for (size_t page = 0; page < PAGES; page++)
 			write_page(r, page);
 		if (pthread_create(&thread, NULL, run, r))

@@ -28,24 +28,32 @@ runroot = "{folder}/run"
 
 
 class Podman(Engine):
-    """One store of containers."""
+    """One store of containers; image: what is imported into it."""
 
     name = "podman"
-    image = "localhost/busy:latest"
     logs = ("storage/**/dump.log", "storage/**/restore.log")
 
-    def __init__(self, criu, folder):
-        super().__init__(criu, pathlib.Path(folder).absolute() / f"podman-{criu.name}")
+    def __init__(self, criu, folder, node=None, image="localhost/busy:latest"):
+        there = pathlib.Path(folder).absolute() / f"podman-{criu.name}"
+        super().__init__(criu, there.with_name(f"{there.name}-{node.name}") if node else there)
+        self.image = image
+        self.node = node  # None: this machine
         self.group = groups.own("podman")
         self.run_words = ("--cgroup-parent", self.group)
-        (self.folder / "containers.conf").write_text(CONFIGURATION.replace("{folder}", str(self.folder)))
-        (self.folder / "storage.conf").write_text(STORAGE.replace("{folder}", str(self.folder)))
-        self.environment = {**criu.environment, "CONTAINERS_CONF": str(self.folder / "containers.conf"),
-                            "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"), "TMPDIR": str(self.folder)}
-        self.import_image()
+        (self.folder / "containers.conf").write_text(CONFIGURATION.replace("{folder}", str(there)))
+        (self.folder / "storage.conf").write_text(STORAGE.replace("{folder}", str(there)))
+        self.environment = {**criu.environment, "CONTAINERS_CONF": str(there / "containers.conf"),
+                            "CONTAINERS_STORAGE_CONF": str(there / "storage.conf"), "TMPDIR": str(there)}
+        if node:  # a container that comes from another machine looks for its files where they were there
+            there.mkdir(exist_ok=True)
+            done = node.run("mount", "--bind", self.folder, there)
+            assert done.returncode == 0, done.stderr
+        if image:
+            self.import_image()
 
     def command(self, words):
-        return ["podman", *words], self.environment
+        command = ["podman", *words]
+        return self.node.command(*command) if self.node else command, self.environment
 
     def note(self, words, status):
         if words[0] not in ("logs", "inspect"):  # who waits for something asks any number of times

@@ -37,8 +37,9 @@ def log_of(words, name):
 class Runc:
     """Containers of one state folder. Each command that was run, with its exit status and what it printed, is in .said."""
 
-    def __init__(self, criu, folder, runtime="runc"):
+    def __init__(self, criu, folder, runtime="runc", node=None):
         self.criu = criu
+        self.node = node  # None: this machine
         self.state = pathlib.Path(folder).absolute() / f"state-{criu.name}"
         self.runtime = runtime
         self.inputs = []
@@ -47,6 +48,8 @@ class Runc:
     def run(self, *words, **more):
         """Any command; descriptors 0 to 2 are the container's when it is one that starts it."""
         command = [self.runtime, "--root", str(self.state), *map(str, words)]
+        if self.node:
+            command = self.node.command(*command)
         done = subprocess.run(command, env=self.criu.environment, check=False, timeout=60, text=True,
                               **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more})
         if words[0] != "state":  # who waits for something asks any number of times
@@ -74,17 +77,17 @@ class Runc:
             errors.started()
         return output
 
-    def begin(self, *words, cwd=None):
+    def begin(self, *words):
         """A command that starts a container in the background; what that prints."""
         def start(stdio):
-            done = self.run(*words, cwd=cwd, **stdio)
+            done = self.run(*words, **stdio)
             assert done.returncode == 0, f"{self.criu.name}: {words[0]} exits with {done.returncode}{log_of(words, 'restore.log')}"
 
         return self.adopt(start)
 
     def start(self, bundle, name):
         """A container; what it prints."""
-        return self.begin("run", "--detach", name, cwd=bundle.folder)
+        return self.begin("run", "--detach", "--bundle", bundle.folder, name)
 
     def checkpoint(self, name, images, *words):
         """Into a folder, which then also has the log."""
