@@ -15,7 +15,7 @@
 #include "image/proto/netdev.pb-c.h"
 #include "model/kind.h"
 
-enum { NET_LINKS_MAX = 4096, NET_TEXT_MAX = 64 << 20 };
+enum { NET_LINKS_MAX = 4096, NET_TEXT_MAX = 64 << 20, NET_ADDRESS_BYTES = 32, NET_ALT_NAME_BYTES = 128 };
 
 struct netlink_socket;
 struct nlmsghdr;
@@ -72,6 +72,9 @@ must_check int net_load(struct reader *r, const struct plan_ns *ns, struct net_c
 
 /* Make it in the namespace in which the calling thread stands. */
 must_check int net_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
+
+/* net_others.c: *ret is what stands in the way, NULL: nothing. 0 or -errno. */
+must_check int net_look_for_others(struct arena *a, const FerryNetEntry *net, const char **ret);
 
 /* net_sysctl.c */
 must_check int net_sysctl_look(struct arena *a, struct net_contents *c, struct ferry_error *err);

@@ -4,9 +4,9 @@
  * somebody else's (--external) is given again by a descriptor, the contents of one may be left to the caller (--empty-ns net).
  *
  * Kernel interface: network_namespaces(7), unshare(2).
- * Does not handle: devices other than veth, bridge, macvlan, vxlan, VLAN and dummy ones, traffic control, IPsec, next hops that are
- * objects, bridges that filter VLANs, refused by name; static entries of bridges, multicast routes, numbers of other
- * namespaces, which are left out; several network namespaces in one tree, refused.
+ * Does not handle: devices other than veth, bridge, macvlan, vxlan, VLAN and dummy ones, bridges that filter VLANs, and what net_others.c
+ * lists, refused by name; numbers of other namespaces, which are left out; several network namespaces in one tree, refused. What a device
+ * may leave to another (ethtool -K) is as the kernel makes it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -30,9 +30,9 @@
 
 /* ------------------------------------------------------------- check, collect */
 
-/* Look at a namespace from inside, and go back to where ferry stood. stands: nothing comes and goes in it. */
+/* Look at a namespace from inside, and go back to where ferry stood. whole: not only for what stands in the way. */
 static int net_look_in(struct arena *a, const struct kind_options *options, int proc_dir, pid_t pid,
-		       uint32_t id, bool stands, struct net_contents *ret, struct ferry_error *err)
+		       uint32_t id, bool whole, struct net_contents *ret, struct ferry_error *err)
 {
 	char who[32];
 	snprintf(who, sizeof(who), "pid %d", pid);
@@ -43,7 +43,9 @@ static int net_look_in(struct arena *a, const struct kind_options *options, int 
 				 : error_errno(err, FERRY_ERROR_SYSTEM, -r,
 					       "entering the network namespace of pid %d", pid);
 	r = net_look(a, options, id, who, ret, err);
-	if (r >= 0 && stands)
+	if (r >= 0 && whole)
+		r = net_sysctl_look(a, ret, err);
+	if (r >= 0 && whole)
 		r = net_track_look(a, ret, err);
 	/* Who has no right to go back stays, and nothing that follows depends on it. */
 	if (here >= 0)
