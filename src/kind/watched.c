@@ -92,7 +92,8 @@ static bool watched_is(const struct watched *w, const char *path)
 int watched_open_inode(int on, const struct proc_handle *handle)
 {
 	union watched_handle h;
-	return watched_put_handle(handle, &h) ? sys_open_by_handle_at(on, &h.head, O_PATH | O_CLOEXEC) : -ENOENT;
+	return watched_put_handle(handle, &h) ? sys_open_by_handle_at(on, &h.head, O_PATH | O_CLOEXEC)
+					      : -ENOENT;
 }
 
 static int watched_decode(const struct proc_mount *mount, const struct proc_handle *handle)

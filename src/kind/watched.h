@@ -23,7 +23,7 @@ struct watched {
 	uint64_t dev; /* of the superblock */
 	const struct proc_handle *handle;
 	struct peers *peers; /* keeps what a search found */
-	int home;            /* root directory that ferry was started in, -1: it works there (kind_options.home_root) */
+	int home; /* root directory that ferry was started in, -1: it works there (kind_options.home_root) */
 };
 
 /*

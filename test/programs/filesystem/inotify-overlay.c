@@ -112,7 +112,8 @@ int main(int argc, char **argv)
 	make("layers/upper/upper-file");
 	make_deep("layers/lower", below);
 	snprintf(s.deep_path, sizeof(s.deep_path), "merged%s", below);
-	snprintf(options, sizeof(options), "lowerdir=%s/layers/lower,upperdir=%s/layers/upper,workdir=%s/layers/work", p.folder,
+	snprintf(options, sizeof(options),
+		 "lowerdir=%s/layers/lower,upperdir=%s/layers/upper,workdir=%s/layers/work", p.folder,
 		 p.folder, p.folder);
 	if (mount("overlay", "merged", "overlay", 0, options) < 0)
 		program_lacks("overlayfs");
