@@ -29,6 +29,8 @@ CONVERSION = re.compile(r"%(?:\.\*)?[-#0-9.]*(?:ll|l|z|h)?[a-zA-Z]")
 VARIABLE = re.compile(r"(?<![.\w])\*?(?:why|what|\w*obstacle)(?:\[\])? = ([^;]*);")
 TABLES = re.compile(r"\} (?:unknown_devices|unknown_objects|sockother_known|procfile_states|vma_refusals)\[\] = (\{.*?\n\});",
                     re.DOTALL)
+# A table of what is looked for.
+LOOKED = re.compile(rf"\{{\.what = ({STRING}(?:\s+{STRING})*)")
 RETURNED = re.compile(r"^(?:static )?const char \*(?:\w+_obstacle|packet_ring_look)\(.*?^\}", re.DOTALL | re.MULTILINE)
 
 
@@ -70,6 +72,8 @@ def reasons(text):
         if not re.match(r"\w+\((?:const struct|struct|pid_t) ", call):
             found += literals(call, first=True)
     for match in VARIABLE.finditer(text):
+        found += literals(match[1])
+    for match in LOOKED.finditer(text):
         found += literals(match[1])
     for function in RETURNED.findall(text):
         found += [reason for line in re.findall(r"\breturn ([^;]*);", function) for reason in literals(line)]

@@ -19,6 +19,8 @@ enum {
 	REQUEST_ROOM_BYTES = 8 << 20,
 	ANSWER_ROOM_BYTES = 4 << 20,
 	READ_BYTES = 32 * 1024, /* as much as the kernel puts into one piece of a dump */
+	MANY_PIECES = 16,
+	MANY_BYTES = 8 * 1024,
 };
 
 struct netns_request {
@@ -110,11 +112,11 @@ int netlink_send(const struct netlink_socket *socket, const void *bytes, size_t 
 }
 
 /* What others than the kernel send is no answer. Returns the length, 0: nothing for us, or -errno. */
-static int netlink_receive(const struct netlink_socket *socket, void *bytes, size_t room)
+static int netlink_receive(const struct netlink_socket *socket, void *bytes, size_t room, int flags)
 {
 	struct sockaddr_nl from = {0};
 	socklen_t from_len = sizeof(from);
-	ssize_t n = recvfrom(socket->fd, bytes, room, MSG_TRUNC, (struct sockaddr *)&from, &from_len);
+	ssize_t n = recvfrom(socket->fd, bytes, room, MSG_TRUNC | flags, (struct sockaddr *)&from, &from_len);
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;
 	if ((size_t)n > room)
@@ -164,8 +166,107 @@ int netlink_ask(struct netlink_socket *socket, struct nlmsghdr *request,
 	request->nlmsg_seq = 1;
 	int r = netlink_send(socket, request, request->nlmsg_len);
 	while (!r) {
-		int n = netlink_receive(socket, bytes, READ_BYTES);
+		int n = netlink_receive(socket, bytes, READ_BYTES, 0);
 		r = n < 0 ? n : read_messages(bytes, n, request->nlmsg_seq, socket->port, each, ctx);
 	}
 	return r < 0 ? r : 0;
+}
+
+enum { NOT_ANSWERED = 1 };
+
+/* Messages of any of the questions; how many ended. */
+static size_t read_many(const void *bytes, int left, unsigned port, struct netlink_question *v, size_t n)
+{
+	const struct nlmsghdr *h = bytes;
+	size_t ended = 0;
+	for (; netlink_ok(h, left); h = netlink_next(h, &left)) {
+		size_t i = (size_t)h->nlmsg_seq - 1;
+		if (i >= n || h->nlmsg_pid != port || v[i].result != NOT_ANSWERED)
+			continue;
+		int r = read_message(h, v[i].each, v[i].ctx);
+		if (!r)
+			continue;
+		v[i].result = MIN(r, 0);
+		ended++;
+	}
+	return ended;
+}
+
+/* What does not fit into a piece is asked again by itself. */
+static int receive_many(const struct netlink_socket *socket, char *bytes, struct netlink_question *v,
+			size_t n)
+{
+	struct sockaddr_nl from[MANY_PIECES] = {0};
+	struct mmsghdr pieces[MANY_PIECES] = {0};
+	struct iovec room[MANY_PIECES];
+	int ended = 0;
+	for (size_t i = 0; i < MANY_PIECES; i++) {
+		room[i] = (struct iovec){bytes + i * MANY_BYTES, MANY_BYTES};
+		pieces[i].msg_hdr = (struct msghdr){.msg_name = &from[i],
+						    .msg_namelen = sizeof(from[i]),
+						    .msg_iov = &room[i],
+						    .msg_iovlen = 1};
+	}
+	int got = recvmmsg(socket->fd, pieces, MANY_PIECES, MSG_WAITFORONE, NULL);
+	if (got < 0)
+		return errno == EINTR ? 0 : -errno;
+	for (int i = 0; i < got; i++) {
+		if (pieces[i].msg_hdr.msg_flags & MSG_TRUNC)
+			return -ENOSPC;
+		if (!from[i].nl_pid)
+			ended += (int)read_many(room[i].iov_base, (int)pieces[i].msg_len, socket->port, v, n);
+	}
+	return ended;
+}
+
+int netlink_ask_all(struct netlink_socket *socket, struct netlink_question *v, size_t n)
+{
+	_cleanup_free_ char *bytes = malloc((size_t)MANY_PIECES * MANY_BYTES);
+	size_t length = 0, left = n;
+	if (!bytes)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		struct nlmsghdr *h = v[i].request;
+		if (length + NLMSG_ALIGN(h->nlmsg_len) > (size_t)MANY_PIECES * MANY_BYTES)
+			return -E2BIG;
+		h->nlmsg_seq = (uint32_t)i + 1;
+		memcpy(bytes + length, h, h->nlmsg_len);
+		length += NLMSG_ALIGN(h->nlmsg_len);
+		v[i].result = NOT_ANSWERED;
+	}
+	int r = n ? netlink_send(socket, bytes, length) : 0;
+	while (r >= 0 && left) {
+		r = receive_many(socket, bytes, v, n);
+		left -= r > 0 ? (size_t)r : 0;
+	}
+	/* One list after the other: what was asked while another one was not told to its end is refused. */
+	for (size_t i = 0; i < n && r >= 0; i++)
+		if (v[i].result == -EBUSY)
+			v[i].result = netlink_ask(socket, v[i].request, v[i].each, v[i].ctx);
+	return MIN(r, 0);
+}
+
+static int read_refusals(const void *bytes, int n, int (*refused)(const struct nlmsgerr *e, void *ctx),
+			 void *ctx)
+{
+	const struct nlmsghdr *h = bytes;
+	int r = 0;
+	for (; netlink_ok(h, n) && r >= 0; h = netlink_next(h, &n))
+		if (h->nlmsg_type == NLMSG_ERROR && netlink_body_len(h) >= sizeof(struct nlmsgerr))
+			r = refused(netlink_body(h), ctx);
+	return r;
+}
+
+int netlink_tell(struct netlink_socket *socket, const void *requests, size_t n,
+		 int (*refused)(const struct nlmsgerr *e, void *ctx), void *ctx)
+{
+	char bytes[READ_BYTES] __attribute__((aligned(8)));
+	int code = 0, r = netlink_send(socket, requests, n);
+	if (r < 0)
+		return r;
+	/* The kernel has done them all by now. */
+	while ((r = netlink_receive(socket, bytes, READ_BYTES, MSG_DONTWAIT)) >= 0)
+		if (code >= 0)
+			code = read_refusals(bytes, r, refused, ctx);
+	return code < 0 ? code : r == -EAGAIN ? 0 : r;
 }

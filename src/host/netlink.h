@@ -37,6 +37,28 @@ must_check int netlink_send(const struct netlink_socket *socket, const void *byt
 must_check int netlink_ask(struct netlink_socket *socket, struct nlmsghdr *request,
 			   int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx);
 
+/* One of several questions: result is what netlink_ask() would have returned. */
+struct netlink_question {
+	struct nlmsghdr *request;
+	int (*each)(const struct nlmsghdr *message, void *ctx);
+	void *ctx;
+	int result;
+};
+
+/*
+ * Ask all of them at once, which takes a few calls altogether as long as the answers are short. Each has NLM_F_DUMP or NLM_F_ACK, so that its
+ * answer ends, and the socket is a new one: the kernel makes its pieces as large as the largest that was read before. Returns 0, or -errno if
+ * the kernel could not be asked.
+ */
+must_check int netlink_ask_all(struct netlink_socket *socket, struct netlink_question *v, size_t n);
+
+/*
+ * Several requests, one behind the other, none of which asks for an answer: the kernel tells those that it does not take, and refused returns
+ * 0 to go on or -errno. Returns 0 or -errno.
+ */
+must_check int netlink_tell(struct netlink_socket *socket, const void *requests, size_t n,
+			    int (*refused)(const struct nlmsgerr *e, void *ctx), void *ctx);
+
 /* A request about a device by its name, for ioctl(2). -ENODEV: no device can have that name. */
 struct ifreq;
 must_check int device_request(const char *device, struct ifreq *ret_request);

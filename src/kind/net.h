@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is in a network namespace, between the kernel and the image: ns_net.c decides which namespaces are looked at and made, net_look.c
- * looks, net_make.c makes, net_sysctl.c has what is below /proc/sys/net, net_rules.c what other programs read and write as text.
+ * looks, net_make.c makes, net_sysctl.c has what is below /proc/sys/net, net_rules.c what other programs read and write as text, net_track.c
+ * connections that are tracked.
  */
 #pragma once
 
@@ -14,9 +15,10 @@
 #include "image/proto/netdev.pb-c.h"
 #include "model/kind.h"
 
-enum { NET_LINKS_MAX = 4096, NET_TEXT_MAX = 64 << 20 };
+enum { NET_LINKS_MAX = 4096, NET_TEXT_MAX = 64 << 20, NET_ADDRESS_BYTES = 32, NET_ALT_NAME_BYTES = 128 };
 
 struct netlink_socket;
+struct nlmsghdr;
 
 /* A file that has what another program writes and reads. */
 struct net_bytes {
@@ -27,6 +29,9 @@ struct net_bytes {
 /* Rules for packets, each in the text of the program that has them. */
 enum net_rules { NET_RULES_NFT, NET_RULES_IPTABLES, NET_RULES_IP6TABLES, NET_RULES };
 
+/* Connections that are tracked, and those that are expected of them; messages of ctnetlink. */
+enum net_tracked { NET_TRACKED_CONNECTIONS, NET_TRACKED_EXPECTED, NET_TRACKED };
+
 struct net_contents {
 	NetnsEntry *netns;
 	NetDeviceEntry **devices; /* those that the common format knows */
@@ -34,6 +39,7 @@ struct net_contents {
 	FerryNetEntry *net; /* everything */
 	bool whole;         /* the common format has neither all routes nor all rules */
 	struct net_bytes rules[NET_RULES];
+	struct net_bytes tracked[NET_TRACKED];
 };
 
 /* A kind of network device that can be made again. */
@@ -67,6 +73,9 @@ must_check int net_load(struct reader *r, const struct plan_ns *ns, struct net_c
 /* Make it in the namespace in which the calling thread stands. */
 must_check int net_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
 
+/* net_others.c: *ret is what stands in the way, NULL: nothing. 0 or -errno. */
+must_check int net_look_for_others(struct arena *a, const FerryNetEntry *net, const char **ret);
+
 /* net_sysctl.c */
 must_check int net_sysctl_look(struct arena *a, struct net_contents *c, struct ferry_error *err);
 void net_sysctl_make(const struct net_contents *c, const struct log_sink *log);
@@ -81,3 +90,11 @@ must_check int net_rules_look(struct arena *a, const struct kind_options *option
 			      struct net_contents *c, struct ferry_error *err);
 must_check int net_rules_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
 enum image_kind net_rules_file(enum net_rules which);
+
+/* net_track.c: while the tree stands, since they come and go. */
+must_check int net_track_look(struct arena *a, struct net_contents *c, struct ferry_error *err);
+must_check int net_track_make(const struct net_contents *c, struct ferry_error *err);
+bool net_track_valid(const struct net_bytes *b);
+
+/* From what the kernel told, at most NETLIST_MESSAGE_BYTES, what makes it again; room has twice as much. */
+struct nlmsghdr *net_track_request(const struct nlmsghdr *told, void *room);

@@ -2,16 +2,15 @@
 /*
  * Owns looking at what is in a network namespace, and its files in the image.
  *
- * Kernel interface: rtnetlink(7), netlink(7) NETLINK_XFRM; the form in which ip(8) saves its lists: a number, and the messages of the
- * kernel behind it.
- * Does not handle: devices of other kinds than those in the table, queueing disciplines that somebody set, programs (XDP), next hops that
- * are objects, bridges that filter VLANs, IPsec: refused by name. Forwarding tables of bridges beside what they learn, connections that
- * are tracked, multicast routes, numbers of other namespaces (nsids): not looked at.
+ * Kernel interface: rtnetlink(7); /proc/net/dev_mcast; the form in which ip(8) saves its lists: a number, and the messages of the kernel
+ * behind it.
+ * Does not handle: devices of other kinds than those in the table, programs (XDP), bridges and VXLAN devices that filter, refused by name; what
+ * else stands in the way is in net_others.c. Numbers of other namespaces (nsids): not looked at.
  */
 #include <errno.h>
+#include <linux/if_addrlabel.h>
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
-#include <linux/xfrm.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +37,20 @@ enum {
 	NET_TABLE_MAIN = 254,
 	NET_BRPORT_MCAST_N_GROUPS = 41 /* Linux 6.3 */,
 	NET_VXLAN_RESERVED_BITS = 33 /* 6.14 */,
-	NET_BR_FDB_N_LEARNED = 48 /* 6.7 */
+	NET_BR_FDB_N_LEARNED = 48 /* 6.7 */,
+	NET_GSO_IPV4_MAX_SIZE = 63 /* 6.3 */,
+	NET_GRO_IPV4_MAX_SIZE = 64,
+	NET_VXLAN_VNIFILTER = 30 /* 5.18 */,
+	NET_ALT_NAMES_MAX = 64,
+	NET_GROUPS_MAX = 1024,
+	NET_MORE_BYTES = 256,
+};
+
+/* Attributes that the image keeps as they are told, and that a new device gets where it has others. */
+static const uint16_t net_settable[] = {
+	IFLA_BROADCAST,        IFLA_LINKMODE,         IFLA_PROTO_DOWN,
+	IFLA_GSO_MAX_SEGS,     IFLA_GSO_MAX_SIZE,     IFLA_GRO_MAX_SIZE,
+	NET_GSO_IPV4_MAX_SIZE, NET_GRO_IPV4_MAX_SIZE, 0,
 };
 
 /* -------------------------------------------------------------------- kinds */
@@ -170,7 +182,16 @@ static int net_link_info(struct net_links *links, FerryLinkEntry *l, const struc
 	return r;
 }
 
-static void net_link_family(FerryLinkEntry *l, const struct nlattr *families)
+static bool net_is_zero(const struct nlattr *attr)
+{
+	const uint8_t *bytes = netlink_attr_body(attr);
+	for (size_t i = 0; i < netlink_attr_len(attr); i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
+static void net_link_family(struct arena *a, FerryLinkEntry *l, const struct nlattr *families)
 {
 	netlink_for_each_nested(family, families) {
 		if (netlink_attr_type(family) != AF_INET6)
@@ -178,8 +199,41 @@ static void net_link_family(FerryLinkEntry *l, const struct nlattr *families)
 		netlink_for_each_nested(attr, family) {
 			if (netlink_attr_type(attr) == IFLA_INET6_ADDR_GEN_MODE)
 				record_set(l, address_mode, netlink_attr_u8(attr));
+			if (netlink_attr_type(attr) == IFLA_INET6_TOKEN && !net_is_zero(attr))
+				record_set(l, token,
+					   record_bytes(a, netlink_attr_body(attr), netlink_attr_len(attr)));
 		}
 	}
+}
+
+static int net_link_names(struct arena *a, FerryLinkEntry *l, const struct nlattr *names)
+{
+	l->alt_names = arena_array(a, char *, NET_ALT_NAMES_MAX);
+	if (!l->alt_names)
+		return -ENOMEM;
+	netlink_for_each_nested(attr, names) {
+		if (netlink_attr_type(attr) != IFLA_ALT_IFNAME)
+			continue;
+		if (l->n_alt_names == NET_ALT_NAMES_MAX)
+			return -E2BIG;
+		l->alt_names[l->n_alt_names] = arena_string(a, netlink_attr_string(attr));
+		if (!l->alt_names[l->n_alt_names++])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* One behind the other. */
+static int net_link_more(struct arena *a, FerryLinkEntry *l, const struct nlattr *attr)
+{
+	size_t n = NLA_ALIGN(attr->nla_len);
+	if (!l->has_more)
+		record_set(l, more, (ProtobufCBinaryData){.data = arena_alloc(a, NET_MORE_BYTES)});
+	if (!l->more.data || l->more.len + n > NET_MORE_BYTES)
+		return l->more.data ? -E2BIG : -ENOMEM;
+	memcpy(l->more.data + l->more.len, attr, attr->nla_len);
+	l->more.len += n;
+	return 0;
 }
 
 static int net_link_attribute(struct net_links *links, FerryLinkEntry *l, const struct nlattr *attr)
@@ -202,7 +256,8 @@ static int net_link_attribute(struct net_links *links, FerryLinkEntry *l, const 
 	case IFLA_LINK_NETNSID: record_set(l, link_outside, true); break;
 	case IFLA_NUM_TX_QUEUES: record_set(l, tx_queues, netlink_attr_u32(attr)); break;
 	case IFLA_NUM_RX_QUEUES: record_set(l, rx_queues, netlink_attr_u32(attr)); break;
-	case IFLA_AF_SPEC: net_link_family(l, attr); break;
+	case IFLA_AF_SPEC: net_link_family(a, l, attr); break;
+	case IFLA_PROP_LIST: return net_link_names(a, l, attr);
 	case IFLA_LINKINFO: return net_link_info(links, l, attr);
 	case IFLA_XDP:
 		netlink_for_each_nested(xdp, attr) {
@@ -211,17 +266,17 @@ static int net_link_attribute(struct net_links *links, FerryLinkEntry *l, const 
 					 "a network device with a program (XDP), which nobody can read");
 		}
 		break;
-	default: break;
+	default: return net_is_among(net_settable, netlink_attr_type(attr)) ? net_link_more(a, l, attr) : 0;
 	}
 	return 0;
 }
 
-static bool net_bridge_filters(const FerryLinkEntry *l)
+static bool net_data_says(const FerryLinkEntry *l, unsigned type)
 {
 	const char *at = (const char *)l->data.data, *end = at + (l->has_data ? l->data.len : 0);
 	netlink_for_each_between(attr, at, end)
 	{
-		if (netlink_attr_type(attr) == IFLA_BR_VLAN_FILTERING && netlink_attr_u8(attr))
+		if (netlink_attr_type(attr) == type && netlink_attr_len(attr) && netlink_attr_u8(attr))
 			return true;
 	}
 	return false;
@@ -240,7 +295,10 @@ static void net_judge_link(struct net_links *links, const FerryLinkEntry *l)
 	if (what)
 		snprintf(links->obstacle, sizeof(links->obstacle),
 			 "the network device '%.15s' of a kind that is not made again: %.64s", l->name, what);
-	else if (!strcmp(l->kind, "bridge") && net_bridge_filters(l))
+	else if (!strcmp(l->kind, "vxlan") && net_data_says(l, NET_VXLAN_VNIFILTER))
+		snprintf(links->obstacle, sizeof(links->obstacle),
+			 "the device '%.15s', which filters numbers of VXLAN", l->name);
+	else if (!strcmp(l->kind, "bridge") && net_data_says(l, IFLA_BR_VLAN_FILTERING))
 		snprintf(links->obstacle, sizeof(links->obstacle), "the bridge '%.15s', which filters VLANs",
 			 l->name);
 }
@@ -289,66 +347,57 @@ static int net_look_links(struct netlink_socket *socket, struct net_links *links
 	return r;
 }
 
+static FerryLinkEntry *net_link_numbered(const FerryNetEntry *net, unsigned index)
+{
+	for (size_t i = 0; i < net->n_links; i++)
+		if (net->links[i]->index == index)
+			return net->links[i];
+	return NULL;
+}
+
+static int net_add_group(struct arena *a, FerryLinkEntry *l, const char *hex)
+{
+	uint8_t address[NET_ADDRESS_BYTES];
+	size_t n = strlen(hex) / 2;
+	if (!l->groups && !(l->groups = arena_array(a, ProtobufCBinaryData, NET_GROUPS_MAX)))
+		return -ENOMEM;
+	if (l->n_groups == NET_GROUPS_MAX || n > sizeof(address))
+		return -E2BIG;
+	for (size_t i = 0; i < n; i++)
+		if (sscanf(hex + 2 * i, "%2hhx", &address[i]) != 1)
+			return -EBADMSG;
+	l->groups[l->n_groups] = record_bytes(a, address, n);
+	return l->groups[l->n_groups++].data ? 0 : -ENOMEM;
+}
+
+/* Those that a device was told by itself (ip maddr), not because of a socket: rtnetlink does not tell them apart. */
+static int net_look_groups(struct arena *a, FerryNetEntry *net)
+{
+	_cleanup_fclose_ FILE *f = fopen("/proc/thread-self/net/dev_mcast", "re");
+	char line[256];
+	int r = 0;
+	while (f && r >= 0 && fgets(line, sizeof(line), f)) {
+		unsigned index;
+		int told;
+		char hex[2 * NET_ADDRESS_BYTES + 1];
+		FerryLinkEntry *l = NULL;
+		if (sscanf(line, "%u %*s %*d %d %64s", &index, &told, hex) == 3 && told)
+			l = net_link_numbered(net, index);
+		r = l ? net_add_group(a, l, hex) : 0;
+	}
+	return r;
+}
+
 int net_look_now(struct arena *a, struct netlink_socket *socket, FerryNetEntry *ret)
 {
 	struct net_links links = {.arena = a, .net = ret};
 	return net_look_links(socket, &links);
 }
 
-/* ---------------------------------------------------------------- obstacles */
-
-/* The kernel's own choice of a queue has no number. */
-static int net_each_queue(const struct nlmsghdr *h, void *ctx)
-{
-	bool *set = ctx;
-	const struct tcmsg *m = netlink_body(h);
-	if (h->nlmsg_type == RTM_NEWQDISC && netlink_body_len(h) >= sizeof(*m) && m->tcm_handle)
-		*set = true;
-	return 0;
-}
-
-static int net_each_policy(const struct nlmsghdr *h unused, void *ctx)
-{
-	*(bool *)ctx = true;
-	return 0;
-}
-
-static int net_has(int protocol, uint16_t type, size_t head, int (*each)(const struct nlmsghdr *h, void *ctx),
-		   bool *ret)
-{
-	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
-	_cleanup_netlink_ struct netlink_socket *socket = NULL;
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = type;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	netlink_append(h, head);
-	int r = netlink_open(-1, protocol, &socket);
-	if (r >= 0)
-		r = netlink_ask(socket, h, each, ret);
-	/* A kernel without it has none. */
-	return r == -EOPNOTSUPP || r == -EPROTONOSUPPORT || r == -ENOENT ? 0 : r;
-}
-
-static int net_look_for_others(struct net_links *links)
-{
-	bool queues = false, ipsec = false;
-	int r = net_has(NETLINK_ROUTE, RTM_GETQDISC, sizeof(struct tcmsg), net_each_queue, &queues);
-	if (r >= 0)
-		r = net_has(NETLINK_XFRM, XFRM_MSG_GETPOLICY, sizeof(struct xfrm_userpolicy_id),
-			    net_each_policy, &ipsec);
-	if (r >= 0)
-		r = net_has(NETLINK_XFRM, XFRM_MSG_GETSA, 0, net_each_policy, &ipsec);
-	const char *what = queues ? "traffic control (tc) of its own" : ipsec ? "IPsec (ip xfrm)" : NULL;
-	if (what && !links->obstacle[0])
-		snprintf(links->obstacle, sizeof(links->obstacle), "%s", what);
-	return r;
-}
-
 /* --------------------------------------------------------------------- look */
 
-static int net_look_lists(struct arena *a, struct netlink_socket *socket, struct net_links *links)
+static int net_look_lists(struct arena *a, struct netlink_socket *socket, FerryNetEntry *net)
 {
-	FerryNetEntry *net = links->net;
 	struct {
 		const struct netlist_table *table;
 		ProtobufCBinaryData **v;
@@ -358,6 +407,8 @@ static int net_look_lists(struct arena *a, struct netlink_socket *socket, struct
 		{&netlist_routes, &net->routes, &net->n_routes},
 		{&netlist_rules, &net->rules, &net->n_rules},
 		{&netlist_neighbours, &net->neighbours, &net->n_neighbours},
+		{&netlist_labels, &net->labels, &net->n_labels},
+		{&netlist_forwarding, &net->forwarding, &net->n_forwarding},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
 		struct netlist list = {.arena = a};
@@ -366,9 +417,6 @@ static int net_look_lists(struct arena *a, struct netlink_socket *socket, struct
 			return r;
 		*lists[i].v = list.v;
 		*lists[i].n = list.n;
-		if (list.objects && !links->obstacle[0])
-			snprintf(links->obstacle, sizeof(links->obstacle),
-				 "routes to next hops that are objects (ip nexthop)");
 	}
 	return 0;
 }
@@ -429,17 +477,22 @@ int net_look(struct arena *a, const struct kind_options *options, uint32_t id, c
 	struct net_contents c = {.net = record_new(a, FerryNetEntry, ferry_net_entry)};
 	struct net_links links = {.arena = a, .who = who, .net = c.net};
 	_cleanup_netlink_ struct netlink_socket *socket = NULL;
+	const char *other = NULL;
 	int r = c.net ? netlink_open(-1, NETLINK_ROUTE, &socket) : -ENOMEM;
 	if (r >= 0)
 		r = net_look_links(socket, &links);
 	if (r >= 0)
-		r = net_look_lists(a, socket, &links);
+		r = net_look_groups(a, c.net);
 	if (r >= 0)
-		r = net_look_for_others(&links);
+		r = net_look_lists(a, socket, c.net);
+	if (r >= 0)
+		r = net_look_for_others(a, c.net, &other);
 	if (r >= 0)
 		r = net_describe(a, id, &c);
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: looking at a network namespace", who);
+	if (other && !links.obstacle[0])
+		snprintf(links.obstacle, sizeof(links.obstacle), "%s", other);
 	if (links.obstacle[0]) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 			  "%s lives in a network namespace of its own with %s", who, links.obstacle);
@@ -448,15 +501,18 @@ int net_look(struct arena *a, const struct kind_options *options, uint32_t id, c
 			"take that down first, or leave the namespace to whoever restores it: --empty-ns net");
 		return -ENOTSUP;
 	}
-	r = net_sysctl_look(a, &c, err);
-	if (r >= 0)
-		r = net_rules_look(a, options, who, &c, err);
+	r = net_rules_look(a, options, who, &c, err);
 	if (r >= 0)
 		*ret = c;
 	return r;
 }
 
 /* --------------------------------------------------------------------- image */
+
+static const enum image_kind net_tracked_files[NET_TRACKED] = {
+	[NET_TRACKED_CONNECTIONS] = IMAGE_NETNF_CT,
+	[NET_TRACKED_EXPECTED] = IMAGE_NETNF_EXP,
+};
 
 /* As ip(8) saves a list: a number, and messages as the kernel sends them. */
 static int net_put_list(struct image_writer *w, uint32_t magic, uint16_t type, const ProtobufCBinaryData *v,
@@ -534,6 +590,16 @@ static int net_store_lists(struct dump *d, uint32_t id, const FerryNetEntry *net
 	return r;
 }
 
+static int net_store_bytes(struct dump *d, enum image_kind file, uint32_t id, const struct net_bytes *b,
+			   struct ferry_error *err)
+{
+	struct image_writer *w;
+	int r = image_create(d->dir, file, id, &w, err);
+	if (r >= 0 && b->n)
+		r = image_put_raw(w, b->bytes, b->n, err);
+	return r < 0 ? r : image_close(w, err);
+}
+
 int net_store(struct dump *d, uint32_t id, const struct net_contents *c, struct ferry_error *err)
 {
 	struct image_writer *w;
@@ -546,13 +612,11 @@ int net_store(struct dump *d, uint32_t id, const struct net_contents *c, struct 
 		r = image_close(w, err);
 	if (r >= 0)
 		r = net_store_lists(d, id, c->net, err);
-	for (int i = 0; i < NET_RULES && r >= 0; i++) {
-		r = image_create(d->dir, net_rules_file((enum net_rules)i), id, &w, err);
-		if (r >= 0 && c->rules[i].n)
-			r = image_put_raw(w, c->rules[i].bytes, c->rules[i].n, err);
-		if (r >= 0)
-			r = image_close(w, err);
-	}
+	for (int i = 0; i < NET_RULES && r >= 0; i++)
+		r = net_store_bytes(d, net_rules_file((enum net_rules)i), id, &c->rules[i], err);
+	for (int i = 0; i < NET_TRACKED && r >= 0; i++)
+		if (c->tracked[i].n)
+			r = net_store_bytes(d, net_tracked_files[i], id, &c->tracked[i], err);
 	return r < 0 ? r : image_put_one(d->dir, IMAGE_FERRY_NET, id, &c->net->base, err);
 }
 
@@ -698,23 +762,39 @@ static bool net_valid_list(const ProtobufCBinaryData *v, size_t n, size_t head)
 	return n <= NETLIST_MAX;
 }
 
+static bool net_valid_more(const FerryLinkEntry *l)
+{
+	bool good = l->n_alt_names <= NET_ALT_NAMES_MAX && l->n_groups <= NET_GROUPS_MAX &&
+		    (!l->has_token || l->token.len == 16) && l->more.len <= NET_MORE_BYTES;
+	for (size_t i = 0; i < l->n_alt_names && good; i++)
+		good = l->alt_names[i][0] && strlen(l->alt_names[i]) < NET_ALT_NAME_BYTES;
+	for (size_t i = 0; i < l->n_groups && good; i++)
+		good = l->groups[i].len && l->groups[i].len <= sizeof(((struct sockaddr *)0)->sa_data);
+	return good;
+}
+
 static bool net_valid(const struct net_contents *c)
 {
 	const FerryNetEntry *net = c->net;
 	bool good = net->n_links <= NET_LINKS_MAX;
 	for (size_t i = 0; i < net->n_links && good; i++) {
 		const FerryLinkEntry *l = net->links[i];
-		good = net_valid_name(l->name) && l->index && l->index <= INT32_MAX && l->address.len <= 32 &&
-		       l->data.len <= NETLIST_MESSAGE_BYTES && l->port_data.len <= NETLIST_MESSAGE_BYTES &&
-		       (!l->alias || strlen(l->alias) < 256) && (!l->kind || strlen(l->kind) < 32) &&
-		       (!i || l->index > net->links[i - 1]->index);
+		good = net_valid_name(l->name) && l->index && l->index <= INT32_MAX &&
+		       l->address.len <= NET_ADDRESS_BYTES && l->data.len <= NETLIST_MESSAGE_BYTES &&
+		       l->port_data.len <= NETLIST_MESSAGE_BYTES && (!l->alias || strlen(l->alias) < 256) &&
+		       (!l->kind || strlen(l->kind) < 32) && (!i || l->index > net->links[i - 1]->index) &&
+		       net_valid_more(l);
 	}
+	for (int i = 0; i < NET_TRACKED && good; i++)
+		good = net_track_valid(&c->tracked[i]);
 	for (size_t i = 0; i < c->n_devices && good; i++)
 		good = net_valid_name(c->devices[i]->name);
 	return good && net_valid_list(net->addresses, net->n_addresses, sizeof(struct ifaddrmsg)) &&
 	       net_valid_list(net->routes, net->n_routes, sizeof(struct rtmsg)) &&
 	       net_valid_list(net->rules, net->n_rules, sizeof(struct rtmsg)) &&
-	       net_valid_list(net->neighbours, net->n_neighbours, sizeof(struct ndmsg));
+	       net_valid_list(net->neighbours, net->n_neighbours, sizeof(struct ndmsg)) &&
+	       net_valid_list(net->labels, net->n_labels, sizeof(struct ifaddrlblmsg)) &&
+	       net_valid_list(net->forwarding, net->n_forwarding, sizeof(struct ndmsg));
 }
 
 int net_load(struct reader *r, const struct plan_ns *ns, struct net_contents **ret, struct ferry_error *err)
@@ -733,6 +813,8 @@ int net_load(struct reader *r, const struct plan_ns *ns, struct net_contents **r
 		ret_code = net_load_common(r, ns->id, c, err);
 	for (int i = 0; i < NET_RULES && ret_code >= 0; i++)
 		ret_code = net_load_bytes(r, net_rules_file((enum net_rules)i), ns->id, &c->rules[i], err);
+	for (int i = 0; i < NET_TRACKED && ret_code >= 0; i++)
+		ret_code = net_load_bytes(r, net_tracked_files[i], ns->id, &c->tracked[i], err);
 	if (ret_code >= 0 && !net_valid(c))
 		ret_code = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
 				     "what is in network namespace %u makes no sense", ns->id);

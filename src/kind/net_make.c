@@ -126,6 +126,18 @@ static void net_put_peer(const struct net_making *m, struct nlmsghdr *h, const F
 	netlink_nest_end(h, attr);
 }
 
+/* Whether a macvlan takes packets of a list of senders alone. */
+static bool net_has_sources(const FerryLinkEntry *l)
+{
+	const char *at = (const char *)l->data.data;
+	netlink_for_each_between(attr, at, at + l->data.len)
+	{
+		if (netlink_attr_type(attr) == IFLA_MACVLAN_MACADDR_DATA)
+			return netlink_attr_len(attr) > 0;
+	}
+	return false;
+}
+
 static void net_put_info(const struct net_making *m, struct nlmsghdr *h, const FerryLinkEntry *l, int peer)
 {
 	struct nlattr *info = netlink_nest(h, IFLA_LINKINFO);
@@ -135,6 +147,8 @@ static void net_put_info(const struct net_making *m, struct nlmsghdr *h, const F
 		net_put_peer(m, h, l, peer);
 	else if (l->has_data && !net_kind_of(l->kind)->tuned)
 		memcpy(netlink_append(h, l->data.len), l->data.data, l->data.len);
+	if (!strcmp(l->kind, "macvlan") && net_has_sources(l))
+		netlink_put_u32(h, IFLA_MACVLAN_MACADDR_MODE, MACVLAN_MACADDR_SET);
 	netlink_nest_end(h, data);
 	netlink_nest_end(h, info);
 }
@@ -262,6 +276,56 @@ static int net_set_link(const struct net_making *m, const FerryLinkEntry *l)
 	return netlink_ask(m->socket, h, NULL, NULL);
 }
 
+static int net_name_more(const struct net_making *m, const FerryLinkEntry *l)
+{
+	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
+	int r = 0;
+	for (size_t i = 0; i < l->n_alt_names && r >= 0; i++) {
+		struct nlmsghdr *h = net_begin_link(bytes, NLM_F_CREATE | NLM_F_EXCL, l->index);
+		h->nlmsg_type = RTM_NEWLINKPROP;
+		struct nlattr *names = netlink_nest(h, IFLA_PROP_LIST);
+		netlink_put_string(h, IFLA_ALT_IFNAME, l->alt_names[i]);
+		netlink_nest_end(h, names);
+		r = netlink_ask(m->socket, h, NULL, NULL);
+	}
+	return r;
+}
+
+/* The kernel takes it only while the device listens to routers, which an administrator may have ended since. */
+static int net_set_token(const struct net_making *m, const FerryLinkEntry *l)
+{
+	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
+	if (!l->has_token)
+		return 0;
+	struct nlmsghdr *h = net_begin_link(bytes, 0, l->index);
+	struct nlattr *families = netlink_nest(h, IFLA_AF_SPEC), *inet6 = netlink_nest(h, AF_INET6);
+	netlink_put(h, IFLA_INET6_TOKEN, l->token.len, l->token.data);
+	netlink_nest_end(h, inet6);
+	netlink_nest_end(h, families);
+	int r = netlink_ask(m->socket, h, NULL, NULL);
+	if (r < 0)
+		log_write(m->o->log, LOG_WARN, "restore", "netns", 0,
+			  "setting the token of the network device '%s': %s, ignoring", l->name,
+			  strerror(-r));
+	return 0;
+}
+
+static int net_join_groups(const struct net_making *m, const FerryLinkEntry *l)
+{
+	struct ifreq request = {0};
+	(void)m;
+	if (!l->n_groups)
+		return 0;
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", l->name);
+	for (size_t i = 0; i < l->n_groups && fd >= 0; i++) {
+		memcpy(request.ifr_hwaddr.sa_data, l->groups[i].data, l->groups[i].len);
+		if (ioctl(fd, SIOCADDMULTI, &request) < 0)
+			return -errno;
+	}
+	return fd < 0 ? -errno : 0;
+}
+
 static bool net_has_attribute(const ProtobufCBinaryData *data, const struct nlattr *wanted)
 {
 	const char *at = (const char *)data->data;
@@ -286,7 +350,7 @@ static bool net_is_usual_cost(unsigned data_type, const struct nlattr *attr)
 	return false;
 }
 
-/* One by one what is not as it was. */
+/* One by one what is not as it was. kind: NULL = they are the link's own. */
 static int net_tune(const struct net_making *m, const FerryLinkEntry *l, const char *kind,
 		    const ProtobufCBinaryData *wanted, const ProtobufCBinaryData *now, unsigned kind_type,
 		    unsigned data_type)
@@ -299,12 +363,16 @@ static int net_tune(const struct net_making *m, const FerryLinkEntry *l, const c
 		if (r < 0 || net_has_attribute(now, attr) || net_is_usual_cost(data_type, attr))
 			continue;
 		struct nlmsghdr *h = net_begin_link(bytes, 0, l->index);
-		struct nlattr *info = netlink_nest(h, IFLA_LINKINFO);
-		netlink_put_string(h, kind_type, kind);
-		struct nlattr *data = netlink_nest(h, data_type);
+		struct nlattr *info = kind ? netlink_nest(h, IFLA_LINKINFO) : NULL, *data = NULL;
+		if (kind) {
+			netlink_put_string(h, kind_type, kind);
+			data = netlink_nest(h, data_type);
+		}
 		netlink_put(h, attr->nla_type, netlink_attr_len(attr), netlink_attr_body(attr));
-		netlink_nest_end(h, data);
-		netlink_nest_end(h, info);
+		if (kind) {
+			netlink_nest_end(h, data);
+			netlink_nest_end(h, info);
+		}
 		r = netlink_ask(m->socket, h, NULL, NULL);
 	}
 	return r;
@@ -321,7 +389,9 @@ static int net_tune_all(const struct net_making *m, struct ferry_error *err)
 		int at = net_find(m->c, now.links[i]->index);
 		l = at < 0 ? NULL : net->links[at];
 		int master = l && l->has_master ? net_find(m->c, l->master) : -1;
-		if (l && l->kind && net_kind_of(l->kind)->tuned)
+		if (l)
+			r = net_tune(m, l, NULL, &l->more, &now.links[i]->more, 0, 0);
+		if (r >= 0 && l && l->kind && net_kind_of(l->kind)->tuned)
 			r = net_tune(m, l, l->kind, &l->data, &now.links[i]->data, IFLA_INFO_KIND,
 				     IFLA_INFO_DATA);
 		if (r >= 0 && master >= 0 && net->links[master]->kind)
@@ -413,12 +483,22 @@ static int net_make_lists(const struct net_making *m, struct ferry_error *err)
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
 				   "setting the addresses of a network namespace");
-	r = netlist_restore(m->socket, &netlist_routes, 0, net->routes, net->n_routes, m->c->whole);
-	if (r >= 0)
-		r = netlist_restore(m->socket, &netlist_rules, 0, net->rules, net->n_rules, m->c->whole);
-	if (r >= 0)
-		r = netlist_restore(m->socket, &netlist_neighbours, 0, net->neighbours, net->n_neighbours,
-				    false);
+	const struct {
+		const struct netlist_table *table;
+		const ProtobufCBinaryData *v;
+		size_t n;
+		bool whole;
+	} lists[] = {
+		{&netlist_routes, net->routes, net->n_routes, m->c->whole},
+		{&netlist_rules, net->rules, net->n_rules, m->c->whole},
+		{&netlist_neighbours, net->neighbours, net->n_neighbours, false},
+		{&netlist_labels, net->labels, net->n_labels, net->n_labels},
+		{&netlist_forwarding, net->forwarding, net->n_forwarding, false},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(lists) && r >= 0; i++)
+		if (lists[i].n || lists[i].whole)
+			r = netlist_restore(m->socket, lists[i].table, 0, lists[i].v, lists[i].n,
+					    lists[i].whole);
 	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
 				   "setting the routes of a network namespace")
 		     : 0;
@@ -435,18 +515,26 @@ int net_make(struct opener *o, const struct net_contents *c, struct ferry_error 
 	if (r >= 0)
 		r = net_each(&m, "setting up", net_set_link, err);
 	if (r >= 0)
+		r = net_each(&m, "naming", net_name_more, err);
+	if (r >= 0)
 		r = net_each(&m, "giving a bridge", net_set_master, err);
 	if (r >= 0)
 		r = net_tune_all(&m, err);
 	if (r < 0)
 		return r;
 	net_sysctl_make(c, o->log);
-	r = net_set_probing(&m, false);
+	r = net_each(&m, "setting the token of", net_set_token, err);
+	if (r >= 0)
+		r = net_each(&m, "setting the groups of", net_join_groups, err);
+	if (r >= 0)
+		r = net_set_probing(&m, false);
 	if (r >= 0)
 		r = net_each(&m, "starting", net_set_flags, err);
 	if (r >= 0)
 		r = net_make_lists(&m, err);
 	if (r >= 0)
 		r = net_set_probing(&m, true);
-	return r < 0 ? r : net_rules_make(o, c, err);
+	if (r >= 0)
+		r = net_rules_make(o, c, err);
+	return r < 0 ? r : net_track_make(c, err);
 }

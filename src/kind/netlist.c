@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <linux/fib_rules.h>
+#include <linux/if_addrlabel.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <string.h>
@@ -83,22 +84,65 @@ static int netlist_each_route(const struct nlmsghdr *h, void *ctx)
 	const struct nlattr *hops = netlist_attribute(m, n, sizeof(*m), RTA_MULTIPATH);
 	bool ours = !list->index || (device && netlink_attr_u32(device) == list->index);
 	bool object = ours && netlist_attribute(m, n, sizeof(*m), RTA_NH_ID);
-	list->objects |= object;
 	list->several |= (hops && netlist_hops_have(hops, list->index)) || object;
 	return ours ? netlist_add(list, m, n) : 0;
 }
 
-/* What was learned is learned again. */
+/* What was learned is learned again, but by a program that told the kernel. */
+static bool netlist_stays(const struct ndmsg *m, size_t n)
+{
+	const struct nlattr *more = netlist_attribute(m, n, sizeof(*m), NDA_FLAGS_EXT);
+	return m->ndm_state & NUD_PERMANENT || m->ndm_flags & (NTF_PROXY | NTF_EXT_LEARNED | NTF_STICKY) ||
+	       (more && netlink_attr_len(more) >= sizeof(uint32_t) &&
+		netlink_attr_u32(more) & NTF_EXT_MANAGED);
+}
+
 static int netlist_each_neighbour(const struct nlmsghdr *h, void *ctx)
 {
 	struct netlist *list = ctx;
 	const struct ndmsg *m = netlink_body(h);
 	size_t n = netlink_body_len(h);
 	if (h->nlmsg_type != RTM_NEWNEIGH || n < sizeof(*m) ||
-	    (list->index && (uint32_t)m->ndm_ifindex != list->index) || !(m->ndm_state & NUD_PERMANENT) ||
+	    (list->index && (uint32_t)m->ndm_ifindex != list->index) || !netlist_stays(m, n) ||
 	    (m->ndm_family != AF_INET && m->ndm_family != AF_INET6))
 		return 0;
 	return netlist_add(list, m, n);
+}
+
+/* Whether a device receives for this address because somebody on the machine listens for it; then that is asked for again. */
+static bool netlist_is_group(const struct ndmsg *m, size_t n)
+{
+	const struct nlattr *address = netlist_attribute(m, n, sizeof(*m), NDA_LLADDR);
+	return !netlist_attribute(m, n, sizeof(*m), NDA_MASTER) && address && netlink_attr_len(address) &&
+	       netlink_attr_u8(address) & 1;
+}
+
+/* Told is who has the entry, asked for is to whom it is to be given. */
+static int netlist_each_forwarding(const struct nlmsghdr *h, void *ctx)
+{
+	struct netlist *list = ctx;
+	const struct ndmsg *m = netlink_body(h);
+	size_t n = netlink_body_len(h);
+	if (h->nlmsg_type != RTM_NEWNEIGH || n < sizeof(*m) || m->ndm_family != AF_BRIDGE ||
+	    (!netlist_stays(m, n) && !(m->ndm_state & NUD_NOARP)) || netlist_is_group(m, n))
+		return 0;
+	const struct nlattr *master = netlist_attribute(m, n, sizeof(*m), NDA_MASTER);
+	bool is_port = master && netlink_attr_len(master) >= sizeof(uint32_t) &&
+		       netlink_attr_u32(master) != (uint32_t)m->ndm_ifindex;
+	int r = netlist_add(list, m, n);
+	if (r < 0)
+		return r;
+	struct ndmsg *kept = (struct ndmsg *)(void *)list->v[list->n - 1].data;
+	kept->ndm_flags = (uint8_t)((kept->ndm_flags & ~(NTF_OFFLOADED | NTF_MASTER | NTF_SELF)) |
+				    (is_port ? NTF_MASTER : NTF_SELF));
+	return 0;
+}
+
+static int netlist_each_label(const struct nlmsghdr *h, void *ctx)
+{
+	return h->nlmsg_type == RTM_NEWADDRLABEL && netlink_body_len(h) >= sizeof(struct ifaddrlblmsg)
+		       ? netlist_add(ctx, netlink_body(h), netlink_body_len(h))
+		       : 0;
 }
 
 static int netlist_each_rule(const struct nlmsghdr *h, void *ctx)
@@ -108,10 +152,28 @@ static int netlist_each_rule(const struct nlmsghdr *h, void *ctx)
 		       : 0;
 }
 
+static const struct netlist_ask netlist_of_both[] = {{.family = AF_INET}, {.family = AF_INET6}};
+
+/* Whom a device answers for is told apart from its neighbours. */
+static const struct netlist_ask netlist_of_neighbours[] = {
+	{.family = AF_INET},
+	{.family = AF_INET6},
+	{AF_INET, offsetof(struct ndmsg, ndm_flags), NTF_PROXY},
+	{AF_INET6, offsetof(struct ndmsg, ndm_flags), NTF_PROXY},
+};
+
+static const struct netlist_ask netlist_of_six[] = {{.family = AF_INET6}};
+static const struct netlist_ask netlist_of_bridges[] = {{.family = AF_BRIDGE}};
+
+#define NETLIST_ASKS(list) .asks = (list), .n_asks = ARRAY_SIZE(list)
+
 const struct netlist_table netlist_addresses = {
 	.get = RTM_GETADDR,
 	.add = RTM_NEWADDR,
 	.remove = RTM_DELADDR,
+	.add_flags = NLM_F_CREATE | NLM_F_EXCL,
+	NETLIST_ASKS(netlist_of_both),
+	.alike = {offsetof(struct ifaddrmsg, ifa_family), offsetof(struct ifaddrmsg, ifa_prefixlen)},
 	.head = sizeof(struct ifaddrmsg),
 	.index_at = offsetof(struct ifaddrmsg, ifa_index),
 	.each = netlist_each_address,
@@ -122,6 +184,9 @@ const struct netlist_table netlist_routes = {
 	.get = RTM_GETROUTE,
 	.add = RTM_NEWROUTE,
 	.remove = RTM_DELROUTE,
+	.add_flags = NLM_F_CREATE | NLM_F_EXCL,
+	NETLIST_ASKS(netlist_of_both),
+	.alike = {offsetof(struct rtmsg, rtm_family), offsetof(struct rtmsg, rtm_dst_len)},
 	.head = sizeof(struct rtmsg),
 	.each = netlist_each_route,
 	.key = (const uint16_t[]){RTA_TABLE, RTA_DST, RTA_SRC, RTA_PRIORITY, RTA_GATEWAY, RTA_PREFSRC, 0},
@@ -131,17 +196,50 @@ const struct netlist_table netlist_neighbours = {
 	.get = RTM_GETNEIGH,
 	.add = RTM_NEWNEIGH,
 	.remove = RTM_DELNEIGH,
+	.add_flags = NLM_F_CREATE | NLM_F_EXCL,
+	NETLIST_ASKS(netlist_of_neighbours),
+	.alike = {offsetof(struct ndmsg, ndm_family), offsetof(struct ndmsg, ndm_flags)},
 	.head = sizeof(struct ndmsg),
 	.index_at = offsetof(struct ndmsg, ndm_ifindex),
 	.each = netlist_each_neighbour,
 	.key = (const uint16_t[]){NDA_DST, 0},
-	.any_length = true,
+};
+
+/* A VXLAN has several ends of one address. */
+const struct netlist_table netlist_forwarding = {
+	.get = RTM_GETNEIGH,
+	.add = RTM_NEWNEIGH,
+	.remove = RTM_DELNEIGH,
+	.add_flags = NLM_F_CREATE | NLM_F_APPEND,
+	NETLIST_ASKS(netlist_of_bridges),
+	.alike = {offsetof(struct ndmsg, ndm_family), offsetof(struct ndmsg, ndm_flags)},
+	.head = sizeof(struct ndmsg),
+	.index_at = offsetof(struct ndmsg, ndm_ifindex),
+	.each = netlist_each_forwarding,
+	.key = (const uint16_t[]){NDA_LLADDR, NDA_DST, NDA_VLAN, NDA_PORT, NDA_VNI, NDA_IFINDEX, NDA_SRC_VNI,
+				  0},
+};
+
+const struct netlist_table netlist_labels = {
+	.get = RTM_GETADDRLABEL,
+	.add = RTM_NEWADDRLABEL,
+	.remove = RTM_DELADDRLABEL,
+	.add_flags = NLM_F_CREATE | NLM_F_REPLACE,
+	NETLIST_ASKS(netlist_of_six),
+	.alike = {offsetof(struct ifaddrlblmsg, ifal_family), offsetof(struct ifaddrlblmsg, ifal_prefixlen)},
+	.head = sizeof(struct ifaddrlblmsg),
+	.index_at = offsetof(struct ifaddrlblmsg, ifal_index),
+	.each = netlist_each_label,
+	.key = (const uint16_t[]){IFAL_ADDRESS, IFAL_LABEL, 0},
 };
 
 const struct netlist_table netlist_rules = {
 	.get = RTM_GETRULE,
 	.add = RTM_NEWRULE,
 	.remove = RTM_DELRULE,
+	.add_flags = NLM_F_CREATE | NLM_F_EXCL,
+	NETLIST_ASKS(netlist_of_both),
+	.alike = {offsetof(struct fib_rule_hdr, family), offsetof(struct fib_rule_hdr, dst_len)},
 	.head = sizeof(struct fib_rule_hdr),
 	.each = netlist_each_rule,
 	.key = (const uint16_t[]){FRA_PRIORITY, FRA_TABLE, FRA_SRC, FRA_DST, FRA_FWMARK, FRA_FWMASK,
@@ -151,15 +249,18 @@ const struct netlist_table netlist_rules = {
 
 int netlist_get(struct netlink_socket *socket, const struct netlist_table *table, struct netlist *list)
 {
-	static const unsigned char families[] = {AF_INET, AF_INET6};
 	uint8_t bytes[256] __attribute__((aligned(8)));
 	int r = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(families) && r >= 0; i++) {
+	for (size_t i = 0; i < table->n_asks && r >= 0; i++) {
+		const struct netlist_ask *ask = &table->asks[i];
 		struct nlmsghdr *h = netlink_begin(bytes);
 		h->nlmsg_type = table->get;
 		h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 		/* Each kind of message begins with its family. */
-		*(unsigned char *)netlink_append(h, table->head) = families[i];
+		uint8_t *head = netlink_append(h, table->head);
+		head[0] = ask->family;
+		if (ask->flags)
+			head[ask->flags_at] = ask->flags;
 		r = netlink_ask(socket, h, table->each, list);
 	}
 	/* A kernel without IPv6 says so. */
@@ -198,11 +299,24 @@ static bool netlist_same_attribute(const struct nlattr *a, const struct nlattr *
 				   !memcmp(netlink_attr_body(a), netlink_attr_body(b), netlink_attr_len(a))));
 }
 
-/* The first two bytes of each kind of message are the family and the length of the address. */
-static bool netlist_same_entry(const struct netlist_table *table, const ProtobufCBinaryData *a,
-			       const ProtobufCBinaryData *b)
+static bool netlist_same_device(const struct netlist_table *table, const ProtobufCBinaryData *a,
+				const ProtobufCBinaryData *b)
 {
-	if (a->data[0] != b->data[0] || (!table->any_length && a->data[1] != b->data[1]))
+	if (table->index_at)
+		return !memcmp(a->data + table->index_at, b->data + table->index_at, sizeof(uint32_t));
+	return table != &netlist_routes ||
+	       netlist_same_attribute(netlist_attribute(a->data, a->len, table->head, RTA_OIF),
+				      netlist_attribute(b->data, b->len, table->head, RTA_OIF));
+}
+
+/* index: of the only device, whose number may be another one than when the entry was told; 0 = all. */
+static bool netlist_same_entry(const struct netlist_table *table, uint32_t index,
+			       const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(table->alike); i++)
+		if (a->data[table->alike[i]] != b->data[table->alike[i]])
+			return false;
+	if (!index && !netlist_same_device(table, a, b))
 		return false;
 	for (const uint16_t *key = table->key; *key; key++)
 		if (!netlist_same_attribute(netlist_attribute(a->data, a->len, table->head, *key),
@@ -211,11 +325,11 @@ static bool netlist_same_entry(const struct netlist_table *table, const Protobuf
 	return true;
 }
 
-static bool netlist_has(const struct netlist_table *table, const ProtobufCBinaryData *v, size_t n,
-			const ProtobufCBinaryData *entry)
+static bool netlist_has(const struct netlist_table *table, uint32_t index, const ProtobufCBinaryData *v,
+			size_t n, const ProtobufCBinaryData *entry)
 {
 	for (size_t i = 0; i < n; i++)
-		if (netlist_same_entry(table, &v[i], entry))
+		if (netlist_same_entry(table, index, &v[i], entry))
 			return true;
 	return false;
 }
@@ -230,7 +344,7 @@ static int netlist_less(struct netlink_socket *socket, const struct netlist_tabl
 	int r = netlist_get(socket, table, &there);
 	for (size_t i = 0; i < there.n && r >= 0; i++) {
 		struct nlmsghdr *h = (struct nlmsghdr *)bytes;
-		if (netlist_has(table, v, n, &there.v[i]))
+		if (netlist_has(table, index, v, n, &there.v[i]))
 			continue;
 		r = netlist_message(table, &there.v[i], index, table->remove, 0, h);
 		if (r >= 0)
@@ -248,7 +362,7 @@ static int netlist_restore_one(struct netlink_socket *socket, const struct netli
 {
 	uint8_t bytes[NETLIST_REQUEST_BYTES] __attribute__((aligned(8)));
 	struct nlmsghdr *h = (struct nlmsghdr *)bytes;
-	int r = netlist_message(table, entry, index, table->add, NLM_F_CREATE | NLM_F_EXCL, h);
+	int r = netlist_message(table, entry, index, table->add, table->add_flags, h);
 	if (r >= 0)
 		r = netlink_ask(socket, h, NULL, NULL);
 	return r == -EEXIST ? 0 : r;
@@ -273,7 +387,7 @@ int netlist_restore(struct netlink_socket *socket, const struct netlist_table *t
 		for (size_t i = 0; i < n && r >= 0; i++) {
 			if (done[i])
 				continue;
-			bool has = netlist_has(table, there.v, there.n, &v[i]);
+			bool has = netlist_has(table, index, there.v, there.n, &v[i]);
 			r = has ? 0 : netlist_restore_one(socket, table, index, &v[i]);
 			done[i] = r >= 0;
 			left -= r >= 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Lists that the kernel keeps of a network namespace, or of one device in it: addresses, routes, rules, neighbours. They are kept as
- * it tells them, messages of rtnetlink(7) without their nlmsghdr, and set again by adding what is missing and taking away what the kernel
+ * Lists that the kernel keeps of a network namespace, or of one device in it: addresses, routes, rules, neighbours, labels of addresses, what
+ * bridges forward where. They are kept as it tells them, messages of rtnetlink(7) without their nlmsghdr, and set again by adding what is missing and taking away what the kernel
  * added by itself.
  */
 #pragma once
@@ -27,19 +27,27 @@ struct netlist {
 	ProtobufCBinaryData *v;
 	size_t n, room;
 	bool several; /* a route over several devices, one of them this */
-	bool objects; /* a route to a next hop that is an object of its own */
 };
 
 /* What a table of the kernel has. */
 struct netlist_table {
 	uint16_t get, add, remove;
 	size_t head, index_at; /* of the fixed part; where in it the device's number is, 0 = in RTA_OIF */
+	uint16_t add_flags;
+	const struct netlist_ask *asks;
+	size_t n_asks;
 	int (*each)(const struct nlmsghdr *h, void *ctx);
-	const uint16_t *key; /* attributes that tell entries apart, 0 ends */
-	bool any_length;     /* the second byte tells nothing */
+	const uint16_t *key; /* attributes that tell entries apart, 0 ends; the device does, too */
+	uint8_t alike[2];    /* and bytes of the fixed part */
 };
 
-extern const struct netlist_table netlist_addresses, netlist_routes, netlist_neighbours, netlist_rules;
+/* What a list is asked for; not all that a kernel has of it is told in one answer. */
+struct netlist_ask {
+	uint8_t family, flags_at, flags;
+};
+
+extern const struct netlist_table netlist_addresses, netlist_routes, netlist_neighbours, netlist_rules,
+	netlist_labels, netlist_forwarding;
 
 /* An attribute behind the head of a message. */
 const struct nlattr *netlist_attribute(const void *message, size_t n, size_t head, unsigned type);

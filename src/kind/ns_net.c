@@ -4,9 +4,9 @@
  * somebody else's (--external) is given again by a descriptor, the contents of one may be left to the caller (--empty-ns net).
  *
  * Kernel interface: network_namespaces(7), unshare(2).
- * Does not handle: devices other than veth, bridge, macvlan, vxlan, VLAN and dummy ones, traffic control, IPsec, next hops that are
- * objects, bridges that filter VLANs, refused by name; tracked connections, learned and static entries of bridges, multicast routes,
- * numbers of other namespaces, which are left out; several network namespaces in one tree, refused.
+ * Does not handle: devices other than veth, bridge, macvlan, vxlan, VLAN and dummy ones, bridges that filter VLANs, and what net_others.c
+ * lists, refused by name; numbers of other namespaces, which are left out; several network namespaces in one tree, refused. What a device
+ * may leave to another (ethtool -K) is as the kernel makes it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -30,9 +30,9 @@
 
 /* ------------------------------------------------------------- check, collect */
 
-/* Look at a namespace from inside, and go back to where ferry stood. */
+/* Look at a namespace from inside, and go back to where ferry stood. whole: not only for what stands in the way. */
 static int net_look_in(struct arena *a, const struct kind_options *options, int proc_dir, pid_t pid,
-		       uint32_t id, struct net_contents *ret, struct ferry_error *err)
+		       uint32_t id, bool whole, struct net_contents *ret, struct ferry_error *err)
 {
 	char who[32];
 	snprintf(who, sizeof(who), "pid %d", pid);
@@ -43,6 +43,10 @@ static int net_look_in(struct arena *a, const struct kind_options *options, int 
 				 : error_errno(err, FERRY_ERROR_SYSTEM, -r,
 					       "entering the network namespace of pid %d", pid);
 	r = net_look(a, options, id, who, ret, err);
+	if (r >= 0 && whole)
+		r = net_sysctl_look(a, ret, err);
+	if (r >= 0 && whole)
+		r = net_track_look(a, ret, err);
 	/* Who has no right to go back stays, and nothing that follows depends on it. */
 	if (here >= 0)
 		(void)!netns_enter(here);
@@ -65,7 +69,7 @@ static int net_check(pid_t pid, int proc_dir, const struct kind_options *options
 	}
 	if (options->empty_net || external_net(options, inode))
 		return 0;
-	r = net_look_in(&a, options, proc_dir, pid, 0, &unused_contents, err);
+	r = net_look_in(&a, options, proc_dir, pid, 0, false, &unused_contents, err);
 	arena_release(&a);
 	return r;
 }
@@ -92,7 +96,8 @@ static int net_collect(struct collect *c, struct snap_ns *ns, struct ferry_error
 	if (name)
 		return net_collect_name(c, name, contents, err);
 	_cleanup_close_ int dir = proc_open_look(ns->pid, err);
-	return dir < 0 ? dir : net_look_in(&c->snap->arena, c->options, dir, ns->pid, ns->id, contents, err);
+	return dir < 0 ? dir
+		       : net_look_in(&c->snap->arena, c->options, dir, ns->pid, ns->id, true, contents, err);
 }
 
 static int net_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *err)

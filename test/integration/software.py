@@ -99,7 +99,7 @@ if os.environ.get("FERRY"):
         a, b, _ = nodes.pair()
         a.next_pid(4000)
         assert a.run("ip", "address", "add", f"{nodes.SERVICE}/24", "dev", "eth0").returncode == 0
-        server = Server(nodes.SERVICE, a.start)
+        server = Server(nodes.SERVICE, lambda words, log, folder: a.start("setsid", *words))
         server.verify()
         for source, target in ((a, b), (b, a)):
             here = source.named("redis*")[0]

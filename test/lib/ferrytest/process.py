@@ -44,6 +44,11 @@ def status(pid, tid=None):
     return fields
 
 
+def inner(pid):
+    """Its number in the innermost PID namespace that it is in."""
+    return int(status(pid)["NSpid"].split()[-1])
+
+
 def stat_fields(path):
     """The fields of a stat file from the third (state) on, so that field N of proc(5) is at N - 3."""
     text = read_text(path)

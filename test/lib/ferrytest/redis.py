@@ -5,11 +5,11 @@ import hashlib
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 
 from ferrytest.process import is_alive, tree, wait_until
 from ferrytest.register import skip
+from ferrytest.software.place import Machine
 
 PORT = 6379
 
@@ -56,22 +56,18 @@ class Client:
 
 
 class Server:
-    """A redis-server; command: what runs a command line where it shall live. Its pid is that of its world."""
+    """A redis-server; start: what starts it at that address, as Machine.start() does here."""
 
     KEYS = 2000
     CONNECTED = True
 
-    def __init__(self, address="127.0.0.1", start=None):
+    def __init__(self, address=Machine.address, start=Machine.start):
         if not shutil.which("redis-server"):
             skip("there is no redis-server")
         self.folder = tempfile.mkdtemp(prefix="redis-")
         words = ["redis-server", "--bind", address, "--port", str(PORT), "--save", "", "--appendonly", "no",
                  "--protected-mode", "no", "--dir", self.folder, "--daemonize", "no", "--io-threads", "2"]
-        if start:
-            self.process = start("setsid", *words)
-        else:
-            self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.process = start(words, os.path.join(self.folder, "log"), self.folder)
         self.pid = self.process.pid
         self.client = wait_until(lambda: self.connect(address), "redis does not answer")
         for number in range(self.KEYS):

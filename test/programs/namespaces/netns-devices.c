@@ -58,6 +58,19 @@ static const char *const inside_more[] = {
 	"echo 123 > /proc/sys/net/core/somaxconn",
 	"echo '5000 6000' > /proc/sys/net/ipv4/ip_local_port_range",
 	"echo 44 > /proc/sys/net/ipv4/neigh/v0/base_reachable_time",
+	"ip link property add dev v0 altname another-name-of-this-device altname short",
+	"ip link set v0 gso_max_segs 1000 gso_max_size 50000",
+	"ip neigh add proxy 10.1.1.88 dev v0",
+	"ip neigh add 10.1.1.77 lladdr 02:00:00:00:00:78 dev br0 nud permanent",
+	"bridge fdb add 02:00:00:00:00:99 dev v1 master static",
+	"bridge fdb add 02:00:00:00:00:9a dev v0 self permanent",
+	"bridge fdb add 02:00:00:00:00:9b dev br0 self local",
+	"ip addrlabel add prefix fd00:7::/32 label 77",
+	"ip addrlabel del prefix 2001::/32 label 6",
+	"ip maddr add 33:33:00:00:77:77 dev v0",
+	"ip token set ::77 dev br0",
+	"ip route add 10.45.0.0/16 dev v0 metric 3",
+	"ip route add 10.45.0.0/16 dev br0 metric 4",
 	NULL,
 };
 
@@ -77,6 +90,11 @@ static const char *const layers_more[] = {
 	"ip link add vx0 type vxlan id 42 dstport 4789 local 10.4.0.1 dev v0 ttl 5",
 	"ip addr add 10.5.0.1/24 dev vx0",
 	"ip link set vx0 up",
+	"bridge fdb append 00:00:00:00:00:00 dev vx0 dst 10.4.0.7 self permanent",
+	"bridge fdb append 00:00:00:00:00:00 dev vx0 dst 10.4.0.8 self permanent",
+	"bridge fdb add 02:00:00:00:00:77 dev vx0 dst 10.4.0.9 port 4790 self permanent",
+	"ip link add mv1 link v1 address 02:00:00:00:00:1b type macvlan mode source",
+	"ip link set mv1 type macvlan macaddr add 02:00:00:00:00:44",
 	NULL,
 };
 
@@ -89,9 +107,21 @@ static const char sysctls[] =
 	"ipv6/conf/*/accept_dad unix/* core/somaxconn ipv4/ip_local_port_range ipv4/neigh/*/base_reachable_time";
 
 static const char *const tell[] = {
-	links,     "ip -o addr", "ip route show table all | sort", "ip -6 route show table all | sort",
-	"ip rule", "ip -6 rule", "ip neigh show nud permanent",    "nft list ruleset",
-	sysctls,   NULL,
+	links,
+	"ip -o addr",
+	"ip route show table all | sort",
+	"ip -6 route show table all | sort",
+	"ip rule",
+	"ip -6 rule",
+	"ip neigh show nud permanent | sort",
+	"nft list ruleset",
+	sysctls,
+	"ip neigh show proxy | sort",
+	"bridge fdb | sort",
+	"ip addrlabel | sort",
+	"ip maddr show | grep static | sort",
+	"ip token",
+	NULL,
 };
 
 static void run(const char *const *commands)

@@ -28,15 +28,15 @@ runroot = "{folder}/run"
 
 
 class Podman(Engine):
-    """One store of containers."""
+    """One store of containers; image: what is imported into it."""
 
     name = "podman"
-    image = "localhost/busy:latest"
     logs = ("storage/**/dump.log", "storage/**/restore.log")
 
-    def __init__(self, criu, folder, node=None):
+    def __init__(self, criu, folder, node=None, image="localhost/busy:latest"):
         there = pathlib.Path(folder).absolute() / f"podman-{criu.name}"
         super().__init__(criu, there.with_name(f"{there.name}-{node.name}") if node else there)
+        self.image = image
         self.node = node  # None: this machine
         self.group = groups.own("podman")
         self.run_words = ("--cgroup-parent", self.group)
@@ -48,7 +48,8 @@ class Podman(Engine):
             there.mkdir(exist_ok=True)
             done = node.run("mount", "--bind", self.folder, there)
             assert done.returncode == 0, done.stderr
-        self.import_image()
+        if image:
+            self.import_image()
 
     def command(self, words):
         command = ["podman", *words]

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 
 from ferrytest.process import is_alive, tree, wait_until
+from ferrytest.software.place import Machine
 
 
 def needed(*names):
@@ -32,21 +33,18 @@ class Software:
     CONNECTED = True  # it has TCP connections to somebody outside
     SECONDS = 30  # how long it may take to start or to end
 
-    def __init__(self, name):
+    def __init__(self, name, place=None):
         self.name = name
+        self.place = place or Machine()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=name + "-"))
         self.folder.chmod(0o755)
         self.process = None
         self.pid = 0
         self.helpers = []  # processes outside of the tree: clients, load
 
-    def start(self, *words, environment=None, cwd=None, user=None, stdout=None):
-        """The tree: a session of its own, nothing of ours open."""
-        with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-                [str(word) for word in words], stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log,
-                start_new_session=True, cwd=cwd or self.folder, env={**os.environ, **(environment or {})},
-                user=user, group=user and user_group(user), extra_groups=user and [])
+    def start(self, *words, **more):
+        """The tree. More: what the place takes."""
+        self.process = self.place.start([str(word) for word in words], self.folder / "log", self.folder, **more)
         self.pid = self.process.pid
 
     def helper(self, *words, log="helper"):
@@ -106,10 +104,3 @@ class Software:
         """End it in order."""
         os.kill(self.pid, signal)
         wait_until(lambda: not self.running(), f"{self.name} does not end", self.SECONDS)
-
-
-def user_group(user):
-    """The main group of a user, by name or number."""
-    import pwd  # pylint: disable=import-outside-toplevel
-
-    return (pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)).pw_gid

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PostgreSQL under pgbench, with a transaction that stays open."""
+"""PostgreSQL under pgbench, with a transaction that stays open, and in it a cursor and a prepared statement."""
 
 import pathlib
 import re
@@ -12,7 +12,8 @@ from ferrytest.software.client import END, LineClient
 
 USER = "postgres"
 PORT = 5499
-SETTINGS = ["listen_addresses=127.0.0.1", f"port={PORT}", "fsync=off", "shared_buffers=32MB", "max_connections=20",
+STEP = 10  # rows of the cursor at a time
+SETTINGS = [f"port={PORT}", "fsync=off", "shared_buffers=32MB", "max_connections=20",
             "max_worker_processes=4"]
 # Everything that a transaction of pgbench adds, it adds to all of these.
 SUMS = ("SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(tbalance) FROM pgbench_tellers)"
@@ -32,15 +33,17 @@ class PostgreSQL(Software):
 
     SECONDS = 60
 
-    def __init__(self):
-        super().__init__("postgresql")
+    def __init__(self, place=None):
+        super().__init__("postgresql", place)
         self.bin = programs()
         self.folder.chmod(0o777)
         data = self.folder / "data"
         self.once("initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "--locale=C")
-        options = [word for setting in SETTINGS for word in ("-c", setting)]
+        with open(data / "pg_hba.conf", "a", encoding="utf-8") as rules:
+            rules.write("host all all samenet trust\n")
+        options = [word for setting in (*SETTINGS, f"listen_addresses={self.place.address}") for word in ("-c", setting)]
         self.start(self.bin / "postgres", "-D", data, "-k", self.folder, *options, user=USER)
-        self.connect = ["-h", "127.0.0.1", "-p", str(PORT), "-U", "postgres"]
+        self.connect = ["-h", self.place.address, "-p", str(PORT), "-U", "postgres"]
         wait_until(self.answers, "postgresql does not answer", 60)
         self.once("pgbench", "-i", "-q", "-s", "1", *self.connect, "postgres")
         self.client = self.session()
@@ -49,6 +52,8 @@ class PostgreSQL(Software):
         self.checksum = self.client.ask("SELECT md5(string_agg(text, '' ORDER BY n)) FROM mine;")
         self.backend = self.client.ask("SELECT pg_backend_pid();")
         self.client.ask("BEGIN; INSERT INTO mine VALUES (0, 'not committed');")
+        self.client.ask("DECLARE rows CURSOR FOR SELECT n FROM mine ORDER BY n; PREPARE one (int) AS SELECT text FROM mine WHERE n = $1;")
+        self.fetched = 0
         self.watcher = self.session()
         self.load = self.helper(self.bin / "pgbench", "-T", "3600", "-c", "2", "-P", "1", *self.connect, "postgres")
         self.committed = 0
@@ -76,7 +81,10 @@ class PostgreSQL(Software):
     def verify(self):
         """The open transaction is open, and only its own client sees it; pgbench goes on and its sums agree."""
         assert self.client.ask("SELECT pg_backend_pid();") == self.backend, "another backend answers"
-        assert self.client.ask("SELECT text FROM mine WHERE n = 0;") == "not committed"
+        assert self.client.ask("EXECUTE one (0);") == "not committed"
+        rows = self.client.ask(f"FETCH {STEP} FROM rows;").split()
+        assert rows == [str(self.fetched + n) for n in range(STEP)], f"rows {rows[:3]} after {self.fetched}"
+        self.fetched += STEP
         assert self.watcher.ask("SELECT count(*) FROM mine WHERE n = 0;") == "0", "others see what is not committed"
         assert self.watcher.ask("SELECT md5(string_agg(text, '' ORDER BY n)) FROM mine;") == self.checksum
         before = self.transactions()
