@@ -325,7 +325,8 @@ def docker():
         listener.bind(str(volume / "stream"))
         listener.listen()
         what = "a = socket.socket(socket.AF_UNIX); a.connect('/volume/stream')"
-        engine.start("count", ("/usr/bin/python3", "-c", SERVER.replace("DO", what)), "--network", "none", *PROGRAMS, "--volume", f"{volume}:/volume")
+        engine.start("count", ("/usr/bin/python3", "-c", SERVER.replace("DO", what)), "--network", "none",
+                     *PROGRAMS, "--volume", f"{volume}:/volume")
         with listener.accept()[0]:
             engine.wait_lines("count", 3)
             done = engine.run("checkpoint", "create", "count", "one")
@@ -421,8 +422,8 @@ def frozen_group():
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             (place / "cgroup.procs").write_text(str(process.pid))
             (place / file).write_text(frozen)
-            wait_until(lambda place=place: any("frozen 1" in path.read_text() or "FROZEN" in path.read_text()
-                                               for path in place.glob("*") if path.name in ("cgroup.events", "freezer.state")), "it goes on")
+            told = place / ("freezer.state" if base == "freezer" else "cgroup.events")
+            wait_until(lambda told=told: "FROZEN" in told.read_text() or "frozen 1" in told.read_text(), "it goes on")
             for program in (pathlib.Path(os.environ["FERRY"]), Overheard(FOLDER / base / "x").folder / "criu"):
                 images = FOLDER / f"images-{base}-{program.name}"
                 images.mkdir()
