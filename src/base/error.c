@@ -92,6 +92,27 @@ void error_hint(struct ferry_error *err, const char *fmt, ...)
 	va_end(args);
 }
 
+void error_hint_usual(struct ferry_error *err)
+{
+	static const char *const steps[FERRY_ERROR_COUNT] = {
+		[FERRY_ERROR_UNSUPPORTED_FD] =
+			"let the program close it before the dump and open it again afterwards",
+		[FERRY_ERROR_UNSUPPORTED_VMA] =
+			"let the program unmap it before the dump and map it again afterwards",
+		[FERRY_ERROR_OUTSIDE_PEER] = "dump from a common ancestor of both on, or part them first",
+		[FERRY_ERROR_IN_FLIGHT] = "try again when it has arrived",
+		[FERRY_ERROR_TIMEOUT] = "give it more time with --timeout",
+		[FERRY_ERROR_IMAGE_MISSING] = "copy the whole images directory again, or take another image",
+		[FERRY_ERROR_IMAGE_BAD] =
+			"copy the image again, or take another; ferry image verify says what is wrong with it",
+		[FERRY_ERROR_IMAGE_UNSUPPORTED] =
+			"restore it with the program that wrote it, or a newer ferry",
+		[FERRY_ERROR_FILES_CHANGED] = "put the file back as it was when the dump was taken",
+	};
+	if (error_is_set(err) && (unsigned)err->id < FERRY_ERROR_COUNT && steps[err->id])
+		error_hint(err, "%s", steps[err->id]);
+}
+
 void error_context(struct ferry_error *err, const char *stage, const char *kind, pid_t pid)
 {
 	if (!err || err->id == FERRY_ERROR_NONE)

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "collect/collect.h"
 #include "collect/namespaces.h"
+#include "host/pause.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
 #include "kind/netplace.h"
@@ -92,8 +93,12 @@ static bool check_has_ended(const struct proc_stat *st)
 	return proc_stat_ended(st) && st->num_threads <= 1;
 }
 
-static int check_state(pid_t pid, const struct proc_status *st, bool is_root, struct ferry_error *err)
+static int check_state(pid_t pid, const struct proc_status *st, bool is_root,
+		       const struct kind_options *options, struct ferry_error *err)
 {
+	/* A frozen one does not stop. */
+	if (is_root && st->state == 'D' && !pause_is_on(options->cgroups.pause) && pause_refuse(pid, err) < 0)
+		return -EBUSY;
 	switch (st->state) {
 	case 'Z':
 	case 'X':
@@ -185,7 +190,7 @@ static int check_refuse_session(pid_t pid, const char *name, pid_t session, stru
 
 static int check_task_state(const struct check_task *t, struct ferry_error *err)
 {
-	return check_state(t->pid, &t->status, t->pid == t->root, err);
+	return check_state(t->pid, &t->status, t->pid == t->root, t->options, err);
 }
 
 /* A tracer of the tree would have to attach while the leader is there, and it is gone before anybody can be attached to. */

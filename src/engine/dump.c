@@ -313,6 +313,7 @@ static int dump_open(struct dump_job *j, const struct dump_to *to, struct ferry_
 {
 	struct engine *e = j->engine;
 	struct image_dir_create create = {
+		.name = to->images_dir,
 		.overwrite = e->options->overwrite,
 		.read_back = to->pages ? IMAGE_READ_BACK_NONE : IMAGE_READ_BACK_STORED,
 		.no_sync = to->pages,

@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "host/pause.h"
 #include "host/warden.h"
 #include "kernel/syscalls.h"
 
@@ -83,6 +84,20 @@ static int job_at_stage(void *context, enum engine_stage stage, pid_t pid, int f
 	return m.result;
 }
 
+/* What was not done, and for lack of what. */
+static int job_do(struct engine *e, job_function function, struct ferry_error *err)
+{
+	struct ferry_error frozen = FERRY_ERROR_INIT;
+	int r = function(e, err);
+	if (r < 0 && err->id == FERRY_ERROR_TIMEOUT && e->options->tree && !pause_is_on(e->pause) &&
+	    pause_refuse((pid_t)e->options->tree, &frozen) < 0) {
+		error_clear(err);
+		error_pass(err, &frozen);
+	}
+	error_hint_usual(err);
+	return r;
+}
+
 static __attribute__((noreturn)) void job_worker(int channel, const struct options *options,
 						 job_function function, enum log_level level,
 						 const struct job_watch *watch)
@@ -100,7 +115,7 @@ static __attribute__((noreturn)) void job_worker(int channel, const struct optio
 	e.decided = job_decided;
 	e.decided_context = &channel;
 	if (r >= 0)
-		r = function(&e, &err);
+		r = job_do(&e, function, &err);
 	struct job_message m = {.type = JOB_REPLY, .result = r};
 	m.reply.report = e.report;
 	m.reply.error = err;
@@ -260,7 +275,7 @@ static int job_run_here(const struct options *options, job_function function, co
 	e.stage = watched ? job_at_stage : NULL;
 	e.stage_context = &channel[1];
 	if (r >= 0)
-		r = function(&e, err);
+		r = job_do(&e, function, err);
 	int warden = warden_pid(e.warden) ? sys_pidfd_open(warden_pid(e.warden), 0) : -1;
 	*ret_report = e.report;
 	engine_release(&e);

@@ -21,7 +21,10 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/vec.h"
+#include "host/cgroup.h"
 #include "host/warden.h"
+#include "proc/read.h"
+#include "proc/task.h"
 
 enum { PAUSE_FILE_MAX = 4096, PAUSE_DEPTH = 64, PAUSE_WAIT_NS = 2000000000, PAUSE_TICK_NS = 100000 };
 
@@ -134,6 +137,34 @@ int pause_open(const char *path, const struct fault *fault, const struct log_sin
 		return r;
 	}
 	*ret = p;
+	return 0;
+}
+
+static bool pause_is_held(const struct proc_cgroup *g)
+{
+	bool freezes = !*g->controllers || !strcmp(g->controllers, "freezer");
+	_cleanup_close_ int top = freezes && !strstr(g->path, "/..") ? cgroup_mount(g->controllers) : -1;
+	const char *below = g->path + strspn(g->path, "/");
+	_cleanup_close_ int dir =
+		top < 0 ? top : fd_open(top, *below ? below : ".", O_RDONLY | O_DIRECTORY, 0);
+	return dir >= 0 && cgroup_is_frozen(dir);
+}
+
+int pause_refuse(pid_t pid, struct ferry_error *err)
+{
+	_cleanup_proc_cgroups_ struct proc_cgroups groups = {0};
+	_cleanup_close_ int proc = proc_open_look(pid, NULL);
+	if (proc < 0 || proc_read_cgroups(proc, &groups, NULL) < 0)
+		return 0;
+	vec_foreach(g, &groups.v) {
+		if (!pause_is_held(g))
+			continue;
+		error_set(err, FERRY_ERROR_BUSY_TASK, EBUSY,
+			  "pid %d stands still in the frozen cgroup '%s'%s", pid, g->path,
+			  *g->controllers ? " of the freezer" : "");
+		error_hint(err, "thaw it, or name the group's directory with --freeze-cgroup");
+		return -EBUSY;
+	}
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include <ferry/error.h>
 
@@ -21,6 +22,9 @@ struct warden;
 must_check int pause_open(const char *path, const struct fault *fault, const struct log_sink *log,
 			  struct pause **ret, struct ferry_error *err);
 void pause_close(struct pause *p);
+
+/* Refuse a process that stands in a group that is frozen (BUSY_TASK); 0: it does not, or nobody can tell. */
+must_check int pause_refuse(pid_t pid, struct ferry_error *err);
 
 /* Whether any of them is frozen. NULL: no. */
 bool pause_is_on(const struct pause *p);

@@ -41,7 +41,8 @@ struct image_sink {
 };
 
 struct image_dir_create {
-	bool overwrite; /* an image that is there is removed first */
+	const char *name; /* what messages call it; NULL = its path */
+	bool overwrite;   /* an image that is there is removed first */
 	bool partial; /* pages of an image whose other files come from elsewhere: no inventory, no manifest, and no id but that of
 			 image_dir_set_id() */
 	bool no_manifest;               /* plain CRIU image: ferry-manifest.img is left out */

@@ -129,6 +129,7 @@ int image_dir_create_round(struct image_dir *dir, unsigned number, const char *b
 {
 	char name[IMAGE_ROUND_NAME_BYTES], target[PATH_MAX];
 	struct image_dir_create create = dir->create;
+	create.name = NULL;
 	create.pages = NULL;
 	create.coverage = coverage;
 	_cleanup_image_dir_ struct image_dir *round = NULL;
@@ -264,7 +265,7 @@ static bool is_in_memory(int fd)
 int image_dir_create(int at_fd, const char *path, const struct image_dir_create *options,
 		     struct image_dir **ret, struct ferry_error *err)
 {
-	_cleanup_image_dir_ struct image_dir *dir = image_dir__new(path);
+	_cleanup_image_dir_ struct image_dir *dir = image_dir__new(options->name ?: path);
 	if (!dir)
 		return error_memory(err);
 	dir->create = *options;

@@ -115,8 +115,7 @@ int thread_status_number(pid_t tid, const char *key, int base, uint64_t *ret)
 	line += key_n;
 	while (isblank((unsigned char)*line))
 		line++;
-	*ret = *line && !isxdigit((unsigned char)*line) ? (uint64_t)(unsigned char)*line
-							: strtoull(line, NULL, base);
+	*ret = base ? strtoull(line, NULL, base) : (uint64_t)(unsigned char)*line;
 	return 0;
 }
 
@@ -129,7 +128,7 @@ static int seize_refused(pid_t tid, int code, struct ferry_error *err)
 
 	if (code == ESRCH)
 		return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "there is no task %d", tid);
-	if (thread_status_number(tid, "State:", 10, &state) < 0)
+	if (thread_status_number(tid, "State:", 0, &state) < 0)
 		return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "task %d is gone", tid);
 	if (state == 'Z' || state == 'X')
 		return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "task %d has exited (zombie)", tid);
@@ -304,7 +303,7 @@ int ferry_thread_wait(struct ferry_thread *t, int timeout_ms, struct ferry_error
 		return (int)t->stop;
 	if (r < 0) {
 		uint64_t state = '?';
-		if (thread_status_number(t->tid, "State:", 10, &state) < 0)
+		if (thread_status_number(t->tid, "State:", 0, &state) < 0)
 			state = '?';
 		error_set(err, FERRY_ERROR_TIMEOUT, ETIMEDOUT, "task %d did not stop within %d ms (state %c)",
 			  t->tid, timeout_ms, (int)state);

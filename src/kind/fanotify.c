@@ -72,14 +72,15 @@ static bool fanotify_owns(const struct fd_view *view)
 }
 
 static struct watched fanotify_watched(const struct fd_view *view, const struct proc_fanotify_mark *mark,
-				       const char *who)
+				       const struct kind_options *options, const char *who)
 {
 	return (struct watched){.who = who,
 				.pid = view->look,
 				.ino = mark->ino,
 				.dev = mark->dev,
 				.handle = &mark->handle,
-				.peers = view->peers};
+				.peers = view->peers,
+				.home = options->home_root};
 }
 
 /* A path on the mount with this id, or on a mount of this file system (id -1); in the arena, NULL when nothing leads there. */
@@ -106,12 +107,12 @@ static char *fanotify_mount(int64_t id, uint64_t dev, struct arena *a, uint64_t 
 }
 
 static int fanotify_check_mark(const struct fd_view *view, const struct proc_fanotify_mark *mark,
-			       struct ferry_error *err)
+			       const struct kind_options *options, struct ferry_error *err)
 {
 	char who[64], *path;
 	uint64_t dev;
 	fd_view_name(view, who, sizeof(who));
-	struct watched w = fanotify_watched(view, mark, who);
+	struct watched w = fanotify_watched(view, mark, options, who);
 	if ((mark->mask | mark->ignored_mask) & FANOTIFY_PERMISSIONS) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,
 			  "%s: a fanotify group that is asked for permission", who);
@@ -142,7 +143,7 @@ static int fanotify_check(const struct fd_view *view, const struct kind_options 
 	int r = watched_check_queue(view, options, false, err);
 	vec_foreach(mark, &view->info->fanotify_marks) {
 		if (r >= 0)
-			r = fanotify_check_mark(view, mark, err);
+			r = fanotify_check_mark(view, mark, options, err);
 	}
 	return r;
 }
@@ -173,7 +174,7 @@ static int fanotify_inode_mark(struct collect *c, const struct fd_view *view,
 {
 	char who[64], *path = NULL;
 	fd_view_name(view, who, sizeof(who));
-	struct watched w = fanotify_watched(view, mark, who);
+	struct watched w = fanotify_watched(view, mark, c->options, who);
 	int r = watched_find(&w, &c->snap->arena, &path, err);
 	if (r < 0)
 		return r;
@@ -192,7 +193,7 @@ static int fanotify_collect_mark(struct collect *c, const struct fd_view *view,
 				 struct ferry_error *err)
 {
 	struct arena *a = &c->snap->arena;
-	int r = fanotify_check_mark(view, mark, err);
+	int r = fanotify_check_mark(view, mark, c->options, err);
 	if (r < 0)
 		return r;
 	if (mark->target == PROC_FANOTIFY_SB)

@@ -57,14 +57,15 @@ static bool inotify_owns(const struct fd_view *view)
 }
 
 static struct watched inotify_watched(const struct fd_view *view, const struct proc_inotify_watch *watch,
-				      const char *who)
+				      const struct kind_options *options, const char *who)
 {
 	return (struct watched){.who = who,
 				.pid = view->look,
 				.ino = watch->ino,
 				.dev = watch->dev,
 				.handle = &watch->handle,
-				.peers = view->peers};
+				.peers = view->peers,
+				.home = options->home_root};
 }
 
 static int inotify_check(const struct fd_view *view, const struct kind_options *options,
@@ -74,7 +75,7 @@ static int inotify_check(const struct fd_view *view, const struct kind_options *
 	fd_view_name(view, who, sizeof(who));
 	int r = watched_check_queue(view, options, false, err);
 	vec_foreach(watch, &view->info->inotify) {
-		struct watched w = inotify_watched(view, watch, who);
+		struct watched w = inotify_watched(view, watch, options, who);
 		if (r >= 0)
 			r = watched_find(&w, view->arena, &path, err);
 	}
@@ -100,7 +101,7 @@ static int inotify_collect_watch(struct collect *c, const struct fd_view *view,
 {
 	char who[64], *path = NULL;
 	fd_view_name(view, who, sizeof(who));
-	struct watched w = inotify_watched(view, watch, who);
+	struct watched w = inotify_watched(view, watch, c->options, who);
 	int r = watched_find(&w, &c->snap->arena, &path, err);
 	if (r < 0)
 		return r;

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "host/sockdiag.h"
 #include "kernel/caps.h"
@@ -32,6 +33,7 @@ struct unix_seen {
 	pid_t pid;
 	int fd;
 	char comm[32];
+	bool waits_elsewhere;
 };
 
 /* A connection that nobody accepted yet. */
@@ -182,13 +184,63 @@ static int unix_scan_get(const struct fd_view *view, struct unix_scan **ret, str
 	return unix_scan_here(view, scan, err);
 }
 
+static bool unix_is_pending(const struct unix_scan *scan, uint32_t client)
+{
+	for (size_t i = 0; i < scan->n_pending; i++)
+		if (scan->pending[i].client == client)
+			return true;
+	return false;
+}
+
+/* Nobody has the other end, and nobody closed it: then it waits to be accepted. */
+static bool unix_waits(const struct unix_sock *sock)
+{
+	return sock->type != SOCK_DGRAM && sock->has_peer && !sock->peer_inode &&
+	       sock->shutdown != (UNIX_SHUT_RECEIVE | UNIX_SHUT_SEND);
+}
+
+/*
+ * A connection waits at no listener of this network namespace. A list tells of a moment for each socket: who was connected, or
+ * accepted, meanwhile is in the next one.
+ */
+static int unix_waits_elsewhere(const struct unix_scan *scan, const struct unix_sock *sock, bool *ret,
+				struct ferry_error *err)
+{
+	struct unix_sock *again = NULL;
+	_cleanup_(unix_sock_release) struct unix_sock last = {0};
+	size_t n = 0;
+	*ret = false;
+	if (!unix_waits(sock) || unix_is_pending(scan, sock->inode))
+		return 0;
+	int r = sockdiag_unix(-1, &again, &n, err);
+	if (r < 0)
+		return r;
+	bool here = false;
+	for (size_t i = 0; i < n && !here; i++)
+		for (size_t k = 0; k < again[i].n_pending && !here; k++)
+			here = again[i].pending[k] == sock->inode;
+	unix_socks_free(again, n);
+	r = here ? 0 : sockdiag_unix_one(-1, sock->inode, &last, err);
+	if (r >= 0)
+		*ret = !here && unix_waits(&last);
+	return r;
+}
+
 static int unix_scan_seen(const struct fd_view *view, struct unix_scan *scan, const struct unix_sock *sock,
 			  struct ferry_error *err)
 {
+	bool elsewhere = false;
+	int r = unix_waits_elsewhere(scan, sock, &elsewhere, err);
+	if (r < 0)
+		return r;
 	struct unix_seen *seen = arena_new(view->arena, struct unix_seen);
 	if (!seen)
 		return error_memory(err);
-	*seen = (struct unix_seen){.next = scan->seen, .sock = sock, .pid = view->pid, .fd = view->fd};
+	*seen = (struct unix_seen){.next = scan->seen,
+				   .sock = sock,
+				   .pid = view->pid,
+				   .fd = view->fd,
+				   .waits_elsewhere = elsewhere};
 	snprintf(seen->comm, sizeof(seen->comm), "%s", view->comm);
 	scan->seen = seen;
 	return 0;
@@ -311,7 +363,11 @@ static int unix_refuse_outside(const struct unix_scan *scan, const struct unix_s
 	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
 		  "%s: a unix socket %s %s(socket:[%u]%s), which is outside of the tree", who, how, name,
 		  inode, held);
-	if (s->sock->type == SOCK_DGRAM)
+	if (s->sock->type == SOCK_DGRAM && !other)
+		error_hint(
+			err,
+			"it was made in another network namespace, where its name is not known: let the program connect again after the restore");
+	else if (s->sock->type == SOCK_DGRAM)
 		error_hint(err, "with --ext-unix-sk it is connected to that name again at the restore");
 	else if (unix_is_bus(other))
 		error_hint(
@@ -369,7 +425,15 @@ static int unix_check_waiting(const struct unix_scan *scan, const struct unix_se
 			return unix_refuse_outside(scan, s, unix_scan_find(scan, p->listener), p->listener,
 						   "that waits to be accepted by", err);
 	}
-	return 0;
+	if (!s->waits_elsewhere || unix_is_pending(scan, s->sock->inode))
+		return 0;
+	char who[80];
+	unix_seen_name(s, who, sizeof(who));
+	error_set(err, FERRY_ERROR_OUTSIDE_PEER, ENOTSUP,
+		  "%s: a unix socket that waits to be accepted by somebody in another network namespace",
+		  who);
+	error_hint(err, "let the program connect when the other one accepts, or close the socket");
+	return -ENOTSUP;
 }
 
 /* Somebody outside sends to this one, and would lose it. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Owns finding a watched inode. A file handle leads to it, and where the kernel knows a name of it that is the answer; files
- * that nobody looked at for long, and file systems whose handles cannot be opened (overlayfs), are searched for: first below
+ * Owns finding a watched inode. A file handle leads to it, and where the kernel knows a name of it that is the answer; the layers of
+ * an overlay tell more (watched_layers.c). What has no name by then, since nobody looked at it for long, is searched for: first below
  * the task's working directory and beside its open files, then on the whole file system. A search is done before anything
  * stops, and what it found is kept for when the tree stands.
  *
@@ -89,13 +89,17 @@ static bool watched_is(const struct watched *w, const char *path)
 
 /* ------------------------------------------------------------------------- handles */
 
-static int watched_decode(const struct proc_mount *mount, const struct proc_handle *handle)
+int watched_open_inode(int on, const struct proc_handle *handle)
 {
 	union watched_handle h;
-	if (!watched_put_handle(handle, &h))
-		return -ENOENT;
+	return watched_put_handle(handle, &h) ? sys_open_by_handle_at(on, &h.head, O_PATH | O_CLOEXEC)
+					      : -ENOENT;
+}
+
+static int watched_decode(const struct proc_mount *mount, const struct proc_handle *handle)
+{
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, mount->point, O_RDONLY | O_NONBLOCK, 0);
-	return fd < 0 ? fd : sys_open_by_handle_at(fd, &h.head, O_PATH | O_CLOEXEC);
+	return fd < 0 ? fd : watched_open_inode(fd, handle);
 }
 
 /* The name that the kernel has for it at the moment. */
@@ -193,9 +197,13 @@ static bool watched_on_mounts(const struct watched *w, struct watched_search *s,
 		const struct proc_mount *m = &mounts.v.v[i];
 		if (m->dev != w->dev)
 			continue;
-		s->by_handle |= !strcmp(m->fstype, "overlay");
-		found = search ? watched_search_below(s, m->point, WATCHED_DEPTH_MAX)
-			       : watched_name(w, m, s->path);
+		bool layers = !strcmp(m->fstype, "overlay");
+		s->by_handle |= layers;
+		if (search)
+			found = watched_search_below(s, m->point, WATCHED_DEPTH_MAX);
+		else
+			found = watched_name(w, m, s->path) ||
+				(layers && watched_in_layers(w, m, s->path) && watched_is(w, s->path));
 	}
 	proc_mounts_release(&mounts);
 	return found;

@@ -2,6 +2,8 @@
 /* Inodes that are watched (inotify, fanotify): the kernel names them by number and handle, a restore wants a path. */
 #pragma once
 
+#include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -12,6 +14,7 @@
 #include "image/proto/fh.pb-c.h"
 #include "model/kind.h"
 #include "proc/fdinfo.h"
+#include "proc/mountinfo.h"
 
 struct watched {
 	const char *who; /* "fd 7 of pid 41 (nginx)" */
@@ -20,6 +23,7 @@ struct watched {
 	uint64_t dev; /* of the superblock */
 	const struct proc_handle *handle;
 	struct peers *peers; /* keeps what a search found */
+	int home; /* root directory that ferry was started in, -1: it works there (kind_options.home_root) */
 };
 
 /*
@@ -28,6 +32,13 @@ struct watched {
  */
 must_check int watched_find(const struct watched *w, struct arena *a, char **ret_path,
 			    struct ferry_error *err);
+
+/* The inode that a handle leads to on the file system of a descriptor: O_PATH, or -errno. */
+must_check int watched_open_inode(int on, const struct proc_handle *handle);
+
+/* Its path through one mount of an overlay file system, as far as the layers tell; to be looked at. */
+must_check bool watched_in_layers(const struct watched *w, const struct proc_mount *mount,
+				  char path[static PATH_MAX]);
 
 /* The handle as images have it; NULL when memory is short. */
 FhEntry *watched_record(struct arena *a, const struct proc_handle *handle, const char *path);

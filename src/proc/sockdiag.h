@@ -33,6 +33,9 @@ struct inet_sock {
 	bool has_md5; /* keyed with TCP_MD5SIG; told only to CAP_NET_ADMIN */
 };
 
+/* unix_sock.shutdown */
+enum { UNIX_SHUT_RECEIVE = 1 << 0, UNIX_SHUT_SEND = 1 << 1 };
+
 /* One unix socket. */
 struct unix_sock {
 	uint8_t type;  /* SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET */
@@ -45,7 +48,7 @@ struct unix_sock {
 	uint32_t wqueue;     /* LISTEN: limit of rqueue */
 	uint32_t uid;
 	bool has_uid;
-	uint8_t shutdown; /* bit 0 receive, bit 1 send */
+	uint8_t shutdown; /* UNIX_SHUT_* */
 	bool has_vfs;
 	uint32_t vfs_inode; /* of the socket file; the kernel tells the low 32 bits */
 	uint32_t vfs_dev;   /* kernel encoding: major << 20 | minor */

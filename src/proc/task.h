@@ -71,6 +71,7 @@ struct proc_cgroups {
 };
 
 void proc_cgroups_release(struct proc_cgroups *cgroups);
+#define _cleanup_proc_cgroups_ __attribute__((cleanup(proc_cgroups_release)))
 must_check int proc_cgroups_parse(const char *text, size_t n, struct proc_cgroups *ret_cgroups,
 				  struct ferry_error *err);
 

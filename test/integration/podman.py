@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 
 from ferrytest import main
-from ferrytest.containers.client import Client
+from ferrytest.containers.client import Client, cut_off
 from ferrytest.containers.criu import Named
 from ferrytest.containers.output import counter, counts_on
 from ferrytest.containers.podman import Podman
@@ -162,8 +162,9 @@ def connection(kind):
     scene.start("--network", "moving", "--ip", "10.99.77.5", lines=0,
                 command=("nc", "-ll", "-p", "7000", "-e", "cat"))
     client = Client.of(("10.99.77.5", 7000))
-    scene.save("--tcp-established")
-    scene.restore("--tcp-established")
+    with cut_off("10.99.77.5"):
+        scene.save("--tcp-established")
+        scene.restore("--tcp-established")
     client.goes_on()
     client.end()
     return scene.end()

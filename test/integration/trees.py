@@ -511,6 +511,17 @@ if os.environ.get("FERRY"):
             number = os.stat(f"/proc/{process.pid}/fd/3").st_ino
             refuse(process.pid, "with a peer outside of the tree, and data that wait", "--external", f"unix[{number}]")
             end(process)
+            process = start("""
+                unshare(NEWNET)
+                a = socket.socket(socket.AF_UNIX)
+                a.connect("outside")
+                a.send(b"x")
+                """)
+            refuse(process.pid, "a unix socket that waits to be accepted by somebody in another network namespace")
+            with listener.accept()[0] as accepted:
+                assert accepted.recv(2) == b"x"
+                refuse(process.pid, r"a unix socket connected to .*, which is outside of the tree")
+            end(process)
 
     @test(timeout=60)
     def chooser_outside():

@@ -20,6 +20,14 @@ static void first_error_is_kept(void **state)
 	error_hint(&err, "end the other tracer");
 	error_hint(&err, "second");
 	assert_string_equal(err.hint, "end the other tracer");
+	error_hint_usual(&err);
+	assert_string_equal(err.hint, "end the other tracer");
+	error_clear(&err);
+	error_hint_usual(&err);
+	assert_string_equal(err.hint, "");
+	(void)error_set(&err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "gone");
+	error_hint_usual(&err);
+	assert_non_null(strstr(err.hint, "copy the whole images directory"));
 }
 
 static void errno_text_is_appended(void **state)

@@ -99,7 +99,7 @@ def changed_text(pid):
                 memory.seek(start)
                 wanted = old.vdso() if is_narrow(memory.read(16)) else own_vdso()
             elif path.startswith("/") and not path.endswith("(deleted)"):
-                with open(path, "rb") as file:
+                with open(f"/proc/{look(pid)}/map_files/{start:x}-{end:x}", "rb") as file:
                     file.seek(offset)
                     wanted = file.read(end - start).ljust(end - start, b"\0")
             else:

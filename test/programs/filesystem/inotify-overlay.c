@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Watches on an overlay file system, whose handles the kernel shows but does not open: of a folder and a file of the lower layer and of a
- * file of the upper. Proof: the events come with the watches' numbers at the end.
+ * Watches on an overlay file system, whose handles the kernel shows but does not open: of a folder and a file of the lower layer, of a
+ * file of the upper, and of one below so many folders that nobody finds it who searches. Proof: the events come with the watches'
+ * numbers at the end.
  */
 #include "program.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
@@ -13,8 +15,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { FOLDERS = 80 };
+
 struct state {
-	int fd, folder, lower, upper;
+	int fd, folder, lower, upper, deep;
+	char deep_path[2 * FOLDERS + 64];
 };
 
 static void verify(struct program *p, void *state)
@@ -53,6 +58,8 @@ static void finish(struct program *p, void *state)
 	expect_event(p, s, s->upper, IN_MODIFY);
 	close(must(open("merged/folder/lower-file", O_RDONLY | O_CLOEXEC)));
 	expect_event(p, s, s->lower, IN_OPEN);
+	close(must(open(s->deep_path, O_RDONLY | O_CLOEXEC)));
+	expect_event(p, s, s->deep, IN_OPEN);
 }
 
 static void spoil(void *state)
@@ -69,11 +76,28 @@ static void make(const char *name)
 	close(must(open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600)));
 }
 
+/* In a layer; its path below that. */
+static void make_deep(const char *layer, char *below)
+{
+	char path[2 * FOLDERS + 64];
+	size_t top = strlen(layer), end = top;
+
+	memcpy(path, layer, top + 1);
+	for (int i = 0; i < FOLDERS; i++) {
+		end += (size_t)sprintf(path + end, "/d");
+		must(mkdir(path, 0755));
+	}
+	sprintf(path + end, "/file");
+	make(path);
+	strcpy(below, path + top);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .finish = finish, .spoil = spoil};
 	struct program p;
 	struct state s;
+	char below[2 * FOLDERS + 64], options[3 * sizeof(p.folder) + 128];
 
 	program_start(&p, argc, argv);
 	must(chdir(p.folder));
@@ -86,12 +110,17 @@ int main(int argc, char **argv)
 	must(mkdir("layers/work", 0755));
 	make("layers/lower/folder/lower-file");
 	make("layers/upper/upper-file");
-	if (mount("overlay", "merged", "overlay", 0,
-		  "lowerdir=layers/lower,upperdir=layers/upper,workdir=layers/work") < 0)
+	make_deep("layers/lower", below);
+	snprintf(s.deep_path, sizeof(s.deep_path), "merged%s", below);
+	snprintf(options, sizeof(options),
+		 "lowerdir=%s/layers/lower,upperdir=%s/layers/upper,workdir=%s/layers/work", p.folder,
+		 p.folder, p.folder);
+	if (mount("overlay", "merged", "overlay", 0, options) < 0)
 		program_lacks("overlayfs");
 	s.fd = must(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
 	s.folder = must(inotify_add_watch(s.fd, "merged/folder", IN_CREATE));
 	s.lower = must(inotify_add_watch(s.fd, "merged/folder/lower-file", IN_OPEN));
 	s.upper = must(inotify_add_watch(s.fd, "merged/upper-file", IN_MODIFY));
+	s.deep = must(inotify_add_watch(s.fd, s.deep_path, IN_OPEN));
 	return program_serve(&p, &ops, &s);
 }

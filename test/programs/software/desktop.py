@@ -22,9 +22,9 @@ del os.environ["SESSION_MANAGER"]
 (home / "run").mkdir(mode=0o700)
 
 
-def start(*words):
+def start(*words, **environment):
     """A program of the desktop."""
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
 
 
 def until(condition):
@@ -40,9 +40,13 @@ start(*server)
 until(lambda: pathlib.Path("/tmp/.X11-unix/X" + display[1:]).exists())
 start("dbus-daemon", "--session", "--nofork", "--nopidfile", "--address", f"unix:path={folder}/bus")
 until((home / "bus").exists)
-start("ibus-daemon", "--xim", "--panel", "disable", "--replace")
+start("ibus-daemon", "--xim", "--panel", "disable", "--replace", "--daemonize")
 start("xfce4-session")
-start("xfce4-terminal", "--disable-server", "--geometry=80x20+40+60", "--title=ferry-terminal", "--hide-menubar")
+# What is not the input method's arrives before what is, so a command line is typed without one, and keys into a file with one.
+start("xfce4-terminal", "--disable-server", "--geometry=80x20+40+60", "--title=ferry-terminal", "--hide-menubar",
+      GTK_IM_MODULE="gtk-im-context-simple")
+start("xfce4-terminal", "--disable-server", "--geometry=80x5+40+500", "--title=ferry-keys", "--hide-menubar",
+      "-x", "sh", "-c", "stty -icanon; exec cat > keys")
 while not (home / "end").exists():
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:

@@ -1,11 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """A peer outside, who notices what becomes of its connection into a container."""
 
+import contextlib
 import socket
+import subprocess
 import threading
 import time
 
 from ferrytest.process import wait_until
+
+
+@contextlib.contextmanager
+def cut_off(address):
+    """Nothing from here arrives there meanwhile. An engine gives a container its address before it starts criu: whatever came
+    between would be told that nobody has this connection."""
+    rules = ("add table ip away; add chain ip away out { type filter hook output priority 0; }; "
+             f"add rule ip away out ip daddr {address} drop")
+    subprocess.run(["nft", rules], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["nft", "delete table ip away"], check=True)
 
 
 class Client:

@@ -8,6 +8,7 @@ import tempfile
 
 from ferrytest.containers.podman import Podman
 from ferrytest.process import is_alive, wait_until
+from ferrytest.software.place import run
 
 MACHINE = ("--rootfs", "/:O")  # podman puts an overlay over it
 NETWORK, SUBNET = "served", "10.99.78.0/24"
@@ -42,14 +43,20 @@ class Container:
         self.folders = self.podman.folder / "folders"
         self.folders.mkdir()
 
-    def start(self, words, log, folder, environment=None, cwd=None, user=None):
+    def start(self, words, log, folder, environment=None, cwd=None, user=None, private=()):
         """The program, with its folder where it is here."""
         variables = [word for name, value in (environment or {}).items() for word in ("--env", f"{name}={value}")]
+        own = [word for path in private for word in ("--tmpfs", f"{path}:mode=1777")]
         self.podman.good("run", "--detach", "--name", "c", *self.podman.run_words, "--network", NETWORK, "--ip", self.address,
                          "--volume", f"{self.folders}:{tempfile.gettempdir()}", "--volume", f"{folder}:{folder}",
-                         "--workdir", cwd or folder, "--user", user or "root", *variables, *self.more,
+                         "--workdir", cwd or folder, "--user", user or "root", *own, *variables, *self.more,
                          *MACHINE, "sh", "-c", 'log=$1; shift; exec "$@" < /dev/null >> "$log" 2>&1', "sh", log, *words)
         return Process(self.pid())
+
+    def ask(self, *words):
+        """As Machine.ask()."""
+        command, environment = self.podman.command(["exec", "c", *words])
+        return run(command, environment)
 
     def pid(self):
         """Of its first process, as seen from here."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A desktop on a VNC server with a viewer outside: XFCE's session and window manager, D-Bus, IBus and a terminal, as
-one tree."""
+"""A desktop on a VNC server with a viewer outside: XFCE's session and window manager, D-Bus, IBus with an engine and a
+terminal, as one tree."""
 
 import os
 import pathlib
 import re
-import subprocess
+import shutil
 import sys
 import time
 
@@ -15,14 +15,15 @@ from ferrytest.software.rfb import Viewer, different, hidden, save_png
 
 ROOT = pathlib.Path(__file__).resolve().parents[3] / "programs/software/desktop.py"
 DISPLAY, PORT = ":7", 5907
-INSIDE = (300, 300)  # a point of the terminal
+INSIDE, INSIDE_KEYS = (300, 300), (300, 570)  # a point of each terminal
 CLOCK = (880, 0, 970, 27)  # where the panel shows the time
 SERVERS = {
-    "tigervnc": ("Xtigervnc", DISPLAY, "-nolock", "-SecurityTypes", "None", "-localhost", "-rfbport", str(PORT), "-geometry",
+    "tigervnc": ("Xtigervnc", DISPLAY, "-nolock", "-SecurityTypes", "None", "-rfbport", str(PORT), "-geometry",
                  "1000x700", "-depth", "24", "-AlwaysShared"),
-    "tightvnc": ("Xtightvnc", DISPLAY, "-nolock", "-localhost", "-rfbport", str(PORT), "-geometry", "1000x700", "-depth", "24",
+    "tightvnc": ("Xtightvnc", DISPLAY, "-nolock", "-rfbport", str(PORT), "-geometry", "1000x700", "-depth", "24",
                  "-fp", "/usr/share/fonts/X11/misc,/usr/share/fonts/X11/Type1"),
 }
+ENGINE, KEYS, TEXT = "m17n:t:latn-post", "e'", "é"  # of IBus: what it makes of keys
 CHANGED = 0.02  # part of the pixels that may differ: the cursor blinks
 
 
@@ -31,30 +32,29 @@ class Desktop(Software):
 
     SECONDS = 60
 
-    def __init__(self, server="tigervnc"):
-        super().__init__("desktop")
+    def __init__(self, server="tigervnc", place=None):
+        super().__init__("desktop", place)
         needed("xfce4-session", "xfwm4", "xfce4-terminal", "dbus-daemon", "ibus-daemon", "xwininfo")
         words = SERVERS[server]
         self.server = server
-        self.x = ["env", f"DISPLAY={DISPLAY}", f"HOME={self.folder}"]
-        # The server's socket is private to this test's mount namespace.
-        pathlib.Path("/tmp/.X11-unix").mkdir(mode=0o1777, exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "ferry", "/tmp/.X11-unix"], check=True)
-        self.start(sys.executable, ROOT, self.folder, DISPLAY, needed(words[0]), *words[1:])
-        wait_until(lambda: "ferry-terminal" in self.windows(), f"no terminal: {self.log()}", 90)
+        self.x = ["env", f"DISPLAY={DISPLAY}", f"HOME={self.folder}", f"DBUS_SESSION_BUS_ADDRESS=unix:path={self.folder}/bus"]
+        root = shutil.copy(ROOT, self.folder)
+        self.start(sys.executable, root, self.folder, DISPLAY, needed(words[0]), *words[1:], private=["/tmp/.X11-unix"])
+        wait_until(lambda: "ferry-terminal" in self.windows() and "ferry-keys" in self.windows(), f"no terminal: {self.log()}", 90)
         wait_until(self.pidfds, "no program of the desktop holds a pidfd", 60)
-        self.viewer = Viewer(PORT)
+        self.viewer = Viewer(self.place.address, PORT)
         wait_until(self.typing_arrives, "typing does not reach the terminal", 60)
-        self.type("PS1='$ '; export secret=inside; clear\n")
+        wait_until(self.engine_is_on, "IBus has no engine", 60)
+        self.composed = 0
+        self.compose()
+        self.type("PS1='$ '; export secret=inside; exec 8<> gone; rm gone; echo kept >&8; clear\n")
         self.settle()
         self.before, self.picture = self.windows(), self.take("start")
         self.round = 0
 
     def ask(self, *words):
         """An X client from outside, its output."""
-        done = subprocess.run([*self.x, *words], check=False, text=True, timeout=30, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        return done.stdout if done.returncode == 0 else ""
+        return self.place.ask(*self.x, *words)
 
     def windows(self):
         """Titles and geometry of the windows that have both. Toolkits come and go with windows of a few pixels that
@@ -86,9 +86,26 @@ class Desktop(Software):
         time.sleep(1)
         return (self.folder / "before").exists()
 
-    def type(self, text):
-        """Keys into the terminal, over the viewer's connection."""
-        self.viewer.click(*INSIDE)
+    def engine_is_on(self):
+        """Keys go through it from then on."""
+        self.ask("ibus", "engine", ENGINE)
+        return self.ask("ibus", "engine").strip() == ENGINE
+
+    def compose(self):
+        """Keys of which the engine makes one letter, into a terminal that may not have the focus at the first try."""
+        def arrived():
+            self.type(KEYS, INSIDE_KEYS)
+            time.sleep(1)
+            return len(read_text(self.folder / "keys") or "") > self.composed
+
+        wait_until(arrived, "what is composed does not arrive", 30)
+        text = read_text(self.folder / "keys")
+        assert text == TEXT * len(text), f"the engine makes {text!r} of the keys"
+        self.composed = len(text)
+
+    def type(self, text, where=INSIDE):
+        """Keys into a terminal, over the viewer's connection."""
+        self.viewer.click(*where)
         time.sleep(0.1)
         self.viewer.type(text)
 
@@ -117,19 +134,22 @@ class Desktop(Software):
         return found
 
     def verify(self):
-        """The windows and the picture are as before; the terminal's shell goes on and keys reach it."""
+        """The windows and the picture are as before; the terminal's shell goes on and keys reach it, a deleted file is
+        open; IBus' engine goes on."""
         assert self.pidfds(), "the pidfds are gone"
         wait_until(lambda: self.windows() == self.before, f"the windows differ: {self.before!r}, now {self.windows()!r}", 15)
         self.round += 1
         picture = self.take(f"round{self.round}")
         part = different(self.picture, picture)
         assert part < CHANGED, f"{part:.1%} of the pixels differ"
-        self.type(f"echo $secret typed {self.round} > typed{self.round}\n")
         path = self.folder / f"typed{self.round}"
+        self.type(f"exec > {path.name}; echo $secret typed {self.round}; cat /proc/$$/fd/8; exec > /dev/tty\n")
         try:
-            wait_until(lambda: read_text(path) == f"inside typed {self.round}\n", "what is typed does not reach the file", 30)
+            wait_until(lambda: read_text(path) == f"inside typed {self.round}\nkept\n", "what is typed does not reach the file", 30)
         except AssertionError as error:
             raise AssertionError(f"{error}; {self.what_typing_does()}") from None
+        assert self.ask("ibus", "engine").strip() == ENGINE, "IBus has another engine"
+        self.compose()
         self.type("clear\n")
         time.sleep(1)
         self.picture = self.take(f"round{self.round}-left")

@@ -18,8 +18,8 @@ SHIFTED = "~!@#$%^&*()_+{}|:\"<>?ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 class Viewer:
     """One connection."""
 
-    def __init__(self, port, seconds=30):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
+    def __init__(self, address, port, seconds=30):
+        self.socket = socket.create_connection((address, port), timeout=seconds)
         version = self.take(12)
         assert version.startswith(b"RFB 003."), version
         self.socket.sendall(b"RFB 003.008\n")
