@@ -13,6 +13,7 @@ from ferrytest.redis import Server
 from ferrytest.software.desktop import Desktop
 from ferrytest.software.nginx import Nginx
 from ferrytest.software.postgresql import PostgreSQL
+from ferrytest.software.systemd import PLACE, Systemd
 
 FOLDER = pathlib.Path("containers").absolute()
 
@@ -36,10 +37,11 @@ SCENES = {
 
 # CRIU 4.2 stores no process of another user without CAP_SYS_RESOURCE ("Can't get rlimit 0: Operation not permitted"). With nginx's
 # workers as root it does, and now and then all connections of clients that send meanwhile are reset. Of a
-# desktop it finds no name for a watch on the overlay ("fsnotify: Can't dump that handle").
+# desktop, and of systemd, it finds no name for a watch on the overlay ("fsnotify: Can't dump that handle").
 OURS = {
     "nginx": lambda kind: there_and_back(kind, Nginx),
     "postgresql": lambda kind: there_and_back(kind, PostgreSQL),
+    "systemd": lambda kind: there_and_back(kind, Systemd, *PLACE),
     "desktop": lambda kind: there_and_back(kind, lambda place: Desktop(place=place)),
 }
 
