@@ -16,7 +16,6 @@
 #include "host/netlink.h"
 #include "kind/net.h"
 #include "kind/netlist.h"
-#include "kind/netplace.h"
 #include "model/record.h"
 #include "proc/read.h"
 
@@ -89,7 +88,7 @@ static int number_look_all(struct collect *c, struct netlink_socket *socket, str
 	if (!contents->netns->nsids)
 		return -ENOMEM;
 	if (r >= 0 && c->options->home_net >= 0 && number >= 0)
-		r = number_add(a, contents, NET_ID_OWN, number);
+		record_set(contents->net, home_number, number);
 	for (size_t i = 0; i < c->snap->namespaces.n && r >= 0; i++) {
 		const struct snap_ns *ns = &c->snap->namespaces.v[i];
 		if (ns->type != PROC_NS_NET)
@@ -116,34 +115,39 @@ int net_number_look(struct collect *c, struct net_contents *contents, struct fer
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r,
 				   "asking for the numbers of other network namespaces");
-	if (n > contents->netns->n_nsids)
+	size_t kept = contents->netns->n_nsids + (contents->net->has_home_number ? 1 : 0);
+	if (n > kept)
 		log_write(c->log, LOG_WARN, "collect", "netns", 0,
-			  "%zu numbers of network namespaces outside are not kept",
-			  n - contents->netns->n_nsids);
+			  "%zu numbers of network namespaces outside are not kept", n - kept);
 	for (size_t i = 0; i < contents->net->n_links; i++) {
 		FerryLinkEntry *l = contents->net->links[i];
 		const NetnsId *id = l->has_link_net ? number_find(contents->netns, l->link_net) : NULL;
-		l->has_link_net = id && id->target_ns_id != NET_ID_OWN;
+		l->has_link_net = id != NULL;
 		l->link_net = l->has_link_net ? id->target_ns_id : 0;
 	}
 	return 0;
+}
+
+static void number_give(struct opener *o, struct netlink_socket *socket, int number, int netns)
+{
+	uint8_t bytes[NUMBER_REQUEST_BYTES] __attribute__((aligned(8)));
+	struct nlmsghdr *h = number_begin(bytes, RTM_NEWNSID, NLM_F_ACK);
+	netlink_put_u32(h, NETNSA_NSID, (uint32_t)number);
+	netlink_put_u32(h, NETNSA_FD, (uint32_t)netns);
+	int r = netns < 0 ? -EBADF : netlink_ask(socket, h, NULL, NULL);
+	if (r < 0)
+		log_write(o->log, LOG_WARN, "restore", "netns", 0,
+			  "giving the number %d to a network namespace: %s, ignoring", number, strerror(-r));
 }
 
 void net_number_make(struct opener *o, const struct net_target *t, struct netlink_socket *socket)
 {
 	const NetnsEntry *netns = t->c->netns;
 	for (size_t i = 0; netns && i < netns->n_nsids; i++) {
-		uint8_t bytes[NUMBER_REQUEST_BYTES] __attribute__((aligned(8)));
-		struct nlmsghdr *h = number_begin(bytes, RTM_NEWNSID, NLM_F_ACK);
 		const struct plan_ns *ns = plan_ns(o->plan, PROC_NS_NET, netns->nsids[i]->target_ns_id);
-		int fd = ns ? ns->fd : o->options->home_net;
-		netlink_put_u32(h, NETNSA_NSID, (uint32_t)netns->nsids[i]->netnsid_value);
-		netlink_put_u32(h, NETNSA_FD, (uint32_t)fd);
-		int r = fd < 0 ? -EBADF : netlink_ask(socket, h, NULL, NULL);
-		if (r < 0)
-			log_write(o->log, LOG_WARN, "restore", "netns", 0,
-				  "giving the number %d to network namespace %u: %s, ignoring",
-				  netns->nsids[i]->netnsid_value, netns->nsids[i]->target_ns_id,
-				  strerror(-r));
+		if (ns)
+			number_give(o, socket, netns->nsids[i]->netnsid_value, ns->fd);
 	}
+	if (t->c->net->has_home_number)
+		number_give(o, socket, t->c->net->home_number, o->options->home_net);
 }
