@@ -77,6 +77,7 @@ int cli_ps_containers(struct cli *c, struct ferry_error *err);
 
 int cli_show(struct cli *c, struct ferry_error *err);
 int cli_image(struct cli *c, struct ferry_error *err);
+int cli_cpuinfo(struct cli *c, struct ferry_error *err);
 int cli_dedup(struct cli *c, struct ferry_error *err);
 int cli_page_server(struct cli *c, struct ferry_error *err);
 int cli_lazy_pages(struct cli *c, struct ferry_error *err);

@@ -99,6 +99,12 @@ static int criu_dedup(struct criu_options *o, const struct criu_log *log, struct
 	return criu_lend(cli_dedup, o, log, err);
 }
 
+static int criu_cpuinfo(struct criu_options *o, const struct criu_log *log, struct ferry_error *err)
+{
+	struct cli c = {.options = o->job, .log = log->sink, .argc = o->n_words - 1, .argv = o->words + 1};
+	return cli_cpuinfo(&c, err);
+}
+
 /* Served over a socket that whoever started us left open: its number is the next word. */
 static int criu_swrk(struct criu_options *o, const struct criu_log *log unused, struct ferry_error *err)
 {
@@ -115,6 +121,7 @@ static const struct criu_verb criu_verbs[] = {
 	{"restore", "-D DIR", criu_restore, true},
 	{"check", "", criu_check, false},
 	{"dedup", "-D DIR", criu_dedup, true},
+	{"cpuinfo", "dump|check -D DIR", criu_cpuinfo, true},
 	{"page-server", "-D DIR", criu_page_server_run, true},
 	{"lazy-pages", "-D DIR", criu_lazy_pages_run, true},
 	{"swrk", "FD", criu_swrk, false},

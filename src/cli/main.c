@@ -13,7 +13,7 @@
 #include "cli/version.h"
 
 /* Of these options may also stand behind other words. */
-enum { CLI_MIXED = V_SNAPSHOT };
+enum { CLI_MIXED = V_SNAPSHOT | V_CPUINFO };
 
 static const struct cli_verb cli_verbs[] = {
 	{"dump", V_DUMP, "--tree PID --images-dir DIR [OPTION...]",
@@ -48,6 +48,8 @@ static const struct cli_verb cli_verbs[] = {
 	 "take the pages of a dump from another machine", cli_page_server},
 	{"lazy-pages", V_LAZY_PAGES, "--images-dir DIR [OPTION...]",
 	 "bring the memory of a restore with --lazy-pages", cli_lazy_pages},
+	{"cpuinfo", V_CPUINFO, "dump|check [--images-dir DIR] [OPTION...]",
+	 "store what the processor can do, or compare it with this one", cli_cpuinfo},
 	{"image", V_IMAGE, "show|decode|encode|info|verify DIR|FILE",
 	 "look into image files, or make them from JSON", cli_image},
 	{"debug", V_IMAGE, "faults | report FILE", "list the faults that tests can ask for; draw a report",

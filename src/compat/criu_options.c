@@ -20,6 +20,7 @@ enum criu_type {
 	CRIU_SIZE,     /* bytes, with K, M or G behind the number */
 	CRIU_LEVEL,    /* -v, -vvv, -v3, --verbosity=3 */
 	CRIU_MODE,     /* what becomes of cgroups; alone it means "soft" */
+	CRIU_CPU,      /* what a processor must have; alone it means "all" */
 	CRIU_COMMAS,   /* a list in one word */
 	CRIU_PAIR,     /* IN=OUT of a pair of network devices */
 	CRIU_MOUNT,    /* KEY:VALUE of a mount from outside, or "auto" */
@@ -63,6 +64,7 @@ static const struct criu_word criu_table[] = {
 	{"status-fd", 0, CRIU_INT, CRIU_WITH, AT(status_fd)},
 	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
 	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
+	{"unprivileged", 0, CRIU_BOOL, CRIU_ALONE, AT(unprivileged)},
 	{"exec-cmd", 0, CRIU_BOOL, CRIU_ALONE, AT(exec_cmd)},
 	{"restore-sibling", 'S', CRIU_BOOL, CRIU_ALONE, AT(job.restore_sibling)},
 	{"shell-job", 'j', CRIU_BOOL, CRIU_ALONE, AT(job.shell_job)},
@@ -92,6 +94,7 @@ static const struct criu_word criu_table[] = {
 	{"skip-file-rwx-check", 0, CRIU_BOOL, CRIU_ALONE, AT(job.skip_file_rwx_check)},
 	{"freeze-cgroup", 0, CRIU_TEXT, CRIU_WITH, AT(job.freeze_cgroup)},
 	{"manage-cgroups", 0, CRIU_MODE, CRIU_MAYBE, AT(job.manage_cgroups)},
+	{"cpu-cap", 0, CRIU_CPU, CRIU_MAYBE, AT(job.cpu_cap)},
 	{"cgroup-props", 0, CRIU_TEXT, CRIU_WITH, AT(job.cgroup_props)},
 	{"cgroup-props-file", 0, CRIU_TEXT, CRIU_WITH, AT(job.cgroup_props_file)},
 	{"cgroup-dump-controller", 0, CRIU_LIST, CRIU_WITH, AT(job.cgroup_dump_controller)},
@@ -116,11 +119,9 @@ static const struct criu_word criu_table[] = {
 	{"libdir", 'L', CRIU_NEEDLESS, CRIU_WITH, 0},
 	{"deprecated", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"weak-sysctls", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
-	{"unprivileged", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"allow-uprobes", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 
 	{"stream", 0, CRIU_MISSING, CRIU_ALONE, 0},
-	{"cpu-cap", 0, CRIU_MISSING, CRIU_MAYBE, 0},
 	{"lsm-profile", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"lsm-mount-context", 0, CRIU_MISSING, CRIU_WITH, 0},
 	{"tls", 0, CRIU_MISSING, CRIU_ALONE, 0},
@@ -139,6 +140,7 @@ enum { CRIU_FOUND = 1 << 16, CRIU_TAKEN_BACK = 1 << 17 };
 enum { CRIU_LEVEL_DEFAULT = 2, CRIU_LEVEL_MAX = 4, CRIU_GHOST_LIMIT = 1 << 20, CRIU_TIMEOUT_S = 10 };
 
 #define CRIU_CGROUP_MODE "soft"
+#define CRIU_CPU_ALL "all"
 
 struct criu_parser {
 	struct option longs[2 * ARRAY_SIZE(criu_table) + 1];
@@ -293,6 +295,7 @@ static int criu_set(struct criu_options *o, const struct criu_word *w, bool take
 	case CRIU_INT: return criu_set_int(w, place, value, false, err);
 	case CRIU_SIZE: return criu_set_int(w, place, value, true, err);
 	case CRIU_MODE: return criu_set_text(place, value ? value : CRIU_CGROUP_MODE, err);
+	case CRIU_CPU: return criu_set_text(place, value ? value : CRIU_CPU_ALL, err);
 	case CRIU_TEXT: return criu_set_text(place, value, err);
 	case CRIU_LIST: return criu_add_text(place, value, err);
 	case CRIU_COMMAS: return criu_add_texts(place, value, err);

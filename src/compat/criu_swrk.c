@@ -23,6 +23,7 @@
 #include "compat/criu_rpc.h"
 #include "compat/criu_server.h"
 #include "engine/servers.h"
+#include "host/cpu.h"
 #include "host/sockdiag.h"
 #include "kernel/caps.h"
 
@@ -311,6 +312,39 @@ static int swrk_page_server_child(struct swrk *s, const CriuReq *request, CriuRe
 	return swrk_page_server(s, request, true, response, err);
 }
 
+static int swrk_cpuinfo(const struct swrk *s, const CriuReq *request, bool compare, struct ferry_error *err)
+{
+	struct criu_options o = {0};
+	struct criu_log log = {0};
+	unsigned caps;
+	if (!request->opts)
+		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "the request has no options");
+	int r = swrk_read_options(s, request, &o, err);
+	r = swrk_enter(r, &o, &log, err);
+	if (r >= 0)
+		r = cpu_caps_parse("", &caps, err);
+	if (r >= 0)
+		r = compare ? cpu_check_alone(o.job.images_dir, caps, err)
+			    : cpu_dump_alone(o.job.images_dir, err);
+	if (r < 0)
+		criu_log_error(&log, err);
+	criu_log_close(&log);
+	criu_options_release(&o);
+	return r;
+}
+
+static int swrk_cpuinfo_dump(struct swrk *s, const CriuReq *request, CriuResp *response unused,
+			     struct ferry_error *err)
+{
+	return swrk_cpuinfo(s, request, false, err);
+}
+
+static int swrk_cpuinfo_check(struct swrk *s, const CriuReq *request, CriuResp *response unused,
+			      struct ferry_error *err)
+{
+	return swrk_cpuinfo(s, request, true, err);
+}
+
 static int swrk_wait(struct swrk *s unused, const CriuReq *request, CriuResp *response,
 		     struct ferry_error *err)
 {
@@ -378,6 +412,8 @@ static swrk_request *const swrk_requests[] = {
 	[CRIU_REQ_TYPE__PAGE_SERVER] = swrk_page_server_alone,
 	[CRIU_REQ_TYPE__PAGE_SERVER_CHLD] = swrk_page_server_child,
 	[CRIU_REQ_TYPE__WAIT_PID] = swrk_wait,
+	[CRIU_REQ_TYPE__CPUINFO_DUMP] = swrk_cpuinfo_dump,
+	[CRIU_REQ_TYPE__CPUINFO_CHECK] = swrk_cpuinfo_check,
 	[CRIU_REQ_TYPE__FEATURE_CHECK] = swrk_features,
 	[CRIU_REQ_TYPE__VERSION] = swrk_version,
 };

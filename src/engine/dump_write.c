@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/lanes.h"
 #include "collect/namespaces.h"
+#include "host/cpu.h"
 #include "image/dir.h"
 #include "image/proto/inventory.pb-c.h"
 #include "image/proto/pstree.pb-c.h"
@@ -392,6 +393,8 @@ int dump_write_records(struct engine *e, struct collect *c, struct image_dir *di
 		r = write_guards(e, dir, snap, err);
 	if (r >= 0)
 		r = image_put_one(dir, IMAGE_SECCOMP, 0, &seccomp.base, err);
+	if (r >= 0 && e->cpu_caps)
+		r = cpu_dump(dir, err);
 	return r < 0 ? r : write_inventory(e, dir, snap, err);
 }
 

@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "collect/collect.h"
 #include "collect/namespaces.h"
+#include "host/cpu.h"
 #include "host/hook.h"
 #include "host/netlock.h"
 #include "host/netns.h"
@@ -191,7 +192,9 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 	if (options->empty_ns && strcmp(options->empty_ns, "net") != 0)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL, "--empty-ns %s: only 'net' can be empty",
 				 options->empty_ns);
-	r = engine_read_props(e, err);
+	r = cpu_caps_parse(options->cpu_cap, &e->cpu_caps, err);
+	if (r >= 0)
+		r = engine_read_props(e, err);
 	if (r >= 0 && options->freeze_cgroup)
 		r = pause_open(options->freeze_cgroup, &e->fault, log, &e->pause, err);
 	e->kinds.cgroups.pause = e->pause;

@@ -100,6 +100,7 @@ struct engine {
 	struct warden *warden;
 	char *cgroup_props;         /* of --cgroup-props and its file together */
 	struct pause *pause;        /* of --freeze-cgroup; NULL = none was named */
+	unsigned cpu_caps;          /* of --cpu-cap; see host/cpu.h */
 	struct hook *hook;          /* NULL: nobody wants one */
 	uint64_t image_bytes;       /* what the check said that an image needs at most */
 	check_memories large;       /* by the same check */

@@ -32,7 +32,8 @@ enum option_verbs {
 	V_SNAPSHOT = 1 << 17,
 	V_LAZY_PAGES = 1 << 18,
 	V_DOCTOR = 1 << 19,
-	V_IMAGE = 1 << 20,
+	V_CPUINFO = 1 << 20,
+	V_IMAGE = 1 << 21,
 	V_ALL = V_IMAGE - 1,
 };
 

@@ -22,6 +22,7 @@
 #include "base/fd.h"
 #include "base/progress.h"
 #include "engine/restore.h"
+#include "host/cpu.h"
 #include "host/netlock.h"
 #include "host/warden.h"
 #include "image/dedup.h"
@@ -139,6 +140,14 @@ static int restore_free_numbers(struct restore_job *j, struct ferry_error *err)
 	return 0;
 }
 
+/* Under the name criu a processor is compared only when that is asked for. */
+static int restore_check_cpu(const struct restore_job *j, struct ferry_error *err)
+{
+	const struct options *o = j->e->options;
+	bool asked = o->cpu_cap || o->criu_compat, told = image_dir_has(j->dir, IMAGE_CPUINFO, 0);
+	return cpu_check(j->dir, asked ? j->e->cpu_caps : told ? CPU_USUAL : 0, err);
+}
+
 static int restore_open(struct restore_job *j, const struct restore_from *from, struct ferry_error *err)
 {
 	struct engine *e = j->e;
@@ -167,6 +176,9 @@ static int restore_open(struct restore_job *j, const struct restore_from *from, 
 		error_hint(err, "restore the image that builds on it");
 		return -ENOENT;
 	}
+	r = restore_check_cpu(j, err);
+	if (r < 0)
+		return r;
 	r = image_dir_is_spent(j->dir);
 	if (r > 0 && !o->again) {
 		error_set(err, FERRY_ERROR_IMAGE_SPENT, EEXIST, "'%s' was restored before", images_dir);

@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 
-TYPES = {"dump": 1, "restore": 2, "check": 3, "pre-dump": 4, "page-server": 5, "notify": 6, "feature-check": 9, "version": 10,
+TYPES = {"dump": 1, "restore": 2, "check": 3, "pre-dump": 4, "page-server": 5, "notify": 6, "cpuinfo-dump": 7,
+         "cpuinfo-check": 8, "feature-check": 9, "version": 10,
          "wait-pid": 11, "page-server-child": 12, "single-pre-dump": 13}
 
 # Numbers of the fields that tests set.
