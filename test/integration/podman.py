@@ -200,7 +200,8 @@ def sees_its_group(kind):
     return scene.end()
 
 
-# After a restore by CRIU 4.2 a container sees the group of conmon, where the engine runs, instead of its own. Where it fails: no dirty tracking on this kernel, limits of another user's process without CAP_SYS_RESOURCE.
+# After a restore by CRIU 4.2 a container sees the group of conmon, where the engine runs, instead of its own. Where it fails:
+# no dirty tracking on this kernel, limits of another user's process without CAP_SYS_RESOURCE.
 OURS = {
     "before": before,
     "sees_its_group": sees_its_group,
