@@ -99,6 +99,8 @@ int net_sysctl_probes(const struct net_contents *c, const char *device);
 must_check int net_rules_look(struct arena *a, const struct kind_options *options, const char *who,
 			      struct net_contents *c, struct ferry_error *err);
 must_check int net_rules_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
+/* Take the lock away that a dump by CRIU with --network-lock iptables, its default, left in the namespace that ferry stands in. 0 or -errno. */
+must_check int net_rules_unlock(const struct kind_options *options);
 enum image_kind net_rules_file(enum net_rules which);
 
 /* net_number.c: what a namespace calls others of the tree, and that which ferry was started in. */
