@@ -236,6 +236,35 @@ static int rules_look_one(struct arena *a, const struct kind_options *options, c
 	return text ? 0 : error_memory(err);
 }
 
+/* What iptables has made in its own way nft tells, and takes from nobody. Nothing is changed by this. */
+int net_rules_try(const struct kind_options *options, const char *who, const struct net_contents *c,
+		  struct ferry_error *err)
+{
+	static const char *const try[5] = {"nft", "-c", "-f", "-"};
+	static const char flush[] = "flush ruleset\n";
+	const struct net_bytes *text = &c->rules[NET_RULES_NFT];
+	_cleanup_free_ char *said = NULL, *all = malloc(sizeof(flush) + text->n);
+	size_t n = 0;
+	if (!text->n)
+		return 0;
+	if (!all)
+		return error_memory(err);
+	memcpy(all, flush, sizeof(flush) - 1);
+	memcpy(all + sizeof(flush) - 1, text->bytes, text->n);
+	const struct net_bytes input = {all, sizeof(flush) - 1 + text->n};
+	int r = rules_run(options, try, &input, &said, &n);
+	if (!r)
+		return 0;
+	error_set(
+		err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+		"%s lives in a network namespace with rules for packets that 'nft' does not take again (%d): %.*s",
+		who, r, (int)strcspn(said ? said : "", "\n"), said ? said : "");
+	error_hint(
+		err,
+		"write them as rules of nft(8), or leave the namespace to whoever restores it: --empty-ns net");
+	return -ENOTSUP;
+}
+
 int net_rules_look(struct arena *a, const struct kind_options *options, const char *who,
 		   struct net_contents *c, struct ferry_error *err)
 {
