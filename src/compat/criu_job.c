@@ -139,15 +139,21 @@ static int criu_check_lock(const struct criu_options *o, struct ferry_error *err
 			 o->job.network_lock);
 }
 
-/* A restore takes files as they are by now, beyond what the image says of their size. */
-static int criu_take_files(struct options *o, struct ferry_error *err)
+static int criu_set(char **place, const char *word, struct ferry_error *err)
 {
-	char *as_found = strdup("as-found");
-	if (!as_found)
+	char *copy = strdup(word);
+	if (!copy)
 		return error_memory(err);
-	free(o->files);
-	o->files = as_found;
+	free(*place);
+	*place = copy;
 	return 0;
+}
+
+/* A restore takes files as they are by now, beyond what the image says of their size; and clocks, where it may not make others. */
+static int criu_take_as_found(struct criu_options *o, struct ferry_error *err)
+{
+	int r = criu_set(&o->job.files, "as-found", err);
+	return r < 0 || !o->unprivileged ? r : criu_set(&o->job.clock, "host", err);
 }
 
 static int criu_check_validation(const struct criu_options *o, struct ferry_error *err)
@@ -167,7 +173,7 @@ static int criu_prepare(enum criu_job job, struct criu_options *o, struct ferry_
 	if (r >= 0)
 		r = criu_check_validation(o, err);
 	if (r >= 0 && job == CRIU_RESTORE)
-		return criu_take_files(&o->job, err);
+		return criu_take_as_found(o, err);
 	if (r >= 0 && (o->page_server || o->job.lazy_pages))
 		r = criu_place(o, "127.0.0.1", o->job.lazy_pages ? &o->job.listen : &o->job.page_server, err);
 	return r;

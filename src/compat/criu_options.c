@@ -64,6 +64,7 @@ static const struct criu_word criu_table[] = {
 	{"status-fd", 0, CRIU_INT, CRIU_WITH, AT(status_fd)},
 	{"extra", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
 	{"all", 0, CRIU_BOOL, CRIU_ALONE, AT(all_features)},
+	{"unprivileged", 0, CRIU_BOOL, CRIU_ALONE, AT(unprivileged)},
 	{"exec-cmd", 0, CRIU_BOOL, CRIU_ALONE, AT(exec_cmd)},
 	{"restore-sibling", 'S', CRIU_BOOL, CRIU_ALONE, AT(job.restore_sibling)},
 	{"shell-job", 'j', CRIU_BOOL, CRIU_ALONE, AT(job.shell_job)},
@@ -118,7 +119,6 @@ static const struct criu_word criu_table[] = {
 	{"libdir", 'L', CRIU_NEEDLESS, CRIU_WITH, 0},
 	{"deprecated", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"weak-sysctls", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
-	{"unprivileged", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 	{"allow-uprobes", 0, CRIU_NEEDLESS, CRIU_ALONE, 0},
 
 	{"stream", 0, CRIU_MISSING, CRIU_ALONE, 0},

@@ -25,6 +25,7 @@ struct criu_options {
 	int64_t ps_socket; /* a connection in the place of address and port; -1: none */
 	int64_t status_fd; /* told when a server is ready; -1: none */
 	bool all_features; /* of a check */
+	bool unprivileged; /* without rights but CAP_CHECKPOINT_RESTORE */
 	bool exec_cmd;     /* what follows the verb is a command to become */
 	char *config;
 	char *work_dir; /* NULL: the images directory */

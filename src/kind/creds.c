@@ -250,8 +250,10 @@ static int creds_restore_thread(struct reader *r, struct plan_task *t, struct pl
 				script_call(s, "raising an ambient capability", SYS_prctl, PR_CAP_AMBIENT,
 					    PR_CAP_AMBIENT_RAISE, cap, 0, 0);
 	}
-	/* They may forbid what came before, and need CAP_SETPCAP, which the sets may lack. */
-	script_call(s, "setting securebits", SYS_prctl, PR_SET_SECUREBITS, c->secbits, 0, 0, 0);
+	/* They may forbid what came before, and need CAP_SETPCAP, which the sets may lack. Without it ours have stayed what they are. */
+	bool stay = !(here >> CAP_SETPCAP & 1) && prctl(PR_GET_SECUREBITS) == (int)c->secbits;
+	if (!stay)
+		script_call(s, "setting securebits", SYS_prctl, PR_SET_SECUREBITS, c->secbits, 0, 0, 0);
 	creds_capset(s, inheritable, creds_words(c->cap_prm, c->n_cap_prm),
 		     creds_words(c->cap_eff, c->n_cap_eff));
 	return 0;

@@ -92,6 +92,14 @@ static __attribute__((noreturn)) void birth_end(const struct plan_zombie *z)
 
 static int birth_failed(pid_t pid, int code, struct ferry_error *err)
 {
+	if (code == EPERM) {
+		error_set(err, FERRY_ERROR_PERMISSION, EPERM,
+			  "pid %d can be given to a process by CAP_CHECKPOINT_RESTORE alone", pid);
+		error_hint(
+			err,
+			"give ferry that right (setcap cap_checkpoint_restore+ep), or restore with --new-pidns or --user-ns");
+		return -EPERM;
+	}
 	if (code != EEXIST)
 		return error_errno(err, FERRY_ERROR_SYSTEM, code, "creating pid %d (clone3)", pid);
 	error_set(err, FERRY_ERROR_PID_TAKEN, EEXIST, "pid %d is taken by another process", pid);

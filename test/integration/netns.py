@@ -241,6 +241,24 @@ def joined():
     kept.end()
 
 
+@test(timeout=60)
+def empty_above():
+    """What the caller fills is the namespace of the root. Of one below it nobody else knows: it comes back with its contents."""
+    below = "unshare --net sh -c 'ip link add v0 type veth peer name v1; ip addr add 10.5.0.1/16 dev v0; exec sleep 1000' & "
+    program = Program("uts", interpreter=["unshare", "--net", "sh", "-c", below + 'exec "$0" "$@"', str(program_path("uts"))])
+    ip("link", "add", "mine", "type", "bridge", of=program.pid)
+    path = pathlib.Path(f"/proc/{program.pid}/task/{program.pid}/children")
+    child = int(path.read_text())
+    wait_until(lambda: inode(child) != inode(program.pid) and "10.5.0.1" in ip("addr", of=child), "nothing is below")
+    images = folder()
+    Ferry().dump(program.pid, images, more=["--empty-ns", "net"])
+    program.wait_gone([program.pid])
+    Ferry().restore(images, more=["--empty-ns", "net"])
+    assert devices(program.pid) == ["lo"] and "10.5.0.1" in ip("addr", of=child)
+    program.verify()
+    program.quit()
+
+
 def ask_port_of_nobody():
     """Whoever is there answers that nobody has it; behind a lock of everything it would take for ever."""
     try:
@@ -599,8 +617,9 @@ test(timeout=60, name="refused-without")(lambda: refused_without("4"))
 test(timeout=90, name="given")(lambda: given(Ferry(), Ferry()))
 for obstacle_name in OBSTACLES:
     test(name="obstacle-" + obstacle_name, timeout=60)(lambda obstacle_name=obstacle_name: obstacle(obstacle_name))
+test(name="tree-to-criu", timeout=120, needs=["criu-sid"])(lambda: exchanged("netns-tree", Ferry(), criu()))
 test(name="devices-to-criu", timeout=120, needs=["criu-sid"])(lambda: exchanged("netns-devices", Ferry(), criu()))
-for device_case in ("netns-devices", "netns-layers"):
+for device_case in ("netns-devices", "netns-layers", "netns-tree"):
     test(name=device_case.partition("-")[2] + "-from-criu", timeout=120, needs=["criu-sid"])(
         lambda name=device_case: exchanged(name, criu(), Ferry()))
 test(timeout=90, name="above")(lambda: above(Ferry(), Ferry()))
