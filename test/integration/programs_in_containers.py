@@ -11,7 +11,11 @@ from ferrytest.containers.inside import Container
 from ferrytest.containers.scenes import register
 from ferrytest.redis import Server
 from ferrytest.software.desktop import Desktop
+from ferrytest.software.golang import Go
+from ferrytest.software.java import Java
+from ferrytest.software.mariadb import MariaDB
 from ferrytest.software.nginx import Nginx
+from ferrytest.software.node import Node
 from ferrytest.software.postgresql import PostgreSQL
 from ferrytest.software.systemd import PLACE, Systemd
 
@@ -32,15 +36,20 @@ def there_and_back(kind, make, *more):
 
 
 SCENES = {
+    "node": lambda kind: there_and_back(kind, Node),
+    "java": lambda kind: there_and_back(kind, Java),
+    "go": lambda kind: there_and_back(kind, Go),
     "redis": lambda kind: there_and_back(kind, lambda place: Server(place.address, place.start)),
 }
 
-# CRIU 4.2 stores no process of another user without CAP_SYS_RESOURCE ("Can't get rlimit 0: Operation not permitted"). With nginx's
-# workers as root it does, and now and then all connections of clients that send meanwhile are reset. Of a
-# desktop, and of systemd, it finds no name for a watch on the overlay ("fsnotify: Can't dump that handle").
+# CRIU 4.2 stores no process of another user without CAP_SYS_RESOURCE ("Can't get rlimit 0: Operation not permitted"), nor an io_uring.
+# With nginx's workers as root it does, and now and then all connections of clients that send meanwhile are reset. Of a desktop, and
+# of systemd, it finds no name for a watch on the overlay ("fsnotify: Can't dump that handle").
 OURS = {
     "nginx": lambda kind: there_and_back(kind, Nginx),
     "postgresql": lambda kind: there_and_back(kind, PostgreSQL),
+    # podman's filter of system calls leaves it no io_uring.
+    "mariadb": lambda kind: there_and_back(kind, MariaDB, "--security-opt", "seccomp=unconfined"),
     "systemd": lambda kind: there_and_back(kind, Systemd, *PLACE),
     "desktop": lambda kind: there_and_back(kind, lambda place: Desktop(place=place)),
 }
