@@ -59,10 +59,11 @@ const struct net_kind *net_kind_of(const char *word);
  * Look at the namespace in which the calling thread stands. who: for messages. What cannot be brought back is refused. Everything belongs
  * to the arena.
  */
-must_check int net_look(struct arena *a, const struct kind_options *options, const char *who,
-			struct net_contents *ret, struct ferry_error *err);
+must_check int net_look(struct arena *a, const char *who, struct net_contents *ret, struct ferry_error *err);
 /* And in the words of the common format, when it is known where its devices lead. */
 must_check int net_describe(struct arena *a, uint32_t id, struct net_contents *c);
+/* What the kernel tells of one device; belongs to the arena. */
+must_check int net_read_link(struct arena *a, const struct nlmsghdr *h, FerryNetEntry *net);
 /* NULL: none has the number. */
 FerryLinkEntry *net_link_numbered(const FerryNetEntry *net, unsigned index);
 /* The devices that are there now, by index; 0 or -errno. */
@@ -73,6 +74,11 @@ must_check int net_store(struct dump *d, uint32_t id, const struct net_contents 
 /* What the image has of a namespace, in the form that ferry's own file has; belongs to the plan. */
 must_check int net_load(struct reader *r, const struct plan_ns *ns, struct net_contents **ret,
 			struct ferry_error *err);
+
+/* A list as ip(8) saves it: a number, and messages of a type, which begin with head bytes. */
+struct netlist;
+must_check int net_parse_list(const struct net_bytes *b, uint32_t magic, uint16_t type, size_t head,
+			      struct netlist *list);
 
 /* A namespace of the plan that is there and empty, and what belongs in it. */
 struct net_target {
@@ -98,7 +104,12 @@ int net_sysctl_probes(const struct net_contents *c, const char *device);
 /* net_rules.c: nothing in the namespace, or its text. */
 must_check int net_rules_look(struct arena *a, const struct kind_options *options, const char *who,
 			      struct net_contents *c, struct ferry_error *err);
+/* Whether they can be made again of that text. */
+must_check int net_rules_try(const struct kind_options *options, const char *who,
+			     const struct net_contents *c, struct ferry_error *err);
 must_check int net_rules_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
+/* Take the lock away that a dump by CRIU with --network-lock iptables, its default, left in the namespace that ferry stands in. 0 or -errno. */
+must_check int net_rules_unlock(const struct kind_options *options);
 enum image_kind net_rules_file(enum net_rules which);
 
 /* net_number.c: what a namespace calls others of the tree, and that which ferry was started in. */

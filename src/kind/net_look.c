@@ -392,6 +392,14 @@ static int net_look_groups(struct arena *a, FerryNetEntry *net)
 	return r;
 }
 
+int net_read_link(struct arena *a, const struct nlmsghdr *h, FerryNetEntry *net)
+{
+	struct net_links links = {.arena = a, .net = net};
+	if (!net->links && !(net->links = arena_array(a, FerryLinkEntry *, NET_LINKS_MAX)))
+		return -ENOMEM;
+	return net_each_link(h, &links);
+}
+
 int net_look_now(struct arena *a, struct netlink_socket *socket, FerryNetEntry *ret)
 {
 	struct net_links links = {.arena = a, .net = ret};
@@ -477,8 +485,7 @@ int net_describe(struct arena *a, uint32_t id, struct net_contents *c)
 	return 0;
 }
 
-int net_look(struct arena *a, const struct kind_options *options, const char *who, struct net_contents *ret,
-	     struct ferry_error *err)
+int net_look(struct arena *a, const char *who, struct net_contents *ret, struct ferry_error *err)
 {
 	struct net_contents c = {.net = record_new(a, FerryNetEntry, ferry_net_entry)};
 	struct net_links links = {.arena = a, .who = who, .net = c.net};
@@ -507,10 +514,8 @@ int net_look(struct arena *a, const struct kind_options *options, const char *wh
 			"take that down first, or leave the namespace to whoever restores it: --empty-ns net");
 		return -ENOTSUP;
 	}
-	r = net_rules_look(a, options, who, &c, err);
-	if (r >= 0)
-		*ret = c;
-	return r;
+	*ret = c;
+	return 0;
 }
 
 /* --------------------------------------------------------------------- image */
@@ -647,27 +652,36 @@ static int net_load_bytes(struct reader *r, enum image_kind file, uint32_t id, s
 	return n ? image_get_raw(in, bytes, (size_t)n, err) : 0;
 }
 
+int net_parse_list(const struct net_bytes *b, uint32_t magic, uint16_t type, size_t head,
+		   struct netlist *list)
+{
+	uint32_t found = 0;
+	int r = 0;
+	if (b->n >= sizeof(found))
+		memcpy(&found, b->bytes, sizeof(found));
+	if (found != magic)
+		return -EBADMSG;
+	int left = (int)(b->n - sizeof(found));
+	const struct nlmsghdr *h = (const void *)((const char *)b->bytes + sizeof(found));
+	for (; netlink_ok(h, left) && r >= 0; h = netlink_next(h, &left))
+		if (h->nlmsg_type == type && netlink_body_len(h) >= head)
+			r = netlist_add(list, netlink_body(h), netlink_body_len(h));
+	return r;
+}
+
 /* Messages of one type, behind the number. */
 static int net_load_list(struct reader *r, enum image_kind file, uint32_t id, uint32_t magic, uint16_t type,
 			 size_t head, struct netlist *list, struct ferry_error *err)
 {
 	struct net_bytes b = {0};
-	uint32_t found = 0;
 	int ret = net_load_bytes(r, file, id, &b, err);
 	if (ret < 0 || !b.n)
 		return ret;
-	if (b.n >= sizeof(found))
-		memcpy(&found, b.bytes, sizeof(found));
-	if (found != magic)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-				 "the list of network namespace %u does not begin as ip(8) writes it", id);
-	int left = (int)(b.n - sizeof(found));
-	const struct nlmsghdr *h = (const void *)((const char *)b.bytes + sizeof(found));
-	for (; netlink_ok(h, left) && ret >= 0; h = netlink_next(h, &left))
-		if (h->nlmsg_type == type && netlink_body_len(h) >= head)
-			ret = netlist_add(list, netlink_body(h), netlink_body_len(h));
-	return ret < 0 ? error_errno(err, FERRY_ERROR_IMAGE_BAD, -ret,
-				     "reading a list of network namespace %u", id)
+	ret = net_parse_list(&b, magic, type, head, list);
+	return ret < 0 ? error_errno(
+				 err, FERRY_ERROR_IMAGE_BAD, -ret,
+				 "reading a list of network namespace %u, which is not as ip(8) writes it",
+				 id)
 		       : 0;
 }
 

@@ -63,7 +63,7 @@ static int net_check(pid_t pid, int proc_dir, const struct kind_options *options
 {
 	uint64_t inode;
 	struct arena a = {0};
-	struct net_contents unused_contents;
+	struct net_contents contents = {0};
 	int r = proc_read_namespace(proc_dir, PROC_NS_NET, &inode, err);
 	if (r < 0)
 		return r;
@@ -81,7 +81,11 @@ static int net_check(pid_t pid, int proc_dir, const struct kind_options *options
 	r = net_go_to(proc_dir, pid, &here, err);
 	if (r < 0)
 		return r;
-	r = net_look(&a, options, who, &unused_contents, err);
+	r = net_look(&a, who, &contents, err);
+	if (r >= 0)
+		r = net_rules_look(&a, options, who, &contents, err);
+	if (r >= 0)
+		r = net_rules_try(options, who, &contents, err);
 	net_go_back(here);
 	arena_release(&a);
 	return r;
@@ -105,7 +109,9 @@ static int net_collect_here(struct collect *c, const struct snap_ns *ns, struct 
 	struct arena *a = &c->snap->arena;
 	char who[32];
 	snprintf(who, sizeof(who), "pid %d", ns->pid);
-	int r = net_look(a, c->options, who, contents, err);
+	int r = net_look(a, who, contents, err);
+	if (r >= 0)
+		r = net_rules_look(a, c->options, who, contents, err);
 	if (r >= 0)
 		r = net_number_look(c, contents, err);
 	if (r >= 0 && net_describe(a, ns->id, contents) < 0)
