@@ -30,7 +30,7 @@ def there_and_back(kind, make, *more):
     program = make(place)
     program.verify()
     for _ in range(2):
-        program.pid = place.there_and_back()
+        program.pid = place.there_and_back(getattr(program, "helpers", ()))
         program.verify()
     program.finish()
     program.quit()

@@ -3,7 +3,9 @@
 and serves at an address on a bridge."""
 
 import os
+import pathlib
 import signal
+import socket
 import subprocess
 import tempfile
 
@@ -64,12 +66,24 @@ class Container:
         """Of its first process, as seen from here."""
         return self.podman.inspect("c")["State"]["Pid"]
 
-    def there_and_back(self):
-        """Stored, gone, and running again; its first process then."""
+    def is_quiet(self):
+        """Whether everything that was sent to it has arrived."""
+        remote = socket.inet_aton(self.address)[::-1].hex().upper() + ":"
+        rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return all(row[4].startswith("00000000:") for row in rows if row[2].startswith(remote))
+
+    def there_and_back(self, clients):
+        """Stored, gone, and running again; its first process then. podman gives a container its address before it restores what is
+        in it, and meanwhile the kernel answers who still sends with a reset; so clients that send by themselves stand still."""
+        for client in clients:
+            client.send_signal(signal.SIGSTOP)
+        wait_until(self.is_quiet, "what was sent does not arrive")
         before = self.pid()
         self.podman.good("container", "checkpoint", "--tcp-established", "--file-locks", "c")
         assert not os.path.exists(f"/proc/{before}"), "it is still there"
         self.podman.good("container", "restore", "--tcp-established", "--file-locks", "c")
+        for client in clients:
+            client.send_signal(signal.SIGCONT)
         return self.pid()
 
     def end(self):

@@ -64,6 +64,7 @@ class MariaDB(Software):
     def write(self):
         """Rows one after the other, each a transaction that the server says is durable."""
         client = self.session()
+        self.helpers.append(client.process)
         try:
             while not self.ending.is_set():
                 client.ask(f"INSERT INTO d.log VALUES ({self.written + 1});", 60)
