@@ -723,7 +723,9 @@ int dump_connect(struct engine *e, struct pageclient *ret, struct ferry_error *e
 	if (o->auto_dedup)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
 				 "--auto-dedup is for who has the pages: give it to the page server");
-	return pageclient_open(ret, o->page_server, o->insecure, (int)o->timeout * 1000, err);
+	const struct pageclient_how how = {
+		.tls = e->tls, .insecure = o->insecure, .timeout_ms = (int)o->timeout * 1000};
+	return pageclient_open(ret, o->page_server, &how, err);
 }
 
 /* Pages go to a page server, the rest stays here. */
@@ -753,7 +755,7 @@ static int dump_listen(struct engine *e, char *ret_text, struct ferry_error *err
 			err, FERRY_ERROR_USAGE, EINVAL,
 			"--lazy-pages moves the tree whole, without --leave-running, --leave-stopped, "
 			"--page-server, --prev-images-dir and --track-mem");
-	int r = endpoint_parse_plain(o->listen, o->insecure, ENDPOINT_LISTEN_HOW, &at, err);
+	int r = endpoint_parse_plain(o->listen, o->insecure || o->tls, ENDPOINT_LISTEN_HOW, &at, err);
 	return r < 0 ? r : endpoint_listen(&at, ret_text, err);
 }
 
@@ -771,6 +773,7 @@ static int dump_serve(struct dump_job *j, int listening, struct pagesource_done 
 	_cleanup_free_ struct pagesource_memory *memories = calloc(mem->left.n + 1, sizeof(*memories));
 	const struct pagesource s = {.memories = memories,
 				     .n = mem->left.n,
+				     .tls = j->engine->tls,
 				     .timeout_ms = (int)j->engine->kinds.timeout_ms,
 				     .settle = dump_settle,
 				     .context = j};

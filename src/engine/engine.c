@@ -36,6 +36,7 @@
 #include "proc/looker.h"
 #include "proc/mapper.h"
 #include "proc/read.h"
+#include "stream/tls.h"
 
 /* A million: what nr_open is on every machine that nobody changed it on. */
 enum { ENGINE_DESCRIPTORS = 1 << 20, ENGINE_PROPS_MAX = 1 << 20 };
@@ -194,6 +195,8 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 				 options->empty_ns);
 	r = cpu_caps_parse(options->cpu_cap, &e->cpu_caps, err);
 	if (r >= 0)
+		r = engine_tls(options, &e->tls, err);
+	if (r >= 0)
 		r = engine_read_props(e, err);
 	if (r >= 0 && options->freeze_cgroup)
 		r = pause_open(options->freeze_cgroup, &e->fault, log, &e->pause, err);
@@ -203,12 +206,25 @@ int engine_init(struct engine *e, const struct options *options, const struct lo
 	return r < 0 ? r : cgroup_check_options(&e->kinds, err);
 }
 
+int engine_tls(const struct options *o, struct tls **ret, struct ferry_error *err)
+{
+	const struct tls_options tls = {.cacert = o->tls_cacert,
+					.cacrl = o->tls_cacrl,
+					.cert = o->tls_cert,
+					.key = o->tls_key,
+					.any_name = o->tls_no_cn_verify};
+	*ret = NULL;
+	return o->tls ? tls_open(&tls, ret, err) : 0;
+}
+
 void engine_release(struct engine *e)
 {
 	hook_free(e->hook);
 	e->hook = NULL;
 	warden_stop(e->warden);
 	e->warden = NULL;
+	tls_close(e->tls);
+	e->tls = NULL;
 	free(e->cgroup_props);
 	e->cgroup_props = NULL;
 	pause_close(e->pause);

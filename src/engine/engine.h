@@ -100,6 +100,7 @@ struct engine {
 	struct warden *warden;
 	char *cgroup_props;         /* of --cgroup-props and its file together */
 	struct pause *pause;        /* of --freeze-cgroup; NULL = none was named */
+	struct tls *tls;            /* of --tls; NULL: connections are plain */
 	unsigned cpu_caps;          /* of --cpu-cap; see host/cpu.h */
 	struct hook *hook;          /* NULL: nobody wants one */
 	uint64_t image_bytes;       /* what the check said that an image needs at most */
@@ -129,6 +130,9 @@ must_check int engine_init(struct engine *e, const struct options *options, cons
 void engine_release(struct engine *e);
 
 /* Where to open a path that the caller named: *path is relative to the descriptor that is returned. */
+/* Certificates of --tls, while paths lead to them; *ret is NULL without it. */
+must_check int engine_tls(const struct options *o, struct tls **ret, struct ferry_error *err);
+
 int engine_at(const struct engine *e, const char **path);
 
 /* Keep what engine_at() needs, before paths lead elsewhere. */

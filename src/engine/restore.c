@@ -243,7 +243,9 @@ static int restore_connect(struct restore_job *j, struct ferry_error *err)
 	if (!o->lazy)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
 				 "--page-server is for --lazy; with --lazy-pages 'ferry lazy-pages' has it");
-	int r = pageclient_open(&client, o->page_server, o->insecure, (int)o->timeout * 1000, err);
+	const struct pageclient_how how = {
+		.tls = j->e->tls, .insecure = o->insecure, .timeout_ms = (int)o->timeout * 1000};
+	int r = pageclient_open(&client, o->page_server, &how, err);
 	if (r < 0)
 		return r;
 	j->restore.page_server = client.fd;

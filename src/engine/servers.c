@@ -15,12 +15,16 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "engine/engine.h"
 #include "image/dedup.h"
 #include "image/dir.h"
 #include "restore/lazyd.h"
 #include "restore/lazysock.h"
 #include "stream/endpoint.h"
 #include "stream/pageclient.h"
+#include "stream/tls.h"
+
+enum { SERVERS_HANDSHAKE_MS = 10000 };
 
 /* ---------------------------------------------------------------- pages of a dump */
 
@@ -38,7 +42,22 @@ static int servers_accept(int socket, struct ferry_error *err)
 	}
 }
 
-static int servers_take(const struct options *o, const struct log_sink *log, int socket, bool is_open,
+/* Where whoever has pages comes from. */
+struct servers_door {
+	int socket;
+	bool is_open; /* he is there */
+	struct tls *tls;
+};
+
+/* The first who comes, and proves who he is if that is asked for. */
+static int servers_meet(const struct servers_door *d, struct ferry_error *err)
+{
+	const struct tls_how how = {.timeout_ms = SERVERS_HANDSHAKE_MS};
+	int fd = d->is_open ? fd_dup(d->socket, 3) : servers_accept(d->socket, err);
+	return fd < 0 || !d->tls ? fd : tls_start(d->tls, fd, &how, err);
+}
+
+static int servers_take(const struct options *o, const struct log_sink *log, const struct servers_door *door,
 			struct pageserver_stats *ret, struct ferry_error *err)
 {
 	const struct image_dir_create create = {.partial = true, .log = log};
@@ -47,7 +66,7 @@ static int servers_take(const struct options *o, const struct log_sink *log, int
 	int r = image_dir_create(AT_FDCWD, o->images_dir, &create, &dir, err);
 	if (r >= 0 && o->prev_images_dir)
 		r = image_dir_link_parent(dir, o->prev_images_dir, err);
-	_cleanup_close_ int fd = r < 0 ? r : is_open ? fd_dup(socket, 3) : servers_accept(socket, err);
+	_cleanup_close_ int fd = r < 0 ? r : servers_meet(door, err);
 	r = fd;
 	if (r >= 0)
 		r = pageserver_receive(fd, dir, ret, err);
@@ -63,18 +82,26 @@ int engine_page_server(const struct options *o, const struct log_sink *log, cons
 {
 	char text[ENDPOINT_TEXT_BYTES];
 	struct endpoint e;
+	struct servers_door door = {0};
 	*ret = (struct pageserver_stats){0};
 	if (!o->images_dir || !o->listen)
 		return error_set(err, FERRY_ERROR_USAGE, EINVAL,
 				 "--images-dir DIR or --listen ADDRESS is missing");
-	int r = endpoint_parse_plain(o->listen, o->insecure, ENDPOINT_LISTEN_HOW, &e, err);
+	int r = endpoint_parse_plain(o->listen, o->insecure || o->tls, ENDPOINT_LISTEN_HOW, &e, err);
+	if (r >= 0)
+		r = engine_tls(o, &door.tls, err);
 	if (r < 0)
 		return r;
 	_cleanup_close_ int listening = e.is_open ? -1 : endpoint_listen(&e, text, err);
-	if (!e.is_open && listening < 0)
-		return listening;
-	r = ready->tell(ready->context, e.is_open ? o->listen : text, err);
-	return r < 0 ? r : servers_take(o, log, e.is_open ? e.fd : listening, e.is_open, ret, err);
+	door.socket = e.is_open ? e.fd : listening;
+	door.is_open = e.is_open;
+	r = MIN(door.socket, 0);
+	if (r >= 0)
+		r = ready->tell(ready->context, e.is_open ? o->listen : text, err);
+	if (r >= 0)
+		r = servers_take(o, log, &door, ret, err);
+	tls_close(door.tls);
+	return r;
 }
 
 /* ---------------------------------------------------------------- memory of a restore */
@@ -82,10 +109,14 @@ int engine_page_server(const struct options *o, const struct log_sink *log, cons
 static int servers_connect(const struct options *o, int *ret_fd, struct ferry_error *err)
 {
 	struct pageclient client;
+	struct pageclient_how how = {.insecure = o->insecure, .timeout_ms = (int)o->timeout * 1000};
 	*ret_fd = -1;
 	if (!o->page_server)
 		return 0;
-	int r = pageclient_open(&client, o->page_server, o->insecure, (int)o->timeout * 1000, err);
+	int r = engine_tls(o, &how.tls, err);
+	if (r >= 0)
+		r = pageclient_open(&client, o->page_server, &how, err);
+	tls_close(how.tls);
 	if (r >= 0)
 		*ret_fd = client.fd;
 	return r;

@@ -9,15 +9,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "image/coverage.h"
 #include "stream/endpoint.h"
 #include "stream/pageserver_wire.h"
+#include "stream/tls.h"
 
 enum { PAGECLIENT_MS = 1000 };
 #define PAGECLIENT_HOW "forward a port of loopback with ssh, or accept that with --insecure"
@@ -153,17 +156,40 @@ static int pageclient_limit(int fd, int timeout_ms)
 	return 0;
 }
 
-int pageclient_open(struct pageclient *ret, const char *address, bool insecure, int timeout_ms,
+/* The name that a certificate has to be for: what stands before the port, without brackets. */
+static int pageclient_encrypt(int fd, const char *address, const struct pageclient_how *how,
+			      struct ferry_error *err)
+{
+	static const char *const nameless[] = {"unix:", "fd:"};
+	const char *port = strrchr(address, ':');
+	bool brackets = address[0] == '[';
+	size_t n = port ? (size_t)(port - address) : strlen(address);
+	for (size_t i = 0; i < ARRAY_SIZE(nameless); i++)
+		if (!strncmp(address, nameless[i], strlen(nameless[i])))
+			n = 0;
+	_cleanup_free_ char *host = strndup(address + (n && brackets), n > 2 && brackets ? n - 2 : n);
+	if (!host) {
+		close(fd);
+		return error_memory(err);
+	}
+	const struct tls_how tls = {
+		.host = host, .timeout_ms = how->timeout_ms, .message = &pageserver_message};
+	return tls_start(how->tls, fd, &tls, err);
+}
+
+int pageclient_open(struct pageclient *ret, const char *address, const struct pageclient_how *how,
 		    struct ferry_error *err)
 {
 	struct endpoint e;
-	int r = endpoint_parse_plain(address, insecure, PAGECLIENT_HOW, &e, err);
+	int r = endpoint_parse_plain(address, how->insecure || how->tls, PAGECLIENT_HOW, &e, err);
 	if (r < 0)
 		return r;
-	int fd = endpoint_connect(&e, timeout_ms, err);
+	int fd = endpoint_connect(&e, how->timeout_ms, err);
+	if (fd >= 0 && how->tls)
+		fd = pageclient_encrypt(fd, address, how, err);
 	if (fd < 0)
 		return fd;
-	r = pageclient_limit(fd, timeout_ms);
+	r = pageclient_limit(fd, how->timeout_ms);
 	if (r < 0) {
 		close(fd);
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r,

@@ -16,6 +16,22 @@
 #include "image/dir.h"
 #include "image/pages.h"
 #include "stream/pageserver_wire.h"
+#include "stream/tls.h"
+
+static uint64_t pageserver_more(const void *bytes)
+{
+	const struct pageserver_head *head = bytes;
+	uint32_t command = head->command & ((1u << PAGESERVER_FLAGS_SHIFT) - 1);
+	bool pages =
+		command == PAGESERVER_ADD ||
+		(command == PAGESERVER_ADD_F && head->command >> PAGESERVER_FLAGS_SHIFT & IMAGE_PE_PRESENT);
+	return pages ? head->nr_pages * IMAGE_PAGE_BYTES : 0;
+}
+
+const struct tls_message pageserver_message = {
+	.head_bytes = sizeof(struct pageserver_head),
+	.more_bytes = pageserver_more,
+};
 
 enum { PAGESERVER_MOST_PAGES = 1 << 30 };
 

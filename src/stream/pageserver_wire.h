@@ -14,6 +14,8 @@
 
 #include <stdint.h>
 
+struct tls_message;
+
 enum pageserver_command {
 	PAGESERVER_ADD = 1,
 	PAGESERVER_HOLE = 2,
@@ -40,3 +42,6 @@ struct pageserver_head {
 	uint64_t nr_pages, vaddr, memory;
 };
 _Static_assert(sizeof(struct pageserver_head) == 32, "as CRIU sends it");
+
+/* A head of any side, and the pages that follow it, for tls_start(). */
+extern const struct tls_message pageserver_message;

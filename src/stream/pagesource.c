@@ -22,6 +22,7 @@
 #include "image/pages.h"
 #include "stream/endpoint.h"
 #include "stream/pageserver_wire.h"
+#include "stream/tls.h"
 
 enum { PAGESOURCE_MOST_PAGES = 1 << 16, PAGESOURCE_BUFFER_PAGES = 256 };
 
@@ -190,6 +191,27 @@ static int pagesource_accept(struct pagesource_job *j, int listening)
 	}
 }
 
+/* Who does not prove who he is gets nothing, and the next one is awaited. */
+static int pagesource_meet(struct pagesource_job *j, int listening)
+{
+	const struct tls_how how = {.timeout_ms = j->s->timeout_ms, .message = &pageserver_message};
+	int fd = pagesource_accept(j, listening);
+	while (fd >= 0 && j->s->tls) {
+		struct ferry_error why = FERRY_ERROR_INIT;
+		j->fd = fd;
+		int r = pagesource_watch(j);
+		if (r < 0) {
+			close(fd);
+			return error_errno(j->err, FERRY_ERROR_SYSTEM, -r, "setting up the connection");
+		}
+		fd = tls_start(j->s->tls, fd, &how, &why);
+		if (fd >= 0)
+			break;
+		fd = pagesource_accept(j, listening);
+	}
+	return fd;
+}
+
 static int pagesource_run(struct pagesource_job *j)
 {
 	struct pageserver_head head;
@@ -206,7 +228,7 @@ static int pagesource_run(struct pagesource_job *j)
 static int pagesource_connections(struct pagesource_job *j, int listening)
 {
 	for (;;) {
-		_cleanup_close_ int fd = pagesource_accept(j, listening);
+		_cleanup_close_ int fd = pagesource_meet(j, listening);
 		if (fd < 0)
 			return fd;
 		j->fd = fd;

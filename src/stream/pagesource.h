@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The giving side of CRIU's lazy pages: memory of frozen tasks is handed out page by page to whoever runs them by now. Nothing is
- * encrypted, and nobody proves who he is.
+ * The giving side of CRIU's lazy pages: memory of frozen tasks is handed out page by page to whoever runs them by now.
  */
 #pragma once
 
@@ -12,6 +11,8 @@
 #include <ferry/error.h>
 
 #include "base/macros.h"
+
+struct tls;
 
 /* What may be asked for. */
 struct pagesource_memory {
@@ -24,7 +25,8 @@ struct pagesource_memory {
 struct pagesource {
 	const struct pagesource_memory *memories;
 	size_t n;
-	int timeout_ms; /* a connection over which so long nothing gets through is broken */
+	struct tls *tls; /* NULL: nothing is encrypted, and nobody proves who he is */
+	int timeout_ms;  /* a connection over which so long nothing gets through is broken */
 	/*
 	 * Called once, before the last page is given, or when the other side says that it wants no more: from here on nobody can
 	 * tell whether it got it. Then whatever the pages belong to may not go on by itself.
