@@ -54,7 +54,7 @@ def listed():
 
 # Members of a kind's tables that save state and bring it back: without one a round trip is not what it was.
 HOOKS = ("collect_task", "collect_thread", "collect_ended", "collect_fd", "collect_end", "collect_all", "discover", "dump",
-         "dump_end", "read", "prepare", "make", "find", "taken", "entered", "restore", "restore_task", "restore_thread", "is_late",
+         "dump_end", "read", "prepare", "make", "find", "taken", "fill", "entered", "restore", "restore_task", "restore_thread", "is_late",
          "is_last", "settle", "settle_task", "map", "join_session", "opened", "ready", "finish", "before_run", "left", "after",
          "abandon")
 # Those that refuse, which the tests of test/refusals.tsv notice.

@@ -38,14 +38,13 @@ enum {
 
 enum ns_support {
 	NS_ANY,    /* each task may have its own */
-	NS_TREE,   /* the whole tree has one, not necessarily ferry's */
 	NS_CLOCKS, /* each task may have another than the root, which gets a new one in any case */
 	NS_SKIP,   /* looked at elsewhere */
 };
 
 static const enum ns_support ns_support[PROC_NS_COUNT] = {
 	[PROC_NS_CGROUP] = NS_ANY,  [PROC_NS_IPC] = NS_ANY,
-	[PROC_NS_MNT] = NS_ANY,     [PROC_NS_NET] = NS_TREE,
+	[PROC_NS_MNT] = NS_ANY,     [PROC_NS_NET] = NS_ANY,
 	[PROC_NS_PID] = NS_ANY,     [PROC_NS_PID_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_TIME] = NS_CLOCKS, [PROC_NS_TIME_FOR_CHILDREN] = NS_SKIP,
 	[PROC_NS_USER] = NS_ANY,    [PROC_NS_UTS] = NS_ANY,
@@ -57,15 +56,6 @@ static bool ns_is_another(int ns, const uint64_t *theirs, const uint64_t *of_roo
 	if (ns_support[ns] == NS_SKIP)
 		return false;
 	return theirs[ns] != (ns_support[ns] == NS_CLOCKS ? of_root : ours)[ns];
-}
-
-static int ns_refuse(pid_t pid, enum proc_ns ns, struct ferry_error *err)
-{
-	const char *word = proc_ns_info(ns)->word;
-	error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-		  "pid %d lives in a %s namespace other than that of the tree's root", pid, word);
-	error_hint(err, "dump it by itself, from the first process of that namespace on");
-	return -ENOTSUP;
 }
 
 /* The namespace that a task will put its children into is only known by a child that is there. */
@@ -171,22 +161,12 @@ static int ns_check_threads(const struct check_task *t, struct ferry_error *err)
 	return r;
 }
 
-static int ns_check(pid_t pid, const struct proc_namespaces *theirs, const struct proc_namespaces *root,
-		    const struct kind_options *options, struct ferry_error *err)
+static int ns_check(pid_t pid, const struct proc_namespaces *theirs, const struct kind_options *options,
+		    struct ferry_error *err)
 {
-	const struct proc_namespaces *ours = &options->own_namespaces;
-	for (int ns = 0; ns < PROC_NS_COUNT; ns++) {
-		enum ns_support support = ns_support[ns];
-		if (support == NS_SKIP)
-			continue;
-		if (!theirs->ino[ns] && ours->ino[ns])
+	for (int ns = 0; ns < PROC_NS_COUNT; ns++)
+		if (ns_support[ns] != NS_SKIP && !theirs->ino[ns] && options->own_namespaces.ino[ns])
 			return error_set(err, FERRY_ERROR_NO_SUCH_TASK, ESRCH, "pid %d is ending", pid);
-		bool good = support == NS_ANY || support == NS_CLOCKS ||
-			    (support == NS_TREE && theirs->ino[ns] == root->ino[ns]) ||
-			    theirs->ino[ns] == ours->ino[ns];
-		if (!good)
-			return ns_refuse(pid, (enum proc_ns)ns, err);
-	}
 	return 0;
 }
 
@@ -216,7 +196,7 @@ int collect_check_namespaces(const struct check_task *t, struct ferry_error *err
 	bool another[PROC_NS_COUNT];
 	for (int ns = 0; ns < PROC_NS_COUNT; ns++)
 		another[ns] = ns_is_another(ns, theirs->ino, of_root->ino, options->own_namespaces.ino);
-	int r = ns_check(pid, theirs, of_root, options, err);
+	int r = ns_check(pid, theirs, options, err);
 	if (r >= 0 && of_root->ino[PROC_NS_MNT] != theirs->ino[PROC_NS_MNT] && !another[PROC_NS_MNT])
 		r = error_set(err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
 			      "pid %d lives in ferry's mount namespace, and the tree's root does not", pid);
@@ -228,10 +208,9 @@ int collect_check_namespaces(const struct check_task *t, struct ferry_error *err
 		r = ns_check_threads(t, err);
 	for (size_t i = 0; i < KIND_COUNT && r >= 0; i++) {
 		const struct ns_ops *ops = kind_table[i]->ns;
-		/* What the whole tree shares is looked at once, and so are the root's mounts. */
-		bool seen = ops && t->of_root &&
-			    (ns_support[ops->type] == NS_TREE ||
-			     (ops->type == PROC_NS_MNT && theirs->ino[ops->type] == of_root->ino[ops->type]));
+		/* What is in the root's is looked at once. */
+		bool seen = ops && t->of_root && (ops->type == PROC_NS_NET || ops->type == PROC_NS_MNT) &&
+			    theirs->ino[ops->type] == of_root->ino[ops->type];
 		if (ops && another[ops->type] && ops->check && !seen && !options->memory_only)
 			r = ops->check(pid, proc_dir, options, err);
 	}

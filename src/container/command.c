@@ -47,19 +47,8 @@ void command_add(struct command *c, const char *word)
 
 bool command_exists(const char *program)
 {
-	const char *path = getenv("PATH");
-	char *list = strdup(path && *path ? path : "/usr/sbin:/usr/bin:/sbin:/bin"), *save = NULL;
-	bool found = false;
-	for (char *folder = list ? strtok_r(list, ":", &save) : NULL; folder && !found;
-	     folder = strtok_r(NULL, ":", &save)) {
-		char *name = NULL;
-		if (asprintf(&name, "%s/%s", folder, program) >= 0) {
-			found = access(name, X_OK) == 0;
-			free(name);
-		}
-	}
-	free(list);
-	return found;
+	_cleanup_free_ char *found = NULL;
+	return spawn_find(program, &found) >= 0;
 }
 
 /* ---------------------------------------------------------------- the name criu */
@@ -82,7 +71,6 @@ static void name_release(struct command_name *n)
 static int name_make(struct command_name *n, struct ferry_error *err)
 {
 	_cleanup_free_ char *own = realpath("/proc/self/exe", NULL);
-	const char *path = getenv("PATH");
 	*n = (struct command_name){0};
 	if (!own)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "finding ferry's own program");
@@ -93,8 +81,7 @@ static int name_make(struct command_name *n, struct ferry_error *err)
 	snprintf(n->link, sizeof(n->link), "%.30s/criu", folder);
 	if (symlink(own, n->link) < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "creating '%s'", n->link);
-	if (asprintf(&n->path, "PATH=%s:%s", folder, path && *path ? path : "/usr/sbin:/usr/bin:/sbin:/bin") <
-	    0) {
+	if (asprintf(&n->path, "PATH=%s:%s", folder, spawn_path()) < 0) {
 		n->path = NULL;
 		return error_memory(err);
 	}

@@ -32,21 +32,10 @@ enum { ASK_MS = 500, ASK_BYTES = 4096, FILE_BYTES = 1 << 20 };
 /* A program by PATH; "" when there is none. */
 static void find_program(const char *name, char ret[static 256])
 {
-	_cleanup_free_ char *path =
-		strdup(getenv("PATH") ? getenv("PATH") : "/usr/local/sbin:/usr/sbin:/usr/bin:/bin");
-	char *state = NULL;
-	*ret = '\0';
-	if (*name == '/' && access(name, X_OK) == 0) {
-		snprintf(ret, 256, "%s", name);
-		return;
-	}
-	for (char *folder = path ? strtok_r(path, ":", &state) : NULL; folder;
-	     folder = strtok_r(NULL, ":", &state)) {
-		int n = snprintf(ret, 256, "%s/%s", folder, name);
-		if (n > 0 && n < 256 && access(ret, X_OK) == 0)
-			return;
+	_cleanup_free_ char *found = NULL;
+	int n = spawn_find(name, &found) < 0 ? 0 : snprintf(ret, 256, "%s", found);
+	if (n <= 0 || n >= 256)
 		*ret = '\0';
-	}
 }
 
 /* What a program answers, cut short; "" when it does not. */

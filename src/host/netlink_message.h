@@ -110,21 +110,24 @@ static inline size_t netlink_attr_len(const struct nlattr *attr)
 	return attr->nla_len - NLA_HDRLEN;
 }
 
+/* What is shorter than it should be counts as 0, and a string without an end as an empty one. */
 static inline uint8_t netlink_attr_u8(const struct nlattr *attr)
 {
-	return *(const uint8_t *)netlink_attr_body(attr);
+	return netlink_attr_len(attr) ? *(const uint8_t *)netlink_attr_body(attr) : 0;
 }
 
 static inline uint32_t netlink_attr_u32(const struct nlattr *attr)
 {
-	uint32_t value;
-	memcpy(&value, netlink_attr_body(attr), sizeof(value));
+	uint32_t value = 0;
+	if (netlink_attr_len(attr) >= sizeof(value))
+		memcpy(&value, netlink_attr_body(attr), sizeof(value));
 	return value;
 }
 
 static inline const char *netlink_attr_string(const struct nlattr *attr)
 {
-	return netlink_attr_body(attr);
+	const char *text = netlink_attr_body(attr);
+	return memchr(text, '\0', netlink_attr_len(attr)) ? text : "";
 }
 
 #define netlink_for_each_between(attr, begin, end)                                   \

@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/spawn.h"
 #include "base/strbuf.h"
 #include "host/userns.h"
 #include "jobs/internal.h"
@@ -249,28 +250,13 @@ static int run_write_init(const struct jobs_record *j, struct ferry_error *err)
 	return r < 0 ? error_errno(err, FERRY_ERROR_SYSTEM, -r, "writing the init of job '%s'", j->name) : 0;
 }
 
-/* As execvp(3) finds it. */
 static int run_find(const char *word, char **ret_path, struct ferry_error *err)
 {
-	const char *path = getenv("PATH");
-	if (strchr(word, '/')) {
-		*ret_path = strdup(word);
-		if (!*ret_path)
-			return error_memory(err);
-		return access(word, X_OK) < 0 ? error_errno(err, FERRY_ERROR_USAGE, errno, "'%s'", word) : 0;
-	}
-	for (const char *at = path ? path : "/usr/bin:/bin"; at;
-	     at = strchr(at, ':') ? strchr(at, ':') + 1 : NULL) {
-		size_t n = strcspn(at, ":");
-		char *file = NULL;
-		if (asprintf(&file, "%.*s%s%s", (int)n, at, n ? "/" : "", word) < 0)
-			return error_memory(err);
-		if (access(file, X_OK) == 0) {
-			*ret_path = file;
-			return 0;
-		}
-		free(file);
-	}
+	int r = spawn_find(word, ret_path);
+	if (r >= 0 || r == -ENOMEM)
+		return r < 0 ? error_memory(err) : 0;
+	if (strchr(word, '/'))
+		return error_errno(err, FERRY_ERROR_USAGE, -r, "'%s'", word);
 	return error_set(err, FERRY_ERROR_USAGE, ENOENT, "there is no command '%s'", word);
 }
 

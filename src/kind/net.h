@@ -59,8 +59,13 @@ const struct net_kind *net_kind_of(const char *word);
  * Look at the namespace in which the calling thread stands. who: for messages. What cannot be brought back is refused. Everything belongs
  * to the arena.
  */
-must_check int net_look(struct arena *a, const struct kind_options *options, uint32_t id, const char *who,
-			struct net_contents *ret, struct ferry_error *err);
+must_check int net_look(struct arena *a, const char *who, struct net_contents *ret, struct ferry_error *err);
+/* And in the words of the common format, when it is known where its devices lead. */
+must_check int net_describe(struct arena *a, uint32_t id, struct net_contents *c);
+/* What the kernel tells of one device; belongs to the arena. */
+must_check int net_read_link(struct arena *a, const struct nlmsghdr *h, FerryNetEntry *net);
+/* NULL: none has the number. */
+FerryLinkEntry *net_link_numbered(const FerryNetEntry *net, unsigned index);
 /* The devices that are there now, by index; 0 or -errno. */
 must_check int net_look_now(struct arena *a, struct netlink_socket *socket, FerryNetEntry *ret);
 
@@ -70,8 +75,19 @@ must_check int net_store(struct dump *d, uint32_t id, const struct net_contents 
 must_check int net_load(struct reader *r, const struct plan_ns *ns, struct net_contents **ret,
 			struct ferry_error *err);
 
-/* Make it in the namespace in which the calling thread stands. */
-must_check int net_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
+/* A list as ip(8) saves it: a number, and messages of a type, which begin with head bytes. */
+struct netlist;
+must_check int net_parse_list(const struct net_bytes *b, uint32_t magic, uint16_t type, size_t head,
+			      struct netlist *list);
+
+/* A namespace of the plan that is there and empty, and what belongs in it. */
+struct net_target {
+	const struct plan_ns *ns;
+	const struct net_contents *c;
+};
+
+/* Fill all of them; devices may lead from one into the other. The calling thread stands in one of them afterwards. */
+must_check int net_make(struct opener *o, const struct net_target *v, size_t n, struct ferry_error *err);
 
 /* net_others.c: *ret is what stands in the way, NULL: nothing. 0 or -errno. */
 must_check int net_look_for_others(struct arena *a, const FerryNetEntry *net, const char **ret);
@@ -88,8 +104,17 @@ int net_sysctl_probes(const struct net_contents *c, const char *device);
 /* net_rules.c: nothing in the namespace, or its text. */
 must_check int net_rules_look(struct arena *a, const struct kind_options *options, const char *who,
 			      struct net_contents *c, struct ferry_error *err);
+/* Whether they can be made again of that text. */
+must_check int net_rules_try(const struct kind_options *options, const char *who,
+			     const struct net_contents *c, struct ferry_error *err);
 must_check int net_rules_make(struct opener *o, const struct net_contents *c, struct ferry_error *err);
+/* Take the lock away that a dump by CRIU with --network-lock iptables, its default, left in the namespace that ferry stands in. 0 or -errno. */
+must_check int net_rules_unlock(const struct kind_options *options);
 enum image_kind net_rules_file(enum net_rules which);
+
+/* net_number.c: what a namespace calls others of the tree, and that which ferry was started in. */
+must_check int net_number_look(struct collect *c, struct net_contents *contents, struct ferry_error *err);
+void net_number_make(struct opener *o, const struct net_target *t, struct netlink_socket *socket);
 
 /* net_track.c: while the tree stands, since they come and go. */
 must_check int net_track_look(struct arena *a, struct net_contents *c, struct ferry_error *err);

@@ -253,7 +253,11 @@ static int net_link_attribute(struct net_links *links, FerryLinkEntry *l, const 
 		break;
 	case IFLA_MASTER: record_set(l, master, netlink_attr_u32(attr)); break;
 	case IFLA_LINK: record_set(l, link, netlink_attr_u32(attr)); break;
-	case IFLA_LINK_NETNSID: record_set(l, link_outside, true); break;
+	case IFLA_LINK_NETNSID:
+		/* What this namespace calls it, until net_number_look(). */
+		record_set(l, link_outside, true);
+		record_set(l, link_net, netlink_attr_u32(attr));
+		break;
 	case IFLA_NUM_TX_QUEUES: record_set(l, tx_queues, netlink_attr_u32(attr)); break;
 	case IFLA_NUM_RX_QUEUES: record_set(l, rx_queues, netlink_attr_u32(attr)); break;
 	case IFLA_AF_SPEC: net_link_family(a, l, attr); break;
@@ -347,7 +351,7 @@ static int net_look_links(struct netlink_socket *socket, struct net_links *links
 	return r;
 }
 
-static FerryLinkEntry *net_link_numbered(const FerryNetEntry *net, unsigned index)
+FerryLinkEntry *net_link_numbered(const FerryNetEntry *net, unsigned index)
 {
 	for (size_t i = 0; i < net->n_links; i++)
 		if (net->links[i]->index == index)
@@ -386,6 +390,14 @@ static int net_look_groups(struct arena *a, FerryNetEntry *net)
 		r = l ? net_add_group(a, l, hex) : 0;
 	}
 	return r;
+}
+
+int net_read_link(struct arena *a, const struct nlmsghdr *h, FerryNetEntry *net)
+{
+	struct net_links links = {.arena = a, .net = net};
+	if (!net->links && !(net->links = arena_array(a, FerryLinkEntry *, NET_LINKS_MAX)))
+		return -ENOMEM;
+	return net_each_link(h, &links);
 }
 
 int net_look_now(struct arena *a, struct netlink_socket *socket, FerryNetEntry *ret)
@@ -437,7 +449,10 @@ static NetDeviceEntry *net_device(struct arena *a, const FerryLinkEntry *l, uint
 		d->address = l->address;
 	}
 	record_set(d, peer_ifindex, l->has_link ? l->link : l->index);
-	record_set(d, peer_nsid, l->link_outside ? (uint32_t)NET_ID_OWN : id);
+	record_set(d, peer_nsid,
+		   !l->link_outside  ? id
+		   : l->has_link_net ? l->link_net
+				     : (uint32_t)NET_ID_OWN);
 	if (l->has_master)
 		record_set(d, master, l->master);
 	if (d->type != ND_TYPE__MACVLAN)
@@ -452,11 +467,10 @@ static NetDeviceEntry *net_device(struct arena *a, const FerryLinkEntry *l, uint
 	return d->macvlan ? d : NULL;
 }
 
-static int net_describe(struct arena *a, uint32_t id, struct net_contents *c)
+int net_describe(struct arena *a, uint32_t id, struct net_contents *c)
 {
-	c->netns = record_new(a, NetnsEntry, netns_entry);
 	c->devices = arena_array(a, NetDeviceEntry *, c->net->n_links + 1);
-	if (!c->netns || !c->devices)
+	if (!c->devices)
 		return -ENOMEM;
 	for (size_t i = 0; i < c->net->n_links; i++) {
 		const FerryLinkEntry *l = c->net->links[i];
@@ -471,8 +485,7 @@ static int net_describe(struct arena *a, uint32_t id, struct net_contents *c)
 	return 0;
 }
 
-int net_look(struct arena *a, const struct kind_options *options, uint32_t id, const char *who,
-	     struct net_contents *ret, struct ferry_error *err)
+int net_look(struct arena *a, const char *who, struct net_contents *ret, struct ferry_error *err)
 {
 	struct net_contents c = {.net = record_new(a, FerryNetEntry, ferry_net_entry)};
 	struct net_links links = {.arena = a, .who = who, .net = c.net};
@@ -487,8 +500,8 @@ int net_look(struct arena *a, const struct kind_options *options, uint32_t id, c
 		r = net_look_lists(a, socket, c.net);
 	if (r >= 0)
 		r = net_look_for_others(a, c.net, &other);
-	if (r >= 0)
-		r = net_describe(a, id, &c);
+	if (r >= 0 && !(c.netns = record_new(a, NetnsEntry, netns_entry)))
+		r = -ENOMEM;
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "%s: looking at a network namespace", who);
 	if (other && !links.obstacle[0])
@@ -501,10 +514,8 @@ int net_look(struct arena *a, const struct kind_options *options, uint32_t id, c
 			"take that down first, or leave the namespace to whoever restores it: --empty-ns net");
 		return -ENOTSUP;
 	}
-	r = net_rules_look(a, options, who, &c, err);
-	if (r >= 0)
-		*ret = c;
-	return r;
+	*ret = c;
+	return 0;
 }
 
 /* --------------------------------------------------------------------- image */
@@ -641,27 +652,36 @@ static int net_load_bytes(struct reader *r, enum image_kind file, uint32_t id, s
 	return n ? image_get_raw(in, bytes, (size_t)n, err) : 0;
 }
 
+int net_parse_list(const struct net_bytes *b, uint32_t magic, uint16_t type, size_t head,
+		   struct netlist *list)
+{
+	uint32_t found = 0;
+	int r = 0;
+	if (b->n >= sizeof(found))
+		memcpy(&found, b->bytes, sizeof(found));
+	if (found != magic)
+		return -EBADMSG;
+	int left = (int)(b->n - sizeof(found));
+	const struct nlmsghdr *h = (const void *)((const char *)b->bytes + sizeof(found));
+	for (; netlink_ok(h, left) && r >= 0; h = netlink_next(h, &left))
+		if (h->nlmsg_type == type && netlink_body_len(h) >= head)
+			r = netlist_add(list, netlink_body(h), netlink_body_len(h));
+	return r;
+}
+
 /* Messages of one type, behind the number. */
 static int net_load_list(struct reader *r, enum image_kind file, uint32_t id, uint32_t magic, uint16_t type,
 			 size_t head, struct netlist *list, struct ferry_error *err)
 {
 	struct net_bytes b = {0};
-	uint32_t found = 0;
 	int ret = net_load_bytes(r, file, id, &b, err);
 	if (ret < 0 || !b.n)
 		return ret;
-	if (b.n >= sizeof(found))
-		memcpy(&found, b.bytes, sizeof(found));
-	if (found != magic)
-		return error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-				 "the list of network namespace %u does not begin as ip(8) writes it", id);
-	int left = (int)(b.n - sizeof(found));
-	const struct nlmsghdr *h = (const void *)((const char *)b.bytes + sizeof(found));
-	for (; netlink_ok(h, left) && ret >= 0; h = netlink_next(h, &left))
-		if (h->nlmsg_type == type && netlink_body_len(h) >= head)
-			ret = netlist_add(list, netlink_body(h), netlink_body_len(h));
-	return ret < 0 ? error_errno(err, FERRY_ERROR_IMAGE_BAD, -ret,
-				     "reading a list of network namespace %u", id)
+	ret = net_parse_list(&b, magic, type, head, list);
+	return ret < 0 ? error_errno(
+				 err, FERRY_ERROR_IMAGE_BAD, -ret,
+				 "reading a list of network namespace %u, which is not as ip(8) writes it",
+				 id)
 		       : 0;
 }
 
@@ -689,7 +709,8 @@ static int net_load_lists(struct reader *r, uint32_t id, FerryNetEntry *net, str
 }
 
 /* What the common format has of a device. */
-static FerryLinkEntry *net_link_of(struct arena *a, const NetDeviceEntry *d, uint32_t id)
+static FerryLinkEntry *net_link_of(const struct plan *p, struct arena *a, const NetDeviceEntry *d,
+				   uint32_t id)
 {
 	FerryLinkEntry *l = record_new(a, FerryLinkEntry, ferry_link_entry);
 	if (!l)
@@ -712,6 +733,8 @@ static FerryLinkEntry *net_link_of(struct arena *a, const NetDeviceEntry *d, uin
 		record_set(l, link, d->peer_ifindex);
 	if (layered && (!d->has_peer_nsid || d->peer_nsid != id))
 		record_set(l, link_outside, true);
+	if (l->link_outside && d->has_peer_nsid && plan_ns(p, PROC_NS_NET, d->peer_nsid))
+		record_set(l, link_net, d->peer_nsid);
 	if (d->macvlan) {
 		uint8_t bytes[16] __attribute__((aligned(8))) = {0};
 		struct nlattr *attr = (struct nlattr *)bytes;
@@ -742,7 +765,7 @@ static int net_load_common(struct reader *r, uint32_t id, struct net_contents *c
 	if (!c->net || !(c->net->links = arena_array(a, FerryLinkEntry *, c->n_devices + 1)))
 		return error_memory(err);
 	for (size_t i = 0; i < c->n_devices; i++)
-		if (!(c->net->links[c->net->n_links++] = net_link_of(a, c->devices[i], id)))
+		if (!(c->net->links[c->net->n_links++] = net_link_of(r->plan, a, c->devices[i], id)))
 			return error_memory(err);
 	qsort(c->net->links, c->net->n_links, sizeof(*c->net->links), net_compare_links);
 	return net_load_lists(r, id, c->net, err);

@@ -38,9 +38,12 @@ enum {
 
 struct net_making {
 	struct opener *o;
+	const struct plan_ns *ns;
 	const struct net_contents *c;
-	struct netlink_socket *socket;
-	bool made[NET_LINKS_MAX];
+	struct netlink_socket *socket; /* in it */
+	bool *made;                    /* by device */
+	struct net_making *all;        /* this one and the others of the tree */
+	size_t n_all;
 };
 
 static struct nlmsghdr *net_begin_link(uint8_t *bytes, uint16_t flags, uint32_t index)
@@ -109,14 +112,38 @@ static const char *net_outer(const struct kind_options *options, const FerryLink
 	return external_value(options, l->kind, l->name);
 }
 
-/* The other end: here, or where ferry was started. */
-static void net_put_peer(const struct net_making *m, struct nlmsghdr *h, const FerryLinkEntry *l, int peer)
+/* The namespace of the tree that the other end of a device is in, or what it lies on, and which device it is there; -1: none. */
+static int net_find_lower(const struct net_making *m, const FerryLinkEntry *l, struct net_making **ret)
 {
+	for (size_t i = 0; i < m->n_all && l->has_link; i++) {
+		bool here = !l->link_outside && &m->all[i] == m;
+		if (!here && !(l->link_outside && l->has_link_net && l->link_net == m->all[i].ns->id))
+			continue;
+		*ret = &m->all[i];
+		return net_find(m->all[i].c, l->link);
+	}
+	return -1;
+}
+
+/* Outside of the tree: where ferry was started. */
+static bool net_leads_out(const struct net_making *m, const FerryLinkEntry *l)
+{
+	struct net_making *other;
+	return l->link_outside && net_find_lower(m, l, &other) < 0;
+}
+
+/* The other end: in the tree, or where ferry was started. */
+static void net_put_peer(const struct net_making *m, struct nlmsghdr *h, const FerryLinkEntry *l)
+{
+	struct net_making *other = NULL;
+	int peer = net_find_lower(m, l, &other);
 	struct nlattr *attr = netlink_nest(h, VETH_INFO_PEER);
 	struct ifinfomsg *info = netlink_append(h, sizeof(*info));
 	if (peer >= 0) {
-		info->ifi_index = (int)m->c->net->links[peer]->index;
-		net_put_name(h, m->c->net->links[peer]);
+		info->ifi_index = (int)other->c->net->links[peer]->index;
+		net_put_name(h, other->c->net->links[peer]);
+		if (other != m)
+			netlink_put_u32(h, IFLA_NET_NS_FD, (uint32_t)other->ns->fd);
 	} else {
 		char name[IF_NAMESIZE], bridge[IF_NAMESIZE];
 		net_outer_name(net_outer(m->o->options, l), name, bridge);
@@ -138,13 +165,13 @@ static bool net_has_sources(const FerryLinkEntry *l)
 	return false;
 }
 
-static void net_put_info(const struct net_making *m, struct nlmsghdr *h, const FerryLinkEntry *l, int peer)
+static void net_put_info(const struct net_making *m, struct nlmsghdr *h, const FerryLinkEntry *l)
 {
 	struct nlattr *info = netlink_nest(h, IFLA_LINKINFO);
 	netlink_put_string(h, IFLA_INFO_KIND, l->kind);
 	struct nlattr *data = netlink_nest(h, IFLA_INFO_DATA);
 	if (!strcmp(l->kind, "veth"))
-		net_put_peer(m, h, l, peer);
+		net_put_peer(m, h, l);
 	else if (l->has_data && !net_kind_of(l->kind)->tuned)
 		memcpy(netlink_append(h, l->data.len), l->data.data, l->data.len);
 	if (!strcmp(l->kind, "macvlan") && net_has_sources(l))
@@ -175,81 +202,107 @@ static int net_place_outer(const struct net_making *m, const FerryLinkEntry *l, 
 	return link_set_up(home, name, true, err);
 }
 
-/* A macvlan whose lower device is outside is made there, and born here. */
+static int net_device_outside(const struct net_making *m, const FerryLinkEntry *l)
+{
+	char name[IF_NAMESIZE], none[IF_NAMESIZE];
+	struct ifreq request = {0};
+	_cleanup_close_ int fd = netns_socket(m->o->options->home_net, AF_INET, SOCK_DGRAM, 0);
+	net_outer_name(net_outer(m->o->options, l), name, none);
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	return fd < 0 ? fd : ioctl(fd, SIOCGIFINDEX, &request) < 0 ? -errno : request.ifr_ifindex;
+}
+
+/* A device whose lower one is in another namespace is made there, and born here. */
 static int net_make_above(const struct net_making *m, const FerryLinkEntry *l)
 {
 	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
-	char name[IF_NAMESIZE], none[IF_NAMESIZE];
-	struct ifreq request = {0};
+	struct net_making *other = NULL;
 	_cleanup_netlink_ struct netlink_socket *outside = NULL;
-	_cleanup_close_ int here = netns_open(),
-			    fd = netns_socket(m->o->options->home_net, AF_INET, SOCK_DGRAM, 0);
-	net_outer_name(net_outer(m->o->options, l), name, none);
-	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
-	int r = here < 0 ? here : fd < 0 ? fd : ioctl(fd, SIOCGIFINDEX, &request) < 0 ? -errno : 0;
-	if (r >= 0)
+	bool within = net_find_lower(m, l, &other) >= 0;
+	int lower = within ? (int)l->link : net_device_outside(m, l), r = MIN(lower, 0);
+	if (r >= 0 && !within)
 		r = netlink_open(m->o->options->home_net, NETLINK_ROUTE, &outside);
 	if (r < 0)
 		return r;
 	struct nlmsghdr *h = net_begin_link(bytes, NLM_F_CREATE | NLM_F_EXCL, l->index);
 	net_put_name(h, l);
-	netlink_put_u32(h, IFLA_LINK, (uint32_t)request.ifr_ifindex);
-	netlink_put_u32(h, IFLA_NET_NS_FD, (uint32_t)here);
-	net_put_info(m, h, l, -1);
-	return net_ask_patiently(outside, h);
+	netlink_put_u32(h, IFLA_LINK, (uint32_t)lower);
+	netlink_put_u32(h, IFLA_NET_NS_FD, (uint32_t)m->ns->fd);
+	net_put_info(m, h, l);
+	return net_ask_patiently(within ? other->socket : outside, h);
 }
 
 static int net_make_link(struct net_making *m, size_t index)
 {
 	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
 	const FerryLinkEntry *l = m->c->net->links[index];
+	struct net_making *other = NULL;
 	bool veth = !strcmp(l->kind, "veth");
-	int peer = veth && !l->link_outside && l->has_link ? net_find(m->c, l->link) : -1;
+	int peer = veth ? net_find_lower(m, l, &other) : -1;
+	/* Both ends say so, or it is somebody's invention. */
+	if (peer >= 0 && (!other->c->net->links[peer]->kind ||
+			  strcmp(other->c->net->links[peer]->kind, "veth") != 0 || other->made[peer]))
+		return -EBADMSG;
 	if (l->link_outside && !veth)
 		return net_make_above(m, l);
 	struct nlmsghdr *h = net_begin_link(bytes, NLM_F_CREATE | NLM_F_EXCL, l->index);
 	net_put_name(h, l);
 	if (l->has_link && !veth)
 		netlink_put_u32(h, IFLA_LINK, l->link);
-	net_put_info(m, h, l, peer);
+	net_put_info(m, h, l);
 	int r = net_ask_patiently(m->socket, h);
 	if (r >= 0 && peer >= 0)
-		m->made[peer] = true;
+		other->made[peer] = true;
 	return r;
 }
 
 /* Its lower device first. */
 static bool net_may_make(const struct net_making *m, const FerryLinkEntry *l)
 {
-	int lower = l->has_link && !l->link_outside && strcmp(l->kind, "veth") != 0 ? net_find(m->c, l->link)
-										    : -1;
-	return lower < 0 || m->made[lower];
+	struct net_making *other = NULL;
+	int lower = strcmp(l->kind, "veth") != 0 ? net_find_lower(m, l, &other) : -1;
+	return lower < 0 || other->made[lower];
 }
 
-static int net_make_links(struct net_making *m, struct ferry_error *err)
+/* 1: some were made. */
+static int net_make_some(struct net_making *m, struct ferry_error *err)
 {
 	const FerryNetEntry *net = m->c->net;
-	bool more = true;
-	int r = 0;
+	int more = 0;
+	for (size_t i = 0; i < net->n_links; i++) {
+		const FerryLinkEntry *l = net->links[i];
+		if (m->made[i] || (l->kind && !net_may_make(m, l)))
+			continue;
+		int r = l->kind ? net_make_link(m, i) : 0;
+		if (r < 0)
+			return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+					   "making the network device '%s' (%s)", l->name, l->kind);
+		m->made[i] = true;
+		more = 1;
+		if (l->kind && net_leads_out(m, l) && !strcmp(l->kind, "veth"))
+			r = net_place_outer(m, l, err);
+		if (r < 0)
+			return r;
+	}
+	return more;
+}
+
+static int net_make_links(struct net_making *all, size_t n, struct ferry_error *err)
+{
+	int more = 1, r = 0;
 	while (more && r >= 0) {
-		more = false;
-		for (size_t i = 0; i < net->n_links && r >= 0; i++) {
-			const FerryLinkEntry *l = net->links[i];
-			if (m->made[i] || (l->kind && !net_may_make(m, l)))
-				continue;
-			r = l->kind ? net_make_link(m, i) : 0;
-			if (r < 0)
-				return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
-						   "making the network device '%s' (%s)", l->name, l->kind);
-			m->made[i] = more = true;
-			if (l->kind && l->link_outside && !strcmp(l->kind, "veth"))
-				r = net_place_outer(m, l, err);
+		more = 0;
+		for (size_t i = 0; i < n && r >= 0; i++) {
+			r = net_make_some(&all[i], err);
+			more |= r > 0;
 		}
 	}
-	for (size_t i = 0; i < net->n_links && r >= 0; i++)
-		if (!m->made[i])
-			r = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
-				      "the network device '%s' lies on itself", net->links[i]->name);
+	for (size_t i = 0; i < n && r >= 0; i++)
+		for (size_t k = 0; k < all[i].c->net->n_links && r >= 0; k++)
+			if (!all[i].made[k])
+				r = error_set(err, FERRY_ERROR_IMAGE_BAD, EBADMSG,
+					      "the network device '%s' lies on itself",
+					      all[i].c->net->links[k]->name);
 	return r;
 }
 
@@ -504,37 +557,79 @@ static int net_make_lists(const struct net_making *m, struct ferry_error *err)
 		     : 0;
 }
 
-int net_make(struct opener *o, const struct net_contents *c, struct ferry_error *err)
+/* Everything of the devices, and they are up. */
+static int net_start(const struct net_making *m, struct ferry_error *err)
 {
-	_cleanup_netlink_ struct netlink_socket *socket = NULL;
-	int r = netlink_open(-1, NETLINK_ROUTE, &socket);
-	if (r < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "making the devices of a network namespace");
-	struct net_making m = {.o = o, .c = c, .socket = socket};
-	r = net_make_links(&m, err);
+	int r = net_each(m, "setting up", net_set_link, err);
 	if (r >= 0)
-		r = net_each(&m, "setting up", net_set_link, err);
+		r = net_each(m, "naming", net_name_more, err);
 	if (r >= 0)
-		r = net_each(&m, "naming", net_name_more, err);
+		r = net_each(m, "giving a bridge", net_set_master, err);
 	if (r >= 0)
-		r = net_each(&m, "giving a bridge", net_set_master, err);
-	if (r >= 0)
-		r = net_tune_all(&m, err);
+		r = net_tune_all(m, err);
 	if (r < 0)
 		return r;
-	net_sysctl_make(c, o->log);
-	r = net_each(&m, "setting the token of", net_set_token, err);
+	net_sysctl_make(m->c, m->o->log);
+	r = net_each(m, "setting the token of", net_set_token, err);
 	if (r >= 0)
-		r = net_each(&m, "setting the groups of", net_join_groups, err);
+		r = net_each(m, "setting the groups of", net_join_groups, err);
 	if (r >= 0)
-		r = net_set_probing(&m, false);
+		r = net_set_probing(m, false);
+	return r < 0 ? r : net_each(m, "starting", net_set_flags, err);
+}
+
+static int net_finish(const struct net_making *m, struct ferry_error *err)
+{
+	int r = net_make_lists(m, err);
 	if (r >= 0)
-		r = net_each(&m, "starting", net_set_flags, err);
+		r = net_set_probing(m, true);
 	if (r >= 0)
-		r = net_make_lists(&m, err);
+		r = net_rules_make(m->o, m->c, err);
+	return r < 0 ? r : net_track_make(m->c, err);
+}
+
+/* One step for each namespace, standing in it. */
+static int net_make_in_each(const struct net_making *all, size_t n,
+			    int (*step)(const struct net_making *m, struct ferry_error *err),
+			    struct ferry_error *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		r = net_stand_in(all[i].o, all[i].ns->id, err);
+		if (r >= 0)
+			r = step(&all[i], err);
+	}
+	return r;
+}
+
+/* Devices of all, then they go up, since an end of a pair has a carrier when the other one is up; then what lies on them. */
+static int net_make_all(struct net_making *all, const struct net_target *v, size_t n, struct ferry_error *err)
+{
+	struct arena *a = &all->o->plan->arena;
+	int r = 0;
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		all[i].made = arena_array(a, bool, v[i].c->net->n_links + 1);
+		r = all[i].made ? netlink_open(v[i].ns->fd, NETLINK_ROUTE, &all[i].socket) : -ENOMEM;
+		if (r >= 0)
+			net_number_make(all->o, &v[i], all[i].socket);
+	}
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "making the devices of a network namespace");
+	r = net_make_links(all, n, err);
 	if (r >= 0)
-		r = net_set_probing(&m, true);
-	if (r >= 0)
-		r = net_rules_make(o, c, err);
-	return r < 0 ? r : net_track_make(c, err);
+		r = net_make_in_each(all, n, net_start, err);
+	return r < 0 ? r : net_make_in_each(all, n, net_finish, err);
+}
+
+int net_make(struct opener *o, const struct net_target *v, size_t n, struct ferry_error *err)
+{
+	struct net_making *all = arena_array(&o->plan->arena, struct net_making, n);
+	if (!all)
+		return error_memory(err);
+	for (size_t i = 0; i < n; i++)
+		all[i] = (struct net_making){.o = o, .ns = v[i].ns, .c = v[i].c, .all = all, .n_all = n};
+	int r = net_make_all(all, v, n, err);
+	for (size_t i = 0; i < n; i++)
+		netlink_close(all[i].socket);
+	return r;
 }

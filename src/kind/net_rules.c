@@ -236,6 +236,35 @@ static int rules_look_one(struct arena *a, const struct kind_options *options, c
 	return text ? 0 : error_memory(err);
 }
 
+/* What iptables has made in its own way nft tells, and takes from nobody. Nothing is changed by this. */
+int net_rules_try(const struct kind_options *options, const char *who, const struct net_contents *c,
+		  struct ferry_error *err)
+{
+	static const char *const try[5] = {"nft", "-c", "-f", "-"};
+	static const char flush[] = "flush ruleset\n";
+	const struct net_bytes *text = &c->rules[NET_RULES_NFT];
+	_cleanup_free_ char *said = NULL, *all = malloc(sizeof(flush) + text->n);
+	size_t n = 0;
+	if (!text->n)
+		return 0;
+	if (!all)
+		return error_memory(err);
+	memcpy(all, flush, sizeof(flush) - 1);
+	memcpy(all + sizeof(flush) - 1, text->bytes, text->n);
+	const struct net_bytes input = {all, sizeof(flush) - 1 + text->n};
+	int r = rules_run(options, try, &input, &said, &n);
+	if (!r)
+		return 0;
+	error_set(
+		err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+		"%s lives in a network namespace with rules for packets that 'nft' does not take again (%d): %.*s",
+		who, r, (int)strcspn(said ? said : "", "\n"), said ? said : "");
+	error_hint(
+		err,
+		"write them as rules of nft(8), or leave the namespace to whoever restores it: --empty-ns net");
+	return -ENOTSUP;
+}
+
 int net_rules_look(struct arena *a, const struct kind_options *options, const char *who,
 		   struct net_contents *c, struct ferry_error *err)
 {
@@ -246,6 +275,35 @@ int net_rules_look(struct arena *a, const struct kind_options *options, const ch
 }
 
 /* --------------------------------------------------------------------- restore */
+
+/* CRIU's chain in the rules of one family, if it is there. 0 or -errno. */
+static int rules_unlock_one(const struct kind_options *options, const char *const *save,
+			    const char *const *restore)
+{
+	static const char lock[] = "*filter\n-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\nCOMMIT\n";
+	const struct net_bytes none = {0}, input = {lock, sizeof(lock) - 1};
+	_cleanup_free_ char *rules = NULL, *said = NULL;
+	size_t n = 0;
+	int r = rules_run(options, save, &none, &rules, &n);
+	if (r || !strstr(rules, "\n:CRIU "))
+		return MIN(r, 0);
+	r = rules_run(options, restore, &input, &said, &n);
+	return r > 0 ? -EIO : r;
+}
+
+int net_rules_unlock(const struct kind_options *options)
+{
+	static const char *const save[][4] = {{"iptables-save", "-t", "filter"},
+					      {"ip6tables-save", "-t", "filter"}};
+	static const char *const restore[][4] = {{"iptables-restore", "--noflush"},
+						 {"ip6tables-restore", "--noflush"}};
+	int code = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(save); i++) {
+		int r = rules_unlock_one(options, save[i], restore[i]);
+		code = code < 0 ? code : r;
+	}
+	return code;
+}
 
 static int rules_make_one(struct opener *o, const struct rules_info *info, const struct net_bytes *text,
 			  struct ferry_error *err)

@@ -5,8 +5,8 @@
  *
  * Kernel interface: network_namespaces(7), unshare(2).
  * Does not handle: devices other than veth, bridge, macvlan, vxlan, VLAN and dummy ones, bridges that filter VLANs, and what net_others.c
- * lists, refused by name; numbers of other namespaces, which are left out; several network namespaces in one tree, refused. What a device
- * may leave to another (ethtool -K) is as the kernel makes it.
+ * lists, refused by name, as is a namespace in which nobody of the tree lives. What a device may leave to another (ethtool -K) is as the
+ * kernel makes it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -30,34 +30,40 @@
 
 /* ------------------------------------------------------------- check, collect */
 
-/* Look at a namespace from inside, and go back to where ferry stood. whole: not only for what stands in the way. */
-static int net_look_in(struct arena *a, const struct kind_options *options, int proc_dir, pid_t pid,
-		       uint32_t id, bool whole, struct net_contents *ret, struct ferry_error *err)
+/* Go to the namespace of a process; *ret_here is where ferry stood. */
+static int net_go_to(int proc_dir, pid_t pid, int *ret_here, struct ferry_error *err)
 {
-	char who[32];
-	snprintf(who, sizeof(who), "pid %d", pid);
 	_cleanup_close_ int here = netns_open(), there = proc_open_namespace(proc_dir, PROC_NS_NET, err);
-	int r = there < 0 ? there : netns_enter(there);
+	if (there < 0)
+		return there;
+	int r = netns_enter(there);
 	if (r < 0)
-		return there < 0 ? there
-				 : error_errno(err, FERRY_ERROR_SYSTEM, -r,
-					       "entering the network namespace of pid %d", pid);
-	r = net_look(a, options, id, who, ret, err);
-	if (r >= 0 && whole)
-		r = net_sysctl_look(a, ret, err);
-	if (r >= 0 && whole)
-		r = net_track_look(a, ret, err);
-	/* Who has no right to go back stays, and nothing that follows depends on it. */
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r, "entering the network namespace of pid %d",
+				   pid);
+	*ret_here = take_fd(here);
+	return 0;
+}
+
+/* Who has no right to go back stays, and nothing that follows depends on it. */
+static void net_go_back(int here)
+{
 	if (here >= 0)
 		(void)!netns_enter(here);
-	return r;
+}
+
+/* The tree's root may live in one that is left to the caller; of others nobody else knows. */
+static bool net_is_left(const struct kind_options *options, uint64_t inode)
+{
+	uint64_t of_root = 0;
+	_cleanup_close_ int dir = options->empty_net ? proc_open_look(options->view_pid, NULL) : -1;
+	return dir >= 0 && proc_read_namespace(dir, PROC_NS_NET, &of_root, NULL) >= 0 && of_root == inode;
 }
 
 static int net_check(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err)
 {
 	uint64_t inode;
 	struct arena a = {0};
-	struct net_contents unused_contents;
+	struct net_contents contents = {0};
 	int r = proc_read_namespace(proc_dir, PROC_NS_NET, &inode, err);
 	if (r < 0)
 		return r;
@@ -67,9 +73,20 @@ static int net_check(pid_t pid, int proc_dir, const struct kind_options *options
 		error_hint(err, "dump it and restore it on the other node");
 		return -ENOTSUP;
 	}
-	if (options->empty_net || external_net(options, inode))
+	if (net_is_left(options, inode) || external_net(options, inode))
 		return 0;
-	r = net_look_in(&a, options, proc_dir, pid, 0, false, &unused_contents, err);
+	char who[32];
+	_cleanup_close_ int here = -1;
+	snprintf(who, sizeof(who), "pid %d", pid);
+	r = net_go_to(proc_dir, pid, &here, err);
+	if (r < 0)
+		return r;
+	r = net_look(&a, who, &contents, err);
+	if (r >= 0)
+		r = net_rules_look(&a, options, who, &contents, err);
+	if (r >= 0)
+		r = net_rules_try(options, who, &contents, err);
+	net_go_back(here);
 	arena_release(&a);
 	return r;
 }
@@ -85,10 +102,30 @@ static int net_collect_name(struct collect *c, const char *name, struct net_cont
 	return 0;
 }
 
+/* ferry stands in it. */
+static int net_collect_here(struct collect *c, const struct snap_ns *ns, struct net_contents *contents,
+			    struct ferry_error *err)
+{
+	struct arena *a = &c->snap->arena;
+	char who[32];
+	snprintf(who, sizeof(who), "pid %d", ns->pid);
+	int r = net_look(a, who, contents, err);
+	if (r >= 0)
+		r = net_rules_look(a, c->options, who, contents, err);
+	if (r >= 0)
+		r = net_number_look(c, contents, err);
+	if (r >= 0 && net_describe(a, ns->id, contents) < 0)
+		r = error_memory(err);
+	if (r >= 0)
+		r = net_sysctl_look(a, contents, err);
+	return r < 0 ? r : net_track_look(a, contents, err);
+}
+
 static int net_collect(struct collect *c, struct snap_ns *ns, struct ferry_error *err)
 {
 	const char *name = external_net(c->options, ns->ino);
-	if (c->options->empty_net && !name)
+	_cleanup_close_ int here = -1;
+	if (net_is_left(c->options, ns->ino) && !name)
 		return 0;
 	struct net_contents *contents = ns->data = arena_new(&c->snap->arena, struct net_contents);
 	if (!contents)
@@ -96,8 +133,12 @@ static int net_collect(struct collect *c, struct snap_ns *ns, struct ferry_error
 	if (name)
 		return net_collect_name(c, name, contents, err);
 	_cleanup_close_ int dir = proc_open_look(ns->pid, err);
-	return dir < 0 ? dir
-		       : net_look_in(&c->snap->arena, c->options, dir, ns->pid, ns->id, true, contents, err);
+	int r = dir < 0 ? dir : net_go_to(dir, ns->pid, &here, err);
+	if (r < 0)
+		return r;
+	r = net_collect_here(c, ns, contents, err);
+	net_go_back(here);
+	return r;
 }
 
 static int net_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *err)
@@ -124,8 +165,15 @@ static bool net_is_given(const struct kind_options *options, const struct plan_n
 	return ns->joined || (entry && entry->ext_key && external_inherited(options, entry->ext_key) >= 0);
 }
 
+static bool net_has_link(const struct plan *p, uint32_t id, uint32_t index)
+{
+	const struct plan_ns *ns = plan_ns(p, PROC_NS_NET, id);
+	const struct net_plan *plan = ns ? ns->data : NULL;
+	return plan && plan->contents && net_link_numbered(plan->contents->net, index);
+}
+
 /* What takes the place of devices outside has to be known before anything is made. */
-static int net_check_outer(const struct kind_options *options, const FerryNetEntry *net,
+static int net_check_outer(const struct plan *p, const struct kind_options *options, const FerryNetEntry *net,
 			   struct ferry_error *err)
 {
 	for (size_t i = 0; i < net->n_links; i++) {
@@ -134,7 +182,8 @@ static int net_check_outer(const struct kind_options *options, const FerryNetEnt
 			return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,
 					 "the network device '%s' is of a kind that ferry does not make: %s",
 					 l->name, l->kind);
-		if (!l->kind || !l->link_outside || external_value(options, l->kind, l->name))
+		bool within = l->has_link_net && net_has_link(p, l->link_net, l->link);
+		if (!l->kind || !l->link_outside || within || external_value(options, l->kind, l->name))
 			continue;
 		error_set(
 			err, FERRY_ERROR_USAGE, EINVAL,
@@ -157,15 +206,12 @@ static int net_read_one(struct reader *r, struct plan_ns *ns, struct ferry_error
 			  : 0;
 	plan->netns = entry;
 	ns->data = entry;
-	if (ret >= 0 && !net_is_given(r->options, ns, entry) && entry && !entry->ext_key &&
-	    !r->options->empty_net) {
+	bool left = r->options->empty_net && ns->id == r->plan->tasks[0].ns_id[PROC_NS_NET];
+	if (ret >= 0 && !net_is_given(r->options, ns, entry) && entry && !entry->ext_key && !left)
 		ret = net_load(r, ns, &plan->contents, err);
-		if (ret >= 0)
-			ret = net_check_outer(r->options, plan->contents->net, err);
-	}
 	ns->data = plan;
 	if (ret < 0 || plan->contents || net_is_given(r->options, ns, entry) ||
-	    (r->options->empty_net && !(entry && entry->ext_key)))
+	    (left && !(entry && entry->ext_key)))
 		return ret;
 	if (entry && entry->ext_key) {
 		error_set(err, FERRY_ERROR_USAGE, EINVAL,
@@ -186,6 +232,12 @@ static int net_read(struct reader *r, struct ferry_error *err)
 	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++)
 		if (r->plan->namespaces.v[i].type == PROC_NS_NET)
 			ret = net_read_one(r, &r->plan->namespaces.v[i], err);
+	for (size_t i = 0; i < r->plan->namespaces.n && ret >= 0; i++) {
+		const struct plan_ns *ns = &r->plan->namespaces.v[i];
+		const struct net_plan *plan = ns->type == PROC_NS_NET ? ns->data : NULL;
+		if (plan && plan->contents)
+			ret = net_check_outer(r->plan, r->options, plan->contents->net, err);
+	}
 	return ret;
 }
 
@@ -207,11 +259,19 @@ static int net_block(struct opener *o, struct plan_ns *ns, struct ferry_error *e
 	return tcp_lock_plan(o, err);
 }
 
-static int net_restore(struct opener *o, struct plan_ns *ns, struct ferry_error *err)
+static int net_fill(struct opener *o, struct ferry_error *err)
 {
-	const struct net_plan *plan = ns->data;
-	int r = net_block(o, ns, err);
-	return r < 0 || !plan->contents ? r : net_make(o, plan->contents, err);
+	struct net_target *targets =
+		arena_array(&o->plan->arena, struct net_target, o->plan->namespaces.n + 1);
+	size_t n = 0;
+	if (!targets)
+		return error_memory(err);
+	vec_foreach(ns, &o->plan->namespaces) {
+		const struct net_plan *plan = ns->type == PROC_NS_NET ? ns->data : NULL;
+		if (plan && plan->contents)
+			targets[n++] = (struct net_target){ns, plan->contents};
+	}
+	return n ? net_make(o, targets, n, err) : 0;
 }
 
 static const struct ns_ops net_ops = {
@@ -221,7 +281,8 @@ static const struct ns_ops net_ops = {
 	.dump = net_dump,
 	.find = net_find,
 	.taken = net_block,
-	.restore = net_restore,
+	.restore = net_block,
+	.fill = net_fill,
 };
 
 const struct kind_ops kind_netns = {

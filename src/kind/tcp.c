@@ -30,6 +30,7 @@
 #include "kind/fdcommon.h"
 #include "kind/inet.h"
 #include "kind/kinds.h"
+#include "kind/net.h"
 #include "kind/netplace.h"
 #include "kind/sockopt.h"
 #include "model/record.h"
@@ -38,6 +39,8 @@
 
 enum {
 	TCP_LOCK_ID_BYTES = 32,
+	TCP_LOCK_METHOD_IPTABLES =
+		0,          /* inventory_entry.network_lock_method; also where older images lack it */
 	TCP_OVER_MSS = 536, /* RFC 9293: what is assumed when nobody says */
 };
 
@@ -681,19 +684,31 @@ int tcp_ready(struct opener *o, struct ferry_error *err)
 	return r;
 }
 
+/* ferry stands in it. id: NULL = it has none. CRIU's lock has one of two forms, and which it was the image tells. */
+static int tcp_unlock_given(struct opener *o, const char *id, struct ferry_error *err)
+{
+	int r = id ? netlock_find_and_remove(-1, id, err) : 0;
+	if (r < 0 || !o->plan->inventory ||
+	    o->plan->inventory->network_lock_method != TCP_LOCK_METHOD_IPTABLES)
+		return r;
+	r = net_rules_unlock(o->options);
+	return r < 0 ? error_errno(err, FERRY_ERROR_RESTORE_STEP, -r,
+				   "taking the chain CRIU out of the rules of iptables")
+		     : 0;
+}
+
 static int tcp_unlock_image(struct opener *o, struct ferry_error *err)
 {
 	char id[TCP_LOCK_ID_BYTES];
-	if (!tcp_plan_lock_id(o, id))
-		return 0;
-	int r = netlocks_has(o->netlocks, 0) ? net_stand_in(o, 0, err) : 0;
-	if (r >= 0 && netlocks_has(o->netlocks, 0))
+	bool has_id = tcp_plan_lock_id(o, id), home = has_id && netlocks_has(o->netlocks, 0);
+	int r = home ? net_stand_in(o, 0, err) : 0;
+	if (r >= 0 && home)
 		r = netlock_find_and_remove(-1, id, err);
 	for (size_t i = 0; i < o->plan->namespaces.n && r >= 0; i++) {
 		const struct plan_ns *ns = &o->plan->namespaces.v[i];
 		r = tcp_may_be_blocked(ns) ? net_stand_in(o, ns->id, err) : 0;
 		if (r >= 0 && tcp_may_be_blocked(ns))
-			r = netlock_find_and_remove(-1, id, err);
+			r = tcp_unlock_given(o, has_id ? id : NULL, err);
 	}
 	return r;
 }

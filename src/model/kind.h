@@ -259,6 +259,8 @@ struct ns_ops {
 	int (*make)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 	/* Restore: ns was just made, and ferry stands in it. */
 	int (*restore)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
+	/* Restore: all of the type are there. ferry stands in one of them, and may in another afterwards. */
+	int (*fill)(struct opener *o, struct ferry_error *err);
 	/* The root's, when its tasks and their PID namespace exist; see opener.in_task. */
 	int (*finish)(struct opener *o, struct plan_ns *ns, struct ferry_error *err);
 };

@@ -507,6 +507,9 @@ static int ns_make_type(struct restore *r, const struct ns_made *made, struct fe
 		if (ns->type == type && !below)
 			ret = ns_make(r, ns, err);
 	}
+	const struct ns_ops *ops = ns_ops_of(type);
+	if (ret >= 0 && ops && ops->fill)
+		ret = ops->fill(r->opener, err);
 	const struct plan_ns *stay = root ? plan_ns(r->plan, type, root) : NULL;
 	int fd = stay ? stay->fd : r->home[type];
 	/* A mount namespace that we stand in already need not be entered; entering would lose nothing but the directory. */

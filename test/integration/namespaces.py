@@ -196,8 +196,6 @@ if os.environ.get("FERRY"):
                              ["python3", "-c", THREADED]),
             "user_pid": (["unshare", "--user", "--map-root-user", "--pid", "--fork"], "in a pid namespace that belongs to it",
                          "--user-ns"),
-            "net_below": (["sh", "-c", "unshare --net sleep 100; :"],
-                          "in a net namespace other than that of the tree's root", "by itself"),
             "time_user": (["unshare", "--user", "--map-root-user", "--time", "--fork"],
                           "in a time namespace that belongs to another user namespace than ferry's", "")}.items():
         test(name=f"refused_{name}", timeout=60)(lambda words=words: refused(*words))

@@ -48,7 +48,7 @@ public class Server {
         }
     }
 
-    public static void main(String[] words) throws Exception {
+    public static void main(String[] args) throws Exception {
         for (int key = 0; key < KEYS; key++)
             map.put(key, value(key));
         Thread writer = new Thread(Server::rewrite);
@@ -59,7 +59,7 @@ public class Server {
             "/count", () -> Long.toString(requests.incrementAndGet()),
             "/ticks", () -> Long.toString(rewritten.get()),
             "/clock", () -> Long.toString(System.nanoTime()));
-        HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", 8097), 50);
+        HttpServer server = HttpServer.create(new InetSocketAddress(args[0], 8097), 50);
         server.setExecutor(Executors.newFixedThreadPool(4));
         answers.forEach((path, answer) -> server.createContext(path, exchange -> {
             byte[] text = answer.get().getBytes();

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,5 +69,5 @@ func main() {
 	})
 	answer("/count", func() string { return fmt.Sprint(atomic.AddInt64(&requests, 1)) })
 	answer("/ticks", func() string { return fmt.Sprint(atomic.LoadInt64(&ticks)) })
-	panic(http.ListenAndServe("127.0.0.1:8096", nil))
+	panic(http.ListenAndServe(os.Args[1]+":8096", nil))
 }

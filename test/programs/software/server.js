@@ -35,5 +35,5 @@ if (!isMainThread) {
 		"/child": (answer) => { echoes.push(answer); child.stdin.write("echo"); },
 	};
 	http.createServer({ keepAliveTimeout: 600000 }, (request, answer) => answers[request.url](answer))
-		.listen(8098, "127.0.0.1");
+		.listen(8098, process.argv[2]);
 }

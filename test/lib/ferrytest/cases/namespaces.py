@@ -23,6 +23,8 @@ CASES = [
     Case("netns-empty", "netns", kind="netns", options={"more": ("--empty-ns", "net")}),
     Case("netns-devices", "netns-devices", ("inside",), kind="netns"),
     Case("netns-layers", "netns-devices", ("layers",), kind="netns"),
+    Case("netns-tree", "netns-tree", ("linked",), {"tcp_established": True}, kind="netns"),
+    Case("netns-home", "netns-tree", ("home",), {"tcp_established": True}, kind="netns"),
     Case("container-plain", "container", ("plain",), kind="mounts", worlds=False),
     Case("container-hidden", "container", ("hidden",), kind="mounts", worlds=False),
     Case("container-groups", "container", ("groups",), kind="mounts", worlds=False),

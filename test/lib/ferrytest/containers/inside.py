@@ -3,6 +3,7 @@
 and serves at an address on a bridge."""
 
 import os
+import signal
 import subprocess
 import tempfile
 
@@ -33,6 +34,7 @@ class Container:
     """podman, and one container c in which one program is started. more: further words of podman run."""
 
     address = "10.99.78.5"
+    ending = signal.SIGKILL  # the first process of a PID namespace gets no other that it does not handle
 
     def __init__(self, criu, folder, *more):
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -65,9 +67,9 @@ class Container:
     def there_and_back(self):
         """Stored, gone, and running again; its first process then."""
         before = self.pid()
-        self.podman.good("container", "checkpoint", "--tcp-established", "c")
+        self.podman.good("container", "checkpoint", "--tcp-established", "--file-locks", "c")
         assert not os.path.exists(f"/proc/{before}"), "it is still there"
-        self.podman.good("container", "restore", "--tcp-established", "c")
+        self.podman.good("container", "restore", "--tcp-established", "--file-locks", "c")
         return self.pid()
 
     def end(self):

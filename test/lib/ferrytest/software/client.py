@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command line client outside of the tree that is asked line by line, over one connection."""
 
+import contextlib
 import os
 import selectors
 import subprocess
@@ -43,6 +44,7 @@ class LineClient:
 
     def close(self):
         """End it."""
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended by itself
+            self.process.stdin.close()
         self.process.wait(30)
         self.process.stdout.close()

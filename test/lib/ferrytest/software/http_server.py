@@ -3,7 +3,6 @@
 
 import http.client
 import pathlib
-import signal
 
 from ferrytest.process import wait_until
 from ferrytest.software.base import Software
@@ -25,7 +24,7 @@ class HttpServer(Software):
     def connect(self):
         """A client with a connection that stays; nothing while the server is not ready."""
         assert self.running(), f"{self.name} ended: {self.log()}"
-        client = http.client.HTTPConnection("127.0.0.1", self.PORT, timeout=30)
+        client = http.client.HTTPConnection(self.place.address, self.PORT, timeout=30)
         try:
             client.connect()
             return client
@@ -54,6 +53,6 @@ class HttpServer(Software):
         self.ticks = ticks
 
     def quit(self):
-        """By its signal."""
+        """By a signal."""
         self.client.close()
-        self.stop(signal.SIGTERM)
+        self.stop(self.place.ending)

@@ -12,13 +12,13 @@ class Java(HttpServer):
 
     PORT = 8097
 
-    def __init__(self):
-        super().__init__("java")
+    def __init__(self, place=None):
+        super().__init__("java", place)
         java, javac = needed("java", "javac")
         done = subprocess.run([javac, "-d", self.folder, PROGRAMS / "Server.java"], check=False, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert done.returncode == 0, done.stdout
-        self.start(java, "-Xmx96m", "-XX:+UseG1GC", "-cp", self.folder, "Server")
+        self.start(java, "-Xmx96m", "-XX:+UseG1GC", "-cp", self.folder, "Server", self.place.address)
         self.ready()
         self.clock = 0
 

@@ -11,6 +11,7 @@ from ferrytest.software.base import Software, needed
 from ferrytest.software.client import END, LineClient
 
 USER = "mysql"
+RIGHTS = "CREATE USER IF NOT EXISTS 'root'@'%';\nGRANT ALL ON *.* TO 'root'@'%';\n"  # whatever address a client has
 CONTENTS = "SELECT MD5(GROUP_CONCAT(MD5(text) ORDER BY n SEPARATOR '')) FROM d.mine WHERE n > 0;"
 
 
@@ -19,8 +20,8 @@ class MariaDB(Software):
 
     SECONDS = 60
 
-    def __init__(self):
-        super().__init__("mariadb")
+    def __init__(self, place=None):
+        super().__init__("mariadb", place)
         server, install, self.program = needed("mariadbd", "mariadb-install-db", "mariadb")
         self.folder.chmod(0o777)
         data, self.socket = self.folder / "data", self.folder / "socket"
@@ -30,9 +31,11 @@ class MariaDB(Software):
             check=False, user=USER, group=USER, extra_groups=[], text=True, cwd=self.folder, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **environment})
         assert done.returncode == 0, f"mariadb-install-db: {done.stdout[-1500:]}"
-        self.start(server, "--no-defaults", f"--datadir={data}", f"--socket={self.socket}", "--port=3399",
-                   "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=32M", "--innodb-use-native-aio=1",
-                   "--innodb-flush-log-at-trx-commit=1", f"--pid-file={self.folder}/pid", user=USER, environment=environment)
+        (self.folder / "rights").write_text(RIGHTS)
+        self.start(server, "--no-defaults", "--skip-name-resolve", f"--init-file={self.folder}/rights",
+                   f"--datadir={data}", f"--socket={self.socket}", "--port=3399", f"--bind-address={self.place.address}",
+                   "--innodb-buffer-pool-size=32M", "--innodb-use-native-aio=1", "--innodb-flush-log-at-trx-commit=1",
+                   f"--pid-file={self.folder}/pid", user=USER, environment=environment)
         self.client = wait_until(self.session, "mariadb does not answer", 60)
         assert self.rings(), "this MariaDB holds no io_uring descriptor"
         self.client.ask("CREATE DATABASE d; USE d; SET SESSION group_concat_max_len = 100000000;")
@@ -49,7 +52,7 @@ class MariaDB(Software):
     def session(self):
         """A client with one connection over TCP; nothing while the server does not answer."""
         assert self.running(), f"mariadb ended: {self.log()}"
-        client = LineClient([self.program, "--no-defaults", "-h", "127.0.0.1", "-P", "3399", "-u", "root", "-N", "-B",
+        client = LineClient([self.program, "--no-defaults", "-h", self.place.address, "-P", "3399", "-u", "root", "-N", "-B",
                              "--unbuffered"], f"SELECT '{END}';", self.folder)
         try:
             assert client.ask("SELECT 1;") == "1"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """node with a worker thread and a child process."""
 
+import shutil
+
 from ferrytest.software.base import needed
 from ferrytest.software.http_server import PROGRAMS, HttpServer
 
@@ -10,9 +12,9 @@ class Node(HttpServer):
 
     PORT = 8098
 
-    def __init__(self):
-        super().__init__("node")
-        self.start(needed("node"), PROGRAMS / "server.js")
+    def __init__(self, place=None):
+        super().__init__("node", place)
+        self.start(needed("node"), shutil.copy(PROGRAMS / "server.js", self.folder), self.place.address)
         self.ready()
         self.sum = 0
 

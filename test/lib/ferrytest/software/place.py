@@ -4,6 +4,7 @@
 import os
 import pathlib
 import pwd
+import signal
 import subprocess
 
 
@@ -23,6 +24,7 @@ class Machine:
     """In a session of its own, with nothing of ours open."""
 
     address = "127.0.0.1"  # where its clients find it, and where it listens
+    ending = signal.SIGTERM
 
     @staticmethod
     def start(words, log, folder, environment=None, cwd=None, user=None, stdout=None, private=()):
