@@ -20,6 +20,13 @@ must_check int cgroup_ready(struct opener *o, struct ferry_error *err);
 void cgroup_left(struct opener *o);
 void cgroup_abandon(struct opener *o);
 
+/*
+ * Which group a mount is to show, below the root of its hierarchy: of is one of that, named what the caller says, and shown what the
+ * image's mount had as its root. A caller who runs in the group that he says, or has put ferry into the tree's, or says one above
+ * that, means the tree's; NULL: what he says.
+ */
+const char *cgroup_shown(const struct opener *o, int of, const char *named, const char *shown);
+
 struct proc_mounts;
 
 /* A descriptor of a hierarchy, as /proc/PID/cgroup calls it, below the root of ferry's mount namespace. Negative errno. */

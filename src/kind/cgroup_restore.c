@@ -304,9 +304,8 @@ static const char *cgroup_base(struct reader *r, const struct cgroup_plan *p,
 }
 
 /* Where a group of the image goes; path: without a slash at the beginning. */
-static const char *cgroup_move_path(struct reader *r, const struct cgroup_hierarchy *h, const char *path)
+static const char *cgroup_move_path(struct arena *a, const struct cgroup_hierarchy *h, const char *path)
 {
-	struct arena *a = &r->plan->arena;
 	if (!h->root)
 		return arena_string(a, path);
 	const char *rest = cgroup_is_below(path, h->base) ? path + strlen(h->base) : "";
@@ -400,7 +399,7 @@ static int cgroup_new_place(struct reader *r, struct cgroup_plan *p, const CgSet
 		char *path = arena_string(a, member->path);
 		if (path && roots)
 			path[member->cgns_prefix] = '\0';
-		const char *moved = path ? cgroup_move_path(r, h, path + (*path == '/')) : NULL;
+		const char *moved = path ? cgroup_move_path(&r->plan->arena, h, path + (*path == '/')) : NULL;
 		if (!moved)
 			return error_memory(err);
 		place->spots[place->n++] = (struct cgroup_spot){h, moved, -1};
@@ -488,7 +487,7 @@ static int cgroup_read_group_record(struct reader *r, struct cgroup_plan *p, str
 	struct cgroup_group *g = cgroup_concerns(p, h, path) ? arena_new(a, struct cgroup_group) : NULL;
 	if (g) {
 		*g = (struct cgroup_group){.hierarchy = h, .record = record, .dir = -1};
-		g->path = cgroup_move_path(r, h, path);
+		g->path = cgroup_move_path(&r->plan->arena, h, path);
 		*p->last_group = g;
 		p->last_group = &g->next;
 	}
@@ -774,6 +773,30 @@ static int cgroup_open_place(struct cgroup_maker *m, struct cgroup_place *place,
 		if (place->spots[i].hierarchy->fd >= 0)
 			r = cgroup_open_spot(m, place, &place->spots[i], err);
 	return r < 0 ? r : 0;
+}
+
+const char *cgroup_shown(const struct opener *o, int of, const char *named, const char *shown)
+{
+	const struct cgroup_plan *p = o->plan->kind_data[KIND_cgroup];
+	struct cgroup_hierarchy *h = p ? p->hierarchies : NULL;
+	struct arena *a = &o->plan->arena;
+	struct stat st, other;
+	if (fstat(of, &st) < 0)
+		return NULL;
+	while (h && (h->fd < 0 || fstat(h->fd, &other) < 0 || other.st_dev != st.st_dev))
+		h = h->next;
+	shown += strspn(shown, "/");
+	if (!h || !*shown || (h->root && !cgroup_is_below(shown, h->base)))
+		return NULL;
+	const char *moved = cgroup_move_path(a, h, shown), *group = cgroup_trim(a, named);
+	if (!moved || !group)
+		return NULL;
+	/* The caller may have put ferry into the tree's group already. */
+	bool meant = !strcmp(h->own, group) || !strcmp(h->own, moved) || cgroup_is_below(moved, group);
+	char *path = meant ? arena_alloc(a, strlen(moved) + 2) : NULL;
+	if (path)
+		stpcpy(stpcpy(path, "/"), moved);
+	return path;
 }
 
 int cgroup_prepare(struct opener *o, struct ferry_error *err)

@@ -26,6 +26,7 @@
 #include "host/terminal.h"
 #include "image/dir.h"
 #include "kernel/syscalls.h"
+#include "kind/cgroup.h"
 #include "kind/external.h"
 #include "kind/kinds.h"
 #include "kind/mounts_tar.h"
@@ -245,10 +246,7 @@ static int mounts_make_root(struct mounts_maker *k, const struct mounts_one *m, 
 	return -ENOTSUP;
 }
 
-/*
- * Engines name the cgroup that they run in themselves. Where the image's is below that the mount shows just it, as before, and not
- * everybody's.
- */
+/* Engines name the cgroup that they run in themselves, where the tree's own is to be seen, as before. */
 static int mounts_open_cgroup(struct mounts_maker *k, const struct mounts_one *m, const char *path, int of)
 {
 	struct kern_statx st;
@@ -261,13 +259,13 @@ static int mounts_open_cgroup(struct mounts_maker *k, const struct mounts_one *m
 		if (k->here->v[i].id == st.mnt_id)
 			on = &k->here->v[i];
 	const char *in = on ? mounts_below(real, on->point) : NULL;
-	if (!in ||
-	    (size_t)snprintf(whole, sizeof(whole), "%s/%s", on->root[1] ? on->root : "", in) >= sizeof(whole))
+	if (!in || (size_t)snprintf(whole, sizeof(whole), "%s/%s", on->root, in) >= sizeof(whole))
 		return -ENOENT;
-	if (!*in && on->root[1])
-		whole[strlen(whole) - 1] = '\0';
-	const char *below = mounts_below(m->root, whole);
-	return below && *below ? mounts_open_part(of, below) : -ENOENT;
+	const char *shown = cgroup_shown(k->o, of, whole, m->root);
+	const char *below = shown ? mounts_below(shown, on->root) : NULL;
+	if (!below || (size_t)snprintf(whole, sizeof(whole), "%s/%s", on->point, below) >= sizeof(whole))
+		return -ENOENT;
+	return mounts_open_here(whole);
 }
 
 static bool mounts_is_cgroup(const struct mounts_one *m)

@@ -18,6 +18,7 @@ from ferrytest.containers.scenes import register
 FOLDER = pathlib.Path("containers").absolute()
 COUNTER = counter("0.1")
 ALONE = ("--network", "none")
+LIMITS = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max")  # of either version
 
 
 class Scene:
@@ -183,9 +184,27 @@ def before(kind):
     return scene.end()
 
 
-# Where CRIU 4.2 fails: no dirty tracking on this kernel, limits of another user's process without CAP_SYS_RESOURCE.
+def sees_its_group(kind):
+    """The limit that it has is the one that it finds in its /sys/fs/cgroup."""
+    def looks():
+        return scene.podman.good("exec", "c", "sh", "-c", f"cat {' '.join(LIMITS)} 2> /dev/null; true").stdout.split()
+
+    scene = Scene(kind)
+    scene.start(*ALONE, "--memory", "64m")
+    before = looks()
+    assert before == [str(64 << 20)], before
+    for _ in range(2):
+        scene.save()
+        scene.restore()
+        assert looks() == before, f"it finds {looks()}"
+    return scene.end()
+
+
+# After a restore by CRIU 4.2 a container sees the group of conmon, where the engine runs, instead of its own. Where it fails:
+# no dirty tracking on this kernel, limits of another user's process without CAP_SYS_RESOURCE.
 OURS = {
     "before": before,
+    "sees_its_group": sees_its_group,
     "another_user": lambda kind: counts(kind, run=(*ALONE, "--user", "1000:1000")),
 }
 

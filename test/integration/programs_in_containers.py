@@ -5,9 +5,11 @@ own checkpoint and restore, with the clients' connections, and with the same ans
 
 import pathlib
 
-from ferrytest import main
+from ferrytest import main, wait_until
 from ferrytest.containers.criu import Named
-from ferrytest.containers.inside import Container
+from ferrytest.containers.inside import MACHINE, Container
+from ferrytest.containers.output import counter, counts_on
+from ferrytest.containers.podman import write_configuration
 from ferrytest.containers.scenes import register
 from ferrytest.redis import Server
 from ferrytest.software.desktop import Desktop
@@ -35,6 +37,31 @@ def there_and_back(kind, make, *more):
     return place.end()
 
 
+def podman_inside(kind):
+    """A container in a container: the overlay of the inner one is mounted in the outer one, which is refused by name; both go on.
+    CRIU 4.2 refuses the PID namespace ("Can't dump nested pid namespace")."""
+    place = Container(Named(kind, FOLDER), FOLDER, "--privileged")
+    folder = FOLDER / "inner"
+    folder.mkdir()
+    environment = write_configuration(folder, folder)
+    place.start(["sleep", "infinity"], folder / "log", folder, environment=environment)
+    inner = ("podman", "run", "--detach", "--name", "i", "--network", "host", *MACHINE, *counter("0.1"))
+    assert place.ask(*inner), "the inner container does not start"
+
+    def counted():
+        return [int(line) for line in place.ask("podman", "logs", "i").splitlines()]
+
+    wait_until(lambda: len(counted()) > 3, "the inner container does not count")
+    refused = place.podman.run("container", "checkpoint", "--keep", "c")
+    log = place.podman.explain()
+    assert refused.returncode and "(overlay) is mounted for the tree alone and cannot be mounted again" in log, (refused, log)
+    before = len(counted())
+    wait_until(lambda: len(counted()) > before + 5, "the inner container does not count on")
+    counts_on([], counted())
+    assert place.ask("podman", "rm", "--force", "--time", "0", "i"), "the inner container does not end"
+    return place.end()
+
+
 SCENES = {
     "node": lambda kind: there_and_back(kind, Node),
     "java": lambda kind: there_and_back(kind, Java),
@@ -52,6 +79,7 @@ OURS = {
     "mariadb": lambda kind: there_and_back(kind, MariaDB, "--security-opt", "seccomp=unconfined"),
     "systemd": lambda kind: there_and_back(kind, Systemd, *PLACE),
     "desktop": lambda kind: there_and_back(kind, lambda place: Desktop(place=place)),
+    "podman_inside": podman_inside,
 }
 
 register(SCENES, OURS)

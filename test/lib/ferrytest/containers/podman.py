@@ -27,6 +27,14 @@ runroot = "{folder}/run"
 """
 
 
+def write_configuration(folder, there):
+    """Into a folder, for a podman that has it under another name; what its environment says of it."""
+    (folder / "containers.conf").write_text(CONFIGURATION.replace("{folder}", str(there)))
+    (folder / "storage.conf").write_text(STORAGE.replace("{folder}", str(there)))
+    return {"CONTAINERS_CONF": str(there / "containers.conf"), "CONTAINERS_STORAGE_CONF": str(there / "storage.conf"),
+            "TMPDIR": str(there)}
+
+
 class Podman(Engine):
     """One store of containers; image: what is imported into it."""
 
@@ -40,10 +48,7 @@ class Podman(Engine):
         self.node = node  # None: this machine
         self.group = groups.own("podman")
         self.run_words = ("--cgroup-parent", self.group)
-        (self.folder / "containers.conf").write_text(CONFIGURATION.replace("{folder}", str(there)))
-        (self.folder / "storage.conf").write_text(STORAGE.replace("{folder}", str(there)))
-        self.environment = {**criu.environment, "CONTAINERS_CONF": str(there / "containers.conf"),
-                            "CONTAINERS_STORAGE_CONF": str(there / "storage.conf"), "TMPDIR": str(there)}
+        self.environment = {**criu.environment, **write_configuration(self.folder, there)}
         if node:  # a container that comes from another machine looks for its files where they were there
             there.mkdir(exist_ok=True)
             done = node.run("mount", "--bind", self.folder, there)
