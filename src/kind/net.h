@@ -64,6 +64,8 @@ must_check int net_look(struct arena *a, const char *who, struct net_contents *r
 must_check int net_describe(struct arena *a, uint32_t id, struct net_contents *c);
 /* What the kernel tells of one device; belongs to the arena. */
 must_check int net_read_link(struct arena *a, const struct nlmsghdr *h, FerryNetEntry *net);
+/* Whether a tunnel is there also without anybody who is attached to it. */
+bool net_link_stays(const FerryLinkEntry *l);
 /* NULL: none has the number. */
 FerryLinkEntry *net_link_numbered(const FerryNetEntry *net, unsigned index);
 /* The devices that are there now, by index; 0 or -errno. */

@@ -96,6 +96,7 @@ static const uint16_t port_ignored[] = {
 
 static const uint16_t macvlan_ignored[] = {IFLA_MACVLAN_MACADDR_COUNT, IFLA_MACVLAN_BC_QUEUE_LEN_USED, 0};
 
+static const uint16_t tun_ignored[] = {IFLA_TUN_NUM_QUEUES, IFLA_TUN_NUM_DISABLED_QUEUES, 0};
 static const uint16_t vxlan_ignored[] = {NET_VXLAN_RESERVED_BITS, 0};
 static const uint16_t vxlan_flags[] = {IFLA_VXLAN_TTL_INHERIT, 0};
 
@@ -106,6 +107,7 @@ static const struct net_kind net_kinds[] = {
 	{.word = "vxlan", .ignored = vxlan_ignored, .flags = vxlan_flags},
 	{.word = "dummy", .no_data = true},
 	{.word = "vlan"},
+	{.word = "tun", .ignored = tun_ignored},
 };
 
 const struct net_kind *net_kind_of(const char *word)
@@ -284,6 +286,11 @@ static bool net_data_says(const FerryLinkEntry *l, unsigned type)
 			return true;
 	}
 	return false;
+}
+
+bool net_link_stays(const FerryLinkEntry *l)
+{
+	return net_data_says(l, IFLA_TUN_PERSIST);
 }
 
 static void net_judge_link(struct net_links *links, const FerryLinkEntry *l)

@@ -6,7 +6,9 @@
  * Kernel interface: rtnetlink(7), SIOCBRADDIF.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_link.h>
+#include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -15,9 +17,11 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "host/address.h"
 #include "host/netlink.h"
 #include "host/netns.h"
@@ -42,6 +46,7 @@ struct net_making {
 	const struct net_contents *c;
 	struct netlink_socket *socket; /* in it */
 	bool *made;                    /* by device */
+	int *tunnels;                  /* descriptors that keep the carrier of one meanwhile; -1 */
 	struct net_making *all;        /* this one and the others of the tree */
 	size_t n_all;
 };
@@ -232,6 +237,64 @@ static int net_make_above(const struct net_making *m, const FerryLinkEntry *l)
 	return net_ask_patiently(within ? other->socket : outside, h);
 }
 
+static uint32_t net_data_byte(const FerryLinkEntry *l, unsigned type)
+{
+	const char *at = (const char *)l->data.data;
+	netlink_for_each_between(attr, at, at + l->data.len)
+	{
+		if (netlink_attr_type(attr) == type)
+			return netlink_attr_u8(attr);
+	}
+	return 0;
+}
+
+static int net_own_tun(int fd, const FerryLinkEntry *l)
+{
+	const char *at = (const char *)l->data.data;
+	netlink_for_each_between(attr, at, at + l->data.len)
+	{
+		unsigned long request = netlink_attr_type(attr) == IFLA_TUN_OWNER   ? TUNSETOWNER
+					: netlink_attr_type(attr) == IFLA_TUN_GROUP ? TUNSETGROUP
+										    : 0;
+		if (request && ioctl(fd, request, (unsigned long)netlink_attr_u32(attr)) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/*
+ * Its carrier, which is there while somebody is attached, lets the kernel give it what it gives by itself before that is compared. Then it stays
+ * although nobody is attached to it; whoever was does so again, and then it ends with them as it would have (kind/tun.c).
+ */
+static int net_make_tun(const struct net_making *m, size_t at)
+{
+	const FerryLinkEntry *l = m->c->net->links[at];
+	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
+	struct ifreq request = {0};
+	uint32_t type = net_data_byte(l, IFLA_TUN_TYPE), flags = type;
+	unsigned index = l->index;
+	flags |= net_data_byte(l, IFLA_TUN_PI) ? 0 : IFF_NO_PI;
+	flags |= net_data_byte(l, IFLA_TUN_VNET_HDR) ? IFF_VNET_HDR : 0;
+	flags |= net_data_byte(l, IFLA_TUN_MULTI_QUEUE) ? IFF_MULTI_QUEUE : 0;
+	request.ifr_flags = (short)flags;
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", l->name);
+	int r = netns_enter(m->ns->fd);
+	if (r < 0)
+		return r;
+	m->o->net = m->ns->id;
+	_cleanup_close_ int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, TUNSETIFINDEX, &index) < 0 || ioctl(fd, TUNSETIFF, &request) < 0 ||
+	    ioctl(fd, TUNSETPERSIST, 1ul) < 0 || ioctl(fd, TUNSETLINK, (unsigned long)l->type) < 0)
+		return -errno;
+	r = net_own_tun(fd, l);
+	m->tunnels[at] = take_fd(fd);
+	if (r < 0 || !l->address.len)
+		return r;
+	struct nlmsghdr *h = net_begin_link(bytes, 0, l->index);
+	netlink_put(h, IFLA_ADDRESS, l->address.len, l->address.data);
+	return netlink_ask(m->socket, h, NULL, NULL);
+}
+
 static int net_make_link(struct net_making *m, size_t index)
 {
 	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
@@ -243,6 +306,8 @@ static int net_make_link(struct net_making *m, size_t index)
 	if (peer >= 0 && (!other->c->net->links[peer]->kind ||
 			  strcmp(other->c->net->links[peer]->kind, "veth") != 0 || other->made[peer]))
 		return -EBADMSG;
+	if (!strcmp(l->kind, "tun"))
+		return net_make_tun(m, index);
 	if (l->link_outside && !veth)
 		return net_make_above(m, l);
 	struct nlmsghdr *h = net_begin_link(bytes, NLM_F_CREATE | NLM_F_EXCL, l->index);
@@ -609,7 +674,11 @@ static int net_make_all(struct net_making *all, const struct net_target *v, size
 	int r = 0;
 	for (size_t i = 0; i < n && r >= 0; i++) {
 		all[i].made = arena_array(a, bool, v[i].c->net->n_links + 1);
-		r = all[i].made ? netlink_open(v[i].ns->fd, NETLINK_ROUTE, &all[i].socket) : -ENOMEM;
+		all[i].tunnels = arena_array(a, int, v[i].c->net->n_links + 1);
+		for (size_t k = 0; all[i].tunnels && k < v[i].c->net->n_links; k++)
+			all[i].tunnels[k] = -1;
+		r = all[i].made && all[i].tunnels ? netlink_open(v[i].ns->fd, NETLINK_ROUTE, &all[i].socket)
+						  : -ENOMEM;
 		if (r >= 0)
 			net_number_make(all->o, &v[i], all[i].socket);
 	}
@@ -629,7 +698,11 @@ int net_make(struct opener *o, const struct net_target *v, size_t n, struct ferr
 	for (size_t i = 0; i < n; i++)
 		all[i] = (struct net_making){.o = o, .ns = v[i].ns, .c = v[i].c, .all = all, .n_all = n};
 	int r = net_make_all(all, v, n, err);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		for (size_t k = 0; all[i].tunnels && k < v[i].c->net->n_links; k++)
+			if (all[i].tunnels[k] >= 0)
+				close(all[i].tunnels[k]);
 		netlink_close(all[i].socket);
+	}
 	return r;
 }

@@ -4,12 +4,13 @@
  * somebody else's (--external) is given again by a descriptor, the contents of one may be left to the caller (--empty-ns net).
  *
  * Kernel interface: network_namespaces(7), unshare(2).
- * Does not handle: devices other than veth, bridge, macvlan, vxlan, VLAN and dummy ones, bridges that filter VLANs, and what net_others.c
- * lists, refused by name, as is a namespace in which nobody of the tree lives. What a device may leave to another (ethtool -K) is as the
- * kernel makes it.
+ * Does not handle: devices other than veth, bridge, macvlan, vxlan, VLAN, dummy ones and tunnels (tun, tap), bridges that filter VLANs, and what
+ * net_others.c lists, refused by name, as are a namespace in which nobody of the tree lives and, in the stop, a tunnel that somebody
+ * outside holds. What a device may leave to another (ethtool -K) is as the kernel makes it.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -102,6 +103,36 @@ static int net_collect_name(struct collect *c, const char *name, struct net_cont
 	return 0;
 }
 
+static bool net_is_held(const struct snapshot *s, uint32_t id, const char *device)
+{
+	vec_foreach(file, &s->files) {
+		const TunfileEntry *tunf = file->entry->tunf;
+		if (tunf && tunf->netdev && tunf->ns_id == id && !strcmp(tunf->netdev, device))
+			return true;
+	}
+	return false;
+}
+
+/* A tunnel lives as long as somebody is attached to it, who comes back as well. */
+static int net_check_tunnels(const struct collect *c, const struct snap_ns *ns, const FerryNetEntry *net,
+			     struct ferry_error *err)
+{
+	for (size_t i = 0; i < net->n_links; i++) {
+		const FerryLinkEntry *l = net->links[i];
+		if (!l->kind || strcmp(l->kind, "tun") != 0 || net_link_stays(l) ||
+		    net_is_held(c->snap, ns->id, l->name))
+			continue;
+		error_set(
+			err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			"pid %d lives in a network namespace with the tunnel '%s', which a program outside of the tree holds",
+			ns->pid, l->name);
+		error_hint(err,
+			   "end that program, or leave the namespace to whoever restores it: --empty-ns net");
+		return -ENOTSUP;
+	}
+	return 0;
+}
+
 /* ferry stands in it. */
 static int net_collect_here(struct collect *c, const struct snap_ns *ns, struct net_contents *contents,
 			    struct ferry_error *err)
@@ -112,6 +143,8 @@ static int net_collect_here(struct collect *c, const struct snap_ns *ns, struct 
 	int r = net_look(a, who, contents, err);
 	if (r >= 0)
 		r = net_rules_look(a, c->options, who, contents, err);
+	if (r >= 0)
+		r = net_check_tunnels(c, ns, contents->net, err);
 	if (r >= 0)
 		r = net_number_look(c, contents, err);
 	if (r >= 0 && net_describe(a, ns->id, contents) < 0)

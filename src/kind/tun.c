@@ -2,7 +2,8 @@
 /*
  * Owns descriptors of /dev/net/tun: what they are attached to and how. A device that is not persistent ends with its last
  * descriptor, so the restore makes it again (tun_device.c); one that is there, because it is persistent or because somebody
- * else has a queue of it, is attached to and otherwise left as it is.
+ * else has a queue of it, is attached to and otherwise left as it is. In a network namespace that comes back with its contents it is
+ * made with them (net_make.c), to stay, and no longer stays when it is attached to.
  *
  * Kernel interface: Documentation/networking/tuntap.rst; TUNGETIFF, TUNSETIFF, TUNSETIFINDEX (3.7), TUNSETQUEUE (3.8),
  * TUNGETDEVNETNS (5.0), SIOCGSKNS.
@@ -50,6 +51,7 @@ struct tun_plan_device {
 	struct tun_plan_device *next;
 	const FerryDeviceEntry *entry;
 	bool made;
+	bool was_made; /* with the namespace that it is in, to stay until somebody is attached */
 };
 
 /* plan_file.data */
@@ -277,12 +279,13 @@ static int tun_attach(int fd, const FerryDeviceEntry *d, bool make, const struct
 	return ioctl(fd, TUNSETIFINDEX, &index) < 0 || ioctl(fd, TUNSETIFF, &ifr) < 0 ? -errno : 0;
 }
 
-static int tun_restore_device(struct opener *o, int fd, struct tun_plan_device *device,
+static int tun_restore_device(struct opener *o, int fd, uint32_t net, struct tun_plan_device *device,
 			      struct ferry_error *err)
 {
 	const FerryDeviceEntry *d = device->entry;
-	bool there = tun_device_exists(d->name);
-	if (there && !device->made && !(d->mode & (IFF_PERSIST | IFF_MULTI_QUEUE))) {
+	const struct plan_ns *ns = net ? plan_ns(o->plan, PROC_NS_NET, net) : NULL;
+	bool there = tun_device_exists(d->name), ours = there && ns && !ns->given;
+	if (there && !ours && !device->made && !(d->mode & (IFF_PERSIST | IFF_MULTI_QUEUE))) {
 		error_set(err, FERRY_ERROR_RESTORE_STEP, EEXIST,
 			  "there is a network device '%s' already, which is not that of the image", d->name);
 		error_hint(err, "take it away first: ip link delete %s", d->name);
@@ -292,10 +295,11 @@ static int tun_restore_device(struct opener *o, int fd, struct tun_plan_device *
 	if (r < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "attaching to the network device '%s'",
 				   d->name);
-	if (there)
+	if (there && (!ours || device->made))
 		return 0;
 	device->made = true;
-	return tun_device_restore(fd, d, o->log, err);
+	device->was_made = ours;
+	return tun_device_restore(fd, d, !ours, o->log, err);
 }
 
 static int tun_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err)
@@ -308,7 +312,7 @@ static int tun_restore(struct opener *o, struct plan_file *file, int *ret_fd, st
 	    st.st_rdev != makedev(TUN_MAJOR, TUN_MINOR))
 		return error_set(err, FERRY_ERROR_RESTORE_STEP, ENODEV,
 				 "'%s' is not the device of tunnels here", plan->extra->path);
-	int r = plan->device ? tun_restore_device(o, fd, plan->device, err) : 0;
+	int r = plan->device ? tun_restore_device(o, fd, file->net, plan->device, err) : 0;
 	if (r < 0)
 		return r;
 	int bytes = (int)plan->extra->send_bytes;
@@ -338,13 +342,15 @@ static void tun_before_run(struct opener *o)
 	for (size_t i = 0; i < o->plan->n_files; i++) {
 		const struct plan_file *file = &o->plan->files[i];
 		const struct tun_plan *plan = file->kind == &kind_tun ? file->data : NULL;
-		if (!plan || !plan->device || !plan->device->made || file->fd < 0 ||
-		    !(plan->device->entry->mode & IFF_PERSIST))
+		if (!plan || !plan->device || !plan->device->made || file->fd < 0)
 			continue;
-		if (ioctl(file->fd, TUNSETPERSIST, 1) < 0)
-			log_write(o->log, LOG_WARN, "restore", "tun", 0,
-				  "the network device '%s' is not persistent any more",
-				  plan->device->entry->name);
+		unsigned long stays = plan->device->entry->mode & IFF_PERSIST ? 1 : 0;
+		if (stays == plan->device->was_made)
+			continue;
+		if (ioctl(file->fd, TUNSETPERSIST, stays) < 0)
+			log_write(o->log, LOG_WARN, "restore", "tun", 0, "the network device '%s' %s",
+				  plan->device->entry->name,
+				  stays ? "is not persistent any more" : "stays without the program");
 	}
 }
 

@@ -25,6 +25,6 @@ bool tun_device_valid(const FerryDeviceEntry *d);
 /* Whether the network namespace has a device of this name. */
 bool tun_device_exists(const char *name);
 
-/* The device was just made, by attaching fd: everything else about it. */
-must_check int tun_device_restore(int fd, const FerryDeviceEntry *d, const struct log_sink *log,
+/* fd was attached to the device. fresh: which was made by that, so everything else about it is to be set. */
+must_check int tun_device_restore(int fd, const FerryDeviceEntry *d, bool fresh, const struct log_sink *log,
 				  struct ferry_error *err);

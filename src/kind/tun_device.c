@@ -514,7 +514,7 @@ static int tun_restore_up(struct netlink_socket *socket, const FerryDeviceEntry 
 	return netlink_ask(socket, h, NULL, NULL);
 }
 
-static int tun_restore_modes(int fd, const FerryDeviceEntry *d)
+static int tun_restore_modes(int fd, const FerryDeviceEntry *d, bool fresh)
 {
 	const struct {
 		unsigned long request;
@@ -526,7 +526,7 @@ static int tun_restore_modes(int fd, const FerryDeviceEntry *d)
 		{TUNSETVNETHDRSZ, true, false, d->vnet_header_bytes},
 		{TUNSETVNETLE, d->vnet_little_endian, false, 1},
 		{TUNSETVNETBE, d->vnet_big_endian, false, 1},
-		{TUNSETLINK, true, true, (int)d->type},
+		{TUNSETLINK, fresh, true, (int)d->type},
 		{TUNSETOFFLOAD, d->offload != 0, true, (int)d->offload},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
@@ -563,7 +563,7 @@ static int tun_restore_all(int fd, struct netlink_socket *socket, const FerryDev
 			   const struct log_sink *log)
 {
 	uint32_t index = if_nametoindex(d->name);
-	int r = tun_restore_modes(fd, d);
+	int r = tun_restore_modes(fd, d, true);
 	if (r >= 0)
 		r = tun_restore_link(socket, d, index);
 	if (r < 0)
@@ -585,12 +585,15 @@ static int tun_restore_all(int fd, struct netlink_socket *socket, const FerryDev
 	return r;
 }
 
-int tun_device_restore(int fd, const FerryDeviceEntry *d, const struct log_sink *log, struct ferry_error *err)
+int tun_device_restore(int fd, const FerryDeviceEntry *d, bool fresh, const struct log_sink *log,
+		       struct ferry_error *err)
 {
 	_cleanup_netlink_ struct netlink_socket *socket = NULL;
-	int r = netlink_open(-1, NETLINK_ROUTE, &socket);
-	if (r >= 0)
+	int r = fresh ? netlink_open(-1, NETLINK_ROUTE, &socket) : tun_restore_modes(fd, d, false);
+	if (r >= 0 && fresh)
 		r = tun_restore_all(fd, socket, d, log);
+	if (r >= 0 && !fresh && d->no_carrier && ioctl(fd, TUNSETCARRIER, &(int){0}) < 0)
+		r = -errno;
 	if (r >= 0)
 		return 0;
 	error_errno(err, FERRY_ERROR_RESTORE_STEP, -r, "setting up the network device '%s'", d->name);

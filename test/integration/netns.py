@@ -488,7 +488,7 @@ DEVICE = PROGRAM + "link = attach(3, 46, 1)"
 
 # What makes it, what is said of it: commands, or a program that goes on.
 OBSTACLES = {
-    "tun": (["ip tuntap add t0 mode tap"], "of a kind that is not made again: tun"),
+    "kind": (["ip link add i0 type ifb"], "of a kind that is not made again: ifb"),
     "queues": (["ip link add v0 type veth peer name v1", "tc qdisc add dev v0 root handle 1: pfifo"], "traffic control (tc)"),
     "elsewhere": ([], "a kind whose lower device is in another namespace"),
     "objects": (["ip link set lo up", "ip nexthop add id 7 dev lo"], "next hops that are objects"),
@@ -533,6 +533,63 @@ def obstacle(word):
     assert done.returncode == 3 and said in done.stderr and "--empty-ns net" in done.stderr, done
     if going:
         going.communicate("end\n")
+    program.verify()
+    program.quit()
+
+
+def tunnel(word):
+    """Tunnels of a program in a namespace that comes back with its contents, twice."""
+    program = Program("tunnel", word, interpreter=["unshare", "--net", str(program_path("tunnel"))])
+    program.verify()
+    for _ in range(2):
+        images = folder()
+        Ferry().dump(program.pid, images)
+        program.wait_gone([program.pid])
+        Ferry().restore(images)
+        program.verify()
+    program.finish()
+    program.quit()
+
+
+@test(timeout=60)
+def tunnel_alone():
+    """A tunnel that stays, and to which nobody is attached."""
+    program = Program("uts", interpreter=["unshare", "--net", str(program_path("uts"))])
+    for line in ("tuntap add t0 mode tap user 7 multi_queue", "link set t0 address 02:00:00:00:00:77 up", "addr add 10.7.0.1/16 dev t0",
+                 "tuntap add t1 mode tun group 8"):
+        ip(*line.split(), of=program.pid)
+    looks = ("-d", "-o", "addr"), ("-d", "-o", "link"), ("route",)
+    wait_until(lambda: "NO-CARRIER" in ip("link", "show", "t0", of=program.pid), "it has a carrier")
+    told = tuple(ip(*words, of=program.pid) for words in looks)
+    images = folder()
+    Ferry().dump(program.pid, images)
+    program.wait_gone([program.pid])
+    Ferry().restore(images)
+    # That nobody is attached the kernel notices in its own time.
+    wait_until(lambda: told == tuple(ip(*words, of=program.pid) for words in looks), "it is not what it was")
+    program.verify()
+    program.quit()
+
+
+HOLDER = """
+import fcntl, struct
+tunnel = open("/dev/net/tun", "r+b", buffering=0)
+fcntl.ioctl(tunnel, 0x400454ca, struct.pack("16sH22x", b"t0", 0x1002))
+print("ready", flush=True)
+input()
+"""
+
+
+@test(timeout=60)
+def tunnel_outside():
+    """Whose other end somebody outside of the tree has is refused, and the tree runs on."""
+    program = Program("uts", interpreter=["unshare", "--net", str(program_path("uts"))])
+    with subprocess.Popen(["nsenter", f"--net=/proc/{program.pid}/ns/net", "python3", "-c", HOLDER], text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == "ready\n"
+        done = Ferry().run("dump", "-t", program.pid, "-D", folder())
+        assert done.returncode and "the tunnel 't0', which a program outside of the tree holds" in done.stderr, done
+        holder.communicate("end\n")
     program.verify()
     program.quit()
 
@@ -658,6 +715,8 @@ test(timeout=90, name="outside-to-criu", needs=["criu-sid"])(lambda: outside("4"
 test(timeout=90, name="outside-from-criu", needs=["criu-sid"])(lambda: outside("4", criu(), Ferry()))
 test(timeout=90, name="tracked")(lambda: tracked(Ferry(), Ferry()))
 test(timeout=90, name="tracked-from-criu", needs=["criu-sid"])(lambda: tracked(criu(), Ferry()))
+for tunnel_word in ("tun", "tap", "queues", "idle", "persistent"):
+    test(name="tunnel-" + tunnel_word, timeout=90)(lambda tunnel_word=tunnel_word: tunnel(tunnel_word))
 test(timeout=300, name="kill-contents")(kill_contents)
 test(timeout=300, name="kill-given")(lambda: kill_given(Ferry()))
 test(timeout=300, name="kill-given-from-criu", needs=["criu-sid"])(lambda: kill_given(criu()))
