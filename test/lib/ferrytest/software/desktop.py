@@ -15,7 +15,7 @@ from ferrytest.software.rfb import Viewer, different, hidden, save_png
 
 ROOT = pathlib.Path(__file__).resolve().parents[3] / "programs/software/desktop.py"
 DISPLAY, PORT = ":7", 5907
-INSIDE, INSIDE_KEYS = (300, 300), (300, 570)  # a point of each terminal
+INSIDE, INSIDE_KEYS = ((300, 300), "ferry-terminal"), ((300, 570), "ferry-keys")  # a point of each terminal, and its title
 CLOCK = (880, 0, 970, 27)  # where the panel shows the time
 SERVERS = {
     "tigervnc": ("Xtigervnc", DISPLAY, "-nolock", "-SecurityTypes", "None", "-rfbport", str(PORT), "-geometry",
@@ -34,7 +34,7 @@ class Desktop(Software):
 
     def __init__(self, server="tigervnc", place=None):
         super().__init__("desktop", place)
-        needed("xfce4-session", "xfwm4", "xfce4-terminal", "dbus-daemon", "ibus-daemon", "xwininfo")
+        needed("xfce4-session", "xfwm4", "xfce4-terminal", "dbus-daemon", "ibus-daemon", "xwininfo", "xprop")
         words = SERVERS[server]
         self.server = server
         self.x = ["env", f"DISPLAY={DISPLAY}", f"HOME={self.folder}", f"DBUS_SESSION_BUS_ADDRESS=unix:path={self.folder}/bus"]
@@ -105,9 +105,20 @@ class Desktop(Software):
 
     def type(self, text, where=INSIDE):
         """Keys into a terminal, over the viewer's connection."""
-        self.viewer.click(*where)
-        time.sleep(0.1)
+        point, title = where
+
+        def has_focus():
+            self.viewer.click(*point)
+            time.sleep(0.1)
+            return title in self.ask("xprop", "-id", self.active(), "WM_NAME")
+
+        wait_until(has_focus, f"{title} does not get the focus", 30)
         self.viewer.type(text)
+
+    def active(self):
+        """The window that has the focus."""
+        found = re.search("0x[0-9a-f]+", self.ask("xprop", "-root", "_NET_ACTIVE_WINDOW"))
+        return found[0] if found else "0x0"
 
     def what_typing_does(self):
         """For the report of a failure: what there is, and whether typing once more does anything."""
