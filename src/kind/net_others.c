@@ -356,8 +356,11 @@ static int others_read_modules(struct arena *a, struct others *o)
 	o->modules = arena_alloc(a, OTHERS_MODULES_BYTES);
 	if (!o->modules)
 		return -ENOMEM;
-	for (ssize_t got = 1; got > 0 && n<OTHERS_MODULES_BYTES - 1; n += got> 0 ? (size_t)got : 0)
+	ssize_t got;
+	do {
 		got = read(fd, o->modules + n, OTHERS_MODULES_BYTES - 1 - n);
+		n += (size_t)MAX(got, 0);
+	} while (got > 0);
 	return 0;
 }
 
