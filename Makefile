@@ -74,7 +74,7 @@ uninstall:
 	@$(PYTHON) scripts/uninstall.py '$(BUILD)' '$(DESTDIR)'
 	@if [ -z '$(DESTDIR)' ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
 
-deb: packages-build
+deb: packages-build-deb
 	@packaging/debian/build.sh $(BUILD)/deb
 
 clean:

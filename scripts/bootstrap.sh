@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Usage: bootstrap.sh PURPOSE...      (build, check, demo, bench, lint)
+# Usage: bootstrap.sh PURPOSE...      (build, check, demo, bench, lint, deb)
 #
 # Sees to it that the packages for these purposes are there. Does nothing when they are; with NO_INSTALL=1 it
 # only says what is missing. Nothing that apt installs starts on its own: a policy-rc.d forbids it while apt runs

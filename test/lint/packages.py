@@ -4,7 +4,7 @@
 
 import tree
 
-PURPOSES = ["build", "check", "demo", "bench", "lint"]
+PURPOSES = ["build", "check", "demo", "bench", "lint", "deb"]
 
 
 def main():
