@@ -84,7 +84,7 @@ static void test_wrong(unused void **state)
 		{"--no-tree", "'--no-tree'"},
 		{"--le", "'--le'"},
 		{"-Z", "'-Z'"},
-		{"--tls", "--tls yet"},
+		{"--lsm-profile x", "--lsm-profile yet"},
 		{"--config /proc/1", "/proc/1"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
