@@ -5,7 +5,7 @@
  * Kernel interface: rtnetlink(7); /proc/net/dev_mcast; the form in which ip(8) saves its lists: a number, and the messages of the kernel
  * behind it.
  * Does not handle: devices of other kinds than those in the table, programs (XDP), bridges and VXLAN devices that filter, refused by name; what
- * else stands in the way is in net_others.c. Numbers of other namespaces (nsids): not looked at.
+ * else stands in the way is in net_others.c.
  */
 #include <errno.h>
 #include <linux/if_addrlabel.h>
@@ -28,6 +28,7 @@
 #include "kind/netplace.h"
 #include "model/record.h"
 #include "model/records.h"
+#include "proc/lex.h"
 
 /* What ip(8) writes before the messages. */
 enum { NET_MAGIC_ADDRESS = 0x47361222, NET_MAGIC_ROUTE = 0x45311224, NET_MAGIC_RULE = 0x71706986 };
@@ -366,17 +367,16 @@ FerryLinkEntry *net_link_numbered(const FerryNetEntry *net, unsigned index)
 	return NULL;
 }
 
-static int net_add_group(struct arena *a, FerryLinkEntry *l, const char *hex)
+static int net_add_group(struct arena *a, FerryLinkEntry *l, struct lex hex)
 {
 	uint8_t address[NET_ADDRESS_BYTES];
-	size_t n = strlen(hex) / 2;
+	size_t n = lex_left(&hex) / 2;
 	if (!l->groups && !(l->groups = arena_array(a, ProtobufCBinaryData, NET_GROUPS_MAX)))
 		return -ENOMEM;
 	if (l->n_groups == NET_GROUPS_MAX || n > sizeof(address))
 		return -E2BIG;
-	for (size_t i = 0; i < n; i++)
-		if (sscanf(hex + 2 * i, "%2hhx", &address[i]) != 1)
-			return -EBADMSG;
+	if (!lex_bytes(&hex, address, n))
+		return -EBADMSG;
 	l->groups[l->n_groups] = record_bytes(a, address, n);
 	return l->groups[l->n_groups++].data ? 0 : -ENOMEM;
 }
@@ -388,11 +388,12 @@ static int net_look_groups(struct arena *a, FerryNetEntry *net)
 	char line[256];
 	int r = 0;
 	while (f && r >= 0 && fgets(line, sizeof(line), f)) {
-		unsigned index;
-		int told;
-		char hex[2 * NET_ADDRESS_BYTES + 1];
+		/* Number and name of the device, users, of them by hand, address. */
+		struct lex words = lex_new(line, strcspn(line, "\n")), hex;
+		uint32_t index, told;
 		FerryLinkEntry *l = NULL;
-		if (sscanf(line, "%u %*s %*d %d %64s", &index, &told, hex) == 3 && told)
+		if (lex_u32(&words, &index) && lex_skip_words(&words, 2) && lex_u32(&words, &told) && told &&
+		    lex_skip_words(&words, 0) && lex_word(&words, &hex))
 			l = net_link_numbered(net, index);
 		r = l ? net_add_group(a, l, hex) : 0;
 	}

@@ -73,10 +73,9 @@ static bool others_next_hop(const struct nlmsghdr *h)
 /* Entries that were learned come again. */
 static bool others_group(const struct nlmsghdr *h)
 {
-	const struct br_port_msg *m = netlink_body(h);
-	if (netlink_body_len(h) < sizeof(*m))
+	if (netlink_body_len(h) < sizeof(struct br_port_msg))
 		return false;
-	netlink_for_each(outer, h, sizeof(*m)) {
+	netlink_for_each(outer, h, sizeof(struct br_port_msg)) {
 		if (netlink_attr_type(outer) != MDBA_MDB)
 			continue;
 		netlink_for_each_nested(entries, outer) {
