@@ -143,6 +143,13 @@ static void spoil(void *state)
 	run("ip link set lo mtu 1234");
 }
 
+/* Of who lives in the namespace of the tests. */
+static void leave(void *state)
+{
+	(void)state;
+	must(unshare(CLONE_NEWNET));
+}
+
 static void answer(int fd)
 {
 	struct sockaddr_in from;
@@ -301,7 +308,7 @@ static void start_below(struct program *p, struct place *above)
 int main(int argc, char **argv)
 {
 	static const struct program_ops ops = {.verify = verify, .spoil = spoil},
-					at_home = {.verify = verify};
+					at_home = {.verify = verify, .spoil = leave};
 	static struct place s = {.up = -1, .up_datagrams = -1, .down = -1, .down_datagrams = -1};
 	struct program p;
 	program_start(&p, argc, argv);
