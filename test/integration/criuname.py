@@ -243,7 +243,7 @@ def config():
     assert log("--config", home / "named.conf", CRIU_CONFIG_FILE=str(home / "variable.conf")) == ["named.log"]
     assert log("--config", home / "named.conf", "-o", "words.log") == ["words.log"]
     assert log("--no-default-config", "-t", program.pid, "-R") == []
-    for wrong, text in ((("--config", here), "here"), (("--port", "word"), "--port"), (("--tls",), "--tls yet")):
+    for wrong, text in ((("--config", here), "here"), (("--port", "word"), "--port"), (("--lsm-profile", "x"), "--lsm-profile yet")):
         done = run_in(ferry, here, *common, *wrong, environment=environment)
         assert done.returncode == 1 and text in done.stderr.splitlines()[-1], done
     program.verify()
