@@ -92,7 +92,7 @@ void error_hint(struct ferry_error *err, const char *fmt, ...)
 	va_end(args);
 }
 
-void error_hint_usual(struct ferry_error *err)
+const char *error_next_step(const struct ferry_error *err)
 {
 	static const char *const steps[FERRY_ERROR_COUNT] = {
 		[FERRY_ERROR_UNSUPPORTED_FD] =
@@ -109,8 +109,9 @@ void error_hint_usual(struct ferry_error *err)
 			"restore it with the program that wrote it, or a newer ferry",
 		[FERRY_ERROR_FILES_CHANGED] = "put the file back as it was when the dump was taken",
 	};
-	if (error_is_set(err) && (unsigned)err->id < FERRY_ERROR_COUNT && steps[err->id])
-		error_hint(err, "%s", steps[err->id]);
+	if (err->hint[0])
+		return err->hint;
+	return (unsigned)err->id < FERRY_ERROR_COUNT && steps[err->id] ? steps[err->id] : "";
 }
 
 void error_context(struct ferry_error *err, const char *stage, const char *kind, pid_t pid)

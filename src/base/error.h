@@ -26,8 +26,8 @@ int error_memory(struct ferry_error *err);
 /* Say what the user can do about it. Only the first hint is kept. err may be NULL. */
 void error_hint(struct ferry_error *err, const char *fmt, ...) printf_like(2, 3);
 
-/* The usual next step for an error of this sort, where its origin named none. */
-void error_hint_usual(struct ferry_error *err);
+/* What to tell the user of it: the hint, or the usual next step for an error of this sort where its origin named none; "": there is none. */
+const char *error_next_step(const struct ferry_error *err);
 
 /* Add what the origin did not know; fields already set stay. stage and kind may be NULL, pid 0. */
 void error_context(struct ferry_error *err, const char *stage, const char *kind, pid_t pid);

@@ -189,6 +189,15 @@ int fd_read_piece(int dir_fd, const char *path, size_t max_bytes, char **ret_byt
 	return fd < 0 ? fd : read_to_end(fd, true, max_bytes, ret_bytes, ret_n);
 }
 
+ssize_t fd_path(int fd, char *ret_path, size_t room)
+{
+	char link[sizeof("/proc/self/fd/") + 3 * sizeof(int)];
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = fd < 0 ? (errno = EBADF, -1) : readlink(link, ret_path, room - 1);
+	ret_path[n > 0 ? n : 0] = '\0';
+	return n < 0 ? -errno : n;
+}
+
 int fd_replace_file(int dir_fd, const char *name, mode_t mode, const void *bytes, size_t n)
 {
 	char temporary[NAME_MAX + 1];

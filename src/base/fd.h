@@ -34,6 +34,9 @@ must_check int fd_read_path(int dir_fd, const char *path, size_t max_bytes, char
 /* The same for a file of /proc whose text is made as a whole by the first read: one that falls short was the last. */
 must_check int fd_read_piece(int dir_fd, const char *path, size_t max_bytes, char **ret_bytes, size_t *ret_n);
 
+/* The name that the kernel has for a descriptor's file at the moment, cut to what there is room for. Returns its length, or -errno and "". */
+must_check ssize_t fd_path(int fd, char *ret_path, size_t room);
+
 /* Write a small file by temporary name, fsync and rename, so that it is there whole or not at all. */
 must_check int fd_replace_file(int dir_fd, const char *name, mode_t mode, const void *bytes, size_t n);
 

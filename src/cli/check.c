@@ -15,8 +15,8 @@ enum { CHECK_EXIT_OBSTACLES = 3 };
 static void check_print(const struct ferry_error *e)
 {
 	printf("%s: %s\n", ferry_error_word(e->id), e->message);
-	if (e->hint[0])
-		printf("  hint: %s\n", e->hint);
+	if (*error_next_step(e))
+		printf("  hint: %s\n", error_next_step(e));
 }
 
 static struct json_object *check_json(const struct ferry_error *e)
@@ -26,7 +26,7 @@ static struct json_object *check_json(const struct ferry_error *e)
 	json_object_object_add(o, "pid", json_object_new_int(e->pid));
 	json_object_object_add(o, "kind", json_object_new_string(e->kind));
 	json_object_object_add(o, "message", json_object_new_string(e->message));
-	json_object_object_add(o, "hint", json_object_new_string(e->hint));
+	json_object_object_add(o, "hint", json_object_new_string(error_next_step(e)));
 	return o;
 }
 

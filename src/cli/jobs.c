@@ -21,8 +21,8 @@ static void jobs_tell(struct cli *c, struct json_object *array, const struct job
 	json_object_array_add(array, o);
 	if (e) {
 		fprintf(stderr, "ferry: job '%s': %s [%s]\n", j->name, e->message, ferry_error_word(e->id));
-		if (e->hint[0])
-			fprintf(stderr, "ferry: hint: %s\n", e->hint);
+		if (*error_next_step(e))
+			fprintf(stderr, "ferry: hint: %s\n", error_next_step(e));
 	} else if (!c->options.json && !removed) {
 		printf("job '%s' is %s\n", j->name, jobs_state_word(j->state));
 	}

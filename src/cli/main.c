@@ -130,12 +130,12 @@ static void cli_show_error(const struct ferry_error *err, bool json)
 		json_object_object_add(o, "kind", json_object_new_string(err->kind));
 		json_object_object_add(o, "pid", json_object_new_int(err->pid));
 		json_object_object_add(o, "message", json_object_new_string(err->message));
-		json_object_object_add(o, "hint", json_object_new_string(err->hint));
+		json_object_object_add(o, "hint", json_object_new_string(error_next_step(err)));
 		cli_print_json(o);
 	}
 	fprintf(stderr, "ferry: %s [%s]\n", err->message, ferry_error_word(err->id));
-	if (err->hint[0])
-		fprintf(stderr, "ferry: hint: %s\n", err->hint);
+	if (*error_next_step(err))
+		fprintf(stderr, "ferry: hint: %s\n", error_next_step(err));
 }
 
 void cli_print_json(struct json_object *object)

@@ -92,8 +92,8 @@ struct snapshot_told {
 static void snapshot_say_error(const char *what, const struct ferry_error *e)
 {
 	fprintf(stderr, "ferry: %s: %s [%s]\n", what, e->message, ferry_error_word(e->id));
-	if (e->hint[0])
-		fprintf(stderr, "ferry: hint: %s\n", e->hint);
+	if (*error_next_step(e))
+		fprintf(stderr, "ferry: hint: %s\n", error_next_step(e));
 }
 
 static void snapshot_say_end(const struct snapshot_told *told, const struct series_event *e)

@@ -72,8 +72,8 @@ void criu_log_close(struct criu_log *log)
 void criu_log_error(const struct criu_log *log, const struct ferry_error *err)
 {
 	FILE *out = log->file ? log->file : stderr;
-	if (err->hint[0])
-		fprintf(out, "Warn  (ferry): hint: %s\n", err->hint);
+	if (*error_next_step(err))
+		fprintf(out, "Warn  (ferry): hint: %s\n", error_next_step(err));
 	fprintf(out, "Error (ferry%s%s): %s [%s]\n", *err->stage ? "/" : "", err->stage, err->message,
 		ferry_error_word(err->id));
 	fflush(out);

@@ -434,7 +434,8 @@ static int swrk_answer(struct swrk *s, const CriuReq *request, struct ferry_erro
 		return 0;
 	response.success = r >= 0;
 	if (r < 0) {
-		snprintf(text, sizeof(text), "%s%s%s", why.message, why.hint[0] ? "; " : "", why.hint);
+		const char *step = error_next_step(&why);
+		snprintf(text, sizeof(text), "%s%s%s", why.message, *step ? "; " : "", step);
 		response.cr_errmsg = text;
 		response.has_cr_errno = why.id != FERRY_ERROR_HOOK;
 		response.cr_errno = why.code;

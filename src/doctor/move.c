@@ -147,7 +147,7 @@ void doctor_move(struct doctor *d, const struct log_sink *log)
 				     : "no process or no folder can be made";
 	d->moved = !failed;
 	if (failed)
-		doctor_find(d, DOCTOR_FAIL, "self-test", err.hint, "%s%s%s", failed,
+		doctor_find(d, DOCTOR_FAIL, "self-test", error_next_step(&err), "%s%s%s", failed,
 			    err.message[0] ? ": " : "", err.message);
 	options_release(&o);
 	if (pid > 0)

@@ -94,7 +94,6 @@ static int job_do(struct engine *e, job_function function, struct ferry_error *e
 		error_clear(err);
 		error_pass(err, &frozen);
 	}
-	error_hint_usual(err);
 	return r;
 }
 

@@ -115,7 +115,7 @@ static int address_each(const struct nlmsghdr *h, void *ctx)
 
 static int address_dump(int netns_fd, struct address_dump *d)
 {
-	uint8_t bytes[REQUEST_BYTES] __attribute__((aligned(8)));
+	const struct ifaddrmsg all = {0};
 	_cleanup_netlink_ struct netlink_socket *socket = NULL;
 	int r = netlink_open(netns_fd, NETLINK_ROUTE, &socket);
 	if (r)
@@ -123,11 +123,7 @@ static int address_dump(int netns_fd, struct address_dump *d)
 	r = -EINTR;
 	for (unsigned i = 0; i < DUMP_ATTEMPTS && r == -EINTR; i++) {
 		d->found.n = 0;
-		struct nlmsghdr *h = netlink_begin(bytes);
-		h->nlmsg_type = RTM_GETADDR;
-		h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-		netlink_append(h, sizeof(struct ifaddrmsg));
-		r = netlink_ask(socket, h, address_each, d);
+		r = netlink_list(socket, RTM_GETADDR, &all, sizeof(all), address_each, d);
 	}
 	return r;
 }

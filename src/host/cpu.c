@@ -87,9 +87,19 @@ int cpu_caps_parse(const char *text, unsigned *ret_caps, struct ferry_error *err
 
 /* --------------------------------------------------------------------- writing */
 
-static void cpu_describe(struct kern_cpu *cpu, CpuinfoX86Entry *x86)
+/* The entry and what it points to: it stays where it is. */
+struct cpu_described {
+	struct kern_cpu cpu;
+	CpuinfoX86Entry x86, *list[1];
+	CpuinfoEntry entry;
+};
+
+static void cpu_describe(struct cpu_described *d)
 {
+	struct kern_cpu *cpu = &d->cpu;
+	CpuinfoX86Entry *x86 = &d->x86;
 	kern_cpu_read(cpu);
+	cpuinfo_x86_entry__init(x86);
 	x86->vendor_id = !strcmp(cpu->vendor, "GenuineIntel")   ? CPUINFO_X86_ENTRY__VENDOR__INTEL
 			 : !strcmp(cpu->vendor, "AuthenticAMD") ? CPUINFO_X86_ENTRY__VENDOR__AMD
 								: CPUINFO_X86_ENTRY__VENDOR__UNKNOWN;
@@ -105,35 +115,31 @@ static void cpu_describe(struct kern_cpu *cpu, CpuinfoX86Entry *x86)
 	x86->xfeatures_mask = cpu->xfeatures & ~(uint64_t)CPU_SSE_STATE;
 	x86->xsave_size = cpu->xsave_bytes;
 	x86->xsave_size_max = cpu->xsave_bytes_max;
+	d->list[0] = x86;
+	cpuinfo_entry__init(&d->entry);
+	d->entry.x86_entry = d->list;
+	d->entry.n_x86_entry = ARRAY_SIZE(d->list);
 }
 
 int cpu_dump(struct image_dir *dir, struct ferry_error *err)
 {
-	struct kern_cpu cpu;
-	CpuinfoX86Entry x86 = CPUINFO_X86_ENTRY__INIT, *list[] = {&x86};
-	CpuinfoEntry entry = CPUINFO_ENTRY__INIT;
-	cpu_describe(&cpu, &x86);
-	entry.x86_entry = list;
-	entry.n_x86_entry = ARRAY_SIZE(list);
-	return image_put_one(dir, IMAGE_CPUINFO, 0, &entry.base, err);
+	struct cpu_described d;
+	cpu_describe(&d);
+	return image_put_one(dir, IMAGE_CPUINFO, 0, &d.entry.base, err);
 }
 
 int cpu_dump_alone(const char *path, struct ferry_error *err)
 {
-	struct kern_cpu cpu;
-	CpuinfoX86Entry x86 = CPUINFO_X86_ENTRY__INIT, *list[] = {&x86};
-	CpuinfoEntry entry = CPUINFO_ENTRY__INIT;
+	struct cpu_described d;
 	struct image_writer *w = NULL;
 	_cleanup_close_ int dir = fd_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
 	int fd = dir < 0 ? dir : fd_open(dir, CPU_FILE, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	if (fd < 0)
 		return error_errno(err, FERRY_ERROR_USAGE, -fd, "'%s/" CPU_FILE "'", path);
-	cpu_describe(&cpu, &x86);
-	entry.x86_entry = list;
-	entry.n_x86_entry = ARRAY_SIZE(list);
+	cpu_describe(&d);
 	int r = image_create_fd(fd, CPU_FILE, IMAGE_CPUINFO, &w, err);
 	if (r >= 0)
-		r = image_put(w, &entry.base, err);
+		r = image_put(w, &d.entry.base, err);
 	int closed = image_close(w, r < 0 ? NULL : err);
 	return r < 0 ? r : closed;
 }
@@ -145,7 +151,7 @@ static void cpu_name(struct strbuf *list, const char *name)
 	strbuf_addf(list, "%s%s", strbuf_str(list)[0] ? ", " : "", name);
 }
 
-/* Bits of the words that have a name; all: also those of instructions that nobody can execute. */
+/* The bits of a word that they have and we lack; same: and those that we have and they lack. */
 static uint32_t cpu_bits(const uint32_t *theirs, const uint32_t *ours, size_t word, bool same)
 {
 	return same ? theirs[word] ^ ours[word] : theirs[word] & ~ours[word];

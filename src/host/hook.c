@@ -35,7 +35,7 @@ enum { HOOK_NOT_RUN = 127 };
 /* As a shell would have started it. The directory's path is what it is from here. */
 static __attribute__((noreturn)) void hook_become(const char *command, int32_t tree, int dir)
 {
-	char pid[16], link[32], path[PATH_MAX];
+	char pid[16], path[PATH_MAX];
 	sigset_t none;
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	for (int i = 1; i < NSIG; i++)
@@ -43,11 +43,9 @@ static __attribute__((noreturn)) void hook_become(const char *command, int32_t t
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	snprintf(pid, sizeof(pid), "%d", tree);
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
-	ssize_t n = readlink(link, path, sizeof(path) - 1);
-	path[MAX(n, 0)] = '\0';
-	if (n < 0 || null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 ||
-	    setenv("FERRY_PID", pid, 1) < 0 || setenv("FERRY_DIR", path, 1) < 0)
+	if (fd_path(dir, path, sizeof(path)) < 0 || null < 0 || dup2(null, STDIN_FILENO) < 0 ||
+	    dup2(STDERR_FILENO, STDOUT_FILENO) < 0 || setenv("FERRY_PID", pid, 1) < 0 ||
+	    setenv("FERRY_DIR", path, 1) < 0)
 		_exit(HOOK_NOT_RUN);
 	execl("/bin/sh", "sh", "-c", command, NULL);
 	_exit(HOOK_NOT_RUN);

@@ -21,6 +21,7 @@ enum {
 	READ_BYTES = 32 * 1024, /* as much as the kernel puts into one piece of a dump */
 	MANY_PIECES = 16,
 	MANY_BYTES = 8 * 1024,
+	LIST_BYTES = 128,
 };
 
 struct netns_request {
@@ -170,6 +171,19 @@ int netlink_ask(struct netlink_socket *socket, struct nlmsghdr *request,
 		r = n < 0 ? n : read_messages(bytes, n, request->nlmsg_seq, socket->port, each, ctx);
 	}
 	return r < 0 ? r : 0;
+}
+
+int netlink_list(struct netlink_socket *socket, uint16_t type, const void *head, size_t head_bytes,
+		 int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx)
+{
+	uint8_t bytes[LIST_BYTES] __attribute__((aligned(8)));
+	if (NLMSG_SPACE(head_bytes) > sizeof(bytes))
+		return -EMSGSIZE;
+	struct nlmsghdr *h = netlink_begin(bytes);
+	h->nlmsg_type = type;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	memcpy(netlink_append(h, head_bytes), head, head_bytes);
+	return netlink_ask(socket, h, each, ctx);
 }
 
 enum { NOT_ANSWERED = 1 };

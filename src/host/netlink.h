@@ -37,6 +37,10 @@ must_check int netlink_send(const struct netlink_socket *socket, const void *byt
 must_check int netlink_ask(struct netlink_socket *socket, struct nlmsghdr *request,
 			   int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx);
 
+/* The same for everything that type lists; the question is head, which says of what. */
+must_check int netlink_list(struct netlink_socket *socket, uint16_t type, const void *head, size_t head_bytes,
+			    int (*each)(const struct nlmsghdr *message, void *ctx), void *ctx);
+
 /* One of several questions: result is what netlink_ask() would have returned. */
 struct netlink_question {
 	struct nlmsghdr *request;

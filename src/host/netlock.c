@@ -293,14 +293,9 @@ static int add_table(const struct nlmsghdr *h, void *ctx)
 /* Locks that images left behind. */
 static int list_tables(struct netlink_socket *socket, struct table_list *ret)
 {
-	uint8_t bytes[NLMSG_HDRLEN + 64] __attribute__((aligned(8)));
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct nfgenmsg *g = netlink_append(h, sizeof(*g));
-	g->nfgen_family = NFPROTO_INET;
-	g->version = NFNETLINK_V0;
-	return netlink_ask(socket, h, add_table, ret);
+	const struct nfgenmsg all = {.nfgen_family = NFPROTO_INET, .version = NFNETLINK_V0};
+	return netlink_list(socket, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, &all, sizeof(all),
+			    add_table, ret);
 }
 
 static int forget_one(struct netlink_socket *socket, const char *table, const struct netlock_tcp *connection,

@@ -71,19 +71,15 @@ static int inet_each(const struct nlmsghdr *h, void *ctx)
 static int inet_dump_once(struct netlink_socket *socket, int family, int protocol, uint32_t states,
 			  inet_vec *socks)
 {
-	uint8_t bytes[NLMSG_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct inet_diag_req_v2)]
-		__attribute__((aligned(8))) = {0};
+	const struct inet_diag_req_v2 q = {
+		.sdiag_family = (uint8_t)family,
+		.sdiag_protocol = (uint8_t)protocol,
+		.idiag_states = states ? states : ~0u,
+		/* Keys are told beside the information only. */
+		.idiag_ext = 1 << (INET_DIAG_SHUTDOWN - 1) | 1 << (INET_DIAG_INFO - 1),
+	};
 	struct inet_dump dump = {socks, (uint8_t)protocol};
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = SOCK_DIAG_BY_FAMILY;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct inet_diag_req_v2 *q = netlink_append(h, sizeof(*q));
-	q->sdiag_family = (uint8_t)family;
-	q->sdiag_protocol = (uint8_t)protocol;
-	q->idiag_states = states ? states : ~0u;
-	/* Keys are told beside the information only. */
-	q->idiag_ext = 1 << (INET_DIAG_SHUTDOWN - 1) | 1 << (INET_DIAG_INFO - 1);
-	return netlink_ask(socket, h, inet_each, &dump);
+	return netlink_list(socket, SOCK_DIAG_BY_FAMILY, &q, sizeof(q), inet_each, &dump);
 }
 
 /* Adds to socks; after a failure what it added is taken back. */
@@ -287,18 +283,13 @@ static int packet_each(const struct nlmsghdr *h, void *ctx)
 int sockdiag_packet_one(int netns_fd, uint32_t inode, struct packet_sock *ret_sock, struct ferry_error *err)
 {
 	_cleanup_netlink_ struct netlink_socket *socket = NULL;
-	uint8_t bytes[NLMSG_ALIGN(sizeof(struct nlmsghdr)) + sizeof(struct packet_diag_req)]
-		__attribute__((aligned(8))) = {0};
+	const struct packet_diag_req q = {.sdiag_family = AF_PACKET,
+					  .pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST |
+							PACKET_SHOW_RING_CFG | PACKET_SHOW_FANOUT};
 	struct packet_find find = {.inode = inode};
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = SOCK_DIAG_BY_FAMILY;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct packet_diag_req *q = netlink_append(h, sizeof(*q));
-	q->sdiag_family = AF_PACKET;
-	q->pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG | PACKET_SHOW_FANOUT;
 	int r = netlink_open(netns_fd, NETLINK_SOCK_DIAG, &socket);
 	if (!r)
-		r = netlink_ask(socket, h, packet_each, &find);
+		r = netlink_list(socket, SOCK_DIAG_BY_FAMILY, &q, sizeof(q), packet_each, &find);
 	if (r < 0 && find.found)
 		packet_sock_release(&find.sock);
 	if (r < 0)

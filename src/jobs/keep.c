@@ -145,9 +145,6 @@ int jobs_restore(const struct options *options, struct jobs_record *j, const str
 		return r;
 	r = keep_job(&o, j, engine_restore, log, err);
 	if (r < 0 && j->state != JOBS_RUNNING) {
-		/* Of a job's image there is no other copy. */
-		if (err->id == FERRY_ERROR_IMAGE_BAD || err->id == FERRY_ERROR_IMAGE_MISSING)
-			err->hint[0] = '\0';
 		error_hint(err, "the job stays as it is; ferry rm --force %s gives it up", j->name);
 		return r;
 	}

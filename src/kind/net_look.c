@@ -34,7 +34,6 @@
 enum { NET_MAGIC_ADDRESS = 0x47361222, NET_MAGIC_ROUTE = 0x45311224, NET_MAGIC_RULE = 0x71706986 };
 
 enum {
-	NET_REQUEST_BYTES = 256,
 	NET_TABLE_MAIN = 254,
 	NET_BRPORT_MCAST_N_GROUPS = 41 /* Linux 6.3 */,
 	NET_VXLAN_RESERVED_BITS = 33 /* 6.14 */,
@@ -346,14 +345,17 @@ static int net_compare_links(const void *a, const void *b)
 
 static int net_look_links(struct netlink_socket *socket, struct net_links *links)
 {
-	uint8_t bytes[NET_REQUEST_BYTES] __attribute__((aligned(8)));
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = RTM_GETLINK;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	netlink_append(h, sizeof(struct ifinfomsg));
-	netlink_put_u32(h, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+	static const struct {
+		struct ifinfomsg all;
+		struct nlattr attr;
+		uint32_t value;
+	} links_without_statistics = {.attr = {.nla_type = IFLA_EXT_MASK,
+					       .nla_len = NLA_HDRLEN + sizeof(uint32_t)},
+				      .value = RTEXT_FILTER_SKIP_STATS};
 	links->net->links = arena_array(links->arena, FerryLinkEntry *, NET_LINKS_MAX);
-	int r = links->net->links ? netlink_ask(socket, h, net_each_link, links) : -ENOMEM;
+	int r = links->net->links ? netlink_list(socket, RTM_GETLINK, &links_without_statistics,
+						 sizeof(links_without_statistics), net_each_link, links)
+				  : -ENOMEM;
 	if (r >= 0 && links->net->n_links)
 		qsort(links->net->links, links->net->n_links, sizeof(*links->net->links), net_compare_links);
 	return r;

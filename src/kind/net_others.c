@@ -36,6 +36,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "host/netlink.h"
 #include "host/netns.h"
 #include "kernel/syscalls.h"
@@ -44,7 +45,7 @@
 
 enum {
 	OTHERS_REQUEST_BYTES = 256,
-	OTHERS_MODULES_BYTES = 64 * 1024,
+	OTHERS_MODULES_BYTES = 4 << 20,
 	OTHERS_FAMILIES = 256,
 	OTHERS_BPF_SK_LOOKUP = 36,   /* Linux 5.9 */
 	OTHERS_BPF_TCX_INGRESS = 46, /* 6.6 */
@@ -335,32 +336,21 @@ static int others_each_family(const struct nlmsghdr *h, void *ctx)
 /* By the list of those that are there: asking for one by its name would load it. */
 static int others_look_for_families(struct others *o)
 {
-	uint8_t bytes[OTHERS_REQUEST_BYTES] __attribute__((aligned(8)));
+	const struct genlmsghdr all = {.cmd = CTRL_CMD_GETFAMILY, .version = 2};
 	_cleanup_netlink_ struct netlink_socket *socket = NULL;
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = GENL_ID_CTRL;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct genlmsghdr *g = netlink_append(h, sizeof(*g));
-	*g = (struct genlmsghdr){.cmd = CTRL_CMD_GETFAMILY, .version = 2};
 	int r = netlink_open(-1, NETLINK_GENERIC, &socket);
-	return r < 0 ? r : netlink_ask(socket, h, others_each_family, o);
+	return r < 0 ? r : netlink_list(socket, GENL_ID_CTRL, &all, sizeof(all), others_each_family, o);
 }
 
 static int others_read_modules(struct arena *a, struct others *o)
 {
-	_cleanup_close_ int fd = open("/proc/modules", O_RDONLY | O_CLOEXEC);
+	_cleanup_free_ char *text = NULL;
 	size_t n = 0;
-	if (fd < 0)
-		return 0;
-	o->modules = arena_alloc(a, OTHERS_MODULES_BYTES);
-	if (!o->modules)
-		return -ENOMEM;
-	ssize_t got;
-	do {
-		got = read(fd, o->modules + n, OTHERS_MODULES_BYTES - 1 - n);
-		n += (size_t)MAX(got, 0);
-	} while (got > 0);
-	return 0;
+	int r = fd_read_path(AT_FDCWD, "/proc/modules", OTHERS_MODULES_BYTES, &text, &n);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	o->modules = arena_string(a, text);
+	return o->modules ? 0 : -ENOMEM;
 }
 
 /* Programs that the namespace, or a device in it, runs for its packets. */

@@ -28,7 +28,7 @@
 
 #define RULES_JOB_PREFIX NETLOCK_PREFIX "job-"
 
-enum { RULES_SAID_BYTES = 200, RULES_REQUEST_BYTES = 64, RULES_NAMES_BYTES = 4096 };
+enum { RULES_SAID_BYTES = 200, RULES_NAMES_BYTES = 4096 };
 
 static const struct rules_info {
 	enum image_kind file;
@@ -123,16 +123,12 @@ static int rules_each_table(const struct nlmsghdr *h, void *ctx)
 
 static int rules_has_tables(bool *ret)
 {
-	uint8_t bytes[RULES_REQUEST_BYTES] __attribute__((aligned(8)));
+	const struct nfgenmsg all = {.version = NFNETLINK_V0};
 	_cleanup_netlink_ struct netlink_socket *socket = NULL;
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	struct nfgenmsg *g = netlink_append(h, sizeof(*g));
-	g->version = NFNETLINK_V0;
 	int r = netlink_open(-1, NETLINK_NETFILTER, &socket);
 	if (r >= 0)
-		r = netlink_ask(socket, h, rules_each_table, ret);
+		r = netlink_list(socket, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, &all, sizeof(all),
+				 rules_each_table, ret);
 	/* A kernel without nf_tables has none. */
 	return r == -EOPNOTSUPP || r == -EPROTONOSUPPORT || r == -EINVAL ? 0 : r;
 }

@@ -66,12 +66,8 @@ static int track_each(const struct nlmsghdr *h, void *ctx)
 
 static int track_get(struct netlink_socket *socket, uint16_t type, struct track_list *list)
 {
-	uint8_t bytes[64] __attribute__((aligned(8)));
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = type;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	netlink_append(h, sizeof(struct nfgenmsg));
-	int r = netlink_ask(socket, h, track_each, list);
+	const struct nfgenmsg all = {0};
+	int r = netlink_list(socket, type, &all, sizeof(all), track_each, list);
 	/* A kernel that tracks nothing has none. */
 	return r == -EOPNOTSUPP || r == -EINVAL ? 0 : r;
 }

@@ -249,19 +249,14 @@ const struct netlist_table netlist_rules = {
 
 int netlist_get(struct netlink_socket *socket, const struct netlist_table *table, struct netlist *list)
 {
-	uint8_t bytes[256] __attribute__((aligned(8)));
 	int r = 0;
 	for (size_t i = 0; i < table->n_asks && r >= 0; i++) {
 		const struct netlist_ask *ask = &table->asks[i];
-		struct nlmsghdr *h = netlink_begin(bytes);
-		h->nlmsg_type = table->get;
-		h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
 		/* Each kind of message begins with its family. */
-		uint8_t *head = netlink_append(h, table->head);
-		head[0] = ask->family;
+		uint8_t head[NETLIST_HEAD_BYTES] = {ask->family};
 		if (ask->flags)
 			head[ask->flags_at] = ask->flags;
-		r = netlink_ask(socket, h, table->each, list);
+		r = netlink_list(socket, table->get, head, table->head, table->each, list);
 	}
 	/* A kernel without IPv6 says so. */
 	return r == -EOPNOTSUPP || r == -EAFNOSUPPORT ? 0 : r;

@@ -18,7 +18,12 @@
 
 struct netlink_socket;
 
-enum { NETLIST_MAX = 4096, NETLIST_MESSAGE_BYTES = 2048, NETLIST_REQUEST_BYTES = 4096 };
+enum {
+	NETLIST_MAX = 4096,
+	NETLIST_MESSAGE_BYTES = 2048,
+	NETLIST_REQUEST_BYTES = 4096,
+	NETLIST_HEAD_BYTES = 64
+};
 
 /* One list of the kernel, or one that the image has. */
 struct netlist {

@@ -141,12 +141,8 @@ static int tun_each_link(const struct nlmsghdr *h, void *ctx)
 
 static int tun_link_get(struct netlink_socket *socket, struct tun_link *link)
 {
-	uint8_t bytes[256] __attribute__((aligned(8)));
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = RTM_GETLINK;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	netlink_append(h, sizeof(struct ifinfomsg));
-	int r = netlink_ask(socket, h, tun_each_link, link);
+	const struct ifinfomsg all = {0};
+	int r = netlink_list(socket, RTM_GETLINK, &all, sizeof(all), tun_each_link, link);
 	return r < 0 ? r : link->found ? 0 : -ENODEV;
 }
 
@@ -163,13 +159,9 @@ static int tun_each_queue(const struct nlmsghdr *h, void *ctx)
 
 static int tun_queue_get(struct netlink_socket *socket, uint32_t index, bool *ret_configured)
 {
-	uint8_t bytes[256] __attribute__((aligned(8)));
+	const struct tcmsg all = {0};
 	struct tun_link link = {.index = index};
-	struct nlmsghdr *h = netlink_begin(bytes);
-	h->nlmsg_type = RTM_GETQDISC;
-	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	netlink_append(h, sizeof(struct tcmsg));
-	int r = netlink_ask(socket, h, tun_each_queue, &link);
+	int r = netlink_list(socket, RTM_GETQDISC, &all, sizeof(all), tun_each_queue, &link);
 	*ret_configured = link.found;
 	/* A kernel without traffic control has none. */
 	return r == -EOPNOTSUPP ? 0 : r;

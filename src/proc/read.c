@@ -40,9 +40,7 @@ bool proc_exists(int dirfd)
 /* "/proc/41" for messages, also when it is gone. */
 static void dir_path(int dirfd, char *path, size_t n)
 {
-	char link[32];
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", dirfd);
-	ssize_t got = dirfd < 0 ? -1 : readlink(link, path, n - 1);
+	ssize_t got = fd_path(dirfd, path, n);
 	struct lex l = lex_new(path, got < 0 ? 0 : (size_t)got);
 	lex_cut_deleted(&l);
 	path[lex_left(&l)] = '\0';

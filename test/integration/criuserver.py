@@ -12,6 +12,7 @@ import sys
 from ferrytest import Program, main, test
 from ferrytest.criurpc import Caller, Worker, descriptor, field, fields
 from ferrytest.engine import Criu
+from ferrytest.network import free_port
 from ferrytest.process import is_alive, wait_until
 
 BUILD = pathlib.Path(os.environ["FERRY_BUILD"])
@@ -68,12 +69,6 @@ class Ready:
         """(exit status, what it printed)"""
         out = self.process.communicate(timeout=60)[0]
         return self.process.returncode, out
-
-
-def free_port():
-    """That nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def service_of(engine, work, *more):

@@ -3,7 +3,6 @@
 """Trees that run elsewhere before their memory is there (ferry dump --lazy-pages): what comes over CRIU's wire, and which of both sides
 goes on when it breaks."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -16,21 +15,15 @@ import time
 
 from ferrytest import Criu, Ferry, Leftovers, Program, main, test, wait_until
 from ferrytest.engine import note_refusal
+from ferrytest.network import free_port
+from ferrytest.pageserver import large_pipes
 from ferrytest.process import PROC, is_alive, read_text
 
 IMAGES = pathlib.Path("images").absolute()
 SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ.get("FERRY_BUILD", ".")) / "criu-sid")
-PIPE_MAX = pathlib.Path("/proc/sys/fs/pipe-max-size")
-PIPE_BYTES = 64 << 20
 # Memory of one's own, what has none that comes late, a family, threads, and huge pages.
 PROGRAMS = ("heap-stack", "vma-anon", "vma-shared", "vma-locked", "vma-wipeonfork", "huge-private", "large", "family",
             "tree", "threads", "shared-memory", "shared-descriptors", "latecomer")
-
-
-def free_port():
-    """One that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 def named(name):
@@ -72,18 +65,6 @@ class Source:
     def ask(self):
         """A connection of one's own."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
-
-
-@contextlib.contextmanager
-def large_pipes():
-    """CRIU gives what it has in a pipe only when it can make another one of that size."""
-    before = PIPE_MAX.read_text(encoding="ascii")
-    if int(before) < PIPE_BYTES:
-        PIPE_MAX.write_text(str(PIPE_BYTES), encoding="ascii")
-    try:
-        yield
-    finally:
-        PIPE_MAX.write_text(before, encoding="ascii")
 
 
 def criu_source(program):

@@ -16,15 +16,10 @@ from ferrytest.containers.output import Console, counter, counts_on
 from ferrytest.containers.rootfs import add_program
 from ferrytest.containers.runc import Bundle, Runc, log_of
 from ferrytest.containers.scenes import register
+from ferrytest.network import free_port
 
 FOLDER = pathlib.Path("containers").absolute()
 LIMIT = 64 << 20
-
-
-def free_port():
-    """One that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 class Scene:

@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Page servers over TLS: ferry and CRIU send to each other, and nobody gets or gives anything who does not prove who he is."""
 
-import contextlib
 import pathlib
 import shutil
-import socket
 import subprocess
 
 from ferrytest import Criu, Ferry, Leftovers, Program, main, test, wait_until
 from ferrytest.engine import EngineError
-from ferrytest.pageserver import SID, CriuServer, PageServer
+from ferrytest.network import free_port
+from ferrytest.pageserver import SID, CriuServer, PageServer, large_pipes
 
 FOLDER = pathlib.Path("tls").absolute()
 IMAGES = pathlib.Path("images").absolute()
@@ -165,15 +164,9 @@ def any_name():
 # ------------------------------------------------------------------------------------------------- memory that comes late
 
 
-def free_port():
-    """One that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return str(taken.getsockname()[1])
-
-
 def source(kind, program, words):
     """A dump that keeps the memory for who asks for it: (process, port)."""
-    port, engine = free_port(), Criu(SID) if kind == "criu" else Ferry()
+    port, engine = str(free_port()), Criu(SID) if kind == "criu" else Ferry()
     if kind == "criu":
         IMAGES.mkdir()
         command = engine.command(engine.path, "dump", "-t", program.pid, "-D", IMAGES, "-o", "dump.log", "--lazy-pages", "--address",
@@ -186,19 +179,6 @@ def source(kind, program, words):
                process.poll() is not None, "it does not listen")
     assert process.poll() is None, process.returncode
     return process, port
-
-
-@contextlib.contextmanager
-def large_pipes():
-    """CRIU gives what it has in a pipe only when it can make another one of that size."""
-    place, wanted = pathlib.Path("/proc/sys/fs/pipe-max-size"), 64 << 20
-    before = place.read_text(encoding="ascii")
-    if int(before) < wanted:
-        place.write_text(str(wanted), encoding="ascii")
-    try:
-        yield
-    finally:
-        place.write_text(before, encoding="ascii")
 
 
 def late(kind):

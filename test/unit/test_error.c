@@ -20,14 +20,13 @@ static void first_error_is_kept(void **state)
 	error_hint(&err, "end the other tracer");
 	error_hint(&err, "second");
 	assert_string_equal(err.hint, "end the other tracer");
-	error_hint_usual(&err);
-	assert_string_equal(err.hint, "end the other tracer");
+	assert_string_equal(error_next_step(&err), "end the other tracer");
 	error_clear(&err);
-	error_hint_usual(&err);
-	assert_string_equal(err.hint, "");
+	assert_string_equal(error_next_step(&err), "");
 	(void)error_set(&err, FERRY_ERROR_IMAGE_MISSING, ENOENT, "gone");
-	error_hint_usual(&err);
-	assert_non_null(strstr(err.hint, "copy the whole images directory"));
+	assert_non_null(strstr(error_next_step(&err), "copy the whole images directory"));
+	error_hint(&err, "of its own");
+	assert_string_equal(error_next_step(&err), "of its own");
 }
 
 static void errno_text_is_appended(void **state)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small network: a bridge in the namespace of the test, and devices that lead from it into others."""
 
+import socket
 import subprocess
 
 BRIDGE, OUTSIDE, INSIDE = "ferry-bridge", "10.231.0.1", "10.231.0.2"
@@ -37,3 +38,9 @@ def connect(pid, outer="ferry-out", inner="eth0"):
 def devices(pid=None):
     """Names of the network devices that a process sees."""
     return [line.split(":")[1].strip().partition("@")[0] for line in ip("-o", "link", of=pid).splitlines()]
+
+
+def free_port():
+    """One that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]

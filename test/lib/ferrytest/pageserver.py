@@ -1,15 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Page servers, ferry's and CRIU's, to send pages to."""
 
+import contextlib
 import os
 import pathlib
-import socket
 import subprocess
 
 from ferrytest.engine import Criu
+from ferrytest.network import free_port
 from ferrytest.process import wait_until
 
 SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ.get("FERRY_BUILD", ".")) / "criu-sid")
+PIPE_MAX = pathlib.Path("/proc/sys/fs/pipe-max-size")
+PIPE_BYTES = 64 << 20
+
+
+@contextlib.contextmanager
+def large_pipes():
+    """CRIU gives what it has in a pipe only when it can make another one of that size."""
+    before = PIPE_MAX.read_text(encoding="ascii")
+    if int(before) < PIPE_BYTES:
+        PIPE_MAX.write_text(str(PIPE_BYTES), encoding="ascii")
+    try:
+        yield
+    finally:
+        PIPE_MAX.write_text(before, encoding="ascii")
 
 
 class PageServer:
@@ -36,8 +51,7 @@ class CriuServer:
     def __init__(self, folder, *more):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = str(free.getsockname()[1])
+        self.port = str(free_port())
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
             Criu(SID).command(SID / "usr/sbin/criu", "page-server", "--address", "127.0.0.1", "--port", self.port, "-D", folder, *more),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
