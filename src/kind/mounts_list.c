@@ -11,6 +11,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/error.h"
+#include "proc/lex.h"
 #include "proc/mountinfo.h"
 
 static const struct {
@@ -33,7 +34,7 @@ static const struct {
 	{"aufs", FSTYPE__AUFS, false},
 	{"mqueue", FSTYPE__MQUEUE, true},
 	{"fuse", FSTYPE__FUSE, false},
-	{"overlay", FSTYPE__OVERLAYFS, false},
+	{"overlay", FSTYPE__OVERLAYFS, true},
 	{"autofs", FSTYPE__AUTOFS, false},
 	{"tracefs", FSTYPE__TRACEFS, true},
 	{"cgroup2", FSTYPE__CGROUP2, true},
@@ -74,6 +75,21 @@ bool mounts_can_be_made(const struct mounts_one *m)
 		if (mounts_types[i].type == m->type)
 			return mounts_types[i].made;
 	return m->type == FSTYPE__AUTO;
+}
+
+bool mounts_is_nsfs(const struct mounts_one *m, enum proc_ns *ret_type, uint64_t *ret_number)
+{
+	static const enum proc_ns types[] = {PROC_NS_NET, PROC_NS_UTS, PROC_NS_IPC, PROC_NS_CGROUP};
+	if (!m->fstype || strcmp(m->fstype, MOUNTS_NSFS_TYPE) != 0)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		struct lex l = lex_new(m->root, strlen(m->root));
+		*ret_type = types[i];
+		if (lex_str(&l, proc_ns_info(types[i])->word) && lex_str(&l, ":[") &&
+		    lex_u64(&l, ret_number) && lex_str(&l, "]") && lex_done(&l))
+			return true;
+	}
+	return false;
 }
 
 static unsigned mounts_flags_of(const char *options)
@@ -214,12 +230,28 @@ const char *mounts_below(const char *path, const char *folder)
 	return path + n + strspn(path + n, "/");
 }
 
+static bool mounts_hangs_on(const struct mounts_list *l, const struct mounts_one *m,
+			    const struct mounts_one *on)
+{
+	for (const struct mounts_one *at = m; at; at = at->parent == MOUNTS_NONE ? NULL : &l->v[at->parent])
+		if (at == on)
+			return true;
+	return false;
+}
+
 bool mounts_covers(const struct mounts_list *l, const struct mounts_one *above, const struct mounts_one *m)
 {
-	if (!mounts_below(m->point, above->point))
-		return false;
-	for (const struct mounts_one *at = m; at; at = at->parent == MOUNTS_NONE ? NULL : &l->v[at->parent])
-		if (at == above)
-			return false;
-	return true;
+	return mounts_below(m->point, above->point) && !mounts_hangs_on(l, m, above);
+}
+
+const struct mounts_one *mounts_at(const struct mounts_list *l, const char *path)
+{
+	const struct mounts_one *found = NULL;
+	for (size_t i = 0; i < l->n; i++) {
+		const struct mounts_one *m = &l->v[i];
+		if (mounts_below(path, m->point) &&
+		    (!found || mounts_hangs_on(l, m, found) || mounts_covers(l, m, found)))
+			found = m;
+	}
+	return found;
 }

@@ -29,6 +29,7 @@
 #include "kind/cgroup.h"
 #include "kind/external.h"
 #include "kind/kinds.h"
+#include "kind/mounts_overlay.h"
 #include "kind/mounts_tar.h"
 
 enum { MOUNTS_TOLD_BYTES = 512, MOUNTS_OPTION_BYTES = 4096 };
@@ -171,7 +172,7 @@ static int mounts_write_recipe(const struct mounts_one *m, struct mounts_recipe 
 	return 0;
 }
 
-/* A proc shows the PID namespace of whoever mounts it. */
+/* What shows namespaces shows those of whoever mounts it. */
 static int mounts_make_in_task(struct mounts_maker *k, struct mounts_recipe *recipe)
 {
 	struct opener_call call = {.run = mounts_cook_there, .arguments = recipe, .bytes = sizeof(*recipe)};
@@ -204,8 +205,9 @@ static int mounts_make_new(struct mounts_maker *k, const struct mounts_one *m, s
 		r = mounts_write_recipe(m, &recipe, err);
 	if (r < 0)
 		return r;
-	bool in_task = m->type == FSTYPE__PROC && k->facts.own_pidns;
-	_cleanup_close_ int fd = in_task ? mounts_make_in_task(k, &recipe) : mounts_cook(&recipe);
+	_cleanup_close_ int fd = mounts_is_of_task(m, &k->facts) ? mounts_make_in_task(k, &recipe)
+				 : m->type == FSTYPE__OVERLAYFS  ? mounts_lay(m)
+								 : mounts_cook(&recipe);
 	if (fd < 0) {
 		mounts_failed(m, -fd, err);
 		if (recipe.told[0])
@@ -336,6 +338,20 @@ static int mounts_make_bind(struct mounts_maker *k, const struct mounts_one *m, 
 	return mounts_copy(m, of, err);
 }
 
+/* Where the copy of that namespace has it; nothing hides it there. */
+static int mounts_make_of_base(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
+{
+	_cleanup_close_ int base = mounts_open_here(k->facts.base->v[m->of].point);
+	_cleanup_close_ int of = base < 0 ? base : mounts_open_part(base, m->below);
+	return mounts_copy(m, of, err);
+}
+
+static int mounts_make_nsfs(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
+{
+	const struct plan_ns *ns = plan_ns(k->o->plan, m->ns_type, m->ns_id);
+	return mounts_copy(m, ns ? ns->fd : -ENOENT, err);
+}
+
 /* Another lies on it, at the same place. */
 static bool mounts_is_covered(const struct mounts_list *l, const struct mounts_one *m)
 {
@@ -370,6 +386,8 @@ static int mounts_make(struct mounts_maker *k, size_t i, struct ferry_error *err
 	case MOUNTS_EXTERNAL: fd = mounts_make_external(k, m, err); break;
 	case MOUNTS_NEW: fd = mounts_make_new(k, m, err); break;
 	case MOUNTS_BIND: fd = mounts_make_bind(k, m, err); break;
+	case MOUNTS_BASE: fd = mounts_make_of_base(k, m, err); break;
+	case MOUNTS_NSFS: fd = mounts_make_nsfs(k, m, err); break;
 	case MOUNTS_UNKNOWN: break;
 	}
 	k->fds[i] = fd;
@@ -414,7 +432,7 @@ static int mounts_set_flags(const struct mounts_one *m, int fd, struct ferry_err
 static int mounts_open_place(struct mounts_maker *k, const struct mounts_one *m)
 {
 	if (m->parent == MOUNTS_NONE)
-		return mounts_open_here(k->o->options->root);
+		return mounts_open_here(k->facts.base ? "/" : k->o->options->root);
 	if (k->l->v[m->parent].from == MOUNTS_HERE)
 		return mounts_open_here(m->point);
 	return mounts_open_part(k->fds[m->parent], m->place);
@@ -567,7 +585,7 @@ int mounts_make_outside(struct mounts_maker *k, struct ferry_error *err)
 	int r = 0;
 	for (size_t i = 0; i < k->l->n && r >= 0; i++) {
 		const struct mounts_one *m = &k->l->v[i];
-		if (m->from != MOUNTS_ROOT && m->from != MOUNTS_EXTERNAL)
+		if (m->from != MOUNTS_ROOT && m->from != MOUNTS_EXTERNAL && m->from != MOUNTS_BASE)
 			continue;
 		r = mounts_make(k, i, err);
 		if (r >= 0 && m->outer)
@@ -640,15 +658,17 @@ static int mounts_put_view(struct mounts_maker *k, int proc, struct ferry_error 
 
 int mounts_make_early(struct mounts_maker *k, struct ferry_error *err)
 {
-	bool own_root = k->facts.own_root;
+	bool own_root = k->facts.own_root, view = own_root && !k->facts.base;
 	_cleanup_close_ int proc =
-		own_root ? sys_open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) : -1;
-	if (own_root && proc < 0)
+		view ? sys_open_tree(AT_FDCWD, "/proc", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) : -1;
+	if (view && proc < 0)
 		return error_errno(err, FERRY_ERROR_RESTORE_STEP, -proc, "copying the mount of /proc");
-	int r = mounts_run(k, 0, k->plan.n_early, err);
+	int r = mounts_run(k, 0, k->plan.n_outside, err);
 	if (r >= 0 && own_root)
 		r = mounts_enter(k->fds[0], err);
-	return r < 0 || !own_root ? r : mounts_put_view(k, proc, err);
+	if (r >= 0 && view)
+		r = mounts_put_view(k, proc, err);
+	return r < 0 ? r : mounts_run(k, k->plan.n_outside, k->plan.n_early, err);
 }
 
 int mounts_make_late(struct mounts_maker *k, struct ferry_error *err)

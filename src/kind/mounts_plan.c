@@ -4,7 +4,8 @@
  * lists alone, so that a dump knows what its restore will do, and a test can ask it anything.
  *
  * A mount is placed by a path below its parent's root, which other mounts must not hide yet: of two that hang on the same parent
- * the deeper one comes first. Parts of a file system are taken as soon as that is there, before anything is placed in it.
+ * the deeper one comes first. Parts of a file system are taken as soon as that is there, before anything is placed in it. An overlay
+ * is made of folders that have paths, so its root, or that of its base, has to be the one of whoever makes it.
  */
 #include "kind/mounts_plan.h"
 
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "kind/overlay.h"
 
 static const char mounts_deleted[] = "//deleted";
 
@@ -74,16 +76,37 @@ int mounts_find_parents(struct mounts_list *l, struct ferry_error *err)
 	return 0;
 }
 
-/* What needs no other mount of the tree. */
-static enum mounts_from mounts_own_source(const struct mounts_list *l, const struct mounts_one *m,
+/* What shows it in the namespace that this one begins as a copy of, where nothing hides that. */
+static bool mounts_find_base(struct mounts_one *m, const struct mounts_list *base)
+{
+	for (size_t i = 0; i < base->n; i++) {
+		const struct mounts_one *other = &base->v[i];
+		const char *below = other->dev == m->dev && mounts_is_plain(m->root)
+					    ? mounts_below(m->root, other->root)
+					    : NULL;
+		if (!below || mounts_at(base, other->point) != other)
+			continue;
+		m->of = (int)i;
+		m->below = below;
+		return true;
+	}
+	return false;
+}
+
+/* What needs no other mount of the namespace. */
+static enum mounts_from mounts_own_source(const struct mounts_list *l, struct mounts_one *m,
 					  const struct mounts_facts *facts)
 {
 	if (!facts->own_root && m->known)
 		return MOUNTS_HERE;
-	if (facts->own_root && m == l->v)
+	if (facts->own_root && m == l->v && !facts->base)
 		return MOUNTS_ROOT;
+	if (facts->base && !mounts_is_deleted(m) && mounts_find_base(m, facts->base))
+		return MOUNTS_BASE;
 	if (m->key)
 		return MOUNTS_EXTERNAL;
+	if (m->ns_id)
+		return MOUNTS_NSFS;
 	/* Which cgroup one shows is a matter of where the tree is. */
 	bool whole = !strcmp(m->root, "/") || m->type == FSTYPE__CGROUP || m->type == FSTYPE__CGROUP2;
 	return mounts_can_be_made(m) && whole && mounts_is_plain(m->root) ? MOUNTS_NEW : MOUNTS_UNKNOWN;
@@ -115,6 +138,9 @@ static struct mounts_trouble mounts_trouble_of(const struct mounts_one *m)
 	if (mounts_is_deleted(m))
 		return mounts_refused(m, "shows a file or folder that was deleted",
 				      "unmount it in the tree's mount namespace");
+	if (m->fstype && !strcmp(m->fstype, MOUNTS_NSFS_TYPE))
+		return mounts_refused(m, "is a namespace that no process of the tree lives in",
+				      "unmount it in the tree's mount namespace (ip netns delete)");
 	if (strcmp(m->root, "/") != 0)
 		return mounts_refused(
 			m, "shows a part of a file system that is mounted nowhere else in the tree",
@@ -150,13 +176,20 @@ int mounts_sources(struct mounts_list *l, const struct mounts_facts *facts,
 
 /* ----------------------------------------------------------------------- order */
 
+enum planner_phase {
+	PLANNER_OUTSIDE, /* the root is another one */
+	PLANNER_ENTERED,
+	PLANNER_LATE, /* processes of the tree are there */
+	PLANNER_PHASES
+};
+
 struct mounts_planner {
 	const struct mounts_list *l;
 	const struct mounts_facts *facts;
 	struct mounts_plan plan;
 	bool *made, *placed;
 	uint32_t *deeper; /* how many that hang on the same parent it would hide, and are not placed yet */
-	bool late;        /* processes of the tree are there */
+	enum planner_phase phase;
 };
 
 static void planner_add(struct mounts_planner *p, enum mounts_do what, size_t i)
@@ -165,10 +198,34 @@ static void planner_add(struct mounts_planner *p, enum mounts_do what, size_t i)
 	(what == MOUNTS_MAKE ? p->made : p->placed)[i] = true;
 }
 
-static bool planner_can_make(const struct mounts_planner *p, const struct mounts_one *m)
+bool mounts_is_of_task(const struct mounts_one *m, const struct mounts_facts *facts)
 {
-	if (m->from == MOUNTS_NEW && m->type == FSTYPE__PROC && p->facts->own_pidns)
-		return p->late;
+	return (m->type == FSTYPE__PROC && facts->own_pidns) ||
+	       (m->type == FSTYPE__MQUEUE && facts->own_ipcns) ||
+	       (m->type == FSTYPE__SYSFS && facts->own_netns);
+}
+
+/* Whether a layer of an overlay is not to be seen yet. */
+static int planner_misses(enum overlay_use use unused, const char *path, void *ctx)
+{
+	const struct mounts_planner *p = ctx;
+	const struct mounts_one *on = mounts_at(p->l, path);
+	return !on || !p->placed[on - p->l->v];
+}
+
+static bool planner_can_lay(struct mounts_planner *p, const struct mounts_one *m)
+{
+	if (p->facts->base)
+		return p->phase == PLANNER_OUTSIDE;
+	return p->phase != PLANNER_OUTSIDE && !overlay_each(m->options, planner_misses, p);
+}
+
+static bool planner_can_make(struct mounts_planner *p, const struct mounts_one *m)
+{
+	if (m->from == MOUNTS_NEW && mounts_is_of_task(m, p->facts))
+		return p->phase == PLANNER_LATE;
+	if (m->from == MOUNTS_NEW && m->type == FSTYPE__OVERLAYFS)
+		return planner_can_lay(p, m);
 	if (m->from != MOUNTS_BIND)
 		return true;
 	return p->made[m->of] &&
@@ -241,12 +298,14 @@ int mounts_plan(struct arena *a, const struct mounts_list *l, const struct mount
 	for (size_t i = 0; i < l->n; i++)
 		for (size_t k = 0; k < l->n; k++)
 			p.deeper[i] += i != k && mounts_hides(&l->v[i], &l->v[k]);
-	while (planner_round(&p))
-		continue;
-	p.plan.n_early = p.plan.n;
-	p.late = true;
-	while (planner_round(&p))
-		continue;
+	size_t ends[PLANNER_PHASES];
+	for (; p.phase < PLANNER_PHASES; p.phase++) {
+		while (planner_round(&p))
+			continue;
+		ends[p.phase] = p.plan.n;
+	}
+	p.plan.n_outside = ends[PLANNER_OUTSIDE];
+	p.plan.n_early = ends[PLANNER_ENTERED];
 	for (size_t i = 0; i < l->n; i++)
 		if (!p.placed[i])
 			return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOTSUP,

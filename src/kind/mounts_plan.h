@@ -6,9 +6,12 @@
 
 /* What the one who restores has to offer. */
 struct mounts_facts {
-	bool own_root; /* the tree's root is not that of whoever restores; nothing is taken from his mounts */
-	bool own_pidns; /* proc can be mounted by the tree's own processes only */
-	bool detached;  /* parts of a mount can be bound before it has its place (Linux 6.15) */
+	bool own_root; /* the root is not that of whoever restores, or of base; nothing is taken from its place there */
+	/* File systems of these namespaces can be mounted by the tree's own processes only: proc, mqueue, sysfs. */
+	bool own_pidns, own_ipcns, own_netns;
+	bool detached; /* parts of a mount can be bound before it has its place (Linux 6.15) */
+	/* The mounts of the namespace that it begins as a copy of, when that is another one of the tree's, their parents found; NULL. */
+	const struct mounts_list *base;
 };
 
 enum mounts_do {
@@ -24,7 +27,8 @@ struct mounts_step {
 struct mounts_plan {
 	struct mounts_step *v;
 	size_t n;
-	size_t n_early; /* before any process of the tree exists */
+	size_t n_outside; /* before the root is entered */
+	size_t n_early;   /* before any process of the tree exists */
 };
 
 /* Why a mount cannot be made again, and what can be done about it. */
@@ -38,6 +42,9 @@ static inline struct mounts_trouble mounts_refused(const struct mounts_one *moun
 {
 	return (struct mounts_trouble){mount, why, hint};
 }
+
+/* Whether a process of the tree's mounts it. */
+bool mounts_is_of_task(const struct mounts_one *m, const struct mounts_facts *facts);
 
 /* Fills parent and place of each mount; not every list of an image is a tree. */
 must_check int mounts_find_parents(struct mounts_list *l, struct ferry_error *err);

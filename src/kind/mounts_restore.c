@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -49,7 +50,8 @@ static int mounts_read(struct image_dir *dir, struct plan *p, const struct kind_
 			return r;
 		if (l.n == MOUNTS_MAX || strlen(e->mountpoint) >= MOUNTS_PATH_BYTES)
 			return image_bad(in, err, "mount %u is one too many, or has a bad path", e->mnt_id);
-		l.v[l.n++] = (struct mounts_one){
+		struct mounts_one *m = &l.v[l.n++];
+		*m = (struct mounts_one){
 			.id = e->mnt_id,
 			.parent_id = e->parent_mnt_id,
 			.type = (Fstype)e->fstype,
@@ -67,6 +69,9 @@ static int mounts_read(struct image_dir *dir, struct plan *p, const struct kind_
 			.key = e->ext_key,
 			.outer = options->ext_sharing && e->ext_key && e->shared_id && !e->internal_sharing,
 		};
+		uint64_t number;
+		if (mounts_is_nsfs(m, &m->ns_type, &number) && number <= UINT32_MAX)
+			m->ns_id = (uint32_t)number;
 	}
 	/* The file begins with the latest. */
 	for (size_t i = 0; i < l.n / 2; i++) {
@@ -80,15 +85,38 @@ static int mounts_read(struct image_dir *dir, struct plan *p, const struct kind_
 	return r;
 }
 
-/* Which of the image's mounts the tree had for itself, and which others it had not. 0: the image does not tell. */
+/* What an image tells of whoever dumped: mounts that the tree had not, and the sources of what it had elsewhere. */
+struct mounts_told {
+	struct mounts_list gone, sources;
+};
+
+static int mounts_take_here(struct image_reader *in, struct arena *a, const FerryMountEntry *e,
+			    struct mounts_list *l, struct ferry_error *err)
+{
+	if (l->n == MOUNTS_MAX || !e->here_root)
+		return image_bad(in, err, "a mount of the dumper's too many, or without a root");
+	struct mounts_one *m = &l->v[l->n++];
+	*m = (struct mounts_one){
+		.type = (Fstype)e->here_fstype,
+		.root = arena_string(a, e->here_root),
+		.point = arena_string(a, e->here_point),
+		.level = e->here_level,
+		.dev = e->here_dev,
+	};
+	return m->root && m->point ? 0 : error_memory(err);
+}
+
+/* Also which of the image's mounts the tree had for itself. 0: the image does not tell. */
 static int mounts_read_own(struct opener *o, const struct plan_ns *ns, struct mounts_list *image,
-			   struct mounts_list *ret_gone, struct ferry_error *err)
+			   struct mounts_told *ret, struct ferry_error *err)
 {
 	_cleanup_reader_ struct image_reader *in = NULL;
 	struct arena *a = &o->plan->arena;
-	struct mounts_list gone = {.v = arena_array(a, struct mounts_one, MOUNTS_MAX)};
-	int r = gone.v ? image_open_optional(o->dir, IMAGE_FERRY_MOUNTS, ns->id, &in, err)
-		       : error_memory(err);
+	ret->gone.v = arena_array(a, struct mounts_one, MOUNTS_MAX);
+	ret->sources.v = arena_array(a, struct mounts_one, MOUNTS_MAX);
+	int r = ret->gone.v && ret->sources.v
+			? image_open_optional(o->dir, IMAGE_FERRY_MOUNTS, ns->id, &in, err)
+			: error_memory(err);
 	for (size_t i = 0; i < image->n; i++)
 		image->v[i].known = true;
 	for (int got = 1; in && r >= 0 && got;) {
@@ -97,21 +125,30 @@ static int mounts_read_own(struct opener *o, const struct plan_ns *ns, struct mo
 		for (size_t i = 0; i < image->n && got > 0; i++)
 			if (e->has_mnt_id && image->v[i].id == e->mnt_id)
 				image->v[i].known = false;
-		if (got <= 0 || !e->gone_point)
-			continue;
-		if (gone.n == MOUNTS_MAX || !e->gone_root)
-			return image_bad(in, err, "an unmounted mount too many, or without a root");
-		gone.v[gone.n++] = (struct mounts_one){
-			.type = (Fstype)e->gone_fstype,
-			.root = arena_string(a, e->gone_root),
-			.point = arena_string(a, e->gone_point),
-			.level = e->gone_level,
-		};
-		if (!gone.v[gone.n - 1].root || !gone.v[gone.n - 1].point)
-			return error_memory(err);
+		if (got > 0 && e->here_point)
+			r = mounts_take_here(in, a, e, e->has_here_dev ? &ret->sources : &ret->gone, err);
 	}
-	*ret_gone = gone;
 	return r < 0 ? r : in != NULL;
+}
+
+/* A namespace of its own below ours: its numbers of devices are those of the image, which are others where ferry did not dump it. */
+static int mounts_base_here(struct mounts_remade *m, const struct mounts_list *sources,
+			    struct ferry_error *err)
+{
+	struct mounts_facts *facts = &m->maker.facts;
+	for (size_t i = 0; i < m->here.n; i++)
+		m->here.v[i].dev = UINT32_MAX;
+	for (size_t i = 0; i < sources->n; i++) {
+		struct mounts_one *here = mounts_find(&m->here, &sources->v[i], false);
+		if (!here)
+			return error_set(err, FERRY_ERROR_IMAGE_UNSUPPORTED, ENOENT,
+					 "'%.200s' (%s) was mounted around the tree and is not here",
+					 sources->v[i].point, mounts_type_name(&sources->v[i]));
+		here->dev = sources->v[i].dev;
+	}
+	facts->base = &m->here;
+	facts->own_root = m->image.n && !m->image.v[0].known;
+	return mounts_find_parents(&m->here, err);
 }
 
 static int mounts_drop_one(const char *point, struct ferry_error *err)
@@ -174,9 +211,14 @@ static struct mounts_remade *mounts_base(const struct opener *o, const struct pl
 static int mounts_compare_base(struct opener *o, struct mounts_remade *m, const struct mounts_remade *base,
 			       struct ferry_error *err)
 {
+	struct mounts_facts *facts = &m->maker.facts;
+	facts->base = &base->image;
+	facts->own_root = m->image.n && !mounts_find(&base->image, &m->image.v[0], true);
 	m->gone.v = arena_array(&o->plan->arena, struct mounts_one, base->image.n + 1);
 	if (!m->gone.v)
 		return error_memory(err);
+	if (facts->own_root)
+		return 0;
 	for (size_t i = 0; i < m->image.n; i++)
 		m->image.v[i].known = mounts_find(&base->image, &m->image.v[i], true) != NULL;
 	for (size_t i = 0; i < base->image.n; i++)
@@ -207,9 +249,13 @@ static int mounts_read_all(struct opener *o, struct plan_ns *ns, struct mounts_r
 	m->maker.facts.own_root = o->options->root != NULL && ns->id == o->plan->tasks[0].ns_id[PROC_NS_MNT];
 	if (r < 0 || m->maker.facts.own_root)
 		return r;
-	r = mounts_read_own(o, ns, &m->image, &m->gone, err);
+	struct mounts_told told = {0};
+	r = mounts_read_own(o, ns, &m->image, &told, err);
+	m->gone = told.gone;
 	if (r == 0)
 		m->maker.facts.own_root = mounts_guess(o->plan, &m->image, &m->here);
+	if (r > 0 && ns->id != o->plan->tasks[0].ns_id[PROC_NS_MNT])
+		r = mounts_base_here(m, &told.sources, err);
 	return r;
 }
 
@@ -221,7 +267,10 @@ static int mounts_plan_all(struct opener *o, const struct plan_ns *ns, struct mo
 	k->o = o;
 	k->l = &m->image;
 	k->here = &m->here;
-	k->facts.own_pidns = plan_own_ns(o->plan, PROC_NS_PID) || ns->member->ns_id[PROC_NS_PID];
+	const uint32_t *theirs = ns->member->ns_id, *roots = o->plan->tasks[0].ns_id;
+	k->facts.own_pidns = plan_own_ns(o->plan, PROC_NS_PID) || theirs[PROC_NS_PID];
+	k->facts.own_ipcns = theirs[PROC_NS_IPC] != roots[PROC_NS_IPC];
+	k->facts.own_netns = theirs[PROC_NS_NET] != roots[PROC_NS_NET];
 	k->task = ns->member;
 	k->facts.detached = true;
 	k->fds = arena_array(&o->plan->arena, int, m->image.n + 1);
@@ -321,24 +370,34 @@ int mounts_read_waiting(struct reader *r, struct ferry_error *err)
 	return ret;
 }
 
-int mounts_open_file(const struct plan *p, const struct plan_file *file, int flags)
+/* Where a file is mounted, and no folder, that is it; again, since a mount is held without rights to it. */
+static int mounts_open_on(const struct opener *o, int mount, const char *below, int flags)
+{
+	const struct kern_open_how how = {
+		.flags = (uint64_t)(unsigned)flags | O_CLOEXEC,
+		.resolve = KERN_RESOLVE_BENEATH | KERN_RESOLVE_NO_XDEV,
+	};
+	int fd = sys_openat2(mount, *below ? below : ".", &how);
+	if (fd == -ENOTDIR && !*below) {
+		char path[48];
+		snprintf(path, sizeof(path), "self/fd/%d", mount);
+		return fd_open(o->options->home_proc, path, flags, 0);
+	}
+	return fd == -EXDEV ? -ENOENT : fd;
+}
+
+int mounts_open_file(const struct opener *o, const struct plan_file *file, int flags)
 {
 	const RegFileEntry *reg = file->entry->reg;
 	if (!file->waits_for_mounts || !reg->has_mnt_id)
 		return -EXDEV;
-	vec_foreach(ns, &p->namespaces) {
+	vec_foreach(ns, &o->plan->namespaces) {
 		const struct mounts_remade *m = ns->type == PROC_NS_MNT ? ns->data : NULL;
 		for (size_t i = 0; m && i < m->image.n; i++) {
 			const struct mounts_one *on = &m->image.v[i];
 			const char *below = mounts_below(reg->name, on->point);
-			if (on->id != (uint32_t)reg->mnt_id || !below || m->maker.fds[i] < 0)
-				continue;
-			const struct kern_open_how how = {
-				.flags = (uint64_t)(unsigned)flags | O_CLOEXEC,
-				.resolve = KERN_RESOLVE_BENEATH | KERN_RESOLVE_NO_XDEV,
-			};
-			int fd = sys_openat2(m->maker.fds[i], *below ? below : ".", &how);
-			return fd == -EXDEV ? -ENOENT : fd;
+			if (on->id == (uint32_t)reg->mnt_id && below && m->maker.fds[i] >= 0)
+				return mounts_open_on(o, m->maker.fds[i], below, flags);
 		}
 	}
 	return -EXDEV;

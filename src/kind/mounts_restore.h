@@ -11,4 +11,4 @@ must_check int mounts_finish(struct opener *o, struct plan_ns *ns, struct ferry_
 must_check int mounts_read_waiting(struct reader *r, struct ferry_error *err);
 
 /* Open a file on the mount that the image names; -EXDEV: its path leads to it as it is. */
-must_check int mounts_open_file(const struct plan *p, const struct plan_file *file, int flags);
+must_check int mounts_open_file(const struct opener *o, const struct plan_file *file, int flags);

@@ -115,6 +115,8 @@ must_check int net_rules_unlock(const struct kind_options *options);
 enum image_kind net_rules_file(enum net_rules which);
 
 /* net_number.c: what a namespace calls others of the tree, and that which ferry was started in. */
+/* What the one that the calling thread stands in calls another; -1: it has no name for it. 0 or -errno. */
+must_check int net_number_of(int netns_fd, int *ret);
 must_check int net_number_look(struct collect *c, struct net_contents *contents, struct ferry_error *err);
 void net_number_make(struct opener *o, const struct net_target *t, struct netlink_socket *socket);
 

@@ -60,6 +60,13 @@ static int number_ask(struct netlink_socket *socket, int netns, int *ret)
 	return netlink_ask(socket, h, number_each, ret);
 }
 
+int net_number_of(int netns_fd, int *ret)
+{
+	_cleanup_netlink_ struct netlink_socket *socket = NULL;
+	int r = netlink_open(-1, NETLINK_ROUTE, &socket);
+	return r < 0 ? r : number_ask(socket, netns_fd, ret);
+}
+
 /* One that has a number here: it goes into the image, and devices that lead there say so. */
 static int number_add(struct arena *a, struct net_contents *contents, uint32_t id, int number)
 {

@@ -6,26 +6,25 @@
  * tree with a root of its own (a container) gets all of its mounts anew, below the folder that --root names, and what came from outside
  * of it by --external. A namespace that the root does not live in begins as a copy of the root's.
  *
- * Kernel interface: /proc/PID/mountinfo, unshare(2) with CLONE_NEWNS, umount2(2); see mounts_make.c.
+ * Kernel interface: /proc/PID/mountinfo, umount2(2); see mounts_apart.c and mounts_make.c.
  * Does not handle: file systems with contents of their own that are neither the root nor external, roots that are not the
- * namespace's, idmapped mounts; in a namespace that is not the tree's root's: a root file system of its own, files without a name or
- * with another, sockets with a name that is there alone, file systems that several such have.
+ * namespace's, idmapped mounts; in a namespace that is not the tree's root's: files without a name or with another, sockets with a
+ * name that is there alone, file systems that several such have.
  */
 #include "kind/ns_mounts.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -37,6 +36,8 @@
 #include "kernel/syscalls.h"
 #include "kind/external.h"
 #include "kind/kinds.h"
+#include "kind/mounts_apart.h"
+#include "kind/mounts_overlay.h"
 #include "kind/mounts_plan.h"
 #include "kind/mounts_restore.h"
 #include "kind/mounts_tar.h"
@@ -109,7 +110,8 @@ static struct mounts_trouble mounts_check_one(const struct mounts_data *d, const
 	static const char unmount[] =
 		"unmount it in the tree's mount namespace, or mount it outside before the tree starts";
 	bool from_outside = m->from == MOUNTS_HERE || m->from == MOUNTS_ROOT || m->from == MOUNTS_EXTERNAL;
-	if (!from_outside && m->master && !mounts_has_group(tree, m->master))
+	bool of_base = d->below && mounts_has_group(outside, m->master);
+	if (!from_outside && m->master && !of_base && !mounts_has_group(tree, m->master))
 		return mounts_refused(m, "receives mounts from a group of peers outside of the tree",
 				      unmount);
 	if (m->from == MOUNTS_EXTERNAL && mounts_has_group(outside, m->shared) && !options->ext_sharing)
@@ -117,12 +119,42 @@ static struct mounts_trouble mounts_check_one(const struct mounts_data *d, const
 				      "make it private or a slave: mount --make-rslave");
 	if (m->from == MOUNTS_NEW && m->type == FSTYPE__PROC && mounts_is_foreign_proc(m, &d->facts))
 		return mounts_refused(m, "was mounted for another pid namespace", unmount);
-	bool mapped = m->from == MOUNTS_BIND && tree->v[m->of].idmapped;
+	bool mapped = (m->from == MOUNTS_BIND && tree->v[m->of].idmapped) ||
+		      (m->from == MOUNTS_BASE && outside->v[m->of].idmapped);
 	if (!from_outside && m->idmapped != mapped)
 		return mounts_refused(m, "maps the ids of its files in a way of its own", unmount);
 	if (mounts_has_contents(m) && !mounts_tar_exists(options))
 		return mounts_refused(m, "has contents, and there is no tar(1) to store them", "install tar");
 	return (struct mounts_trouble){0};
+}
+
+/* Whether anybody lives in a namespace; whether of the tree, shows when that stands. */
+static bool mounts_is_lived_in(enum proc_ns type, uint64_t ino)
+{
+	DIR *proc = opendir("/proc");
+	bool found = false;
+	for (struct dirent *e; proc && !found && (e = readdir(proc)) != NULL;) {
+		char path[NAME_MAX + 32];
+		struct stat st;
+		snprintf(path, sizeof(path), "/proc/%s/ns/%s", e->d_name, proc_ns_info(type)->file);
+		found = isdigit((unsigned char)e->d_name[0]) && stat(path, &st) == 0 && st.st_ino == ino;
+	}
+	if (proc)
+		closedir(proc);
+	return found;
+}
+
+/* Which namespaces are mounted, as the image calls them. s: NULL in a check. */
+static void mounts_name_namespaces(struct mounts_list *l, const struct snapshot *s)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct mounts_one *m = &l->v[i];
+		uint64_t ino;
+		if (!mounts_is_nsfs(m, &m->ns_type, &ino))
+			continue;
+		const struct snap_ns *ns = s ? snapshot_ns(s, m->ns_type, ino) : NULL;
+		m->ns_id = s ? ns ? ns->id : 0 : mounts_is_lived_in(m->ns_type, ino);
+	}
 }
 
 static bool mounts_is_listed(const char *const *list, size_t n, const char *word)
@@ -176,7 +208,7 @@ static int mounts_find_sources(struct mounts_data *d, const struct kind_options 
 {
 	for (;;) {
 		int r = mounts_sources(&d->tree, &d->facts, ret, err);
-		const char *path = ret->mount && external_all_mounts(options) && !ret->mount->key
+		const char *path = ret->mount && !d->below && external_all_mounts(options) && !ret->mount->key
 					   ? mounts_find_outside(a, d, ret->mount)
 					   : NULL;
 		if (!path)
@@ -197,7 +229,8 @@ static void mounts_mark(struct mounts_data *d, const struct kind_options *option
 		m->known = other != NULL;
 		if (other)
 			other->known = true;
-		m->key = i ? external_mount(options, m->point) : NULL;
+		/* What has places of its own has the names of the root's for something else. */
+		m->key = i && !(d->below && d->facts.own_root) ? external_mount(options, m->point) : NULL;
 		bool enabled = mounts_is_listed(options->enable_fs, options->n_enable_fs, m->fstype) ||
 			       mounts_is_listed(options->enable_fs, options->n_enable_fs, "all");
 		if (m->type == FSTYPE__UNSUPPORTED && i && enabled)
@@ -213,12 +246,16 @@ static int mounts_read_outside(const struct kind_options *options, struct arena 
 		return mounts_from_proc(a, options->outside_mounts, &d->outside, err);
 	_cleanup_close_ int dir = proc_open_look(options->view_pid, err);
 	int r = dir < 0 ? dir : proc_read_mounts(dir, &d->of_root, err);
-	return r < 0 ? r : mounts_from_proc(a, &d->of_root, &d->outside, err);
+	if (r >= 0)
+		r = mounts_from_proc(a, &d->of_root, &d->outside, err);
+	if (r >= 0)
+		mounts_skip(&d->outside, options);
+	return r;
 }
 
 /* What is asked of a namespace that not the tree's root lives in. */
 static int mounts_check_below(pid_t pid, int proc_dir, const struct kind_options *options,
-			      const struct mounts_data *d, struct ferry_error *err)
+			      struct mounts_data *d, struct ferry_error *err)
 {
 	struct stat owner_st;
 	_cleanup_close_ int fd = proc_open_namespace(proc_dir, PROC_NS_MNT, err);
@@ -232,18 +269,14 @@ static int mounts_check_below(pid_t pid, int proc_dir, const struct kind_options
 			"pid %d lives in a mount namespace that is not the root's and belongs to a user "
 			"namespace of its own",
 			pid);
-	if (d->facts.own_root)
-		return error_set(
-			err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
-			"pid %d lives in a mount namespace that is not the root's and has a root file system "
-			"of its own",
-			pid);
-	return 0;
+	d->facts.base = &d->outside;
+	return mounts_find_parents(&d->outside, err);
 }
 
 /* The tree's mounts against those of ferry's own namespace. */
-static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *options, struct arena *a,
-			  struct mounts_data *d, struct ferry_error *err)
+static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *options,
+			  const struct snapshot *s, struct arena *a, struct mounts_data *d,
+			  struct ferry_error *err)
 {
 	struct proc_namespaces ns;
 	struct mounts_trouble trouble = {0};
@@ -264,6 +297,8 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 	d->facts = (struct mounts_facts){
 		.own_root = !mounts_find(&d->outside, &d->tree.v[0], true),
 		.own_pidns = ns.ino[PROC_NS_PID] != options->own_namespaces.ino[PROC_NS_PID],
+		.own_ipcns = d->below && ns.ino[PROC_NS_IPC] != options->own_namespaces.ino[PROC_NS_IPC],
+		.own_netns = d->below && ns.ino[PROC_NS_NET] != options->own_namespaces.ino[PROC_NS_NET],
 		.detached = true,
 	};
 	r = d->below ? mounts_check_below(pid, proc_dir, options, d, err) : 0;
@@ -271,9 +306,16 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 		return r;
 	mounts_skip(&d->tree, options);
 	mounts_mark(d, options);
+	mounts_name_namespaces(&d->tree, s);
 	r = mounts_find_sources(d, options, a, &trouble, err);
 	for (size_t i = 0; i < d->tree.n && r >= 0 && !trouble.mount; i++)
 		trouble = mounts_check_one(d, &d->tree.v[i], options);
+	_cleanup_close_ int root =
+		d->below && r >= 0 ? proc_open_look(options->view_pid, err) : fd_dup(proc_dir, 3);
+	if (root < 0)
+		return r < 0 ? r : root;
+	for (size_t i = 0; i < d->tree.n && r >= 0 && !trouble.mount; i++)
+		r = mounts_check_overlay(&d->tree.v[i], &d->facts, proc_dir, root, a, &trouble, err);
 	if (trouble.mount)
 		return mounts_refuse(pid, &trouble, err);
 	return r < 0 ? r : mounts_plan(a, &d->tree, &d->facts, &plan, err);
@@ -282,7 +324,7 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 static int mounts_check(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err)
 {
 	struct mounts_data d = {0};
-	int r = mounts_compare(pid, proc_dir, options, &d.arena, &d, err);
+	int r = mounts_compare(pid, proc_dir, options, NULL, &d.arena, &d, err);
 	mounts_data_release(&d);
 	return r;
 }
@@ -295,7 +337,7 @@ static int mounts_collect(struct collect *c, struct snap_ns *ns, struct ferry_er
 	_cleanup_close_ int dir = d ? proc_open_look(ns->pid, err) : -1;
 	if (!d)
 		return error_memory(err);
-	return dir < 0 ? dir : mounts_compare(ns->pid, dir, c->options, &c->snap->arena, d, err);
+	return dir < 0 ? dir : mounts_compare(ns->pid, dir, c->options, c->snap, &c->snap->arena, d, err);
 }
 
 static int mounts_put_record(struct arena *a, struct image_writer *w, const struct mounts_one *m,
@@ -316,12 +358,14 @@ static int mounts_put_record(struct arena *a, struct image_writer *w, const stru
 	e.root_dev = m->dev;
 	e.flags = m->flags | (m->shared ? MS_SHARED : 0) | (m->master ? MS_SLAVE : 0) |
 		  (m->unbindable ? MS_UNBINDABLE : 0);
-	e.root = (char *)m->root;
+	char root[32];
+	snprintf(root, sizeof(root), "%s:[%u]", proc_ns_info(m->ns_type)->word, m->ns_id);
+	e.root = m->ns_id ? root : (char *)m->root;
 	e.mountpoint = (char *)m->point;
 	e.source = (char *)m->source;
 	e.options = options;
 	e.ext_key = (char *)m->key;
-	if (m->type == FSTYPE__AUTO)
+	if (m->type == FSTYPE__AUTO || m->ns_id)
 		e.fsname = (char *)m->fstype;
 	if (m->key && m->shared && internal)
 		record_set(&e, internal_sharing, true);
@@ -359,49 +403,38 @@ static int mounts_open_visible(const char *point, const char *below)
 	return root < 0 || !*below ? take_fd(root) : sys_openat2(root, below, &how);
 }
 
+struct mounts_uncover {
+	const struct mounts_list *l;
+	const struct mounts_one *m;
+	const char *below;
+};
+
 /*
  * In a copy of the namespace: take away what hides a mount, and copy it without what is mounted in it; or open what lies below its
  * root.
  */
-static int mounts_uncover(const struct mounts_list *l, const struct mounts_one *m, const char *below)
+static int mounts_uncover(void *ctx)
 {
+	const struct mounts_uncover *u = ctx;
 	struct stat st;
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return -errno;
-	int r = mounts_uncover_proc(l);
+	int r = mounts_uncover_proc(u->l);
 	if (r < 0)
 		return r;
-	for (size_t i = l->n; i-- > 0;)
-		if (mounts_covers(l, &l->v[i], m) && umount2(l->v[i].point, MNT_DETACH) < 0)
+	for (size_t i = u->l->n; i-- > 0;)
+		if (mounts_covers(u->l, &u->l->v[i], u->m) && umount2(u->l->v[i].point, MNT_DETACH) < 0)
 			return -errno;
-	int fd = below ? mounts_open_visible(m->point, below)
-		       : sys_open_tree(AT_FDCWD, m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	bool same = fd >= 0 && fstat(fd, &st) == 0 && mounts_device(&st) == m->dev;
+	int fd = u->below ? mounts_open_visible(u->m->point, u->below)
+			  : sys_open_tree(AT_FDCWD, u->m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	bool same = fd >= 0 && fstat(fd, &st) == 0 && mounts_device(&st) == u->m->dev;
 	return fd < 0 ? fd : same ? fd : -ESTALE;
 }
 
-/* In a process of its own, which has the copy, and that ends with it. ns: a namespace of the tree, -1 = the one that ferry sees. */
+/* ns: a namespace of the tree, -1 = the one that ferry sees. */
 static int mounts_open_uncovered(int ns, const struct mounts_list *l, const struct mounts_one *m,
 				 const char *below)
 {
-	int ends[2], fd = -1, result = -EPIPE;
-	size_t n = 0;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-		return -errno;
-	pid_t pid = fork();
-	if (!pid) {
-		fd = ns >= 0 && setns(ns, CLONE_NEWNS) < 0 ? -errno : mounts_uncover(l, m, below);
-		result = MIN(fd, 0);
-		_exit(fd_send(ends[1], &result, sizeof(result), &fd, fd >= 0) < 0);
-	}
-	close(ends[1]);
-	int r = pid < 0 ? -errno : (int)fd_recv(ends[0], &result, sizeof(result), &fd, 1, &n);
-	close(ends[0]);
-	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		continue;
-	if (r >= 0 && (result < 0 || n != 1))
-		r = result < 0 ? result : -EPIPE;
-	return r < 0 ? r : fd;
+	struct mounts_uncover u = {l, m, below};
+	return mounts_apart(ns, mounts_uncover, &u);
 }
 
 /* The root of a mount with nothing on it. As a rule nothing hides it. */
@@ -480,7 +513,30 @@ static int mounts_dump_contents(struct dump *d, const struct snap_ns *ns, struct
 	return mounts_store_contents(d, &tars, r, err);
 }
 
-/* Where a tree in ferry's own root differs from it. */
+static bool mounts_is_source(const struct mounts_data *data, size_t i)
+{
+	for (size_t k = 0; k < data->tree.n; k++)
+		if (data->tree.v[k].from == MOUNTS_BASE && data->tree.v[k].of == (int)i)
+			return true;
+	return false;
+}
+
+/* One that ferry has: the tree has it not, which is a matter of course with a root of its own, or has parts of it elsewhere. */
+static int mounts_put_here(struct image_writer *w, const struct mounts_data *data, size_t i,
+			   struct ferry_error *err)
+{
+	const struct mounts_one *m = &data->outside.v[i];
+	FerryMountEntry e = FERRY_MOUNT_ENTRY__INIT;
+	e.here_point = (char *)m->point;
+	e.here_root = (char *)m->root;
+	record_set(&e, here_fstype, m->type);
+	record_set(&e, here_level, (uint32_t)m->level);
+	int r = m->known || data->facts.own_root ? 0 : image_put(w, &e.base, err);
+	record_set(&e, here_dev, m->dev);
+	return r < 0 || !mounts_is_source(data, i) ? r : image_put(w, &e.base, err);
+}
+
+/* Where a tree differs from what ferry has, and a restore has. */
 static int mounts_dump_differences(struct dump *d, uint32_t id, const struct mounts_data *data,
 				   struct ferry_error *err)
 {
@@ -492,16 +548,8 @@ static int mounts_dump_differences(struct dump *d, uint32_t id, const struct mou
 		if (!data->tree.v[i].known)
 			r = image_put(w, &e.base, err);
 	}
-	for (size_t i = 0; i < data->outside.n && r >= 0; i++) {
-		const struct mounts_one *m = &data->outside.v[i];
-		FerryMountEntry e = FERRY_MOUNT_ENTRY__INIT;
-		e.gone_point = (char *)m->point;
-		e.gone_root = (char *)m->root;
-		record_set(&e, gone_fstype, m->type);
-		record_set(&e, gone_level, (uint32_t)m->level);
-		if (!m->known)
-			r = image_put(w, &e.base, err);
-	}
+	for (size_t i = 0; i < data->outside.n && r >= 0; i++)
+		r = mounts_put_here(w, data, i, err);
 	return r < 0 ? r : image_close(w, err);
 }
 
@@ -517,7 +565,7 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 		r = image_close(w, err);
 	/* One below the root's is compared with that, which the image has, too. */
 	bool of_image = data->below && d->options->outside_mounts;
-	if (r >= 0 && !data->facts.own_root && !of_image)
+	if (r >= 0 && (data->below || !data->facts.own_root) && !of_image)
 		r = mounts_dump_differences(d, ns->id, data, err);
 	if (r >= 0)
 		r = mounts_dump_contents(d, ns, err);

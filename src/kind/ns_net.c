@@ -60,6 +60,46 @@ static bool net_is_left(const struct kind_options *options, uint64_t inode)
 	return dir >= 0 && proc_read_namespace(dir, PROC_NS_NET, &of_root, NULL) >= 0 && of_root == inode;
 }
 
+/* Whether the tree's root lives in a network namespace whose devices no image has; *ret_fd is that. */
+static int net_open_foreign_root(const struct kind_options *options, int *ret_fd, struct ferry_error *err)
+{
+	uint64_t inode = 0;
+	_cleanup_close_ int dir = proc_open_look(options->view_pid, err);
+	int r = dir < 0 ? dir : proc_read_namespace(dir, PROC_NS_NET, &inode, err);
+	if (r < 0 || !(external_net(options, inode) || net_is_left(options, inode)))
+		return r;
+	*ret_fd = proc_open_namespace(dir, PROC_NS_NET, err);
+	return *ret_fd < 0 ? *ret_fd : 1;
+}
+
+/* A device that leads there has its other end among what the image lacks, and who fills that namespace again knows nothing of it. */
+static int net_check_ends(const struct kind_options *options, const char *who, const FerryNetEntry *net,
+			  struct ferry_error *err)
+{
+	_cleanup_close_ int root = -1;
+	int number, r = net_open_foreign_root(options, &root, err);
+	if (r <= 0)
+		return r;
+	r = net_number_of(root, &number);
+	if (r < 0)
+		return error_errno(err, FERRY_ERROR_SYSTEM, -r,
+				   "asking for the number of another network namespace");
+	for (size_t i = 0; i < net->n_links && number >= 0; i++) {
+		const FerryLinkEntry *l = net->links[i];
+		if (!l->has_link_net || l->link_net != (uint32_t)number || !l->kind ||
+		    external_value(options, l->kind, l->name))
+			continue;
+		error_set(
+			err, FERRY_ERROR_UNSUPPORTED_NAMESPACE, ENOTSUP,
+			"%s: the network device '%s' (%s) leads to the root's network namespace, which comes from outside and whose devices no image has",
+			who, l->name, l->kind);
+		error_hint(err, "name what it leads to where it is restored: --external %s[%s]:NAME", l->kind,
+			   l->name);
+		return -ENOTSUP;
+	}
+	return 0;
+}
+
 static int net_check(pid_t pid, int proc_dir, const struct kind_options *options, struct ferry_error *err)
 {
 	uint64_t inode;
@@ -83,6 +123,8 @@ static int net_check(pid_t pid, int proc_dir, const struct kind_options *options
 	if (r < 0)
 		return r;
 	r = net_look(&a, who, &contents, err);
+	if (r >= 0)
+		r = net_check_ends(options, who, contents.net, err);
 	if (r >= 0)
 		r = net_rules_look(&a, options, who, &contents, err);
 	if (r >= 0)
@@ -141,6 +183,8 @@ static int net_collect_here(struct collect *c, const struct snap_ns *ns, struct 
 	char who[32];
 	snprintf(who, sizeof(who), "pid %d", ns->pid);
 	int r = net_look(a, who, contents, err);
+	if (r >= 0)
+		r = net_check_ends(c->options, who, contents->net, err);
 	if (r >= 0)
 		r = net_rules_look(a, c->options, who, contents, err);
 	if (r >= 0)

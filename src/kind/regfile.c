@@ -652,7 +652,7 @@ int regfile_open(struct opener *o, struct plan_file *file, int flags, int *ret_f
 	int clean = flags & ~(REGFILE_FLAGS_DROP | (O_TMPFILE & ~O_DIRECTORY));
 	if (flags & O_TMPFILE & ~O_DIRECTORY)
 		clean &= ~O_DIRECTORY;
-	int fd = mounts_open_file(o->plan, file, clean | O_NOCTTY);
+	int fd = mounts_open_file(o, file, clean | O_NOCTTY);
 	if (fd == -EXDEV)
 		fd = fd_open(AT_FDCWD, reg->name, clean | O_NOCTTY, 0);
 	/* Images of CRIU name one file of a process that had ended, which is to stand for all. */

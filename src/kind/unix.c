@@ -37,6 +37,7 @@
 #include "kind/unix_snap.h"
 #include "model/record.h"
 #include "proc/fdinfo.h"
+#include "proc/lex.h"
 #include "proc/read.h"
 
 #ifndef SIOCUNIXFILE
@@ -73,12 +74,9 @@ static bool unix_same_file(const char *dir, const char *name, const struct stat 
 static int unix_file_path(int file, char ret_path[PATH_MAX], struct ferry_error *err)
 {
 	static const char mark[] = " (deleted)";
-	char link[64];
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
-	ssize_t n = readlink(link, ret_path, PATH_MAX - 1);
+	ssize_t n = fd_path(file, ret_path, PATH_MAX);
 	if (n < 0)
-		return error_errno(err, FERRY_ERROR_SYSTEM, errno, "reading the path of a unix socket");
-	ret_path[n] = '\0';
+		return error_errno(err, FERRY_ERROR_SYSTEM, (int)-n, "reading the path of a unix socket");
 	size_t cut = sizeof(mark) - 1;
 	if ((size_t)n > cut && !strcmp(ret_path + n - cut, mark))
 		ret_path[(size_t)n - cut] = '\0';
@@ -103,6 +101,35 @@ static char *unix_name_dir(struct arena *a, const struct fd_view *view, const ch
 		return NULL;
 	cwd[got] = '\0';
 	return unix_same_file(cwd, name, st) ? arena_string(a, cwd) : NULL;
+}
+
+size_t unix_via_descriptor(const char *name, size_t n, int *ret_number)
+{
+	static const char *const folders[] = {"/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"};
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+		struct lex l = lex_new(name, n);
+		uint64_t number;
+		if (!lex_str(&l, folders[i]) || !lex_u64(&l, &number) || number > INT_MAX / 2 ||
+		    !lex_char(&l, '/') || !lex_left(&l) || memchr(l.p, '/', lex_left(&l)))
+			continue;
+		*ret_number = (int)number;
+		return n - lex_left(&l);
+	}
+	return 0;
+}
+
+/* The directory of a name that it got by way of a descriptor, which may be closed by now; NULL: it has no such name, or has left. */
+static char *unix_via_dir(struct arena *a, const char *name, const char *path, const struct stat *st)
+{
+	int number;
+	size_t via = unix_via_descriptor(name, strlen(name), &number);
+	const char *base = strrchr(path, '/');
+	if (!via || !base || strcmp(name + via, base + 1) != 0 || !unix_same_file(NULL, path, st))
+		return NULL;
+	char *dir = arena_string(a, path);
+	if (dir)
+		dir[MAX(base - path, 1)] = '\0';
+	return dir;
 }
 
 static bool unix_has_our_root(pid_t pid)
@@ -189,7 +216,9 @@ static int unix_collect_file(struct arena *a, const struct fd_view *view, UnixSk
 			return -ENOTSUP;
 		}
 	}
-	if (unix_same_file(usk->name_dir, name, &st))
+	if (name[0] == '/')
+		usk->name_dir = unix_via_dir(a, name, path, &st);
+	if ((name[0] == '/' && usk->name_dir) || unix_same_file(usk->name_dir, name, &st))
 		return 0;
 	if (!unix_has_our_root(view->look)) {
 		error_set(err, FERRY_ERROR_UNSUPPORTED_FD, ENOTSUP,

@@ -19,6 +19,12 @@ enum {
 
 enum { UNIX_NAME_BYTES = sizeof(((struct sockaddr_un *)0)->sun_path) };
 
+/*
+ * How much of a name is the way by a descriptor ("/proc/self/fd/9/"), which programs take to a path that is too long for a name; 0: it
+ * takes no such way.
+ */
+size_t unix_via_descriptor(const char *name, size_t n, int *ret_number);
+
 must_check int unix_read(struct reader *r, struct ferry_error *err);
 must_check int unix_restore(struct opener *o, struct plan_file *file, int *ret_fd, struct ferry_error *err);
 must_check int unix_opened(struct opener *o, struct ferry_error *err);

@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -239,11 +240,26 @@ int unix_new(unsigned type)
 	return fd < 0 ? -errno : fd;
 }
 
-socklen_t unix_address(const UnixSkEntry *usk, struct sockaddr_un *ret)
+static socklen_t unix_name_address(const UnixSkEntry *usk, struct sockaddr_un *ret)
 {
 	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
 	memcpy(ret->sun_path, usk->name.data, usk->name.len);
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + usk->name.len);
+}
+
+static size_t unix_via(const UnixSkEntry *usk, int *ret_number)
+{
+	return usk->name_dir ? unix_via_descriptor((const char *)usk->name.data, usk->name.len, ret_number)
+			     : 0;
+}
+
+socklen_t unix_address(const UnixSkEntry *usk, struct sockaddr_un *ret)
+{
+	int number;
+	size_t via = unix_via(usk, &number);
+	socklen_t n = unix_name_address(usk, ret);
+	memmove(ret->sun_path, ret->sun_path + via, sizeof(ret->sun_path) - via);
+	return n - (socklen_t)via;
 }
 
 bool unix_has_path(const UnixSkEntry *usk)
@@ -253,7 +269,40 @@ bool unix_has_path(const UnixSkEntry *usk)
 
 const char *unix_dir(const UnixSkEntry *usk)
 {
-	return unix_has_path(usk) && usk->name_dir && usk->name.data[0] != '/' ? usk->name_dir : "";
+	int number;
+	bool counts =
+		unix_has_path(usk) && usk->name_dir && (usk->name.data[0] != '/' || unix_via(usk, &number));
+	return counts ? usk->name_dir : "";
+}
+
+/* By a descriptor of that number for the directory that we are in: in a process that has descriptors of its own. */
+static int unix_bind_via(int fd, int number, const struct sockaddr_un *address, socklen_t n)
+{
+	int status = 0;
+	pid_t pid = fork();
+	if (!pid) {
+		int dir = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		int own = fcntl(fd, F_DUPFD_CLOEXEC, number + 1);
+		bool good = dir >= 0 && own >= 0 && (dir == number || dup2(dir, number) >= 0) &&
+			    bind(own, (const struct sockaddr *)address, n) >= 0;
+		_exit(good ? 0 : errno);
+	}
+	if (pid < 0)
+		return -errno;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -ECHILD;
+}
+
+static int unix_bind_name(int fd, const UnixSkEntry *usk)
+{
+	struct sockaddr_un name;
+	socklen_t n = unix_name_address(usk, &name);
+	int number;
+	if (unix_via(usk, &number))
+		return unix_bind_via(fd, number, &name, n);
+	return bind(fd, (const struct sockaddr *)&name, n) < 0 ? -errno : 0;
 }
 
 /* A file that the dumped program left behind is removed, a socket that somebody listens on is not. */
@@ -306,10 +355,10 @@ static int unix_bind_path(struct opener *o, int fd, const struct plan_file *file
 	int r = jailed ? 0 : unix_announce(o, path, &unix_plan_of(file)->made);
 	if (r >= 0 && !jailed)
 		r = unix_remove_stale(usk->type, path, address, n);
+	if (r >= 0)
+		r = unix_bind_name(fd, usk);
 	if (r < 0)
 		return r;
-	if (bind(fd, (const struct sockaddr *)address, n) < 0)
-		return -errno;
 	const FilePermsEntry *perms = usk->file_perms;
 	if (!perms)
 		return 0;

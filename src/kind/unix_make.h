@@ -64,10 +64,14 @@ struct unix_place {
 must_check int unix_enter(struct unix_place *place, int jail, const char *dir);
 must_check int unix_leave(struct unix_place *place);
 
+/* What leads to it from unix_dir(). */
 socklen_t unix_address(const UnixSkEntry *usk, struct sockaddr_un *ret);
 bool unix_has_path(const UnixSkEntry *usk);
 
-/* The directory that the name of a record counts from, "" = it counts from none. */
+/*
+ * The directory that the name of a record counts from, "" = it counts from none. A name by a descriptor of the program that had it
+ * ("/proc/self/fd/9/name") counts from what that was open on.
+ */
 const char *unix_dir(const UnixSkEntry *usk);
 
 /* A socket's file is about to appear: enter it into the undo log, unless there is one already. */

@@ -70,21 +70,30 @@ static bool watched_put_handle(const struct proc_handle *from, union watched_han
 	return true;
 }
 
-/* Whether a path is the inode; its handle tells for sure. */
-static bool watched_is(const struct watched *w, const char *path)
+int watched_handle(int dir_fd, const char *path, struct proc_handle *ret_handle)
 {
 	union watched_handle h = {.head = {.handle_bytes = MAX_HANDLE_SZ}};
 	int mount_id;
-	int r = sys_name_to_handle_at(AT_FDCWD, path, &h.head, &mount_id, AT_HANDLE_FID);
+	int r = sys_name_to_handle_at(dir_fd, path, &h.head, &mount_id, AT_HANDLE_FID);
 	if (r == -EINVAL || r == -EOPNOTSUPP) {
 		h.head.handle_bytes = MAX_HANDLE_SZ;
-		r = sys_name_to_handle_at(AT_FDCWD, path, &h.head, &mount_id, 0);
+		r = sys_name_to_handle_at(dir_fd, path, &h.head, &mount_id, 0);
 	}
+	if (r < 0 || h.head.handle_bytes > sizeof(ret_handle->bytes))
+		return r < 0 ? r : -EOVERFLOW;
+	*ret_handle = (struct proc_handle){.n = h.head.handle_bytes, .type = h.head.handle_type};
+	memcpy(ret_handle->bytes, h.head.f_handle, h.head.handle_bytes);
+	return 0;
+}
+
+/* Whether a path is the inode; its handle tells for sure. */
+static bool watched_is(const struct watched *w, const char *path)
+{
+	struct proc_handle found;
 	struct stat st;
-	if (r < 0)
+	if (watched_handle(AT_FDCWD, path, &found) < 0)
 		return lstat(path, &st) == 0 && st.st_ino == w->ino && st.st_dev == w->dev;
-	return h.head.handle_bytes == w->handle->n &&
-	       !memcmp(h.head.f_handle, w->handle->bytes, w->handle->n);
+	return found.n == w->handle->n && !memcmp(found.bytes, w->handle->bytes, found.n);
 }
 
 /* ------------------------------------------------------------------------- handles */
@@ -105,17 +114,10 @@ static int watched_decode(const struct proc_mount *mount, const struct proc_hand
 /* The name that the kernel has for it at the moment. */
 static bool watched_name(const struct watched *w, const struct proc_mount *mount, char path[PATH_MAX])
 {
-	char link[64];
 	_cleanup_close_ int fd = watched_decode(mount, w->handle);
-	if (fd < 0)
-		return false;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	ssize_t n = readlink(link, path, PATH_MAX - 1);
-	if (n <= 0)
-		return false;
-	path[n] = '\0';
 	struct stat a, b;
-	return lstat(path, &a) == 0 && fstat(fd, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+	return fd_path(fd, path, PATH_MAX) > 0 && lstat(path, &a) == 0 && fstat(fd, &b) == 0 &&
+	       a.st_ino == b.st_ino && a.st_dev == b.st_dev;
 }
 
 /* -------------------------------------------------------------------------- search */

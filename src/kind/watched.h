@@ -33,6 +33,9 @@ struct watched {
 must_check int watched_find(const struct watched *w, struct arena *a, char **ret_path,
 			    struct ferry_error *err);
 
+/* The handle of a path's file, as fdinfo tells it of a watch. Returns 0 or -errno. */
+must_check int watched_handle(int dir_fd, const char *path, struct proc_handle *ret_handle);
+
 /* The inode that a handle leads to on the file system of a descriptor: O_PATH, or -errno. */
 must_check int watched_open_inode(int on, const struct proc_handle *handle);
 

@@ -407,6 +407,17 @@ def descriptor_not_given():
     assert done.returncode == 1 and "extRootNetNS" in log[-1] + log[-2] and "--inherit-fd" in log[-2], log[-3:]
 
 
+def refused_in(base, ours, pid):
+    """By both names of ferry."""
+    for program in (pathlib.Path(os.environ["FERRY"]), Overheard(FOLDER / base / "x").folder / "criu"):
+        images = FOLDER / f"images-{base}-{program.name}"
+        images.mkdir()
+        done = subprocess.run([program, "dump", "--tree", str(pid), "--images-dir", images, "--timeout", "1"],
+                              check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert done.returncode and f"stands still in the frozen cgroup '{ours}'" in done.stderr, done
+        assert "name the group's directory with --freeze-cgroup" in done.stderr, done
+
+
 @test(timeout=60)
 def frozen_group():
     """A tree that somebody froze, and whose group the command line does not name: v1 and v2."""
@@ -421,18 +432,14 @@ def frozen_group():
         with subprocess.Popen(["sh", "-c", "while true; do sleep 0.01; done"], start_new_session=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             (place / "cgroup.procs").write_text(str(process.pid))
-            (place / file).write_text(frozen)
-            told = place / ("freezer.state" if base == "freezer" else "cgroup.events")
-            wait_until(lambda told=told: "FROZEN" in told.read_text() or "frozen 1" in told.read_text(), "it goes on")
-            for program in (pathlib.Path(os.environ["FERRY"]), Overheard(FOLDER / base / "x").folder / "criu"):
-                images = FOLDER / f"images-{base}-{program.name}"
-                images.mkdir()
-                done = subprocess.run([program, "dump", "--tree", str(process.pid), "--images-dir", images, "--timeout", "1"],
-                                      check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-                assert done.returncode and f"stands still in the frozen cgroup '{ours}'" in done.stderr, done
-                assert "name the group's directory with --freeze-cgroup" in done.stderr, done
-            (place / file).write_text(thawed)
-            process.kill()
+            try:
+                (place / file).write_text(frozen)
+                told = place / ("freezer.state" if base == "freezer" else "cgroup.events")
+                wait_until(lambda told=told: "FROZEN" in told.read_text() or "frozen 1" in told.read_text(), "it goes on")
+                refused_in(base, ours, process.pid)
+            finally:
+                (place / file).write_text(thawed)
+                process.kill()
         wait_until(lambda place=place: not (place / "cgroup.procs").read_text(), "somebody stays")
         place.rmdir()
 

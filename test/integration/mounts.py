@@ -209,14 +209,202 @@ def child_alone():
         os.kill(pid, 9)
 
 
+# A child goes to a new root and begins another program there: nothing of the old one is left to it.
+INSIDE = """
+import os, time
+for number in range(3):
+    os.dup2(os.open("/dev/null", os.O_RDWR), number)
+os.closerange(3, 100)
+file = open("/kept/file", "a+")
+os.chdir("/kept")
+file.write("written")
+file.flush()
+time.sleep(1000)
+"""
+ROOTED = """
+    subprocess.run(WORDS, shell=True, check=True)
+    os.chdir("new")
+    assert not ctypes.CDLL(None).syscall(155, b".", b"."), "pivot_root"
+    assert not ctypes.CDLL(None).umount2(b".", 2)
+    os.write(ready, b"x")
+    os.execv("/usr/bin/python3", ["python3", "-c", INSIDE])
+"""
+
+# Its root: a folder, a file system in memory, an overlay that the root has mounted. Its parts: what the child's namespace alone has, and
+# what the root's has, too.
+SKELETON = "mkdir -p DIR/dev/mqueue DIR/proc DIR/sys DIR/usr DIR/kept DIR/below && cp -a /lib* /bin DIR/ && touch DIR/dev/null"
+ROOTS = {
+    "folder": f"mkdir new && {SKELETON.replace('DIR', 'bones')} && mount --bind bones new",
+    "memory": f"mkdir new && mount -t tmpfs fresh new && {SKELETON.replace('DIR', 'new')}",
+    "overlay": "mkdir new && mount --bind merged new",
+}
+PARTS = ("mount --bind /usr new/usr && mount --bind /dev/null new/dev/null && mount -t tmpfs kept new/kept && "
+         "mount -t mqueue queues new/dev/mqueue && mount -t sysfs system new/sys && mount -t proc processes new/proc && "
+         "mount --bind base/part new/below && mount -o remount,bind,ro new/below && mount --make-shared new/kept")
+
+
+def rooted(root):
+    """There and back with a child that has gone to a root of its own; twice."""
+    subprocess.run("mkdir -p base && mount -t tmpfs base base && mkdir base/part && echo base > base/part/file && mkdir -p /dev/mqueue",
+                   shell=True, check=True)
+    subprocess.run(f"mkdir merged up work && {SKELETON.replace('DIR', 'low')} && "
+                   "mount -t overlay laid -o lowerdir=$PWD/low,upperdir=$PWD/up,workdir=$PWD/work merged", shell=True, check=True)
+    process, child = child_of(ROOTED.strip().replace("WORDS", repr(f"{ROOTS[root]} && {PARTS}")).replace("INSIDE", repr(INSIDE)))
+    inside = pathlib.Path(f"/proc/{child}/root")
+    try:
+        wait_until(lambda: (inside / "kept/file").exists() and (inside / "kept/file").read_text(encoding="utf-8"), "it writes nothing")
+        before = [line.split(" ", 3)[3] for line in pathlib.Path(f"/proc/{child}/mountinfo").read_text(encoding="utf-8").splitlines()]
+        for _ in range(2):
+            images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+            Ferry().dump(process.pid, images)
+            process.wait()
+            Ferry().restore(images)
+            now = [line.split(" ", 3)[3] for line in pathlib.Path(f"/proc/{child}/mountinfo").read_text(encoding="utf-8").splitlines()]
+            assert shapes(now) == shapes(before), (before, now)
+            assert (inside / "kept/file").read_text(encoding="utf-8") == "written"
+            assert pathlib.Path(f"/proc/{child}/cwd/file").samefile(inside / "kept/file")
+            number = next(path for path in pathlib.Path(f"/proc/{child}/fd").iterdir() if os.readlink(path) == "/kept/file")
+            assert number.samefile(inside / "kept/file")
+            # The very file system that the root has, too, and no copy of it.
+            assert (inside / "below/file").samefile("base/part/file") and os.statvfs(inside / "below").f_flag & os.ST_RDONLY
+            assert not list(pathlib.Path("new").glob("*")), "it is there for others, too"
+    finally:
+        for pid in tree(process.pid):
+            os.kill(pid, 9)
+
+
+def shapes(lines):
+    """Mounts without numbers: of a namespace, or of a kernel's own devices and groups."""
+    return sorted(" ".join(word.partition(":")[0] if word.startswith("shared:") else word for word in line.split()) for line in lines)
+
+
+for each in ROOTS:
+    test(timeout=90, name=f"root-of-{each}")(lambda root=each: rooted(root))
+
+
+LAID = """
+import os, subprocess, sys, time
+subprocess.run(sys.argv[1], shell=True, check=True)
+files = [open("merged/lower"), open("merged/written", "a+"), open("merged/deep/inner")]
+files[0].read(2)
+os.chdir("merged/deep")
+open("/proc/self/comm", "w").write("laid")
+time.sleep(1000)
+"""
+LAY = ("mkdir low up work merged lower-still && echo low > low/lower && mkdir low/deep && mount -t tmpfs deep low/deep && "
+       "mount -t tmpfs still lower-still && echo still > lower-still/still && touch lower-still/also && mkdir lower-still/deep && "
+       "echo inner > lower-still/deep/inner && "
+       "mount -t overlay laid -o lowerdir=$PWD/low:$PWD/lower-still,upperdir=$PWD/up,workdir=$PWD/work merged && "
+       "echo written > merged/written && rm merged/still && mount -t tmpfs on merged/deep && echo inner > merged/deep/inner")
+
+
+def laid(more="true"):
+    """A process in a mount namespace of its own, which has mounted an overlay, and something in that."""
+    process = subprocess.Popen(["unshare", "--mount", "python3", "-c", LAID, f"{LAY} && {more}"],  # pylint: disable=consider-using-with
+                               start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: pathlib.Path(f"/proc/{process.pid}/comm").read_text(encoding="utf-8") == "laid\n", "nothing is mounted")
+    return process
+
+
+@test(timeout=60)
+def overlay():
+    """An overlay of the tree's own is made again of its folders, one of which is in memory, before what is mounted in it; its files
+    are open."""
+    process = laid()
+    merged = pathlib.Path(f"/proc/{process.pid}/root{os.getcwd()}/merged")
+    for _ in range(2):
+        images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+        Ferry().dump(process.pid, images)
+        process.wait()
+        assert not list(pathlib.Path("merged").iterdir())
+        Ferry().restore(images)
+        assert [(merged / name).read_text(encoding="utf-8") for name in ("lower", "written", "deep/inner")] == \
+            ["low\n", "written\n", "inner\n"] and not (merged / "still").exists()
+        numbers = {os.readlink(path).removeprefix(os.getcwd()): path for path in pathlib.Path(f"/proc/{process.pid}/fd").iterdir()}
+        for name in ("lower", "written", "deep/inner"):
+            assert numbers[f"/merged/{name}"].samefile(merged / name), name
+        assert pathlib.Path(f"/proc/{process.pid}/cwd/inner").samefile(merged / "deep/inner")
+    (merged / "lower").write_text("copied up")
+    assert pathlib.Path("up/lower").read_text(encoding="utf-8") == "copied up"
+    os.kill(process.pid, 9)
+
+
+def named_namespace(who):
+    """A process with a mount namespace of its own, where the network namespace of its child, or of nobody, is bound to a file."""
+    script = (f"touch name && unshare --net sleep 1000 & sleep 0.3; child=$!; "
+              f"{'unshare --net=name true' if who == 'nobody' else 'mount --bind /proc/$child/ns/net name'}; touch ready; wait")
+    process = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], start_new_session=True,  # pylint: disable=consider-using-with
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: pathlib.Path("ready").exists(), "nothing is bound")
+    return process, pathlib.Path(f"/proc/{process.pid}/root{os.getcwd()}/name")
+
+
+@test(timeout=60)
+def namespace_bound():
+    """A network namespace that is bound to a file is the one that the child lives in."""
+    process, name = named_namespace("child")
+    child = next(pid for pid in tree(process.pid) if pid != process.pid)
+    images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+    Ferry().dump(process.pid, images)
+    process.wait()
+    Ferry().restore(images)
+    assert name.stat().st_ino == os.stat(f"/proc/{child}/ns/net").st_ino != os.stat(f"/proc/{process.pid}/ns/net").st_ino
+    assert "net:[" in mounted(process.pid, f"{os.getcwd()}/name")[0]
+    for pid in (child, process.pid):
+        os.kill(pid, 9)
+
+
+@test(timeout=60)
+def namespace_bound_refused():
+    """One that nobody lives in, and one that nobody of the tree does."""
+    process, name = named_namespace("nobody")
+    for who in ("nobody", "others"):
+        with subprocess.Popen(["nsenter", f"--net={name}" if who == "others" else "--net", "sleep", "1000"]) as other:
+            done = Ferry().run("dump", "-t", process.pid, "-D", f"images-{who}")
+            other.kill()
+        assert done.returncode == 3 and "is a namespace that no process of the tree lives in" in done.stderr, f"{who}: {done.stderr}"
+        assert process.poll() is None and mounted(process.pid, f"{os.getcwd()}/name")
+    for pid in tree(process.pid):
+        os.kill(pid, 9)
+    process.wait()
+
+
+@test(timeout=60)
+def overlay_refused():
+    """One whose folders are others by now would be another one, and so would one whose paths begin at a root that is gone."""
+    other = "which the tree's root does not see there"
+    for more, text in (("mount -t tmpfs over low", other), ("mount --bind work low", other), ("mount --bind low up", other),
+                       ("mv up elsewhere && mkdir up", other), ("umount lower-still", "has 'also', which none of its layers has any more")):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="laid-"))
+        os.chdir(folder)
+        process = laid(more)
+        done = Ferry().run("dump", "-t", process.pid, "-D", folder / "images")
+        os.kill(process.pid, 9)
+        process.wait()
+        assert done.returncode == 3 and text in done.stderr, f"{more}: {done.stderr}"
+    os.chdir(tempfile.mkdtemp(prefix="laid-"))
+    laying = f"mkdir new && {SKELETON.replace('DIR', 'bones')} && mount -t overlay laid -o lowerdir=$PWD/bones:/usr new"
+    process, child = child_of(ROOTED.strip().replace("WORDS", repr(f"{laying} && mount --bind /dev/null new/dev/null")).replace(
+        "INSIDE", repr("import time; time.sleep(1000)")))
+    wait_until(lambda: "sleep" in pathlib.Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8"), "it does not begin")
+    done = Ferry().run("check", "--tree", process.pid)
+    for pid in (child, process.pid):
+        os.kill(pid, 9)
+    process.wait()
+    assert "was made of folders below another root, and is mounted in no other namespace" in done.stdout, done
+
+
 @test(timeout=60)
 def below_refused():
     """What is not brought back of a namespace that is not the root's."""
     cases = {
         "file = open('own/x', 'w'); os.unlink('own/x')": "which is not the root's",
         "s = socket.socket(socket.AF_UNIX); s.bind('own/s')": "in a mount namespace that is not the root's",
-        "subprocess.run('mount --bind own own', shell=True); os.chdir('own'); "
-        "ctypes.CDLL(None).syscall(155, b'.', b'.'); os.chdir('/')": "has a root file system of its own",
+        "os.makedirs('own/u'); os.makedirs('own/w'); os.makedirs('l'); os.chdir('own'); "
+        "subprocess.run('mount -t overlay o -olowerdir=../l,upperdir=u,workdir=w,volatile w', shell=True)": "is volatile",
+        "subprocess.run('mkdir -p l m && mount -t overlay o -olowerdir=own:l m', shell=True, check=True)": "has the layer 'own'",
+        f"subprocess.run('mkdir -p m && mount -t overlay o -olowerdir={os.getcwd()}/own:/usr m', shell=True, check=True)":
+            "which the tree's root does not see there",
         "assert os.fork() or not ctypes.CDLL(None).unshare(0x20000)": "is mounted in several mount namespaces",
         "assert not ctypes.CDLL(None).unshare(0x10020000)": "belongs to a user namespace of its own",
     }

@@ -3,14 +3,16 @@
 """Programs that people run, in containers of podman that serve clients outside over a bridge: twice in a row through the engine's
 own checkpoint and restore, with the clients' connections, and with the same answers of the engine as with CRIU."""
 
+import os
 import pathlib
 
 from ferrytest import main, wait_until
 from ferrytest.containers.criu import Named
 from ferrytest.containers.inside import MACHINE, Container
-from ferrytest.containers.output import counter, counts_on
+from ferrytest.containers.output import counter
 from ferrytest.containers.podman import write_configuration
 from ferrytest.containers.scenes import register
+from ferrytest.process import children, tree
 from ferrytest.redis import Server
 from ferrytest.software.desktop import Desktop
 from ferrytest.software.golang import Go
@@ -37,27 +39,63 @@ def there_and_back(kind, make, *more):
     return place.end()
 
 
-def podman_inside(kind):
-    """A container in a container: the overlay of the inner one is mounted in the outer one, which is refused by name; both go on.
-    CRIU 4.2 refuses the PID namespace ("Can't dump nested pid namespace")."""
+class Engine:
+    """podman in a container, and a container of its own in that, which counts: conmon, namespaces in namespaces, an overlay over the outer
+    one's. CRIU 4.2 refuses the PID namespace ("Can't dump nested pid namespace")."""
+
+    def __init__(self, place, network):
+        self.place, self.folder = place, FOLDER / "inner"
+        self.folder.mkdir()
+        place.start(["sleep", "infinity"], self.folder / "log", self.folder, environment=write_configuration(self.folder, self.folder))
+        assert place.ask("podman", "run", "--detach", "--name", "i", "--network", network, *MACHINE, *counter("0.1")), "it does not start"
+        wait_until(lambda: len(self.counted()) > 3, "the inner container does not count")
+        assert place.ask("podman", "exec", "i", "sh", "-c", "echo kept > /srv/kept; echo shared > /dev/shm/kept; echo done")
+        self.pid = place.pid()
+
+    def counted(self):
+        """What podman has in the inner container's log."""
+        return [int(line) for line in self.place.ask("podman", "logs", "i").splitlines()]
+
+    def inner(self):
+        """The first process of the inner container: the only one in the tree whose parent is conmon."""
+        conmon = next(pid for pid in tree(self.pid) if pathlib.Path(f"/proc/{pid}/comm").read_text() == "conmon\n")
+        return pathlib.Path("/proc", str(children(conmon)[0]))
+
+    def verify(self):
+        """It counts on and podman takes notice, and its files and namespaces are as they were."""
+        before = len(self.counted())
+        wait_until(lambda: len(self.counted()) > before + 5, "the inner container does not count on")
+        now = self.counted()
+        assert now == list(range(len(now))), now
+        assert self.place.ask("podman", "ps", "--format", "{{.Names}} {{.Status}}").startswith("i Up ")
+        inner = self.inner()
+        assert (inner / "root/srv/kept").read_text() == "kept\n" and (inner / "root/dev/shm/kept").read_text() == "shared\n"
+        assert pathlib.Path("/proc", str(self.pid), "root/srv/kept").exists() is False, "the inner root is the outer one's"
+        assert (inner / "status").read_text().split("NSpid:")[1].splitlines()[0].split()[-1] == "1"
+        for name in ("pid", "mnt", "ipc", "uts", "net"):
+            assert os.readlink(inner / "ns" / name) != os.readlink(f"/proc/{self.pid}/ns/{name}"), name
+
+    def finish(self):
+        """podman goes on to start, enter and end other containers."""
+        ask = self.place.ask
+        assert ask("podman", "run", "--detach", "--name", "j", "--network", "none", *MACHINE, "sleep", "1000")
+        assert ask("podman", "exec", "j", "echo", "here").strip() == "here"
+        assert ask("podman", "ps", "--format", "{{.Names}}").split() == ["i", "j"]
+        assert ask("podman", "rm", "--force", "--time", "0", "j").strip() == "j"
+
+    def quit(self):
+        """With the outer container; runc knows its own by the instant at which they began, which nobody can set."""
+
+
+def podman_inside_refused(kind):
+    """An inner container on podman's bridge, whose devices are in the network namespace that the outer podman makes: refused by name
+    before the freeze; both go on."""
     place = Container(Named(kind, FOLDER), FOLDER, "--privileged")
-    folder = FOLDER / "inner"
-    folder.mkdir()
-    environment = write_configuration(folder, folder)
-    place.start(["sleep", "infinity"], folder / "log", folder, environment=environment)
-    inner = ("podman", "run", "--detach", "--name", "i", "--network", "host", *MACHINE, *counter("0.1"))
-    assert place.ask(*inner), "the inner container does not start"
-
-    def counted():
-        return [int(line) for line in place.ask("podman", "logs", "i").splitlines()]
-
-    wait_until(lambda: len(counted()) > 3, "the inner container does not count")
+    engine = Engine(place, "podman")
     refused = place.podman.run("container", "checkpoint", "--keep", "c")
     log = place.podman.explain()
-    assert refused.returncode and "(overlay) is mounted for the tree alone and cannot be mounted again" in log, (refused, log)
-    before = len(counted())
-    wait_until(lambda: len(counted()) > before + 5, "the inner container does not count on")
-    counts_on([], counted())
+    assert refused.returncode and "the network device 'eth0' (veth) leads to the root's network namespace" in log, (refused, log)
+    engine.verify()
     assert place.ask("podman", "rm", "--force", "--time", "0", "i"), "the inner container does not end"
     return place.end()
 
@@ -79,7 +117,8 @@ OURS = {
     "mariadb": lambda kind: there_and_back(kind, MariaDB, "--security-opt", "seccomp=unconfined"),
     "systemd": lambda kind: there_and_back(kind, Systemd, *PLACE),
     "desktop": lambda kind: there_and_back(kind, lambda place: Desktop(place=place)),
-    "podman_inside": podman_inside,
+    "podman_inside": lambda kind: there_and_back(kind, lambda place: Engine(place, "none"), "--privileged"),
+    "podman_inside_refused": podman_inside_refused,
 }
 
 register(SCENES, OURS)

@@ -269,6 +269,118 @@ static void test_odd_roots(void **state unused)
 	end(&f);
 }
 
+/* What the namespace that this one began as a copy of shows openly is taken from there, be it of a kind that can be made or not. */
+static void test_base(void **state unused)
+{
+	struct mounts_one base_mounts[] = {
+		root_mount,
+		one(2, 1, FSTYPE__TMPFS, TMP_DEV, "/", "/storage"),
+		one(3, 2, FSTYPE__UNSUPPORTED, OTHER_DEV, "/inner", "/storage/root"),
+		one(4, 1, FSTYPE__SYSFS, PROC_DEV, "/", "/sys"),
+		one(5, 4, FSTYPE__TMPFS, OTHER_DEV + 1, "/", "/sys"),
+	};
+	struct mounts_list base = {.v = base_mounts, .n = ARRAY_SIZE(base_mounts)};
+	struct mounts_one mounts[] = {
+		one(13, 11, FSTYPE__TMPFS, TMP_DEV, "/shm", "/shm"),
+		one(14, 11, FSTYPE__PROC, OTHER_DEV + 2, "/", "/proc"),
+		one(15, 14, FSTYPE__PROC, OTHER_DEV + 2, "/bus", "/proc/bus"),
+		one(16, 11, FSTYPE__UNSUPPORTED, ROOT_DEV, "/srv/root/etc/hosts", "/hosts"),
+		one(17, 11, FSTYPE__SYSFS, PROC_DEV, "/", "/sys"),
+		one(18, 11, FSTYPE__MQUEUE, OTHER_DEV + 3, "/", "/mqueue"),
+	};
+	struct mounts_facts facts = {.own_root = true,
+				     .own_pidns = true,
+				     .own_ipcns = true,
+				     .own_netns = true,
+				     .detached = true,
+				     .base = &base};
+	struct fixture f = {.err = FERRY_ERROR_INIT};
+	assert_int_equal(mounts_find_parents(&base, &f.err), 0);
+	f.list.v = arena_array(&f.arena, struct mounts_one, ARRAY_SIZE(mounts) + 1);
+	f.list.v[0] = one(11, 100, FSTYPE__UNSUPPORTED, OTHER_DEV, "/inner/rootfs", "/");
+	memcpy(f.list.v + 1, mounts, sizeof(mounts));
+	f.list.n = ARRAY_SIZE(mounts) + 1;
+	assert_int_equal(mounts_sources(&f.list, &facts, &f.trouble, &f.err), 0);
+	assert_int_equal(mounts_plan(&f.arena, &f.list, &facts, &f.plan, &f.err), 0);
+	assert_int_equal(mount_of(&f, 11)->from, MOUNTS_BASE);
+	assert_int_equal(mount_of(&f, 11)->of, 2);
+	assert_string_equal(mount_of(&f, 11)->below, "rootfs");
+	assert_int_equal(mount_of(&f, 13)->from, MOUNTS_BASE);
+	assert_int_equal(mount_of(&f, 13)->of, 1);
+	assert_string_equal(mount_of(&f, 13)->below, "shm");
+	assert_int_equal(mount_of(&f, 14)->from, MOUNTS_NEW);
+	assert_int_equal(mount_of(&f, 15)->from, MOUNTS_BIND);
+	assert_int_equal(mount_of(&f, 16)->from, MOUNTS_BASE);
+	assert_string_equal(mount_of(&f, 16)->below, "etc/hosts");
+	/* Where another hides it, it is made. */
+	assert_int_equal(mount_of(&f, 17)->from, MOUNTS_NEW);
+	for (uint32_t id = 14; id <= 18; id++)
+		if (mount_of(&f, id)->from == MOUNTS_NEW)
+			assert_true(when(&f, MOUNTS_MAKE, id) >= f.plan.n_early);
+	assert_true(when(&f, MOUNTS_PLACE, 11) < f.plan.n_outside);
+	assert_true(when(&f, MOUNTS_PLACE, 13) < f.plan.n_outside);
+	/* A part that is no part of anything there. */
+	f.list.v[0].root = "/elsewhere";
+	assert_int_equal(mounts_sources(&f.list, &facts, &f.trouble, &f.err), -ENOTSUP);
+	assert_ptr_equal(f.trouble.mount, &f.list.v[0]);
+	end(&f);
+}
+
+/* An overlay is made when its folders are to be seen where its options say, below the root that they mean. */
+static void test_overlay(void **state unused)
+{
+	struct mounts_one mounts[] = {
+		one(2, 1, FSTYPE__OVERLAYFS, OTHER_DEV, "/", "/merged"),
+		one(3, 1, FSTYPE__OVERLAYFS, OTHER_DEV + 1, "/", "/again"),
+		one(4, 1, FSTYPE__TMPFS, TMP_DEV, "/", "/layers"),
+		one(5, 2, FSTYPE__TMPFS, PROC_DEV, "/", "/merged/tmp"),
+		one(6, 1, FSTYPE__OVERLAYFS, OTHER_DEV, "/part", "/part"),
+	};
+	struct fixture f;
+	mounts[0].options = "lowerdir=/:/layers/low,upperdir=/layers/up,workdir=/layers/work";
+	mounts[1].options = "lowerdir=/merged/a:/layers/low";
+	assert_int_equal(plan(&f, mounts, ARRAY_SIZE(mounts), &container), 0);
+	assert_int_equal(mount_of(&f, 2)->from, MOUNTS_NEW);
+	assert_int_equal(mount_of(&f, 6)->from, MOUNTS_BIND);
+	assert_true(when(&f, MOUNTS_MAKE, 2) >= f.plan.n_outside);
+	assert_true(when(&f, MOUNTS_PLACE, 3) < f.plan.n_early);
+	assert_true(when(&f, MOUNTS_PLACE, 4) < when(&f, MOUNTS_MAKE, 2));
+	assert_true(when(&f, MOUNTS_PLACE, 2) < when(&f, MOUNTS_MAKE, 3));
+	end(&f);
+	/* One that is to be made of itself. */
+	mounts[0].options = "lowerdir=/merged/a";
+	assert_int_equal(plan(&f, mounts, ARRAY_SIZE(mounts), &container), -ENOTSUP);
+	end(&f);
+	/* Of the base's folders, before the root is another. */
+	struct mounts_list base = {.v = (struct mounts_one[]){root_mount}, .n = 1};
+	struct mounts_facts facts = {.own_root = true, .detached = true, .base = &base};
+	assert_int_equal(mounts_find_parents(&base, &f.err), 0);
+	mounts[0].options = "lowerdir=/:/layers/low";
+	assert_int_equal(plan(&f, mounts, 1, &facts), 0);
+	assert_true(when(&f, MOUNTS_MAKE, 2) < f.plan.n_outside);
+	end(&f);
+}
+
+static void test_at(void **state unused)
+{
+	const struct mounts_one mounts[] = {
+		one(2, 1, FSTYPE__TMPFS, TMP_DEV, "/", "/a/b"),
+		one(3, 1, FSTYPE__TMPFS, OTHER_DEV, "/", "/a"),
+		one(4, 3, FSTYPE__TMPFS, OTHER_DEV + 1, "/", "/a"),
+		one(5, 1, FSTYPE__TMPFS, OTHER_DEV + 2, "/", "/c"),
+		one(6, 5, FSTYPE__TMPFS, OTHER_DEV + 3, "/", "/c/d"),
+	};
+	static const struct {
+		const char *path;
+		uint32_t id;
+	} expected[] = {{"/", 1}, {"/x", 1}, {"/a", 4}, {"/a/b/x", 4}, {"/ab", 1}, {"/c", 5}, {"/c/d/e", 6}};
+	struct fixture f;
+	assert_int_equal(plan(&f, mounts, ARRAY_SIZE(mounts), &container), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(expected); i++)
+		assert_ptr_equal(mounts_at(&f.list, expected[i].path), mount_of(&f, expected[i].id));
+	end(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -276,7 +388,8 @@ int main(void)
 		cmocka_unit_test(test_external),  cmocka_unit_test(test_job),
 		cmocka_unit_test(test_hidden),    cmocka_unit_test(test_late),
 		cmocka_unit_test(test_parts),     cmocka_unit_test(test_hostile),
-		cmocka_unit_test(test_odd_roots),
+		cmocka_unit_test(test_odd_roots), cmocka_unit_test(test_base),
+		cmocka_unit_test(test_overlay),   cmocka_unit_test(test_at),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Unix stream sockets with every sort of name: relative to a directory that the program left, deleted, bound
+ * Unix stream sockets with every sort of name: relative to a directory that the program left, by a descriptor of it, deleted, bound
  * clients, connections whose listener is gone, several connections to one listener, bound without listening.
  * Proof: both names of each end, the file with its mode and owner, a byte each way; at the end new
  * connections to what still listens.
@@ -8,6 +8,7 @@
 #include "program.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,6 +17,10 @@
 #include <unistd.h>
 
 enum { FIRST_MODE = 0640, CONNECTIONS = 3 };
+
+/* How programs bind a path that is too long for a name; they close the directory then. */
+enum { VIA_NUMBER = 300 };
+#define VIA "/proc/self/fd/300/"
 
 struct name {
 	struct sockaddr_un address;
@@ -29,7 +34,7 @@ struct connection {
 
 struct server {
 	const char *what;
-	const char *name; /* "@" stands for the NUL of an abstract name */
+	const char *name; /* "@" stands for the NUL of an abstract name, "#" for the way by a descriptor */
 	bool closed;      /* nobody listens any more */
 	bool deleted;
 	const char *client; /* prefix of the clients' names, NULL = they have none */
@@ -41,6 +46,9 @@ struct server {
 static struct server servers[] = {
 	{.what = "relative", .name = "relative"},
 	{.what = "absolute", .name = "/"},
+	{.what = "by a descriptor", .name = "#by-descriptor"},
+	{.what = "deleted, by a descriptor", .name = "#gone-by-descriptor", .deleted = true},
+	{.what = "client by a descriptor", .name = "second", .client = "#via-"},
 	{.what = "deleted", .name = "gone", .deleted = true},
 	{.what = "orphans", .name = "orphans", .closed = true},
 	{.what = "deleted orphans", .name = "gone-orphans", .closed = true, .deleted = true},
@@ -60,8 +68,9 @@ static struct name name_make(const char *text)
 {
 	struct name n = {.address.sun_family = AF_UNIX};
 
-	snprintf(n.address.sun_path, sizeof(n.address.sun_path), "%s", text);
-	n.length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(text) + 1);
+	snprintf(n.address.sun_path, sizeof(n.address.sun_path), "%s%s", text[0] == '#' ? VIA : "",
+		 text + (text[0] == '#'));
+	n.length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(n.address.sun_path) + 1);
 	if (text[0] == '@') {
 		n.address.sun_path[0] = '\0';
 		n.length--;
@@ -84,6 +93,14 @@ static void check_name(struct program *p, const char *what, int fd, bool of_peer
 	expect_same(p, what, r, 0);
 	expect_same(p, what, n, want->length);
 	expect(p, !memcmp(&got, &want->address, want->length), "%s: another name", what);
+}
+
+/* The directory that we are in. */
+static void open_way(void)
+{
+	int fd = must(open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	must(dup3(fd, VIA_NUMBER, O_CLOEXEC));
+	close(fd);
 }
 
 static void connection_make(struct server *s, int index)
@@ -116,12 +133,12 @@ static void server_make(struct server *s, const struct state *st)
 	s->listener = must(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	must(bind(s->listener, name_of(&s->address), s->address.length));
 	if (s->name[0] != '@')
-		must(chmod(text, FIRST_MODE));
+		must(chmod(s->address.address.sun_path, FIRST_MODE));
 	must(listen(s->listener, 5));
 	for (int i = 0; i < CONNECTIONS; i++)
 		connection_make(s, i);
 	if (s->deleted)
-		must(unlink(text));
+		must(unlink(s->address.address.sun_path));
 	if (!s->closed)
 		return;
 	close(s->listener);
@@ -133,6 +150,8 @@ static void check_file(struct program *p, const struct server *s, const struct s
 	char path[300];
 	struct stat file;
 	const char *name = s->address.address.sun_path;
+	if (s->name[0] == '#')
+		name += sizeof(VIA) - 1;
 	bool absolute = name[0] == '/';
 
 	snprintf(path, sizeof(path), "%s%s%s", absolute ? "" : st->folder, absolute ? "" : "/names/", name);
@@ -204,10 +223,12 @@ static void finish(struct program *p, void *state)
 
 	snprintf(path, sizeof(path), "%s/names", st->folder);
 	must(chdir(path));
+	open_way();
 	for (size_t i = 0; i < ARRAY_SIZE(servers); i++) {
 		server_check(p, &servers[i], st, 0);
 		finish_listener(p, &servers[i]);
 	}
+	close(VIA_NUMBER);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	expect(p, bind(fd, name_of(&st->bound_name), st->bound_name.length) < 0 && errno == EADDRINUSE,
 	       "a bound name is free");
@@ -233,8 +254,10 @@ int main(int argc, char **argv)
 	must(chdir(p.folder));
 	must(mkdir("names", 0755));
 	must(chdir("names"));
+	open_way();
 	for (size_t i = 0; i < ARRAY_SIZE(servers); i++)
 		server_make(&servers[i], &st);
+	close(VIA_NUMBER);
 	st.bound = must(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	st.bound_name = name_make("@ferry-bound");
 	must(bind(st.bound, name_of(&st.bound_name), st.bound_name.length));
