@@ -383,10 +383,11 @@ def overlay_refused():
         process.wait()
         assert done.returncode == 3 and text in done.stderr, f"{more}: {done.stderr}"
     os.chdir(tempfile.mkdtemp(prefix="laid-"))
-    laying = f"mkdir new && {SKELETON.replace('DIR', 'bones')} && mount -t overlay laid -o lowerdir=$PWD/bones:/usr new"
-    process, child = child_of(ROOTED.strip().replace("WORDS", repr(f"{laying} && mount --bind /dev/null new/dev/null")).replace(
+    laying = (f"mkdir new second && {SKELETON.replace('DIR', 'bones')} && "
+              "mount -t overlay laid -o lowerdir=$PWD/bones:$PWD/second new && mount --bind /usr new/usr")
+    process, child = child_of(ROOTED.strip().replace("WORDS", repr(laying)).replace(
         "INSIDE", repr("import time; time.sleep(1000)")))
-    wait_until(lambda: "sleep" in pathlib.Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8"), "it does not begin")
+    wait_until(lambda: "fork" not in pathlib.Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8"), "it does not begin")
     done = Ferry().run("check", "--tree", process.pid)
     for pid in (child, process.pid):
         os.kill(pid, 9)

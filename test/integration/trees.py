@@ -246,9 +246,12 @@ MOUNTS = {
         os.kill(user, 9)
         os.waitpid(user, 0)
         """, "maps the ids of its files in a way of its own"),
-    "overlay": ("""
+    "fuse": ("""
         unshare(NEWNS)
-        shell("mkdir lower merged; mount -t overlay -o lowerdir=lower:/etc none merged")
+        os.mkdir("served")
+        device = os.open("/dev/fuse", os.O_RDWR)
+        call(libc.mount(b"nobody", b"served", b"fuse", 0, f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()))
+        os.close(device)
         """, "is mounted for the tree alone and cannot be mounted again"),
     "root": ("unshare(NEWNS); os.mkdir('root'); os.chroot('root')",
              "has a root directory that is not its mount namespace's"),
