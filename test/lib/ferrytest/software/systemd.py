@@ -82,5 +82,8 @@ class Systemd(Software):
 
     def quit(self):
         """It ends itself in order."""
-        self.ask("systemctl", "exit", "7")
-        wait_until(lambda: not self.running(), "systemd does not end", self.SECONDS)
+        asked = self.ask("sh", "-c", "systemctl exit 7 2>&1; echo $?")
+        try:
+            wait_until(lambda: not self.running(), "systemd does not end", self.SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {asked}; {self.ask('systemctl', 'list-jobs', '--no-pager')}") from error
