@@ -47,13 +47,14 @@ struct mounts_one {
 	unsigned sb_flags;   /* and of the file system */
 	uint32_t shared, master;
 	bool unbindable, idmapped;
-	const char *key;      /* of an external one; NULL */
-	bool outer;           /* its group of peers goes on outside of the tree */
-	size_t level;         /* how many lie below it at the same place */
-	bool known;           /* has its counterpart on the other side */
-	bool placed;          /* is in the order */
-	enum proc_ns ns_type; /* of a namespace that is mounted */
-	uint32_t ns_id;       /* and which one of the image; 0: it is none, or none of the tree's */
+	const struct userns_about *ids; /* what it makes of ids; NULL: nothing, or the kernel does not tell */
+	const char *key;                /* of an external one; NULL */
+	bool outer;                     /* its group of peers goes on outside of the tree */
+	size_t level;                   /* how many lie below it at the same place */
+	bool known;                     /* has its counterpart on the other side */
+	bool placed;                    /* is in the order */
+	enum proc_ns ns_type;           /* of a namespace that is mounted */
+	uint32_t ns_id;                 /* and which one of the image; 0: it is none, or none of the tree's */
 
 	/* what mounts_plan() found out */
 	enum mounts_from from;

@@ -29,6 +29,7 @@
 #include "kind/cgroup.h"
 #include "kind/external.h"
 #include "kind/kinds.h"
+#include "kind/mounts_ids.h"
 #include "kind/mounts_overlay.h"
 #include "kind/mounts_tar.h"
 
@@ -64,10 +65,25 @@ static int mounts_open_here(const char *path)
 
 /* --------------------------------------------------------------------- copies */
 
-static int mounts_copy(const struct mounts_one *m, int of, struct ferry_error *err)
+static int mounts_clone(const struct mounts_one *m, int of, struct ferry_error *err)
 {
 	int fd = of < 0 ? of : sys_open_tree(of, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	return fd < 0 ? mounts_failed(m, -fd, err) : fd;
+}
+
+/* Of what is in its place. */
+static int mounts_copy(const struct mounts_one *m, int of, struct ferry_error *err)
+{
+	_cleanup_close_ int fd = mounts_clone(m, of, err);
+	int r = fd < 0 ? fd : mounts_map_ids(m, fd, of, err);
+	return r < 0 ? r : take_fd(fd);
+}
+
+/* Of one of the image's, which shows ids by then as it is to. */
+static int mounts_copy_one(const struct mounts_one *m, const struct mounts_one *other, int of,
+			   struct ferry_error *err)
+{
+	return mounts_same_ids(m, other) ? mounts_clone(m, of, err) : mounts_copy(m, of, err);
 }
 
 static int mounts_copy_path(const struct mounts_one *m, const char *path, struct ferry_error *err)
@@ -332,7 +348,7 @@ static int mounts_make_bind(struct mounts_maker *k, const struct mounts_one *m, 
 	if (of == -ENOENT && other->from == MOUNTS_NEW && other->type == FSTYPE__DEVPTS)
 		of = mounts_make_terminal(k, m, k->fds[m->of]);
 	if (other->from != MOUNTS_HERE)
-		return mounts_copy(m, of, err);
+		return mounts_copy_one(m, other, of, err);
 	if ((size_t)snprintf(path, sizeof(path), "%s/%s", other->point, m->below) < sizeof(path))
 		of = mounts_open_here(path);
 	return mounts_copy(m, of, err);
@@ -341,9 +357,10 @@ static int mounts_make_bind(struct mounts_maker *k, const struct mounts_one *m, 
 /* Where the copy of that namespace has it; nothing hides it there. */
 static int mounts_make_of_base(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
 {
-	_cleanup_close_ int base = mounts_open_here(k->facts.base->v[m->of].point);
+	const struct mounts_one *other = &k->facts.base->v[m->of];
+	_cleanup_close_ int base = mounts_open_here(other->point);
 	_cleanup_close_ int of = base < 0 ? base : mounts_open_part(base, m->below);
-	return mounts_copy(m, of, err);
+	return mounts_copy_one(m, other, of, err);
 }
 
 static int mounts_make_nsfs(struct mounts_maker *k, const struct mounts_one *m, struct ferry_error *err)
@@ -589,7 +606,7 @@ int mounts_make_outside(struct mounts_maker *k, struct ferry_error *err)
 			continue;
 		r = mounts_make(k, i, err);
 		if (r >= 0 && m->outer)
-			r = k->groups[i] = mounts_copy(m, k->fds[i], err);
+			r = k->groups[i] = mounts_clone(m, k->fds[i], err);
 		if (r >= 0)
 			r = mounts_set_propagation(k->fds[i], mounts_receives(k, m) ? MS_SLAVE : MS_PRIVATE);
 		if (r < 0 && !error_is_set(err))

@@ -20,6 +20,7 @@
 #include "image/dir.h"
 #include "kernel/syscalls.h"
 #include "kind/kinds.h"
+#include "kind/mounts_ids.h"
 #include "kind/mounts_make.h"
 #include "model/record.h"
 #include "model/records.h"
@@ -81,6 +82,8 @@ static int mounts_read(struct image_dir *dir, struct plan *p, const struct kind_
 	}
 	if (r >= 0)
 		r = mounts_order(a, &l, err);
+	if (r >= 0)
+		r = mounts_load_ids(dir, id, a, &l, err);
 	*ret = l;
 	return r;
 }

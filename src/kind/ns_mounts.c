@@ -8,8 +8,8 @@
  *
  * Kernel interface: /proc/PID/mountinfo, umount2(2); see mounts_apart.c and mounts_make.c.
  * Does not handle: file systems with contents of their own that are neither the root nor external, roots that are not the
- * namespace's, idmapped mounts; in a namespace that is not the tree's root's: files without a name or with another, sockets with a
- * name that is there alone, file systems that several such have.
+ * namespace's, file systems of the tree's own that show other ids than they have; in a namespace that is not the tree's root's: files
+ * without a name or with another, sockets with a name that is there alone, file systems that several such have.
  */
 #include "kind/ns_mounts.h"
 
@@ -37,6 +37,7 @@
 #include "kind/external.h"
 #include "kind/kinds.h"
 #include "kind/mounts_apart.h"
+#include "kind/mounts_ids.h"
 #include "kind/mounts_overlay.h"
 #include "kind/mounts_plan.h"
 #include "kind/mounts_restore.h"
@@ -103,6 +104,13 @@ static bool mounts_is_foreign_proc(const struct mounts_one *m, const struct moun
 	return seen == facts->own_pidns;
 }
 
+static bool mounts_ids_follow(const struct mounts_one *m, const struct mounts_one *source)
+{
+	if (!source)
+		return !m->idmapped;
+	return mounts_same_ids(m, source) || (m->ids && !source->idmapped);
+}
+
 static struct mounts_trouble mounts_check_one(const struct mounts_data *d, const struct mounts_one *m,
 					      const struct kind_options *options)
 {
@@ -119,9 +127,11 @@ static struct mounts_trouble mounts_check_one(const struct mounts_data *d, const
 				      "make it private or a slave: mount --make-rslave");
 	if (m->from == MOUNTS_NEW && m->type == FSTYPE__PROC && mounts_is_foreign_proc(m, &d->facts))
 		return mounts_refused(m, "was mounted for another pid namespace", unmount);
-	bool mapped = (m->from == MOUNTS_BIND && tree->v[m->of].idmapped) ||
-		      (m->from == MOUNTS_BASE && outside->v[m->of].idmapped);
-	if (!from_outside && m->idmapped != mapped)
+	const struct mounts_one *source = m->from == MOUNTS_BIND   ? &tree->v[m->of]
+					  : m->from == MOUNTS_BASE ? &outside->v[m->of]
+								   : NULL;
+	/* A copy shows what its source does, and one that shows ids as they are can be told otherwise. */
+	if (!from_outside && !mounts_ids_follow(m, source))
 		return mounts_refused(m, "maps the ids of its files in a way of its own", unmount);
 	if (mounts_has_contents(m) && !mounts_tar_exists(options))
 		return mounts_refused(m, "has contents, and there is no tar(1) to store them", "install tar");
@@ -273,6 +283,16 @@ static int mounts_check_below(pid_t pid, int proc_dir, const struct kind_options
 	return mounts_find_parents(&d->outside, err);
 }
 
+static int mounts_look_all_ids(struct mounts_data *d, int proc_dir, const struct kind_options *options,
+			       struct arena *a, struct ferry_error *err)
+{
+	int r = mounts_look_ids(&d->tree, proc_dir, a, err);
+	if (r < 0 || !d->below)
+		return r;
+	_cleanup_close_ int root = proc_open_look(options->view_pid, err);
+	return root < 0 ? root : mounts_look_ids(&d->outside, root, a, err);
+}
+
 /* The tree's mounts against those of ferry's own namespace. */
 static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *options,
 			  const struct snapshot *s, struct arena *a, struct mounts_data *d,
@@ -307,7 +327,9 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 	mounts_skip(&d->tree, options);
 	mounts_mark(d, options);
 	mounts_name_namespaces(&d->tree, s);
-	r = mounts_find_sources(d, options, a, &trouble, err);
+	r = mounts_look_all_ids(d, proc_dir, options, a, err);
+	if (r >= 0)
+		r = mounts_find_sources(d, options, a, &trouble, err);
 	for (size_t i = 0; i < d->tree.n && r >= 0 && !trouble.mount; i++)
 		trouble = mounts_check_one(d, &d->tree.v[i], options);
 	_cleanup_close_ int root =
@@ -567,6 +589,8 @@ static int mounts_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 	bool of_image = data->below && d->options->outside_mounts;
 	if (r >= 0 && (data->below || !data->facts.own_root) && !of_image)
 		r = mounts_dump_differences(d, ns->id, data, err);
+	if (r >= 0)
+		r = mounts_store_ids(d, ns->id, &data->tree, err);
 	if (r >= 0)
 		r = mounts_dump_contents(d, ns, err);
 	proc_mounts_release(&data->theirs);

@@ -28,6 +28,7 @@
 #include "kernel/syscalls.h"
 #include "kernel/uapi.h"
 #include "kind/kinds.h"
+#include "kind/ns_user.h"
 #include "model/kind.h"
 #include "model/record.h"
 #include "proc/read.h"
@@ -92,7 +93,7 @@ static int userns_check(pid_t pid, int proc_dir, const struct kind_options *opti
 
 /* ----------------------------------------------------------- collect and dump */
 
-static int userns_extents(struct arena *a, const struct userns_extent *from, uint32_t n, size_t *ret_n,
+int userns_record_extents(struct arena *a, const struct userns_extent *from, uint32_t n, size_t *ret_n,
 			  FerryUsernsExtent ***ret)
 {
 	FerryUsernsExtent **list = arena_array(a, FerryUsernsExtent *, n + 1);
@@ -123,8 +124,8 @@ static int userns_record(struct snapshot *s, int fd, FerryUsernsEntry **ret, str
 	entry->owner = about->owner;
 	if (about->deny_setgroups)
 		record_set(entry, deny_setgroups, true);
-	if (userns_extents(&s->arena, about->uids, about->n_uids, &entry->n_uids, &entry->uids) < 0 ||
-	    userns_extents(&s->arena, about->gids, about->n_gids, &entry->n_gids, &entry->gids) < 0)
+	if (userns_record_extents(&s->arena, about->uids, about->n_uids, &entry->n_uids, &entry->uids) < 0 ||
+	    userns_record_extents(&s->arena, about->gids, about->n_gids, &entry->n_gids, &entry->gids) < 0)
 		return error_memory(err);
 	*ret = entry;
 	return 0;
@@ -225,8 +226,7 @@ static int userns_dump(struct dump *d, struct snap_ns *ns, struct ferry_error *e
 
 /* ------------------------------------------------------------------ restore */
 
-static int userns_take_extents(FerryUsernsExtent *const *from, size_t n, struct userns_extent *to,
-			       uint32_t *ret_n)
+int userns_take_extents(FerryUsernsExtent *const *from, size_t n, struct userns_extent *to, uint32_t *ret_n)
 {
 	if (n > USERNS_EXTENTS)
 		return -EBADMSG;

@@ -369,6 +369,96 @@ def namespace_bound_refused():
     process.wait()
 
 
+# Mounts a folder a second time, whose owners are others there, and copies of that.
+MAPPED = """
+import ctypes, os, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def call(result):
+    assert result >= 0, os.strerror(ctypes.get_errno())
+    return result
+def mapped(source, target, uids, gids, there=None):
+    child = os.fork()
+    if not child:
+        call(libc.unshare(0x10000000))
+        time.sleep(1000)
+    while os.readlink(f"/proc/{child}/ns/user") == os.readlink("/proc/self/ns/user"):
+        time.sleep(0.01)
+    open(f"/proc/{child}/uid_map", "w").write(uids)
+    open(f"/proc/{child}/gid_map", "w").write(gids)
+    space = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
+    copy = call(libc.syscall(428, -100, source.encode(), 0x80001))
+    call(libc.syscall(442, copy, b"", 0x1000, struct.pack("4Q", 0x100000, 0, 0, space), 32))
+    if there:
+        call(libc.setns(there, 0x20000))
+    call(libc.syscall(429, copy, b"", -100, target.encode(), 4))
+    for number in (copy, space):
+        os.close(number)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+"""
+OWNERS = "mkdir ids ids/inner shown part memory; touch ids/root ids/one ids/inner/two; chown 1:2 ids/one; chown 7:8 ids/inner/two"
+
+
+def shown(pid, folder, names):
+    """Owners, as a process sees them."""
+    root = pathlib.Path(f"/proc/{pid}/root{'' if folder[0] == '/' else os.getcwd()}/{folder}")
+    return [((root / name).stat().st_uid, (root / name).stat().st_gid) for name in names]
+
+
+@test(timeout=60)
+def idmapped():
+    """Mounts that show other owners, and copies of them, show the same ones again; who owns what is the same below."""
+    work = MAPPED + """
+call(libc.unshare(0x20000))
+import subprocess
+subprocess.run("mount --make-rprivate /", shell=True, check=True)
+mapped("ids", "shown", "0 100000 5\\n7 7 1", "0 200000 10")
+subprocess.run("mount --bind shown/inner part", shell=True, check=True)
+file = open("shown/one")
+open("ready", "w").write("x")
+time.sleep(1000)
+"""
+    subprocess.run(OWNERS, shell=True, check=True)
+    process = subprocess.Popen(["python3", "-c", work], start_new_session=True,  # pylint: disable=consider-using-with
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: pathlib.Path("ready").exists() and pathlib.Path("ready").read_text(encoding="utf-8"), "nothing is mounted")
+    owners = [(100000, 200000), (100001, 200002), (7, 200008)]
+    for _ in range(2):
+        assert shown(process.pid, "shown", ("root", "one", "inner/two")) == owners
+        assert shown(process.pid, "part", ("two",)) == owners[2:]
+        images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+        Ferry().dump(process.pid, images)
+        process.wait()
+        Ferry().restore(images)
+    assert shown(process.pid, "shown", ("root", "one", "inner/two")) == owners and shown(process.pid, "part", ("two",)) == owners[2:]
+    assert all("idmapped" in mounted(process.pid, f"{os.getcwd()}/{name}")[0].split()[5] for name in ("shown", "part"))
+    os.chown(f"/proc/{process.pid}/root{os.getcwd()}/shown/one", 100003, 200004)
+    assert (pathlib.Path("ids/one").stat().st_uid, pathlib.Path("ids/one").stat().st_gid) == (3, 4)
+    os.kill(process.pid, 9)
+
+
+@test(timeout=60)
+def idmapped_outside():
+    """A folder from outside is shown as it was, whether who restores gives it as it is or already so."""
+    program = Program("container", "plain")
+    subprocess.run(OWNERS, shell=True, check=True)
+    (pathlib.Path(f"/proc/{program.pid}/root") / "shown").mkdir()
+    maps = '"0 100000 5\\n7 7 1", "0 200000 10"'
+    there = f"os.open('/proc/{program.pid}/ns/mnt', os.O_RDONLY)"
+    subprocess.run(["python3", "-c", f'{MAPPED}mapped("ids", "/shown", {maps}, {there})'], check=True)
+    subprocess.run(["python3", "-c", f'{MAPPED}mapped("ids", "part", {maps})'], check=True)
+    owners = [(100000, 200000), (100001, 200002), (7, 200008)]
+    for given in ("ids", "part"):
+        images = pathlib.Path(tempfile.mkdtemp(prefix="images-"))
+        Ferry().dump(program.pid, images, **with_words(program, "dump", {"more": ["--external", "mnt[/shown]:volume"]}))
+        program.reap()
+        Ferry().restore(images, **with_words(program, "restore", {"more": ["--external", f"mnt[volume]:{os.getcwd()}/{given}"]}))
+        assert shown(program.pid, "/shown", ("root", "one", "inner/two")) == owners, given
+    subprocess.run(["umount", "part"], check=True)
+    program.finish()
+    program.quit()
+
+
 @test(timeout=60)
 def overlay_refused():
     """One whose folders are others by now would be another one, and so would one whose paths begin at a root that is gone."""

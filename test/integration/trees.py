@@ -241,6 +241,7 @@ MOUNTS = {
         copy = call(libc.syscall(428, -100, b"ids", 0x80001))
         call(libc.syscall(442, copy, b"", 0x1000, struct.pack("4Q", 0x100000, 0, 0, space), 32))
         call(libc.syscall(429, copy, b"", -100, b"mapped", 4))
+        shell("umount ids")
         os.close(copy)
         os.close(space)
         os.kill(user, 9)
