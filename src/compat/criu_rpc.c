@@ -168,6 +168,18 @@ static int rpc_lock(struct rpc_words *w)
 	return known ? rpc_add(w, "--network-lock=%s", ways[m->network_lock]) : 0;
 }
 
+/* The bits that CRIU 4.2.1 looks at, found by what it refuses; without any of them nothing is compared. */
+static int rpc_cpu(struct rpc_words *w)
+{
+	enum { RPC_CPU_FPU = 1, RPC_CPU_SAME = 2, RPC_CPU_INSTRUCTIONS = 4 };
+	const CriuOpts *m = w->message;
+	if (!m->has_cpu_cap)
+		return 0;
+	return rpc_add(w, "--cpu-cap=none%s%s%s", m->cpu_cap & RPC_CPU_FPU ? ",fpu" : "",
+		       m->cpu_cap & RPC_CPU_SAME ? ",cpu" : "",
+		       m->cpu_cap & RPC_CPU_INSTRUCTIONS ? ",ins" : "");
+}
+
 /* Told by the request's own means, or by another field. */
 static int rpc_nothing(struct rpc_words *w unused)
 {
@@ -208,7 +220,7 @@ static const struct rpc_field rpc_fields[] = {
 	{"notify_scripts", .take = rpc_nothing},
 	{"log_to_stderr", .take = rpc_nothing},
 	{"pidfd_store_sk", .take = rpc_nothing},
-	{"cpu_cap", .take = rpc_nothing},
+	{"cpu_cap", .take = rpc_cpu},
 	{"exec_cmd", .take = rpc_nothing},
 };
 

@@ -322,7 +322,7 @@ static int swrk_cpuinfo(const struct swrk *s, const CriuReq *request, bool compa
 	int r = swrk_read_options(s, request, &o, err);
 	r = swrk_enter(r, &o, &log, err);
 	if (r >= 0)
-		r = cpu_caps_parse("", &caps, err);
+		r = cpu_caps_parse(o.job.cpu_cap ?: "", &caps, err);
 	if (r >= 0)
 		r = compare ? cpu_check_alone(o.job.images_dir, caps, err)
 			    : cpu_dump_alone(o.job.images_dir, err);

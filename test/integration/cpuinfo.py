@@ -11,6 +11,8 @@ import subprocess
 from ferrytest import Ferry, main, test
 from ferrytest.containers.criu import Named
 from ferrytest.criurpc import Worker, descriptor
+from ferrytest.engine import Criu
+from ferrytest.pageserver import SID
 from ferrytest.program import Program
 
 FOLDER = pathlib.Path("cpuinfo").absolute()
@@ -143,12 +145,58 @@ def of_our_own():
     program.quit()
 
 
+def remote():
+    """ferry, as it is asked by that protocol."""
+    engine = Ferry(path=Named("ferry", FOLDER).folder / "criu")
+    engine.command = lambda *words: [str(word) for word in words]
+    return engine
+
+
+@test(needs=["criu-sid"], timeout=120)
+def bits():
+    """What is compared, in the numbers of the protocol: each answer is CRIU's. A dump has the file if there are any."""
+    found, ours = folders(), remote()
+    for asked in (None, 0, 1, 2, 4, 5, 7, 8, 0xffffffff):
+        options = {} if asked is None else {"cpu_cap": asked}
+        for name, (folder, _) in found.items():
+            fd, answers = descriptor(folder), []
+            for engine in (Criu(SID), ours):
+                with Worker(engine) as worker:
+                    answers.append(bool(worker.ask("cpuinfo-check", {"images_dir_fd": fd, "log_file": "check.log", **options})[0].get(2)))
+            os.close(fd)
+            assert answers[0] == answers[1], (asked, name, answers)
+    program = Program("vma-anon")
+
+    def ask(engine, what, images, **options):
+        fd = descriptor(images)
+        with Worker(engine) as worker:
+            answer, _ = worker.ask(what, {"images_dir_fd": fd, "log_file": "log", **options})
+        os.close(fd)
+        return bool(answer[2])
+
+    for asked, there in (({}, False), ({"cpu_cap": 1}, True)):
+        images = FOLDER / f"images-{there}"
+        images.mkdir()
+        assert ask(ours, "dump", images, pid=program.pid, **asked)
+        program.reap()
+        assert (images / "cpuinfo.img").exists() == there
+        assert ask(ours, "restore", images, **asked)
+    images = FOLDER / "images-criu"
+    images.mkdir()
+    assert ask(Criu(SID), "dump", images, pid=program.pid, cpu_cap=0xffffffff)
+    program.reap()
+    (images / "cpuinfo.img").write_bytes((found["newer"][0] / "cpuinfo.img").read_bytes())
+    assert not ask(ours, "restore", images, cpu_cap=4) and not ask(ours, "restore", images, cpu_cap=0xffffffff)
+    assert ask(ours, "restore", images, cpu_cap=1)
+    program.verify()
+    program.quit()
+
+
 @test()
 def asked_remotely():
     """The requests of CRIU's protocol."""
     found = folders()
-    engine = Ferry(path=Named("ferry", FOLDER).folder / "criu")
-    engine.command = lambda *words: [str(word) for word in words]
+    engine = remote()
     for folder, status in ((FOLDER / "empty", False), (found["newer"][0], False), (found["older"][0], True)):
         folder.mkdir(exist_ok=True)
         fd = descriptor(folder)

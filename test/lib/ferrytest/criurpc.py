@@ -13,7 +13,7 @@ TYPES = {"dump": 1, "restore": 2, "check": 3, "pre-dump": 4, "page-server": 5, "
 # Numbers of the fields that tests set.
 OPTIONS = {
     "images_dir_fd": 1, "pid": 2, "leave_running": 3, "shell_job": 7, "log_level": 9, "log_file": 10,
-    "ps": 11, "notify_scripts": 12, "root": 13, "parent_img": 14, "track_mem": 15, "work_dir_fd": 17, "exec_cmd": 22,
+    "ps": 11, "notify_scripts": 12, "root": 13, "parent_img": 14, "track_mem": 15, "work_dir_fd": 17, "cpu_cap": 20, "exec_cmd": 22,
     "rst_sibling": 26, "inherit_fd": 27, "external": 37, "config_file": 51, "display_stats": 70,
 }
 FEATURES = {"mem_track": 1, "lazy_pages": 2}
