@@ -82,8 +82,10 @@ class Systemd(Software):
 
     def quit(self):
         """It ends itself in order."""
-        asked = self.ask("sh", "-c", "systemctl exit 7 2>&1; echo $?")
+        asked = self.ask("sh", "-c", "SYSTEMD_LOG_LEVEL=debug systemctl exit 7 2>&1; echo $?")
         try:
             wait_until(lambda: not self.running(), "systemd does not end", self.SECONDS)
         except AssertionError as error:
-            raise AssertionError(f"{error}; {asked}; {self.ask('systemctl', 'list-jobs', '--no-pager')}") from error
+            why = self.ask("sh", "-c", "systemctl is-system-running; systemctl --no-pager list-jobs; systemctl --no-pager list-units --failed; "
+                                       "journalctl --no-pager -n 40")
+            raise AssertionError(f"{error}; {asked}; {why}") from error
