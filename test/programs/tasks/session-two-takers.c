@@ -15,7 +15,6 @@ static void on_signal(int number)
 
 static void rest_as_taker(pid_t leader)
 {
-	signal(SIGUSR1, on_signal);
 	while (waitpid(leader, NULL, 0) < 0)
 		continue;
 	rest();
@@ -31,8 +30,10 @@ int main(int argc, char **argv)
 	must(prctl(PR_SET_CHILD_SUBREAPER, 1));
 	if (!must(fork())) {
 		/* The session begins below the inner one; what is born before that takes orphans goes to the outer one. */
+		signal(SIGUSR1, on_signal);
 		pid_t leader = must(fork());
 		if (!leader) {
+			signal(SIGUSR1, SIG_DFL);
 			must(setsid());
 			for (int i = 0; i < 2; i++) {
 				pid_t between = must(fork());
