@@ -2,6 +2,7 @@
 """Page servers, ferry's and CRIU's, to send pages to."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -10,21 +11,33 @@ from ferrytest.engine import Criu
 from ferrytest.network import free_port
 from ferrytest.process import wait_until
 
-SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ.get("FERRY_BUILD", ".")) / "criu-sid")
+BUILD = pathlib.Path(os.environ.get("FERRY_BUILD", "."))
+SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or BUILD / "criu-sid")
 PIPE_MAX = pathlib.Path("/proc/sys/fs/pipe-max-size")
 PIPE_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
 def large_pipes():
-    """CRIU gives what it has in a pipe only when it can make another one of that size."""
-    before = PIPE_MAX.read_text(encoding="ascii")
-    if int(before) < PIPE_BYTES:
-        PIPE_MAX.write_text(str(PIPE_BYTES), encoding="ascii")
-    try:
-        yield
-    finally:
-        PIPE_MAX.write_text(before, encoding="ascii")
+    """CRIU gives what it has in a pipe only when it can make another one of that size. The setting is the machine's: the last of those
+    who need it at the same time puts it back."""
+    with open(BUILD / "check" / "large-pipes", "a+", encoding="ascii") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        before = PIPE_MAX.read_text(encoding="ascii")
+        if int(before) < PIPE_BYTES:
+            users.write(before)
+            users.flush()
+            PIPE_MAX.write_text(str(PIPE_BYTES), encoding="ascii")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                users.seek(0)
+                first = users.readline()
+                if first:
+                    PIPE_MAX.write_text(first, encoding="ascii")
+                users.truncate(0)
 
 
 class PageServer:

@@ -86,6 +86,6 @@ class Systemd(Software):
         try:
             wait_until(lambda: not self.running(), "systemd does not end", self.SECONDS)
         except AssertionError as error:
-            why = self.ask("sh", "-c", "systemctl is-system-running; systemctl --no-pager list-jobs; systemctl --no-pager list-units --failed; "
-                                       "journalctl --no-pager -n 40")
+            why = self.ask("sh", "-c", "export SYSTEMD_PAGER=; systemctl is-system-running; systemctl list-jobs; "
+                                       "systemctl list-units --failed; journalctl -n 40")
             raise AssertionError(f"{error}; {asked}; {why}") from error
