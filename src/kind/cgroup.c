@@ -8,6 +8,7 @@
  * root of its namespace, both refused; groups that are gone or frozen when the image is restored, which the restore says; a
  * group outside of ferry's cgroup namespace, which a restore of a tree without its own leaves out.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -26,10 +27,11 @@
 #include "kind/cgroup_groups.h"
 #include "kind/kinds.h"
 #include "model/record.h"
+#include "proc/lex.h"
 #include "proc/looker.h"
 #include "proc/read.h"
 
-enum { CGROUP_OWN_SET = 1, CGROUP_FIRST_SET = 2 };
+enum { CGROUP_OWN_SET = 1, CGROUP_FIRST_SET = 2, CGROUP_TOP_DEPTH = 64, CGROUP_PROCS_MAX = 1 << 24 };
 
 /* What threads have that are in the same groups. */
 struct cgroup_set {
@@ -311,7 +313,7 @@ static bool cgroup_is_under(const char *path, const char *above)
 }
 
 /*
- * The groups of a hierarchy that have all others of the tree below them: where somebody is, or the root of somebody's namespace. Nobody
+ * The groups of a hierarchy that have all those of the tree's tasks below them: where somebody is, or the root of somebody's namespace. Nobody
  * made the root of the hierarchy, so it has nothing below it that would be the tree's. Without the slash at the beginning.
  */
 static const char **cgroup_tops(struct arena *a, const struct cgroup_set *first, const char *name,
@@ -345,6 +347,72 @@ static const char **cgroup_tops(struct arena *a, const struct cgroup_set *first,
 	return tops;
 }
 
+struct cgroup_writer {
+	struct dump *d;
+	const struct cgroup_set *first;
+	struct proc_mounts own; /* of our mount namespace, where nobody has read them */
+	const struct proc_mounts *mounts;
+	int root; /* of that namespace */
+};
+
+static bool cgroup_is_of_tree(const struct cgroup_writer *w, pid_t pid)
+{
+	vec_foreach(z, &w->d->snap->zombies)
+		if (z->pid == pid)
+			return true;
+	return snapshot_task(w->d->snap, pid);
+}
+
+/* Whether nobody else lives in a group, or below it. */
+static bool cgroup_is_ours(const struct cgroup_writer *w, int dir, int depth)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+	if (depth > CGROUP_TOP_DEPTH || fd_read_path(dir, "cgroup.procs", CGROUP_PROCS_MAX, &text, &n) < 0)
+		return false;
+	for (struct lex l = lex_new(text, n); !lex_done(&l);) {
+		int32_t pid;
+		if (!lex_i32(&l, &pid) || !lex_char(&l, '\n') || !cgroup_is_of_tree(w, pid))
+			return false;
+	}
+	int own = fd_open(dir, ".", O_RDONLY | O_DIRECTORY, 0);
+	_cleanup_closedir_ DIR *d = own < 0 ? NULL : fdopendir(own);
+	bool ours = d != NULL;
+	for (struct dirent *entry; ours && (entry = readdir(d));) {
+		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+			continue;
+		_cleanup_close_ int child = fd_open(dir, entry->d_name, O_RDONLY | O_DIRECTORY, 0);
+		ours = child >= 0 && cgroup_is_ours(w, child, depth + 1);
+	}
+	if (!d && own >= 0)
+		close(own);
+	return ours;
+}
+
+/*
+ * A group that is above all of the tree's, and in which nobody else is, is the tree's as well: a container's, whose first process has made
+ * groups for all others. So what it made besides, and gave those in between, is kept.
+ */
+static int cgroup_join_tops(const struct cgroup_writer *w, int mount, const char **tops, size_t *n)
+{
+	char *common = *n > 1 ? arena_string(&w->d->snap->arena, tops[0]) : NULL;
+	if (*n < 2)
+		return 0;
+	if (!common)
+		return -ENOMEM;
+	for (size_t i = 1; i < *n; i++)
+		while (*common && !cgroup_is_under(tops[i], common)) {
+			char *slash = strrchr(common, '/');
+			*(slash ?: common) = '\0';
+		}
+	_cleanup_close_ int dir = *common ? fd_open(mount, common, O_RDONLY | O_DIRECTORY, 0) : -1;
+	if (dir < 0 || !cgroup_is_ours(w, dir, 0))
+		return 0;
+	tops[0] = common;
+	*n = 1;
+	return 0;
+}
+
 /* Whether somebody's group of the hierarchy is one of threads (v2); in v1 each thread has its own. */
 static bool cgroup_moves_threads(const struct cgroup_set *first, const char *name, int mount)
 {
@@ -359,14 +427,6 @@ static bool cgroup_moves_threads(const struct cgroup_set *first, const char *nam
 		}
 	return threaded;
 }
-
-struct cgroup_writer {
-	struct dump *d;
-	const struct cgroup_set *first;
-	struct proc_mounts own; /* of our mount namespace, where nobody has read them */
-	const struct proc_mounts *mounts;
-	int root; /* of that namespace */
-};
 
 static int cgroup_dump_hierarchy(const struct cgroup_writer *w, const char *name, CgControllerEntry *entry,
 				 struct ferry_error *err)
@@ -387,6 +447,8 @@ static int cgroup_dump_hierarchy(const struct cgroup_writer *w, const char *name
 	if (mount < 0)
 		return 0;
 	record_set(entry, is_threaded, cgroup_moves_threads(w->first, name, mount));
+	if (cgroup_join_tops(w, mount, tops, &n) < 0)
+		return error_memory(err);
 	for (size_t i = 0; i < n && r >= 0; i++) {
 		_cleanup_close_ int dir = fd_open(mount, *tops[i] ? tops[i] : ".", O_RDONLY | O_DIRECTORY, 0);
 		if (dir < 0)

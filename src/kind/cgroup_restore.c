@@ -108,6 +108,7 @@ struct cgroup_plan {
 	struct cgroup_place *places, *own;
 	struct cgroup_group *groups, **last_group;
 	struct cgroup_change *changes; /* latest first */
+	bool is_own;                   /* ferry wrote the image, which has the tree's groups alone */
 	const struct log_sink *log;
 };
 
@@ -451,10 +452,10 @@ static int cgroup_read_thread(struct reader *r, const struct plan_task *t, const
 	return ret;
 }
 
-/* Groups of the machine that lie beside those of the tree are none of ours, whatever the image has of them. */
+/* CRIU's images may have groups of the machine that lie beside those of the tree; they are none of ours. */
 static bool cgroup_concerns(const struct cgroup_plan *p, const struct cgroup_hierarchy *h, const char *path)
 {
-	bool concerns = false;
+	bool concerns = p->is_own && *path;
 	for (size_t i = 0; i < p->entry->n_sets && *path; i++) {
 		const CgMemberEntry *m = cgroup_member(p->entry->sets[i], h->name);
 		size_t above = m ? MAX(m->cgns_prefix, 1) : 1;
@@ -561,6 +562,7 @@ int cgroup_read(struct reader *r, struct ferry_error *err)
 	p->mode = mode;
 	p->log = r->log;
 	p->last_group = &p->groups;
+	p->is_own = image_dir_has_manifest(r->dir);
 	r->plan->kind_data[KIND_cgroup] = p;
 	int ret = records_one(r, IMAGE_CGROUP, 0, &p->entry, err);
 	if (ret >= 0)

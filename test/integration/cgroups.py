@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 
 from ferrytest import Ferry, Program, main, skip, test
@@ -52,7 +53,8 @@ def live_alone():
             (own / "cgroup.procs").write_text(str(os.getpid()))
 
 
-live_alone()
+if sys.argv[1:] != ["--list"]:
+    live_alone()
 
 
 def remove_groups():
@@ -121,6 +123,63 @@ def made():
             assert (inner / "pids.max").read_text().strip() == LIMIT
             end(program)
             remove_groups()
+
+
+# The first process of a tree makes groups for itself, its child and nobody, as systemd does, and has a file of the last one open.
+TREE = """
+import os, pathlib, sys, time
+top = pathlib.Path(sys.argv[1])
+for name in ("init", "slice/one", "slice/empty"):
+    (top / name).mkdir(parents=True)
+for name, limit in (("slice", "50"), ("slice/empty", "7")):
+    (top / name / "pids.max").write_text(limit)
+child = os.fork()
+(top / ("init" if child else "slice/one") / "cgroup.procs").write_text(str(os.getpid()))
+file = open(top / "slice/empty/cgroup.procs") if child else None
+open("ready", "a").write("x")
+time.sleep(1000)
+"""
+
+
+@test(timeout=60)
+def beside():
+    """What a tree made besides the groups that its processes are in, and between them, comes with it; unless others live there, too."""
+    if not (PIDS / "tasks").exists():
+        skip("no pids controller of cgroup v1")
+    top = PIDS / place_of(os.getpid())[1:] / BASE / "tree"
+    for others in (False, True):
+        process = subprocess.Popen(["python3", "-c", TREE, top], start_new_session=True,  # pylint: disable=consider-using-with
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: pathlib.Path("ready").exists() and len(pathlib.Path("ready").read_text()) == 2, "it makes no groups")
+        pathlib.Path("ready").unlink()
+        if others:
+            (top / "others").mkdir()
+            other = subprocess.Popen(["sleep", "1000"])  # pylint: disable=consider-using-with
+            (top / "others/cgroup.procs").write_text(str(other.pid))
+        images = folder()
+        Ferry().dump(process.pid, images)
+        process.wait()
+        content = decode(images / "cgroup.img")["entries"][0]["controllers"]
+        tops = {one["dir_name"].rpartition("/")[2] for entry in content if entry["cnames"] == ["pids"] for one in entry["dirs"]}
+        assert tops == ({"init", "one"} if others else {"tree"}), tops
+        if others:
+            other.kill()
+            other.wait()
+            continue
+        for path in sorted(top.rglob("*"), reverse=True):
+            if path.is_dir():
+                os.rmdir(path)
+        os.rmdir(top)
+        Ferry().restore(images, more=["--manage-cgroups=soft"])
+        assert [(top / name / "pids.max").read_text().strip() for name in ("slice", "slice/one", "slice/empty")] == ["50", "max", "7"]
+        links = [path for path in pathlib.Path(f"/proc/{process.pid}/fd").iterdir() if "slice/empty" in os.readlink(path)]
+        assert len(links) == 1 and links[0].samefile(top / "slice/empty/cgroup.procs")
+        child = children(process.pid)[0]
+        assert place_of(child).endswith("/tree/slice/one") and place_of(process.pid).endswith("/tree/init")
+        for pid in (child, process.pid):
+            os.kill(pid, 9)
+        wait_until(lambda: not (top / "slice/one/cgroup.procs").read_text() and not (top / "init/cgroup.procs").read_text(), "somebody stays")
+        remove_groups()
 
 
 @test(timeout=60)

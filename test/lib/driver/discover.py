@@ -64,8 +64,9 @@ def listed_tests(path, environment):
     done = subprocess.run([sys.executable, str(path), "--list"], env={**os.environ, **environment}, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        # A file that cannot even be read is a failure of its own, not an absence.
-        return [{"name": "list", "timeout": 10, "tier": "check", "exclusive": False, "argument": "--list"}]
+        # A file that cannot even be read is a failure of its own, not an absence; no file has a test of this name.
+        print(f"{path} does not list its tests:\n{done.stdout}", file=sys.stderr)
+        return [{"name": "list", "timeout": 10, "tier": "check", "exclusive": False, "argument": "--unlisted"}]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
