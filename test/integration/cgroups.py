@@ -178,7 +178,7 @@ def beside():
         assert place_of(child).endswith("/tree/slice/one") and place_of(process.pid).endswith("/tree/init")
         for pid in (child, process.pid):
             os.kill(pid, 9)
-        wait_until(lambda: not (top / "slice/one/cgroup.procs").read_text() and not (top / "init/cgroup.procs").read_text(), "somebody stays")
+        wait_until(lambda: not any((top / name / "cgroup.procs").read_text() for name in ("slice/one", "init")), "somebody stays")
         remove_groups()
 
 
