@@ -298,7 +298,7 @@ int mounts_plan(struct arena *a, const struct mounts_list *l, const struct mount
 	for (size_t i = 0; i < l->n; i++)
 		for (size_t k = 0; k < l->n; k++)
 			p.deeper[i] += i != k && mounts_hides(&l->v[i], &l->v[k]);
-	size_t ends[PLANNER_PHASES];
+	size_t ends[PLANNER_PHASES] = {0};
 	for (; p.phase < PLANNER_PHASES; p.phase++) {
 		while (planner_round(&p))
 			continue;

@@ -298,7 +298,7 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 			  const struct snapshot *s, struct arena *a, struct mounts_data *d,
 			  struct ferry_error *err)
 {
-	struct proc_namespaces ns;
+	struct proc_namespaces ns = {0};
 	struct mounts_trouble trouble = {0};
 	struct mounts_plan plan;
 	int r = proc_read_mounts(proc_dir, &d->theirs, err);
