@@ -352,15 +352,30 @@ struct cgroup_writer {
 	const struct cgroup_set *first;
 	struct proc_mounts own; /* of our mount namespace, where nobody has read them */
 	const struct proc_mounts *mounts;
-	int root; /* of that namespace */
+	int root;    /* of that namespace */
+	pid_t *pids; /* of the tree, ascending */
+	size_t n_pids;
 };
 
-static bool cgroup_is_of_tree(const struct cgroup_writer *w, pid_t pid)
+static int cgroup_by_pid(const void *a, const void *b)
 {
-	vec_foreach(z, &w->d->snap->zombies)
-		if (z->pid == pid)
-			return true;
-	return snapshot_task(w->d->snap, pid);
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+/* Everybody, for bsearch(3): a tree may have many, and each hierarchy lists them. */
+static int cgroup_list_pids(struct cgroup_writer *w)
+{
+	const struct snapshot *s = w->d->snap;
+	w->pids = arena_array(&w->d->snap->arena, pid_t, s->tasks.n + s->zombies.n + 1);
+	if (!w->pids)
+		return -ENOMEM;
+	vec_foreach(t, &s->tasks)
+		w->pids[w->n_pids++] = t->pid;
+	vec_foreach(z, &s->zombies)
+		w->pids[w->n_pids++] = z->pid;
+	qsort(w->pids, w->n_pids, sizeof(*w->pids), cgroup_by_pid);
+	return 0;
 }
 
 /* Whether nobody else lives in a group, or below it. */
@@ -371,8 +386,9 @@ static bool cgroup_is_ours(const struct cgroup_writer *w, int dir, int depth)
 	if (depth > CGROUP_TOP_DEPTH || fd_read_path(dir, "cgroup.procs", CGROUP_PROCS_MAX, &text, &n) < 0)
 		return false;
 	for (struct lex l = lex_new(text, n); !lex_done(&l);) {
-		int32_t pid;
-		if (!lex_i32(&l, &pid) || !lex_char(&l, '\n') || !cgroup_is_of_tree(w, pid))
+		pid_t pid;
+		if (!lex_i32(&l, &pid) || !lex_char(&l, '\n') ||
+		    !bsearch(&pid, w->pids, w->n_pids, sizeof(*w->pids), cgroup_by_pid))
 			return false;
 	}
 	int own = fd_open(dir, ".", O_RDONLY | O_DIRECTORY, 0);
@@ -395,9 +411,9 @@ static bool cgroup_is_ours(const struct cgroup_writer *w, int dir, int depth)
  */
 static int cgroup_join_tops(const struct cgroup_writer *w, int mount, const char **tops, size_t *n)
 {
-	char *common = *n > 1 ? arena_string(&w->d->snap->arena, tops[0]) : NULL;
 	if (*n < 2)
 		return 0;
+	char *common = arena_string(&w->d->snap->arena, tops[0]);
 	if (!common)
 		return -ENOMEM;
 	for (size_t i = 1; i < *n; i++)
@@ -499,6 +515,8 @@ static int cgroup_dump_groups(struct dump *d, CgroupEntry *entry, struct ferry_e
 	_cleanup_close_ int here =
 		d->options->home_root < 0 ? fd_open(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0) : -1;
 	int r = 0;
+	if (cgroup_list_pids(&w) < 0)
+		return error_memory(err);
 	w.root = here < 0 ? d->options->home_root : here;
 	w.mounts = d->options->outside_mounts;
 	if (!w.mounts) {

@@ -179,7 +179,7 @@ static int fanotify_inode_mark(struct collect *c, const struct fd_view *view,
 	if (r < 0)
 		return r;
 	e->type = MARK_TYPE__INODE;
-	e->s_dev = watched_device(mark->dev);
+	e->s_dev = kern_dev(mark->dev);
 	e->ie = record_new(&c->snap->arena, FanotifyInodeMarkEntry, fanotify_inode_mark_entry);
 	if (!e->ie)
 		return error_memory(err);
@@ -214,7 +214,7 @@ static int fanotify_collect_mark(struct collect *c, const struct fd_view *view,
 		return error_memory(err);
 	e->me->mnt_id = (uint32_t)mark->mnt_id;
 	e->me->path = fanotify_mount((int64_t)mark->mnt_id, 0, a, &dev);
-	e->s_dev = watched_device(dev);
+	e->s_dev = kern_dev(dev);
 	return e->me->path ? 0 : error_memory(err);
 }
 

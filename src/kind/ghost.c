@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include "image/dir.h"
 #include "image/proto/ghost-file.pb-c.h"
 #include "image/proto/remap-file-path.pb-c.h"
+#include "kernel/syscalls.h"
 #include "kind/fdcommon.h"
 #include "kind/ghost_list.h"
 #include "kind/kinds.h"
@@ -96,12 +96,6 @@ static Timeval *ghost_time(struct arena *a, const struct timespec *ts)
 	return tv;
 }
 
-/* A device number as the kernel keeps it. */
-static uint32_t ghost_device(dev_t dev)
-{
-	return major(dev) << 20 | minor(dev);
-}
-
 static int ghost_describe(struct arena *a, const struct file_object *o, const struct stat *st,
 			  struct ghost *g)
 {
@@ -112,7 +106,7 @@ static int ghost_describe(struct arena *a, const struct file_object *o, const st
 	entry->uid = st->st_uid;
 	entry->gid = st->st_gid;
 	entry->mode = st->st_mode;
-	record_set(entry, dev, ghost_device(st->st_dev));
+	record_set(entry, dev, kern_dev(st->st_dev));
 	record_set(entry, ino, st->st_ino);
 	if (S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode))
 		record_set(entry, rdev, (uint32_t)st->st_rdev);

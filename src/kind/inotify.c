@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "image/dir.h"
 #include "image/proto/fsnotify.pb-c.h"
+#include "kernel/syscalls.h"
 #include "kernel/uapi.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
@@ -112,7 +113,7 @@ static int inotify_collect_watch(struct collect *c, const struct fd_view *view,
 		return error_memory(err);
 	wd->i_ino = watch->ino;
 	wd->mask = watch->mask;
-	wd->s_dev = watched_device(watch->dev);
+	wd->s_dev = kern_dev(watch->dev);
 	wd->wd = (uint32_t)watch->wd;
 	wd->f_handle = watched_record(&c->snap->arena, &watch->handle, path);
 	ify->wd[ify->n_wd++] = wd;

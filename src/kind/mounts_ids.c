@@ -48,11 +48,11 @@ static bool ids_parse(const char *text, const char *end, uint32_t n, struct user
 	return true;
 }
 
-/* ns_id 0: a mount of the namespace that ferry sees. */
+/* mount 0: there is none. ns_id 0: of the namespace that ferry sees. */
 static bool ids_ask(uint64_t mount, uint64_t ns_id, struct kern_statmount *buf)
 {
 	const uint64_t wanted = STATMOUNT_MNT_BASIC | STATMOUNT_MNT_UIDMAP | STATMOUNT_MNT_GIDMAP;
-	return sys_statmount(mount, ns_id, wanted, buf, IDS_ROOM_BYTES) >= 0;
+	return mount && sys_statmount(mount, ns_id, wanted, buf, IDS_ROOM_BYTES) >= 0;
 }
 
 static bool ids_read(const struct kern_statmount *buf, struct userns_about *ret)
@@ -73,15 +73,13 @@ static bool ids_read(const struct kern_statmount *buf, struct userns_about *ret)
 static int ids_look_one(struct mounts_one *m, int proc_dir, uint64_t ns_id, struct kern_statmount *buf,
 			struct arena *a)
 {
-	struct kern_statx stx;
 	char path[MOUNTS_PATH_BYTES + sizeof("root")];
 	struct userns_about *about = arena_new(a, struct userns_about);
 	if (!about)
 		return -ENOMEM;
 	if ((size_t)snprintf(path, sizeof(path), "root%s", m->point) < sizeof(path) &&
-	    sys_statx(proc_dir, path, AT_SYMLINK_NOFOLLOW, STATX_MNT_ID_UNIQUE, &stx) >= 0 &&
-	    stx.mask & STATX_MNT_ID_UNIQUE && ids_ask(stx.mnt_id, ns_id, buf) && buf->mnt_id_old == m->id &&
-	    ids_read(buf, about))
+	    ids_ask(sys_mount_unique_id(proc_dir, path, AT_SYMLINK_NOFOLLOW), ns_id, buf) &&
+	    buf->mnt_id_old == m->id && ids_read(buf, about))
 		m->ids = about;
 	return 0;
 }
@@ -179,9 +177,7 @@ int mounts_load_ids(struct image_dir *dir, uint32_t id, struct arena *a, struct 
 static bool ids_are_mapped(int fd)
 {
 	_cleanup_free_ struct kern_statmount *buf = malloc(IDS_ROOM_BYTES);
-	struct kern_statx stx;
-	return buf && fd >= 0 && sys_statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID_UNIQUE, &stx) >= 0 &&
-	       stx.mask & STATX_MNT_ID_UNIQUE && ids_ask(stx.mnt_id, 0, buf) &&
+	return buf && fd >= 0 && ids_ask(sys_mount_unique_id(fd, "", AT_EMPTY_PATH), 0, buf) &&
 	       buf->mnt_attr & MOUNT_ATTR_IDMAP;
 }
 

@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/sysmacros.h>
 
 #include "base/error.h"
+#include "kernel/syscalls.h"
 #include "proc/lex.h"
 #include "proc/mountinfo.h"
 
@@ -134,11 +134,6 @@ static const char *mounts_options(struct arena *a, const char *options)
 	return kept;
 }
 
-static uint32_t mounts_dev(uint64_t dev)
-{
-	return (uint32_t)(major(dev) << 20 | minor(dev));
-}
-
 /* Parents first; what lies on its parent's very place comes after its siblings, which it hides. */
 int mounts_order(struct arena *a, struct mounts_list *l, struct ferry_error *err)
 {
@@ -197,7 +192,7 @@ int mounts_from_proc(struct arena *a, const struct proc_mounts *mounts, struct m
 			.point = m->point,
 			.source = m->source,
 			.options = options,
-			.dev = mounts_dev(m->dev),
+			.dev = kern_dev(m->dev),
 			.flags = mounts_flags_of_mount(m->options),
 			.sb_flags = mounts_flags_of(m->super_options) & MOUNTS_SB_FLAGS,
 			.shared = m->shared,

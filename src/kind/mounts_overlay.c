@@ -7,8 +7,7 @@
  * Kernel interface: mount(2) of type overlay, whose options are longer than fsconfig(2) takes; name_to_handle_at(2) with
  * AT_HANDLE_FID (6.6 for overlays), which tells the upper folder; statx(2) STATX_MNT_ID_UNIQUE (6.8).
  * Does not handle: paths that begin at the directory of who mounted it, folders that were renamed and have others in their places
- * with the same names at the top;
- * volatile ones, which the kernel mounts once.
+ * with the same names at the top; volatile ones, which the kernel mounts once.
  */
 #include "kind/mounts_overlay.h"
 
@@ -20,7 +19,6 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -47,14 +45,11 @@ struct overlay_check {
 /* What a path leads to for a process; *ret_age grows from mount to mount. */
 static bool overlay_see(int proc_dir, const char *path, struct stat *ret, uint64_t *ret_age)
 {
-	struct kern_statx stx;
 	char real[OVERLAY_PATH_BYTES];
-	bool whole = (size_t)snprintf(real, sizeof(real), "root%s", path) < sizeof(real);
-	*ret_age = 0;
-	if (!whole || fstatat(proc_dir, real, ret, 0) < 0)
+	if ((size_t)snprintf(real, sizeof(real), "root%s", path) >= sizeof(real) ||
+	    fstatat(proc_dir, real, ret, 0) < 0)
 		return false;
-	if (sys_statx(proc_dir, real, 0, STATX_MNT_ID_UNIQUE, &stx) >= 0 && stx.mask & STATX_MNT_ID_UNIQUE)
-		*ret_age = stx.mnt_id;
+	*ret_age = sys_mount_unique_id(proc_dir, real, 0);
 	return true;
 }
 
@@ -132,8 +127,8 @@ static bool overlay_has_all(const struct overlay_check *c, char ret_name[NAME_MA
 	return all;
 }
 
-/* The handle of the upper folder, which that of the overlay's root has within. */
-static bool overlay_find_upper(struct overlay_check *c, struct proc_handle *ret)
+/* At the overlay itself; *ret: the handle of the upper folder, which that of its root has within. */
+static bool overlay_look(struct overlay_check *c, struct proc_handle *ret)
 {
 	const struct mounts_one *m = c->overlay;
 	struct proc_handle outer;
@@ -142,7 +137,7 @@ static bool overlay_find_upper(struct overlay_check *c, struct proc_handle *ret)
 	snprintf(real, sizeof(real), "root%s", m->point);
 	if (!overlay_see(c->proc_dir, m->point, &st, &c->age))
 		return false;
-	c->open = m->dev == (uint32_t)(major(st.st_dev) << 20 | minor(st.st_dev));
+	c->open = m->dev == kern_dev(st.st_dev);
 	if (c->open)
 		return watched_handle(c->proc_dir, real, &outer) >= 0 && overlay_inner_handle(&outer, ret);
 	c->age = 0; /* that is what hides it */
@@ -173,7 +168,7 @@ int mounts_check_overlay(const struct mounts_one *m, const struct mounts_facts *
 	c.why = arena_alloc(a, OVERLAY_WHY_BYTES);
 	if (!c.why)
 		return error_memory(err);
-	if (overlay_find_upper(&c, &upper))
+	if (overlay_look(&c, &upper))
 		c.upper = &upper;
 	if (overlay_each(m->options, overlay_check_folder, &c))
 		*ret_trouble = mounts_refused(

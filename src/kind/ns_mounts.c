@@ -24,7 +24,6 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -87,18 +86,13 @@ static bool mounts_has_contents(const struct mounts_one *m)
 	return m->from == MOUNTS_NEW && m->type == FSTYPE__TMPFS;
 }
 
-static uint32_t mounts_device(const struct stat *st)
-{
-	return (uint32_t)(major(st->st_dev) << 20 | minor(st->st_dev));
-}
-
 /* One that lies open shows ferry among the processes only if it is of ferry's PID namespace, which the tree may have. */
 static bool mounts_is_foreign_proc(const struct mounts_one *m, const struct mounts_facts *facts)
 {
 	struct stat st;
 	char text[16] = "";
 	_cleanup_close_ int dir = fd_open(AT_FDCWD, m->point, O_PATH | O_DIRECTORY, 0);
-	if (dir < 0 || fstat(dir, &st) < 0 || mounts_device(&st) != m->dev)
+	if (dir < 0 || fstat(dir, &st) < 0 || kern_dev(st.st_dev) != m->dev)
 		return false;
 	bool seen = readlinkat(dir, "self", text, sizeof(text) - 1) > 0 && strtol(text, NULL, 10) == getpid();
 	return seen == facts->own_pidns;
@@ -250,12 +244,11 @@ static void mounts_mark(struct mounts_data *d, const struct kind_options *option
 
 /* Mounts that the namespace's can be compared with: ferry's own, or for one below that of the root. */
 static int mounts_read_outside(const struct kind_options *options, struct arena *a, struct mounts_data *d,
-			       struct ferry_error *err)
+			       int proc_root, struct ferry_error *err)
 {
 	if (!d->below)
 		return mounts_from_proc(a, options->outside_mounts, &d->outside, err);
-	_cleanup_close_ int dir = proc_open_look(options->view_pid, err);
-	int r = dir < 0 ? dir : proc_read_mounts(dir, &d->of_root, err);
+	int r = proc_read_mounts(proc_root, &d->of_root, err);
 	if (r >= 0)
 		r = mounts_from_proc(a, &d->of_root, &d->outside, err);
 	if (r >= 0)
@@ -283,16 +276,6 @@ static int mounts_check_below(pid_t pid, int proc_dir, const struct kind_options
 	return mounts_find_parents(&d->outside, err);
 }
 
-static int mounts_look_all_ids(struct mounts_data *d, int proc_dir, const struct kind_options *options,
-			       struct arena *a, struct ferry_error *err)
-{
-	int r = mounts_look_ids(&d->tree, proc_dir, a, err);
-	if (r < 0 || !d->below)
-		return r;
-	_cleanup_close_ int root = proc_open_look(options->view_pid, err);
-	return root < 0 ? root : mounts_look_ids(&d->outside, root, a, err);
-}
-
 /* The tree's mounts against those of ferry's own namespace. */
 static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *options,
 			  const struct snapshot *s, struct arena *a, struct mounts_data *d,
@@ -307,8 +290,12 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 	if (r >= 0)
 		r = mounts_from_proc(a, &d->theirs, &d->tree, err);
 	d->below = r >= 0 && ns.ino[PROC_NS_MNT] != options->view_ns;
+	_cleanup_close_ int look = d->below ? proc_open_look(options->view_pid, err) : -1;
+	if (d->below && look < 0)
+		return look;
+	int proc_root = d->below ? look : proc_dir;
 	if (r >= 0)
-		r = mounts_read_outside(options, a, d, err);
+		r = mounts_read_outside(options, a, d, proc_root, err);
 	if (r < 0)
 		return r;
 	if (!d->tree.n || strcmp(d->tree.v[0].point, "/") != 0)
@@ -327,17 +314,15 @@ static int mounts_compare(pid_t pid, int proc_dir, const struct kind_options *op
 	mounts_skip(&d->tree, options);
 	mounts_mark(d, options);
 	mounts_name_namespaces(&d->tree, s);
-	r = mounts_look_all_ids(d, proc_dir, options, a, err);
+	r = mounts_look_ids(&d->tree, proc_dir, a, err);
+	if (r >= 0 && d->below)
+		r = mounts_look_ids(&d->outside, proc_root, a, err);
 	if (r >= 0)
 		r = mounts_find_sources(d, options, a, &trouble, err);
 	for (size_t i = 0; i < d->tree.n && r >= 0 && !trouble.mount; i++)
 		trouble = mounts_check_one(d, &d->tree.v[i], options);
-	_cleanup_close_ int root =
-		d->below && r >= 0 ? proc_open_look(options->view_pid, err) : fd_dup(proc_dir, 3);
-	if (root < 0)
-		return r < 0 ? r : root;
 	for (size_t i = 0; i < d->tree.n && r >= 0 && !trouble.mount; i++)
-		r = mounts_check_overlay(&d->tree.v[i], &d->facts, proc_dir, root, a, &trouble, err);
+		r = mounts_check_overlay(&d->tree.v[i], &d->facts, proc_dir, proc_root, a, &trouble, err);
 	if (trouble.mount)
 		return mounts_refuse(pid, &trouble, err);
 	return r < 0 ? r : mounts_plan(a, &d->tree, &d->facts, &plan, err);
@@ -407,7 +392,7 @@ static int mounts_uncover_proc(const struct mounts_list *l)
 			at = &l->v[i];
 	for (int i = 0; at && i < LAYERS; i++) {
 		struct stat st;
-		if (stat("/proc", &st) < 0 || mounts_device(&st) == at->dev)
+		if (stat("/proc", &st) < 0 || kern_dev(st.st_dev) == at->dev)
 			return 0;
 		if (umount2("/proc", MNT_DETACH) < 0)
 			return -errno;
@@ -447,7 +432,7 @@ static int mounts_uncover(void *ctx)
 			return -errno;
 	int fd = u->below ? mounts_open_visible(u->m->point, u->below)
 			  : sys_open_tree(AT_FDCWD, u->m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	bool same = fd >= 0 && fstat(fd, &st) == 0 && mounts_device(&st) == u->m->dev;
+	bool same = fd >= 0 && fstat(fd, &st) == 0 && kern_dev(st.st_dev) == u->m->dev;
 	return fd < 0 ? fd : same ? fd : -ESTALE;
 }
 

@@ -21,7 +21,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -29,6 +28,7 @@
 #include "base/fd.h"
 #include "host/sockdiag.h"
 #include "image/file.h"
+#include "kernel/syscalls.h"
 #include "kind/fdcommon.h"
 #include "kind/kinds.h"
 #include "kind/netplace.h"
@@ -158,8 +158,7 @@ static int unix_open_by_name(const struct fd_view *view, const char *name)
 	if (r < 0 || !sock.has_vfs || name[0] != '/')
 		return -EPERM;
 	_cleanup_close_ int fd = fd_open(AT_FDCWD, name, O_PATH, 0);
-	uint32_t dev =
-		fd < 0 || fstat(fd, &st) < 0 ? 0 : (uint32_t)(major(st.st_dev) << 20 | minor(st.st_dev));
+	uint32_t dev = fd < 0 || fstat(fd, &st) < 0 ? 0 : kern_dev(st.st_dev);
 	return dev == sock.vfs_dev && (uint32_t)st.st_ino == sock.vfs_inode ? take_fd(fd) : -EPERM;
 }
 

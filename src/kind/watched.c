@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,11 +53,6 @@ struct watched_search {
 	size_t looked;
 	char path[PATH_MAX];
 };
-
-uint32_t watched_device(uint64_t dev)
-{
-	return major(dev) << 20 | minor(dev);
-}
 
 static bool watched_put_handle(const struct proc_handle *from, union watched_handle *to)
 {
@@ -282,7 +276,7 @@ static int watched_open_handle(const FhEntry *fh, uint32_t s_dev)
 	if (self < 0 || proc_read_mounts(self, &mounts, NULL) < 0)
 		return -ENOENT;
 	for (size_t i = 0; i < mounts.v.n && fd < 0; i++)
-		if (watched_device(mounts.v.v[i].dev) == s_dev)
+		if (kern_dev(mounts.v.v[i].dev) == s_dev)
 			fd = watched_decode(&mounts.v.v[i], &handle);
 	proc_mounts_release(&mounts);
 	return fd;

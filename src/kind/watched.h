@@ -50,9 +50,6 @@ FhEntry *watched_record(struct arena *a, const struct proc_handle *handle, const
 must_check int watched_open(struct opener *o, const FhEntry *fh, uint64_t ino, uint32_t s_dev,
 			    struct ferry_error *err);
 
-/* A device number as the kernel keeps it, and records have it. */
-uint32_t watched_device(uint64_t dev);
-
 /*
  * Events that wait cannot be put back. Gives a running program a moment to read them; -EBUSY when some stay. what: "inotify".
  */

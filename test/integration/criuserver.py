@@ -13,10 +13,10 @@ from ferrytest import Program, main, test
 from ferrytest.criurpc import Caller, Worker, descriptor, field, fields
 from ferrytest.engine import Criu
 from ferrytest.network import free_port
+from ferrytest.pageserver import SID
 from ferrytest.process import is_alive, wait_until
 
 BUILD = pathlib.Path(os.environ["FERRY_BUILD"])
-SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or BUILD / "criu-sid")
 BASE = pathlib.Path("criuserver").absolute()
 
 

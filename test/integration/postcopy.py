@@ -16,11 +16,10 @@ import time
 from ferrytest import Criu, Ferry, Leftovers, Program, main, test, wait_until
 from ferrytest.engine import note_refusal
 from ferrytest.network import free_port
-from ferrytest.pageserver import large_pipes
+from ferrytest.pageserver import SID, large_pipes
 from ferrytest.process import PROC, is_alive, read_text
 
 IMAGES = pathlib.Path("images").absolute()
-SID = pathlib.Path(os.environ.get("FERRY_CRIU_SID") or pathlib.Path(os.environ.get("FERRY_BUILD", ".")) / "criu-sid")
 # Memory of one's own, what has none that comes late, a family, threads, and huge pages.
 PROGRAMS = ("heap-stack", "vma-anon", "vma-shared", "vma-locked", "vma-wipeonfork", "huge-private", "large", "family",
             "tree", "threads", "shared-memory", "shared-descriptors", "latecomer")
